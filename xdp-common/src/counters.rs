@@ -1,0 +1,138 @@
+//! The per-CPU counters: one array of words per hook, indexed by the functions below.
+//!
+//! Plain (not atomic) adds suffice: a program runs with softirqs off on its CPU, and each CPU has words of its own.
+
+use crate::reason::Reason;
+
+/// The program that counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Hook {
+    /// The XDP program, on receive.
+    Xdp = 0,
+    /// The tc ingress program of the slow path.
+    Tc = 1,
+}
+
+impl Hook {
+    /// Both hooks, in the order of their index in the map.
+    pub const ALL: [Self; 2] = [Self::Xdp, Self::Tc];
+
+    /// The word that `status` prints.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Xdp => "xdp",
+            Self::Tc => "tc",
+        }
+    }
+}
+
+/// Which way a packet goes. Outbound is from the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Direction {
+    /// Client to server.
+    Inbound = 0,
+    /// Server to client.
+    Outbound = 1,
+}
+
+impl Direction {
+    /// Both directions, in the order of their numbers.
+    pub const ALL: [Self; 2] = [Self::Inbound, Self::Outbound];
+
+    /// The word that `stats` prints.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Inbound => "in",
+            Self::Outbound => "out",
+        }
+    }
+}
+
+/// What a forwarded packet is, as far as its headers tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Class {
+    /// IKE on UDP 500.
+    Ike = 0,
+    /// IKE on UDP 4500, behind the Non-ESP Marker (RFC 3948 section 2.2).
+    NattIke = 1,
+    /// One byte 0xFF on UDP 4500 (RFC 3948 section 2.3).
+    Keepalive = 2,
+    /// ESP on UDP 4500 (RFC 3948 section 2.1).
+    EspInUdp = 3,
+    /// Native ESP, IP protocol 50.
+    Esp = 4,
+    /// A non-first fragment: neither ports nor SPI.
+    Fragment = 5,
+    /// On one of our ports or protocol 50, but too short to be any of the above.
+    Other = 6,
+}
+
+impl Class {
+    /// All classes, in the order of their numbers.
+    pub const ALL: [Self; 7] = [
+        Self::Ike,
+        Self::NattIke,
+        Self::Keepalive,
+        Self::EspInUdp,
+        Self::Esp,
+        Self::Fragment,
+        Self::Other,
+    ];
+
+    /// The word that `stats` and `status` print.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ike => "ike",
+            Self::NattIke => "natt-ike",
+            Self::Keepalive => "keepalive",
+            Self::EspInUdp => "esp-in-udp",
+            Self::Esp => "esp",
+            Self::Fragment => "fragment",
+            Self::Other => "other",
+        }
+    }
+
+    /// True for the two kinds that carry an SPI.
+    pub const fn is_esp(self) -> bool {
+        matches!(self, Self::EspInUdp | Self::Esp)
+    }
+}
+
+/// What is counted for a class in a direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Quantity {
+    /// Forwarded packets.
+    Packets = 0,
+    /// Their bytes: the IPv4 total length.
+    Bytes = 1,
+    /// Those of them that no entry of a table has counted.
+    UntrackedPackets = 2,
+    /// Their bytes.
+    UntrackedBytes = 3,
+}
+
+/// Where the class counters begin; the reasons stand before.
+const CLASS_BASE: usize = 32;
+const QUANTITIES: usize = 4;
+/// Words per hook and CPU.
+pub const WORDS: usize = CLASS_BASE + Direction::ALL.len() * Class::ALL.len() * QUANTITIES;
+const _: () = assert!(Reason::ALL.len() <= CLASS_BASE, "a reason has no counter");
+
+/// The counters of one hook on one CPU.
+pub type Counters = [u64; WORDS];
+
+/// The index of a reason's counter.
+#[inline(always)]
+pub const fn reason(reason: Reason) -> usize {
+    reason as usize
+}
+
+/// The index of the first of a class's four counters in a direction; a [`Quantity`] is added to it.
+#[inline(always)]
+pub const fn class(direction: Direction, class: Class) -> usize {
+    CLASS_BASE + (direction as usize * Class::ALL.len() + class as usize) * QUANTITIES
+}

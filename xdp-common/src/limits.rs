@@ -1,0 +1,37 @@
+//! Defaults and bounds: every number that somebody might want to change stands here, with its reason.
+
+/// UDP port of IKE (RFC 7296 section 2).
+pub const IKE_PORT: u16 = 500;
+/// UDP port of IKE and ESP behind a NAT (RFC 3948 section 2.1).
+pub const NATT_PORT: u16 = 4500;
+
+/// Default number of slots of the FLOW table; half of them may be live.
+pub const FLOW_SLOTS: u32 = 1 << 16;
+/// Default number of slots of the SESSION table; half of them may be live.
+pub const SESSION_SLOTS: u32 = 1 << 15;
+/// Buckets of HALF: four half-open handshakes each, the oldest is overwritten.
+pub const HALF_BUCKETS: u32 = 1 << 12;
+/// Buckets of FRAGMENT: four datagrams whose first fragment passed, the oldest is overwritten.
+pub const FRAGMENT_BUCKETS: u32 = 1 << 10;
+/// Entries of NEXTHOP: (egress, gateway) pairs, not peers.
+pub const NEXTHOPS: u32 = 256;
+
+/// Inbound SPIs that one session may open: a child SA each, old and new during a rekey, with room to spare.
+/// The client chooses these numbers, so there has to be a bound.
+pub const SPIS_PER_SESSION: u32 = 64;
+/// Idle time after which an entry goes: the default of RFC 4787 REQ-5c.
+pub const IDLE_SECS: u32 = 300;
+/// The shortest idle time that may be configured (RFC 4787 REQ-5).
+pub const IDLE_SECS_MIN: u32 = 120;
+/// How long the counters of a silent SPI stay while its session is alive (a tunnel without traffic sends DPD only).
+pub const IDLE_SECS_FLOW_OF_LIVE_SESSION: u32 = 3600;
+/// An inbound SPI with fewer packets than this ...
+pub const PROVEN_PACKETS: u64 = 3;
+/// ... goes after this time: a client that guesses SPIs must not hold slots.
+pub const UNPROVEN_SECS: u32 = 10;
+/// How long the server's reply counts as half of a proof (RFC 7296 section 2.4: retransmissions take minutes).
+pub const HALF_OPEN_TICKS: u16 = 60;
+/// How long the first fragment of a datagram speaks for the others (RFC 791 section 3.2 suggests 15 s and more).
+pub const FRAGMENT_TICKS: u16 = 30;
+/// How often one packet per next hop takes the slow path, so that the kernel goes on confirming the neighbour.
+pub const NEIGHBOUR_CONFIRM_TICKS: u32 = 4;

@@ -1,0 +1,56 @@
+//! The words of META: what outlives the daemon and belongs to no table.
+
+/// Words of META: one page.
+pub const WORDS: usize = 512;
+
+/// Live entries of FLOW; the dataplane adds, the daemon takes away.
+pub const FLOW_ENTRIES: usize = 0;
+/// Live entries of SESSION.
+pub const SESSION_ENTRIES: usize = 1;
+/// Not zero once the words below have been written: the ABI version.
+pub const VERSION: usize = 2;
+/// Jiffies per second.
+pub const HZ: usize = 3;
+/// `jiffies_64` at some moment ...
+pub const JIFFIES: usize = 4;
+/// ... and `CLOCK_MONOTONIC` in nanoseconds at the same one.
+pub const MONOTONIC: usize = 5;
+/// Random; tells one set of maps from the next.
+pub const GENERATION: usize = 6;
+/// 1 when the WAN takes frames that XDP redirects to it; the daemon keeps it up to date.
+pub const READY_WAN: usize = 7;
+/// 1 when the LAN takes frames that XDP redirects to it.
+pub const READY_LAN: usize = 8;
+/// The VIP, network order, in the low four bytes of the word in memory.
+pub const VIP: usize = 9;
+/// The server's address, likewise.
+pub const SERVER: usize = 10;
+/// Interface index of the WAN.
+pub const WAN_IFINDEX: usize = 11;
+/// Interface index of the LAN.
+pub const LAN_IFINDEX: usize = 12;
+/// 0: native XDP, 1: generic.
+pub const MODE: usize = 13;
+/// First of the sixteen words of the hash key.
+pub const SECRET: usize = 16;
+/// Which of the two books of retired totals is valid: 0 or 1. Flipping it is the commit.
+pub const BOOK: usize = 32;
+/// The books of retired totals begin here.
+pub const BOOKS: usize = 64;
+/// Words of a book.
+pub const BOOK_WORDS: usize = 128;
+
+/// The words of a book.
+pub mod book {
+    /// Retired packets inbound; the other three follow: bytes in, packets out, bytes out.
+    pub const ESP: usize = 0;
+    /// Slot (index + 1) that was added last, so that a crash between commit and release adds it once only.
+    pub const LAST_SLOT: usize = 8;
+    /// The state word that slot had.
+    pub const LAST_STATE: usize = 9;
+    /// Retired flows.
+    pub const FLOWS: usize = 10;
+    /// Retired sessions.
+    pub const SESSIONS: usize = 11;
+}
+const _: () = assert!(BOOKS + 2 * BOOK_WORDS <= WORDS);

@@ -1,0 +1,82 @@
+//! The Internet checksum, updated incrementally (RFC 1624 equation 3): a wrong checksum stays wrong.
+//!
+//! A running sum and the field of a header are different types; UDP's field has a finisher of its own, because there
+//! zero means "no checksum" (RFC 768).
+
+/// The change of a ones'-complement sum when words of a packet are replaced.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Delta(u64);
+
+impl Delta {
+    /// No change.
+    #[inline(always)]
+    pub const fn new() -> Self {
+        Self(0)
+    }
+
+    /// Replaces two bytes by two others.
+    #[inline(always)]
+    pub const fn replace2(self, old: [u8; 2], new: [u8; 2]) -> Self {
+        let old = u16::from_be_bytes(old);
+        let new = u16::from_be_bytes(new);
+        Self(self.0 + !old as u64 + new as u64)
+    }
+
+    /// Replaces four bytes by four others.
+    #[inline(always)]
+    pub const fn replace4(self, old: [u8; 4], new: [u8; 4]) -> Self {
+        let [a, b, c, d] = old;
+        let [e, f, g, h] = new;
+        self.replace2([a, b], [e, f]).replace2([c, d], [g, h])
+    }
+
+    /// `~(~HC + ~m + m')`
+    #[inline(always)]
+    const fn apply(self, field: [u8; 2]) -> u16 {
+        !fold(self.0 + !u16::from_be_bytes(field) as u64)
+    }
+
+    /// The new field of an IPv4 header.
+    #[inline(always)]
+    pub const fn ip_field(self, field: [u8; 2]) -> [u8; 2] {
+        self.apply(field).to_be_bytes()
+    }
+
+    /// The new field of a UDP header: zero ("none") stays zero, a computed zero becomes 0xFFFF (RFC 768).
+    #[inline(always)]
+    pub const fn udp_field(self, field: [u8; 2]) -> [u8; 2] {
+        if field[0] == 0 && field[1] == 0 {
+            return field;
+        }
+        match self.apply(field) {
+            0 => [0xff, 0xff],
+            sum => sum.to_be_bytes(),
+        }
+    }
+}
+
+/// Folds a sum of 16-bit words (fewer than 2^16 of them) into one.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "two folds leave 16 bits")]
+pub const fn fold(sum: u64) -> u16 {
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    sum as u16
+}
+
+/// The sum that a sender leaves in the UDP checksum field when it expects its device to finish it (CHECKSUM_PARTIAL):
+/// the folded pseudo-header, not complemented. None of the other 65,535 values can be a partial checksum.
+#[inline(always)]
+pub const fn udp_partial(source: [u8; 4], destination: [u8; 4], udp_length: u16) -> u16 {
+    const UDP: u64 = 17;
+    let s = u32::from_be_bytes(source);
+    let d = u32::from_be_bytes(destination);
+    fold(
+        (s >> 16) as u64
+            + (s & 0xffff) as u64
+            + (d >> 16) as u64
+            + (d & 0xffff) as u64
+            + udp_length as u64
+            + UDP,
+    )
+}

@@ -1,0 +1,40 @@
+//! The seam between the packet logic and the bytes: arrays of a fixed size at a checked place.
+//!
+//! It may not know what the bytes mean. Slices with a run-time length are not offered: the verifier rejects them.
+
+/// A frame, from the first byte of its Ethernet header.
+pub trait Frame {
+    /// The `N` bytes at `at`, or `None` when the frame is shorter.
+    fn array<const N: usize>(&self, at: usize) -> Option<&[u8; N]>;
+    /// The same, to be written.
+    fn array_mut<const N: usize>(&mut self, at: usize) -> Option<&mut [u8; N]>;
+    /// The length of the frame in bytes.
+    fn length(&self) -> usize;
+
+    /// Accounts in the UDP checksum at `at` for an address that changed from `old` to `new`; false when it is not
+    /// there. tc brings its own, since only the kernel knows whether the sum is still partial.
+    #[inline(always)]
+    fn update_udp_checksum(&mut self, at: usize, old: [u8; 4], new: [u8; 4]) -> bool {
+        let Some(field) = self.array_mut::<2>(at) else {
+            return false;
+        };
+        *field = crate::checksum::Delta::new()
+            .replace4(old, new)
+            .udp_field(*field);
+        true
+    }
+}
+
+impl Frame for [u8] {
+    fn array<const N: usize>(&self, at: usize) -> Option<&[u8; N]> {
+        self.get(at..)?.first_chunk()
+    }
+
+    fn array_mut<const N: usize>(&mut self, at: usize) -> Option<&mut [u8; N]> {
+        self.get_mut(at..)?.first_chunk_mut()
+    }
+
+    fn length(&self) -> usize {
+        self.len()
+    }
+}

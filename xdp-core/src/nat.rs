@@ -1,0 +1,242 @@
+//! Policy: which packets are ours, what kind they are, and which are refused. It touches no byte and no table.
+//!
+//! Order matters: what is not ours must leave after one or two compares.
+
+use crate::Frame;
+use crate::checksum::udp_partial;
+use crate::gateway::Side;
+use crate::wire::ethernet::{self, EtherType};
+use crate::wire::ipv4::{self, Protocol};
+use crate::wire::{esp, udp};
+use xdp_common::limits::{IKE_PORT, NATT_PORT};
+use xdp_common::{Class, Config, Direction, Hook, Reason};
+
+/// A packet of ours, as far as its headers tell.
+#[derive(Clone, Copy, Debug)]
+pub struct Ours {
+    /// Which way it goes.
+    pub direction: Direction,
+    /// What it is.
+    pub class: Class,
+    /// The client's address.
+    pub peer: [u8; 4],
+    /// The client's UDP port; 0 without UDP.
+    pub port: u16,
+    /// SPI and sequence number; zero when it is not ESP, or none that can be tracked.
+    pub esp: esp::Header,
+    /// Where the IKE header begins; 0: none.
+    pub ike_at: usize,
+    /// IPv4 total length.
+    pub total_length: u16,
+    /// TTL as it came.
+    pub ttl: u8,
+    /// IP protocol.
+    pub protocol: Protocol,
+    /// Where the UDP header begins; 0: there is none in this packet (ESP, or a non-first fragment).
+    pub udp_at: usize,
+    /// IPv4 identification, for the fragments.
+    pub id: [u8; 2],
+    /// It is the first of several fragments.
+    pub first_fragment: bool,
+}
+
+const NO_ESP: esp::Header = esp::Header {
+    spi: 0,
+    sequence: 0,
+};
+
+/// Says whether a packet is ours. A UDP fragment without ports is taken for ours here ([`Class::Fragment`]); whether
+/// it really is, only the tables know.
+///
+/// # Errors
+/// The reason why it is left alone or dropped.
+#[inline(always)]
+pub fn classify<F: Frame + ?Sized>(
+    frame: &F,
+    config: &Config,
+    side: Side,
+    hook: Hook,
+) -> Result<Ours, Reason> {
+    let ethernet = ethernet::Header::read(frame).ok_or(Reason::NotIpv4)?;
+    if ethernet.ether_type != EtherType::IPV4 {
+        return Err(Reason::NotIpv4);
+    }
+    let ip = ipv4::Header::read(frame).ok_or(Reason::Malformed)?;
+    let direction = direction(&ip, config, side)?;
+    if ip.protocol != Protocol::UDP && ip.protocol != Protocol::ESP {
+        return Err(Reason::OtherProtocol);
+    }
+    // A redirect would take a frame that was not sent to us out of somebody else's hands.
+    if ethernet.destination != own_mac(config, side) {
+        return Err(Reason::NotOurMac);
+    }
+    let header_length = ip.header_length().ok_or(Reason::Malformed)?;
+    let total = usize::from(ip.total_length);
+    if total < header_length || ipv4::AT + total > frame.length() {
+        return Err(Reason::Malformed);
+    }
+    let mut ours = Ours {
+        direction,
+        class: Class::Fragment,
+        peer: match direction {
+            Direction::Inbound => ip.source,
+            Direction::Outbound => ip.destination,
+        },
+        port: 0,
+        esp: NO_ESP,
+        ike_at: 0,
+        total_length: ip.total_length,
+        ttl: ip.ttl,
+        protocol: ip.protocol,
+        udp_at: 0,
+        id: ip.id,
+        first_fragment: ip.is_first_fragment(),
+    };
+    if !ip.is_later_fragment() {
+        let at = ipv4::AT + header_length;
+        let length = total - header_length;
+        if ip.protocol == Protocol::ESP {
+            read_esp(frame, &mut ours, at, length);
+        } else {
+            read_udp(frame, &mut ours, at, length)?;
+            if hook == Hook::Xdp && is_partial(frame, config, side, &ip, at) {
+                return Err(Reason::ChecksumPartial);
+            }
+        }
+    }
+    refuse(&ours, config, &ip)?;
+    Ok(ours)
+}
+
+#[inline(always)]
+fn direction(ip: &ipv4::Header, config: &Config, side: Side) -> Result<Direction, Reason> {
+    match side {
+        Side::Wan if ip.destination == config.vip => Ok(Direction::Inbound),
+        Side::Lan if ip.source == config.server => Ok(Direction::Outbound),
+        Side::Both if ip.destination == config.vip => Ok(Direction::Inbound),
+        Side::Both if ip.source == config.server => Ok(Direction::Outbound),
+        Side::Wan | Side::Lan | Side::Both => Err(Reason::OtherAddress),
+    }
+}
+
+#[inline(always)]
+fn own_mac(config: &Config, side: Side) -> [u8; 6] {
+    match side {
+        Side::Lan => config.lan_mac,
+        Side::Wan | Side::Both => config.wan_mac,
+    }
+}
+
+#[inline(always)]
+fn read_esp<F: Frame + ?Sized>(frame: &F, ours: &mut Ours, at: usize, length: usize) {
+    ours.class = Class::Other;
+    if length >= esp::LENGTH
+        && let Some(header) = esp::Header::read(frame, at)
+    {
+        ours.class = Class::Esp;
+        ours.esp = header;
+    }
+}
+
+#[inline(always)]
+fn read_udp<F: Frame + ?Sized>(
+    frame: &F,
+    ours: &mut Ours,
+    at: usize,
+    length: usize,
+) -> Result<(), Reason> {
+    let header = udp::Header::read(frame, at).ok_or(Reason::Malformed)?;
+    let (our_port, port) = match ours.direction {
+        Direction::Inbound => (header.destination, header.source),
+        Direction::Outbound => (header.source, header.destination),
+    };
+    if our_port != IKE_PORT && our_port != NATT_PORT {
+        return Err(Reason::OtherPort);
+    }
+    let claimed = usize::from(header.length);
+    // The first of several fragments holds less than the datagram; anything else must hold all of it.
+    if length < udp::LENGTH || claimed < udp::LENGTH || (claimed > length && !ours.first_fragment) {
+        return Err(Reason::Malformed);
+    }
+    ours.port = port;
+    ours.udp_at = at;
+    let payload_at = at + udp::LENGTH;
+    let payload = if claimed < length { claimed } else { length } - udp::LENGTH;
+    if our_port == IKE_PORT {
+        ours.class = Class::Ike;
+        ours.ike_at = payload_at;
+    } else {
+        read_natt(frame, ours, payload_at, payload);
+    }
+    Ok(())
+}
+
+/// Tells the three kinds of traffic on UDP 4500 apart (RFC 3948 section 2).
+#[inline(always)]
+fn read_natt<F: Frame + ?Sized>(frame: &F, ours: &mut Ours, at: usize, payload: usize) {
+    ours.class = Class::Other;
+    if payload >= esp::LENGTH {
+        if let Some(header) = esp::Header::read(frame, at) {
+            if header.spi.to_be_bytes() == esp::NON_ESP_MARKER {
+                ours.class = Class::NattIke;
+                ours.ike_at = at + esp::NON_ESP_MARKER.len();
+            } else {
+                ours.class = Class::EspInUdp;
+                ours.esp = header;
+            }
+        }
+    } else if payload == esp::KEEPALIVE.len()
+        // With the UDP header before it: the verifier gives no range for a single byte at a variable place.
+        && let Some([.., last]) = frame.array::<{ udp::LENGTH + esp::KEEPALIVE.len() }>(ours.udp_at)
+        && [*last] == esp::KEEPALIVE
+    {
+        ours.class = Class::Keepalive;
+    }
+}
+
+/// True when the UDP checksum may still be the sender's partial one. Only the value tells in XDP, but it tells for
+/// sure in the direction that matters: a partial checksum is exactly the sum over the pseudo-header. One full checksum
+/// in 65,535 looks the same and takes the slow path for nothing.
+#[inline(always)]
+fn is_partial<F: Frame + ?Sized>(
+    frame: &F,
+    config: &Config,
+    side: Side,
+    ip: &ipv4::Header,
+    at: usize,
+) -> bool {
+    let possible = match side {
+        Side::Lan => config.lan_partial,
+        Side::Wan | Side::Both => config.wan_partial,
+    };
+    if possible == 0 {
+        return false;
+    }
+    let Some(header) = udp::Header::read(frame, at) else {
+        return false;
+    };
+    header.checksum != 0
+        && header.checksum == udp_partial(ip.source, ip.destination, header.length)
+}
+
+/// Refuses what must not be translated: a TTL that has run out, and sources that no client has.
+#[inline(always)]
+fn refuse(ours: &Ours, config: &Config, ip: &ipv4::Header) -> Result<(), Reason> {
+    match ours.direction {
+        // Passed up it would be taken for the gateway's own and answered with port unreachable.
+        Direction::Inbound if ip.ttl <= 1 => Err(Reason::TtlExpiredInbound),
+        Direction::Outbound if ip.ttl <= 1 => Err(Reason::TtlExpiredOutbound),
+        Direction::Inbound if is_bogus(ip.source, config) => Err(Reason::BogusSource),
+        Direction::Inbound | Direction::Outbound => Ok(()),
+    }
+}
+
+/// Sources that the kernel's own input path takes for martians, and those that can only be forged: the VIP (a land
+/// attack) and the server.
+#[inline(always)]
+fn is_bogus(source: [u8; 4], config: &Config) -> bool {
+    matches!(source[0], 0 | 127 | 224..=239)
+        || source == [255; 4]
+        || source == config.vip
+        || source == config.server
+}

@@ -1,0 +1,113 @@
+//! The NEXTHOP entries: who is on the way out, and with which MAC addresses, behind a sequence number.
+//!
+//! It may not know how the kernel finds a route. An entry belongs to one (egress, gateway) for good: flows hold its
+//! index, and another gateway must never appear under it. What changes is the MAC addresses and the MTU; several CPUs
+//! may write them at once, so they stand behind a sequence number that is odd while somebody writes. Who finds it odd
+//! does not wait: a reader asks the FIB itself, a writer leaves the news to the one who is writing.
+
+use crate::word::Word;
+use xdp_common::slot::nexthop::{CONFIRMED, DESTINATION, KEY, SEQUENCE, SOURCE, WORDS};
+
+/// One entry's words.
+pub type Entry<W> = [W; WORDS];
+
+/// What an entry says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Neighbour {
+    /// Egress interface.
+    pub ifindex: u32,
+    /// The gateway, or the destination itself when it is on the link. Network order.
+    pub gateway: [u8; 4],
+    /// MAC address of the neighbour.
+    pub destination: [u8; 6],
+    /// MAC address of the egress.
+    pub source: [u8; 6],
+    /// MTU of the route; 0 when it is not known.
+    pub mtu: u16,
+}
+
+const MAC_MASK: u64 = 0xffff_ffff_ffff;
+
+#[inline(always)]
+fn mac_word(mac: [u8; 6]) -> u64 {
+    let [a, b, c, d, e, f] = mac;
+    u64::from_le_bytes([a, b, c, d, e, f, 0, 0])
+}
+
+#[inline(always)]
+fn mac_of(word: u64) -> [u8; 6] {
+    let [a, b, c, d, e, f, _, _] = word.to_le_bytes();
+    [a, b, c, d, e, f]
+}
+
+impl Neighbour {
+    #[inline(always)]
+    fn key(&self) -> u64 {
+        u64::from(self.ifindex) << 32 | u64::from(u32::from_ne_bytes(self.gateway))
+    }
+
+    /// A number that spreads entries over the array.
+    #[inline(always)]
+    pub fn hash(&self) -> u32 {
+        (self.key().wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as u32
+    }
+}
+
+/// Reads an entry; `None` while somebody writes it, or when it is empty.
+#[inline(always)]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the halves of a word are meant"
+)]
+pub fn read<W: Word>(entry: &Entry<W>) -> Option<Neighbour> {
+    let before = entry[SEQUENCE].load();
+    let key = entry[KEY].load();
+    let destination = entry[DESTINATION].load();
+    let source = entry[SOURCE].load();
+    // Sequence 0: claimed, but nothing was written yet.
+    if before == 0 || before & 1 != 0 || entry[SEQUENCE].load() != before {
+        return None;
+    }
+    Some(Neighbour {
+        ifindex: (key >> 32) as u32,
+        gateway: (key as u32).to_ne_bytes(),
+        destination: mac_of(destination),
+        source: mac_of(source),
+        mtu: (destination >> 48) as u16,
+    })
+}
+
+/// True when the entry is for this neighbour, after claiming it when it was free.
+#[inline(always)]
+pub fn claim<W: Word>(entry: &Entry<W>, neighbour: &Neighbour) -> bool {
+    let key = neighbour.key();
+    let held = entry[KEY].load();
+    held == key || (held == 0 && (entry[KEY].replace(0, key) || entry[KEY].load() == key))
+}
+
+/// Writes what the kernel says now. The entry must have been claimed for this neighbour.
+#[inline(always)]
+pub fn write<W: Word>(entry: &Entry<W>, neighbour: &Neighbour) {
+    let destination = mac_word(neighbour.destination) | u64::from(neighbour.mtu) << 48;
+    let source = mac_word(neighbour.source);
+    let sequence = entry[SEQUENCE].load();
+    let same = entry[DESTINATION].load() == destination && entry[SOURCE].load() & MAC_MASK == source;
+    if (same && sequence != 0)
+        || sequence & 1 != 0
+        || !entry[SEQUENCE].replace(sequence, sequence | 1)
+    {
+        return;
+    }
+    entry[DESTINATION].store(destination);
+    entry[SOURCE].store(source);
+    entry[SEQUENCE].publish((sequence | 1).wrapping_add(1));
+}
+
+/// True for one packet every `every` ticks: that one goes through the neighbour layer.
+#[inline(always)]
+pub fn due<W: Word>(entry: &Entry<W>, tick: u32, every: u32) -> bool {
+    let last = entry[CONFIRMED].load();
+    #[expect(clippy::cast_possible_truncation, reason = "a tick is 32 bits")]
+    let age = tick.wrapping_sub(last as u32);
+    age >= every && entry[CONFIRMED].replace(last, u64::from(tick))
+}

@@ -1,0 +1,70 @@
+//! HALF and FRAGMENT: small buckets that remember a digest for a while and overwrite the oldest.
+//!
+//! It may not know what the digest stands for. An entry is one word (48 bits of a keyed digest, 16 bits of time), so it
+//! is written and read whole: no lock, no claim, no expiry, no daemon. Two CPUs that write one way at the same moment
+//! lose one entry, which costs a statistic. The note behind it is for people and may be torn; it decides nothing.
+
+use crate::word::Word;
+use xdp_common::slot::recent::{DIGEST, NOTE, NOTE_WORDS, WORDS};
+use xdp_common::slot::{self, WAYS};
+
+/// One value of the map: four ways.
+pub type Bucket<W> = [W; slot::WORDS];
+/// What people may want to know of an entry.
+pub type Note = [u64; NOTE_WORDS];
+
+const TICK: u64 = 0xffff;
+
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "16 bits of tick are kept")]
+const fn age(word: u64, tick: u16) -> u16 {
+    tick.wrapping_sub(word as u16)
+}
+
+/// The index of a digest's bucket.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "the low bits are meant")]
+pub const fn index(digest: u64, mask: u32) -> u32 {
+    // Only the bits that the entry does not keep, and some that it does: a mask may need more than 16.
+    (digest ^ digest >> 32) as u32 & mask
+}
+
+/// Remembers a digest, in its own way if it is there, else in place of the oldest.
+#[inline(always)]
+pub fn remember<W: Word>(bucket: &Bucket<W>, digest: u64, tick: u16, note: Note) {
+    let mut victim = 0;
+    let mut oldest = 0;
+    let mut way = 0;
+    while way < WAYS {
+        let word = bucket[way * WORDS + DIGEST].load();
+        if word & !TICK == digest & !TICK {
+            victim = way;
+            break;
+        }
+        let age = if word == 0 { u16::MAX } else { age(word, tick) };
+        if age > oldest {
+            oldest = age;
+            victim = way;
+        }
+        way += 1;
+    }
+    let at = (victim % WAYS) * WORDS;
+    bucket[at + DIGEST].store(digest & !TICK | u64::from(tick));
+    bucket[at + NOTE].store(note[0]);
+    bucket[at + NOTE + 1].store(note[1]);
+    bucket[at + NOTE + 2].store(note[2]);
+}
+
+/// True when the digest was remembered no more than `limit` ticks ago.
+#[inline(always)]
+pub fn recall<W: Word>(bucket: &Bucket<W>, digest: u64, tick: u16, limit: u16) -> bool {
+    let mut way = 0;
+    while way < WAYS {
+        let word = bucket[way * WORDS + DIGEST].load();
+        if word & !TICK == digest & !TICK && age(word, tick) <= limit {
+            return true;
+        }
+        way += 1;
+    }
+    false
+}

@@ -1,0 +1,55 @@
+//! Mechanism: the bytes that a forwarded packet changes. It knows no table and makes no choice.
+//!
+//! One address, the TTL, the IPv4 checksum, the UDP checksum; in XDP the two MAC addresses. Nothing else.
+
+use crate::Frame;
+use crate::checksum::Delta;
+use crate::nat::Ours;
+use crate::wire::{ipv4, udp};
+use xdp_common::{Config, Direction};
+
+/// Translates a packet in place. False when the frame is too short, which [`crate::nat::classify`] has ruled out.
+#[inline(always)]
+pub fn translate<F: Frame + ?Sized>(frame: &mut F, ours: &Ours, config: &Config) -> bool {
+    let (at, old, new) = match ours.direction {
+        Direction::Inbound => (ipv4::DESTINATION, config.vip, config.server),
+        Direction::Outbound => (ipv4::SOURCE, config.server, config.vip),
+    };
+    // The transport checksum first: in tc the helper invalidates what was read before.
+    if ours.udp_at != 0 && !frame.update_udp_checksum(ours.udp_at + udp::CHECKSUM, old, new) {
+        return false;
+    }
+    let protocol = ours.protocol.number();
+    let delta = Delta::new()
+        .replace4(old, new)
+        .replace2([ours.ttl, protocol], [ours.ttl.wrapping_sub(1), protocol]);
+    let Some(address) = frame.array_mut::<4>(at) else {
+        return false;
+    };
+    *address = new;
+    let Some(field) = frame.array_mut::<2>(ipv4::CHECKSUM) else {
+        return false;
+    };
+    *field = delta.ip_field(*field);
+    let Some(ttl) = frame.array_mut::<1>(ipv4::TTL) else {
+        return false;
+    };
+    *ttl = [ours.ttl.wrapping_sub(1)];
+    true
+}
+
+/// Writes both MAC addresses.
+#[inline(always)]
+pub fn address_frame<F: Frame + ?Sized>(
+    frame: &mut F,
+    destination: [u8; 6],
+    source: [u8; 6],
+) -> bool {
+    let Some(bytes) = frame.array_mut::<12>(0) else {
+        return false;
+    };
+    let [a, b, c, d, e, f] = destination;
+    let [g, h, i, j, k, l] = source;
+    *bytes = [a, b, c, d, e, f, g, h, i, j, k, l];
+    true
+}

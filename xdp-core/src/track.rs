@@ -1,0 +1,311 @@
+//! What is remembered of a packet: FLOW, SESSION, HALF and FRAGMENT, and who may create an entry.
+//!
+//! It may not know how a packet is sent. Forwarding never depends on it: a packet that finds no room is `untracked`.
+//!
+//! Established means a proof that a spoofer cannot give: the server sends ESP to the peer (it shares a key with it), or
+//! an IKE message carries the pair of SPIs that the server's own reply to that address contained.
+
+use crate::gateway::Env;
+use crate::hash::{digest, digest_key};
+use crate::nat::Ours;
+use crate::recent;
+use crate::sequence::Highest;
+use crate::table::{self, Place, Slot};
+use crate::wire::esp;
+use crate::wire::ike::Spis;
+use crate::word::Word;
+use crate::{Frame, wire::ipv4::Protocol};
+use xdp_common::limits::{FRAGMENT_TICKS, HALF_OPEN_TICKS};
+use xdp_common::slot::{self, Key, flow, session};
+use xdp_common::{Class, Config, Direction, meta};
+
+/// Where a flow stands, or would stand.
+#[derive(Clone, Copy)]
+pub struct FlowKey {
+    key: Key,
+    place: Place,
+}
+
+impl FlowKey {
+    /// The key of an ESP packet; `None` for other packets and for SPIs that cannot be (RFC 4303 section 2.1).
+    #[inline(always)]
+    pub fn of(ours: &Ours, config: &Config) -> Option<Self> {
+        if !ours.class.is_esp() || ours.esp.spi < esp::FIRST_SPI {
+            return None;
+        }
+        let key = slot::flow_key(ours.peer, ours.esp.spi, ours.class, ours.direction);
+        let place = Place::new(digest_key(&config.secret, &key), config.flow_mask);
+        Some(Self { key, place })
+    }
+
+    /// The live slot.
+    #[inline(always)]
+    pub fn find<E: Env>(self, env: &E) -> Option<&Slot<E::Word>> {
+        table::find(env.flows(), self.place, &self.key)
+    }
+}
+
+#[inline(always)]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the low 32 bits of jiffies are kept"
+)]
+const fn last_word(jiffies: u64, sequence: u32) -> u64 {
+    (jiffies as u32 as u64) << 32 | sequence as u64
+}
+
+/// Counts an ESP packet into its flow.
+///
+/// Packets and bytes are atomic adds. The other words are plain stores: when two CPUs have packets of one SPI at the
+/// same moment, one of two neighbouring values wins, and both were true.
+#[inline(always)]
+pub fn count_flow<W: Word>(slot: &Slot<W>, ours: &Ours, jiffies: u64, hop: u16) {
+    slot[flow::PACKETS].add(1);
+    slot[flow::BYTES].add(u64::from(ours.total_length));
+    let before = Highest(slot[flow::HIGHEST].load());
+    let (after, in_order) = before.advance(ours.esp.sequence);
+    if !in_order {
+        slot[flow::REORDERED].add(1);
+    }
+    slot[flow::HIGHEST].store(after.with_hop(hop).0);
+    slot[flow::LAST].store(last_word(jiffies, ours.esp.sequence));
+    let first = slot[flow::FIRST].load();
+    if first & 0xffff != u64::from(ours.port) {
+        slot[flow::FIRST].store(first & !0xffff | u64::from(ours.port));
+    }
+}
+
+/// Makes a flow for an SPI that has none, if the peer has given a proof and there is room. True: it is counted.
+#[inline(always)]
+pub fn admit_flow<E: Env>(
+    env: &E,
+    config: &Config,
+    flow: FlowKey,
+    ours: &Ours,
+    jiffies: u64,
+    hop: u16,
+) -> bool {
+    let proven = match ours.direction {
+        // The server has a key with this peer.
+        Direction::Outbound => session_or_new(env, config, ours, jiffies, true),
+        Direction::Inbound => session_or_new(env, config, ours, jiffies, false),
+    };
+    let Some(session) = proven else {
+        return false;
+    };
+    if ours.direction == Direction::Inbound
+        && session[session::SPIS].load() >= u64::from(config.spis_per_session)
+    {
+        return false;
+    }
+    if !has_room(env, meta::FLOW_ENTRIES, config.flow_limit) {
+        return false;
+    }
+    let inserted = table::insert(env.flows(), flow.place, &flow.key, |slot| {
+        slot[flow::PACKETS].store(1);
+        slot[flow::BYTES].store(u64::from(ours.total_length));
+        slot[flow::HIGHEST].store(Highest::first(ours.esp.sequence, hop).0);
+        slot[flow::LAST].store(last_word(jiffies, ours.esp.sequence));
+        slot[flow::FIRST_SEEN].store(jiffies);
+        slot[flow::FIRST].store(u64::from(ours.esp.sequence) << 32 | u64::from(ours.port));
+    });
+    if inserted.is_none() {
+        return false;
+    }
+    if ours.direction == Direction::Inbound {
+        session[session::SPIS].add(1);
+    }
+    one_more(env, meta::FLOW_ENTRIES);
+    true
+}
+
+#[inline(always)]
+fn has_room<E: Env>(env: &E, entries: usize, limit: u32) -> bool {
+    env.meta(entries)
+        .is_some_and(|word| word.load() < u64::from(limit))
+}
+
+#[inline(always)]
+fn one_more<E: Env>(env: &E, entries: usize) {
+    if let Some(word) = env.meta(entries) {
+        word.add(1);
+    }
+}
+
+/// The peer's session; when it has none and `proven` says that it may, a new one.
+#[inline(always)]
+fn session_or_new<'e, E: Env>(
+    env: &'e E,
+    config: &Config,
+    ours: &Ours,
+    jiffies: u64,
+    proven: bool,
+) -> Option<&'e Slot<E::Word>> {
+    let key = slot::session_key(ours.peer);
+    let place = Place::new(digest_key(&config.secret, &key), config.session_mask);
+    if let Some(found) = table::find(env.sessions(), place, &key) {
+        return Some(found);
+    }
+    if !proven || !has_room(env, meta::SESSION_ENTRIES, config.session_limit) {
+        return None;
+    }
+    let inserted = table::insert(env.sessions(), place, &key, |slot| {
+        slot[session::LAST_SEEN].store(jiffies & 0xffff_ffff);
+        slot[session::FIRST_SEEN].store(jiffies);
+    })?;
+    one_more(env, meta::SESSION_ENTRIES);
+    env.established(ours.peer, ours.direction);
+    Some(inserted)
+}
+
+/// Which of a session's pairs of counters a class has.
+#[inline(always)]
+const fn session_counter(class: Class) -> Option<usize> {
+    match class {
+        Class::Ike => Some(0),
+        Class::NattIke => Some(1),
+        Class::Keepalive => Some(2),
+        Class::Other => Some(3),
+        Class::EspInUdp | Class::Esp | Class::Fragment => None,
+    }
+}
+
+/// Counts IKE, keepalives and the rest into the peer's session. True: it is counted.
+///
+/// A keepalive refreshes a session and never creates one. A peer without a session has its half of the proof
+/// remembered (outbound) or checked (inbound).
+#[inline(always)]
+pub fn count_session<F: Frame + ?Sized, E: Env>(
+    frame: &F,
+    env: &E,
+    config: &Config,
+    ours: &Ours,
+    jiffies: u64,
+) -> bool {
+    let Some(counter) = session_counter(ours.class) else {
+        return false;
+    };
+    let session = match session_or_new(env, config, ours, jiffies, false) {
+        Some(found) => found,
+        None => {
+            if !half(frame, env, config, ours, jiffies) {
+                return false;
+            }
+            match session_or_new(env, config, ours, jiffies, true) {
+                Some(new) => new,
+                None => return false,
+            }
+        }
+    };
+    session[session::COUNTERS + 2 * counter + ours.direction as usize].add(1);
+    session[session::LAST_SEEN].store(jiffies & 0xffff_ffff);
+    let ports = session[session::PORTS].load();
+    let now = match ours.class {
+        Class::Ike => ports & 0xffff | u64::from(ours.port) << 16,
+        Class::NattIke | Class::Keepalive => ports & 0xffff_0000 | u64::from(ours.port),
+        Class::EspInUdp | Class::Esp | Class::Fragment | Class::Other => ports,
+    };
+    if now != ports {
+        session[session::PORTS].store(now);
+    }
+    true
+}
+
+/// The current tick, as HALF and FRAGMENT keep it.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "16 bits of tick are kept")]
+const fn short_tick(config: &Config, jiffies: u64) -> u16 {
+    (jiffies >> config.tick_shift) as u16
+}
+
+/// Remembers the server's reply to a peer without a session; says whether a peer's message completes the proof.
+#[inline(always)]
+fn half<F: Frame + ?Sized, E: Env>(
+    frame: &F,
+    env: &E,
+    config: &Config,
+    ours: &Ours,
+    jiffies: u64,
+) -> bool {
+    if ours.ike_at == 0 {
+        return false;
+    }
+    let Some(spis) = Spis::read(frame, ours.ike_at) else {
+        return false;
+    };
+    if !spis.is_complete() {
+        return false;
+    }
+    let [a, b, c, d, e, f, g, h] = spis.initiator;
+    let [i, j, k, l, m, n, o, p] = spis.responder;
+    let digest = digest(
+        &config.secret,
+        [
+            u32::from_ne_bytes(ours.peer),
+            u32::from_ne_bytes([a, b, c, d]),
+            u32::from_ne_bytes([e, f, g, h]),
+            u32::from_ne_bytes([i, j, k, l]),
+            u32::from_ne_bytes([m, n, o, p]),
+        ],
+    );
+    let Some(bucket) = env.half(recent::index(digest, config.half_mask)) else {
+        return false;
+    };
+    let tick = short_tick(config, jiffies);
+    match ours.direction {
+        Direction::Inbound => recent::recall(bucket, digest, tick, HALF_OPEN_TICKS),
+        Direction::Outbound => {
+            let [high, low] = slot::peer_words(ours.peer);
+            recent::remember(bucket, digest, tick, [high, low, u64::from_be_bytes(spis.initiator)]);
+            false
+        }
+    }
+}
+
+/// Remembers the first fragment of a datagram of ours, so that the others follow it. Only UDP needs it: every fragment
+/// of ESP is known by its protocol number.
+#[inline(always)]
+pub fn remember_fragment<E: Env>(env: &E, config: &Config, ours: &Ours, jiffies: u64) {
+    if ours.first_fragment
+        && ours.protocol == Protocol::UDP
+        && let Some((bucket, digest)) = fragment_bucket(env, config, ours)
+    {
+        let [high, low] = slot::peer_words(ours.peer);
+        recent::remember(bucket, digest, short_tick(config, jiffies), [high, low, 0]);
+    }
+}
+
+/// Says whether a fragment without ports is ours: its first fragment was, or its peer has a session.
+#[inline(always)]
+pub fn owns_fragment<E: Env>(env: &E, config: &Config, ours: &Ours, jiffies: u64) -> bool {
+    if ours.protocol == Protocol::ESP {
+        return true;
+    }
+    if let Some((bucket, digest)) = fragment_bucket(env, config, ours)
+        && recent::recall(bucket, digest, short_tick(config, jiffies), FRAGMENT_TICKS)
+    {
+        return true;
+    }
+    session_or_new(env, config, ours, jiffies, false).is_some()
+}
+
+/// A datagram is named by source, destination, protocol and identification (RFC 791 section 3.2); of source and
+/// destination only the peer and the direction vary.
+#[inline(always)]
+fn fragment_bucket<'e, E: Env>(
+    env: &'e E,
+    config: &Config,
+    ours: &Ours,
+) -> Option<(&'e recent::Bucket<E::Word>, u64)> {
+    let digest = digest(
+        &config.secret,
+        [
+            u32::from_ne_bytes(ours.peer),
+            u32::from(u16::from_ne_bytes(ours.id)) << 16
+                | u32::from(ours.protocol.number()) << 8
+                | ours.direction as u32,
+        ],
+    );
+    let bucket = env.fragments(recent::index(digest, config.fragment_mask))?;
+    Some((bucket, digest))
+}

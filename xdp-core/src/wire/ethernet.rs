@@ -1,0 +1,37 @@
+//! Ethernet II (IEEE 802.3 clause 3.2.6).
+
+use crate::Frame;
+
+/// Length of the header.
+pub const LENGTH: usize = 14;
+
+/// An EtherType, so that none is compared with an IP protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EtherType([u8; 2]);
+
+impl EtherType {
+    /// IPv4.
+    pub const IPV4: Self = Self([0x08, 0x00]);
+}
+
+/// The header's fields.
+#[derive(Clone, Copy, Debug)]
+pub struct Header {
+    /// Destination MAC address.
+    pub destination: [u8; 6],
+    /// What follows.
+    pub ether_type: EtherType,
+}
+
+impl Header {
+    /// Reads the header at the start of the frame.
+    #[inline(always)]
+    pub fn read<F: Frame + ?Sized>(frame: &F) -> Option<Self> {
+        let bytes = frame.array::<LENGTH>(0)?;
+        let [a, b, c, d, e, f, _, _, _, _, _, _, t, u] = *bytes;
+        Some(Self {
+            destination: [a, b, c, d, e, f],
+            ether_type: EtherType([t, u]),
+        })
+    }
+}

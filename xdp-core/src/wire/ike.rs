@@ -1,0 +1,35 @@
+//! The IKE header (RFC 7296 section 3.1; ISAKMP's in RFC 2408 section 3.1 has its cookies at the same place).
+
+use crate::Frame;
+
+/// Length of the header.
+pub const LENGTH: usize = 28;
+
+/// The pair of SPIs, network order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spis {
+    /// The initiator's SPI (cookie).
+    pub initiator: [u8; 8],
+    /// The responder's SPI (cookie); zero in the first message.
+    pub responder: [u8; 8],
+}
+
+impl Spis {
+    /// Reads the pair from the header at `at`; `None` when a whole header does not fit.
+    #[inline(always)]
+    pub fn read<F: Frame + ?Sized>(frame: &F, at: usize) -> Option<Self> {
+        let [
+            a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, ..,
+        ] = *frame.array::<LENGTH>(at)?;
+        Some(Self {
+            initiator: [a, b, c, d, e, f, g, h],
+            responder: [i, j, k, l, m, n, o, p],
+        })
+    }
+
+    /// True when both sides have chosen theirs.
+    #[inline(always)]
+    pub const fn is_complete(&self) -> bool {
+        u64::from_ne_bytes(self.initiator) != 0 && u64::from_ne_bytes(self.responder) != 0
+    }
+}

@@ -1,0 +1,89 @@
+//! IPv4 (RFC 791 section 3.1).
+
+use crate::Frame;
+
+/// Where the header begins: right behind Ethernet. VLAN tags are not ours.
+pub const AT: usize = super::ethernet::LENGTH;
+/// Length of the header without options.
+pub const LENGTH: usize = 20;
+/// Place of the TTL.
+pub const TTL: usize = AT + 8;
+/// Place of the header checksum.
+pub const CHECKSUM: usize = AT + 10;
+/// Place of the source address.
+pub const SOURCE: usize = AT + 12;
+/// Place of the destination address.
+pub const DESTINATION: usize = AT + 16;
+
+/// An IP protocol number, so that none is compared with an EtherType.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Protocol(u8);
+
+impl Protocol {
+    /// UDP.
+    pub const UDP: Self = Self(17);
+    /// ESP (RFC 4303).
+    pub const ESP: Self = Self(50);
+
+    /// The number, for a hash.
+    #[inline(always)]
+    pub const fn number(self) -> u8 {
+        self.0
+    }
+}
+
+/// The header's fields, unchecked.
+#[derive(Clone, Copy, Debug)]
+pub struct Header {
+    version_length: u8,
+    /// Length of the whole packet.
+    pub total_length: u16,
+    /// Identification, network order.
+    pub id: [u8; 2],
+    flags_offset: u16,
+    /// Time to live.
+    pub ttl: u8,
+    /// What the packet carries.
+    pub protocol: Protocol,
+    /// Source address.
+    pub source: [u8; 4],
+    /// Destination address.
+    pub destination: [u8; 4],
+}
+
+impl Header {
+    /// Reads the fixed part of the header.
+    #[inline(always)]
+    pub fn read<F: Frame + ?Sized>(frame: &F) -> Option<Self> {
+        let b = frame.array::<LENGTH>(AT)?;
+        Some(Self {
+            version_length: b[0],
+            total_length: u16::from_be_bytes([b[2], b[3]]),
+            id: [b[4], b[5]],
+            flags_offset: u16::from_be_bytes([b[6], b[7]]),
+            ttl: b[8],
+            protocol: Protocol(b[9]),
+            source: [b[12], b[13], b[14], b[15]],
+            destination: [b[16], b[17], b[18], b[19]],
+        })
+    }
+
+    /// Length of the header with its options, 20 to 60, or `None` when version or length are wrong.
+    #[inline(always)]
+    pub fn header_length(&self) -> Option<usize> {
+        let words = self.version_length & 0xf;
+        (self.version_length >> 4 == 4 && words >= 5).then_some(usize::from(words) * 4)
+    }
+
+    /// True unless this is the first fragment or the whole packet.
+    #[inline(always)]
+    pub const fn is_later_fragment(&self) -> bool {
+        self.flags_offset & 0x1fff != 0
+    }
+
+    /// True for the first of several fragments.
+    #[inline(always)]
+    pub const fn is_first_fragment(&self) -> bool {
+        self.flags_offset & 0x3fff == 0x2000
+    }
+}

@@ -1,0 +1,35 @@
+//! UDP (RFC 768).
+
+use crate::Frame;
+
+/// Length of the header.
+pub const LENGTH: usize = 8;
+/// Offset of the checksum in the header.
+pub const CHECKSUM: usize = 6;
+
+/// The header's fields.
+#[derive(Clone, Copy, Debug)]
+pub struct Header {
+    /// Source port.
+    pub source: u16,
+    /// Destination port.
+    pub destination: u16,
+    /// Length of header and data.
+    pub length: u16,
+    /// Checksum; zero: none.
+    pub checksum: u16,
+}
+
+impl Header {
+    /// Reads the header at `at`.
+    #[inline(always)]
+    pub fn read<F: Frame + ?Sized>(frame: &F, at: usize) -> Option<Self> {
+        let [a, b, c, d, e, f, g, h] = *frame.array::<LENGTH>(at)?;
+        Some(Self {
+            source: u16::from_be_bytes([a, b]),
+            destination: u16::from_be_bytes([c, d]),
+            length: u16::from_be_bytes([e, f]),
+            checksum: u16::from_be_bytes([g, h]),
+        })
+    }
+}

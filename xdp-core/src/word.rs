@@ -1,0 +1,50 @@
+//! An atomic 64-bit word: `AtomicU64` on the host, intrinsics in the kernel, loom's in its tests.
+//!
+//! It may not know what the words mean.
+
+#[cfg(not(target_arch = "bpf"))]
+use core::sync::atomic::{AtomicU64, Ordering};
+
+/// A 64-bit word in memory that several CPUs and user space share.
+///
+/// Every read-modify-write is a full barrier, as BPF atomics that return a value are. [`Word::load`] and
+/// [`Word::store`] order nothing by themselves beyond what the architecture gives.
+pub trait Word {
+    /// Reads the word.
+    fn load(&self) -> u64;
+    /// Writes the word. For words whose races are harmless, or that nobody else can see yet.
+    fn store(&self, value: u64);
+    /// Adds, wrapping.
+    fn add(&self, value: u64);
+    /// Replaces `old` by `new`; true when it did.
+    fn replace(&self, old: u64, new: u64) -> bool;
+    /// Writes the word with a full barrier before and after.
+    fn publish(&self, value: u64);
+}
+
+// On the BPF target this type has loads and stores only; `xdp-ebpf` brings a word of its own.
+#[cfg(not(target_arch = "bpf"))]
+impl Word for AtomicU64 {
+    #[inline(always)]
+    fn load(&self) -> u64 {
+        Self::load(self, Ordering::Acquire)
+    }
+    #[inline(always)]
+    fn store(&self, value: u64) {
+        // Release, as a plain store is on the kernel's side behind the full barrier of a read-modify-write.
+        Self::store(self, value, Ordering::Release);
+    }
+    #[inline(always)]
+    fn add(&self, value: u64) {
+        self.fetch_add(value, Ordering::Relaxed);
+    }
+    #[inline(always)]
+    fn replace(&self, old: u64, new: u64) -> bool {
+        self.compare_exchange(old, new, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok()
+    }
+    #[inline(always)]
+    fn publish(&self, value: u64) {
+        self.swap(value, Ordering::AcqRel);
+    }
+}

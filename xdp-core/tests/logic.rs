@@ -1,0 +1,157 @@
+//! Properties of the arithmetic: checksums, sequence numbers, digests that are remembered.
+
+#![cfg(not(loom))]
+
+use proptest::prelude::*;
+use std::sync::atomic::AtomicU64;
+use xdp_common::slot::nexthop::WORDS as NEXTHOP_WORDS;
+use xdp_core::checksum::{Delta, fold, udp_partial};
+use xdp_core::nexthop::{self, Neighbour};
+use xdp_core::sequence::Highest;
+use xdp_core::recent;
+
+/// The sum as RFC 1071 defines it, over all words at once.
+fn sum(words: &[u16]) -> u16 {
+    let mut total: u32 = words.iter().map(|word| u32::from(*word)).sum();
+    while total > 0xffff {
+        total = (total & 0xffff) + (total >> 16);
+    }
+    u16::try_from(total).expect("folded")
+}
+
+fn words(bytes: [u8; 4]) -> [u16; 2] {
+    let [a, b, c, d] = bytes;
+    [u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])]
+}
+
+/// Every field against every change of one word would be 2^48 cases; every change of one word against a few fields is
+/// 2^32. This takes all old words against all new ones in steps that visit each residue.
+#[test]
+#[cfg(not(miri))]
+fn an_incremental_update_is_the_full_sum() {
+    for old in (0..=u16::MAX).step_by(7) {
+        for new in (0..=u16::MAX).step_by(251) {
+            let rest = 0x1234;
+            let field = !sum(&[old, rest]);
+            let updated = Delta::new()
+                .replace2(old.to_be_bytes(), new.to_be_bytes())
+                .ip_field(field.to_be_bytes());
+            let updated = u16::from_be_bytes(updated);
+            assert_eq!(sum(&[new, rest, updated]), 0xffff, "{old:#x} -> {new:#x}");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: if cfg!(miri) { 8 } else { 4096 },
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    /// RFC 1624: the error of a checksum, right or wrong, is the same before and after.
+    #[test]
+    fn an_error_is_kept(old: [u8; 4], new: [u8; 4], rest: u16, error: u16) {
+        let [a, b] = words(old);
+        let [c, d] = words(new);
+        let field = sum(&[!sum(&[a, b, rest]), error]);
+        let updated = Delta::new().replace4(old, new).ip_field(field.to_be_bytes());
+        let updated = u16::from_be_bytes(updated);
+        let before = sum(&[a, b, rest, field]);
+        let after = sum(&[c, d, rest, updated]);
+        // 0 and 0xffff are the same number in ones' complement.
+        prop_assert_eq!(before % 0xffff, after % 0xffff);
+    }
+
+    /// RFC 768: zero means none and stays; a computed zero is sent as all ones.
+    #[test]
+    fn udp_zero_is_special(old: [u8; 4], new: [u8; 4], field: u16) {
+        let delta = Delta::new().replace4(old, new);
+        prop_assert_eq!(delta.udp_field([0, 0]), [0, 0]);
+        let updated = delta.udp_field(field.to_be_bytes());
+        if field != 0 {
+            prop_assert_ne!(updated, [0, 0]);
+            let plain = delta.ip_field(field.to_be_bytes());
+            prop_assert_eq!(updated, if plain == [0, 0] { [0xff, 0xff] } else { plain });
+        }
+    }
+
+    #[test]
+    fn a_partial_checksum_is_the_pseudo_header(source: [u8; 4], destination: [u8; 4], length: u16) {
+        let [a, b] = words(source);
+        let [c, d] = words(destination);
+        prop_assert_eq!(udp_partial(source, destination, length), sum(&[a, b, c, d, 17, length]));
+        prop_assert_eq!(fold(u64::from(length) << 16), length);
+    }
+
+    /// The highest sequence number only grows, in serial-number arithmetic, and wraps are counted.
+    #[test]
+    fn the_highest_sequence_number(first: u32, steps in prop::collection::vec(0..1_000_000_u32, 1..200), hop: u16) {
+        let mut highest = Highest::first(first, hop);
+        let mut true_highest = u64::from(first);
+        for (i, step) in steps.into_iter().enumerate() {
+            let next = if i % 5 == 4 {
+                true_highest.saturating_sub(u64::from(step % 1000))
+            } else {
+                true_highest + u64::from(step) * 1000
+            };
+            let (after, in_order) = highest.advance(next as u32);
+            prop_assert_eq!(in_order, next > true_highest);
+            true_highest = true_highest.max(next);
+            highest = after;
+            prop_assert_eq!((highest.0 >> 32) as u32, true_highest as u32);
+            prop_assert_eq!((highest.0 >> 16) & 0xffff, (true_highest >> 32) & 0xffff);
+            prop_assert_eq!(highest.hop(), hop);
+        }
+    }
+
+    #[test]
+    fn a_digest_is_recalled_until_it_is_old(digests in prop::collection::vec(any::<u64>(), 1..12), tick: u16, limit in 1..100_u16) {
+        let bucket = recent::Bucket::<AtomicU64>::default();
+        for digest in &digests {
+            recent::remember(&bucket, *digest, tick, [1, 2, 3]);
+        }
+        let last = digests[digests.len() - 1];
+        prop_assert!(recent::recall(&bucket, last, tick.wrapping_add(limit), limit));
+        prop_assert!(!recent::recall(&bucket, last, tick.wrapping_add(limit + 1), limit));
+        prop_assert!(!recent::recall(&bucket, last ^ 0x1_0000, tick, limit) || digests.contains(&(last ^ 0x1_0000)));
+    }
+
+    #[test]
+    fn a_neighbour_is_read_as_it_was_written(ifindex in 1..1000_u32, gateway: [u8; 4], destination: [u8; 6], source: [u8; 6], mtu: u16) {
+        let entry: [AtomicU64; NEXTHOP_WORDS] = Default::default();
+        let neighbour = Neighbour { ifindex, gateway, destination, source, mtu };
+        prop_assert_eq!(nexthop::read(&entry), None);
+        prop_assert!(nexthop::claim(&entry, &neighbour));
+        prop_assert_eq!(nexthop::read(&entry), None, "claimed, but nothing is known");
+        nexthop::write(&entry, &neighbour);
+        prop_assert_eq!(nexthop::read(&entry), Some(neighbour));
+        let other = Neighbour { ifindex: ifindex + 1, ..neighbour };
+        prop_assert!(!nexthop::claim(&entry, &other), "an entry belongs to one gateway for good");
+        let moved = Neighbour { destination: [2; 6], ..neighbour };
+        nexthop::write(&entry, &moved);
+        prop_assert_eq!(nexthop::read(&entry), Some(moved));
+    }
+}
+
+#[test]
+fn the_oldest_way_is_overwritten() {
+    let bucket = recent::Bucket::<AtomicU64>::default();
+    for (tick, digest) in [(9, 0x3_0000_u64), (10, 0x1_0000), (11, 0x2_0000), (12, 0x4_0000)] {
+        recent::remember(&bucket, digest, tick, [0; 3]);
+    }
+    recent::remember(&bucket, 0x5_0000, 13, [0; 3]);
+    assert!(!recent::recall(&bucket, 0x3_0000, 13, 100), "the oldest");
+    for kept in [0x1_0000, 0x2_0000, 0x4_0000, 0x5_0000] {
+        assert!(recent::recall(&bucket, kept, 13, 100));
+    }
+}
+
+#[test]
+fn a_neighbour_is_confirmed_once_per_period() {
+    let entry: [AtomicU64; NEXTHOP_WORDS] = Default::default();
+    assert!(nexthop::due(&entry, 100, 4));
+    assert!(!nexthop::due(&entry, 103, 4));
+    assert!(nexthop::due(&entry, 104, 4));
+    assert!(!nexthop::due(&entry, 104, 4));
+}

@@ -1,0 +1,218 @@
+//! The races of claim, publish, count and retire, and of the next hop's sequence number: every interleaving that loom
+//! finds, with loom's memory model. Runs under `--cfg loom` only.
+
+#![cfg(loom)]
+
+use loom::sync::Arc;
+use loom::sync::atomic::{AtomicU64, Ordering};
+use loom::thread;
+use xdp_common::slot::{Key, STATE, WAYS, WORDS, nexthop as hop};
+use xdp_core::nexthop::{self, Neighbour};
+use xdp_core::table::{self, Buckets, Bucket, Place, State};
+use xdp_core::word::Word;
+
+const COUNT: usize = 4;
+const KEY: Key = [1, 2, 3];
+const OTHER: Key = [4, 5, 6];
+
+struct L(AtomicU64);
+
+impl Word for L {
+    fn load(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
+    }
+    fn store(&self, value: u64) {
+        self.0.store(value, Ordering::Release);
+    }
+    fn add(&self, value: u64) {
+        self.0.fetch_add(value, Ordering::Relaxed);
+    }
+    fn replace(&self, old: u64, new: u64) -> bool {
+        self.0
+            .compare_exchange(old, new, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok()
+    }
+    fn publish(&self, value: u64) {
+        self.0.swap(value, Ordering::AcqRel);
+    }
+}
+
+/// One bucket: the fewest slots in which two keys meet.
+struct Table(Bucket<L>);
+
+impl Buckets for Table {
+    type Word = L;
+    fn bucket(&self, _: u32) -> Option<&Bucket<L>> {
+        Some(&self.0)
+    }
+}
+
+fn table() -> Arc<Table> {
+    Arc::new(Table(std::array::from_fn(|_| {
+        std::array::from_fn(|_| L(AtomicU64::new(0)))
+    })))
+}
+
+fn place(key: &Key) -> Place {
+    Place::new(key[2] << 40 | key[0], 0)
+}
+
+/// What the dataplane does with a packet. False: untracked.
+fn count(table: &Table, key: &Key) -> bool {
+    match table::find(table, place(key), key) {
+        Some(slot) => {
+            slot[COUNT].add(1);
+            true
+        }
+        None => table::insert(table, place(key), key, |slot| slot[COUNT].store(1)).is_some(),
+    }
+}
+
+fn sum(table: &Table, key: &Key) -> u64 {
+    let words = table.0.iter().filter_map(table::snapshot);
+    words
+        .filter(|words| words[1..4] == key[..])
+        .map(|words| words[COUNT])
+        .sum()
+}
+
+fn model(body: impl Fn() + Sync + Send + 'static) {
+    let mut builder = loom::model::Builder::new();
+    // With three the last but one of these tests takes minutes. Two have found the fault that is described in
+    // `xdp_core::table`.
+    builder.preemption_bound = Some(2);
+    builder.check(body);
+}
+
+#[test]
+fn two_inserts_of_one_key_lose_nothing() {
+    model(|| {
+        let table = table();
+        let threads: Vec<_> = (0..2)
+            .map(|_| {
+                let table = Arc::clone(&table);
+                thread::spawn(move || u64::from(count(&table, &KEY)) + u64::from(count(&table, &KEY)))
+            })
+            .collect();
+        let counted: u64 = threads.into_iter().map(|t| t.join().unwrap()).sum();
+        assert_eq!(counted, 4);
+        assert_eq!(sum(&table, &KEY), 4);
+    });
+}
+
+#[test]
+fn two_keys_never_share_a_slot() {
+    model(|| {
+        let table = table();
+        let threads = [KEY, OTHER].map(|key| {
+            let table = Arc::clone(&table);
+            thread::spawn(move || count(&table, &key))
+        });
+        for thread in threads {
+            assert!(thread.join().unwrap());
+        }
+        assert_eq!((sum(&table, &KEY), sum(&table, &OTHER)), (1, 1));
+    });
+}
+
+#[test]
+fn whoever_finds_a_slot_sees_what_was_filled_in() {
+    model(|| {
+        let table = table();
+        let writer = {
+            let table = Arc::clone(&table);
+            thread::spawn(move || {
+                table::insert(&*table, place(&KEY), &KEY, |slot| slot[8].store(77)).is_some()
+            })
+        };
+        if let Some(slot) = table::find(&*table, place(&KEY), &KEY) {
+            assert_eq!(slot[8].load(), 77);
+        }
+        if let Some(words) = table.0.iter().find_map(table::snapshot) {
+            assert_eq!((words[1], words[8]), (KEY[0], 77));
+        }
+        assert!(writer.join().unwrap());
+    });
+}
+
+/// A writer counts while the daemon retires. Joining the writer stands for the grace period: it ends every program
+/// that could have found the slot live.
+#[test]
+fn retirement_keeps_every_count() {
+    model(|| {
+        let table = table();
+        assert!(count(&table, &KEY));
+        let writer = {
+            let table = Arc::clone(&table);
+            thread::spawn(move || u64::from(count(&table, &KEY)) + u64::from(count(&table, &KEY)))
+        };
+        let slot = &table.0[0];
+        let retired = table::retire(slot, slot[STATE].load());
+        assert!(retired, "only the daemon ends a life");
+        let counted = 1 + writer.join().unwrap();
+        let last = table::snapshot(slot).expect("a dying slot")[COUNT];
+        table::free(slot);
+        assert_eq!(State::of(slot[STATE].load()), State::Free);
+        assert!(slot[1..WORDS].iter().all(|word| word.load() == 0));
+        assert_eq!(last + sum(&table, &KEY), counted);
+    });
+}
+
+/// While the daemon frees a slot, another CPU takes it: the reader sees the old life, the new one, or none, not a
+/// mixture.
+#[test]
+fn a_reader_never_mixes_two_lives() {
+    model(|| {
+        let table = table();
+        for key in [[7, 7, 1], [7, 7, 2], [7, 7, 3]] {
+            assert!(count(&table, &key));
+        }
+        assert!(count(&table, &KEY), "the bucket is full now");
+        let slot = WAYS - 1;
+        let seen = table.0[slot][STATE].load();
+        assert!(table::retire(&table.0[slot], seen));
+        let daemon = {
+            let table = Arc::clone(&table);
+            thread::spawn(move || {
+                table::free(&table.0[slot]);
+                table::insert(&*table, place(&OTHER), &OTHER, |slot| slot[COUNT].store(5))
+                    .is_some()
+            })
+        };
+        if let Some(words) = table::snapshot(&table.0[slot]) {
+            let life = (words[1], words[COUNT]);
+            assert!(life == (KEY[0], 1) || life == (OTHER[0], 5), "{life:?}");
+        }
+        assert!(daemon.join().unwrap());
+    });
+}
+
+/// Two writers and a reader: what is read was written by one of them, whole.
+#[test]
+fn a_next_hop_is_never_torn() {
+    model(|| {
+        let entry: Arc<[L; hop::WORDS]> = Arc::new(std::array::from_fn(|_| L(AtomicU64::new(0))));
+        let neighbour = |byte| Neighbour {
+            ifindex: 7,
+            gateway: [10, 0, 0, 1],
+            destination: [byte; 6],
+            source: [byte; 6],
+            mtu: 1500,
+        };
+        assert!(nexthop::claim(&*entry, &neighbour(1)));
+        nexthop::write(&*entry, &neighbour(1));
+        let writers = [2, 3].map(|byte| {
+            let entry = Arc::clone(&entry);
+            thread::spawn(move || nexthop::write(&*entry, &neighbour(byte)))
+        });
+        if let Some(read) = nexthop::read(&*entry) {
+            assert!([1, 2, 3].contains(&read.destination[0]));
+            assert_eq!(read.destination, read.source);
+        }
+        for writer in writers {
+            writer.join().unwrap();
+        }
+        let last = nexthop::read(&*entry).expect("nobody writes now");
+        assert_eq!(last.destination, last.source);
+    });
+}

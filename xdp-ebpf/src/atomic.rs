@@ -1,0 +1,69 @@
+//! The kernel's atomic word. One of the four files with `unsafe` (DESIGN.md section 2).
+//!
+//! `core::sync::atomic` has no compare-and-swap on the BPF target, so these are compiler intrinsics; with
+//! `-C target-cpu=v3` they become `cmpxchg_64`, `lock +=` and `xchg_64`. Those that return a value are full barriers
+//! (Documentation/bpf/standardization/instruction-set.rst, "Atomic operations").
+
+#![expect(
+    unsafe_code,
+    reason = "the only place where shared memory is read and written"
+)]
+
+use core::cell::UnsafeCell;
+use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd, atomic_xchg};
+use xdp_core::Word;
+
+/// A word in a map's value.
+#[repr(transparent)]
+pub struct Shared(UnsafeCell<u64>);
+
+// SAFETY: all access goes through the methods below, each of which is one BPF load, store or atomic instruction of
+// eight bytes, aligned because every value of these maps is a multiple of eight bytes.
+unsafe impl Sync for Shared {}
+
+impl Word for Shared {
+    #[inline(always)]
+    fn load(&self) -> u64 {
+        // SAFETY: the pointer comes from a reference. Volatile, since another CPU may write at any time.
+        unsafe { self.0.get().read_volatile() }
+    }
+
+    #[inline(always)]
+    fn store(&self, value: u64) {
+        // SAFETY: as for `load`.
+        unsafe { self.0.get().write_volatile(value) }
+    }
+
+    #[inline(always)]
+    fn add(&self, value: u64) {
+        // SAFETY: the pointer is valid and aligned; the old value is not used, so this is `lock +=`.
+        unsafe {
+            atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(self.0.get(), value);
+        }
+    }
+
+    #[inline(always)]
+    fn replace(&self, old: u64, new: u64) -> bool {
+        // SAFETY: the pointer is valid and aligned.
+        unsafe {
+            atomic_cxchg::<u64, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(
+                self.0.get(),
+                old,
+                new,
+            )
+            .1
+        }
+    }
+
+    #[inline(always)]
+    fn publish(&self, value: u64) {
+        // SAFETY: the pointer is valid and aligned. The result is made to look used, or the compiler would turn the
+        // exchange into a store, which orders nothing.
+        unsafe {
+            core::hint::black_box(atomic_xchg::<u64, { AtomicOrdering::SeqCst }>(
+                self.0.get(),
+                value,
+            ));
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! The kernel's FIB and the two ways out. One of the four files with `unsafe`.
+//!
+//! It may not know which packets are ours.
+
+#![expect(unsafe_code, reason = "helpers take raw pointers")]
+
+use aya_ebpf::bindings::{
+    BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_FWD_DISABLED, BPF_FIB_LKUP_RET_NO_NEIGH,
+    BPF_FIB_LKUP_RET_NOT_FWDED, BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup as Lookup, bpf_redir_neigh,
+};
+use aya_ebpf::cty::c_void;
+use aya_ebpf::helpers::{bpf_fib_lookup, bpf_jiffies64, bpf_redirect, bpf_redirect_neigh};
+use aya_ebpf::programs::TcContext;
+use core::mem::{size_of, zeroed};
+use xdp_core::nexthop::Neighbour;
+use xdp_core::{Hop, Routed};
+
+const AF_INET: u8 = 2;
+
+/// tc: the interface that the packet came in on.
+#[inline(always)]
+pub fn ingress(context: &TcContext) -> u32 {
+    // SAFETY: the context is the kernel's own.
+    unsafe { (*context.skb.skb).ifindex }
+}
+
+/// `jiffies_64`: one load, where `bpf_ktime_get_ns` costs 36 ns.
+#[inline(always)]
+pub fn jiffies() -> u64 {
+    // SAFETY: takes no argument.
+    unsafe { bpf_jiffies64() }
+}
+
+/// Asks the FIB. `context` is that of the running program.
+#[inline(always)]
+pub fn route(
+    context: *mut c_void,
+    ingress: u32,
+    source: [u8; 4],
+    destination: [u8; 4],
+    total_length: u16,
+) -> Routed {
+    // SAFETY: all zeroes is a valid value of this plain C structure.
+    let mut lookup: Lookup = unsafe { zeroed() };
+    lookup.family = AF_INET;
+    lookup.ifindex = ingress;
+    lookup.__bindgen_anon_1.tot_len = total_length;
+    lookup.__bindgen_anon_3.ipv4_src = u32::from_ne_bytes(source);
+    lookup.__bindgen_anon_4.ipv4_dst = u32::from_ne_bytes(destination);
+    // SAFETY: the structure lives on the stack and has the size that is named.
+    let result = unsafe {
+        bpf_fib_lookup(
+            context,
+            &raw mut lookup,
+            size_of::<Lookup>() as i32,
+            0,
+        )
+    };
+    // SAFETY: the kernel has written the IPv4 members of the unions; they are plain integers in any case.
+    let (gateway, mtu) = unsafe {
+        (
+            lookup.__bindgen_anon_4.ipv4_dst.to_ne_bytes(),
+            lookup.__bindgen_anon_1.mtu_result,
+        )
+    };
+    let hop = Hop {
+        ifindex: lookup.ifindex,
+        gateway,
+    };
+    match u32::try_from(result) {
+        Ok(BPF_FIB_LKUP_RET_SUCCESS) => Routed::Neighbour(Neighbour {
+            ifindex: hop.ifindex,
+            gateway,
+            destination: lookup.dmac,
+            source: lookup.smac,
+            mtu,
+        }),
+        Ok(BPF_FIB_LKUP_RET_NO_NEIGH) => Routed::Unresolved(hop),
+        Ok(BPF_FIB_LKUP_RET_FRAG_NEEDED) => Routed::TooBig,
+        Ok(BPF_FIB_LKUP_RET_NOT_FWDED) => Routed::NotForwarded,
+        Ok(BPF_FIB_LKUP_RET_FWD_DISABLED) => Routed::ForwardingDisabled,
+        Ok(_) | Err(_) => Routed::NoRoute,
+    }
+}
+
+/// XDP: sends the frame as it is. The return value is the program's.
+#[inline(always)]
+pub fn redirect(ifindex: u32) -> u32 {
+    // SAFETY: takes plain numbers.
+    unsafe { bpf_redirect(ifindex, 0) as u32 }
+}
+
+/// tc: sends the packet through the neighbour layer, which resolves and writes the MAC addresses. The return value is
+/// the program's.
+#[inline(always)]
+pub fn redirect_neighbour(hop: Hop) -> i32 {
+    // SAFETY: all zeroes is a valid value of this plain C structure.
+    let mut next: bpf_redir_neigh = unsafe { zeroed() };
+    next.nh_family = u32::from(AF_INET);
+    next.__bindgen_anon_1.ipv4_nh = u32::from_ne_bytes(hop.gateway);
+    // SAFETY: the structure lives on the stack and has the size that is named.
+    unsafe {
+        bpf_redirect_neigh(
+            hop.ifindex,
+            &raw mut next,
+            size_of::<bpf_redir_neigh>() as i32,
+            0,
+        ) as i32
+    }
+}

@@ -1,0 +1,81 @@
+//! The dataplane's [`Env`] in the kernel: which map is which table, which helper answers.
+//!
+//! It may not know the packet logic.
+
+use crate::atomic::Shared;
+use crate::{egress, maps};
+use aya_ebpf::EbpfContext;
+use aya_log_ebpf::info;
+use xdp_common::{Direction, Hook};
+use xdp_core::{Env, Routed, nexthop, recent};
+
+/// The environment of one packet. `TC`: in the tc program, else in XDP.
+pub struct Kernel<'c, C, const TC: bool> {
+    /// For the helpers that want it.
+    pub context: &'c C,
+    /// The interface that the packet came in on.
+    pub ingress: u32,
+}
+
+impl<C: EbpfContext, const TC: bool> Env for Kernel<'_, C, TC> {
+    type Word = Shared;
+    type Buckets = maps::Table;
+    const HOOK: Hook = if TC { Hook::Tc } else { Hook::Xdp };
+
+    #[inline(always)]
+    fn flows(&self) -> &maps::Table {
+        &maps::FLOWS
+    }
+
+    #[inline(always)]
+    fn sessions(&self) -> &maps::Table {
+        &maps::SESSIONS
+    }
+
+    #[inline(always)]
+    fn half(&self, index: u32) -> Option<&recent::Bucket<Shared>> {
+        maps::half(index)
+    }
+
+    #[inline(always)]
+    fn fragments(&self, index: u32) -> Option<&recent::Bucket<Shared>> {
+        maps::fragments(index)
+    }
+
+    #[inline(always)]
+    fn nexthop(&self, index: u32) -> Option<&nexthop::Entry<Shared>> {
+        maps::nexthop(index)
+    }
+
+    #[inline(always)]
+    fn meta(&self, index: usize) -> Option<&Shared> {
+        maps::meta(index)
+    }
+
+    #[inline(always)]
+    fn jiffies(&self) -> u64 {
+        egress::jiffies()
+    }
+
+    #[inline(always)]
+    fn route(&self, source: [u8; 4], destination: [u8; 4], total_length: u16) -> Routed {
+        egress::route(
+            self.context.as_ptr(),
+            self.ingress,
+            source,
+            destination,
+            total_length,
+        )
+    }
+
+    fn established(&self, peer: [u8; 4], by: Direction) {
+        if maps::config().log == 0 {
+            return;
+        }
+        let peer = u32::from_be_bytes(peer);
+        match by {
+            Direction::Inbound => info!(self.context, "session {:i}: completed the IKE handshake", peer),
+            Direction::Outbound => info!(self.context, "session {:i}: the server sends it ESP", peer),
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! Entry points: one XDP and one tc ingress program, on the WAN and on the LAN alike, and a clock for the loader.
+//!
+//! Glue only. What becomes of a packet is `xdp-core`'s to say; here each outcome becomes an action, in one match.
+
+#![no_std]
+#![no_main]
+#![feature(core_intrinsics)]
+#![expect(
+    internal_features,
+    reason = "core::sync::atomic has no compare-and-swap on the BPF target"
+)]
+
+mod atomic;
+mod egress;
+mod env;
+mod frame;
+mod maps;
+
+use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action};
+use aya_ebpf::macros::{classifier, xdp};
+use aya_ebpf::programs::{TcContext, XdpContext};
+use env::Kernel;
+use frame::{TcFrame, XdpFrame};
+use xdp_common::{Config, Hook, Outcome};
+use xdp_core::{Frame, Side, Verdict, process};
+
+/// The side of an interface; `None`: neither (the program outlived its interface).
+#[inline(always)]
+fn side(config: &Config, ifindex: u32) -> Option<Side> {
+    if config.wan_ifindex == config.lan_ifindex {
+        return (ifindex == config.wan_ifindex).then_some(Side::Both);
+    }
+    if ifindex == config.wan_ifindex {
+        Some(Side::Wan)
+    } else if ifindex == config.lan_ifindex {
+        Some(Side::Lan)
+    } else {
+        None
+    }
+}
+
+/// The fast path.
+#[xdp]
+pub fn ikenat_xdp(mut context: XdpContext) -> u32 {
+    let config = maps::config();
+    let ingress = context.ingress_ifindex() as u32;
+    let Some(side) = side(config, ingress) else {
+        return xdp_action::XDP_PASS;
+    };
+    let pointer = XdpContext::new(context.ctx);
+    let env = Kernel::<_, false> {
+        context: &pointer,
+        ingress,
+    };
+    let mut frame = XdpFrame::new(&mut context);
+    match process(&mut frame, &env, config, side) {
+        Verdict::Forward {
+            hop,
+            direction,
+            class,
+            bytes,
+            tracked,
+        } => {
+            maps::count_class(Hook::Xdp, direction, class, bytes, tracked);
+            egress::redirect(hop.ifindex)
+        }
+        Verdict::Leave(reason) => {
+            maps::count_reason(Hook::Xdp, reason);
+            match reason.outcome() {
+                Outcome::Punted | Outcome::Slow => xdp_action::XDP_PASS,
+                Outcome::Dropped => xdp_action::XDP_DROP,
+            }
+        }
+    }
+}
+
+/// The slow path: what XDP could not send.
+#[classifier]
+pub fn ikenat_tc(mut context: TcContext) -> i32 {
+    let config = maps::config();
+    let pointer = TcContext::new(context.skb.skb);
+    let ingress = egress::ingress(&pointer);
+    let Some(side) = side(config, ingress) else {
+        return TC_ACT_UNSPEC;
+    };
+    let env = Kernel::<_, true> {
+        context: &pointer,
+        ingress,
+    };
+    let mut frame = TcFrame::new(&mut context);
+    match process(&mut frame, &env, config, side) {
+        Verdict::Forward {
+            hop,
+            direction,
+            class,
+            bytes,
+            tracked,
+        } => {
+            maps::count_class(Hook::Tc, direction, class, bytes, tracked);
+            egress::redirect_neighbour(hop)
+        }
+        Verdict::Leave(reason) => {
+            maps::count_reason(Hook::Tc, reason);
+            match reason.outcome() {
+                Outcome::Punted | Outcome::Slow => TC_ACT_UNSPEC,
+                Outcome::Dropped => TC_ACT_SHOT,
+            }
+        }
+    }
+}
+
+/// Tells the loader what `jiffies_64` is: writes it into the first eight bytes. For `BPF_PROG_TEST_RUN` only.
+#[xdp]
+pub fn ikenat_clock(mut context: XdpContext) -> u32 {
+    let now = egress::jiffies();
+    if let Some(bytes) = XdpFrame::new(&mut context).array_mut::<8>(0) {
+        *bytes = now.to_ne_bytes();
+    }
+    xdp_action::XDP_PASS
+}
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    // The verifier refuses a program that can come here.
+    loop {}
+}
