@@ -35,6 +35,10 @@ pub const MODE: usize = 13;
 pub const SECRET: usize = 16;
 /// Which of the two books of retired totals is valid: 0 or 1. Flipping it is the commit.
 pub const BOOK: usize = 32;
+/// First of the two words of the WAN's name when it was attached: `stats` may run where nobody can look it up.
+pub const WAN_NAME: usize = 40;
+/// First of the two words of the LAN's name.
+pub const LAN_NAME: usize = 42;
 /// The books of retired totals begin here.
 pub const BOOKS: usize = 64;
 /// Words of a book.

@@ -215,8 +215,8 @@ fn is_partial<F: Frame + ?Sized>(
     let Some(header) = udp::Header::read(frame, at) else {
         return false;
     };
-    header.checksum != 0
-        && header.checksum == udp_partial(ip.source, ip.destination, header.length)
+    // Never true for a checksum of zero: the protocol number is in the sum.
+    header.checksum == udp_partial(ip.source, ip.destination, header.length)
 }
 
 /// Refuses what must not be translated: a TTL that has run out, and sources that no client has.

@@ -19,21 +19,21 @@ const AF_INET: u8 = 2;
 
 /// tc: the interface that the packet came in on.
 #[inline(always)]
-pub fn ingress(context: &TcContext) -> u32 {
+pub(crate) fn ingress(context: &TcContext) -> u32 {
     // SAFETY: the context is the kernel's own.
     unsafe { (*context.skb.skb).ifindex }
 }
 
 /// `jiffies_64`: one load, where `bpf_ktime_get_ns` costs 36 ns.
 #[inline(always)]
-pub fn jiffies() -> u64 {
+pub(crate) fn jiffies() -> u64 {
     // SAFETY: takes no argument.
     unsafe { bpf_jiffies64() }
 }
 
 /// Asks the FIB. `context` is that of the running program.
 #[inline(always)]
-pub fn route(
+pub(crate) fn route(
     context: *mut c_void,
     ingress: u32,
     source: [u8; 4],
@@ -85,7 +85,7 @@ pub fn route(
 
 /// XDP: sends the frame as it is. The return value is the program's.
 #[inline(always)]
-pub fn redirect(ifindex: u32) -> u32 {
+pub(crate) fn redirect(ifindex: u32) -> u32 {
     // SAFETY: takes plain numbers.
     unsafe { bpf_redirect(ifindex, 0) as u32 }
 }
@@ -93,7 +93,7 @@ pub fn redirect(ifindex: u32) -> u32 {
 /// tc: sends the packet through the neighbour layer, which resolves and writes the MAC addresses. The return value is
 /// the program's.
 #[inline(always)]
-pub fn redirect_neighbour(hop: Hop) -> i32 {
+pub(crate) fn redirect_neighbour(hop: Hop) -> i32 {
     // SAFETY: all zeroes is a valid value of this plain C structure.
     let mut next: bpf_redir_neigh = unsafe { zeroed() };
     next.nh_family = u32::from(AF_INET);

@@ -10,11 +10,11 @@ use xdp_common::{Direction, Hook};
 use xdp_core::{Env, Routed, nexthop, recent};
 
 /// The environment of one packet. `TC`: in the tc program, else in XDP.
-pub struct Kernel<'c, C, const TC: bool> {
+pub(crate) struct Kernel<'c, C, const TC: bool> {
     /// For the helpers that want it.
-    pub context: &'c C,
+    pub(crate) context: &'c C,
     /// The interface that the packet came in on.
-    pub ingress: u32,
+    pub(crate) ingress: u32,
 }
 
 impl<C: EbpfContext, const TC: bool> Env for Kernel<'_, C, TC> {

@@ -41,7 +41,7 @@ fn side(config: &Config, ifindex: u32) -> Option<Side> {
 
 /// The fast path.
 #[xdp]
-pub fn ikenat_xdp(mut context: XdpContext) -> u32 {
+fn ikenat_xdp(mut context: XdpContext) -> u32 {
     let config = maps::config();
     let ingress = context.ingress_ifindex() as u32;
     let Some(side) = side(config, ingress) else {
@@ -76,7 +76,7 @@ pub fn ikenat_xdp(mut context: XdpContext) -> u32 {
 
 /// The slow path: what XDP could not send.
 #[classifier]
-pub fn ikenat_tc(mut context: TcContext) -> i32 {
+fn ikenat_tc(mut context: TcContext) -> i32 {
     let config = maps::config();
     let pointer = TcContext::new(context.skb.skb);
     let ingress = egress::ingress(&pointer);
@@ -111,7 +111,7 @@ pub fn ikenat_tc(mut context: TcContext) -> i32 {
 
 /// Tells the loader what `jiffies_64` is: writes it into the first eight bytes. For `BPF_PROG_TEST_RUN` only.
 #[xdp]
-pub fn ikenat_clock(mut context: XdpContext) -> u32 {
+fn ikenat_clock(mut context: XdpContext) -> u32 {
     let now = egress::jiffies();
     if let Some(bytes) = XdpFrame::new(&mut context).array_mut::<8>(0) {
         *bytes = now.to_ne_bytes();

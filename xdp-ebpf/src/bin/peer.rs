@@ -11,7 +11,7 @@ use aya_ebpf::programs::XdpContext;
 
 /// Passes everything.
 #[xdp]
-pub fn ikenat_peer(_: XdpContext) -> u32 {
+fn ikenat_peer(_: XdpContext) -> u32 {
     xdp_action::XDP_PASS
 }
 

@@ -1,0 +1,105 @@
+//! One gateway for the tests of the object: its configuration, the lab's gateway prepared for it, and a FIB on the host
+//! that says what the kernel's says there.
+//!
+//! It may not know which packets are sent.
+
+use super::with_sizes;
+use crate::lab::Lab;
+use crate::lab::topology::{
+    CLIENT, CLIENT_MAC, GATEWAY_LAN, LAN, LAN_MAC, SERVER, SERVER_MAC, VIP, WAN, WAN_MAC,
+};
+use anyhow::{Context, Result};
+use xdp_common::Config;
+use xdp_core::nexthop::Neighbour;
+use xdp_core::{Hop, Routed, Side};
+
+/// The MTU of every interface.
+pub const MTU: u16 = 1500;
+
+/// The configuration, with interface indices that only the host's FIB knows.
+pub fn config() -> Config {
+    let config = Config {
+        vip: VIP.octets(),
+        server: SERVER.octets(),
+        wan_ifindex: 2,
+        lan_ifindex: 3,
+        wan_mac: WAN_MAC,
+        lan_mac: LAN_MAC,
+        secret: std::array::from_fn(|i| 0x9E37_79B9_7F4A_7C15_u64.wrapping_mul(2 * i as u64 + 1)),
+        wan_partial: 1,
+        lan_partial: 1,
+        ..bytemuck::Zeroable::zeroed()
+    };
+    with_sizes(config, 1024, 256)
+}
+
+/// Prepares the lab's gateway as [`fib`] assumes it, and returns the configuration with its interface indices.
+///
+/// # Errors
+/// `ip` fails.
+pub fn prepare(lab: &Lab) -> Result<Config> {
+    lab.gateway.shell(&format!(
+        "ip neigh replace {SERVER} lladdr {} dev {LAN} nud permanent
+         ip neigh replace {CLIENT} lladdr {} dev {WAN} nud permanent
+         ip route add 198.51.100.0/24 via {CLIENT}",
+        mac(SERVER_MAC),
+        mac(CLIENT_MAC)
+    ))?;
+    let mut config = config();
+    config.wan_ifindex = ifindex(lab, WAN)?;
+    config.lan_ifindex = ifindex(lab, LAN)?;
+    Ok(config)
+}
+
+fn mac(mac: [u8; 6]) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
+}
+
+fn ifindex(lab: &Lab, interface: &str) -> Result<u32> {
+    let line = lab
+        .gateway
+        .run(&format!("ip -o link show {interface}"))?;
+    let (index, _) = line
+        .split_once(':')
+        .context("failed to read an interface index")?;
+    Ok(index.trim().parse()?)
+}
+
+/// The index of the interface on a side.
+pub fn ingress(config: &Config, side: Side) -> u32 {
+    match side {
+        Side::Lan => config.lan_ifindex,
+        Side::Wan | Side::Both => config.wan_ifindex,
+    }
+}
+
+/// What the prepared gateway's FIB says: `bpf_fib_lookup` looks at the route, then at the MTU, then at the neighbour.
+pub fn fib(config: &Config, destination: [u8; 4], total_length: u16) -> Routed {
+    let (ifindex, gateway, macs) = match destination {
+        d if d == VIP.octets() || d == GATEWAY_LAN.octets() => return Routed::NotForwarded,
+        [203, 0, 113, 255] | [192, 168, 0, 255] => return Routed::NotForwarded,
+        d if d == SERVER.octets() => (config.lan_ifindex, d, Some((SERVER_MAC, LAN_MAC))),
+        [198, 51, 100, _] => (
+            config.wan_ifindex,
+            CLIENT.octets(),
+            Some((CLIENT_MAC, WAN_MAC)),
+        ),
+        d if d == CLIENT.octets() => (config.wan_ifindex, d, Some((CLIENT_MAC, WAN_MAC))),
+        [203, 0, 113, _] => (config.wan_ifindex, destination, None),
+        [192, 168, 0, _] => (config.lan_ifindex, destination, None),
+        _ => return Routed::NotForwarded,
+    };
+    if total_length > MTU {
+        return Routed::TooBig;
+    }
+    match macs {
+        None => Routed::Unresolved(Hop { ifindex, gateway }),
+        Some((destination, source)) => Routed::Neighbour(Neighbour {
+            ifindex,
+            gateway,
+            destination,
+            source,
+            mtu: MTU,
+        }),
+    }
+}

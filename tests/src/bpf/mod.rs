@@ -1,0 +1,250 @@
+//! The dataplane's object as the kernel runs it, one packet at a time (`BPF_PROG_TEST_RUN`): loaded with a
+//! configuration of the test's own, fed with frames, and its tables read back.
+//!
+//! It may not know the loader: what is tested here is the object alone. Run it in the namespace whose interfaces the
+//! configuration names, since the FIB that the programs ask is that of the calling thread.
+
+pub mod fixture;
+pub mod host;
+
+use anyhow::{Context, Result, bail};
+use aya::maps::{Array, Map, MapData, PerCpuArray};
+
+use aya::programs::{SchedClassifier, Xdp, XdpMode};
+use aya::{Ebpf, EbpfLoader, TestRun as _, TestRunOptions};
+use std::path::PathBuf;
+use xdp_common::counters::{self, Counters};
+use xdp_common::slot::{WAYS, WORDS};
+use xdp_common::{Config, Hook, limits, meta};
+
+/// A live slot's words.
+pub type Slot = [u64; WORDS];
+/// A bucket as a map's value.
+type Bucket = [u64; WAYS * WORDS];
+
+/// What a program did with a frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// Its return value.
+    pub action: u32,
+    /// The frame afterwards.
+    pub frame: Vec<u8>,
+}
+
+/// The loaded object.
+pub struct Dataplane {
+    ebpf: Ebpf,
+}
+
+/// Where `cargo xtask build` puts the object.
+///
+/// # Errors
+/// It is not there.
+pub fn object() -> Result<PathBuf> {
+    let path = std::env::var_os("IKENAT_BPF_OBJECT").map_or_else(
+        || {
+            PathBuf::from(concat!(
+                env!("CARGO_MANIFEST_DIR"),
+                "/../target/bpf/ikenat.o"
+            ))
+        },
+        PathBuf::from,
+    );
+    if !path.exists() {
+        bail!("{} is missing: run `cargo xtask build`", path.display());
+    }
+    Ok(path)
+}
+
+/// Finishes a configuration: masks and limits that fit the number of buckets.
+pub fn with_sizes(mut config: Config, flow_buckets: u32, session_buckets: u32) -> Config {
+    config.flow_mask = flow_buckets - 1;
+    config.session_mask = session_buckets - 1;
+    config.half_mask = limits::HALF_BUCKETS - 1;
+    config.fragment_mask = limits::FRAGMENT_BUCKETS - 1;
+    config.flow_limit = flow_buckets * 2;
+    config.session_limit = session_buckets * 2;
+    config.spis_per_session = limits::SPIS_PER_SESSION;
+    config.tick_shift = 8;
+    // Never, so that a verdict does not depend on the time; a test of its own turns it on.
+    config.confirm_ticks = u32::MAX;
+    config
+}
+
+impl Dataplane {
+    /// Loads the object and its programs.
+    ///
+    /// # Errors
+    /// The kernel refuses it; the verifier's log is in the error.
+    pub fn load(config: &Config) -> Result<Self> {
+        let mut ebpf = EbpfLoader::new()
+            .override_global("CONFIG", bytemuck::bytes_of(config), true)
+            .map_max_entries("FLOW", config.flow_mask + 1)
+            .map_max_entries("SESSION", config.session_mask + 1)
+            .load_file(object()?)
+            .context("failed to load the object")?;
+        let xdp: &mut Xdp = ebpf
+            .program_mut("ikenat_xdp")
+            .context("failed to find ikenat_xdp")?
+            .try_into()?;
+        xdp.load().context("failed to load ikenat_xdp")?;
+        let tc: &mut SchedClassifier = ebpf
+            .program_mut("ikenat_tc")
+            .context("failed to find ikenat_tc")?
+            .try_into()?;
+        tc.load().context("failed to load ikenat_tc")?;
+        let mut this = Self { ebpf };
+        this.set_meta(meta::READY_WAN, 1)?;
+        this.set_meta(meta::READY_LAN, 1)?;
+        Ok(this)
+    }
+
+    /// Attaches the XDP program: `BPF_PROG_TEST_RUN` takes an interface as a packet's ingress only if it runs XDP.
+    ///
+    /// # Errors
+    /// The interface does not take it.
+    pub fn attach(&mut self, interface: &str) -> Result<()> {
+        self.xdp_mut()?
+            .attach(interface, XdpMode::Driver)
+            .with_context(|| format!("failed to attach to {interface}"))?;
+        Ok(())
+    }
+
+    /// The XDP program.
+    ///
+    /// # Errors
+    /// The object has none.
+    pub fn program(&self) -> Result<&Xdp> {
+        Ok(self
+            .ebpf
+            .program("ikenat_xdp")
+            .context("failed to find ikenat_xdp")?
+            .try_into()?)
+    }
+
+    fn xdp_mut(&mut self) -> Result<&mut Xdp> {
+        Ok(self
+            .ebpf
+            .program_mut("ikenat_xdp")
+            .context("failed to find ikenat_xdp")?
+            .try_into()?)
+    }
+
+    /// The verifier's figures of a program: instructions processed, and the kernel's program information.
+    ///
+    /// # Errors
+    /// The kernel does not tell.
+    pub fn verified_instructions(&self, program: &str) -> Result<u32> {
+        let program = self
+            .ebpf
+            .program(program)
+            .with_context(|| format!("failed to find {program}"))?;
+        program.info()?.verified_instruction_count().context(
+            "failed to read the number of verified instructions: the kernel is older than 5.16",
+        )
+    }
+
+    /// Runs the XDP program on a frame that came in on an interface.
+    ///
+    /// # Errors
+    /// The kernel refuses the frame or the interface.
+    pub fn xdp(&self, ifindex: u32, frame: &[u8]) -> Result<Run> {
+        let program = self.program()?;
+        // struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
+        let length = u32::try_from(frame.len())?;
+        let context: [u32; 6] = [0, length, 0, ifindex, 0, 0];
+        let mut out = vec![0; frame.len() + 256];
+        let mut options = TestRunOptions::new();
+        options.data_in = Some(frame);
+        options.data_out = Some(&mut out);
+        options.ctx_in = Some(bytemuck::cast_slice(&context));
+        let result = program.test_run(options)?;
+        out.truncate(usize::try_from(result.data_size_out)?);
+        Ok(Run {
+            action: result.return_value,
+            frame: out,
+        })
+    }
+
+    /// Runs the tc program on a frame that came in on an interface.
+    ///
+    /// # Errors
+    /// The kernel refuses the frame or the interface.
+    pub fn tc(&self, ifindex: u32, frame: &[u8]) -> Result<Run> {
+        let program: &SchedClassifier = self
+            .ebpf
+            .program("ikenat_tc")
+            .context("failed to find ikenat_tc")?
+            .try_into()?;
+        // struct __sk_buff: 192 bytes, of which the caller may give a few; `ifindex` is the eleventh word.
+        let mut context = [0_u32; 48];
+        context[10] = ifindex;
+        let mut out = vec![0; frame.len() + 256];
+        let mut options = TestRunOptions::new();
+        options.data_in = Some(frame);
+        options.data_out = Some(&mut out);
+        options.ctx_in = Some(bytemuck::cast_slice(&context));
+        let result = program.test_run(options)?;
+        out.truncate(usize::try_from(result.data_size_out)?);
+        Ok(Run {
+            action: result.return_value,
+            frame: out,
+        })
+    }
+
+    fn map(&self, name: &str) -> Result<&Map> {
+        self.ebpf
+            .map(name)
+            .with_context(|| format!("failed to find the map {name}"))
+    }
+
+    /// The live slots of FLOW or SESSION.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    pub fn slots(&self, name: &str) -> Result<Vec<Slot>> {
+        let map: Array<&MapData, Bucket> = self.map(name)?.try_into()?;
+        let mut slots = Vec::new();
+        for bucket in map.iter() {
+            let bucket = bucket?;
+            for slot in bucket.chunks_exact(WORDS) {
+                let slot: Slot = slot.try_into()?;
+                if slot[0] & 0xff != 0 {
+                    slots.push(slot);
+                }
+            }
+        }
+        Ok(slots)
+    }
+
+    /// The counters of a hook, summed over all CPUs.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    pub fn counters(&self, hook: Hook) -> Result<Counters> {
+        let map: PerCpuArray<&MapData, Counters> = self.map("COUNTERS")?.try_into()?;
+        let mut sum = [0; counters::WORDS];
+        for cpu in map.get(&(hook as u32), 0)?.iter() {
+            for (total, word) in sum.iter_mut().zip(cpu) {
+                *total += word;
+            }
+        }
+        Ok(sum)
+    }
+
+    /// Writes a word of META.
+    ///
+    /// # Errors
+    /// The map cannot be written.
+    pub fn set_meta(&mut self, index: usize, value: u64) -> Result<()> {
+        let map = self
+            .ebpf
+            .map_mut("META")
+            .context("failed to find the map META")?;
+        let mut map: Array<&mut MapData, [u64; meta::WORDS]> = map.try_into()?;
+        let mut words = map.get(&0, 0)?;
+        words[index] = value;
+        map.set(0, words, 0)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,56 @@
+//! A certificate authority for one lab and a certificate for each end, made with `openssl`.
+//!
+//! Knows files; knows nothing of what strongSwan does with them.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use super::netns::execute;
+use super::strongswan::{End, IDENTITIES};
+
+/// Puts the authority, a certificate and its key into a `swanctl` directory. The authority is made
+/// on the first call and kept in `lab`.
+pub(crate) fn install(lab: &Path, swanctl: &Path, end: End) -> Result<()> {
+    let (authority, authority_key) = (lab.join("ca.pem"), lab.join("ca.key"));
+    if !authority.exists() {
+        let mut command = openssl(&authority_key);
+        command.args([
+            "-subj",
+            "/CN=ikenat lab",
+            "-addext",
+            "basicConstraints=critical,CA:true",
+        ]);
+        execute(command.arg("-out").arg(&authority))?;
+    }
+    let identity = match end {
+        End::Client => IDENTITIES[0],
+        End::Server => IDENTITIES[1],
+    };
+    let mut command = openssl(&swanctl.join("private/own.pem"));
+    command
+        .args(["-subj", &format!("/CN={identity}")])
+        .args(["-addext", &format!("subjectAltName=email:{identity}")])
+        .arg("-CA")
+        .arg(&authority)
+        .arg("-CAkey")
+        .arg(&authority_key)
+        .arg("-out")
+        .arg(swanctl.join("x509/own.pem"));
+    execute(&mut command)?;
+    fs::copy(&authority, swanctl.join("x509ca/ca.pem")).context("failed to copy the authority")?;
+    Ok(())
+}
+
+fn openssl(key: &Path) -> Command {
+    let mut command = Command::new("openssl");
+    command
+        .args([
+            "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-sha256", "-days", "2",
+        ])
+        .arg("-keyout")
+        .arg(key);
+    command
+}

@@ -1,0 +1,313 @@
+//! What a run has made outside its own memory, and how it goes away: on drop, on a panic that
+//! aborts, on SIGINT and SIGTERM, and (`clean`) after a run that was killed.
+//!
+//! Knows names, process ids and directories; knows nothing of what they are for.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use nix::mount::{MntFlags, umount2};
+use nix::sys::signal::{SigSet, Signal, kill, killpg};
+use nix::unistd::Pid;
+
+/// Every namespace of ours starts with this; the process id and a number follow.
+const NAMESPACE_PREFIX: &str = "ikenat-";
+/// Every temporary directory of ours starts with this.
+const DIRECTORY_PREFIX: &str = "ikenat-lab-";
+/// Where `ip netns` keeps the names.
+const NAMESPACES: &str = "/run/netns";
+/// Where a lab mounts its private bpffs, below its directory.
+pub(crate) const BPFFS: &str = "bpffs";
+/// Holds the start time of the process that owns the directory, since process ids are used again.
+const OWNER: &str = "owner";
+
+/// What this process would leave behind if it vanished now.
+#[derive(Default)]
+struct Belongings {
+    processes: BTreeSet<i32>,
+    namespaces: BTreeSet<String>,
+    directories: BTreeSet<PathBuf>,
+}
+
+static BELONGINGS: Mutex<Belongings> = Mutex::new(Belongings {
+    processes: BTreeSet::new(),
+    namespaces: BTreeSet::new(),
+    directories: BTreeSet::new(),
+});
+static NEXT_LAB: AtomicU32 = AtomicU32::new(0);
+
+fn belongings() -> MutexGuard<'static, Belongings> {
+    // A panic elsewhere must not stop the cleaning.
+    BELONGINGS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A name that no other lab on this machine has: `<pid>-<n>`.
+pub(crate) fn unique() -> String {
+    let number = NEXT_LAB.fetch_add(1, Ordering::Relaxed);
+    format!("{}-{number}", std::process::id())
+}
+
+/// The name of the namespace with this role.
+pub(crate) fn namespace_name(unique: &str, role: &str) -> String {
+    format!("{NAMESPACE_PREFIX}{unique}-{role}")
+}
+
+/// The directory of a lab, removed with the mount in it when dropped.
+#[derive(Debug)]
+pub(crate) struct Directory(PathBuf);
+
+impl Directory {
+    /// Makes it and writes down whose it is.
+    pub(crate) fn create(unique: &str) -> Result<Self> {
+        let path = std::env::temp_dir().join(format!("{DIRECTORY_PREFIX}{unique}"));
+        fs::create_dir(&path).with_context(|| format!("failed to create {}", path.display()))?;
+        belongings().directories.insert(path.clone());
+        let directory = Self(path);
+        let start = start_time(std::process::id()).context("failed to read /proc/self/stat")?;
+        fs::write(directory.path().join(OWNER), start)
+            .with_context(|| format!("failed to write into {}", directory.path().display()))?;
+        Ok(directory)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        remove_directory(&self.0);
+    }
+}
+
+fn remove_directory(path: &Path) {
+    belongings().directories.remove(path);
+    let _ = umount2(&path.join(BPFFS), MntFlags::MNT_DETACH);
+    let _ = fs::remove_dir_all(path);
+}
+
+pub(crate) fn remember_namespace(name: &str) {
+    belongings().namespaces.insert(name.to_owned());
+}
+
+/// Deletes the namespace; a process that still holds it keeps it alive without a name.
+pub(crate) fn remove_namespace(name: &str) {
+    belongings().namespaces.remove(name);
+    let _ = Command::new("ip").args(["netns", "delete", name]).output();
+}
+
+pub(crate) fn remember_process(pid: i32) {
+    belongings().processes.insert(pid);
+}
+
+/// Runs `reap` while nobody else can signal the process, and forgets it if it was reaped:
+/// afterwards its id may belong to another.
+pub(crate) fn reap_process<T>(
+    pid: i32,
+    reap: impl FnOnce() -> T,
+    reaped: impl Fn(&T) -> bool,
+) -> T {
+    let mut belongings = belongings();
+    let outcome = reap();
+    if reaped(&outcome) {
+        belongings.processes.remove(&pid);
+    }
+    outcome
+}
+
+/// Lets everything live on when this process ends: `demo --keep`.
+pub fn keep_everything() {
+    *belongings() = Belongings::default();
+}
+
+/// Kills and removes all that this process has made and not yet removed.
+fn remove_everything() {
+    let all = std::mem::take(&mut *belongings());
+    for pid in all.processes {
+        let _ = killpg(Pid::from_raw(pid), Signal::SIGKILL);
+    }
+    for name in all.namespaces {
+        remove_namespace(&name);
+    }
+    for path in all.directories {
+        remove_directory(&path);
+    }
+}
+
+/// From now on SIGINT, SIGTERM and a panic that aborts clean up first. To be called by `main`
+/// before any other thread exists, because each thread has its own signal mask.
+pub fn on_interruption() -> Result<()> {
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGINT);
+    signals.add(Signal::SIGTERM);
+    signals.add(Signal::SIGHUP);
+    signals.thread_block().context("failed to block signals")?;
+    std::thread::spawn(move || {
+        let Ok(signal) = signals.wait() else { return };
+        eprintln!("{signal}: removing what this run has made");
+        remove_everything();
+        std::process::exit(128 + signal as i32);
+    });
+    if cfg!(panic = "abort") {
+        let report = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            report(panic);
+            remove_everything();
+        }));
+    }
+    Ok(())
+}
+
+/// What `clean` has removed.
+#[derive(Debug, Default)]
+pub struct Cleaned {
+    /// Names of namespaces.
+    pub namespaces: Vec<String>,
+    /// Processes that still ran in them.
+    pub processes: Vec<i32>,
+    /// Temporary directories, with their mounts.
+    pub directories: Vec<PathBuf>,
+}
+
+/// Removes what runs that no longer live have left on this machine.
+pub fn clean() -> Result<Cleaned> {
+    let mut cleaned = Cleaned::default();
+    for name in entries(Path::new(NAMESPACES)) {
+        let Some(owner) = owner(&name, NAMESPACE_PREFIX) else {
+            continue;
+        };
+        if !owner_lives(owner.unique, owner.pid) {
+            clean_namespace(&name, &mut cleaned)?;
+        }
+    }
+    let temporary = std::env::temp_dir();
+    for name in entries(&temporary) {
+        let Some(owner) = owner(&name, DIRECTORY_PREFIX) else {
+            continue;
+        };
+        if !owner_lives(owner.unique, owner.pid) {
+            let path = temporary.join(&name);
+            remove_directory(&path);
+            cleaned.directories.push(path);
+        }
+    }
+    Ok(cleaned)
+}
+
+fn clean_namespace(name: &str, cleaned: &mut Cleaned) -> Result<()> {
+    let output = Command::new("ip")
+        .args(["netns", "pids", name])
+        .output()
+        .context("failed to run ip netns pids")?;
+    let pids = String::from_utf8_lossy(&output.stdout).into_owned();
+    for pid in pids.split_whitespace().filter_map(|pid| pid.parse().ok()) {
+        if kill(Pid::from_raw(pid), Signal::SIGKILL).is_ok() {
+            cleaned.processes.push(pid);
+        }
+    }
+    // The processes let go of their sockets and devices before the namespace loses its name.
+    for _ in 0..50 {
+        if cleaned
+            .processes
+            .iter()
+            .all(|&pid| !runs(pid.unsigned_abs()))
+        {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    remove_namespace(name);
+    cleaned.namespaces.push(name.to_owned());
+    Ok(())
+}
+
+struct Owner<'a> {
+    /// `<pid>-<n>`, common to the namespaces and the directory of one lab.
+    unique: &'a str,
+    pid: u32,
+}
+
+/// Reads `<prefix><pid>-<n>` and, for a namespace, `-<role>`.
+fn owner<'a>(name: &'a str, prefix: &str) -> Option<Owner<'a>> {
+    let rest = name.strip_prefix(prefix)?;
+    let mut parts = rest.splitn(3, '-');
+    let (pid, number) = (parts.next()?, parts.next()?);
+    number.parse::<u32>().ok()?;
+    Some(Owner {
+        unique: &rest[..pid.len() + 1 + number.len()],
+        pid: pid.parse().ok()?,
+    })
+}
+
+fn owner_lives(unique: &str, pid: u32) -> bool {
+    let Some(now) = start_time(pid) else {
+        return false;
+    };
+    let path = std::env::temp_dir().join(format!("{DIRECTORY_PREFIX}{unique}"));
+    // Without the file the lab is being made or removed at this moment, if the process lives.
+    fs::read_to_string(path.join(OWNER)).map_or(true, |then| then == now)
+}
+
+fn runs(pid: u32) -> bool {
+    // A zombie has ended, whoever has not waited for it.
+    stat_fields(pid).is_some_and(|fields| fields.first().is_some_and(|state| state != "Z"))
+}
+
+/// When the process started, in ticks since boot.
+fn start_time(pid: u32) -> Option<String> {
+    stat_fields(pid)?.get(19).cloned()
+}
+
+/// The fields of `/proc/<pid>/stat` from the third (state) on: the second may hold spaces.
+fn stat_fields(pid: u32) -> Option<Vec<String>> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, fields) = stat.rsplit_once(')')?;
+    Some(fields.split_whitespace().map(str::to_owned).collect())
+}
+
+fn entries(directory: &Path) -> Vec<String> {
+    let Ok(listing) = fs::read_dir(directory) else {
+        return Vec::new();
+    };
+    listing
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_tell_their_owner() {
+        let namespace = owner("ikenat-123-4-client", NAMESPACE_PREFIX).expect("a name of ours");
+        assert_eq!((namespace.unique, namespace.pid), ("123-4", 123));
+        let directory = owner("ikenat-lab-123-4", DIRECTORY_PREFIX).expect("a name of ours");
+        assert_eq!((directory.unique, directory.pid), ("123-4", 123));
+        for foreign in [
+            "ikenat-lab-notes",
+            "ikenat-x-1-client",
+            "ikenat-1",
+            "default",
+        ] {
+            assert!(owner(foreign, NAMESPACE_PREFIX).is_none(), "{foreign}");
+        }
+    }
+
+    #[test]
+    fn a_process_id_that_was_used_again_is_another_process() {
+        let own = std::process::id();
+        assert!(runs(own));
+        assert_eq!(start_time(own), start_time(own));
+        assert_ne!(start_time(1), start_time(own));
+        // The kernel's largest process id is 2^22.
+        assert!(start_time(1 << 23).is_none());
+    }
+}

@@ -1,0 +1,141 @@
+//! `ikenat` as its user meets it: a program that is started, asked and stopped.
+//!
+//! Knows its arguments and its output, nothing else of it.
+
+use std::path::PathBuf;
+use std::process::{Command, ExitStatus};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use serde::de::DeserializeOwned;
+
+use super::netns::execute;
+use super::process::Process;
+use super::report::{InstanceStats, InstanceStatus, Stats, Status};
+use super::topology::{LAN, Lab, SERVER, VIP, WAN, target_directory};
+
+/// Names the binary to test.
+const BINARY: &str = "IKENAT_BIN";
+/// In the log once the programs are attached.
+const READY: &str = "ready";
+/// Loading and verifying takes well below this, also on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The binary, from `IKENAT_BIN` or from where cargo builds.
+pub fn binary() -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os(BINARY).map(PathBuf::from) {
+        ensure!(
+            path.is_file(),
+            "{BINARY} names {}, which is not a file",
+            path.display()
+        );
+        return Ok(path);
+    }
+    let program = std::env::current_exe().context("failed to find the running program")?;
+    let beside = program
+        .ancestors()
+        .skip(1)
+        .take(2)
+        .map(|directory| directory.join("ikenat"));
+    let target = target_directory()?;
+    let built = ["release", "debug"].map(|profile| target.join(profile).join("ikenat"));
+    beside
+        .chain(built)
+        .find(|path| path.is_file())
+        .with_context(|| {
+            format!(
+                "no ikenat in {}: run `cargo xtask build`, or name it in {BINARY}",
+                target.display()
+            )
+        })
+}
+
+/// A running daemon; killed when dropped, its programs stay.
+#[derive(Debug)]
+pub struct Ikenat {
+    process: Process,
+}
+
+impl Ikenat {
+    /// Starts `ikenat run` in the gateway and waits until it is ready.
+    pub fn start(lab: &Lab) -> Result<Self> {
+        Self::start_with(lab, &[])
+    }
+
+    /// The same with more arguments.
+    pub fn start_with(lab: &Lab, more: &[&str]) -> Result<Self> {
+        let mut command = lab.gateway.command(binary()?);
+        command.args(usual_arguments()).args(more);
+        command.arg("--bpffs").arg(lab.bpffs());
+        let mut process = Process::spawn(&mut command, lab.log("ikenat"))?;
+        process.wait_for_log(READY, PATIENCE)?;
+        Ok(Self { process })
+    }
+
+    /// The daemon.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// Ends it as systemd does.
+    pub fn terminate(mut self) -> Result<ExitStatus> {
+        self.process.terminate(Duration::from_secs(10))
+    }
+
+    /// Kills it without warning.
+    pub fn kill(mut self) -> Result<()> {
+        self.process.kill()?;
+        Ok(())
+    }
+}
+
+/// The arguments of `run` for this lab, without `--bpffs`.
+pub fn usual_arguments() -> Vec<String> {
+    let (vip, server) = (VIP.to_string(), SERVER.to_string());
+    [
+        "run", "--wan", WAN, "--lan", LAN, "--vip", &vip, "--server", &server,
+    ]
+    .map(str::to_owned)
+    .to_vec()
+}
+
+impl Lab {
+    /// `ikenat VERB... --bpffs DIR`, from outside the gateway, as from any shell.
+    pub fn ikenat(&self, words: &[&str]) -> Result<Command> {
+        let mut command = Command::new(binary()?);
+        command.args(words).arg("--bpffs").arg(self.bpffs());
+        Ok(command)
+    }
+
+    fn ask<T: DeserializeOwned>(&self, verb: &str) -> Result<T> {
+        let text = execute(&mut self.ikenat(&[verb, "--json"])?)?;
+        serde_json::from_str(&text)
+            .with_context(|| format!("failed to read `{verb} --json`: {text}"))
+    }
+
+    /// The counters of the one instance.
+    pub fn stats(&self) -> Result<InstanceStats> {
+        let stats: Stats = self.ask("stats")?;
+        only(stats.instances).context("failed to read `stats`")
+    }
+
+    /// The state of the one instance.
+    pub fn status(&self) -> Result<InstanceStatus> {
+        let status: Status = self.ask("status")?;
+        only(status.instances).context("failed to read `status`")
+    }
+
+    /// Removes programs and pins.
+    pub fn unload(&self) -> Result<()> {
+        execute(&mut self.ikenat(&["unload"])?)?;
+        Ok(())
+    }
+}
+
+fn only<T>(mut instances: Vec<T>) -> Result<T> {
+    match (instances.pop(), instances.len()) {
+        (Some(one), 0) => Ok(one),
+        (Some(_), others) => bail!("there are {} instances instead of one", others + 1),
+        (None, _) => bail!("there is no instance"),
+    }
+}

@@ -1,0 +1,123 @@
+//! A tunnel's worth of ESP in UDP both ways at once, and the demand that nothing of it is lost.
+//!
+//! Knows who sends what; what happens to the gateway meanwhile is the test's business.
+
+use std::net::SocketAddrV4;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+
+use super::report::{Direction, InstanceStats};
+use super::topology::{CLIENT, Lab, SERVER, VIP};
+use super::traffic::{Flow, Received, Receiver, Sender, socket_in};
+
+/// SPI from the client to the server.
+pub const SPI_IN: u32 = 0xC0DE_0001;
+/// SPI from the server to the client.
+pub const SPI_OUT: u32 = 0xC0DE_0002;
+
+/// Running traffic.
+#[derive(Debug)]
+pub struct Load {
+    senders: [Sender; 2],
+    receivers: [Receiver; 2],
+}
+
+/// What went through.
+#[derive(Clone, Copy, Debug)]
+pub struct Transfer {
+    /// Packets from the client to the server.
+    pub inbound: u32,
+    /// Packets from the server to the client.
+    pub outbound: u32,
+}
+
+impl Load {
+    /// Starts to send this many packets a second each way. The server begins, because its ESP is
+    /// the proof that the peer has a tunnel: so every packet can be counted for its SPI.
+    pub fn start(lab: &Lab, inbound: u32, outbound: u32) -> Result<Self> {
+        let client = socket_in(&lab.client, SocketAddrV4::new(CLIENT, 4500))?;
+        let server = socket_in(&lab.server, SocketAddrV4::new(SERVER, 4500))?;
+        let to_server = Flow::natt(CLIENT, VIP, SPI_IN);
+        let to_client = Flow::natt(SERVER, CLIENT, SPI_OUT);
+        // The client sees the VIP as its peer, the server sees the client itself.
+        let (seen_by_client, seen_by_server) = (SocketAddrV4::new(VIP, 4500), to_server.from);
+        let receivers = [
+            Receiver::start(server.try_clone()?, seen_by_server, SPI_IN)?,
+            Receiver::start(client.try_clone()?, seen_by_client, SPI_OUT)?,
+        ];
+        let out = Sender::start(server, to_client, outbound);
+        wait_for(&receivers[1], 1).context("no packet of the server reached the client")?;
+        let senders = [Sender::start(client, to_server, inbound), out];
+        let load = Self { senders, receivers };
+        wait_for(&load.receivers[0], 1).context("no packet of the client reached the server")?;
+        Ok(load)
+    }
+
+    /// Waits until the client's next thousand packets or so have reached the server.
+    pub fn flows(&self) -> Result<()> {
+        for receiver in &self.receivers {
+            wait_for(receiver, receiver.highest() + 100)?;
+        }
+        Ok(())
+    }
+
+    /// Ends it and demands that each packet came exactly once.
+    pub fn finish(self) -> Result<Transfer> {
+        let [inbound, outbound] = self.senders.map(Sender::stop);
+        let (inbound, outbound) = (inbound?, outbound?);
+        let [at_server, at_client] = self.receivers;
+        complete(at_server.finish(inbound)?, inbound).context("from the client to the server")?;
+        complete(at_client.finish(outbound)?, outbound).context("from the server to the client")?;
+        Ok(Transfer { inbound, outbound })
+    }
+}
+
+impl Transfer {
+    /// Fails unless the SPI counters hold exactly what was sent.
+    pub fn check_counted(&self, stats: &InstanceStats) -> Result<()> {
+        stats.check_conservation()?;
+        for (spi, direction, sent) in [
+            (SPI_IN, Direction::In, self.inbound),
+            (SPI_OUT, Direction::Out, self.outbound),
+        ] {
+            let entry = stats.spi(CLIENT, spi, direction).with_context(|| {
+                format!("no single entry for SPI 0x{spi:08x}: {:?}", stats.spis)
+            })?;
+            ensure!(
+                entry.packets == u64::from(sent)
+                    && entry.highest_sequence == sent
+                    && entry.estimated_loss == 0,
+                "{sent} packets were sent, ikenat shows {entry:?}; totals {:?}",
+                stats.totals
+            );
+        }
+        Ok(())
+    }
+}
+
+fn wait_for(receiver: &Receiver, sequence: u32) -> Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(3);
+    while receiver.highest() < sequence {
+        ensure!(
+            Instant::now() < deadline,
+            "packet {sequence} did not come within 3 s, the last was {}",
+            receiver.highest()
+        );
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
+}
+
+fn complete(received: Received, sent: u32) -> Result<()> {
+    let lost = sent - received.distinct;
+    ensure!(
+        lost == 0 && received.duplicates == 0 && received.foreign == 0,
+        "{sent} packets were sent, {lost} are lost: {:?} and all above {}; {} came twice, {} are of somebody else",
+        received.missing,
+        received.highest,
+        received.duplicates,
+        received.foreign
+    );
+    Ok(())
+}

@@ -1,0 +1,382 @@
+//! Two real strongSwan daemons, one behind the client's address and one behind the VIP, with ESP in
+//! user space (this works on kernels without ESP).
+//!
+//! Knows strongSwan; reaches the gateway only by talking through it.
+
+use std::fs;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Map, Value};
+
+use super::netns::{Namespace, execute};
+use super::process::Process;
+use super::topology::{CLIENT, Lab, SERVER, VIP};
+use super::{certificates, vici};
+
+/// The client's address inside the tunnel.
+pub const INNER_CLIENT: &str = "10.10.1.1";
+/// The server's address inside the tunnel.
+pub const INNER_SERVER: &str = "10.10.2.1";
+
+const CONNECTION: &str = "demo";
+const CHILD: &str = "net";
+pub(crate) const IDENTITIES: [&str; 2] = ["client@demo", "server@demo"];
+
+/// The version of IKE, and for version 1 the mode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    /// IKEv1, main mode.
+    V1,
+    /// IKEv2.
+    V2,
+}
+
+/// How the peers prove who they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Authentication {
+    /// A pre-shared key.
+    Psk,
+    /// Certificates, which make IKE_AUTH larger than a packet.
+    Certificates,
+}
+
+/// What differs between tunnels.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Which IKE.
+    pub version: Version,
+    /// Which proof.
+    pub authentication: Authentication,
+    /// IKE messages above this many bytes are sent in IKE fragments (RFC 7383).
+    pub fragment_size: u32,
+    /// NAT-keepalives are sent after this many idle seconds.
+    pub keep_alive_secs: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            version: Version::V2,
+            authentication: Authentication::Psk,
+            fragment_size: 1280,
+            keep_alive_secs: 20,
+        }
+    }
+}
+
+/// Which end of the tunnel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The initiator.
+    Client,
+    /// The responder.
+    Server,
+}
+
+/// One IPsec SA pair as strongSwan counts it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChildSa {
+    /// `INSTALLED`, `REKEYED`, ...
+    pub state: String,
+    /// Whether ESP goes in UDP.
+    pub encapsulated: bool,
+    /// SPI of what this end receives.
+    pub spi_in: u32,
+    /// SPI of what this end sends.
+    pub spi_out: u32,
+    /// Packets received.
+    pub packets_in: u64,
+    /// Packets sent.
+    pub packets_out: u64,
+}
+
+/// Both daemons, configured; killed when dropped.
+#[derive(Debug)]
+pub struct Tunnel<'lab> {
+    lab: &'lab Lab,
+    client: Daemon,
+    server: Daemon,
+}
+
+#[derive(Debug)]
+struct Daemon {
+    process: Process,
+    directory: PathBuf,
+}
+
+impl<'lab> Tunnel<'lab> {
+    /// Starts both daemons and loads their configuration; nothing is sent yet.
+    pub fn configure(lab: &'lab Lab, settings: Settings) -> Result<Self> {
+        for (namespace, inner) in [(&lab.client, INNER_CLIENT), (&lab.server, INNER_SERVER)] {
+            namespace.run(&format!("ip address replace {inner}/32 dev lo"))?;
+        }
+        let client = Daemon::start(lab, End::Client, settings)?;
+        let server = Daemon::start(lab, End::Server, settings)?;
+        Ok(Self {
+            lab,
+            client,
+            server,
+        })
+    }
+
+    fn daemon(&self, end: End) -> &Daemon {
+        match end {
+            End::Client => &self.client,
+            End::Server => &self.server,
+        }
+    }
+
+    /// Brings the tunnel up and says how long that took.
+    pub fn initiate(&self) -> Result<Duration> {
+        let began = Instant::now();
+        self.client
+            .swanctl(&["--initiate", "--child", CHILD, "--timeout", "20"])?;
+        Ok(began.elapsed())
+    }
+
+    /// Makes new keys, and so new SPIs, for the child SA.
+    pub fn rekey_child(&self) -> Result<()> {
+        self.client.swanctl(&["--rekey", "--child", CHILD])?;
+        Ok(())
+    }
+
+    /// Ends the tunnel.
+    pub fn terminate(&self) -> Result<()> {
+        self.client
+            .swanctl(&["--terminate", "--ike", CONNECTION, "--timeout", "10"])?;
+        Ok(())
+    }
+
+    /// The IPsec SAs that one end has.
+    pub fn child_sas(&self, end: End) -> Result<Vec<ChildSa>> {
+        let text = self.daemon(end).swanctl(&["--list-sas", "--raw"])?;
+        let mut children = Vec::new();
+        for (_, ike) in vici::events(&text, "list-sa")? {
+            let Some(Value::Object(sas)) = ike.get("child-sas") else {
+                continue;
+            };
+            for (name, sa) in sas {
+                let Value::Object(sa) = sa else { continue };
+                children.push(
+                    ChildSa::read(sa)
+                        .with_context(|| format!("failed to read SA {name}: {sa:?}"))?,
+                );
+            }
+        }
+        Ok(children)
+    }
+
+    /// The one installed SA of an end.
+    pub fn installed_sa(&self, end: End) -> Result<ChildSa> {
+        let mut installed = self.child_sas(end)?;
+        installed.retain(|sa| sa.state == "INSTALLED");
+        ensure!(
+            installed.len() == 1,
+            "{end:?} has these SAs installed: {installed:?}"
+        );
+        Ok(installed.remove(0))
+    }
+
+    /// Sends pings through the tunnel and fails unless each is answered.
+    pub fn ping(&self, count: u32, interval: Duration) -> Result<()> {
+        self.lab
+            .client
+            .run(&format!(
+                "ping -n -q -c {count} -i {:.3} -W 2 -I {INNER_CLIENT} {INNER_SERVER}",
+                interval.as_secs_f64()
+            ))
+            .and_then(|text| {
+                let all = format!("{count} packets transmitted, {count} received, 0% packet loss");
+                ensure!(
+                    text.contains(&all),
+                    "pings were lost or came twice:\n{text}"
+                );
+                Ok(())
+            })
+    }
+
+    /// What a daemon has logged.
+    pub fn log(&self, end: End) -> String {
+        self.daemon(end).process.log()
+    }
+
+    /// What one types to ask a daemon: `swanctl ARGUMENTS --uri ...`.
+    pub fn uri(&self, end: End) -> String {
+        self.daemon(end).uri()
+    }
+}
+
+impl ChildSa {
+    fn read(sa: &Map<String, Value>) -> Result<Self> {
+        let text = |key: &str| {
+            sa.get(key)
+                .and_then(Value::as_str)
+                .with_context(|| format!("no {key}"))
+        };
+        let spi = |key: &str| Ok::<_, anyhow::Error>(u32::from_str_radix(text(key)?, 16)?);
+        Ok(Self {
+            state: text("state")?.to_owned(),
+            encapsulated: text("encap").is_ok_and(|encap| encap == "yes"),
+            spi_in: spi("spi-in")?,
+            spi_out: spi("spi-out")?,
+            packets_in: text("packets-in")?.parse()?,
+            packets_out: text("packets-out")?.parse()?,
+        })
+    }
+}
+
+impl Daemon {
+    fn start(lab: &Lab, end: End, settings: Settings) -> Result<Self> {
+        let (name, namespace): (_, &Namespace) = match end {
+            End::Client => ("client", &lab.client),
+            End::Server => ("server", &lab.server),
+        };
+        let directory = lab.directory().join(name);
+        for part in ["conf.d", "x509", "x509ca", "private"] {
+            let path = directory.join("swanctl").join(part);
+            fs::create_dir_all(&path)
+                .with_context(|| format!("failed to create {}", path.display()))?;
+        }
+        if settings.authentication == Authentication::Certificates {
+            certificates::install(lab.directory(), &directory.join("swanctl"), end)?;
+        }
+        let write = |file: &str, text: String| {
+            let path = directory.join(file);
+            fs::write(&path, text).with_context(|| format!("failed to write {}", path.display()))
+        };
+        write(
+            "strongswan.conf",
+            daemon_configuration(&directory, settings),
+        )?;
+        write(
+            "swanctl/swanctl.conf",
+            connection_configuration(end, settings),
+        )?;
+
+        let mut command = namespace.command("charon-systemd");
+        command.env("STRONGSWAN_CONF", directory.join("strongswan.conf"));
+        let process = Process::spawn(&mut command, lab.log(&format!("charon-{name}")))?;
+        let mut daemon = Self { process, directory };
+        daemon.wait_for_socket()?;
+        daemon.swanctl(&["--load-all"])?;
+        Ok(daemon)
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.directory.join("vici")
+    }
+
+    fn uri(&self) -> String {
+        format!("unix://{}", self.socket().display())
+    }
+
+    fn wait_for_socket(&mut self) -> Result<()> {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        // The file appears a moment before somebody listens.
+        while UnixStream::connect(self.socket()).is_err() {
+            let ended = self.process.ended()?;
+            ensure!(
+                ended.is_none() && Instant::now() < deadline,
+                "charon-systemd did not open its socket (ended: {ended:?}):\n{}",
+                self.process.log()
+            );
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Ok(())
+    }
+
+    fn swanctl(&self, words: &[&str]) -> Result<String> {
+        let mut command = Command::new("swanctl");
+        command
+            .args(words)
+            .args(["--uri", &self.uri()])
+            .env("SWANCTL_DIR", self.directory.join("swanctl"))
+            .env("STRONGSWAN_CONF", self.directory.join("strongswan.conf"));
+        execute(&mut command)
+    }
+}
+
+fn daemon_configuration(directory: &Path, settings: Settings) -> String {
+    // Only what the lab needs is loaded: kernel-libipsec must be the one that does ESP. MOBIKE's
+    // reaction to the tun device that kernel-libipsec makes would be noise.
+    format!(
+        "charon-systemd {{
+           load_modular = no
+           load = random nonce aes sha1 sha2 hmac kdf curve25519 gmp mgf1 pem pkcs1 pkcs8 x509 \
+                  pubkey constraints kernel-libipsec kernel-netlink socket-default vici
+           fragment_size = {fragment_size}
+           keep_alive = {keep_alive}
+           retransmit_timeout = 1
+           retransmit_tries = 4
+           filelog {{ stderr {{ default = 1
+               flush_line = yes
+               time_format = %T }} }}
+           journal {{ default = -1 }}
+           plugins {{ vici {{ socket = unix://{socket} }} }}
+         }}
+         swanctl {{ load = pem pkcs1 pkcs8 x509 gmp sha1 sha2 random }}\n",
+        fragment_size = settings.fragment_size,
+        keep_alive = settings.keep_alive_secs,
+        socket = directory.join("vici").display(),
+    )
+}
+
+fn connection_configuration(end: End, settings: Settings) -> String {
+    let [client, server] = IDENTITIES;
+    let (local, remote, from, to, inner_local, inner_remote) = match end {
+        End::Client => (
+            client,
+            server,
+            CLIENT.to_string(),
+            VIP.to_string(),
+            INNER_CLIENT,
+            INNER_SERVER,
+        ),
+        End::Server => (
+            server,
+            client,
+            SERVER.to_string(),
+            "%any".into(),
+            INNER_SERVER,
+            INNER_CLIENT,
+        ),
+    };
+    // The first is what every IKEv1 peer has; curve25519 is quick.
+    let (version, proposal) = match settings.version {
+        Version::V1 => (1, "aes128-sha256-modp2048"),
+        Version::V2 => (2, "aes128-sha256-x25519"),
+    };
+    let (method, certificate, send) = match settings.authentication {
+        Authentication::Psk => ("psk", "", ""),
+        Authentication::Certificates => ("pubkey", "certs = own.pem", "send_cert = always"),
+    };
+    format!(
+        "connections {{ {CONNECTION} {{
+           version = {version}
+           aggressive = no
+           mobike = no
+           fragmentation = yes
+           {send}
+           local_addrs = {from}
+           remote_addrs = {to}
+           proposals = {proposal}
+           local {{ auth = {method}
+             {certificate}
+             id = {local} }}
+           remote {{ auth = {method}
+             id = {remote} }}
+           children {{ {CHILD} {{
+             local_ts = {inner_local}/32
+             remote_ts = {inner_remote}/32
+             esp_proposals = aes128-sha256 }} }}
+         }} }}
+         secrets {{ ike-lab {{
+           id-1 = {client}
+           id-2 = {server}
+           secret = only-for-the-lab }} }}\n"
+    )
+}

@@ -1,0 +1,264 @@
+//! Numbered ESP-in-UDP packets at a steady rate, and a receiver that knows which of them came.
+//!
+//! Knows sockets and sequence numbers; knows nothing of the gateway in between.
+
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow};
+use nix::sys::socket::{setsockopt, sockopt};
+
+use super::netns::Namespace;
+
+/// Bytes from the SPI on; with the headers around them a frame of 110 bytes.
+const PAYLOAD: usize = 68;
+/// Holds what comes in while the receiver does not get a CPU.
+const BUFFER: usize = 256 << 20;
+const TICK: Duration = Duration::from_millis(1);
+
+/// One flow of ESP in UDP.
+#[derive(Clone, Copy, Debug)]
+pub struct Flow {
+    /// Where it comes from.
+    pub from: SocketAddrV4,
+    /// Where the sender sends it.
+    pub to: SocketAddrV4,
+    /// Its SPI.
+    pub spi: u32,
+}
+
+impl Flow {
+    /// A flow between two ports 4500.
+    pub fn natt(from: Ipv4Addr, to: Ipv4Addr, spi: u32) -> Self {
+        Self {
+            from: SocketAddrV4::new(from, 4500),
+            to: SocketAddrV4::new(to, 4500),
+            spi,
+        }
+    }
+}
+
+/// A UDP socket inside a namespace.
+pub fn socket_in(namespace: &Namespace, at: SocketAddrV4) -> Result<UdpSocket> {
+    namespace.enter(|| {
+        let socket = UdpSocket::bind(at).with_context(|| format!("failed to bind {at}"))?;
+        setsockopt(&socket, sockopt::RcvBufForce, &BUFFER)
+            .context("failed to enlarge a receive buffer")?;
+        Ok(socket)
+    })
+}
+
+/// A thread that sends a flow until it is told to stop.
+#[derive(Debug)]
+pub struct Sender {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<Result<u32>>,
+}
+
+impl Sender {
+    /// Sends `rate` packets a second from `socket`, with sequence numbers from 1 on.
+    pub fn start(socket: UdpSocket, flow: Flow, rate: u32) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || send_until(&socket, flow, rate, &seen));
+        Self { stop, thread }
+    }
+
+    /// Ends it and says how many packets it has sent.
+    pub fn stop(self) -> Result<u32> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread
+            .join()
+            .map_err(|_| anyhow!("the sender panicked"))?
+    }
+}
+
+fn send_until(socket: &UdpSocket, flow: Flow, rate: u32, stop: &AtomicBool) -> Result<u32> {
+    let mut packet = [0xA5; PAYLOAD];
+    packet[..4].copy_from_slice(&flow.spi.to_be_bytes());
+    let began = Instant::now();
+    let mut sent = 0_u32;
+    while !stop.load(Ordering::Relaxed) {
+        let due = began.elapsed().as_micros() * u128::from(rate) / 1_000_000;
+        // After a pause it catches up, but not with everything at once: a burst longer than the
+        // ring of a veth would be lost before it reaches the gateway.
+        let due = due.min(u128::from(sent) + 128);
+        while u128::from(sent) < due {
+            sent += 1;
+            packet[4..8].copy_from_slice(&sent.to_be_bytes());
+            socket
+                .send_to(&packet, flow.to)
+                .with_context(|| format!("failed to send packet {sent} to {}", flow.to))?;
+        }
+        std::thread::sleep(TICK);
+    }
+    Ok(sent)
+}
+
+/// What a receiver has seen so far.
+#[derive(Debug, Default)]
+struct Seen {
+    stop: AtomicBool,
+    packets: AtomicU64,
+    highest: AtomicU32,
+}
+
+/// A thread that notes which sequence numbers of a flow came.
+#[derive(Debug)]
+pub struct Receiver {
+    seen: Arc<Seen>,
+    thread: JoinHandle<Result<Received>>,
+}
+
+/// The outcome.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Received {
+    /// Sequence numbers that came at least once.
+    pub distinct: u32,
+    /// Packets that came again.
+    pub duplicates: u32,
+    /// The highest sequence number.
+    pub highest: u32,
+    /// Ranges that never came below the highest, first and last.
+    pub missing: Vec<(u32, u32)>,
+    /// Packets with another SPI, or from another address.
+    pub foreign: u32,
+}
+
+impl Receiver {
+    /// Listens on `socket` for `spi` from `from`.
+    pub fn start(socket: UdpSocket, from: SocketAddrV4, spi: u32) -> Result<Self> {
+        socket
+            .set_read_timeout(Some(Duration::from_millis(20)))
+            .context("failed to set a timeout")?;
+        let seen = Arc::new(Seen::default());
+        let shared = Arc::clone(&seen);
+        let thread = std::thread::spawn(move || receive_until(&socket, from, spi, &shared));
+        Ok(Self { seen, thread })
+    }
+
+    /// Waits until `sent` packets have come, or nothing has come for a second, and ends it.
+    pub fn finish(self, sent: u32) -> Result<Received> {
+        let mut last = (0, Instant::now());
+        loop {
+            let packets = self.seen.packets.load(Ordering::Relaxed);
+            if packets > last.0 {
+                last = (packets, Instant::now());
+            }
+            if packets >= u64::from(sent) || last.1.elapsed() > Duration::from_secs(1) {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        // One more moment for what should not come: duplicates.
+        std::thread::sleep(Duration::from_millis(50));
+        self.seen.stop.store(true, Ordering::Relaxed);
+        self.thread
+            .join()
+            .map_err(|_| anyhow!("the receiver panicked"))?
+    }
+
+    /// The highest sequence number so far.
+    pub fn highest(&self) -> u32 {
+        self.seen.highest.load(Ordering::Relaxed)
+    }
+}
+
+fn receive_until(
+    socket: &UdpSocket,
+    from: SocketAddrV4,
+    spi: u32,
+    seen: &Seen,
+) -> Result<Received> {
+    let mut came = Bits::default();
+    let (mut duplicates, mut foreign) = (0, 0);
+    let mut buffer = [0; 2048];
+    while !seen.stop.load(Ordering::Relaxed) {
+        let (length, source) = match socket.recv_from(&mut buffer) {
+            Ok(packet) => packet,
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                continue;
+            }
+            Err(error) => return Err(error).context("failed to receive"),
+        };
+        let word = |at: usize| {
+            let bytes = buffer.get(at..at + 4).filter(|_| at + 4 <= length)?;
+            Some(u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
+        };
+        match (word(0), word(4)) {
+            (Some(its), Some(sequence)) if its == spi && source == from.into() => {
+                duplicates += u32::from(!came.insert(sequence));
+                seen.highest.fetch_max(sequence, Ordering::Relaxed);
+                seen.packets.fetch_add(1, Ordering::Relaxed);
+            }
+            _ => foreign += 1,
+        }
+    }
+    let highest = seen.highest.load(Ordering::Relaxed);
+    let missing = came.missing(highest);
+    Ok(Received {
+        distinct: came.count,
+        duplicates,
+        highest,
+        missing,
+        foreign,
+    })
+}
+
+/// A set of sequence numbers.
+#[derive(Default)]
+struct Bits {
+    words: Vec<u64>,
+    count: u32,
+}
+
+impl Bits {
+    /// Whether the number is new.
+    fn insert(&mut self, number: u32) -> bool {
+        let (word, bit) = ((number / 64) as usize, 1 << (number % 64));
+        if self.words.len() <= word {
+            self.words.resize(word + 1, 0);
+        }
+        let new = self.words[word] & bit == 0;
+        self.words[word] |= bit;
+        self.count += u32::from(new);
+        new
+    }
+
+    fn has(&self, number: u32) -> bool {
+        self.words
+            .get((number / 64) as usize)
+            .is_some_and(|word| word >> (number % 64) & 1 == 1)
+    }
+
+    fn missing(&self, highest: u32) -> Vec<(u32, u32)> {
+        let mut ranges: Vec<(u32, u32)> = Vec::new();
+        for number in (1..=highest).filter(|&number| !self.has(number)) {
+            match ranges.last_mut() {
+                Some(range) if range.1 + 1 == number => range.1 = number,
+                _ => ranges.push((number, number)),
+            }
+        }
+        ranges
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_set_knows_what_is_missing() {
+        let mut bits = Bits::default();
+        for number in [1, 2, 5, 6, 64, 66] {
+            assert!(bits.insert(number));
+        }
+        assert!(!bits.insert(64));
+        assert_eq!(bits.count, 6);
+        assert_eq!(bits.missing(66), [(3, 4), (7, 63), (65, 65)]);
+    }
+}

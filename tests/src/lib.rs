@@ -1,0 +1,5 @@
+//! What the integration tests and `ikenat-lab` have in common.
+
+pub mod bpf;
+pub mod lab;
+pub mod suite;

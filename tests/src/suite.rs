@@ -1,0 +1,109 @@
+//! Runs trials in labs: each in a lab of its own, those with load alone on the machine, and those
+//! that this machine cannot run ignored under a name that says why (a skip is not a pass).
+//!
+//! Knows what trials need; knows nothing of what they do.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::{PoisonError, RwLock};
+
+use anyhow::Result;
+use libtest_mimic::{Arguments, Failed, Trial};
+
+use crate::lab::topology::with_lab;
+use crate::lab::{Lab, Options, cleanup};
+
+/// Trials that measure or load the machine take it for writing.
+static MACHINE: RwLock<()> = RwLock::new(());
+
+/// What one trial needs and does.
+pub struct Scenario {
+    name: &'static str,
+    options: Options,
+    alone: bool,
+    programs: &'static [&'static str],
+    test: fn(&Lab) -> Result<()>,
+}
+
+impl Scenario {
+    /// A trial in the usual lab.
+    pub fn new(name: &'static str, test: fn(&Lab) -> Result<()>) -> Self {
+        Self {
+            name,
+            options: Options::default(),
+            alone: false,
+            programs: &[],
+            test,
+        }
+    }
+
+    /// In a lab with these options.
+    pub fn with_options(mut self, options: Options) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// While no other trial of this process runs.
+    pub fn alone(mut self) -> Self {
+        self.alone = true;
+        self
+    }
+
+    /// Only where these programs are installed.
+    pub fn with_programs(mut self, programs: &'static [&'static str]) -> Self {
+        self.programs = programs;
+        self
+    }
+
+    fn obstacle(&self) -> Option<String> {
+        const ALWAYS: [&str; 5] = ["ip", "nsenter", "sysctl", "ethtool", "nft"];
+        if !nix::unistd::geteuid().is_root() {
+            return Some("not root".to_owned());
+        }
+        let programs = ALWAYS.iter().chain(self.programs);
+        let missing: Vec<&str> = programs
+            .copied()
+            .filter(|program| !installed(program))
+            .collect();
+        (!missing.is_empty()).then(|| format!("not installed: {}", missing.join(", ")))
+    }
+
+    fn into_trial(self) -> Trial {
+        let obstacle = self.obstacle();
+        let name = match &obstacle {
+            Some(why) => format!("{} [ignored: {why}]", self.name),
+            None => self.name.to_owned(),
+        };
+        let run = move || {
+            let test = self.test;
+            let outcome = if self.alone {
+                let _machine = MACHINE.write().unwrap_or_else(PoisonError::into_inner);
+                with_lab(self.options, test)
+            } else {
+                let _machine = MACHINE.read().unwrap_or_else(PoisonError::into_inner);
+                with_lab(self.options, test)
+            };
+            outcome.map_err(|error| Failed::from(format!("{error:#}")))
+        };
+        Trial::test(name, run).with_ignored_flag(obstacle.is_some())
+    }
+}
+
+/// Runs the scenarios as the command line says; for `main` of a test without a harness.
+pub fn run(scenarios: Vec<Scenario>) -> ExitCode {
+    let arguments = Arguments::from_args();
+    if let Err(error) = cleanup::on_interruption() {
+        eprintln!("{error:#}");
+        return ExitCode::FAILURE;
+    }
+    let trials = scenarios.into_iter().map(Scenario::into_trial).collect();
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+fn installed(program: &str) -> bool {
+    // Not every shell's PATH has the directories of the administrator.
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(["/usr/sbin", "/sbin"].map(PathBuf::from))
+        .any(|directory| directory.join(program).is_file())
+}

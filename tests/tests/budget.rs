@@ -1,0 +1,143 @@
+//! The verifier's budget: the instructions that it processes for each program, per kernel release, and the stack that
+//! each function touches, are recorded in `budget.json`. A rise of 10 % fails. Whoever needs more changes the file in
+//! the same commit.
+//!
+//! The stack is read from the object: the kernel tells it in a log that a successful load does not return.
+
+use anyhow::{Context, Result, bail, ensure};
+use ikenat_tests::bpf::{Dataplane, fixture, object};
+use libtest_mimic::{Arguments, Failed, Trial};
+use object::{Object as _, ObjectSection as _, ObjectSymbol as _, SymbolKind};
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+
+/// What is recorded.
+#[derive(serde::Deserialize)]
+struct Budget {
+    /// Kernel release (major.minor) -> program -> instructions that the verifier processed.
+    instructions: BTreeMap<String, BTreeMap<String, u32>>,
+    /// Program -> bytes of stack of its own frame, or "calls" -> the most of any function that it calls.
+    stack: BTreeMap<String, u32>,
+}
+
+const RECORD: &str = include_str!("budget.json");
+const PROGRAMS: [&str; 2] = ["ikenat_xdp", "ikenat_tc"];
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    let trials = match serde_json::from_str::<Budget>(RECORD) {
+        Ok(budget) => trials(budget),
+        Err(error) => vec![Trial::test("tests/tests/budget.json can be read", move || {
+            Err(Failed::from(error))
+        })],
+    };
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+fn trials(budget: Budget) -> Vec<Trial> {
+    let release = release();
+    let recorded = budget.instructions.get(&release).cloned();
+    let obstacle = if nix::unistd::geteuid().is_root() {
+        recorded.is_none().then(|| format!("no record for kernel {release}"))
+    } else {
+        Some("not root".to_owned())
+    };
+    let name = "instructions that the verifier processes";
+    let name = match &obstacle {
+        Some(why) => format!("{name} [ignored: {why}]"),
+        None => name.to_owned(),
+    };
+    let instructions = Trial::test(name, move || {
+        check_instructions(&recorded.unwrap_or_default()).map_err(|e| Failed::from(format!("{e:#}")))
+    });
+    let stack = Trial::test("bytes of stack", move || {
+        check_stack(&budget.stack).map_err(|e| Failed::from(format!("{e:#}")))
+    });
+    vec![instructions.with_ignored_flag(obstacle.is_some()), stack]
+}
+
+fn release() -> String {
+    let name = nix::sys::utsname::uname();
+    let release = name.map(|n| n.release().to_string_lossy().into_owned());
+    let release = release.unwrap_or_default();
+    release.split('.').take(2).collect::<Vec<_>>().join(".")
+}
+
+fn check(what: &str, measured: u32, recorded: Option<u32>) -> Result<()> {
+    let recorded = recorded.with_context(|| format!("{what}: {measured}, and no record of it"))?;
+    println!("{what}: {measured} (recorded {recorded})");
+    ensure!(
+        u64::from(measured) * 10 <= u64::from(recorded) * 11,
+        "{what}: {measured}, more than 10 % above the record of {recorded}; if that is meant, change \
+         tests/tests/budget.json in the same commit"
+    );
+    Ok(())
+}
+
+fn check_instructions(recorded: &BTreeMap<String, u32>) -> Result<()> {
+    let dataplane = Dataplane::load(&fixture::config())?;
+    for program in PROGRAMS {
+        let measured = dataplane.verified_instructions(program)?;
+        check(&format!("{program}: instructions"), measured, recorded.get(program).copied())?;
+    }
+    Ok(())
+}
+
+fn check_stack(recorded: &BTreeMap<String, u32>) -> Result<()> {
+    let path = object()?;
+    let bytes = std::fs::read(&path).with_context(|| format!("failed to read {}", path.display()))?;
+    let file = object::File::parse(&*bytes)?;
+    let mut measured: BTreeMap<String, u32> = BTreeMap::new();
+    for symbol in file.symbols().filter(|symbol| symbol.kind() == SymbolKind::Text) {
+        let index = symbol.section_index().context("failed to find a function's section")?;
+        let section = file.section_by_index(index)?;
+        let code = section
+            .data_range(symbol.address(), symbol.size())?
+            .context("failed to read a function's code")?;
+        let name = symbol.name()?;
+        let name = if PROGRAMS.contains(&name) { name } else { "calls" };
+        let depth = measured.entry(name.to_owned()).or_default();
+        *depth = (*depth).max(stack_of(code));
+    }
+    for program in PROGRAMS {
+        if !measured.contains_key(program) {
+            bail!("{} holds no function {program}", path.display());
+        }
+    }
+    for (name, depth) in measured {
+        check(&format!("{name}: bytes of stack"), depth, recorded.get(&name).copied())?;
+    }
+    Ok(())
+}
+
+/// The deepest place below the frame pointer (register 10) that a function names: in loads and stores, and in
+/// addresses that it computes (RFC 9669 section 3: opcode, registers, offset, immediate).
+fn stack_of(code: &[u8]) -> u32 {
+    const FRAME_POINTER: u8 = 10;
+    const LDX: u8 = 1;
+    const ST: u8 = 2;
+    const STX: u8 = 3;
+    const MOV64_REGISTER: u8 = 0xbf;
+    const ADD64_IMMEDIATE: u8 = 0x07;
+    let mut deepest = 0;
+    let mut copied_to = None;
+    for instruction in code.chunks_exact(8) {
+        let (opcode, registers) = (instruction[0], instruction[1]);
+        let (to, from) = (registers & 15, registers >> 4);
+        let offset = i16::from_le_bytes([instruction[2], instruction[3]]);
+        let immediate = i32::from_le_bytes([instruction[4], instruction[5], instruction[6], instruction[7]]);
+        let base = match opcode & 7 {
+            LDX => Some(from),
+            ST | STX => Some(to),
+            _ => None,
+        };
+        if base == Some(FRAME_POINTER) && offset < 0 {
+            deepest = deepest.max(u32::from(offset.unsigned_abs()));
+        }
+        if opcode == ADD64_IMMEDIATE && copied_to == Some(to) && immediate < 0 {
+            deepest = deepest.max(immediate.unsigned_abs());
+        }
+        copied_to = (opcode == MOV64_REGISTER && from == FRAME_POINTER).then_some(to);
+    }
+    deepest
+}

@@ -1,0 +1,202 @@
+//! Host against kernel: mutated packets must get the same verdict and the same bytes from the packet logic on the host
+//! and from the object in the kernel, and at the end the tables and counters must say the same.
+//!
+//! The packets are the golden table's, mutated by a generator with a fixed seed: a failure names the packet's number
+//! and is found again by the next run.
+
+mod table;
+
+use anyhow::{Context, Result, ensure};
+use ikenat_tests::bpf::fixture::{self, ingress};
+use ikenat_tests::bpf::host::{self, Host, Tables};
+use ikenat_tests::bpf::{Dataplane, Slot};
+use ikenat_tests::lab::topology::{LAN, WAN, with_lab};
+use ikenat_tests::lab::{Lab, Options, cleanup, frames};
+use libtest_mimic::{Arguments, Failed, Trial};
+use std::process::ExitCode;
+use xdp_common::counters::{self, Counters, Quantity};
+use xdp_common::slot::{STATE, flow, session};
+use xdp_common::Hook;
+use xdp_core::{Side, Verdict};
+
+const PACKETS: u32 = 120_000;
+/// Both sides must have seen enough that is forwarded, or the test says little.
+const FORWARDED_AT_LEAST: u64 = 20_000;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    if let Err(error) = cleanup::on_interruption() {
+        eprintln!("{error:#}");
+        return ExitCode::FAILURE;
+    }
+    let root = nix::unistd::geteuid().is_root();
+    let name = "host and kernel agree on 120,000 mutated packets";
+    let name = if root { name.to_owned() } else { format!("{name} [ignored: not root]") };
+    let trial = Trial::test(name, || {
+        with_lab(Options::default(), compare).map_err(|error| Failed::from(format!("{error:#}")))
+    });
+    libtest_mimic::run(&arguments, vec![trial.with_ignored_flag(!root)]).exit_code()
+}
+
+/// Xorshift (Marsaglia 2003): all that is asked of it is to be the same tomorrow.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        usize::try_from(self.next() % bound as u64).expect("below a usize")
+    }
+}
+
+/// Bytes that a parser is likely to stumble over.
+const ODD: [u8; 12] = [0, 1, 4, 5, 0x0f, 0x11, 0x20, 0x32, 0x45, 0x4f, 0x7f, 0xff];
+
+fn mutate(random: &mut Random, frame: &mut Vec<u8>) {
+    for _ in 0..random.below(4) {
+        let headers = frame.len().min(80);
+        match random.below(8) {
+            0 => frame.truncate(14 + random.below(frame.len() - 13)),
+            1 => frame.extend(vec![ODD[random.below(ODD.len())]; random.below(40)]),
+            2 => frame.resize(1400 + random.below(200), 0xa5),
+            3 => frame[12 + random.below(headers - 12)] = ODD[random.below(ODD.len())],
+            4 => frame[12 + random.below(headers - 12)] ^= 1 << random.below(8),
+            // The last byte of either address: other peers, other destinations.
+            5 if frame.len() > 34 => frame[29 + 4 * random.below(2)] = random.next() as u8,
+            // Right again: a total length that fits the frame, so that more gets past the first checks.
+            6 | 7 if frame.len() > 34 => {
+                let length = u16::try_from(frame.len() - 14).expect("a frame below 64 KiB");
+                frame[16..18].copy_from_slice(&length.to_be_bytes());
+                if frame.len() > 42 {
+                    frame[38..40].copy_from_slice(&(length - 20).to_be_bytes());
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The golden table's packets, and what came before them.
+fn seeds() -> Vec<(String, Side, Vec<u8>)> {
+    let mut seeds = Vec::new();
+    for row in table::rows() {
+        let name = format!("{} ({})", row.name, row.verdict);
+        for (side, frame) in row.before {
+            seeds.push((format!("what comes before {name}"), side, frame));
+        }
+        seeds.push((name, row.side, row.input));
+    }
+    seeds
+}
+
+fn compare(lab: &Lab) -> Result<()> {
+    let config = fixture::prepare(lab)?;
+    lab.gateway.enter(|| {
+        let mut dataplane = Dataplane::load(&config)?;
+        dataplane.attach(WAN)?;
+        dataplane.attach(LAN)?;
+        let tables = Tables::new(&config);
+        let fib = |_: [u8; 4], destination, length| fixture::fib(&config, destination, length);
+        let host = Host::<false>::new(&tables, &fib, 1 << 20);
+        let seeds = seeds();
+        let mut random = Random(0x1CE4_7A11);
+        let mut tally = Tally::default();
+        for number in 0..PACKETS {
+            let (name, side, seed) = &seeds[random.below(seeds.len())];
+            let mut frame = seed.clone();
+            mutate(&mut random, &mut frame);
+            let kernel = dataplane
+                .xdp(ingress(&config, *side), &frame)
+                .with_context(|| format!("failed to run packet {number} of {} bytes", frame.len()))?;
+            let mut bytes = frame.clone();
+            let verdict = host.run(&config, *side, &mut bytes);
+            tally.add(verdict);
+            ensure!(
+                kernel.action == host::xdp_action(verdict) && kernel.frame == bytes,
+                "packet {number}, from {name}: the kernel says {}, the host {} ({verdict:?})\n   input {}\n  kernel {}\n    host {}",
+                kernel.action,
+                host::xdp_action(verdict),
+                frames::describe(&frame),
+                frames::describe(&kernel.frame),
+                frames::describe(&bytes),
+            );
+        }
+        tally.check(&dataplane)?;
+        check_tables(&dataplane, &tables)
+    })
+}
+
+/// The host's own counters.
+struct Tally(Counters);
+
+impl Default for Tally {
+    fn default() -> Self {
+        Self([0; counters::WORDS])
+    }
+}
+
+impl Tally {
+    fn add(&mut self, verdict: Verdict) {
+        match verdict {
+            Verdict::Leave(reason) => self.0[counters::reason(reason)] += 1,
+            Verdict::Forward {
+                direction,
+                class,
+                bytes,
+                tracked,
+                ..
+            } => {
+                let at = counters::class(direction, class);
+                self.0[at + Quantity::Packets as usize] += 1;
+                self.0[at + Quantity::Bytes as usize] += u64::from(bytes);
+                if !tracked {
+                    self.0[at + Quantity::UntrackedPackets as usize] += 1;
+                    self.0[at + Quantity::UntrackedBytes as usize] += u64::from(bytes);
+                }
+            }
+        }
+    }
+
+    fn check(&self, dataplane: &Dataplane) -> Result<()> {
+        let kernel = dataplane.counters(Hook::Xdp)?;
+        ensure!(kernel == self.0, "the counters differ\nkernel {kernel:?}\n  host {:?}", self.0);
+        let first = counters::class(xdp_common::Direction::Inbound, xdp_common::Class::Ike);
+        let forwarded: u64 = kernel[first..].iter().step_by(4).sum();
+        ensure!(forwarded >= FORWARDED_AT_LEAST, "only {forwarded} packets were forwarded");
+        Ok(())
+    }
+}
+
+/// Without the words of time, which differ.
+fn timeless(mut slots: Vec<Slot>, times: &[usize]) -> Vec<Slot> {
+    for slot in &mut slots {
+        for &word in times {
+            slot[word] = 0;
+        }
+        slot[STATE] &= 0xff;
+    }
+    slots.sort_unstable();
+    slots
+}
+
+fn check_tables(dataplane: &Dataplane, tables: &Tables) -> Result<()> {
+    let flows = |mut slots: Vec<Slot>| {
+        // The last sequence number shares its word with the time.
+        for slot in &mut slots {
+            slot[flow::LAST] &= 0xffff_ffff;
+        }
+        timeless(slots, &[flow::FIRST_SEEN])
+    };
+    let sessions = |slots| timeless(slots, &[session::LAST_SEEN, session::FIRST_SEEN]);
+    let (kernel, host) = (flows(dataplane.slots("FLOW")?), flows(tables.flows()));
+    ensure!(kernel == host, "FLOW differs: {} slots against {}", kernel.len(), host.len());
+    ensure!(host.len() > 20, "only {} flows: the packets prove little", host.len());
+    let (kernel, host) = (sessions(dataplane.slots("SESSION")?), sessions(tables.sessions()));
+    ensure!(kernel == host, "SESSION differs: {} slots against {}", kernel.len(), host.len());
+    Ok(())
+}

@@ -1,0 +1,172 @@
+//! The golden table: description, input, verdict, output bytes, for each of the odd and the ordinary packets, through
+//! the XDP program and the tc program in the kernel and the packet logic on the host.
+//!
+//! The expected bytes come from the lab's packet builder, which computes every checksum anew and knows nothing of the
+//! dataplane's arithmetic.
+
+mod table;
+
+use anyhow::{Result, ensure};
+use ikenat_tests::bpf::Dataplane;
+use ikenat_tests::bpf::fixture::{self, ingress};
+use ikenat_tests::bpf::host::{self, Host, Tables};
+use ikenat_tests::lab::topology::{LAN, WAN, with_lab};
+use ikenat_tests::lab::{Lab, Options, cleanup};
+use libtest_mimic::{Arguments, Failed, Trial};
+use std::process::ExitCode;
+use std::sync::mpsc;
+use table::{Row, rows};
+use xdp_common::counters::{self, Quantity};
+use xdp_common::{Class, Config, Direction, Hook, Reason};
+
+const XDP_REDIRECT: u32 = 4;
+const TC_ACT_REDIRECT: u32 = 7;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    if let Err(error) = cleanup::on_interruption() {
+        eprintln!("{error:#}");
+        return ExitCode::FAILURE;
+    }
+    let mut trials: Vec<Trial> = rows().into_iter().map(on_host).collect();
+    if nix::unistd::geteuid().is_root() {
+        let (sender, results) = mpsc::channel();
+        let outcome = with_lab(Options::default(), |lab| in_kernel(lab, &sender));
+        drop(sender);
+        trials.extend(results.iter().map(|(name, result)| trial(name, result)));
+        trials.push(trial("kernel: the whole table ran".to_owned(), outcome));
+    } else {
+        let skipped = Trial::test("kernel [ignored: not root]", || Ok(()));
+        trials.push(skipped.with_ignored_flag(true));
+    }
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+fn trial(name: String, result: Result<()>) -> Trial {
+    let result = result.map_err(|error| Failed::from(format!("{error:#}")));
+    Trial::test(name, move || result)
+}
+
+fn on_host(row: Row) -> Trial {
+    let name = format!("host: {}", row.name);
+    trial(name, run_on_host(&row))
+}
+
+fn run_on_host(row: &Row) -> Result<()> {
+    let config = fixture::config();
+    let fib = |_: [u8; 4], destination, length| fixture::fib(&config, destination, length);
+    let tables = Tables::new(&config);
+    let host = Host::<false>::new(&tables, &fib, 1 << 20);
+    for (side, frame) in &row.before {
+        host.run(&config, *side, &mut frame.clone());
+    }
+    let mut frame = row.input.clone();
+    let verdict = host.run(&config, row.side, &mut frame);
+    ensure!(host::word(verdict) == row.verdict, "{verdict:?}, not {}", row.verdict);
+    same_bytes(&frame, row.output.as_ref().unwrap_or(&row.input))
+}
+
+fn same_bytes(got: &[u8], expected: &[u8]) -> Result<()> {
+    let first = got.iter().zip(expected).position(|(a, b)| a != b);
+    ensure!(
+        first.is_none() && got.len() == expected.len(),
+        "byte {first:?} differs\n     got {}\nexpected {}",
+        ikenat_tests::lab::frames::describe(got),
+        ikenat_tests::lab::frames::describe(expected)
+    );
+    Ok(())
+}
+
+type Results = mpsc::Sender<(String, Result<()>)>;
+
+/// Runs the table in a prepared gateway.
+fn in_kernel(lab: &Lab, results: &Results) -> Result<()> {
+    let config = fixture::prepare(lab)?;
+    lab.gateway.enter(|| {
+        // Each program has tables of its own, so that a row means the same in both.
+        let mut xdp = Dataplane::load(&config)?;
+        xdp.attach(WAN)?;
+        xdp.attach(LAN)?;
+        let tc = Dataplane::load(&config)?;
+        for row in rows() {
+            let result = run_xdp(&xdp, &config, &row);
+            let _ = results.send((format!("xdp: {}", row.name), result));
+            let result = run_tc(&tc, &config, &row);
+            let _ = results.send((format!("tc: {}", row.name), result));
+        }
+        Ok(())
+    })
+}
+
+fn run_xdp(dataplane: &Dataplane, config: &Config, row: &Row) -> Result<()> {
+    for (side, frame) in &row.before {
+        dataplane.xdp(ingress(config, *side), frame)?;
+    }
+    let before = dataplane.counters(Hook::Xdp)?;
+    let run = dataplane.xdp(ingress(config, row.side), &row.input)?;
+    let word = counted(&before, &dataplane.counters(Hook::Xdp)?)?;
+    ensure!(word == row.verdict, "{word}, not {}", row.verdict);
+    let action = match row.verdict.split(' ').next() {
+        Some("forward") => XDP_REDIRECT,
+        Some("dropped") => 1,
+        Some(_) | None => 2,
+    };
+    ensure!(run.action == action, "action {}, not {action}", run.action);
+    same_bytes(&run.frame, row.output.as_ref().unwrap_or(&row.input))
+}
+
+/// The tc program forwards what XDP hands over; the MAC addresses are the kernel's to write, after the program.
+fn run_tc(dataplane: &Dataplane, config: &Config, row: &Row) -> Result<()> {
+    for (side, frame) in &row.before {
+        dataplane.tc(ingress(config, *side), frame)?;
+    }
+    if row.input.len() < 14 + 20 {
+        // BPF_PROG_TEST_RUN takes no shorter skb, and no device delivers one.
+        return Ok(());
+    }
+    let before = dataplane.counters(Hook::Tc)?;
+    let run = dataplane.tc(ingress(config, row.side), &row.input)?;
+    let word = counted(&before, &dataplane.counters(Hook::Tc)?)?;
+    let expected = row.slow_verdict.as_ref().unwrap_or(&row.verdict);
+    ensure!(word == *expected, "{word}, not {expected}");
+    let action = match expected.split(' ').next() {
+        Some("forward") => TC_ACT_REDIRECT,
+        Some("dropped") => 2,
+        Some(_) | None => u32::MAX,
+    };
+    ensure!(run.action == action, "action {}, not {action}", run.action);
+    let mut output = row
+        .slow_output
+        .as_ref()
+        .or(row.output.as_ref())
+        .unwrap_or(&row.input)
+        .clone();
+    output[..12].copy_from_slice(&row.input[..12]);
+    same_bytes(&run.frame, &output)
+}
+
+/// What the counters say became of the one packet between two readings.
+fn counted(before: &counters::Counters, after: &counters::Counters) -> Result<String> {
+    let grown = |at: usize| after[at] - before[at];
+    let mut words = Vec::new();
+    for reason in Reason::ALL {
+        if grown(counters::reason(*reason)) != 0 {
+            words.push(format!("{} {}", reason.outcome().name(), reason.name()));
+        }
+    }
+    for direction in Direction::ALL {
+        for class in Class::ALL {
+            let at = counters::class(direction, class);
+            if grown(at + Quantity::Packets as usize) == 0 {
+                continue;
+            }
+            let untracked = match grown(at + Quantity::UntrackedPackets as usize) {
+                0 => "",
+                _ => " untracked",
+            };
+            words.push(format!("forward {} {}{untracked}", class.name(), direction.name()));
+        }
+    }
+    ensure!(words.len() == 1, "one packet was counted as {words:?}");
+    Ok(words.remove(0))
+}

@@ -1,0 +1,200 @@
+//! Bad arguments: one sentence that names the thing, and nothing stays attached.
+
+use std::fs;
+use std::process::{Command, Output};
+
+use anyhow::{Context, Result, ensure};
+use ikenat_tests::lab::Lab;
+use ikenat_tests::lab::ikenat::{Ikenat, binary, usual_arguments};
+use ikenat_tests::lab::topology::WAN;
+use ikenat_tests::suite::Scenario;
+
+use crate::daemon::{pins, traces};
+
+pub(crate) fn scenarios() -> Vec<Scenario> {
+    const TOOLS: &[&str] = &["tc", "bpftool"];
+    vec![
+        Scenario::new("an_interface_that_does_not_exist_is_named", no_interface)
+            .with_programs(TOOLS),
+        Scenario::new("an_address_that_is_none_is_named", no_address).with_programs(TOOLS),
+        Scenario::new("a_server_without_a_route_is_named", no_route).with_programs(TOOLS),
+        Scenario::new("another_xdp_program_is_named_and_left_alone", other_program)
+            .with_programs(TOOLS),
+        Scenario::new("a_missing_bpffs_is_named", no_bpffs).with_programs(TOOLS),
+        Scenario::new("missing_privilege_is_named", no_privilege)
+            .with_programs(&["tc", "bpftool", "setpriv"]),
+        Scenario::new(
+            "questions_without_an_instance_are_answered",
+            nothing_to_show,
+        ),
+    ]
+}
+
+/// The usual command line with one argument replaced.
+fn with(option: &str, value: &str) -> Vec<String> {
+    let mut arguments = usual_arguments();
+    if let Some(at) = arguments.iter().position(|argument| argument == option) {
+        arguments[at + 1] = value.to_owned();
+    }
+    arguments
+}
+
+/// Runs it in the gateway; it has to end by itself, say why and leave nothing.
+fn refused(lab: &Lab, mut command: Command, names: &[&str]) -> Result<()> {
+    let before = traces(lab)?;
+    // A refusal that forgets to end would hang the test.
+    let output = command.output().context("failed to start ikenat")?;
+    sentence(&output, names)?;
+    let after = traces(lab)?;
+    ensure!(
+        before == after,
+        "something stays attached: before\n{before}\nafter\n{after}"
+    );
+    let left = pins(&lab.bpffs())?;
+    ensure!(left.is_empty(), "pins are left: {left:?}");
+    Ok(())
+}
+
+fn sentence(output: &Output, names: &[&str]) -> Result<()> {
+    let text = String::from_utf8_lossy(&output.stderr);
+    ensure!(!output.status.success(), "it did not fail: {text}");
+    ensure!(
+        output.status.code().is_some_and(|code| code < 100),
+        "it ended with {}: {text}",
+        output.status
+    );
+    ensure!(!text.contains("panicked"), "{text}");
+    for name in names {
+        ensure!(text.contains(name), "{name:?} is not named in: {text}");
+    }
+    Ok(())
+}
+
+/// `timeout` keeps a daemon that starts in spite of all from running for ever.
+fn run(lab: &Lab, arguments: &[String]) -> Result<Command> {
+    let mut command = lab.gateway.command("timeout");
+    command
+        .args(["--signal=KILL", "20"])
+        .arg(binary()?)
+        .args(arguments);
+    Ok(command)
+}
+
+fn usual(lab: &Lab, option: &str, value: &str) -> Result<Command> {
+    let mut command = run(lab, &with(option, value))?;
+    command.arg("--bpffs").arg(lab.bpffs());
+    Ok(command)
+}
+
+fn no_interface(lab: &Lab) -> Result<()> {
+    refused(lab, usual(lab, "--wan", "nosuch0")?, &["nosuch0"])?;
+    // The first is attached by then, unless everything is looked at before.
+    refused(lab, usual(lab, "--lan", "nosuch1")?, &["nosuch1"])
+}
+
+fn no_address(lab: &Lab) -> Result<()> {
+    refused(
+        lab,
+        usual(lab, "--vip", "203.0.113.256")?,
+        &["203.0.113.256", "--vip"],
+    )?;
+    refused(
+        lab,
+        usual(lab, "--server", "vpn.example")?,
+        &["vpn.example", "--server"],
+    )
+}
+
+fn no_route(lab: &Lab) -> Result<()> {
+    refused(
+        lab,
+        usual(lab, "--server", "198.51.100.77")?,
+        &["198.51.100.77"],
+    )
+}
+
+fn other_program(lab: &Lab) -> Result<()> {
+    // Any XDP program will do, and ikenat has one: another instance of it is somebody else's.
+    let other = lab.directory().join("other");
+    fs::create_dir(&other).context("failed to create a directory")?;
+    let mount = |arguments: &[&str]| {
+        Command::new(arguments[0])
+            .args(&arguments[1..])
+            .arg(&other)
+            .output()
+    };
+    ensure!(
+        mount(&["mount", "-t", "bpf", "bpf"])?.status.success(),
+        "failed to mount bpffs"
+    );
+    let outcome = beside_another(lab, &other.display().to_string());
+    ensure!(
+        mount(&["umount", "--lazy"])?.status.success(),
+        "failed to unmount bpffs"
+    );
+    outcome
+}
+
+fn beside_another(lab: &Lab, bpffs: &str) -> Result<()> {
+    let _first = Ikenat::start(lab)?;
+    let before = traces(lab)?;
+    let mut command = run(lab, &usual_arguments())?;
+    let output = command
+        .args(["--bpffs", bpffs])
+        .output()
+        .context("failed to start ikenat")?;
+    sentence(&output, &[WAN, "XDP"])?;
+    ensure!(traces(lab)? == before, "the other program was touched");
+    ensure!(pins(bpffs.as_ref())?.is_empty(), "pins are left");
+    Ok(())
+}
+
+fn no_bpffs(lab: &Lab) -> Result<()> {
+    let plain = lab.directory().join("plain");
+    fs::create_dir(&plain).context("failed to create a directory")?;
+    for path in [plain, lab.directory().join("missing")] {
+        let path = path.display().to_string();
+        let mut command = run(lab, &usual_arguments())?;
+        command.args(["--bpffs", &path]);
+        refused(lab, command, &[&path, "bpf"])?;
+    }
+    Ok(())
+}
+
+fn no_privilege(lab: &Lab) -> Result<()> {
+    // Nobody may read the target directory, so the binary has to lie elsewhere.
+    let copy = lab.directory().join("ikenat-for-nobody");
+    fs::copy(binary()?, &copy).context("failed to copy ikenat")?;
+    let mut command = lab.gateway.command("setpriv");
+    command
+        .args([
+            "--reuid=65534",
+            "--regid=65534",
+            "--clear-groups",
+            "--inh-caps=-all",
+            "--bounding-set=-all",
+        ])
+        .args(["timeout", "--signal=KILL", "20"])
+        .arg(&copy)
+        .args(usual_arguments())
+        .arg("--bpffs")
+        .arg(lab.bpffs());
+    refused(lab, command, &["root"])
+}
+
+fn nothing_to_show(lab: &Lab) -> Result<()> {
+    for verb in ["stats", "status"] {
+        let output = lab
+            .ikenat(&[verb, "--json"])?
+            .output()
+            .context("failed to start ikenat")?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let answer: serde_json::Value = serde_json::from_str(&text)
+            .with_context(|| format!("`{verb} --json` is not JSON: {text}"))?;
+        ensure!(
+            answer["instances"].as_array().is_some_and(Vec::is_empty),
+            "`{verb}` knows an instance that is not there: {answer}"
+        );
+    }
+    Ok(())
+}

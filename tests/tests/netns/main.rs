@@ -1,0 +1,27 @@
+//! How the gateway behaves between real interfaces: hand-made frames in, bytes compared on the other
+//! side, and the life of the daemon under traffic.
+//!
+//! Knows what users and RFCs expect; knows nothing of how it is done.
+
+mod arguments;
+mod counters;
+mod daemon;
+mod foreign;
+mod forwarding;
+mod fragments;
+
+use std::process::ExitCode;
+
+use ikenat_tests::suite;
+
+fn main() -> ExitCode {
+    let parts = [
+        forwarding::scenarios(),
+        fragments::scenarios(),
+        foreign::scenarios(),
+        counters::scenarios(),
+        daemon::scenarios(),
+        arguments::scenarios(),
+    ];
+    suite::run(parts.into_iter().flatten().collect())
+}

@@ -1,0 +1,198 @@
+//! `cargo xtask build`: the eBPF objects, then the binaries. Knows the names of what is built and
+//! where it goes; nothing of what is in it.
+
+use std::{fs, path::Path, process::Command, time::SystemTime};
+
+use anyhow::{Context as _, Result};
+
+use crate::{elf, setup::Toolchain, shell, workspace::Workspace};
+
+/// The binaries of xdp-ebpf; each becomes `target/bpf/<name>.o`.
+const OBJECTS: [&str; 3] = ["ikenat", "peer", "restore"];
+
+/// The crates that end in an object. xdp-user/build.rs has the same list.
+const SOURCES: [&str; 3] = ["xdp-ebpf", "xdp-core", "xdp-common"];
+
+/// The only BPF target: the supported machines are little-endian.
+const TARGET: &str = "bpfel-unknown-none";
+
+/// Builds the objects and copies them to `target/bpf`.
+pub(crate) fn objects(workspace: &Workspace, tools: &Toolchain) -> Result<()> {
+    let sources = newest_source(workspace)?;
+    let mut cargo = bpf_cargo(workspace, tools, "cargo");
+    cargo.arg("build");
+    bpf_package(&mut cargo);
+    shell::run(&mut cargo).context("failed to compile the eBPF programs")?;
+    let stamp = Stamp {
+        sources,
+        // A source that was edited during the build belongs to the next one: then the object keeps
+        // the time of what it was made from, and xdp-user sees that it is old.
+        edited: newest_source(workspace)? != sources,
+    };
+    for name in OBJECTS {
+        let built = workspace
+            .target("ebpf")
+            .join(TARGET)
+            .join("release")
+            .join(name);
+        let bytes =
+            fs::read(&built).with_context(|| format!("failed to read {}", built.display()))?;
+        elf::check_bpf_object(&bytes)
+            .with_context(|| format!("failed to accept {} as a BPF object", built.display()))?;
+        put(
+            &workspace.target("bpf").join(format!("{name}.o")),
+            &bytes,
+            &stamp,
+        )?;
+    }
+    Ok(())
+}
+
+/// Builds the binaries for the host, and says where `ikenat` is.
+pub(crate) fn binaries(workspace: &Workspace, release: bool) -> Result<()> {
+    let mut cargo = workspace.cargo();
+    cargo.args(["build", "-p", "xdp-user", "-p", "ikenat-tests", "--bins"]);
+    if release {
+        cargo.arg("--release");
+    }
+    shell::run(&mut cargo)?;
+    let profile = if release { "release" } else { "debug" };
+    println!(
+        "build: {}",
+        workspace.target(profile).join("ikenat").display()
+    );
+    Ok(())
+}
+
+/// A cargo program of the eBPF toolchain with the flags and the target directory of the objects.
+pub(crate) fn bpf_cargo(workspace: &Workspace, tools: &Toolchain, program: &str) -> Command {
+    let mut linker = std::ffi::OsString::from("-Clinker=");
+    linker.push(&tools.linker.path);
+    let mut flags = std::ffi::OsString::from(format!(
+        // aya-ebpf reads the layout of pt_regs from this, like its own build helper sets it.
+        "--cfg=bpf_target_arch=\"{}\"\x1f-Ctarget-cpu=v3\x1f-Cdebuginfo=2\x1f-Clink-arg=--btf\x1f",
+        std::env::consts::ARCH
+    ));
+    flags.push(linker);
+    let mut command = tools.compiler.command(workspace, program);
+    command
+        .env("CARGO_ENCODED_RUSTFLAGS", flags)
+        .env("CARGO_TARGET_DIR", workspace.target("ebpf"));
+    command
+}
+
+/// The arguments that select the objects.
+pub(crate) fn bpf_package(command: &mut Command) {
+    command
+        .args(["-p", "xdp-ebpf", "--bins", "--release", "--target", TARGET])
+        .args(["-Z", "build-std=core"]);
+}
+
+/// The time of the sources that an object was made from.
+struct Stamp {
+    sources: SystemTime,
+    edited: bool,
+}
+
+/// Writes the object when it changed, and makes it no older than its sources. Otherwise the file is
+/// left alone: xdp-user is rebuilt whenever its time changes, and refuses it when it is too old.
+fn put(path: &Path, bytes: &[u8], stamp: &Stamp) -> Result<()> {
+    let failed = || format!("failed to write {}", path.display());
+    if let Some(dir) = path.parent() {
+        fs::create_dir_all(dir).with_context(failed)?;
+    }
+    let same = fs::read(path).is_ok_and(|old| old == bytes);
+    if same && modified(path)? >= stamp.sources {
+        return Ok(());
+    }
+    if !same {
+        fs::write(path, bytes).with_context(failed)?;
+    }
+    let time = if stamp.edited {
+        stamp.sources
+    } else {
+        stamp.sources.max(SystemTime::now())
+    };
+    let file = fs::File::options()
+        .append(true)
+        .open(path)
+        .with_context(failed)?;
+    file.set_modified(time).with_context(failed)
+}
+
+fn modified(path: &Path) -> Result<SystemTime> {
+    fs::metadata(path)
+        .and_then(|meta| meta.modified())
+        .with_context(|| format!("failed to look at {}", path.display()))
+}
+
+fn newest_source(workspace: &Workspace) -> Result<SystemTime> {
+    let mut newest = SystemTime::UNIX_EPOCH;
+    for name in SOURCES {
+        let root = workspace.root().join(name);
+        visit(&root.join("src"), &mut newest)?;
+        visit(&root.join("Cargo.toml"), &mut newest)?;
+    }
+    Ok(newest)
+}
+
+fn visit(path: &Path, newest: &mut SystemTime) -> Result<()> {
+    if !path.is_dir() {
+        *newest = (*newest).max(modified(path)?);
+        return Ok(());
+    }
+    let failed = || format!("failed to look at {}", path.display());
+    for entry in fs::read_dir(path).with_context(failed)? {
+        visit(&entry.with_context(failed)?.path(), newest)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{env, time::Duration};
+
+    use super::*;
+
+    #[test]
+    fn an_object_is_touched_only_when_it_must_be() {
+        let dir = env::temp_dir().join(format!("xtask-put-{}", std::process::id()));
+        let path = dir.join("x.o");
+        let early = SystemTime::now() - Duration::from_secs(3600);
+        let times = [
+            // First written, then the same bytes again, then a newer source with the same result.
+            put(
+                &path,
+                b"a",
+                &Stamp {
+                    sources: early,
+                    edited: true,
+                },
+            )
+            .and_then(|()| modified(&path)),
+            put(
+                &path,
+                b"a",
+                &Stamp {
+                    sources: early,
+                    edited: false,
+                },
+            )
+            .and_then(|()| modified(&path)),
+            put(
+                &path,
+                b"a",
+                &Stamp {
+                    sources: early + Duration::from_secs(1),
+                    edited: false,
+                },
+            )
+            .and_then(|()| modified(&path)),
+        ];
+        fs::remove_dir_all(&dir).expect("the directory was made");
+        let [first, second, third] = times.map(|time| time.expect("written"));
+        assert_eq!(first, early);
+        assert_eq!(second, early);
+        assert!(third > early + Duration::from_secs(1));
+    }
+}

@@ -1,0 +1,33 @@
+//! `cargo xtask demo`: hands over to the lab, which shows a tunnel. Knows how the lab is called.
+
+use std::{os::unix::process::CommandExt as _, process::Command};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{test, workspace::Workspace, workspace::is_root};
+
+/// Refuses early what the lab could not do after minutes of building.
+pub(crate) fn require_root() -> Result<()> {
+    if !is_root() {
+        bail!(
+            "the demo makes network namespaces and loads BPF programs, which only root may do: \
+             run it as root"
+        );
+    }
+    Ok(())
+}
+
+/// Becomes the lab. Returns only when that failed.
+pub(crate) fn run(workspace: &Workspace, keep: bool, args: &[String]) -> Result<()> {
+    let lab = workspace.target("debug/ikenat-lab");
+    let mut command = Command::new(&lab);
+    command
+        .arg("demo")
+        .args(keep.then_some("--keep"))
+        .args(args);
+    test::lab_environment(workspace, &mut command);
+    // In our place, not below us: Ctrl-C then reaches one process, and the prompt comes back when
+    // it has cleaned up.
+    let error = command.exec();
+    Err(error).with_context(|| format!("failed to start {}", lab.display()))
+}

@@ -1,0 +1,122 @@
+//! `cargo xtask <command>`: everything that is done to this repository. Starts processes and knows
+//! none of the other crates, so that it builds first and fast.
+
+use std::{process::ExitCode, time::Instant};
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+mod build;
+mod ci;
+mod demo;
+mod elf;
+mod packages;
+mod setup;
+mod shell;
+mod summary;
+mod test;
+mod toolchain;
+mod workspace;
+
+use setup::Toolchain;
+use summary::Summary;
+use workspace::Workspace;
+
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    arg_required_else_help = true
+)]
+#[command(about = "Builds, tests and shows ikenat")]
+struct Cli {
+    #[command(subcommand)]
+    command: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Find or install what the other commands need
+    Setup,
+    /// Build the eBPF objects and the binaries
+    Build {
+        /// Optimize the binaries (the objects always are)
+        #[arg(long)]
+        release: bool,
+        /// Build the eBPF objects alone
+        #[arg(long, conflicts_with = "release")]
+        ebpf_only: bool,
+    },
+    /// Show an IKEv2 tunnel through the gateway, in network namespaces (root)
+    Demo {
+        /// Leave the lab running, and say how to enter it
+        #[arg(long)]
+        keep: bool,
+        /// More arguments for the lab
+        #[arg(last = true)]
+        args: Vec<String>,
+    },
+    /// Run all tests, or those whose name contains a filter (also: loom, miri)
+    Test {
+        /// Parts of the names of tests; `loom` and `miri` choose those parts
+        filter: Vec<String>,
+    },
+    /// Check formatting, lints and documentation, then run all tests
+    Ci,
+}
+
+fn main() -> ExitCode {
+    match run(Instant::now()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Not as `main` would print it: a backtrace hides the sentence that helps.
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(started: Instant) -> Result<()> {
+    let workspace = Workspace::find()?;
+    match Cli::parse().command {
+        Task::Setup => setup::run(&workspace).map(drop),
+        Task::Build {
+            ebpf_only: true, ..
+        } => objects(&workspace).map(drop),
+        Task::Build {
+            release,
+            ebpf_only: false,
+        } => {
+            objects(&workspace)?;
+            build::binaries(&workspace, release)
+        }
+        Task::Demo { keep, args } => {
+            demo::require_root()?;
+            objects(&workspace)?;
+            build::binaries(&workspace, false)?;
+            demo::run(&workspace, keep, &args)
+        }
+        Task::Test { filter } => {
+            objects(&workspace)?;
+            build::binaries(&workspace, false)?;
+            let mut summary = Summary::new(started);
+            test::run(&workspace, &filter, &mut summary)?;
+            test::finish(&summary)
+        }
+        Task::Ci => {
+            let tools = objects(&workspace)?;
+            build::binaries(&workspace, false)?;
+            let mut summary = Summary::new(started);
+            ci::checks(&workspace, &tools, &mut summary)?;
+            test::run(&workspace, &[], &mut summary)?;
+            test::finish(&summary)
+        }
+    }
+}
+
+/// Everything needs the objects: the library embeds one.
+fn objects(workspace: &Workspace) -> Result<Toolchain> {
+    let tools = setup::run(workspace)?;
+    build::objects(workspace, &tools)?;
+    Ok(tools)
+}

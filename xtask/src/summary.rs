@@ -1,0 +1,248 @@
+//! What the parts of a run came to: reads the results that test binaries print, adds them up, and
+//! says it in the end. A skip is not a pass: each is listed with its reason.
+
+use std::{
+    fmt::Write as _,
+    time::{Duration, Instant},
+};
+
+use crate::shell::seconds;
+
+/// What the test binaries of one part reported.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    passed: u64,
+    failed: u64,
+    ignored: u64,
+    /// `name: reason` of each ignored test.
+    skips: Vec<String>,
+    failures: Vec<String>,
+}
+
+impl Counts {
+    /// Whether no test ran, not even as ignored.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.passed + self.failed + self.ignored == 0
+    }
+
+    /// Reads one line of a test binary, in the form of libtest or of libtest-mimic.
+    pub(crate) fn read(&mut self, line: &str) {
+        if let Some(result) = line.strip_prefix("test result: ") {
+            self.passed += number_before(result, " passed");
+            self.failed += number_before(result, " failed");
+            self.ignored += number_before(result, " ignored");
+        } else if let Some((name, outcome)) = line
+            .strip_prefix("test ")
+            .and_then(|test| test.split_once(" ... "))
+        {
+            let name = name.trim_end();
+            if let Some(rest) = outcome.strip_prefix("ignored") {
+                self.skips.push(format!("{name}: {}", reason(rest)));
+            } else if outcome.starts_with("FAILED") {
+                self.failures.push(name.to_owned());
+            }
+        }
+    }
+}
+
+fn number_before(text: &str, word: &str) -> u64 {
+    text.split_once(word)
+        .and_then(|(head, _)| head.rsplit(' ').next()?.parse().ok())
+        .unwrap_or(0)
+}
+
+/// libtest writes `, reason`, libtest-mimic ` (reason)`.
+fn reason(rest: &str) -> &str {
+    let rest = rest.trim();
+    let text = rest
+        .strip_prefix(", ")
+        .or_else(|| rest.strip_prefix('(')?.strip_suffix(')'));
+    text.filter(|text| !text.is_empty())
+        .unwrap_or("no reason given")
+}
+
+/// How one part ended.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// It ran: whether its command succeeded, and what its tests said.
+    Ran { ok: bool, counts: Counts },
+    /// It could not run.
+    Skipped { reason: String },
+}
+
+/// All parts of a run, in order.
+#[derive(Debug)]
+pub(crate) struct Summary {
+    started: Instant,
+    parts: Vec<(String, Outcome, Duration)>,
+}
+
+impl Summary {
+    /// Nothing ran yet since `started`.
+    pub(crate) fn new(started: Instant) -> Self {
+        Self {
+            started,
+            parts: Vec::new(),
+        }
+    }
+
+    /// Notes a part, and prints its line.
+    pub(crate) fn add(&mut self, name: &str, outcome: Outcome, took: Duration) {
+        println!("== {}", part_line(name, &outcome, took));
+        self.parts.push((name.to_owned(), outcome, took));
+    }
+
+    /// Whether anything failed.
+    pub(crate) fn failed(&self) -> bool {
+        self.totals().1 > 0
+    }
+
+    /// Passed, failed, skipped. A part that fails without a failed test (it did not compile, a binary died,
+    /// a check found something) counts as one failure.
+    fn totals(&self) -> (u64, u64, u64) {
+        let mut totals = (0, 0, 0);
+        for (_, outcome, _) in &self.parts {
+            match outcome {
+                Outcome::Ran { ok, counts } => {
+                    totals.0 += counts.passed;
+                    totals.1 += counts.failed.max(u64::from(!ok));
+                    totals.2 += counts.ignored;
+                }
+                Outcome::Skipped { .. } => totals.2 += 1,
+            }
+        }
+        totals
+    }
+
+    /// The parts, every failure and skip, the time, and the totals as the last line.
+    pub(crate) fn text(&self) -> String {
+        let mut text = String::from("\nSummary\n");
+        for (name, outcome, took) in &self.parts {
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "  {}", part_line(name, outcome, *took));
+            if let Outcome::Ran { counts, .. } = outcome {
+                for failure in &counts.failures {
+                    let _ = writeln!(text, "    failed: {failure}");
+                }
+                for skip in &counts.skips {
+                    let _ = writeln!(text, "    skipped: {skip}");
+                }
+            }
+        }
+        let _ = writeln!(text, "elapsed: {}", seconds(self.started.elapsed()));
+        let (passed, failed, skipped) = self.totals();
+        let _ = write!(text, "{passed} passed, {failed} failed, {skipped} skipped");
+        text
+    }
+}
+
+fn part_line(name: &str, outcome: &Outcome, took: Duration) -> String {
+    match outcome {
+        Outcome::Skipped { reason } => format!("skipped: {name} ({reason})"),
+        Outcome::Ran { ok, counts } => {
+            let word = if *ok { "passed" } else { "FAILED" };
+            let mut line = format!("{word}: {name}, {}", seconds(took));
+            if !counts.is_empty() {
+                let Counts {
+                    passed,
+                    failed,
+                    ignored,
+                    ..
+                } = counts;
+                let _ = write!(
+                    line,
+                    " ({passed} passed, {failed} failed, {ignored} skipped)"
+                );
+            }
+            line
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(lines: &str) -> Counts {
+        let mut counts = Counts::default();
+        lines.lines().for_each(|line| counts.read(line));
+        counts
+    }
+
+    #[test]
+    fn both_harnesses_are_understood() {
+        let counts = read(
+            "running 3 tests\n\
+             test a::b ... ok\n\
+             test c ... ignored, needs root\n\
+             test result: ok. 1 passed; 0 failed; 1 ignored; 0 measured; 3 filtered out; finished in 0.00s\n\
+             test netns_one     ... FAILED\n\
+             test netns_two     ... ignored (the kernel has no ESP)\n\
+             test three         ... ignored\n\
+             test result: FAILED. 40 passed; 1 failed; 2 ignored; 0 measured; 0 filtered out; finished in 2.50s\n",
+        );
+        assert_eq!(
+            counts,
+            Counts {
+                passed: 41,
+                failed: 1,
+                ignored: 3,
+                skips: vec![
+                    "c: needs root".into(),
+                    "netns_two: the kernel has no ESP".into(),
+                    "three: no reason given".into()
+                ],
+                failures: vec!["netns_one".into()],
+            }
+        );
+    }
+
+    #[test]
+    fn what_a_test_prints_is_not_a_result() {
+        assert!(read("the test result: ok. 5 passed;\ntest x\nresult: 3 failed\n").is_empty());
+    }
+
+    #[test]
+    fn the_last_line_adds_everything_up() {
+        let mut summary = Summary::new(Instant::now());
+        let second = Duration::from_secs(1);
+        summary.add(
+            "fmt",
+            Outcome::Ran {
+                ok: true,
+                counts: Counts::default(),
+            },
+            second,
+        );
+        assert!(!summary.failed());
+        let counts = read("test result: ok. 7 passed; 0 failed; 2 ignored; 0 measured\n");
+        summary.add("tests", Outcome::Ran { ok: true, counts }, second);
+        summary.add(
+            "miri",
+            Outcome::Skipped {
+                reason: "not installed".into(),
+            },
+            second,
+        );
+        assert!(!summary.failed());
+        assert_eq!(
+            summary.text().lines().last(),
+            Some("7 passed, 0 failed, 3 skipped")
+        );
+        // It did not compile: no test could say so.
+        summary.add(
+            "loom",
+            Outcome::Ran {
+                ok: false,
+                counts: Counts::default(),
+            },
+            second,
+        );
+        assert!(summary.failed());
+        assert_eq!(
+            summary.text().lines().last(),
+            Some("7 passed, 1 failed, 3 skipped")
+        );
+        assert!(summary.text().contains("skipped: miri (not installed)"));
+    }
+}
