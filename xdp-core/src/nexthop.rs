@@ -91,7 +91,8 @@ pub fn write<W: Word>(entry: &Entry<W>, neighbour: &Neighbour) {
     let destination = mac_word(neighbour.destination) | u64::from(neighbour.mtu) << 48;
     let source = mac_word(neighbour.source);
     let sequence = entry[SEQUENCE].load();
-    let same = entry[DESTINATION].load() == destination && entry[SOURCE].load() & MAC_MASK == source;
+    let same =
+        entry[DESTINATION].load() == destination && entry[SOURCE].load() & MAC_MASK == source;
     if (same && sequence != 0)
         || sequence & 1 != 0
         || !entry[SEQUENCE].replace(sequence, sequence | 1)

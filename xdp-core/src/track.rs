@@ -256,7 +256,12 @@ fn half<F: Frame + ?Sized, E: Env>(
         Direction::Inbound => recent::recall(bucket, digest, tick, HALF_OPEN_TICKS),
         Direction::Outbound => {
             let [high, low] = slot::peer_words(ours.peer);
-            recent::remember(bucket, digest, tick, [high, low, u64::from_be_bytes(spis.initiator)]);
+            recent::remember(
+                bucket,
+                digest,
+                tick,
+                [high, low, u64::from_be_bytes(spis.initiator)],
+            );
             false
         }
     }

@@ -8,7 +8,7 @@ use loom::sync::atomic::{AtomicU64, Ordering};
 use loom::thread;
 use xdp_common::slot::{Key, STATE, WAYS, WORDS, nexthop as hop};
 use xdp_core::nexthop::{self, Neighbour};
-use xdp_core::table::{self, Buckets, Bucket, Place, State};
+use xdp_core::table::{self, Bucket, Buckets, Place, State};
 use xdp_core::word::Word;
 
 const COUNT: usize = 4;
@@ -91,7 +91,9 @@ fn two_inserts_of_one_key_lose_nothing() {
         let threads: Vec<_> = (0..2)
             .map(|_| {
                 let table = Arc::clone(&table);
-                thread::spawn(move || u64::from(count(&table, &KEY)) + u64::from(count(&table, &KEY)))
+                thread::spawn(move || {
+                    u64::from(count(&table, &KEY)) + u64::from(count(&table, &KEY))
+                })
             })
             .collect();
         let counted: u64 = threads.into_iter().map(|t| t.join().unwrap()).sum();
@@ -175,8 +177,7 @@ fn a_reader_never_mixes_two_lives() {
             let table = Arc::clone(&table);
             thread::spawn(move || {
                 table::free(&table.0[slot]);
-                table::insert(&*table, place(&OTHER), &OTHER, |slot| slot[COUNT].store(5))
-                    .is_some()
+                table::insert(&*table, place(&OTHER), &OTHER, |slot| slot[COUNT].store(5)).is_some()
             })
         };
         if let Some(words) = table::snapshot(&table.0[slot]) {

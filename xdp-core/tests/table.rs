@@ -49,7 +49,10 @@ impl Table {
             Word::add(&slot[COUNT], 1);
             return true;
         }
-        table::insert(&self.buckets[..], place, key, |slot| Word::store(&slot[COUNT], 1)).is_some()
+        table::insert(&self.buckets[..], place, key, |slot| {
+            Word::store(&slot[COUNT], 1);
+        })
+        .is_some()
     }
 
     /// What the daemon does with an old entry: its count, when there was one.
@@ -184,14 +187,25 @@ fn up_to_half_load_hardly_a_key_is_left_without_a_slot() {
         let mut untracked = 0_u32;
         for number in 0..slots * 9 / 10 {
             let n = u64::from(number);
-            let spi = if counted_up { n } else { noise(n) & 0xffff_ffff };
-            let peer = if counted_up { 0x0a00_0000 + n / 4 } else { noise(!n) & 0xffff_ffff };
+            let spi = if counted_up {
+                n
+            } else {
+                noise(n) & 0xffff_ffff
+            };
+            let peer = if counted_up {
+                0x0a00_0000 + n / 4
+            } else {
+                noise(!n) & 0xffff_ffff
+            };
             if !table.count(&[0, 0xffff_0000_0000 | peer, spi << 32 | 3 << 8]) {
                 untracked += 1;
             }
             if (number + 1) % (slots / 10) == 0 {
                 let load = f64::from(number + 1) / f64::from(slots);
-                println!("load {load:.1}: {untracked} of {} {kind} keys without a slot", number + 1);
+                println!(
+                    "load {load:.1}: {untracked} of {} {kind} keys without a slot",
+                    number + 1
+                );
                 // One in 8,192 at the limit; measured were one or two in 65,535.
                 assert!(load > 0.45 || untracked == 0);
                 assert!(load > 0.55 || untracked <= (number + 1) >> 13);

@@ -6,7 +6,8 @@
 
 use aya_ebpf::bindings::{
     BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_FWD_DISABLED, BPF_FIB_LKUP_RET_NO_NEIGH,
-    BPF_FIB_LKUP_RET_NOT_FWDED, BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup as Lookup, bpf_redir_neigh,
+    BPF_FIB_LKUP_RET_NOT_FWDED, BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup as Lookup,
+    bpf_redir_neigh,
 };
 use aya_ebpf::cty::c_void;
 use aya_ebpf::helpers::{bpf_fib_lookup, bpf_jiffies64, bpf_redirect, bpf_redirect_neigh};
@@ -48,14 +49,7 @@ pub(crate) fn route(
     lookup.__bindgen_anon_3.ipv4_src = u32::from_ne_bytes(source);
     lookup.__bindgen_anon_4.ipv4_dst = u32::from_ne_bytes(destination);
     // SAFETY: the structure lives on the stack and has the size that is named.
-    let result = unsafe {
-        bpf_fib_lookup(
-            context,
-            &raw mut lookup,
-            size_of::<Lookup>() as i32,
-            0,
-        )
-    };
+    let result = unsafe { bpf_fib_lookup(context, &raw mut lookup, size_of::<Lookup>() as i32, 0) };
     // SAFETY: the kernel has written the IPv4 members of the unions; they are plain integers in any case.
     let (gateway, mtu) = unsafe {
         (

@@ -74,8 +74,13 @@ impl<C: EbpfContext, const TC: bool> Env for Kernel<'_, C, TC> {
         }
         let peer = u32::from_be_bytes(peer);
         match by {
-            Direction::Inbound => info!(self.context, "session {:i}: completed the IKE handshake", peer),
-            Direction::Outbound => info!(self.context, "session {:i}: the server sends it ESP", peer),
+            Direction::Inbound => info!(
+                self.context,
+                "session {:i}: completed the IKE handshake", peer
+            ),
+            Direction::Outbound => {
+                info!(self.context, "session {:i}: the server sends it ESP", peer);
+            }
         }
     }
 }

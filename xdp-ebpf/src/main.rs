@@ -9,6 +9,11 @@
     internal_features,
     reason = "core::sync::atomic has no compare-and-swap on the BPF target"
 )]
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "helpers take and return C integers that are wider or narrower than the numbers in them"
+)]
 
 mod atomic;
 mod egress;

@@ -112,13 +112,23 @@ pub(crate) fn count_reason(hook: Hook, reason: Reason) {
 
 /// Counts a forwarded packet.
 #[inline(always)]
-pub(crate) fn count_class(hook: Hook, direction: Direction, class: Class, bytes: u16, tracked: bool) {
+pub(crate) fn count_class(
+    hook: Hook,
+    direction: Direction,
+    class: Class,
+    bytes: u16,
+    tracked: bool,
+) {
     let at = counters::class(direction, class);
     count(hook, at + Quantity::Packets as usize, 1);
     count(hook, at + Quantity::Bytes as usize, u64::from(bytes));
     if !tracked {
         count(hook, at + Quantity::UntrackedPackets as usize, 1);
-        count(hook, at + Quantity::UntrackedBytes as usize, u64::from(bytes));
+        count(
+            hook,
+            at + Quantity::UntrackedBytes as usize,
+            u64::from(bytes),
+        );
     }
 }
 

@@ -18,9 +18,7 @@ impl Spis {
     /// Reads the pair from the header at `at`; `None` when a whole header does not fit.
     #[inline(always)]
     pub fn read<F: Frame + ?Sized>(frame: &F, at: usize) -> Option<Self> {
-        let [
-            a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, ..,
-        ] = *frame.array::<LENGTH>(at)?;
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, ..] = *frame.array::<LENGTH>(at)?;
         Some(Self {
             initiator: [a, b, c, d, e, f, g, h],
             responder: [i, j, k, l, m, n, o, p],

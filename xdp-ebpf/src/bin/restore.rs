@@ -36,7 +36,7 @@ fn ikenat_restore(context: XdpContext) -> u32 {
             unsafe { words.add(i).write(*word) };
         }
         // SAFETY: a failed tail call returns here.
-        let _ = unsafe { NEXT.tail_call(&context, 0) };
+        unsafe { NEXT.tail_call(&context, 0) };
     }
     xdp_action::XDP_ABORTED
 }
