@@ -1,0 +1,21 @@
+//! The user side of `ikenat`: it checks the configuration, loads and attaches the programs, lets old entries go, and
+//! reads the tables.
+//!
+//! It may not know how a packet is parsed or translated. Of `xdp-core` it uses the table's algorithm alone.
+
+pub mod attach;
+pub mod books;
+pub mod clock;
+pub mod config;
+pub mod error;
+pub mod expiry;
+pub mod links;
+pub mod maps;
+pub mod netlink;
+pub mod pins;
+pub mod settle;
+pub mod snapshot;
+pub mod stats;
+pub mod status;
+
+pub use error::{Error, Result};

@@ -1,1 +1,63 @@
-fn main(){}
+//! `ikenat`: a fast-path NAT gateway for IPsec. Arguments in, exit status out; the verbs are in `cmd`.
+
+mod cmd;
+
+use clap::{Parser, Subcommand};
+use std::io::{self, IsTerminal as _};
+use std::process::ExitCode;
+use tracing_subscriber::EnvFilter;
+
+/// Fast-path NAT gateway for IPsec: IKE, NAT-T and ESP through XDP
+#[derive(Parser)]
+#[command(version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    Run(cmd::run::Arguments),
+    Stats(cmd::stats::Arguments),
+    Status(cmd::status::Arguments),
+    Unload(cmd::unload::Arguments),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let done = match &cli.verb {
+        Verb::Run(arguments) => {
+            log_to_stderr();
+            cmd::run::run(arguments)
+        }
+        Verb::Stats(arguments) => cmd::stats::run(arguments),
+        Verb::Status(arguments) => cmd::status::run(arguments),
+        Verb::Unload(arguments) => cmd::unload::run(arguments),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("ikenat: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The log of the daemon. The journal has a clock of its own; RUST_LOG chooses what is said, `info` by default.
+fn log_to_stderr() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .with_target(false);
+    if std::env::var_os("JOURNAL_STREAM").is_some() {
+        log.without_time().init();
+    } else {
+        log.init();
+    }
+    // aya-log speaks to `log`. Somebody else's logger in its place would be a fault of this file.
+    if let Err(error) = tracing_log::LogTracer::init() {
+        tracing::debug!("messages of the dataplane are not shown: {error}");
+    }
+}

@@ -198,6 +198,17 @@ impl Dataplane {
             .with_context(|| format!("failed to find the map {name}"))
     }
 
+    /// An array map itself, to be mapped into memory.
+    ///
+    /// # Errors
+    /// There is no such array.
+    pub fn map_data(&self, name: &str) -> Result<&MapData> {
+        match self.map(name)? {
+            Map::Array(data) => Ok(data),
+            other => bail!("{name} is no array but {other:?}"),
+        }
+    }
+
     /// The live slots of FLOW or SESSION.
     ///
     /// # Errors

@@ -72,9 +72,9 @@ impl Ikenat {
         Ok(Self { process })
     }
 
-    /// The daemon.
-    pub fn process(&mut self) -> &mut Process {
-        &mut self.process
+    /// Its process id.
+    pub fn id(&self) -> i32 {
+        self.process.id()
     }
 
     /// Ends it as systemd does.

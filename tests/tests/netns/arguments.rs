@@ -149,6 +149,23 @@ fn beside_another(lab: &Lab, bpffs: &str) -> Result<()> {
     Ok(())
 }
 
+fn second_daemon(lab: &Lab) -> Result<()> {
+    let first = Ikenat::start(lab)?;
+    let before = traces(lab)?;
+    let mut command = run(lab, &usual_arguments())?;
+    let output = command
+        .arg("--bpffs")
+        .arg(lab.bpffs())
+        .output()
+        .context("failed to start ikenat")?;
+    sentence(&output, &["203.0.113.1", &first.id().to_string()])?;
+    ensure!(
+        traces(lab)? == before,
+        "the first daemon's programs were touched"
+    );
+    Ok(())
+}
+
 fn no_bpffs(lab: &Lab) -> Result<()> {
     let plain = lab.directory().join("plain");
     fs::create_dir(&plain).context("failed to create a directory")?;
@@ -179,7 +196,7 @@ fn no_privilege(lab: &Lab) -> Result<()> {
         .args(usual_arguments())
         .arg("--bpffs")
         .arg(lab.bpffs());
-    refused(lab, command, &["root"])
+    refused(lab, command, &["CAP_BPF", "as root"])
 }
 
 fn nothing_to_show(lab: &Lab) -> Result<()> {

@@ -1,0 +1,212 @@
+//! The books of retired totals in META: what expired entries had counted, added exactly once although the daemon may
+//! die at any instruction.
+//!
+//! It may not know why an entry went. There are two books. The inactive one is written completely (a copy of the
+//! active one, the addition, and the name of the entry), then one exchange makes it the active one. Until then
+//! nothing has happened; from then on the entry is named in the active book, so that whoever finds it still dying
+//! knows that it was added.
+
+use xdp_common::counters::Direction;
+use xdp_common::meta::{BOOK, BOOK_WORDS, BOOKS, book};
+use xdp_core::Word;
+
+/// Which table an entry belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Table {
+    /// FLOW.
+    Flow,
+    /// SESSION.
+    Session,
+}
+
+/// The name of one life of a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its table.
+    pub table: Table,
+    /// Index of the slot.
+    pub index: usize,
+    /// Its state word, which holds the generation.
+    pub state: u64,
+}
+
+/// In a name: the entry is one of SESSION.
+const SESSION: u64 = 1 << 63;
+
+impl Entry {
+    /// Never zero, and never the same for two tables.
+    fn name(self) -> u64 {
+        let table = match self.table {
+            Table::Flow => 0,
+            Table::Session => SESSION,
+        };
+        table | (self.index as u64 + 1)
+    }
+}
+
+/// Packets and bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Amount {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+/// The active book.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Page {
+    /// Retired ESP of each direction.
+    pub esp: [Amount; 2],
+    /// Retired flows.
+    pub flows: u64,
+    /// Retired sessions.
+    pub sessions: u64,
+    /// Which book this is, and the entry that was added last: they change with every commit.
+    mark: [u64; 3],
+}
+
+impl Page {
+    /// True when this entry has been added, however its slot looks.
+    pub fn holds(&self, entry: Entry) -> bool {
+        self.mark[1] == entry.name() && self.mark[2] == entry.state
+    }
+}
+
+const fn at(active: usize, word: usize) -> usize {
+    BOOKS + active * BOOK_WORDS + word
+}
+
+fn active<W: Word>(meta: &[W]) -> usize {
+    usize::from(meta[BOOK].load() & 1 == 1)
+}
+
+/// Reads the active book.
+pub fn read<W: Word>(meta: &[W]) -> Page {
+    loop {
+        let active = active(meta);
+        let word = |word: usize| meta[at(active, word)].load();
+        let amount = |direction: Direction| Amount {
+            packets: word(book::ESP + 2 * direction as usize),
+            bytes: word(book::ESP + 2 * direction as usize + 1),
+        };
+        let page = Page {
+            esp: Direction::ALL.map(amount),
+            flows: word(book::FLOWS),
+            sessions: word(book::SESSIONS),
+            mark: [active as u64, word(book::LAST_SLOT), word(book::LAST_STATE)],
+        };
+        // Two commits in between would have rewritten this very book: then its mark has changed.
+        let unchanged = page.mark[1] == word(book::LAST_SLOT)
+            && page.mark[2] == word(book::LAST_STATE)
+            && usize::from(meta[BOOK].load() & 1 == 1) == active;
+        if unchanged {
+            return page;
+        }
+    }
+}
+
+/// The entry that was added last, if there is one.
+pub fn last<W: Word>(meta: &[W]) -> Option<Entry> {
+    let [_, name, state] = read(meta).mark;
+    let index = usize::try_from(name & !SESSION).ok()?.checked_sub(1)?;
+    let table = if name & SESSION == 0 {
+        Table::Flow
+    } else {
+        Table::Session
+    };
+    Some(Entry {
+        table,
+        index,
+        state,
+    })
+}
+
+/// Adds an entry's counts, once: an entry that the active book names already is left out.
+pub fn add<W: Word>(meta: &[W], entry: Entry, direction: Direction, amount: Amount) {
+    let now = active(meta);
+    if read(meta).holds(entry) {
+        return;
+    }
+    let next = 1 - now;
+    for word in 0..BOOK_WORDS {
+        meta[at(next, word)].store(meta[at(now, word)].load());
+    }
+    let add = |word: usize, value: u64| {
+        let cell = &meta[at(next, word)];
+        cell.store(cell.load().wrapping_add(value));
+    };
+    match entry.table {
+        Table::Flow => {
+            add(book::ESP + 2 * direction as usize, amount.packets);
+            add(book::ESP + 2 * direction as usize + 1, amount.bytes);
+            add(book::FLOWS, 1);
+        }
+        Table::Session => add(book::SESSIONS, 1),
+    }
+    meta[at(next, book::LAST_SLOT)].store(entry.name());
+    meta[at(next, book::LAST_STATE)].store(entry.state);
+    meta[BOOK].publish(next as u64);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicU64;
+    use xdp_common::meta::WORDS;
+
+    fn meta() -> Vec<AtomicU64> {
+        (0..WORDS).map(|_| AtomicU64::new(0)).collect()
+    }
+
+    fn flow(index: usize, state: u64) -> Entry {
+        Entry {
+            table: Table::Flow,
+            index,
+            state,
+        }
+    }
+
+    const TEN: Amount = Amount {
+        packets: 10,
+        bytes: 1000,
+    };
+
+    #[test]
+    fn amounts_add_up_by_direction() {
+        let meta = meta();
+        add(&meta, flow(0, 3), Direction::Inbound, TEN);
+        add(&meta, flow(1, 3), Direction::Outbound, TEN);
+        add(&meta, flow(2, 3), Direction::Outbound, TEN);
+        let page = read(&meta);
+        assert_eq!(page.esp[0], TEN);
+        assert_eq!(page.esp[1].packets, 20);
+        assert_eq!((page.flows, page.sessions), (3, 0));
+    }
+
+    #[test]
+    fn the_same_life_is_added_once_and_the_next_one_again() {
+        let meta = meta();
+        add(&meta, flow(5, 0x103), Direction::Inbound, TEN);
+        add(&meta, flow(5, 0x103), Direction::Inbound, TEN);
+        assert_eq!(read(&meta).esp[0].packets, 10);
+        add(&meta, flow(5, 0x203), Direction::Inbound, TEN);
+        assert_eq!(read(&meta).esp[0].packets, 20);
+    }
+
+    #[test]
+    fn a_session_in_the_same_slot_is_another_entry() {
+        let meta = meta();
+        add(&meta, flow(5, 0x103), Direction::Inbound, TEN);
+        let session = Entry {
+            table: Table::Session,
+            index: 5,
+            state: 0x103,
+        };
+        assert!(!read(&meta).holds(session));
+        add(&meta, session, Direction::Inbound, Amount::default());
+        let page = read(&meta);
+        assert_eq!((page.flows, page.sessions), (1, 1));
+        assert_eq!(page.esp[0], TEN);
+    }
+}

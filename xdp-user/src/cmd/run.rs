@@ -1,0 +1,288 @@
+//! `ikenat run`: attaches, says what it did, keeps house, and stops without detaching.
+
+use super::address;
+use anyhow::{Context, Result, bail};
+use clap::{Args, ValueEnum};
+use std::io::{self, IsTerminal as _};
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::time::Duration;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::MissedTickBehavior;
+use tracing::{debug, info, warn};
+use xdp_common::limits::{FLOW_SLOTS, IDLE_SECS, IDLE_SECS_MIN, SESSION_SLOTS};
+use xdp_user::attach::{self, How, Logger, Running, hook_name};
+use xdp_user::config::{Mode, Plan, Request};
+use xdp_user::expiry::Expiry;
+use xdp_user::netlink::Netlink;
+use xdp_user::pins::Sizes;
+
+/// Attach to the interfaces and keep house, in the foreground
+///
+/// Stopping is not detaching: after SIGTERM (systemctl stop, systemctl restart), a crash or a kill, the programs go on
+/// translating and the next `run` takes over without losing a packet. Ctrl-C on a terminal detaches everything.
+/// `ikenat unload` removes what is left.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Arguments {
+    /// Interface towards the clients
+    #[arg(long, value_name = "IF")]
+    wan: String,
+    /// Interface towards the server; may be the same as --wan
+    #[arg(long, value_name = "IF")]
+    lan: String,
+    /// The public address that clients connect to
+    #[arg(long, value_name = "A", value_parser = address)]
+    vip: Ipv4Addr,
+    /// The VPN server behind it; its replies must be routed through this gateway
+    #[arg(long, value_name = "A", value_parser = address)]
+    server: Ipv4Addr,
+    /// Where XDP runs: in the driver, or in the stack, which works on any device and is slower
+    #[arg(long, value_enum, default_value_t = ModeArgument::Native)]
+    mode: ModeArgument,
+    /// The BPF file system, if it is not /sys/fs/bpf
+    #[arg(long, value_name = "DIR")]
+    bpffs: Option<PathBuf>,
+    /// Slots for SPIs, a power of two; half of them can be in use, 128 bytes each
+    #[arg(long, value_name = "N", default_value_t = FLOW_SLOTS, value_parser = slots)]
+    flow_slots: u32,
+    /// Slots for peers, a power of two; half of them can be in use, 128 bytes each
+    #[arg(long, value_name = "N", default_value_t = SESSION_SLOTS, value_parser = slots)]
+    session_slots: u32,
+    /// Forget the counters of an SPI or peer after this much silence; never less than two minutes
+    #[arg(long, value_name = "SECS", default_value_t = IDLE_SECS, value_parser = idle)]
+    idle_timeout: u32,
+    /// Write a line to the log when a peer becomes established
+    #[arg(long)]
+    log_sessions: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ModeArgument {
+    Native,
+    Generic,
+}
+
+fn slots(text: &str) -> Result<u32, String> {
+    const RANGE: std::ops::RangeInclusive<u32> = 64..=1 << 24;
+    match text.parse::<u32>() {
+        Ok(slots) if RANGE.contains(&slots) && slots.is_power_of_two() => Ok(slots),
+        Ok(_) | Err(_) => {
+            Err("give a power of two from 64 to 16777216, for example 65536".to_owned())
+        }
+    }
+}
+
+fn idle(text: &str) -> Result<u32, String> {
+    match text.parse::<u32>() {
+        Ok(seconds) if seconds >= IDLE_SECS_MIN => Ok(seconds),
+        Ok(_) => Err(format!(
+            "a NAT must keep UDP for at least {IDLE_SECS_MIN} seconds (RFC 4787 REQ-5); give that or more"
+        )),
+        Err(_) => Err("give a number of seconds, for example 300".to_owned()),
+    }
+}
+
+impl Arguments {
+    fn request(&self) -> Request {
+        Request {
+            wan: self.wan.clone(),
+            lan: self.lan.clone(),
+            vip: self.vip,
+            server: self.server,
+            mode: match self.mode {
+                ModeArgument::Native => Mode::Native,
+                ModeArgument::Generic => Mode::Generic,
+            },
+            sizes: Sizes {
+                flow_slots: self.flow_slots,
+                session_slots: self.session_slots,
+            },
+            idle_secs: self.idle_timeout,
+            log_sessions: self.log_sessions,
+            bpffs: self.bpffs.clone(),
+        }
+    }
+}
+
+/// Does it.
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let netlink = Netlink::open()?;
+    let plan = Plan::check(arguments.request(), &netlink)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("failed to start the event loop")?;
+    // Before anything is attached: a signal that comes during the start must not leave half of it.
+    let mut signals = {
+        let _inside = runtime.enter();
+        Signals::new().context("failed to listen for signals")?
+    };
+    let (running, logger) = attach::start(&plan, &netlink)?;
+    report(&plan, &running);
+    let mut expiry = Expiry::new(running.clock, plan.request.idle_secs);
+    let freed = expiry.recover(&running.tables)?;
+    if freed.flows + freed.sessions > 0 {
+        info!(
+            "finished what the last daemon had begun: {} SPIs and {} peers expired",
+            freed.flows, freed.sessions
+        );
+    }
+    info!(
+        "ready: translating {} to {}",
+        plan.request.vip, plan.request.server
+    );
+    let keep_house = async {
+        let mut messages = std::pin::pin!(messages(logger));
+        let mut second = tokio::time::interval(Duration::from_secs(1));
+        second.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                stop = signals.next() => return Ok::<_, anyhow::Error>(stop),
+                () = &mut messages => {}
+                _ = second.tick() => each_second(&running, &plan, &netlink, &mut expiry)?,
+            }
+        }
+    };
+    let stop = runtime.block_on(keep_house)?;
+    end(running, &plan, stop)
+}
+
+/// Why the daemon ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stop {
+    Terminated,
+    Interrupted,
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Stop {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return Stop::Terminated,
+                _ = self.interrupt.recv() => return Stop::Interrupted,
+                _ = self.hangup.recv() => debug!("SIGHUP: there is no configuration file to read again"),
+            }
+        }
+    }
+}
+
+/// Hands the dataplane's own messages to the log, until dropped.
+///
+/// They are looked for four times a second: waiting on the ring buffer's descriptor would need `unsafe`, and they are
+/// about sessions, not packets.
+async fn messages(logger: Option<Logger>) {
+    let Some(mut logger) = logger else {
+        return std::future::pending().await;
+    };
+    let mut often = tokio::time::interval(Duration::from_millis(250));
+    often.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        often.tick().await;
+        logger.flush();
+    }
+}
+
+fn each_second(
+    running: &Running,
+    plan: &Plan,
+    netlink: &Netlink,
+    expiry: &mut Expiry,
+) -> Result<()> {
+    if !running.instance.is_used() {
+        bail!(
+            "{} was removed by `ikenat unload --force`: nothing is attached any more",
+            running.instance.directory.display()
+        );
+    }
+    for (interface, ready) in running.refresh_readiness(netlink, plan) {
+        say_readiness(&interface, ready);
+    }
+    let freed = expiry.pass(&running.tables)?;
+    if freed.flows + freed.sessions > 0 {
+        debug!("{} SPIs and {} peers expired", freed.flows, freed.sessions);
+    }
+    Ok(())
+}
+
+fn say_readiness(interface: &str, ready: bool) {
+    if ready {
+        info!("{interface} takes frames from XDP");
+    } else {
+        warn!(
+            "{interface} does not take frames from XDP, so what leaves by it takes the slow path (a veth needs an XDP program or GRO on its peer)"
+        );
+    }
+}
+
+fn report(plan: &Plan, running: &Running) {
+    for attached in &running.attached {
+        let how = match attached.how {
+            How::Attached => "attached to",
+            How::Replaced => "replaced the program on",
+            How::Again => "attached again (the old link was dead or elsewhere) to",
+        };
+        let mode = match attached.hook {
+            xdp_common::Hook::Xdp => format!(", {} mode", plan.request.mode.name()),
+            xdp_common::Hook::Tc => ", for the slow path".to_owned(),
+        };
+        info!(
+            "{} {how} {}{mode}",
+            hook_name(attached.hook),
+            attached.interface
+        );
+    }
+    if plan.request.mode == Mode::Generic {
+        warn!(
+            "generic mode was asked for: it works on any device and is several times slower than native mode"
+        );
+    }
+    let tables = if running.reused {
+        "counters go on from where they were"
+    } else {
+        "new tables"
+    };
+    info!(
+        "pins are in {}; {tables}",
+        running.instance.directory.display()
+    );
+    for (interface, ready) in running.readiness(plan) {
+        if !ready {
+            say_readiness(interface, ready);
+        }
+    }
+}
+
+fn end(running: Running, plan: &Plan, stop: Stop) -> Result<()> {
+    let vip = plan.request.vip;
+    let terminal = io::stdin().is_terminal() || io::stderr().is_terminal();
+    if stop == Stop::Interrupted && terminal {
+        let removed = running.detach().context("failed to detach")?;
+        info!(
+            "Ctrl-C: detached everything of {vip} and removed {} pins",
+            removed.len()
+        );
+        return Ok(());
+    }
+    let why = match stop {
+        Stop::Terminated => "SIGTERM",
+        Stop::Interrupted => "SIGINT without a terminal, treated like SIGTERM",
+    };
+    info!(
+        "{why}: the daemon ends; the programs stay attached and go on translating {vip} (`ikenat unload` removes them)"
+    );
+    Ok(())
+}

@@ -1,0 +1,125 @@
+//! Columns of text, as wide as they need to be.
+
+/// Which way a column leans.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lean {
+    /// Words.
+    Left,
+    /// Numbers.
+    Right,
+}
+
+/// A table: headers first.
+#[derive(Clone, Debug)]
+pub(crate) struct Table {
+    leans: Vec<Lean>,
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    /// With these columns.
+    pub(crate) fn new(columns: &[(&str, Lean)]) -> Self {
+        Self {
+            leans: columns.iter().map(|(_, lean)| *lean).collect(),
+            rows: vec![columns.iter().map(|(name, _)| (*name).to_owned()).collect()],
+        }
+    }
+
+    /// Adds a row.
+    pub(crate) fn row<const N: usize>(&mut self, cells: [String; N]) {
+        self.rows.push(cells.into());
+    }
+
+    /// The text, two spaces between columns, nothing after the last one.
+    pub(crate) fn text(&self, indent: usize) -> String {
+        let width = |column: usize| {
+            let cells = self.rows.iter().filter_map(|row| row.get(column));
+            cells
+                .map(|cell| cell.chars().count())
+                .max()
+                .unwrap_or_default()
+        };
+        let widths: Vec<usize> = (0..self.leans.len()).map(width).collect();
+        let mut text = String::new();
+        for row in &self.rows {
+            let mut line = " ".repeat(indent);
+            for ((cell, width), lean) in row.iter().zip(&widths).zip(&self.leans) {
+                match lean {
+                    Lean::Left => line.push_str(&format!("{cell:<width$}  ")),
+                    Lean::Right => line.push_str(&format!("{cell:>width$}  ")),
+                }
+            }
+            text.push_str(line.trim_end());
+            text.push('\n');
+        }
+        text
+    }
+}
+
+/// `1,234,567`.
+pub(crate) fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// `0.4 s`, `12 s`, `3 min 5 s`, `2 h 7 min`.
+pub(crate) fn age(seconds: f64) -> String {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "an age is positive and far below 2^64 seconds"
+    )]
+    let whole = seconds as u64;
+    match whole {
+        0..=9 => format!("{seconds:.1} s"),
+        10..=99 => format!("{whole} s"),
+        100..=5999 => format!("{} min {} s", whole / 60, whole % 60),
+        _ => format!("{} h {} min", whole / 3600, whole % 3600 / 60),
+    }
+}
+
+/// `64 KiB`, `8 MiB`.
+pub(crate) fn size(bytes: u64) -> String {
+    const UNITS: [(u64, &str); 3] = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    for (unit, name) in UNITS {
+        if bytes >= unit && bytes.is_multiple_of(unit) {
+            return format!("{} {name}", bytes / unit);
+        }
+    }
+    format!("{bytes} B")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_as_wide_as_their_widest_cell() {
+        let mut table = Table::new(&[("PEER", Lean::Left), ("N", Lean::Right)]);
+        table.row(["203.0.113.10".to_owned(), "5".to_owned()]);
+        table.row(["a".to_owned(), "1,234".to_owned()]);
+        assert_eq!(
+            table.text(1),
+            " PEER              N\n 203.0.113.10      5\n a             1,234\n"
+        );
+    }
+
+    #[test]
+    fn numbers_are_easy_to_read() {
+        assert_eq!(grouped(0), "0");
+        assert_eq!(grouped(999), "999");
+        assert_eq!(grouped(1_234_567), "1,234,567");
+        assert_eq!(age(0.44), "0.4 s");
+        assert_eq!(age(185.0), "3 min 5 s");
+        assert_eq!(age(7_620.0), "2 h 7 min");
+        assert_eq!(size(8 << 20), "8 MiB");
+        assert_eq!(size(1234), "1234 B");
+    }
+}

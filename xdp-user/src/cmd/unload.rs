@@ -1,0 +1,69 @@
+//! `ikenat unload`: removes what a dead daemon left.
+
+use super::Which;
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use xdp_user::{Error, attach, config};
+
+/// Detach everything and remove all pins and counters
+///
+/// A stopped or killed daemon leaves its programs attached on purpose, so that tunnels survive a restart. This
+/// removes them. It refuses while a daemon runs, because that one should be stopped first; --force removes
+/// everything nevertheless, and the daemon ends as soon as it notices.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Arguments {
+    /// Also when a daemon is running
+    #[arg(long)]
+    force: bool,
+    #[command(flatten)]
+    which: Which,
+}
+
+/// Does it.
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    config::check_privilege()?;
+    let instances = arguments.which.instances()?;
+    if instances.is_empty() {
+        println!("Nothing to remove: no ikenat is attached.");
+        return Ok(());
+    }
+    for pins in &instances {
+        let lock = match pins.lock() {
+            Ok(lock) => Some(lock),
+            Err(Error::Locked { .. }) if arguments.force => None,
+            Err(Error::Locked { pid, .. }) => {
+                bail!(
+                    "an ikenat{pid} is running for {}: stop it first (Ctrl-C, `systemctl stop`), or use --force",
+                    pins.vip
+                );
+            }
+            Err(error) => return Err(error).context("failed to remove an instance"),
+        };
+        let removed = attach::remove(pins)
+            .with_context(|| format!("failed to remove the instance of {}", pins.vip))?;
+        drop(lock);
+        let (links, maps): (Vec<String>, Vec<String>) = removed
+            .into_iter()
+            .partition(|name| name.starts_with("link-"));
+        println!(
+            "{}: detached {} ({}), removed {} ({}).",
+            pins.vip,
+            count(links.len(), "program"),
+            links
+                .iter()
+                .map(|name| name.trim_start_matches("link-"))
+                .collect::<Vec<_>>()
+                .join(", "),
+            count(maps.len(), "map"),
+            maps.join(", "),
+        );
+    }
+    Ok(())
+}
+
+fn count(number: usize, thing: &str) -> String {
+    match number {
+        1 => format!("1 {thing}"),
+        _ => format!("{number} {thing}s"),
+    }
+}

@@ -1,0 +1,143 @@
+//! Pinned links: to which interface one is attached, whether it still is, and whose an XDP program is.
+//!
+//! It may not know why anything is attached.
+
+use crate::error::{Error, Result, causes};
+use crate::netlink::Link;
+use crate::pins::{self, Instance};
+use aya::programs::links::PinnedLink;
+use aya::programs::tc::TcAttachType;
+use aya::programs::{SchedClassifier, loaded_links, loaded_programs};
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+use xdp_common::Hook;
+
+/// What the kernel knows of a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attachment {
+    /// Id of the link.
+    pub link: u32,
+    /// Id of the program.
+    pub program: u32,
+    /// Index of the interface in its own network namespace; 0 when it is gone.
+    pub ifindex: u32,
+}
+
+/// Opens a pinned link; `None` when there is no such pin.
+pub fn open(path: &Path) -> Result<Option<(PinnedLink, Attachment)>> {
+    if !path.exists() {
+        return Ok(None);
+    }
+    let failed = |why: String| Error::Map {
+        action: "open",
+        name: path.display().to_string(),
+        why,
+    };
+    let link = PinnedLink::from_pin(path).map_err(|error| failed(causes(&error)))?;
+    let link = aya::programs::links::FdLink::from(link);
+    let info = link.info().map_err(|error| failed(causes(&error)))?;
+    let attachment = Attachment {
+        link: info.id(),
+        program: info.program_id(),
+        ifindex: ifindex(info.id())
+            .ok_or_else(|| failed("/proc/self/fdinfo does not tell its interface".to_owned()))?,
+    };
+    // The fd that has been looked at goes; the pin holds the link.
+    let link = PinnedLink::from_pin(path).map_err(|error| failed(causes(&error)))?;
+    Ok(Some((link, attachment)))
+}
+
+/// The interface of a link of which this process holds a descriptor. aya keeps that part of the answer to itself, so
+/// it is read where the kernel shows it too.
+fn ifindex(link: u32) -> Option<u32> {
+    let descriptors = fs::read_dir("/proc/self/fdinfo").ok()?;
+    descriptors
+        .filter_map(Result::<_, _>::ok)
+        .find_map(|entry| {
+            let text = fs::read_to_string(entry.path()).ok()?;
+            (field(&text, "link_id:")? == link).then_some(())?;
+            field(&text, "ifindex:")
+        })
+}
+
+fn field(text: &str, name: &str) -> Option<u32> {
+    text.lines()
+        .find_map(|line| line.strip_prefix(name))?
+        .trim()
+        .parse()
+        .ok()
+}
+
+/// Whether a link is attached to this interface of our own network namespace. The index alone does not tell: another
+/// namespace may have the same one.
+pub fn is_on(attachment: &Attachment, hook: Hook, link: &Link) -> bool {
+    let runs_here = match hook {
+        Hook::Xdp => link.xdp == Some(attachment.program),
+        Hook::Tc => tc_programs(&link.name).contains(&attachment.program),
+    };
+    attachment.ifindex == link.index && runs_here
+}
+
+fn tc_programs(interface: &str) -> Vec<u32> {
+    SchedClassifier::query_tcx(interface, TcAttachType::Ingress)
+        .map(|(_, programs)| programs.iter().map(|program| program.id()).collect())
+        .unwrap_or_default()
+}
+
+/// The name of a program, if it may be looked at.
+pub fn program_name(id: u32) -> Option<String> {
+    loaded_programs()
+        .filter_map(Result::<_, _>::ok)
+        .find(|program| program.id() == id)?
+        .name_as_str()
+        .filter(|name| !name.is_empty())
+        .map(ToOwned::to_owned)
+}
+
+/// The instance whose XDP program this is.
+pub fn instance_of(bpffs: &Path, program: u32) -> Option<Instance> {
+    let instances = pins::instances(bpffs, None).ok()?;
+    instances.into_iter().find(|instance| {
+        pins::LINKS.iter().any(|(name, ..)| {
+            let found = open(&instance.pin(name)).ok().flatten();
+            found.is_some_and(|(_, attachment)| attachment.program == program)
+        })
+    })
+}
+
+/// Waits until the kernel has taken these links down: it does so in the background after the last pin is gone.
+pub fn wait_gone(links: &[u32]) {
+    let deadline = Instant::now() + Duration::from_secs(2);
+    while Instant::now() < deadline {
+        let left = loaded_links()
+            .filter_map(Result::<_, _>::ok)
+            .any(|link| links.contains(&link.id()));
+        if !left {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The ids of an instance's links.
+pub fn ids(instance: &Instance) -> Vec<u32> {
+    pins::LINKS
+        .iter()
+        .filter_map(|(name, ..)| open(&instance.pin(name)).ok().flatten())
+        .map(|(_, attachment)| attachment.link)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernels_account_of_a_link_is_read() {
+        let text = "pos:\t0\nlink_type:\txdp\nlink_id:\t7\nprog_id:\t91\nifindex:\t12\n";
+        assert_eq!(field(text, "link_id:"), Some(7));
+        assert_eq!(field(text, "ifindex:"), Some(12));
+        assert_eq!(field("pos:\t0\n", "ifindex:"), None);
+    }
+}

@@ -1,0 +1,395 @@
+//! Where the pins are: the BPF file system, one directory for each instance in it, what a pinned map must look like
+//! before it is reused, and the lock that keeps two daemons apart.
+//!
+//! It may not know what is in the maps, nor what is attached.
+
+use crate::error::{Error, Result, causes};
+use aya::maps::{MapInfo, MapType};
+use rustix::fs::{CWD, FlockOperation, Mode, OFlags, flock, openat, statfs};
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::net::Ipv4Addr;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+use xdp_common::{Hook, counters, limits, meta, slot};
+
+/// `BPF_FS_MAGIC`.
+const MAGIC: u64 = 0xcafe_4a11;
+/// `BPF_F_MMAPABLE`.
+const MMAPABLE: u32 = 1 << 10;
+/// Where everybody mounts it; then the same as seen by process 1, because `ip netns exec` mounts a new /sys over it.
+const USUAL: [&str; 2] = ["/sys/fs/bpf", "/proc/1/root/sys/fs/bpf"];
+/// Our directory in it.
+const OURS: &str = "ikenat";
+
+fn is_bpffs(path: &Path) -> bool {
+    statfs(path).is_ok_and(|fs| u64::try_from(fs.f_type).is_ok_and(|kind| kind == MAGIC))
+}
+
+/// The BPF file system: the one that was named, else the usual one.
+pub fn bpffs(named: Option<&Path>) -> Result<PathBuf> {
+    let looked = match named {
+        Some(path) => vec![path.to_path_buf()],
+        None => USUAL.map(PathBuf::from).to_vec(),
+    };
+    match looked.iter().find(|path| is_bpffs(path)) {
+        Some(path) => Ok(path.clone()),
+        None => Err(Error::NoBpffs {
+            looked: looked[0].display().to_string(),
+        }),
+    }
+}
+
+/// Sizes of the tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// Slots of FLOW.
+    pub flow_slots: u32,
+    /// Slots of SESSION.
+    pub session_slots: u32,
+}
+
+/// What a map must look like.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Layout {
+    /// Its name: of the map and of the pin.
+    pub name: &'static str,
+    /// Its type.
+    pub kind: MapType,
+    /// Bytes of a value.
+    pub value_size: usize,
+    /// Number of values.
+    pub max_entries: u32,
+    /// Flags.
+    pub flags: u32,
+}
+
+const WORD: usize = size_of::<u64>();
+
+/// Bytes of a bucket of FLOW or SESSION.
+pub const BUCKET: usize = slot::WAYS * slot::WORDS * WORD;
+
+impl Sizes {
+    /// The layouts of all pinned maps.
+    pub fn layouts(&self) -> [Layout; 7] {
+        const WAYS: u32 = 4;
+        let mapped = |name, words: usize, max_entries| Layout {
+            name,
+            kind: MapType::Array,
+            value_size: words * WORD,
+            max_entries,
+            flags: MMAPABLE,
+        };
+        [
+            mapped("FLOW", BUCKET / WORD, self.flow_slots / WAYS),
+            mapped("SESSION", BUCKET / WORD, self.session_slots / WAYS),
+            mapped("HALF", slot::WORDS, limits::HALF_BUCKETS),
+            mapped("FRAGMENT", slot::WORDS, limits::FRAGMENT_BUCKETS),
+            mapped("NEXTHOP", slot::nexthop::WORDS, limits::NEXTHOPS),
+            mapped("META", meta::WORDS, 1),
+            Layout {
+                name: "COUNTERS",
+                kind: MapType::PerCpuArray,
+                value_size: counters::WORDS * WORD,
+                max_entries: u32::try_from(Hook::ALL.len()).unwrap_or(u32::MAX),
+                flags: 0,
+            },
+        ]
+    }
+}
+
+impl Layout {
+    /// Says in what a pinned map differs; `None` when it is as it should be.
+    fn difference(&self, found: &MapInfo) -> Option<String> {
+        let kind = found.map_type().ok();
+        if kind != Some(self.kind) {
+            return Some(format!(
+                "it is a map of type {kind:?} instead of {:?}",
+                self.kind
+            ));
+        }
+        let numbers = [
+            ("keys of {} bytes instead of {}", found.key_size(), 4),
+            (
+                "values of {} bytes instead of {}",
+                found.value_size(),
+                u32::try_from(self.value_size).unwrap_or(u32::MAX),
+            ),
+            ("flags {} instead of {}", found.map_flags(), self.flags),
+            (
+                "{} entries instead of the {} asked for, and the size of a live table cannot change",
+                found.max_entries(),
+                self.max_entries,
+            ),
+        ];
+        let differs = numbers.into_iter().find(|(_, is, should)| is != should);
+        differs.map(|(text, is, should)| {
+            let text = text.replacen("{}", &is.to_string(), 1);
+            format!("it has {}", text.replacen("{}", &should.to_string(), 1))
+        })
+    }
+}
+
+/// The pins of the links: name, hook and whether it is on the WAN.
+pub const LINKS: [(&str, Hook, bool); 4] = [
+    // In the order in which they are detached: what still comes in last goes the slow path.
+    ("link-xdp-wan", Hook::Xdp, true),
+    ("link-xdp-lan", Hook::Xdp, false),
+    ("link-tc-wan", Hook::Tc, true),
+    ("link-tc-lan", Hook::Tc, false),
+];
+
+/// The directory of one instance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Instance {
+    /// Its VIP.
+    pub vip: Ipv4Addr,
+    /// Where its pins are.
+    pub directory: PathBuf,
+}
+
+impl Instance {
+    /// The instance of a VIP, whether it exists or not.
+    pub fn of(bpffs: &Path, vip: Ipv4Addr) -> Self {
+        Self {
+            vip,
+            // bpffs keeps names with a dot for itself (`bpf_lookup` in kernel/bpf/inode.c).
+            directory: bpffs.join(OURS).join(vip.to_string().replace('.', "_")),
+        }
+    }
+
+    /// The path of a pin.
+    pub fn pin(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    /// Makes the directory, for root and its group only.
+    pub fn create(&self) -> Result<()> {
+        let failed = Error::system(format!("create {}", self.directory.display()));
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o750)
+            .create(&self.directory)
+            .map_err(failed)?;
+        // A bpffs is often writable for everybody: then somebody else may have been here first.
+        for path in [Some(self.directory.as_path()), self.directory.parent()]
+            .into_iter()
+            .flatten()
+        {
+            self.check_owner(path)?;
+        }
+        Ok(())
+    }
+
+    /// True when any map or link is pinned.
+    pub fn is_used(&self) -> bool {
+        fs::read_dir(&self.directory).is_ok_and(|mut entries| entries.next().is_some())
+    }
+
+    /// True when a link is pinned.
+    pub fn has_links(&self) -> bool {
+        LINKS.iter().any(|(name, ..)| self.pin(name).exists())
+    }
+
+    fn foreign(&self, path: &Path, why: String) -> Error {
+        Error::ForeignPin {
+            path: path.to_path_buf(),
+            why,
+            vip: self.vip,
+        }
+    }
+
+    fn check_owner(&self, path: &Path) -> Result<()> {
+        let meta = fs::symlink_metadata(path)
+            .map_err(Error::system(format!("look at {}", path.display())))?;
+        if meta.uid() != 0 && meta.uid() != rustix::process::geteuid().as_raw() {
+            return Err(self.foreign(path, format!("it belongs to user {}", meta.uid())));
+        }
+        Ok(())
+    }
+
+    /// Refuses pinned maps that are not what this version would make.
+    pub fn check_maps(&self, sizes: &Sizes) -> Result<()> {
+        for layout in sizes.layouts() {
+            let path = self.pin(layout.name);
+            if !path.exists() {
+                return Err(self.foreign(&path, "it is missing".to_owned()));
+            }
+            self.check_owner(&path)?;
+            let info = MapInfo::from_pin(&path).map_err(|error| {
+                self.foreign(&path, format!("it is not a map ({})", causes(&error)))
+            })?;
+            if let Some(why) = layout.difference(&info) {
+                return Err(self.foreign(&path, why));
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses maps of another version.
+    pub fn check_version(&self, found: u64) -> Result<()> {
+        let expected = u64::from(xdp_common::ABI_VERSION);
+        if found == expected {
+            return Ok(());
+        }
+        let why = format!("its layout is version {found} and this ikenat has version {expected}");
+        Err(self.foreign(&self.pin("META"), why))
+    }
+
+    /// Removes the pins of this instance and the directory, and says which there were.
+    pub fn remove(&self) -> Result<Vec<String>> {
+        let mut removed = Vec::new();
+        let links = LINKS.iter().map(|(name, ..)| *name);
+        let sizes = Sizes {
+            flow_slots: 0,
+            session_slots: 0,
+        };
+        for name in links.chain(sizes.layouts().map(|layout| layout.name)) {
+            if remove_file(&self.pin(name))? {
+                removed.push(name.to_owned());
+            }
+        }
+        remove_directory(&self.directory)?;
+        if let Some(parent) = self.directory.parent() {
+            remove_directory(parent)?;
+        }
+        Ok(removed)
+    }
+
+    /// Takes the lock of the directory, which must exist. It goes with the process, however that ends.
+    pub fn lock(&self) -> Result<Lock> {
+        let path = self.directory.display();
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let directory = openat(CWD, &self.directory, flags, Mode::empty())
+            .map_err(|error| Error::system(format!("open {path}"))(error.into()))?;
+        match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Lock(File::from(directory))),
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::Locked {
+                vip: self.vip,
+                pid: self
+                    .owner()
+                    .map(|pid| format!(" (process {pid})"))
+                    .unwrap_or_default(),
+            }),
+            Err(error) => Err(Error::system(format!("lock {path}"))(error.into())),
+        }
+    }
+
+    /// The process that holds the lock, as /proc/locks tells: `1: FLOCK  ADVISORY  WRITE 123 00:2a:17 0 EOF`.
+    pub fn owner(&self) -> Option<u32> {
+        let inode = fs::metadata(&self.directory).ok()?;
+        let (major, minor) = (
+            rustix::fs::major(inode.dev()),
+            rustix::fs::minor(inode.dev()),
+        );
+        let place = format!("{major:02x}:{minor:02x}:{}", inode.ino());
+        let locks = fs::read_to_string("/proc/locks").ok()?;
+        owner_in(&locks, &place)
+    }
+}
+
+fn owner_in(locks: &str, place: &str) -> Option<u32> {
+    locks.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let at = fields.iter().position(|field| *field == place)?;
+        (fields.get(1) == Some(&"FLOCK")).then_some(())?;
+        fields.get(at.checked_sub(1)?)?.parse().ok()
+    })
+}
+
+/// The lock of an instance. Dropping it, or dying, gives it back.
+#[derive(Debug)]
+pub struct Lock(#[expect(dead_code, reason = "held for its lock")] File);
+
+/// True when there was one.
+pub fn remove_file(path: &Path) -> Result<bool> {
+    match fs::remove_file(path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(Error::system(format!("remove {}", path.display()))(error)),
+    }
+}
+
+/// Removes an empty directory; one with other things in it stays.
+fn remove_directory(path: &Path) -> Result<()> {
+    match fs::remove_dir(path) {
+        Ok(()) => Ok(()),
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty
+            ) =>
+        {
+            Ok(())
+        }
+        Err(error) => Err(Error::system(format!("remove {}", path.display()))(error)),
+    }
+}
+
+/// All instances of a BPF file system, or the one of a VIP, in the order of their VIPs.
+pub fn instances(bpffs: &Path, vip: Option<Ipv4Addr>) -> Result<Vec<Instance>> {
+    let ours = bpffs.join(OURS);
+    let entries = match fs::read_dir(&ours) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(Error::system(format!("list {}", ours.display()))(error)),
+    };
+    let mut vips: Vec<Ipv4Addr> = entries
+        .filter_map(|entry| {
+            entry
+                .ok()?
+                .file_name()
+                .to_str()?
+                .replace('_', ".")
+                .parse()
+                .ok()
+        })
+        .filter(|found| vip.is_none_or(|vip| vip == *found))
+        .collect();
+    vips.sort_unstable();
+    Ok(vips
+        .into_iter()
+        .map(|vip| Instance::of(bpffs, vip))
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_owner_of_a_lock_is_found_by_device_and_inode() {
+        let locks = "1: POSIX  ADVISORY  WRITE 11 00:2a:17 0 EOF\n\
+                     2: -> FLOCK  ADVISORY  WRITE 12 00:2a:17 0 EOF\n\
+                     3: FLOCK  ADVISORY  WRITE 13 00:2b:17 0 EOF\n\
+                     4: FLOCK  ADVISORY  WRITE 14 00:2a:17 0 EOF\n";
+        assert_eq!(owner_in(locks, "00:2a:17"), Some(14));
+        assert_eq!(owner_in(locks, "00:2a:18"), None);
+    }
+
+    #[test]
+    fn the_layouts_are_those_of_the_abi() {
+        let layouts = Sizes {
+            flow_slots: 1 << 16,
+            session_slots: 1 << 15,
+        }
+        .layouts();
+        let of = |name: &str| {
+            let found = layouts.iter().find(|layout| layout.name == name);
+            found.map(|layout| (layout.value_size, layout.max_entries))
+        };
+        assert_eq!(of("FLOW"), Some((512, 1 << 14)));
+        assert_eq!(of("SESSION"), Some((512, 1 << 13)));
+        assert_eq!(of("META"), Some((4096, 1)));
+        assert_eq!(of("HALF"), Some((128, 1 << 12)));
+    }
+
+    #[test]
+    fn a_directory_that_is_no_bpffs_is_refused_by_name() {
+        let error = bpffs(Some(Path::new("/proc")))
+            .expect_err("procfs")
+            .to_string();
+        assert!(error.contains("/proc is not a BPF file system"), "{error}");
+        assert!(error.contains("--bpffs"), "{error}");
+    }
+}
