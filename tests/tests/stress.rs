@@ -24,7 +24,7 @@ use xdp_core::Word;
 use xdp_user::maps::Memory;
 
 const SPIS: u32 = 40;
-const PACKETS_PER_CPU: u32 = 150_000;
+const PACKETS_PER_CPU: u32 = 1_000_000;
 const LEAST_RETIRED: u64 = 1_000;
 
 fn main() -> ExitCode {
@@ -91,7 +91,9 @@ fn enter(book: &mut Book, words: &[u64; WORDS]) -> Result<()> {
 }
 
 /// Retires every live slot again and again until the writers are done.
-fn expire(flows: &Memory<AtomicU64>, meta: &Memory<AtomicU64>, done: &AtomicBool) -> Result<Book> {
+fn expire(dataplane: &Dataplane, done: &AtomicBool) -> Result<Book> {
+    let flows = Memory::<AtomicU64>::of(dataplane.map_data("FLOW")?, "FLOW")?;
+    let meta = Memory::<AtomicU64>::of(dataplane.map_data("META")?, "META")?;
     let mut book = Book::new();
     while !done.load(Ordering::Acquire) {
         let live: Vec<_> = flows
@@ -102,7 +104,7 @@ fn expire(flows: &Memory<AtomicU64>, meta: &Memory<AtomicU64>, done: &AtomicBool
         for slot in &live {
             ensure!(table::retire(slot, Word::load(&slot[STATE])), "only this thread retires");
         }
-        xdp_user::expiry::grace_period()?;
+        xdp_user::expiry::grace()?;
         for slot in live {
             let words = table::snapshot(slot).context("failed to read a dying slot")?;
             enter(&mut book, &words)?;
@@ -119,11 +121,9 @@ fn stress(lab: &Lab) -> Result<()> {
         let mut dataplane = Dataplane::load(&config)?;
         dataplane.attach(WAN)?;
         dataplane.attach(LAN)?;
-        let flows = Memory::<AtomicU64>::of(dataplane.map_data("FLOW")?, "FLOW")?;
-        let meta = Memory::<AtomicU64>::of(dataplane.map_data("META")?, "META")?;
         let done = AtomicBool::new(false);
         let (sent, mut book) = thread::scope(|scope| -> Result<_> {
-            let expirer = scope.spawn(|| expire(&flows, &meta, &done));
+            let expirer = scope.spawn(|| expire(&dataplane, &done));
             let writers = [0, 1].map(|cpu| {
                 let (dataplane, config) = (&dataplane, &config);
                 scope.spawn(move || write(dataplane, config, cpu))
@@ -142,6 +142,7 @@ fn stress(lab: &Lab) -> Result<()> {
         })?;
         let retired: u64 = book.values().map(|entry| entry.2).sum();
         ensure!(retired >= LEAST_RETIRED, "only {retired} slots were retired: this proves little");
+        let flows = Memory::<AtomicU64>::of(dataplane.map_data("FLOW")?, "FLOW")?;
         for words in flows.slots().iter().filter_map(table::snapshot) {
             enter(&mut book, &words)?;
         }
