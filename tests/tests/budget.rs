@@ -27,9 +27,10 @@ fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let trials = match serde_json::from_str::<Budget>(RECORD) {
         Ok(budget) => trials(budget),
-        Err(error) => vec![Trial::test("tests/tests/budget.json can be read", move || {
-            Err(Failed::from(error))
-        })],
+        Err(error) => vec![Trial::test(
+            "tests/tests/budget.json can be read",
+            move || Err(Failed::from(error)),
+        )],
     };
     libtest_mimic::run(&arguments, trials).exit_code()
 }
@@ -38,7 +39,9 @@ fn trials(budget: Budget) -> Vec<Trial> {
     let release = release();
     let recorded = budget.instructions.get(&release).cloned();
     let obstacle = if nix::unistd::geteuid().is_root() {
-        recorded.is_none().then(|| format!("no record for kernel {release}"))
+        recorded
+            .is_none()
+            .then(|| format!("no record for kernel {release}"))
     } else {
         Some("not root".to_owned())
     };
@@ -48,7 +51,8 @@ fn trials(budget: Budget) -> Vec<Trial> {
         None => name.to_owned(),
     };
     let instructions = Trial::test(name, move || {
-        check_instructions(&recorded.unwrap_or_default()).map_err(|e| Failed::from(format!("{e:#}")))
+        check_instructions(&recorded.unwrap_or_default())
+            .map_err(|e| Failed::from(format!("{e:#}")))
     });
     let stack = Trial::test("bytes of stack", move || {
         check_stack(&budget.stack).map_err(|e| Failed::from(format!("{e:#}")))
@@ -78,24 +82,38 @@ fn check_instructions(recorded: &BTreeMap<String, u32>) -> Result<()> {
     let dataplane = Dataplane::load(&fixture::config())?;
     for program in PROGRAMS {
         let measured = dataplane.verified_instructions(program)?;
-        check(&format!("{program}: instructions"), measured, recorded.get(program).copied())?;
+        check(
+            &format!("{program}: instructions"),
+            measured,
+            recorded.get(program).copied(),
+        )?;
     }
     Ok(())
 }
 
 fn check_stack(recorded: &BTreeMap<String, u32>) -> Result<()> {
     let path = object()?;
-    let bytes = std::fs::read(&path).with_context(|| format!("failed to read {}", path.display()))?;
+    let bytes =
+        std::fs::read(&path).with_context(|| format!("failed to read {}", path.display()))?;
     let file = object::File::parse(&*bytes)?;
     let mut measured: BTreeMap<String, u32> = BTreeMap::new();
-    for symbol in file.symbols().filter(|symbol| symbol.kind() == SymbolKind::Text) {
-        let index = symbol.section_index().context("failed to find a function's section")?;
+    for symbol in file
+        .symbols()
+        .filter(|symbol| symbol.kind() == SymbolKind::Text)
+    {
+        let index = symbol
+            .section_index()
+            .context("failed to find a function's section")?;
         let section = file.section_by_index(index)?;
         let code = section
             .data_range(symbol.address(), symbol.size())?
             .context("failed to read a function's code")?;
         let name = symbol.name()?;
-        let name = if PROGRAMS.contains(&name) { name } else { "calls" };
+        let name = if PROGRAMS.contains(&name) {
+            name
+        } else {
+            "calls"
+        };
         let depth = measured.entry(name.to_owned()).or_default();
         *depth = (*depth).max(stack_of(code));
     }
@@ -105,7 +123,11 @@ fn check_stack(recorded: &BTreeMap<String, u32>) -> Result<()> {
         }
     }
     for (name, depth) in measured {
-        check(&format!("{name}: bytes of stack"), depth, recorded.get(&name).copied())?;
+        check(
+            &format!("{name}: bytes of stack"),
+            depth,
+            recorded.get(&name).copied(),
+        )?;
     }
     Ok(())
 }
@@ -125,7 +147,12 @@ fn stack_of(code: &[u8]) -> u32 {
         let (opcode, registers) = (instruction[0], instruction[1]);
         let (to, from) = (registers & 15, registers >> 4);
         let offset = i16::from_le_bytes([instruction[2], instruction[3]]);
-        let immediate = i32::from_le_bytes([instruction[4], instruction[5], instruction[6], instruction[7]]);
+        let immediate = i32::from_le_bytes([
+            instruction[4],
+            instruction[5],
+            instruction[6],
+            instruction[7],
+        ]);
         let base = match opcode & 7 {
             LDX => Some(from),
             ST | STX => Some(to),

@@ -14,9 +14,9 @@ use ikenat_tests::lab::topology::{LAN, WAN, with_lab};
 use ikenat_tests::lab::{Lab, Options, cleanup, frames};
 use libtest_mimic::{Arguments, Failed, Trial};
 use std::process::ExitCode;
+use xdp_common::Hook;
 use xdp_common::counters::{self, Counters, Quantity};
 use xdp_common::slot::{STATE, flow, session};
-use xdp_common::Hook;
 use xdp_core::{Side, Verdict};
 
 const PACKETS: u32 = 120_000;
@@ -31,7 +31,11 @@ fn main() -> ExitCode {
     }
     let root = nix::unistd::geteuid().is_root();
     let name = "host and kernel agree on 120,000 mutated packets";
-    let name = if root { name.to_owned() } else { format!("{name} [ignored: not root]") };
+    let name = if root {
+        name.to_owned()
+    } else {
+        format!("{name} [ignored: not root]")
+    };
     let trial = Trial::test(name, || {
         with_lab(Options::default(), compare).map_err(|error| Failed::from(format!("{error:#}")))
     });
@@ -164,10 +168,17 @@ impl Tally {
 
     fn check(&self, dataplane: &Dataplane) -> Result<()> {
         let kernel = dataplane.counters(Hook::Xdp)?;
-        ensure!(kernel == self.0, "the counters differ\nkernel {kernel:?}\n  host {:?}", self.0);
+        ensure!(
+            kernel == self.0,
+            "the counters differ\nkernel {kernel:?}\n  host {:?}",
+            self.0
+        );
         let first = counters::class(xdp_common::Direction::Inbound, xdp_common::Class::Ike);
         let forwarded: u64 = kernel[first..].iter().step_by(4).sum();
-        ensure!(forwarded >= FORWARDED_AT_LEAST, "only {forwarded} packets were forwarded");
+        ensure!(
+            forwarded >= FORWARDED_AT_LEAST,
+            "only {forwarded} packets were forwarded"
+        );
         Ok(())
     }
 }
@@ -194,9 +205,26 @@ fn check_tables(dataplane: &Dataplane, tables: &Tables) -> Result<()> {
     };
     let sessions = |slots| timeless(slots, &[session::LAST_SEEN, session::FIRST_SEEN]);
     let (kernel, host) = (flows(dataplane.slots("FLOW")?), flows(tables.flows()));
-    ensure!(kernel == host, "FLOW differs: {} slots against {}", kernel.len(), host.len());
-    ensure!(host.len() > 20, "only {} flows: the packets prove little", host.len());
-    let (kernel, host) = (sessions(dataplane.slots("SESSION")?), sessions(tables.sessions()));
-    ensure!(kernel == host, "SESSION differs: {} slots against {}", kernel.len(), host.len());
+    ensure!(
+        kernel == host,
+        "FLOW differs: {} slots against {}",
+        kernel.len(),
+        host.len()
+    );
+    ensure!(
+        host.len() > 20,
+        "only {} flows: the packets prove little",
+        host.len()
+    );
+    let (kernel, host) = (
+        sessions(dataplane.slots("SESSION")?),
+        sessions(tables.sessions()),
+    );
+    ensure!(
+        kernel == host,
+        "SESSION differs: {} slots against {}",
+        kernel.len(),
+        host.len()
+    );
     Ok(())
 }

@@ -62,7 +62,11 @@ fn run_on_host(row: &Row) -> Result<()> {
     }
     let mut frame = row.input.clone();
     let verdict = host.run(&config, row.side, &mut frame);
-    ensure!(host::word(verdict) == row.verdict, "{verdict:?}, not {}", row.verdict);
+    ensure!(
+        host::word(verdict) == row.verdict,
+        "{verdict:?}, not {}",
+        row.verdict
+    );
     same_bytes(&frame, row.output.as_ref().unwrap_or(&row.input))
 }
 
@@ -164,7 +168,11 @@ fn counted(before: &counters::Counters, after: &counters::Counters) -> Result<St
                 0 => "",
                 _ => " untracked",
             };
-            words.push(format!("forward {} {}{untracked}", class.name(), direction.name()));
+            words.push(format!(
+                "forward {} {}{untracked}",
+                class.name(),
+                direction.name()
+            ));
         }
     }
     ensure!(words.len() == 1, "one packet was counted as {words:?}");

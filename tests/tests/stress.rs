@@ -19,8 +19,8 @@ use std::thread;
 use xdp_common::counters::{self, Quantity};
 use xdp_common::slot::{KEY, STATE, WORDS, flow};
 use xdp_common::{Class, Config, Direction, Hook, meta};
-use xdp_core::table::{self, State};
 use xdp_core::Word;
+use xdp_core::table::{self, State};
 use xdp_user::maps::Memory;
 
 const SPIS: u32 = 40;
@@ -45,7 +45,11 @@ fn main() -> ExitCode {
     let trial = Trial::test(name, || {
         with_lab(Options::default(), stress).map_err(|error| Failed::from(format!("{error:#}")))
     });
-    libtest_mimic::run(&arguments, vec![trial.with_ignored_flag(obstacle.is_some())]).exit_code()
+    libtest_mimic::run(
+        &arguments,
+        vec![trial.with_ignored_flag(obstacle.is_some())],
+    )
+    .exit_code()
 }
 
 const FIRST_SPI: u32 = 0x1000;
@@ -56,7 +60,12 @@ fn frame(number: u32) -> Vec<u8> {
     let mut payload = vec![0; FIRST_LENGTH + number as usize];
     payload[..4].copy_from_slice(&(FIRST_SPI + number).to_be_bytes());
     let peer = Ipv4Addr::new(198, 51, 100, 1);
-    let packet = Packet::raw(SERVER, peer, ikenat_tests::lab::frames::protocol::ESP, payload);
+    let packet = Packet::raw(
+        SERVER,
+        peer,
+        ikenat_tests::lab::frames::protocol::ESP,
+        payload,
+    );
     packet.with_macs(LAN_MAC, SERVER_MAC).build()
 }
 
@@ -72,7 +81,11 @@ fn write(dataplane: &Dataplane, config: &Config, cpu: usize) -> Result<Vec<u64>>
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         let number = (state >> 16) as usize % frames.len();
         let run = dataplane.xdp(config.lan_ifindex, &frames[number])?;
-        ensure!(run.action == 4, "a packet was not forwarded: action {}", run.action);
+        ensure!(
+            run.action == 4,
+            "a packet was not forwarded: action {}",
+            run.action
+        );
         sent[number] += 1;
     }
     Ok(sent)
@@ -102,7 +115,10 @@ fn expire(dataplane: &Dataplane, done: &AtomicBool) -> Result<Book> {
             .filter(|slot| State::of(Word::load(&slot[STATE])) == State::Live)
             .collect();
         for slot in &live {
-            ensure!(table::retire(slot, Word::load(&slot[STATE])), "only this thread retires");
+            ensure!(
+                table::retire(slot, Word::load(&slot[STATE])),
+                "only this thread retires"
+            );
         }
         xdp_user::expiry::grace()?;
         for slot in live {
@@ -138,16 +154,25 @@ fn stress(lab: &Lab) -> Result<()> {
                     *sum += count;
                 }
             }
-            Ok((total, book.map_err(|_| anyhow::anyhow!("the expirer panicked"))??))
+            Ok((
+                total,
+                book.map_err(|_| anyhow::anyhow!("the expirer panicked"))??,
+            ))
         })?;
         let retired: u64 = book.values().map(|entry| entry.2).sum();
-        ensure!(retired >= LEAST_RETIRED, "only {retired} slots were retired: this proves little");
+        ensure!(
+            retired >= LEAST_RETIRED,
+            "only {retired} slots were retired: this proves little"
+        );
         let flows = Memory::<AtomicU64>::of(dataplane.map_data("FLOW")?, "FLOW")?;
         for words in flows.slots().iter().filter_map(table::snapshot) {
             enter(&mut book, &words)?;
         }
         check(&book, &sent, &dataplane)?;
-        println!("{retired} slots were retired under {} packets", 2 * PACKETS_PER_CPU);
+        println!(
+            "{retired} slots were retired under {} packets",
+            2 * PACKETS_PER_CPU
+        );
         Ok(())
     })
 }
@@ -158,8 +183,14 @@ fn check(book: &Book, sent: &[u64], dataplane: &Dataplane) -> Result<()> {
         let spi = FIRST_SPI + u32::try_from(number)?;
         let (packets, bytes, _) = book.get(&spi).copied().unwrap_or_default();
         let length = (20 + FIRST_LENGTH + number) as u64;
-        ensure!(bytes == packets * length, "SPI {spi:#x}: {packets} packets of {length} bytes, but {bytes} bytes");
-        ensure!(packets <= *sent, "SPI {spi:#x}: {packets} counted, {sent} sent");
+        ensure!(
+            bytes == packets * length,
+            "SPI {spi:#x}: {packets} packets of {length} bytes, but {bytes} bytes"
+        );
+        ensure!(
+            packets <= *sent,
+            "SPI {spi:#x}: {packets} counted, {sent} sent"
+        );
         missing += sent - packets;
     }
     ensure!(book.len() == sent.len(), "{} SPIs were counted", book.len());

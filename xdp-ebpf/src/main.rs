@@ -26,8 +26,8 @@ use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
 use env::Kernel;
 use frame::{TcFrame, XdpFrame};
-use xdp_common::{Config, Hook, Outcome};
-use xdp_core::{Frame, Side, Verdict, process};
+use xdp_common::{Config, Outcome};
+use xdp_core::{Env, Frame, Hop, Side, Verdict, process};
 
 /// The side of an interface; `None`: neither (the program outlived its interface).
 #[inline(always)]
@@ -44,6 +44,40 @@ fn side(config: &Config, ifindex: u32) -> Option<Side> {
     }
 }
 
+/// What an entry point has to do with a frame.
+enum Act {
+    /// Send it this way.
+    Send(Hop),
+    /// Leave it to whoever comes next.
+    Pass,
+    /// Drop it.
+    Drop,
+}
+
+/// Puts a frame through the packet logic and counts what became of it.
+#[inline(always)]
+fn act<F: Frame, E: Env>(frame: &mut F, env: &E, config: &Config, side: Side) -> Act {
+    match process(frame, env, config, side) {
+        Verdict::Forward {
+            hop,
+            direction,
+            class,
+            bytes,
+            tracked,
+        } => {
+            maps::count_class(E::HOOK, direction, class, bytes, tracked);
+            Act::Send(hop)
+        }
+        Verdict::Leave(reason) => {
+            maps::count_reason(E::HOOK, reason);
+            match reason.outcome() {
+                Outcome::Punted | Outcome::Slow => Act::Pass,
+                Outcome::Dropped => Act::Drop,
+            }
+        }
+    }
+}
+
 /// The fast path.
 #[xdp]
 fn ikenat_xdp(mut context: XdpContext) -> u32 {
@@ -57,25 +91,10 @@ fn ikenat_xdp(mut context: XdpContext) -> u32 {
         context: &pointer,
         ingress,
     };
-    let mut frame = XdpFrame::new(&mut context);
-    match process(&mut frame, &env, config, side) {
-        Verdict::Forward {
-            hop,
-            direction,
-            class,
-            bytes,
-            tracked,
-        } => {
-            maps::count_class(Hook::Xdp, direction, class, bytes, tracked);
-            egress::redirect(hop.ifindex)
-        }
-        Verdict::Leave(reason) => {
-            maps::count_reason(Hook::Xdp, reason);
-            match reason.outcome() {
-                Outcome::Punted | Outcome::Slow => xdp_action::XDP_PASS,
-                Outcome::Dropped => xdp_action::XDP_DROP,
-            }
-        }
+    match act(&mut XdpFrame::new(&mut context), &env, config, side) {
+        Act::Send(hop) => egress::redirect(hop.ifindex),
+        Act::Pass => xdp_action::XDP_PASS,
+        Act::Drop => xdp_action::XDP_DROP,
     }
 }
 
@@ -92,25 +111,10 @@ fn ikenat_tc(mut context: TcContext) -> i32 {
         context: &pointer,
         ingress,
     };
-    let mut frame = TcFrame::new(&mut context);
-    match process(&mut frame, &env, config, side) {
-        Verdict::Forward {
-            hop,
-            direction,
-            class,
-            bytes,
-            tracked,
-        } => {
-            maps::count_class(Hook::Tc, direction, class, bytes, tracked);
-            egress::redirect_neighbour(hop)
-        }
-        Verdict::Leave(reason) => {
-            maps::count_reason(Hook::Tc, reason);
-            match reason.outcome() {
-                Outcome::Punted | Outcome::Slow => TC_ACT_UNSPEC,
-                Outcome::Dropped => TC_ACT_SHOT,
-            }
-        }
+    match act(&mut TcFrame::new(&mut context), &env, config, side) {
+        Act::Send(hop) => egress::redirect_neighbour(hop),
+        Act::Pass => TC_ACT_UNSPEC,
+        Act::Drop => TC_ACT_SHOT,
     }
 }
 

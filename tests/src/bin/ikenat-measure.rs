@@ -10,7 +10,9 @@ use aya::programs::Xdp;
 use aya::{Ebpf, EbpfLoader, TestRun as _, TestRunOptions};
 use ikenat_tests::bpf::{Dataplane, fixture, object};
 use ikenat_tests::lab::frames::{Packet, protocol};
-use ikenat_tests::lab::topology::{CLIENT, CLIENT_MAC, LAN, SERVER, SERVER_MAC, VIP, WAN, WAN_MAC, LAN_MAC, with_lab};
+use ikenat_tests::lab::topology::{
+    CLIENT, CLIENT_MAC, LAN, LAN_MAC, SERVER, SERVER_MAC, VIP, WAN, WAN_MAC, with_lab,
+};
 use ikenat_tests::lab::{Lab, Options, cleanup};
 use xdp_common::{Class, Config, Direction, Hook, Reason, counters};
 use xdp_core::Side;
@@ -33,8 +35,15 @@ fn main() -> Result<()> {
 }
 
 fn kinds() -> Vec<Kind> {
-    let payload: Vec<u8> = [0xc1, 2, 3, 4, 0, 0, 0, 1].into_iter().chain([7; 60]).collect();
-    let ike: Vec<u8> = [[0x11; 8], [0x22; 8]].concat().into_iter().chain([7; 60]).collect();
+    let payload: Vec<u8> = [0xc1, 2, 3, 4, 0, 0, 0, 1]
+        .into_iter()
+        .chain([7; 60])
+        .collect();
+    let ike: Vec<u8> = [[0x11; 8], [0x22; 8]]
+        .concat()
+        .into_iter()
+        .chain([7; 60])
+        .collect();
     let inbound = |port, payload: &Vec<u8>| {
         let packet = Packet::udp((CLIENT, 4500), (VIP, port), payload.clone());
         let mut packet = packet.with_macs(WAN_MAC, CLIENT_MAC);
@@ -46,22 +55,75 @@ fn kinds() -> Vec<Kind> {
         let packet = Packet::udp((SERVER, port), (CLIENT, 4500), payload.clone());
         packet.with_macs(LAN_MAC, SERVER_MAC).build()
     };
-    let esp_in = Packet::raw(CLIENT, VIP, protocol::ESP, payload.clone()).with_macs(WAN_MAC, CLIENT_MAC);
-    let esp_out = Packet::raw(SERVER, CLIENT, protocol::ESP, payload.clone()).with_macs(LAN_MAC, SERVER_MAC);
-    let kind = |name, side, frame, counter| Kind { name, side, frame, counter, nanoseconds: Vec::new() };
+    let esp_in =
+        Packet::raw(CLIENT, VIP, protocol::ESP, payload.clone()).with_macs(WAN_MAC, CLIENT_MAC);
+    let esp_out =
+        Packet::raw(SERVER, CLIENT, protocol::ESP, payload.clone()).with_macs(LAN_MAC, SERVER_MAC);
+    let kind = |name, side, frame, counter| Kind {
+        name,
+        side,
+        frame,
+        counter,
+        nanoseconds: Vec::new(),
+    };
     let class = |direction, class| counters::class(direction, class);
     use {Class as C, Direction as D, Side as S};
     vec![
         // First, since it makes the session and the flow that the inbound ones need.
-        kind("NAT-T ESP out", S::Lan, outbound(4500, &payload), class(D::Outbound, C::EspInUdp)),
-        kind("NAT-T ESP in", S::Wan, inbound(4500, &payload), class(D::Inbound, C::EspInUdp)),
-        kind("native ESP out", S::Lan, esp_out.build(), class(D::Outbound, C::Esp)),
-        kind("native ESP in", S::Wan, esp_in.build(), class(D::Inbound, C::Esp)),
-        kind("IKE out", S::Lan, outbound(500, &ike), class(D::Outbound, C::Ike)),
-        kind("IKE in", S::Wan, inbound(500, &ike), class(D::Inbound, C::Ike)),
-        kind("keepalive in", S::Wan, inbound(4500, &vec![0xff]), class(D::Inbound, C::Keepalive)),
-        kind("not ours: other port", S::Wan, inbound(53, &payload), counters::reason(Reason::OtherPort)),
-        kind("not ours: not IPv4", S::Wan, not_ipv4(inbound(53, &payload)), counters::reason(Reason::NotIpv4)),
+        kind(
+            "NAT-T ESP out",
+            S::Lan,
+            outbound(4500, &payload),
+            class(D::Outbound, C::EspInUdp),
+        ),
+        kind(
+            "NAT-T ESP in",
+            S::Wan,
+            inbound(4500, &payload),
+            class(D::Inbound, C::EspInUdp),
+        ),
+        kind(
+            "native ESP out",
+            S::Lan,
+            esp_out.build(),
+            class(D::Outbound, C::Esp),
+        ),
+        kind(
+            "native ESP in",
+            S::Wan,
+            esp_in.build(),
+            class(D::Inbound, C::Esp),
+        ),
+        kind(
+            "IKE out",
+            S::Lan,
+            outbound(500, &ike),
+            class(D::Outbound, C::Ike),
+        ),
+        kind(
+            "IKE in",
+            S::Wan,
+            inbound(500, &ike),
+            class(D::Inbound, C::Ike),
+        ),
+        kind(
+            "keepalive in",
+            S::Wan,
+            inbound(4500, &vec![0xff]),
+            class(D::Inbound, C::Keepalive),
+        ),
+        kind(
+            "not ours: other port",
+            S::Wan,
+            inbound(53, &payload),
+            counters::reason(Reason::OtherPort),
+        ),
+        kind(
+            "not ours: not IPv4",
+            S::Wan,
+            not_ipv4(inbound(53, &payload)),
+            counters::reason(Reason::NotIpv4),
+        ),
     ]
 }
 
@@ -76,12 +138,18 @@ struct Wrapper {
 }
 
 fn beside(name: &str) -> Result<String> {
-    Ok(object()?.with_file_name(name).to_string_lossy().into_owned())
+    Ok(object()?
+        .with_file_name(name)
+        .to_string_lossy()
+        .into_owned())
 }
 
 fn load(object: &str, program: &str) -> Result<Ebpf> {
     let mut ebpf = EbpfLoader::new().load_file(object)?;
-    let xdp: &mut Xdp = ebpf.program_mut(program).context("failed to find a program")?.try_into()?;
+    let xdp: &mut Xdp = ebpf
+        .program_mut(program)
+        .context("failed to find a program")?
+        .try_into()?;
     xdp.load()?;
     Ok(ebpf)
 }
@@ -95,14 +163,23 @@ impl Wrapper {
 
     /// Nanoseconds per run of the wrapper with a program behind it.
     fn run(&mut self, next: &Xdp, ingress: u32, frame: &[u8]) -> Result<f64> {
-        let mut template: Array<&mut MapData, [u64; 6]> =
-            self.restore.map_mut("TEMPLATE").context("failed to find TEMPLATE")?.try_into()?;
+        let mut template: Array<&mut MapData, [u64; 6]> = self
+            .restore
+            .map_mut("TEMPLATE")
+            .context("failed to find TEMPLATE")?
+            .try_into()?;
         template.set(0, bytemuck::pod_read_unaligned::<[u64; 6]>(&frame[..48]), 0)?;
-        let mut jump: ProgramArray<&mut MapData> =
-            self.restore.map_mut("NEXT").context("failed to find NEXT")?.try_into()?;
+        let mut jump: ProgramArray<&mut MapData> = self
+            .restore
+            .map_mut("NEXT")
+            .context("failed to find NEXT")?
+            .try_into()?;
         jump.set(0, next.fd()?, 0)?;
-        let program: &Xdp =
-            self.restore.program("ikenat_restore").context("failed to find ikenat_restore")?.try_into()?;
+        let program: &Xdp = self
+            .restore
+            .program("ikenat_restore")
+            .context("failed to find ikenat_restore")?
+            .try_into()?;
         let context: [u32; 6] = [0, u32::try_from(frame.len())?, 0, ingress, 0, 0];
         let mut options = TestRunOptions::new();
         options.data_in = Some(frame);

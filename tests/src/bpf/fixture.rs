@@ -56,9 +56,7 @@ fn mac(mac: [u8; 6]) -> String {
 }
 
 fn ifindex(lab: &Lab, interface: &str) -> Result<u32> {
-    let line = lab
-        .gateway
-        .run(&format!("ip -o link show {interface}"))?;
+    let line = lab.gateway.run(&format!("ip -o link show {interface}"))?;
     let (index, _) = line
         .split_once(':')
         .context("failed to read an interface index")?;

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use aya::maps::{Array, Map, MapData, PerCpuArray};
 
 use aya::programs::{SchedClassifier, Xdp, XdpMode};
-use aya::{Ebpf, EbpfLoader, TestRun as _, TestRunOptions};
+use aya::{Ebpf, EbpfLoader, TestRun, TestRunOptions, TestRunResult};
 use std::path::PathBuf;
 use xdp_common::counters::{self, Counters};
 use xdp_common::slot::{WAYS, WORDS};
@@ -34,6 +34,24 @@ pub struct Run {
 /// The loaded object.
 pub struct Dataplane {
     ebpf: Ebpf,
+}
+
+/// Runs a program on a frame, with a context of words.
+fn run<P>(program: &P, frame: &[u8], context: &[u32]) -> Result<Run>
+where
+    P: for<'a> TestRun<Opts<'a> = TestRunOptions<'a>, Result = TestRunResult>,
+{
+    let mut out = vec![0; frame.len() + 256];
+    let mut options = TestRunOptions::new();
+    options.data_in = Some(frame);
+    options.data_out = Some(&mut out);
+    options.ctx_in = Some(bytemuck::cast_slice(context));
+    let result = program.test_run(options)?;
+    out.truncate(usize::try_from(result.data_size_out)?);
+    Ok(Run {
+        action: result.return_value,
+        frame: out,
+    })
 }
 
 /// Where `cargo xtask build` puts the object.
@@ -149,21 +167,9 @@ impl Dataplane {
     /// # Errors
     /// The kernel refuses the frame or the interface.
     pub fn xdp(&self, ifindex: u32, frame: &[u8]) -> Result<Run> {
-        let program = self.program()?;
         // struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
         let length = u32::try_from(frame.len())?;
-        let context: [u32; 6] = [0, length, 0, ifindex, 0, 0];
-        let mut out = vec![0; frame.len() + 256];
-        let mut options = TestRunOptions::new();
-        options.data_in = Some(frame);
-        options.data_out = Some(&mut out);
-        options.ctx_in = Some(bytemuck::cast_slice(&context));
-        let result = program.test_run(options)?;
-        out.truncate(usize::try_from(result.data_size_out)?);
-        Ok(Run {
-            action: result.return_value,
-            frame: out,
-        })
+        run(self.program()?, frame, &[0, length, 0, ifindex, 0, 0])
     }
 
     /// Runs the tc program on a frame that came in on an interface.
@@ -177,19 +183,9 @@ impl Dataplane {
             .context("failed to find ikenat_tc")?
             .try_into()?;
         // struct __sk_buff: 192 bytes, of which the caller may give a few; `ifindex` is the eleventh word.
-        let mut context = [0_u32; 48];
+        let mut context = [0; 48];
         context[10] = ifindex;
-        let mut out = vec![0; frame.len() + 256];
-        let mut options = TestRunOptions::new();
-        options.data_in = Some(frame);
-        options.data_out = Some(&mut out);
-        options.ctx_in = Some(bytemuck::cast_slice(&context));
-        let result = program.test_run(options)?;
-        out.truncate(usize::try_from(result.data_size_out)?);
-        Ok(Run {
-            action: result.return_value,
-            frame: out,
-        })
+        run(program, frame, &context)
     }
 
     fn map(&self, name: &str) -> Result<&Map> {
@@ -203,10 +199,10 @@ impl Dataplane {
     /// # Errors
     /// There is no such array.
     pub fn map_data(&self, name: &str) -> Result<&MapData> {
-        match self.map(name)? {
-            Map::Array(data) => Ok(data),
-            other => bail!("{name} is no array but {other:?}"),
-        }
+        let Map::Array(data) = self.map(name)? else {
+            bail!("failed to find an array: {name} is another kind of map");
+        };
+        Ok(data)
     }
 
     /// The live slots of FLOW or SESSION.

@@ -3,7 +3,9 @@
 //! Numbers in brackets are those of the list of malformed and odd inputs in the project's test catalogue.
 
 use ikenat_tests::lab::frames::{Body, Checksum, DONT_FRAGMENT, Packet, protocol};
-use ikenat_tests::lab::topology::{CLIENT_MAC, GATEWAY_LAN, LAN_MAC, SERVER, SERVER_MAC, VIP, WAN_MAC};
+use ikenat_tests::lab::topology::{
+    CLIENT_MAC, GATEWAY_LAN, LAN_MAC, SERVER, SERVER_MAC, VIP, WAN_MAC,
+};
 use std::net::Ipv4Addr;
 use xdp_core::Side;
 
@@ -107,28 +109,62 @@ fn proof(number: u8) -> (Side, Vec<u8>) {
 
 /// All rows.
 pub(crate) fn rows() -> Vec<Row> {
-    [ordinary(), checksums(), layer2(), ipv4(), udp(), esp_and_ike(), fragments(), state()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        ordinary(),
+        checksums(),
+        layer2(),
+        ipv4(),
+        udp(),
+        esp_and_ike(),
+        fragments(),
+        state(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 fn ordinary() -> Vec<Row> {
     let esp_in = from_client(Packet::raw(peer(5), VIP, protocol::ESP, ESP_PAYLOAD));
     let esp_out = from_server(Packet::raw(SERVER, peer(6), protocol::ESP, ESP_PAYLOAD));
     vec![
-        forwarded("IKE in", Side::Wan, &inbound(1, 500, ike([0; 8])), "forward ike in untracked"),
-        forwarded("IKE out", Side::Lan, &outbound(2, 500, ike(SPI_R)), "forward ike out untracked"),
+        forwarded(
+            "IKE in",
+            Side::Wan,
+            &inbound(1, 500, ike([0; 8])),
+            "forward ike in untracked",
+        ),
+        forwarded(
+            "IKE out",
+            Side::Lan,
+            &outbound(2, 500, ike(SPI_R)),
+            "forward ike out untracked",
+        ),
         forwarded(
             "NAT-T IKE in",
             Side::Wan,
             &inbound(3, 4500, marked(ike([0; 8]))),
             "forward natt-ike in untracked",
         ),
-        forwarded("ESP in UDP out", Side::Lan, &outbound(4, 4500, ESP_PAYLOAD), "forward esp-in-udp out"),
-        forwarded("native ESP in from a stranger [95]", Side::Wan, &esp_in, "forward esp in untracked"),
+        forwarded(
+            "ESP in UDP out",
+            Side::Lan,
+            &outbound(4, 4500, ESP_PAYLOAD),
+            "forward esp-in-udp out",
+        ),
+        forwarded(
+            "native ESP in from a stranger [95]",
+            Side::Wan,
+            &esp_in,
+            "forward esp in untracked",
+        ),
         forwarded("native ESP out", Side::Lan, &esp_out, "forward esp out"),
-        forwarded("keepalive in [68]", Side::Wan, &inbound(7, 4500, [0xff]), "forward keepalive in untracked"),
+        forwarded(
+            "keepalive in [68]",
+            Side::Wan,
+            &inbound(7, 4500, [0xff]),
+            "forward keepalive in untracked",
+        ),
     ]
 }
 
@@ -155,9 +191,24 @@ fn checksums() -> Vec<Row> {
     let verdict = "forward esp-in-udp in untracked";
     vec![
         forwarded("checksum zero stays zero [59]", Side::Wan, &zero, verdict),
-        forwarded("a wrong checksum stays wrong [62]", Side::Wan, &wrong, verdict),
-        forwarded("a computed zero becomes 0xFFFF [61]", Side::Wan, &becomes_zero, verdict),
-        forwarded("a bad header checksum stays bad [26]", Side::Wan, &header, verdict),
+        forwarded(
+            "a wrong checksum stays wrong [62]",
+            Side::Wan,
+            &wrong,
+            verdict,
+        ),
+        forwarded(
+            "a computed zero becomes 0xFFFF [61]",
+            Side::Wan,
+            &becomes_zero,
+            verdict,
+        ),
+        forwarded(
+            "a bad header checksum stays bad [26]",
+            Side::Wan,
+            &header,
+            verdict,
+        ),
         partial(&esp(14)),
     ]
 }
@@ -197,7 +248,12 @@ fn partial(packet: &Packet) -> Row {
     };
     let field = change(VIP, SERVER);
     output[40..42].copy_from_slice(&field.to_be_bytes());
-    let mut row = row("a partial checksum is handed over [111]", Side::Wan, frame, "slow checksum-partial");
+    let mut row = row(
+        "a partial checksum is handed over [111]",
+        Side::Wan,
+        frame,
+        "slow checksum-partial",
+    );
     row.slow_verdict = Some("forward esp-in-udp in untracked".to_owned());
     row.slow_output = Some(output);
     row
@@ -215,12 +271,37 @@ fn layer2() -> Vec<Row> {
     });
     let other = "punted not-ipv4";
     vec![
-        row("ARP [10]", Side::Wan, with(|f| f[12..14].copy_from_slice(&[8, 6])), other),
+        row(
+            "ARP [10]",
+            Side::Wan,
+            with(|f| f[12..14].copy_from_slice(&[8, 6])),
+            other,
+        ),
         row("one VLAN tag [3]", Side::Wan, tagged, other),
-        row("EtherType IPv6 with an IPv4 body [11]", Side::Wan, with(|f| f[12..14].copy_from_slice(&[0x86, 0xdd])), other),
-        row("802.3 length instead of a type [2]", Side::Wan, with(|f| f[12..14].copy_from_slice(&[0, 60])), other),
-        row("to another station [12]", Side::Wan, with(|f| f[5] ^= 1), "punted not-our-mac"),
-        row("to all stations [13]", Side::Wan, with(|f| f[..6].fill(0xff)), "punted not-our-mac"),
+        row(
+            "EtherType IPv6 with an IPv4 body [11]",
+            Side::Wan,
+            with(|f| f[12..14].copy_from_slice(&[0x86, 0xdd])),
+            other,
+        ),
+        row(
+            "802.3 length instead of a type [2]",
+            Side::Wan,
+            with(|f| f[12..14].copy_from_slice(&[0, 60])),
+            other,
+        ),
+        row(
+            "to another station [12]",
+            Side::Wan,
+            with(|f| f[5] ^= 1),
+            "punted not-our-mac",
+        ),
+        row(
+            "to all stations [13]",
+            Side::Wan,
+            with(|f| f[..6].fill(0xff)),
+            "punted not-our-mac",
+        ),
     ]
 }
 
@@ -253,31 +334,124 @@ fn ipv4() -> Vec<Row> {
     let malformed = "punted malformed";
     let bogus = "dropped bogus-source";
     let mut rows = vec![
-        row("version 6 [16]", Side::Wan, bytes(|f| f[14] = 0x65), malformed),
-        row("header of 16 bytes [17]", Side::Wan, bytes(|f| f[14] = 0x44), malformed),
-        row("header longer than the packet [18]", Side::Wan, bytes(|f| { f[14] = 0x4f; f[17] = 40; }), malformed),
-        row("total length 0 [25]", Side::Wan, bytes(|f| f[16..18].fill(0)), malformed),
-        row("total length beyond the frame [23]", Side::Wan, bytes(|f| f[17] += 1), malformed),
-        forwarded("options are carried along [20]", Side::Wan, &options, "forward esp-in-udp in untracked"),
-        forwarded("a header of 60 bytes", Side::Wan, &all_options, "forward esp in untracked"),
-        forwarded("Ethernet padding [24]", Side::Wan, &padded, "forward keepalive in untracked"),
-        forwarded("DSCP, ECN, DF and TTL 255 [29, 53]", Side::Wan, &marked, "forward esp-in-udp in untracked"),
-        row("TTL 1 in [28]", Side::Wan, build(|p| p.ttl = 1), "dropped ttl-expired-inbound"),
-        row("TTL 0 in [27]", Side::Wan, build(|p| p.ttl = 0), "dropped ttl-expired-inbound"),
+        row(
+            "version 6 [16]",
+            Side::Wan,
+            bytes(|f| f[14] = 0x65),
+            malformed,
+        ),
+        row(
+            "header of 16 bytes [17]",
+            Side::Wan,
+            bytes(|f| f[14] = 0x44),
+            malformed,
+        ),
+        row(
+            "header longer than the packet [18]",
+            Side::Wan,
+            bytes(|f| {
+                f[14] = 0x4f;
+                f[17] = 40;
+            }),
+            malformed,
+        ),
+        row(
+            "total length 0 [25]",
+            Side::Wan,
+            bytes(|f| f[16..18].fill(0)),
+            malformed,
+        ),
+        row(
+            "total length beyond the frame [23]",
+            Side::Wan,
+            bytes(|f| f[17] += 1),
+            malformed,
+        ),
+        forwarded(
+            "options are carried along [20]",
+            Side::Wan,
+            &options,
+            "forward esp-in-udp in untracked",
+        ),
+        forwarded(
+            "a header of 60 bytes",
+            Side::Wan,
+            &all_options,
+            "forward esp in untracked",
+        ),
+        forwarded(
+            "Ethernet padding [24]",
+            Side::Wan,
+            &padded,
+            "forward keepalive in untracked",
+        ),
+        forwarded(
+            "DSCP, ECN, DF and TTL 255 [29, 53]",
+            Side::Wan,
+            &marked,
+            "forward esp-in-udp in untracked",
+        ),
+        row(
+            "TTL 1 in [28]",
+            Side::Wan,
+            build(|p| p.ttl = 1),
+            "dropped ttl-expired-inbound",
+        ),
+        row(
+            "TTL 0 in [27]",
+            Side::Wan,
+            build(|p| p.ttl = 0),
+            "dropped ttl-expired-inbound",
+        ),
         row("from the VIP [41]", Side::Wan, from(VIP.octets()), bogus),
-        row("from the server, outside [48]", Side::Wan, from(SERVER.octets()), bogus),
+        row(
+            "from the server, outside [48]",
+            Side::Wan,
+            from(SERVER.octets()),
+            bogus,
+        ),
         row("from loopback [43]", Side::Wan, from([127, 0, 0, 1]), bogus),
         row("from 0.0.0.0 [44]", Side::Wan, from([0; 4]), bogus),
         row("from broadcast [45]", Side::Wan, from([255; 4]), bogus),
-        row("from multicast [46]", Side::Wan, from([224, 0, 0, 1]), bogus),
-        row("to another address", Side::Wan, build(|p| p.destination = GATEWAY_LAN), "punted other-address"),
-        row("AH [51]", Side::Wan, bytes(|f| f[23] = 51), "punted other-protocol"),
-        row("GRE [52]", Side::Wan, bytes(|f| f[23] = 47), "punted other-protocol"),
-        row("ICMP echo to the VIP [96]", Side::Wan, bytes(|f| f[23] = 1), "punted other-protocol"),
+        row(
+            "from multicast [46]",
+            Side::Wan,
+            from([224, 0, 0, 1]),
+            bogus,
+        ),
+        row(
+            "to another address",
+            Side::Wan,
+            build(|p| p.destination = GATEWAY_LAN),
+            "punted other-address",
+        ),
+        row(
+            "AH [51]",
+            Side::Wan,
+            bytes(|f| f[23] = 51),
+            "punted other-protocol",
+        ),
+        row(
+            "GRE [52]",
+            Side::Wan,
+            bytes(|f| f[23] = 47),
+            "punted other-protocol",
+        ),
+        row(
+            "ICMP echo to the VIP [96]",
+            Side::Wan,
+            bytes(|f| f[23] = 1),
+            "punted other-protocol",
+        ),
     ];
     let mut expired = outbound(37, 4500, ESP_PAYLOAD);
     expired.ttl = 1;
-    rows.push(row("TTL 1 out", Side::Lan, expired.build(), "punted ttl-expired-outbound"));
+    rows.push(row(
+        "TTL 1 out",
+        Side::Lan,
+        expired.build(),
+        "punted ttl-expired-outbound",
+    ));
     rows
 }
 
@@ -292,10 +466,33 @@ fn udp() -> Vec<Row> {
     let other = "punted other-port";
     let mut to_gateway = from_server(Packet::udp((SERVER, 500), (GATEWAY_LAN, 500), ike(SPI_R)));
     let mut rows = vec![
-        row("UDP length 0 [55]", Side::Wan, bytes(|f| f[38..40].fill(0)), malformed),
-        row("UDP length 7 [56]", Side::Wan, bytes(|f| f[39] = 7), malformed),
-        row("UDP length beyond the packet [57]", Side::Wan, bytes(|f| f[39] += 1), malformed),
-        row("UDP header cut off [54]", Side::Wan, bytes(|f| { f[17] = 27; f.truncate(14 + 27); }), malformed),
+        row(
+            "UDP length 0 [55]",
+            Side::Wan,
+            bytes(|f| f[38..40].fill(0)),
+            malformed,
+        ),
+        row(
+            "UDP length 7 [56]",
+            Side::Wan,
+            bytes(|f| f[39] = 7),
+            malformed,
+        ),
+        row(
+            "UDP length beyond the packet [57]",
+            Side::Wan,
+            bytes(|f| f[39] += 1),
+            malformed,
+        ),
+        row(
+            "UDP header cut off [54]",
+            Side::Wan,
+            bytes(|f| {
+                f[17] = 27;
+                f.truncate(14 + 27);
+            }),
+            malformed,
+        ),
         row("port 0 [64]", Side::Wan, port(0), other),
         row("port 499 [66]", Side::Wan, port(499), other),
         row("port 501 [66]", Side::Wan, port(501), other),
@@ -303,55 +500,154 @@ fn udp() -> Vec<Row> {
         row("port 4501 [66]", Side::Wan, port(4501), other),
         row("L2TP in the clear", Side::Wan, port(1701), other),
         row("DNS", Side::Wan, port(53), other),
-        row("the server's DNS out", Side::Lan, outbound(52, 5353, [1; 20]).build(), other),
-        row("the server's IKE with the gateway", Side::Lan, to_gateway.build(), "punted not-by-wan"),
+        row(
+            "the server's DNS out",
+            Side::Lan,
+            outbound(52, 5353, [1; 20]).build(),
+            other,
+        ),
+        row(
+            "the server's IKE with the gateway",
+            Side::Lan,
+            to_gateway.build(),
+            "punted not-by-wan",
+        ),
     ];
     to_gateway.destination = VIP;
-    rows.push(row("the server to the VIP", Side::Lan, to_gateway.build(), "punted not-by-wan"));
+    rows.push(row(
+        "the server to the VIP",
+        Side::Lan,
+        to_gateway.build(),
+        "punted not-by-wan",
+    ));
     to_gateway.destination = Ipv4Addr::new(192, 168, 0, 77);
-    rows.push(row("to the server's neighbour through us, unresolved", Side::Lan, to_gateway.build(), "punted not-by-wan"));
+    rows.push(row(
+        "to the server's neighbour through us, unresolved",
+        Side::Lan,
+        to_gateway.build(),
+        "punted not-by-wan",
+    ));
     to_gateway.destination = SERVER;
-    rows.push(row("to a resolved neighbour inside", Side::Lan, to_gateway.build(), "punted not-by-wan"));
+    rows.push(row(
+        "to a resolved neighbour inside",
+        Side::Lan,
+        to_gateway.build(),
+        "punted not-by-wan",
+    ));
     to_gateway.destination = Ipv4Addr::new(192, 168, 0, 77);
     to_gateway.to_mac = SERVER_MAC;
-    rows.push(row("the server's IKE inside the LAN", Side::Lan, to_gateway.build(), "punted not-our-mac"));
+    rows.push(row(
+        "the server's IKE inside the LAN",
+        Side::Lan,
+        to_gateway.build(),
+        "punted not-our-mac",
+    ));
     rows
 }
 
 fn esp_and_ike() -> Vec<Row> {
-    let esp = |number, payload: &[u8]| from_client(Packet::raw(peer(number), VIP, protocol::ESP, payload));
+    let esp = |number, payload: &[u8]| {
+        from_client(Packet::raw(peer(number), VIP, protocol::ESP, payload))
+    };
     let mut seven = inbound(59, 4500, [1; 7]);
     seven.padding = vec![1; 11];
     let sport_500 = from_client(Packet::udp((peer(66), 500), (VIP, 500), ike([0; 8])));
     let sport_0 = from_client(Packet::udp((peer(67), 0), (VIP, 500), ike([0; 8])));
     vec![
-        forwarded("4500 without payload [67]", Side::Wan, &inbound(60, 4500, []), "forward other in untracked"),
-        forwarded("one byte that is not 0xFF [69]", Side::Wan, &inbound(61, 4500, [0xfe]), "forward other in untracked"),
-        forwarded("three bytes [70]", Side::Wan, &inbound(62, 4500, [0xff; 3]), "forward other in untracked"),
-        forwarded("marker only [71]", Side::Wan, &inbound(63, 4500, [0; 4]), "forward other in untracked"),
-        forwarded("marker and 5 bytes of IKE [72]", Side::Wan, &inbound(64, 4500, [0; 9]), "forward natt-ike in untracked"),
-        forwarded("7 bytes and padding are no ESP [90]", Side::Wan, &seven, "forward other in untracked"),
-        forwarded("IKE of 27 bytes [73]", Side::Wan, &inbound(65, 500, [7; 27]), "forward ike in untracked"),
-        forwarded("source port 500 [65]", Side::Wan, &sport_500, "forward ike in untracked"),
-        forwarded("source port 0 [63]", Side::Wan, &sport_0, "forward ike in untracked"),
-        forwarded("ESP of 7 bytes [90]", Side::Wan, &esp(68, &[1; 7]), "forward other in untracked"),
-        forwarded("ESP of 8 bytes [91]", Side::Wan, &esp(69, &[1; 8]), "forward esp in untracked"),
-        forwarded("native SPI 0 [87]", Side::Wan, &esp(70, &[0; 16]), "forward esp in untracked"),
+        forwarded(
+            "4500 without payload [67]",
+            Side::Wan,
+            &inbound(60, 4500, []),
+            "forward other in untracked",
+        ),
+        forwarded(
+            "one byte that is not 0xFF [69]",
+            Side::Wan,
+            &inbound(61, 4500, [0xfe]),
+            "forward other in untracked",
+        ),
+        forwarded(
+            "three bytes [70]",
+            Side::Wan,
+            &inbound(62, 4500, [0xff; 3]),
+            "forward other in untracked",
+        ),
+        forwarded(
+            "marker only [71]",
+            Side::Wan,
+            &inbound(63, 4500, [0; 4]),
+            "forward other in untracked",
+        ),
+        forwarded(
+            "marker and 5 bytes of IKE [72]",
+            Side::Wan,
+            &inbound(64, 4500, [0; 9]),
+            "forward natt-ike in untracked",
+        ),
+        forwarded(
+            "7 bytes and padding are no ESP [90]",
+            Side::Wan,
+            &seven,
+            "forward other in untracked",
+        ),
+        forwarded(
+            "IKE of 27 bytes [73]",
+            Side::Wan,
+            &inbound(65, 500, [7; 27]),
+            "forward ike in untracked",
+        ),
+        forwarded(
+            "source port 500 [65]",
+            Side::Wan,
+            &sport_500,
+            "forward ike in untracked",
+        ),
+        forwarded(
+            "source port 0 [63]",
+            Side::Wan,
+            &sport_0,
+            "forward ike in untracked",
+        ),
+        forwarded(
+            "ESP of 7 bytes [90]",
+            Side::Wan,
+            &esp(68, &[1; 7]),
+            "forward other in untracked",
+        ),
+        forwarded(
+            "ESP of 8 bytes [91]",
+            Side::Wan,
+            &esp(69, &[1; 8]),
+            "forward esp in untracked",
+        ),
+        forwarded(
+            "native SPI 0 [87]",
+            Side::Wan,
+            &esp(70, &[0; 16]),
+            "forward esp in untracked",
+        ),
     ]
 }
 
 fn fragments() -> Vec<Row> {
     let long = vec![0xc2; 64];
-    let native = from_client(Packet::raw(peer(80), VIP, protocol::ESP, long.clone())).build_fragments(&[32]);
+    let native =
+        from_client(Packet::raw(peer(80), VIP, protocol::ESP, long.clone())).build_fragments(&[32]);
     let big = |number| inbound(number, 500, [ike([0; 8]), vec![3; 64]].concat());
     let known = big(81).build_fragments(&[48, 80]);
     let unknown = big(82).build_fragments(&[48]);
     // Where the bytes of a UDP header would be stands one to port 500.
-    let mut far = from_client(Packet::raw(peer(86), VIP, protocol::UDP, unknown[0][34..74].to_vec()));
+    let mut far = from_client(Packet::raw(
+        peer(86),
+        VIP,
+        protocol::UDP,
+        unknown[0][34..74].to_vec(),
+    ));
     far.flags = 0x1000;
     let of_session = big(83).build_fragments(&[48]);
     let back = outbound(84, 500, [ike(SPI_R), vec![3; 64]].concat()).build_fragments(&[48]);
-    let dns = from_client(Packet::udp((peer(85), 53), (VIP, 3333), vec![7; 64])).build_fragments(&[32]);
+    let dns =
+        from_client(Packet::udp((peer(85), 53), (VIP, 3333), vec![7; 64])).build_fragments(&[32]);
     let expect = |frame: &[u8], side| {
         let fragment = raw_of(frame);
         translated(&fragment, side).build()
@@ -365,7 +661,13 @@ fn fragments() -> Vec<Row> {
         row
     };
     vec![
-        make("later fragment of ESP [93]", Side::Wan, vec![], &native[1], "forward fragment in untracked"),
+        make(
+            "later fragment of ESP [93]",
+            Side::Wan,
+            vec![],
+            &native[1],
+            "forward fragment in untracked",
+        ),
         make(
             "later fragment of IKE whose first came first [33]",
             Side::Wan,
@@ -380,9 +682,27 @@ fn fragments() -> Vec<Row> {
             &known[2],
             "forward fragment in untracked",
         ),
-        make("later fragment that nothing connects with us [35]", Side::Wan, vec![], &unknown[1], "punted other-fragment"),
-        make("a fragment at offset 32,768", Side::Wan, vec![], &far.build(), "punted other-fragment"),
-        make("later fragment of a peer with a session", Side::Wan, vec![proof(83)], &of_session[1], "forward fragment in untracked"),
+        make(
+            "later fragment that nothing connects with us [35]",
+            Side::Wan,
+            vec![],
+            &unknown[1],
+            "punted other-fragment",
+        ),
+        make(
+            "a fragment at offset 32,768",
+            Side::Wan,
+            vec![],
+            &far.build(),
+            "punted other-fragment",
+        ),
+        make(
+            "later fragment of a peer with a session",
+            Side::Wan,
+            vec![proof(83)],
+            &of_session[1],
+            "forward fragment in untracked",
+        ),
         make(
             "later fragment of IKE out",
             Side::Lan,
@@ -404,7 +724,10 @@ fn fragments() -> Vec<Row> {
 fn raw_of(frame: &[u8]) -> Packet {
     let ip = &frame[14..];
     let address = |at: usize| Ipv4Addr::new(ip[at], ip[at + 1], ip[at + 2], ip[at + 3]);
-    let body = Body::Raw { protocol: ip[9], payload: ip[20..].to_vec() };
+    let body = Body::Raw {
+        protocol: ip[9],
+        payload: ip[20..].to_vec(),
+    };
     let mut packet = Packet::new(address(12), address(16), body);
     packet.ttl = ip[8];
     packet.flags = u16::from_be_bytes([ip[6], ip[7]]);
@@ -419,11 +742,36 @@ fn state() -> Vec<Row> {
     };
     let native = from_client(Packet::raw(peer(91), VIP, protocol::ESP, ESP_PAYLOAD));
     let mut rows = vec![
-        known(90, "forward esp-in-udp in", inbound(90, 4500, ESP_PAYLOAD), "ESP in UDP in, established by the server's ESP"),
-        known(91, "forward esp in", native, "native ESP in, established by the server's ESP"),
-        known(92, "forward keepalive in", inbound(92, 4500, [0xff]), "keepalive of a session"),
-        known(93, "forward natt-ike in", inbound(93, 4500, marked(ike(SPI_R))), "IKE of a session"),
-        known(94, "forward esp-in-udp in untracked", inbound(94, 4500, [0, 0, 0, 255, 0, 0, 0, 1]), "reserved SPI 255 [88]"),
+        known(
+            90,
+            "forward esp-in-udp in",
+            inbound(90, 4500, ESP_PAYLOAD),
+            "ESP in UDP in, established by the server's ESP",
+        ),
+        known(
+            91,
+            "forward esp in",
+            native,
+            "native ESP in, established by the server's ESP",
+        ),
+        known(
+            92,
+            "forward keepalive in",
+            inbound(92, 4500, [0xff]),
+            "keepalive of a session",
+        ),
+        known(
+            93,
+            "forward natt-ike in",
+            inbound(93, 4500, marked(ike(SPI_R))),
+            "IKE of a session",
+        ),
+        known(
+            94,
+            "forward esp-in-udp in untracked",
+            inbound(94, 4500, [0, 0, 0, 255, 0, 0, 0, 1]),
+            "reserved SPI 255 [88]",
+        ),
     ];
     let mut proven = forwarded(
         "IKE with both SPIs of the server's reply completes the proof",
