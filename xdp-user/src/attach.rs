@@ -3,29 +3,24 @@
 //!
 //! It may not know the sentences that are printed, nor what the programs do.
 
-use crate::clock::{self, Clock, Moment};
+use crate::clock::Clock;
 use crate::config::{Mode, Plan};
 use crate::error::{Error, Result, causes};
 use crate::links::{self, Attachment};
-use crate::maps::{Bytes, Seen, Tables};
+use crate::maps::Tables;
 use crate::netlink::{Link, Netlink};
+use crate::object::{self, Known, XDP, tc, xdp};
 use crate::pins::{self, Instance, Lock};
+use aya::Ebpf;
+use aya::programs::LinkOrder;
 use aya::programs::links::{FdLink, PinnedLink};
-use aya::programs::tc::{TcAttachOptions, TcAttachType};
+use aya::programs::tc::{SchedClassifierLink, TcAttachOptions, TcAttachType};
 use aya::programs::xdp::{XdpLink, XdpMode};
-use aya::programs::{
-    LinkOrder, ProgramError, SchedClassifier, TestRun as _, TestRunOptions, Xdp,
-    tc::SchedClassifierLink,
-};
-use aya::{Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
-use std::time::Duration;
-use xdp_common::{ABI_VERSION, Hook, Secret, meta};
+use xdp_common::{Hook, meta};
 use xdp_core::Word;
-
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ikenat.o"));
 
 /// How a program came to its interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,7 +70,7 @@ pub fn start(plan: &Plan, netlink: &Netlink) -> Result<(Running, Option<Logger>)
     check_other_programs(plan, &bpffs, &instance)?;
     instance.create()?;
     let lock = instance.lock()?;
-    let known = match Known::of(&instance, plan) {
+    let known = match earlier(&instance, plan) {
         Ok(known) => known,
         Err(error) => {
             if !instance.is_used() {
@@ -109,64 +104,19 @@ pub fn start(plan: &Plan, netlink: &Netlink) -> Result<(Running, Option<Logger>)
     }
 }
 
-/// What the tables of an earlier start say of themselves.
-#[derive(Clone, Copy)]
-struct Known {
-    secret: Secret,
-    rate: u64,
-    anchor: Moment,
-}
-
-impl Known {
-    /// `None`: there is nothing yet, after removing what a start left that died before anything was attached.
-    fn of(instance: &Instance, plan: &Plan) -> Result<Option<Self>> {
-        let complete = || {
-            let meta = crate::maps::open(&instance.pin("META")).ok()?;
-            let meta = crate::maps::Memory::<Seen>::of(&meta, "META").ok()?;
-            meta.words().get(meta::VERSION).map(|word| word.load() != 0)
-        };
-        if !instance.has_links() && !complete().unwrap_or(false) {
-            instance.remove()?;
-            instance.create()?;
-            return Ok(None);
-        }
-        instance.check_maps(&plan.request.sizes)?;
-        let tables = Tables::<Seen>::open(&instance.directory)?;
-        instance.check_version(tables.meta(meta::VERSION).load())?;
-        let mode = Mode::of(tables.meta(meta::MODE).load());
-        if mode != plan.request.mode && is_attached(instance, plan)? {
-            return Err(Error::OtherMode {
-                vip: instance.vip,
-                is: mode.name(),
-            });
-        }
-        Ok(Some(Self {
-            secret: std::array::from_fn(|i| tables.meta(meta::SECRET + i).load()),
-            rate: tables.meta(meta::HZ).load(),
-            anchor: Moment {
-                jiffies: tables.meta(meta::JIFFIES).load(),
-                monotonic: tables.meta(meta::MONOTONIC).load(),
-            },
-        }))
+/// What an earlier start left, if this one can take it over.
+fn earlier(instance: &Instance, plan: &Plan) -> Result<Option<Known>> {
+    let known = Known::of(instance, plan)?;
+    if let Some(Known { mode, .. }) = known
+        && mode != plan.request.mode
+        && is_attached(instance, plan)?
+    {
+        return Err(Error::OtherMode {
+            vip: instance.vip,
+            is: mode.name(),
+        });
     }
-
-    /// For new tables: a random key, and the time.
-    fn fresh() -> Result<Self> {
-        let mut bytes = [0_u8; size_of::<Secret>()];
-        let filled = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
-            .map_err(|error| Error::system("get random numbers")(error.into()))?;
-        if filled != bytes.len() {
-            return Err(Error::system("get random numbers")(
-                std::io::ErrorKind::UnexpectedEof.into(),
-            ));
-        }
-        let (rate, anchor) = learn_time()?;
-        Ok(Self {
-            secret: bytemuck::cast(bytes),
-            rate,
-            anchor,
-        })
-    }
+    Ok(known)
 }
 
 fn is_attached(instance: &Instance, plan: &Plan) -> Result<bool> {
@@ -229,11 +179,11 @@ fn bring_up(
 ) -> Result<Up> {
     let facts = match known {
         Some(known) => known,
-        None => Known::fresh()?,
+        None => Known::fresh(plan.request.mode)?,
     };
-    let mut ebpf = load(plan, instance, &facts)?;
+    let mut ebpf = object::load(plan, instance, &facts)?;
     let tables = Tables::open(&instance.directory)?;
-    describe(&tables, plan, &facts, known.is_none());
+    object::describe(&tables, plan, &facts, known.is_none());
     for (side, link) in sides(plan) {
         Word::store(tables.meta(side), u64::from(is_ready(netlink, plan, link)?));
     }
@@ -251,121 +201,6 @@ fn bring_up(
         attached,
         logger,
     ))
-}
-
-fn load_failed(step: &'static str) -> impl Fn(&dyn std::error::Error) -> Error {
-    move |error| Error::Load {
-        step,
-        why: causes(error),
-    }
-}
-
-/// Loads the object over the pinned maps, making those that are missing, and both programs.
-fn load(plan: &Plan, instance: &Instance, facts: &Known) -> Result<Ebpf> {
-    let constants = Bytes(plan.constants(facts.secret, facts.rate));
-    let mut loader = EbpfLoader::new();
-    for layout in plan.request.sizes.layouts() {
-        loader
-            .map_max_entries(layout.name, layout.max_entries)
-            .map_pin_path(layout.name, instance.pin(layout.name));
-    }
-    loader.override_global("CONFIG", &constants, true);
-    let mut ebpf = loader
-        .load(OBJECT)
-        .map_err(|error| load_failed("maps")(&error))?;
-    xdp(&mut ebpf, XDP)?
-        .load()
-        .map_err(|error| load_failed(XDP)(&error))?;
-    tc(&mut ebpf)?
-        .load()
-        .map_err(|error| load_failed(TC)(&error))?;
-    Ok(ebpf)
-}
-
-const XDP: &str = "ikenat_xdp";
-const TC: &str = "ikenat_tc";
-const CLOCK: &str = "ikenat_clock";
-
-fn missing(step: &'static str) -> Error {
-    Error::Load {
-        step,
-        why: "the object has no such program; this binary was built with another one".to_owned(),
-    }
-}
-
-fn xdp<'e>(ebpf: &'e mut Ebpf, name: &'static str) -> Result<&'e mut Xdp> {
-    let program = ebpf.program_mut(name).ok_or_else(|| missing(name))?;
-    program.try_into().map_err(|_: ProgramError| missing(name))
-}
-
-fn tc(ebpf: &mut Ebpf) -> Result<&mut SchedClassifier> {
-    let program = ebpf.program_mut(TC).ok_or_else(|| missing(TC))?;
-    program.try_into().map_err(|_: ProgramError| missing(TC))
-}
-
-/// Lets the kernel tell its jiffies twice, a tenth of a second apart.
-fn learn_time() -> Result<(u64, Moment)> {
-    let mut ebpf = Ebpf::load(OBJECT).map_err(|error| load_failed("clock")(&error))?;
-    let program = xdp(&mut ebpf, CLOCK)?;
-    program.load().map_err(|error| load_failed(CLOCK)(&error))?;
-    let first = moment(program)?;
-    std::thread::sleep(Duration::from_millis(100));
-    let second = moment(program)?;
-    let rate = clock::rate(first, second).ok_or_else(|| Error::Jiffies {
-        why: format!("{first:?} and {second:?} fit no kernel's tick"),
-    })?;
-    Ok((rate, second))
-}
-
-fn moment(program: &Xdp) -> Result<Moment> {
-    let mut output = [0; 64];
-    let mut options = TestRunOptions::new();
-    options.data_in = Some(&[0; 64]);
-    options.data_out = Some(&mut output);
-    let monotonic = clock::monotonic();
-    program
-        .test_run(options)
-        .map_err(|error| load_failed(CLOCK)(&error))?;
-    let [a, b, c, d, e, f, g, h, ..] = output;
-    Ok(Moment {
-        jiffies: u64::from_ne_bytes([a, b, c, d, e, f, g, h]),
-        monotonic,
-    })
-}
-
-/// Writes what `stats` and the next start need to know. The version comes last: without it the rest counts for nothing.
-fn describe(tables: &Tables<AtomicU64>, plan: &Plan, facts: &Known, fresh: bool) {
-    let set = |word: usize, value: u64| Word::store(tables.meta(word), value);
-    if fresh {
-        set(meta::HZ, facts.rate);
-        set(meta::JIFFIES, facts.anchor.jiffies);
-        set(meta::MONOTONIC, facts.anchor.monotonic);
-        set(meta::GENERATION, facts.secret[0] ^ facts.anchor.monotonic);
-        for (i, word) in facts.secret.iter().enumerate() {
-            set(meta::SECRET + i, *word);
-        }
-    }
-    let address = |octets: [u8; 4]| u64::from(u32::from_ne_bytes(octets));
-    set(meta::VIP, address(plan.request.vip.octets()));
-    set(meta::SERVER, address(plan.request.server.octets()));
-    set(meta::WAN_IFINDEX, u64::from(plan.wan.index));
-    set(meta::LAN_IFINDEX, u64::from(plan.lan.index));
-    set(meta::MODE, plan.request.mode.number());
-    for (word, link) in [(meta::WAN_NAME, &plan.wan), (meta::LAN_NAME, &plan.lan)] {
-        let [first, second] = name_words(&link.name);
-        set(word, first);
-        set(word + 1, second);
-    }
-    tables.meta(meta::VERSION).publish(u64::from(ABI_VERSION));
-}
-
-/// An interface's name (15 bytes at most) as two words.
-fn name_words(name: &str) -> [u64; 2] {
-    let mut bytes = [0; 16];
-    for (to, from) in bytes.iter_mut().zip(name.bytes()) {
-        *to = from;
-    }
-    bytemuck::cast(bytes)
 }
 
 /// The readiness word of each side.
@@ -549,28 +384,4 @@ fn replace(ebpf: &mut Ebpf, place: &Place<'_>, link: PinnedLink) -> Result<()> {
         }
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_name_survives_its_two_words() {
-        let words = name_words("enp0s31f6.4094a");
-        let bytes: [u8; 16] = bytemuck::cast(words);
-        assert_eq!(&bytes, b"enp0s31f6.4094a\0");
-    }
-
-    #[test]
-    fn the_object_has_the_programs_that_are_asked_for() {
-        for name in [XDP, TC, CLOCK] {
-            assert!(
-                OBJECT
-                    .windows(name.len())
-                    .any(|window| window == name.as_bytes()),
-                "no {name} in the object"
-            );
-        }
-    }
 }

@@ -246,7 +246,6 @@ impl Expiry {
 
 type LastSeen = fn(&Slot<AtomicU64>) -> u32;
 
-#[expect(clippy::cast_possible_truncation, reason = "the upper half is meant")]
 fn flow_last_seen(slot: &Slot<AtomicU64>) -> u32 {
     (Word::load(&slot[flow::LAST]) >> 32) as u32
 }

@@ -12,6 +12,7 @@ pub mod expiry;
 pub mod links;
 pub mod maps;
 pub mod netlink;
+mod object;
 pub mod pins;
 pub mod settle;
 pub mod snapshot;

@@ -236,8 +236,8 @@ impl Instance {
         Err(self.foreign(&self.pin("META"), why))
     }
 
-    /// Removes the pins of this instance and the directory, and says which there were.
-    pub fn remove(&self) -> Result<Vec<String>> {
+    /// Removes the pins of this instance, and says which there were. The directory stays: it is what the lock is on.
+    pub fn clear(&self) -> Result<Vec<String>> {
         let mut removed = Vec::new();
         let links = LINKS.iter().map(|(name, ..)| *name);
         let sizes = Sizes {
@@ -249,6 +249,12 @@ impl Instance {
                 removed.push(name.to_owned());
             }
         }
+        Ok(removed)
+    }
+
+    /// Removes the pins of this instance and the directory, and says which pins there were.
+    pub fn remove(&self) -> Result<Vec<String>> {
+        let removed = self.clear()?;
         remove_directory(&self.directory)?;
         if let Some(parent) = self.directory.parent() {
             remove_directory(parent)?;

@@ -48,7 +48,7 @@ pub const fn direction(key: u64) -> Direction {
     }
 }
 
-fn live_sessions<'w, W: Word>(sessions: &'w [Slot<W>]) -> HashMap<Peer, &'w Slot<W>> {
+fn live_sessions<W: Word>(sessions: &[Slot<W>]) -> HashMap<Peer, &Slot<W>> {
     sessions
         .iter()
         .filter(|slot| State::of(slot[STATE].load()) == State::Live)

@@ -33,7 +33,7 @@ fn esp(packets: u64, first: (u64, u64), last: (u64, u64), highest: u64) -> Slot<
         Class::EspInUdp,
         Direction::Outbound,
     );
-    let seen = |ago: u64| NOW - ago & 0xffff_ffff;
+    let seen = |ago: u64| (NOW - ago) & 0xffff_ffff;
     slot(
         0x102,
         key,
@@ -107,7 +107,7 @@ fn a_session_is_as_young_as_its_youngest_flow() {
         0x102,
         session_key(PEER.octets()),
         &[
-            (session::LAST_SEEN, NOW - 1000 & 0xffff_ffff),
+            (session::LAST_SEEN, (NOW - 1000) & 0xffff_ffff),
             (session::COUNTERS, 4),
             (session::COUNTERS + 1, 3),
             (session::COUNTERS + 2, 2),

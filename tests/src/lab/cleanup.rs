@@ -13,8 +13,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use nix::mount::{MntFlags, umount2};
-use nix::sys::signal::{SigSet, Signal, kill, killpg};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Every namespace of ours starts with this; the process id and a number follow.
 const NAMESPACE_PREFIX: &str = "ikenat-";
@@ -140,19 +141,30 @@ fn remove_everything() {
     }
 }
 
-/// From now on SIGINT, SIGTERM and a panic that aborts clean up first. To be called by `main`
-/// before any other thread exists, because each thread has its own signal mask.
+/// From now on SIGINT, SIGTERM, SIGHUP and a panic that aborts clean up first. Handlers, not a blocked
+/// signal mask: children inherit the mask, and a daemon that cannot hear SIGTERM is another daemon.
 pub fn on_interruption() -> Result<()> {
-    let mut signals = SigSet::empty();
-    signals.add(Signal::SIGINT);
-    signals.add(Signal::SIGTERM);
-    signals.add(Signal::SIGHUP);
-    signals.thread_block().context("failed to block signals")?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("failed to prepare for signals")?;
+    let inside = runtime.enter();
+    let mut interrupt = signal(SignalKind::interrupt()).context("failed to handle SIGINT")?;
+    let mut terminate = signal(SignalKind::terminate()).context("failed to handle SIGTERM")?;
+    let mut hang_up = signal(SignalKind::hangup()).context("failed to handle SIGHUP")?;
+    drop(inside);
     std::thread::spawn(move || {
-        let Ok(signal) = signals.wait() else { return };
-        eprintln!("{signal}: removing what this run has made");
+        let kind = runtime.block_on(async {
+            tokio::select! {
+                _ = interrupt.recv() => SignalKind::interrupt(),
+                _ = terminate.recv() => SignalKind::terminate(),
+                _ = hang_up.recv() => SignalKind::hangup(),
+            }
+        });
+        let number = kind.as_raw_value();
+        eprintln!("signal {number}: removing what this run has made");
         remove_everything();
-        std::process::exit(128 + signal as i32);
+        std::process::exit(128 + number);
     });
     if cfg!(panic = "abort") {
         let report = std::panic::take_hook();

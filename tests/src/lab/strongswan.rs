@@ -80,7 +80,7 @@ pub enum End {
 /// One IPsec SA pair as strongSwan counts it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChildSa {
-    /// `INSTALLED`, `REKEYED`, ...
+    /// `INSTALLED`, `REKEYED`, `DELETED` (kept for stragglers), ...
     pub state: String,
     /// Whether ESP goes in UDP.
     pub encapsulated: bool,

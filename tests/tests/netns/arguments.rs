@@ -23,10 +23,9 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         Scenario::new("a_missing_bpffs_is_named", no_bpffs).with_programs(TOOLS),
         Scenario::new("missing_privilege_is_named", no_privilege)
             .with_programs(&["tc", "bpftool", "setpriv"]),
-        Scenario::new(
-            "questions_without_an_instance_are_answered",
-            nothing_to_show,
-        ),
+        Scenario::new("a_second_daemon_for_the_same_vip_refuses", second_daemon)
+            .with_programs(TOOLS),
+        Scenario::new("questions_without_an_instance_say_so", nothing_to_show),
     ]
 }
 
@@ -202,16 +201,11 @@ fn no_privilege(lab: &Lab) -> Result<()> {
 fn nothing_to_show(lab: &Lab) -> Result<()> {
     for verb in ["stats", "status"] {
         let output = lab
-            .ikenat(&[verb, "--json"])?
+            .ikenat(&[verb])?
             .output()
             .context("failed to start ikenat")?;
-        let text = String::from_utf8_lossy(&output.stdout);
-        let answer: serde_json::Value = serde_json::from_str(&text)
-            .with_context(|| format!("`{verb} --json` is not JSON: {text}"))?;
-        ensure!(
-            answer["instances"].as_array().is_some_and(Vec::is_empty),
-            "`{verb}` knows an instance that is not there: {answer}"
-        );
+        let bpffs = lab.bpffs().display().to_string();
+        sentence(&output, &["no ikenat", &bpffs, "ikenat run"]).with_context(|| verb.to_owned())?;
     }
     Ok(())
 }

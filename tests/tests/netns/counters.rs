@@ -163,11 +163,6 @@ fn half_open(lab: &Lab) -> Result<()> {
 
     wire.inbound(&from_client(500, 500, init.clone()))?;
     wire.inbound(&with_client(from_client(500, 500, init), CLIENT_2))?;
-    ensure!(
-        state(CLIENT)? == Some(State::HalfOpen),
-        "after IKE_SA_INIT: {:?}",
-        state(CLIENT)?
-    );
     // The server answers every spoofed IKE_SA_INIT: that proves nothing.
     wire.outbound(&from_server(500, 500, answer.clone()))?;
     let packet = with_client(from_server(500, 500, answer), CLIENT_2);
