@@ -203,6 +203,17 @@ fn bring_up(
     ))
 }
 
+/// Whether a device takes frames that XDP redirects to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Readiness {
+    /// It does.
+    Ready,
+    /// It does not.
+    NotReady,
+    /// The kernel knows no such device any more.
+    Gone,
+}
+
 /// The readiness word of each side.
 fn sides(plan: &Plan) -> [(usize, &Link); 2] {
     [(meta::READY_WAN, &plan.wan), (meta::READY_LAN, &plan.lan)]
@@ -216,14 +227,19 @@ fn is_ready(netlink: &Netlink, plan: &Plan, link: &Link) -> Result<bool> {
 
 impl Running {
     /// Asks again which devices take frames from XDP. Names those that changed; a device that is gone takes none.
-    pub fn refresh_readiness(&self, netlink: &Netlink, plan: &Plan) -> Vec<(String, bool)> {
+    pub fn refresh_readiness(&self, netlink: &Netlink, plan: &Plan) -> Vec<(String, Readiness)> {
         let mut changed = Vec::new();
         for (side, link) in sides(plan) {
-            let ready = is_ready(netlink, plan, link).unwrap_or(false);
+            let readiness = match is_ready(netlink, plan, link) {
+                Ok(true) => Readiness::Ready,
+                Ok(false) => Readiness::NotReady,
+                Err(_) => Readiness::Gone,
+            };
+            let ready = readiness == Readiness::Ready;
             let word = self.tables.meta(side);
             if (Word::load(word) != 0) != ready {
                 Word::store(word, u64::from(ready));
-                changed.push((link.name.clone(), ready));
+                changed.push((link.name.clone(), readiness));
             }
         }
         changed.dedup();

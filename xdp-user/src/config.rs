@@ -3,7 +3,7 @@
 //! It may not know how a program is loaded or attached.
 
 use crate::clock::tick_shift;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, word};
 use crate::netlink::{Link, Netlink, Route};
 use crate::pins::Sizes;
 use aya::util::KernelVersion;
@@ -92,9 +92,9 @@ pub fn check_privilege() -> Result<()> {
     let net = has.contains(CapabilitySet::NET_ADMIN);
     let missing = match (bpf, net) {
         (true, true) => return Ok(()),
-        (true, false) => "CAP_NET_ADMIN",
-        (false, true) => "CAP_BPF",
-        (false, false) => "neither of them is there: each",
+        (true, false) => "CAP_NET_ADMIN is missing",
+        (false, true) => "CAP_BPF is missing",
+        (false, false) => "both are missing",
     };
     Err(Error::Privilege { missing })
 }
@@ -178,7 +178,7 @@ fn check_route(netlink: &Netlink, server: Ipv4Addr, lan: &Link) -> Result<()> {
         Ok(Route::Local) => Err(Error::ServerIsLocal { server }),
         Err(error) => Err(Error::NotRoutable {
             server,
-            why: error.to_string(),
+            why: word(&error),
             lan: lan.name.clone(),
         }),
     }

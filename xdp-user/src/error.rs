@@ -15,10 +15,10 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum Error {
     /// Capabilities are missing.
     #[error(
-        "this needs the capabilities CAP_BPF and CAP_NET_ADMIN, and {missing} is missing: run it as root, or grant them (systemd: AmbientCapabilities=)"
+        "this needs the capabilities CAP_BPF and CAP_NET_ADMIN, and {missing}: run it as root, or grant them (systemd: AmbientCapabilities=)"
     )]
     Privilege {
-        /// The names of those missing.
+        /// Which of them, as a sentence.
         missing: &'static str,
     },
     /// The kernel is too old.
@@ -125,7 +125,7 @@ pub enum Error {
     },
     /// A pin is not what it should be.
     #[error(
-        "the pin {path} cannot be reused: {why}; remove it with `ikenat unload --vip {vip}` (tunnels stay up, counters start anew)"
+        "the pin {path} cannot be reused: {why}; remove it with `ikenat unload --vip {vip}` and start again (counters start anew)"
     )]
     ForeignPin {
         /// The pin.
@@ -198,7 +198,7 @@ pub enum Error {
         why: String,
     },
     /// A system call failed.
-    #[error("failed to {action}: {source}")]
+    #[error("failed to {action}: {}", word(source))]
     System {
         /// What was tried.
         action: String,
@@ -212,6 +212,15 @@ impl Error {
     pub fn system(action: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let action = action.into();
         move |source| Self::System { action, source }
+    }
+}
+
+/// The kernel's word without the number that Rust puts behind it.
+pub fn word(error: &io::Error) -> String {
+    let text = error.to_string();
+    match text.split_once(" (os error") {
+        Some((word, _)) => word.to_owned(),
+        None => text,
     }
 }
 

@@ -43,7 +43,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// The log of the daemon. The journal has a clock of its own; RUST_LOG chooses what is said, `info` by default.
+/// The log of the daemon, also for what aya-log says through `log`. The journal has a clock of its own; RUST_LOG chooses what is said, `info` by default.
 fn log_to_stderr() {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let log = tracing_subscriber::fmt()
@@ -55,9 +55,5 @@ fn log_to_stderr() {
         log.without_time().init();
     } else {
         log.init();
-    }
-    // aya-log speaks to `log`. Somebody else's logger in its place would be a fault of this file.
-    if let Err(error) = tracing_log::LogTracer::init() {
-        tracing::debug!("messages of the dataplane are not shown: {error}");
     }
 }

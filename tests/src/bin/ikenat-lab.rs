@@ -39,7 +39,10 @@ enum Verb {
         keep: bool,
     },
     /// Remove the namespaces, processes, directories and mounts of runs that have ended.
-    Clean,
+    Clean {
+        /// Only this one, as `demo --keep` has named it.
+        lab: Option<String>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -54,9 +57,9 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result<()> {
     cleanup::on_interruption()?;
-    match arguments.verb {
-        Verb::Demo { keep } => demo(keep),
-        Verb::Clean => clean(),
+    match &arguments.verb {
+        Verb::Demo { keep } => demo(*keep),
+        Verb::Clean { lab } => clean(lab.as_deref()),
     }
 }
 
@@ -188,7 +191,7 @@ fn explain(lab: &Lab, ikenat: &str, tunnel: &Tunnel) -> Result<()> {
          \x20 swanctl --list-sas --uri {}\n\
          Logs and configuration: {}\n\
          End it:\n\
-         \x20 {} clean",
+         \x20 {} clean {}",
         shell(&lab.client),
         shell(&lab.gateway),
         shell(&lab.server),
@@ -197,12 +200,13 @@ fn explain(lab: &Lab, ikenat: &str, tunnel: &Tunnel) -> Result<()> {
         tunnel.uri(End::Server),
         lab.directory().display(),
         own.display(),
+        lab.id(),
     );
     Ok(())
 }
 
-fn clean() -> Result<()> {
-    let cleaned = cleanup::clean()?;
+fn clean(lab: Option<&str>) -> Result<()> {
+    let cleaned = cleanup::clean(lab)?;
     for name in &cleaned.namespaces {
         println!("removed namespace {name}");
     }

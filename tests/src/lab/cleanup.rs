@@ -187,14 +187,17 @@ pub struct Cleaned {
     pub directories: Vec<PathBuf>,
 }
 
-/// Removes what runs that no longer live have left on this machine.
-pub fn clean() -> Result<Cleaned> {
+/// Removes what runs that no longer live have left on this machine, or of one of them (`<pid>-<n>`).
+pub fn clean(only: Option<&str>) -> Result<Cleaned> {
     let mut cleaned = Cleaned::default();
+    let wanted = |owner: &Owner<'_>| {
+        only.is_none_or(|only| only == owner.unique) && !owner_lives(owner.unique, owner.pid)
+    };
     for name in entries(Path::new(NAMESPACES)) {
         let Some(owner) = owner(&name, NAMESPACE_PREFIX) else {
             continue;
         };
-        if !owner_lives(owner.unique, owner.pid) {
+        if wanted(&owner) {
             clean_namespace(&name, &mut cleaned)?;
         }
     }
@@ -203,7 +206,7 @@ pub fn clean() -> Result<Cleaned> {
         let Some(owner) = owner(&name, DIRECTORY_PREFIX) else {
             continue;
         };
-        if !owner_lives(owner.unique, owner.pid) {
+        if wanted(&owner) {
             let path = temporary.join(&name);
             remove_directory(&path);
             cleaned.directories.push(path);

@@ -62,6 +62,7 @@ pub struct Lab {
     /// Holds [`SERVER`] on [`PEER`].
     pub server: Namespace,
     directory: Directory,
+    unique: String,
 }
 
 impl Lab {
@@ -78,6 +79,7 @@ impl Lab {
             gateway: Namespace::create(&unique, "gateway")?,
             server: Namespace::create(&unique, "server")?,
             directory,
+            unique,
         };
         lab.connect(&lab.client, CLIENT_MAC, WAN, WAN_MAC)?;
         lab.connect(&lab.server, SERVER_MAC, LAN, LAN_MAC)?;
@@ -122,6 +124,11 @@ impl Lab {
         let none = None::<&str>;
         mount(Some("bpf"), &bpffs, Some("bpf"), MsFlags::empty(), none)
             .with_context(|| format!("failed to mount bpffs on {}", bpffs.display()))
+    }
+
+    /// What `ikenat-lab clean` calls it.
+    pub fn id(&self) -> &str {
+        &self.unique
     }
 
     /// The lab's own directory: logs, configuration, mounts.

@@ -18,6 +18,8 @@ use super::netns::Namespace;
 const PAYLOAD: usize = 68;
 /// Holds what comes in while the receiver does not get a CPU.
 const BUFFER: usize = 256 << 20;
+/// Half of what the ring of a veth holds.
+const BURST: u128 = 128;
 const TICK: Duration = Duration::from_millis(1);
 
 /// One flow of ESP in UDP.
@@ -86,15 +88,19 @@ fn send_until(socket: &UdpSocket, flow: Flow, rate: u32, stop: &AtomicBool) -> R
         let due = began.elapsed().as_micros() * u128::from(rate) / 1_000_000;
         // After a pause it catches up, but not with everything at once: a burst longer than the
         // ring of a veth would be lost before it reaches the gateway.
-        let due = due.min(u128::from(sent) + 128);
-        while u128::from(sent) < due {
+        let burst = due.min(u128::from(sent) + BURST);
+        while u128::from(sent) < burst {
             sent += 1;
             packet[4..8].copy_from_slice(&sent.to_be_bytes());
             socket
                 .send_to(&packet, flow.to)
                 .with_context(|| format!("failed to send packet {sent} to {}", flow.to))?;
         }
-        std::thread::sleep(TICK);
+        if burst < due {
+            std::thread::yield_now();
+        } else {
+            std::thread::sleep(TICK);
+        }
     }
     Ok(sent)
 }

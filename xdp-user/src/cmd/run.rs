@@ -11,7 +11,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::MissedTickBehavior;
 use tracing::{debug, info, warn};
 use xdp_common::limits::{FLOW_SLOTS, IDLE_SECS, IDLE_SECS_MIN, SESSION_SLOTS};
-use xdp_user::attach::{self, How, Logger, Running, hook_name};
+use xdp_user::attach::{self, How, Logger, Readiness, Running, hook_name};
 use xdp_user::config::{Mode, Plan, Request};
 use xdp_user::expiry::Expiry;
 use xdp_user::netlink::Netlink;
@@ -208,8 +208,8 @@ fn each_second(
             running.instance.directory.display()
         );
     }
-    for (interface, ready) in running.refresh_readiness(netlink, plan) {
-        say_readiness(&interface, ready);
+    for (interface, readiness) in running.refresh_readiness(netlink, plan) {
+        say_readiness(&interface, readiness);
     }
     let freed = expiry.pass(&running.tables)?;
     if freed.flows + freed.sessions > 0 {
@@ -218,13 +218,15 @@ fn each_second(
     Ok(())
 }
 
-fn say_readiness(interface: &str, ready: bool) {
-    if ready {
-        info!("{interface} takes frames from XDP");
-    } else {
-        warn!(
+fn say_readiness(interface: &str, readiness: Readiness) {
+    match readiness {
+        Readiness::Ready => info!("{interface} takes frames from XDP"),
+        Readiness::NotReady => warn!(
             "{interface} does not take frames from XDP, so what leaves by it takes the slow path (a veth needs an XDP program or GRO on its peer)"
-        );
+        ),
+        Readiness::Gone => {
+            warn!("{interface} is gone, and its programs with it; restart ikenat when it is back");
+        }
     }
 }
 
@@ -261,7 +263,7 @@ fn report(plan: &Plan, running: &Running) {
     );
     for (interface, ready) in running.readiness(plan) {
         if !ready {
-            say_readiness(interface, ready);
+            say_readiness(interface, Readiness::NotReady);
         }
     }
 }
