@@ -218,8 +218,10 @@ fn prepare_peer(peer: &Namespace, options: Options) -> Result<()> {
     // A veth takes redirected frames only if its peer polls: with an XDP program of its own, or
     // with GRO, which then delivers in bursts.
     match peer_object()? {
+        // In a mount namespace of its own: iproute2 mounts a bpffs on /sys/fs/bpf if there is none, and that
+        // would stay.
         Some(object) => peer.run(&format!(
-            "ip link set dev {PEER} xdpdrv obj {} sec xdp",
+            "unshare --mount ip link set dev {PEER} xdpdrv obj {} sec xdp",
             object.display()
         ))?,
         None => peer.run(&format!("ethtool -K {PEER} gro on"))?,
