@@ -10,6 +10,7 @@ pub mod config;
 pub mod error;
 pub mod expiry;
 pub mod links;
+pub mod lock;
 pub mod maps;
 pub mod netlink;
 mod object;

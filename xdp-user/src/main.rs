@@ -43,7 +43,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// The log of the daemon, also for what aya-log says through `log`. The journal has a clock of its own; RUST_LOG chooses what is said, `info` by default.
+/// The log of the daemon, also for what aya-log says through `log`. The journal has a clock of its own;
+/// RUST_LOG chooses what is said, `info` by default.
 fn log_to_stderr() {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let log = tracing_subscriber::fmt()

@@ -1,12 +1,12 @@
-//! Where the pins are: the BPF file system, one directory for each instance in it, what a pinned map must look like
-//! before it is reused, and the lock that keeps two daemons apart.
+//! Where the pins are: the BPF file system, one directory for each instance in it, and what a pinned map must look
+//! like before it is reused.
 //!
 //! It may not know what is in the maps, nor what is attached.
 
 use crate::error::{Error, Result, causes};
 use aya::maps::{MapInfo, MapType};
-use rustix::fs::{CWD, FlockOperation, Mode, OFlags, flock, openat, statfs};
-use std::fs::{self, DirBuilder, File};
+use rustix::fs::statfs;
+use std::fs::{self, DirBuilder};
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
@@ -261,51 +261,7 @@ impl Instance {
         }
         Ok(removed)
     }
-
-    /// Takes the lock of the directory, which must exist. It goes with the process, however that ends.
-    pub fn lock(&self) -> Result<Lock> {
-        let path = self.directory.display();
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let directory = openat(CWD, &self.directory, flags, Mode::empty())
-            .map_err(|error| Error::system(format!("open {path}"))(error.into()))?;
-        match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Lock(File::from(directory))),
-            Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::Locked {
-                vip: self.vip,
-                pid: self
-                    .owner()
-                    .map(|pid| format!(" (process {pid})"))
-                    .unwrap_or_default(),
-            }),
-            Err(error) => Err(Error::system(format!("lock {path}"))(error.into())),
-        }
-    }
-
-    /// The process that holds the lock, as /proc/locks tells: `1: FLOCK  ADVISORY  WRITE 123 00:2a:17 0 EOF`.
-    pub fn owner(&self) -> Option<u32> {
-        let inode = fs::metadata(&self.directory).ok()?;
-        let (major, minor) = (
-            rustix::fs::major(inode.dev()),
-            rustix::fs::minor(inode.dev()),
-        );
-        let place = format!("{major:02x}:{minor:02x}:{}", inode.ino());
-        let locks = fs::read_to_string("/proc/locks").ok()?;
-        owner_in(&locks, &place)
-    }
 }
-
-fn owner_in(locks: &str, place: &str) -> Option<u32> {
-    locks.lines().find_map(|line| {
-        let fields: Vec<&str> = line.split_whitespace().collect();
-        let at = fields.iter().position(|field| *field == place)?;
-        (fields.get(1) == Some(&"FLOCK")).then_some(())?;
-        fields.get(at.checked_sub(1)?)?.parse().ok()
-    })
-}
-
-/// The lock of an instance. Dropping it, or dying, gives it back.
-#[derive(Debug)]
-pub struct Lock(#[expect(dead_code, reason = "held for its lock")] File);
 
 /// True when there was one.
 pub fn remove_file(path: &Path) -> Result<bool> {
@@ -362,16 +318,6 @@ pub fn instances(bpffs: &Path, vip: Option<Ipv4Addr>) -> Result<Vec<Instance>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_owner_of_a_lock_is_found_by_device_and_inode() {
-        let locks = "1: POSIX  ADVISORY  WRITE 11 00:2a:17 0 EOF\n\
-                     2: -> FLOCK  ADVISORY  WRITE 12 00:2a:17 0 EOF\n\
-                     3: FLOCK  ADVISORY  WRITE 13 00:2b:17 0 EOF\n\
-                     4: FLOCK  ADVISORY  WRITE 14 00:2a:17 0 EOF\n";
-        assert_eq!(owner_in(locks, "00:2a:17"), Some(14));
-        assert_eq!(owner_in(locks, "00:2a:18"), None);
-    }
 
     #[test]
     fn the_layouts_are_those_of_the_abi() {

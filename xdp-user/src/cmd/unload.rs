@@ -42,6 +42,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         let removed = attach::remove(pins)
             .with_context(|| format!("failed to remove the instance of {}", pins.vip))?;
         drop(lock);
+        if removed.is_empty() {
+            println!(
+                "{}: nothing was attached; removed its empty directory.",
+                pins.vip
+            );
+            continue;
+        }
         let (links, maps): (Vec<String>, Vec<String>) = removed
             .into_iter()
             .partition(|name| name.starts_with("link-"));
