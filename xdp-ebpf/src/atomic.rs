@@ -15,7 +15,7 @@ use xdp_core::Word;
 
 /// A word in a map's value.
 #[repr(transparent)]
-pub(crate) struct Shared(UnsafeCell<u64>);
+pub struct Shared(UnsafeCell<u64>);
 
 // SAFETY: all access goes through the methods below, each of which is one BPF load, store or atomic instruction of
 // eight bytes, aligned because every value of these maps is a multiple of eight bytes.

@@ -4,38 +4,45 @@
 
 #![expect(unsafe_code, reason = "helpers take raw pointers")]
 
+use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::{
     BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_FWD_DISABLED, BPF_FIB_LKUP_RET_NO_NEIGH,
     BPF_FIB_LKUP_RET_NOT_FWDED, BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup as Lookup,
     bpf_redir_neigh,
 };
-use aya_ebpf::cty::c_void;
 use aya_ebpf::helpers::{bpf_fib_lookup, bpf_jiffies64, bpf_redirect, bpf_redirect_neigh};
-use aya_ebpf::programs::TcContext;
+use aya_ebpf::maps::ProgramArray;
+use aya_ebpf::programs::{TcContext, XdpContext};
 use core::mem::{size_of, zeroed};
 use xdp_core::nexthop::Neighbour;
 use xdp_core::{Hop, Routed};
 
 const AF_INET: u8 = 2;
 
+/// XDP: the interface that the frame came in on.
+#[inline(always)]
+pub fn ingress_xdp(context: &XdpContext) -> u32 {
+    context.ingress_ifindex() as u32
+}
+
 /// tc: the interface that the packet came in on.
 #[inline(always)]
-pub(crate) fn ingress(context: &TcContext) -> u32 {
+pub fn ingress_tc(context: &TcContext) -> u32 {
     // SAFETY: the context is the kernel's own.
     unsafe { (*context.skb.skb).ifindex }
 }
 
 /// `jiffies_64`: one load, where `bpf_ktime_get_ns` costs 36 ns.
 #[inline(always)]
-pub(crate) fn jiffies() -> u64 {
+pub fn jiffies() -> u64 {
     // SAFETY: takes no argument.
     unsafe { bpf_jiffies64() }
 }
 
 /// Asks the FIB. `context` is that of the running program.
 #[inline(always)]
-pub(crate) fn route(
-    context: *mut c_void,
+pub fn route(
+    context: &impl EbpfContext,
     ingress: u32,
     source: [u8; 4],
     destination: [u8; 4],
@@ -49,7 +56,14 @@ pub(crate) fn route(
     lookup.__bindgen_anon_3.ipv4_src = u32::from_ne_bytes(source);
     lookup.__bindgen_anon_4.ipv4_dst = u32::from_ne_bytes(destination);
     // SAFETY: the structure lives on the stack and has the size that is named.
-    let result = unsafe { bpf_fib_lookup(context, &raw mut lookup, size_of::<Lookup>() as i32, 0) };
+    let result = unsafe {
+        bpf_fib_lookup(
+            context.as_ptr(),
+            &raw mut lookup,
+            size_of::<Lookup>() as i32,
+            0,
+        )
+    };
     // SAFETY: the kernel has written the IPv4 members of the unions; they are plain integers in any case.
     let (gateway, mtu) = unsafe {
         (
@@ -79,7 +93,7 @@ pub(crate) fn route(
 
 /// XDP: sends the frame as it is. The return value is the program's.
 #[inline(always)]
-pub(crate) fn redirect(ifindex: u32) -> u32 {
+pub fn redirect(ifindex: u32) -> u32 {
     // SAFETY: takes plain numbers.
     unsafe { bpf_redirect(ifindex, 0) as u32 }
 }
@@ -87,7 +101,7 @@ pub(crate) fn redirect(ifindex: u32) -> u32 {
 /// tc: sends the packet through the neighbour layer, which resolves and writes the MAC addresses. The return value is
 /// the program's.
 #[inline(always)]
-pub(crate) fn redirect_neighbour(hop: Hop) -> i32 {
+pub fn redirect_neighbour(hop: Hop) -> i32 {
     // SAFETY: all zeroes is a valid value of this plain C structure.
     let mut next: bpf_redir_neigh = unsafe { zeroed() };
     next.nh_family = u32::from(AF_INET);
@@ -101,4 +115,11 @@ pub(crate) fn redirect_neighbour(hop: Hop) -> i32 {
             0,
         ) as i32
     }
+}
+
+/// XDP: goes on with another program, and comes back only if there is none at this index.
+#[inline(always)]
+pub fn tail_call(context: &XdpContext, programs: &ProgramArray, index: u32) {
+    // SAFETY: the context is the kernel's own; a call that succeeds does not return.
+    unsafe { programs.tail_call(context, index) };
 }

@@ -10,11 +10,11 @@ use xdp_common::{Direction, Hook};
 use xdp_core::{Env, Routed, nexthop, recent};
 
 /// The environment of one packet. `TC`: in the tc program, else in XDP.
-pub(crate) struct Kernel<'c, C, const TC: bool> {
+pub struct Kernel<'c, C, const TC: bool> {
     /// For the helpers that want it.
-    pub(crate) context: &'c C,
+    pub context: &'c C,
     /// The interface that the packet came in on.
-    pub(crate) ingress: u32,
+    pub ingress: u32,
 }
 
 impl<C: EbpfContext, const TC: bool> Env for Kernel<'_, C, TC> {
@@ -60,7 +60,7 @@ impl<C: EbpfContext, const TC: bool> Env for Kernel<'_, C, TC> {
     #[inline(always)]
     fn route(&self, source: [u8; 4], destination: [u8; 4], total_length: u16) -> Routed {
         egress::route(
-            self.context.as_ptr(),
+            self.context,
             self.ingress,
             source,
             destination,

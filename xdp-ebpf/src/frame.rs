@@ -20,12 +20,12 @@ fn at<const N: usize>(data: usize, end: usize, at: usize) -> Option<*mut [u8; N]
 }
 
 /// A frame in XDP.
-pub(crate) struct XdpFrame<'c>(&'c XdpContext);
+pub struct XdpFrame<'c>(&'c XdpContext);
 
 impl<'c> XdpFrame<'c> {
     /// The frame of this context. The only one: two would alias.
     #[inline(always)]
-    pub(crate) fn new(context: &'c mut XdpContext) -> Self {
+    pub fn new(context: &'c mut XdpContext) -> Self {
         Self(context)
     }
 }
@@ -55,12 +55,12 @@ impl Frame for XdpFrame<'_> {
 const HEADERS: u32 = 14 + 60 + 8 + 4 + 28;
 
 /// A frame in tc.
-pub(crate) struct TcFrame<'c>(&'c TcContext);
+pub struct TcFrame<'c>(&'c TcContext);
 
 impl<'c> TcFrame<'c> {
     /// The frame of this context, with its headers in the linear part.
     #[inline(always)]
-    pub(crate) fn new(context: &'c mut TcContext) -> Self {
+    pub fn new(context: &'c mut TcContext) -> Self {
         let length = context.len();
         let wanted = if length < HEADERS { length } else { HEADERS };
         // A failure leaves less to read, and the reader's checks see that.

@@ -4,30 +4,15 @@
 
 #![no_std]
 #![no_main]
-#![feature(core_intrinsics)]
-#![expect(
-    internal_features,
-    reason = "core::sync::atomic has no compare-and-swap on the BPF target"
-)]
-#![expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "helpers take and return C integers that are wider or narrower than the numbers in them"
-)]
-
-mod atomic;
-mod egress;
-mod env;
-mod frame;
-mod maps;
 
 use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action};
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
-use env::Kernel;
-use frame::{TcFrame, XdpFrame};
 use xdp_common::{Config, Outcome};
 use xdp_core::{Env, Frame, Hop, Side, Verdict, process};
+use xdp_ebpf::env::Kernel;
+use xdp_ebpf::frame::{TcFrame, XdpFrame};
+use xdp_ebpf::{egress, maps};
 
 /// The side of an interface; `None`: neither (the program outlived its interface).
 #[inline(always)]
@@ -82,7 +67,7 @@ fn act<F: Frame, E: Env>(frame: &mut F, env: &E, config: &Config, side: Side) ->
 #[xdp]
 fn ikenat_xdp(mut context: XdpContext) -> u32 {
     let config = maps::config();
-    let ingress = context.ingress_ifindex() as u32;
+    let ingress = egress::ingress_xdp(&context);
     let Some(side) = side(config, ingress) else {
         return xdp_action::XDP_PASS;
     };
@@ -103,7 +88,7 @@ fn ikenat_xdp(mut context: XdpContext) -> u32 {
 fn ikenat_tc(mut context: TcContext) -> i32 {
     let config = maps::config();
     let pointer = TcContext::new(context.skb.skb);
-    let ingress = egress::ingress(&pointer);
+    let ingress = egress::ingress_tc(&pointer);
     let Some(side) = side(config, ingress) else {
         return TC_ACT_UNSPEC;
     };

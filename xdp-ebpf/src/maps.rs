@@ -58,19 +58,19 @@ static CONFIG: Config = Config {
 
 /// The load-time constants.
 #[inline(always)]
-pub(crate) fn config() -> &'static Config {
+pub fn config() -> &'static Config {
     // SAFETY: the pointer is that of a static. It is hidden from the compiler, which would otherwise fold the zeroes
     // above into the program.
     unsafe { &*core::hint::black_box(&raw const CONFIG) }
 }
 
 /// FLOW or SESSION.
-pub(crate) struct Table(&'static Array<Bucket<Shared>>);
+pub struct Table(&'static Array<Bucket<Shared>>);
 
 /// FLOW.
-pub(crate) static FLOWS: Table = Table(&FLOW);
+pub static FLOWS: Table = Table(&FLOW);
 /// SESSION.
-pub(crate) static SESSIONS: Table = Table(&SESSION);
+pub static SESSIONS: Table = Table(&SESSION);
 
 impl Buckets for Table {
     type Word = Shared;
@@ -82,43 +82,37 @@ impl Buckets for Table {
 
 /// A bucket of HALF.
 #[inline(always)]
-pub(crate) fn half(index: u32) -> Option<&'static recent::Bucket<Shared>> {
+pub fn half(index: u32) -> Option<&'static recent::Bucket<Shared>> {
     HALF.get(index)
 }
 
 /// A bucket of FRAGMENT.
 #[inline(always)]
-pub(crate) fn fragments(index: u32) -> Option<&'static recent::Bucket<Shared>> {
+pub fn fragments(index: u32) -> Option<&'static recent::Bucket<Shared>> {
     FRAGMENT.get(index)
 }
 
 /// An entry of NEXTHOP.
 #[inline(always)]
-pub(crate) fn nexthop(index: u32) -> Option<&'static nexthop::Entry<Shared>> {
+pub fn nexthop(index: u32) -> Option<&'static nexthop::Entry<Shared>> {
     NEXTHOP.get(index)
 }
 
 /// A word of META.
 #[inline(always)]
-pub(crate) fn meta(index: usize) -> Option<&'static Shared> {
+pub fn meta(index: usize) -> Option<&'static Shared> {
     META.get(0)?.get(index)
 }
 
 /// Counts a packet that this hook does not forward.
 #[inline(always)]
-pub(crate) fn count_reason(hook: Hook, reason: Reason) {
+pub fn count_reason(hook: Hook, reason: Reason) {
     count(hook, counters::reason(reason), 1);
 }
 
 /// Counts a forwarded packet.
 #[inline(always)]
-pub(crate) fn count_class(
-    hook: Hook,
-    direction: Direction,
-    class: Class,
-    bytes: u16,
-    tracked: bool,
-) {
+pub fn count_class(hook: Hook, direction: Direction, class: Class, bytes: u16, tracked: bool) {
     let at = counters::class(direction, class);
     count(hook, at + Quantity::Packets as usize, 1);
     count(hook, at + Quantity::Bytes as usize, u64::from(bytes));

@@ -163,12 +163,12 @@ impl Wrapper {
 
     /// Nanoseconds per run of the wrapper with a program behind it.
     fn run(&mut self, next: &Xdp, ingress: u32, frame: &[u8]) -> Result<f64> {
-        let mut template: Array<&mut MapData, [u64; 6]> = self
+        let mut template: Array<&mut MapData, [u8; 48]> = self
             .restore
             .map_mut("TEMPLATE")
             .context("failed to find TEMPLATE")?
             .try_into()?;
-        template.set(0, bytemuck::pod_read_unaligned::<[u64; 6]>(&frame[..48]), 0)?;
+        template.set(0, <[u8; 48]>::try_from(&frame[..48])?, 0)?;
         let mut jump: ProgramArray<&mut MapData> = self
             .restore
             .map_mut("NEXT")

@@ -5,38 +5,34 @@
 
 #![no_std]
 #![no_main]
-#![expect(unsafe_code, reason = "packet pointers")]
 
 use aya_ebpf::bindings::xdp_action;
 use aya_ebpf::macros::{map, xdp};
 use aya_ebpf::maps::{Array, ProgramArray};
 use aya_ebpf::programs::XdpContext;
+use xdp_core::Frame as _;
+use xdp_ebpf::egress;
+use xdp_ebpf::frame::XdpFrame;
 
-/// Bytes that are put back: Ethernet and IPv4 without options, UDP with its checksum, in whole words.
+/// Bytes that are put back: Ethernet and IPv4 without options, UDP with its checksum.
 const HEADER: usize = 48;
 
 /// The bytes.
 #[map]
-static TEMPLATE: Array<[u64; HEADER / 8]> = Array::with_max_entries(1, 0);
+static TEMPLATE: Array<[u8; HEADER]> = Array::with_max_entries(1, 0);
 
 /// The program under test, at index 0.
 #[map]
 static NEXT: ProgramArray = ProgramArray::with_max_entries(1, 0);
 
 #[xdp]
-fn ikenat_restore(context: XdpContext) -> u32 {
-    let (start, end) = (context.data(), context.data_end());
-    if start + HEADER > end {
-        return xdp_action::XDP_ABORTED;
-    }
-    if let Some(template) = TEMPLATE.get(0) {
-        let words = start as *mut u64;
-        for (i, word) in template.iter().enumerate() {
-            // SAFETY: inside the packet, as checked above. BPF_PROG_TEST_RUN aligns packets to eight bytes.
-            unsafe { words.add(i).write(*word) };
-        }
-        // SAFETY: a failed tail call returns here.
-        unsafe { NEXT.tail_call(&context, 0) };
+fn ikenat_restore(mut context: XdpContext) -> u32 {
+    let pointer = XdpContext::new(context.ctx);
+    if let Some(header) = XdpFrame::new(&mut context).array_mut::<HEADER>(0)
+        && let Some(template) = TEMPLATE.get(0)
+    {
+        *header = *template;
+        egress::tail_call(&pointer, &NEXT, 0);
     }
     xdp_action::XDP_ABORTED
 }
