@@ -49,7 +49,7 @@ macro_rules! reasons {
 }
 
 reasons! {
-    /// EtherType other than IPv4, or a frame too short to have one.
+    /// EtherType other than IPv4 (a VLAN tag among them), or a frame too short to have one.
     NotIpv4 = 0, Punted, "not-ipv4";
     /// The destination MAC is not that of the interface (broadcast, multicast, promiscuous).
     NotOurMac = 1, Punted, "not-our-mac";

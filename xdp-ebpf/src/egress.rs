@@ -32,6 +32,13 @@ pub fn ingress_tc(context: &TcContext) -> u32 {
     unsafe { (*context.skb.skb).ifindex }
 }
 
+/// tc: the frame had a VLAN tag. The kernel has taken it out of the bytes before tc sees them.
+#[inline(always)]
+pub fn is_tagged(context: &TcContext) -> bool {
+    // SAFETY: the context is the kernel's own.
+    unsafe { (*context.skb.skb).vlan_present != 0 }
+}
+
 /// `jiffies_64`: one load, where `bpf_ktime_get_ns` costs 36 ns.
 #[inline(always)]
 pub fn jiffies() -> u64 {

@@ -8,7 +8,7 @@
 use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action};
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
-use xdp_common::{Config, Outcome};
+use xdp_common::{Config, Hook, Outcome, Reason};
 use xdp_core::{Env, Frame, Hop, Side, Verdict, process};
 use xdp_ebpf::env::Kernel;
 use xdp_ebpf::frame::{TcFrame, XdpFrame};
@@ -92,6 +92,11 @@ fn ikenat_tc(mut context: TcContext) -> i32 {
     let Some(side) = side(config, ingress) else {
         return TC_ACT_UNSPEC;
     };
+    if egress::is_tagged(&pointer) {
+        // Another network on the same wire. XDP has left it alone because the tag was where an EtherType is.
+        maps::count_reason(Hook::Tc, Reason::NotIpv4);
+        return TC_ACT_UNSPEC;
+    }
     let env = Kernel::<_, true> {
         context: &pointer,
         ingress,

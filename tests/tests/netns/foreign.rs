@@ -11,7 +11,7 @@ use ikenat_tests::lab::topology::{
     CLIENT, CLIENT_MAC, GATEWAY_LAN, LAN_MAC, SERVER, SERVER_MAC, VIP, WAN_MAC,
 };
 use ikenat_tests::lab::traffic::socket_in;
-use ikenat_tests::lab::wire::{Wire, esp, from_client, from_server, raw_from_client};
+use ikenat_tests::lab::wire::{Wire, at_server, esp, from_client, from_server, raw_from_client};
 use ikenat_tests::suite::Scenario;
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
@@ -21,6 +21,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
             other_ports,
         ),
         Scenario::new("frames_that_are_not_ipv4_are_punted", not_ipv4),
+        Scenario::new("tagged_frames_are_not_ours", tagged),
         Scenario::new("malformed_packets_are_punted", malformed),
         Scenario::new("dns_of_the_gateway_is_answered", dns),
         Scenario::new("icmp_echo_to_the_vip_is_answered", echo).with_programs(&["ping"]),
@@ -72,6 +73,23 @@ fn not_ipv4(lab: &Lab) -> Result<()> {
         let mut frame = ours.clone();
         frame[12..14].copy_from_slice(&number.to_be_bytes());
         wire.punted_on_wan(&frame)?;
+    }
+    Ok(())
+}
+
+/// The kernel takes a VLAN tag out of the frame before tc sees it: what is left looks like ours and is not.
+fn tagged(lab: &Lab) -> Result<()> {
+    let _ikenat = Ikenat::start(lab)?;
+    let wire = Wire::open(lab)?;
+    let ours = from_client(4500, 4500, esp(0xC000_0001, 1, 60));
+    let untagged = ours.build();
+    for tag in [[0x81, 0, 0, 5], [0x88, 0xA8, 0, 5], [0x81, 0, 0x60, 0]] {
+        let other = from_client(4500, 4500, esp(0xC000_0001, 2, 60)).build();
+        let frame = [&other[..12], &tag, &other[12..]].concat();
+        // The untagged one behind it shows that the tagged one is not merely late.
+        let arrives = at_server(&ours).build();
+        wire.inbound_frames(&[frame, untagged.clone()], &[arrives])
+            .with_context(|| format!("tag {tag:02x?}"))?;
     }
     Ok(())
 }
