@@ -9,6 +9,7 @@ mod daemon;
 mod foreign;
 mod forwarding;
 mod fragments;
+mod ways;
 
 use std::process::ExitCode;
 
@@ -18,6 +19,7 @@ fn main() -> ExitCode {
     let parts = [
         forwarding::scenarios(),
         fragments::scenarios(),
+        ways::scenarios(),
         foreign::scenarios(),
         counters::scenarios(),
         daemon::scenarios(),

@@ -1,0 +1,118 @@
+//! Which way a packet takes: by XDP where that is possible, by tc where it is not, and in generic mode when it is asked
+//! for. The bytes that arrive are the same in all of them.
+
+use anyhow::{Context, Result, ensure};
+use ikenat_tests::lab::Lab;
+use ikenat_tests::lab::frames::protocol;
+use ikenat_tests::lab::ikenat::Ikenat;
+use ikenat_tests::lab::topology::PEER;
+use ikenat_tests::lab::wire::{
+    Wire, esp, esp_from_server, exchange, from_client, from_server, ike, raw_from_client,
+};
+use ikenat_tests::suite::Scenario;
+use std::thread;
+use std::time::{Duration, Instant};
+
+pub(crate) fn scenarios() -> Vec<Scenario> {
+    vec![
+        Scenario::new("the_fast_path_is_taken", fast),
+        Scenario::new(
+            "a_device_that_takes_no_frames_gets_the_slow_path",
+            not_ready,
+        ),
+        Scenario::new("generic_mode_forwards_the_same_bytes", generic),
+    ]
+}
+
+/// The count of a reason at a hook.
+fn count(lab: &Lab, hook: &str, reason: &str) -> Result<u64> {
+    let reasons = lab.status()?.reasons;
+    let found = reasons
+        .iter()
+        .find(|found| found.hook == hook && found.reason == reason);
+    Ok(found.map_or(0, |found| found.count))
+}
+
+/// All kinds of traffic, both ways, compared byte by byte.
+fn everything_crosses(lab: &Lab) -> Result<()> {
+    let wire = Wire::open(lab)?;
+    let message = ike(0x1111, 0x2222, exchange::IKE_AUTH, false, 120);
+    wire.outbound(&from_server(4500, 4500, esp(0xC000_0002, 1, 60)))?;
+    wire.inbound(&from_client(4500, 4500, esp(0xC000_0001, 1, 60)))?;
+    wire.inbound(&from_client(500, 500, message.clone()))?;
+    wire.outbound(&from_server(500, 500, message))?;
+    wire.inbound(&raw_from_client(protocol::ESP, esp(0xC000_0003, 1, 60)))?;
+    wire.outbound(&esp_from_server(esp(0xC000_0004, 1, 60)))
+}
+
+/// 40 packets of one SPI each way: XDP sends all but the few that confirm the neighbour.
+fn fast(lab: &Lab) -> Result<()> {
+    let _ikenat = Ikenat::start(lab)?;
+    let wire = Wire::open(lab)?;
+    for sequence in 1..=40 {
+        wire.outbound(&from_server(4500, 4500, esp(0xC000_0002, sequence, 60)))?;
+        wire.inbound(&from_client(4500, 4500, esp(0xC000_0001, sequence, 60)))?;
+    }
+    for reason in ["esp-in-udp-in", "esp-in-udp-out"] {
+        let (xdp, tc) = (count(lab, "xdp", reason)?, count(lab, "tc", reason)?);
+        ensure!(
+            xdp + tc == 40,
+            "{reason}: {xdp} by XDP and {tc} by tc, of 40"
+        );
+        ensure!(xdp >= 34, "{reason}: only {xdp} of 40 by XDP");
+    }
+    Ok(())
+}
+
+/// Waits until status says that a count has grown while packets cross, for a few seconds at most.
+fn until_grows(lab: &Lab, hook: &str, reason: &str) -> Result<()> {
+    let before = count(lab, hook, reason)?;
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(8) {
+        thread::sleep(Duration::from_millis(300));
+        everything_crosses(lab).context("while the way changes")?;
+        if count(lab, hook, reason)? > before {
+            return Ok(());
+        }
+    }
+    Err(anyhow::anyhow!("{hook} {reason} stays at {before}"))
+}
+
+/// The far end of a veth without a program takes no frames from XDP: they would be lost without a word.
+fn not_ready(lab: &Lab) -> Result<()> {
+    // As it is before the daemon looks for the first time.
+    lab.server.run(&format!("ip link set dev {PEER} xdp off"))?;
+    let _ikenat = Ikenat::start(lab)?;
+    everything_crosses(lab).context("with a server that takes no frames")?;
+    ensure!(
+        count(lab, "xdp", "egress-not-xdp")? > 0,
+        "nothing took the slow path"
+    );
+    ensure!(
+        count(lab, "xdp", "esp-in-udp-in")? == 0,
+        "XDP sent frames into nothing"
+    );
+    // GRO on makes the device take frames; the daemon notices within a second or two.
+    lab.server.run(&format!("ethtool -K {PEER} gro on"))?;
+    until_grows(lab, "xdp", "esp-in-udp-in")
+}
+
+fn generic(lab: &Lab) -> Result<()> {
+    let ikenat = Ikenat::start_with(lab, &["--mode", "generic"])?;
+    everything_crosses(lab)?;
+    everything_crosses(lab)?;
+    let modes: Vec<String> = lab
+        .status()?
+        .attached
+        .into_iter()
+        .filter(|attached| attached.hook == "xdp")
+        .map(|attached| attached.mode)
+        .collect();
+    ensure!(modes == ["generic", "generic"], "the modes are {modes:?}");
+    ensure!(
+        count(lab, "xdp", "esp-in-udp-in")? + count(lab, "xdp", "esp-in-udp-out")? > 0,
+        "generic XDP forwarded nothing"
+    );
+    drop(ikenat);
+    Ok(())
+}
