@@ -72,7 +72,7 @@ fn mutate(random: &mut Random, frame: &mut Vec<u8>) {
             4 => frame[12 + random.below(headers - 12)] ^= 1 << random.below(8),
             // The last byte of either address: other peers, other destinations.
             5 if frame.len() > 34 => {
-                frame[29 + 4 * random.below(2)] = random.next().to_le_bytes()[0]
+                frame[29 + 4 * random.below(2)] = random.next().to_le_bytes()[0];
             }
             // Right again: a total length that fits the frame, so that more gets past the first checks.
             6 | 7 if frame.len() > 34 => {

@@ -263,9 +263,9 @@ impl Running {
 
 /// Removes an instance and waits until its programs are gone. Returns the names of its pins.
 pub fn remove(instance: &Instance) -> Result<Vec<String>> {
-    let ids = links::ids(instance);
+    let attachments = links::attachments(instance);
     let removed = instance.remove()?;
-    links::wait_gone(&ids);
+    links::wait_gone(&attachments);
     Ok(removed)
 }
 

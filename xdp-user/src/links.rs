@@ -106,26 +106,28 @@ pub fn instance_of(bpffs: &Path, program: u32) -> Option<Instance> {
     })
 }
 
-/// Waits until the kernel has taken these links down: it does so in the background after the last pin is gone.
-pub fn wait_gone(links: &[u32]) {
+/// Waits until the kernel has taken these links down: it does so in the background after the last pin is gone. A link
+/// loses its number before it is detached, and its program goes after that (`bpf_link_free` in kernel/bpf/syscall.c): so
+/// it is the programs that are waited for.
+pub fn wait_gone(attachments: &[Attachment]) {
     let deadline = Instant::now() + Duration::from_secs(2);
-    while Instant::now() < deadline {
-        let left = loaded_links()
-            .filter_map(Result::<_, _>::ok)
-            .any(|link| links.contains(&link.id()));
-        if !left {
-            return;
-        }
+    let is_left = || {
+        let mut links = loaded_links().filter_map(Result::<_, _>::ok);
+        let mut programs = loaded_programs().filter_map(Result::<_, _>::ok);
+        links.any(|link| attachments.iter().any(|a| a.link == link.id()))
+            || programs.any(|program| attachments.iter().any(|a| a.program == program.id()))
+    };
+    while Instant::now() < deadline && is_left() {
         std::thread::sleep(Duration::from_millis(5));
     }
 }
 
-/// The ids of an instance's links.
-pub fn ids(instance: &Instance) -> Vec<u32> {
+/// An instance's links.
+pub fn attachments(instance: &Instance) -> Vec<Attachment> {
     pins::LINKS
         .iter()
         .filter_map(|(name, ..)| open(&instance.pin(name)).ok().flatten())
-        .map(|(_, attachment)| attachment.link)
+        .map(|(_, attachment)| attachment)
         .collect()
 }
 
