@@ -129,10 +129,11 @@ fn ctrl_c(lab: &Lab) -> Result<()> {
     let mut words = usual_arguments();
     words.insert(0, binary()?.display().to_string());
     words.extend(["--bpffs".to_owned(), lab.bpffs().display().to_string()]);
-    // `script` gives it a terminal; what comes through the pipe is typed there.
+    // `script` gives it a terminal; what comes through the pipe is typed there. `exec`: some shells would otherwise stay
+    // in between, be interrupted as well, and hide the exit status (it was 130 where SHELL is not set).
     let typed = format!(
         "(while [ ! -e {go} ]; do sleep 0.05; done; printf '\\003'; sleep 3) \
-         | script --quiet --return --command '{}' /dev/null",
+         | script --quiet --return --command 'exec {}' /dev/null",
         words.join(" "),
         go = lab.directory().join("go").display(),
     );
