@@ -18,6 +18,7 @@ use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::tc::{SchedClassifierLink, TcAttachOptions, TcAttachType};
 use aya::programs::xdp::{XdpLink, XdpMode};
 use aya_log::EbpfLogger;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 use xdp_common::{Hook, meta};
@@ -58,6 +59,8 @@ pub struct Running {
     pub attached: Vec<Attached>,
     /// True when the tables were there before.
     pub reused: bool,
+    /// The server that the programs translated to until now.
+    pub earlier_server: Option<Ipv4Addr>,
     lock: Lock,
 }
 
@@ -89,6 +92,7 @@ pub fn start(plan: &Plan, netlink: &Netlink) -> Result<(Running, Option<Logger>)
                 clock,
                 attached,
                 reused: known.is_some(),
+                earlier_server: known.map(|known| known.server),
                 lock,
             };
             Ok((running, logger))
@@ -180,7 +184,7 @@ fn bring_up(
 ) -> Result<Up> {
     let facts = match known {
         Some(known) => known,
-        None => Known::fresh(plan.request.mode)?,
+        None => Known::fresh(plan.request.mode, plan.request.server)?,
     };
     let mut ebpf = object::load(plan, instance, &facts)?;
     let tables = Tables::open(&instance.directory)?;

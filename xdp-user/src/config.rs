@@ -81,6 +81,8 @@ pub struct Plan {
     pub wan: Link,
     /// The LAN.
     pub lan: Link,
+    /// The VIP is an address of this host, which then answers ARP for it.
+    pub vip_is_local: bool,
 }
 
 /// Refuses to go on without the capabilities that loading and attaching need.
@@ -196,7 +198,13 @@ impl Plan {
             check_link(link)?;
         }
         check_route(netlink, request.server, &lan)?;
-        Ok(Self { request, wan, lan })
+        let vip_is_local = matches!(netlink.route(request.vip), Ok(Route::Local));
+        Ok(Self {
+            request,
+            wan,
+            lan,
+            vip_is_local,
+        })
     }
 
     /// True when one interface is both.
@@ -292,6 +300,7 @@ mod tests {
             },
             wan: link(5, None),
             lan: link(6, Some("veth")),
+            vip_is_local: true,
         };
         let constants = plan.constants([7; 16], 250);
         assert_eq!((constants.flow_mask, constants.flow_limit), (255, 512));

@@ -9,7 +9,7 @@ use tracing_subscriber::EnvFilter;
 
 /// Fast-path NAT gateway for IPsec: IKE, NAT-T and ESP through XDP
 #[derive(Parser)]
-#[command(version, arg_required_else_help = true)]
+#[command(name = "ikenat", version, arg_required_else_help = true)]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,

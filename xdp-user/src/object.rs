@@ -7,8 +7,10 @@ use crate::config::{Mode, Plan};
 use crate::error::{Error, Result, causes};
 use crate::maps::{self, Bytes, Memory, Seen, Tables};
 use crate::pins::Instance;
+use crate::snapshot::address;
 use aya::programs::{ProgramError, SchedClassifier, TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
+use std::net::Ipv4Addr;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 use xdp_common::{ABI_VERSION, Secret, meta};
@@ -27,6 +29,8 @@ pub(crate) struct Known {
     pub(crate) anchor: Moment,
     /// How the programs were attached.
     pub(crate) mode: Mode,
+    /// The server that they translate to.
+    pub(crate) server: Ipv4Addr,
 }
 
 impl Known {
@@ -46,6 +50,7 @@ impl Known {
         instance.check_version(tables.meta(meta::VERSION).load())?;
         Ok(Some(Self {
             mode: Mode::of(tables.meta(meta::MODE).load()),
+            server: address(tables.meta(meta::SERVER).load()),
             secret: std::array::from_fn(|i| tables.meta(meta::SECRET + i).load()),
             rate: tables.meta(meta::HZ).load(),
             anchor: Moment {
@@ -56,7 +61,7 @@ impl Known {
     }
 
     /// For new tables: a random key, and the time.
-    pub(crate) fn fresh(mode: Mode) -> Result<Self> {
+    pub(crate) fn fresh(mode: Mode, server: Ipv4Addr) -> Result<Self> {
         let mut bytes = [0_u8; size_of::<Secret>()];
         let filled = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
             .map_err(|error| Error::system("get random numbers")(error.into()))?;
@@ -71,6 +76,7 @@ impl Known {
             rate,
             anchor,
             mode,
+            server,
         })
     }
 }
@@ -170,9 +176,9 @@ pub(crate) fn describe(tables: &Tables<AtomicU64>, plan: &Plan, facts: &Known, f
             set(meta::SECRET + i, *word);
         }
     }
-    let address = |octets: [u8; 4]| u64::from(u32::from_ne_bytes(octets));
-    set(meta::VIP, address(plan.request.vip.octets()));
-    set(meta::SERVER, address(plan.request.server.octets()));
+    let octets = |octets: [u8; 4]| u64::from(u32::from_ne_bytes(octets));
+    set(meta::VIP, octets(plan.request.vip.octets()));
+    set(meta::SERVER, octets(plan.request.server.octets()));
     set(meta::WAN_IFINDEX, u64::from(plan.wan.index));
     set(meta::LAN_IFINDEX, u64::from(plan.lan.index));
     set(meta::MODE, plan.request.mode.number());

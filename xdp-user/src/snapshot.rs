@@ -275,7 +275,7 @@ fn half_open(
     peers.into_iter().map(half_open).collect()
 }
 
-fn address(word: u64) -> Ipv4Addr {
+pub(crate) fn address(word: u64) -> Ipv4Addr {
     let (_, low) = halves(word);
     Ipv4Addr::from(low.to_ne_bytes())
 }

@@ -123,7 +123,7 @@ fn sigterm(lab: &Lab) -> Result<()> {
     load.finish()?.check_counted(&lab.stats()?)
 }
 
-/// Decision 13: who stops it by hand wants it gone, who restarts a service does not.
+/// Stopping is not detaching: who stops it by hand wants it gone, who restarts a service does not.
 fn ctrl_c(lab: &Lab) -> Result<()> {
     let before = traces(lab)?;
     let mut words = usual_arguments();

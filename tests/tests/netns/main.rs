@@ -10,6 +10,7 @@ mod foreign;
 mod forwarding;
 mod fragments;
 mod ways;
+mod words;
 
 use std::process::ExitCode;
 
@@ -20,6 +21,7 @@ fn main() -> ExitCode {
         forwarding::scenarios(),
         fragments::scenarios(),
         ways::scenarios(),
+        words::scenarios(),
         foreign::scenarios(),
         counters::scenarios(),
         daemon::scenarios(),

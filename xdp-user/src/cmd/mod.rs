@@ -8,6 +8,7 @@ pub(crate) mod unload;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use std::io::{self, Write as _};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use xdp_user::pins::{self, Instance};
@@ -21,6 +22,16 @@ pub(crate) struct Which {
     /// The BPF file system, if it is not /sys/fs/bpf
     #[arg(long, value_name = "DIR")]
     pub(crate) bpffs: Option<PathBuf>,
+}
+
+/// Prints, and ends quietly when the reader has seen enough (`| head`): that is no fault.
+pub(crate) fn print(text: &str) -> Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
+        Err(error) => Err(error).context("failed to print"),
+    }
 }
 
 /// An IPv4 address, or a sentence.

@@ -261,6 +261,18 @@ fn report(plan: &Plan, running: &Running) {
         "pins are in {}; {tables}",
         running.instance.directory.display()
     );
+    let (vip, server) = (plan.request.vip, plan.request.server);
+    if let Some(earlier) = running.earlier_server.filter(|earlier| *earlier != server) {
+        warn!(
+            "the server of {vip} was {earlier} and is {server} now: all live tunnels go to the new one"
+        );
+    }
+    if !plan.vip_is_local {
+        warn!(
+            "{vip} is no address of this host, so nobody may answer ARP for it: route it here, or `ip address add {vip}/32 dev {}`",
+            plan.wan.name
+        );
+    }
     for (interface, ready) in running.readiness(plan) {
         if !ready {
             say_readiness(interface, Readiness::NotReady);

@@ -1,11 +1,11 @@
 //! `ikenat stats`: every SPI and every peer, from the tables alone.
 
-use super::Which;
 use super::table::{Lean, Table, age, grouped};
+use super::{Which, print};
 use anyhow::{Context, Result};
 use clap::Args;
 use std::collections::HashMap;
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _};
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 use xdp_user::snapshot::Snapshot;
@@ -16,7 +16,7 @@ use xdp_user::stats::{Both, Earlier, Instance, Session, Spi, Stats, Sum};
 /// Works from any shell and without the daemon: it reads the tables that the programs count into. Bytes are IPv4
 /// total lengths. Loss is estimated from the sequence numbers, which nobody has authenticated: the numbers between
 /// the first and the highest that did not come. PACKETS/S is the mean over the life of an SPI, from its first packet
-/// to its last; with --watch it is the rate since the last refresh.
+/// to its last but over one second at least; with --watch it is the rate since the last refresh.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Arguments {
     /// For programs: one JSON document (with --watch one a line)
@@ -38,20 +38,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let mut looks = Looks::new();
     loop {
         let stats = look(&arguments.which, &mut looks)?;
-        show(arguments, &stats).or_else(quiet_end)?;
+        print(&show(arguments, &stats)?)?;
         if !arguments.watch {
             return Ok(());
         }
         std::thread::sleep(REFRESH);
     }
-}
-
-/// Who reads may have gone (`stats | head`); that is no fault.
-fn quiet_end(error: io::Error) -> Result<()> {
-    if error.kind() == io::ErrorKind::BrokenPipe {
-        std::process::exit(0);
-    }
-    Err(error).context("failed to print the statistics")
 }
 
 fn look(which: &Which, looks: &mut Looks) -> Result<Stats> {
@@ -69,27 +61,24 @@ fn look(which: &Which, looks: &mut Looks) -> Result<Stats> {
     Ok(Stats { instances })
 }
 
-fn show(arguments: &Arguments, stats: &Stats) -> io::Result<()> {
-    let mut out = io::stdout().lock();
+fn show(arguments: &Arguments, stats: &Stats) -> Result<String> {
     if arguments.json {
         let text = if arguments.watch {
             serde_json::to_string(stats)?
         } else {
             serde_json::to_string_pretty(stats)?
         };
-        return writeln!(out, "{text}");
+        return Ok(text + "\n");
     }
-    if arguments.watch && out.is_terminal() {
-        // Home and clear: the screen belongs to the table until Ctrl-C.
-        write!(out, "\x1b[H\x1b[2J")?;
-    }
-    for (i, instance) in stats.instances.iter().enumerate() {
-        if i > 0 {
-            writeln!(out)?;
-        }
-        write!(out, "{}", text(instance, arguments.watch))?;
-    }
-    out.flush()
+    let texts = stats.instances.iter().map(|one| text(one, arguments.watch));
+    let texts = texts.collect::<Vec<_>>().join("\n");
+    // Home and clear: the screen belongs to the table until Ctrl-C.
+    let clear = arguments.watch && io::stdout().is_terminal();
+    Ok(if clear {
+        format!("\x1b[H\x1b[2J{texts}")
+    } else {
+        texts
+    })
 }
 
 fn text(instance: &Instance, watch: bool) -> String {

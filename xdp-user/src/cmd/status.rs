@@ -1,7 +1,7 @@
 //! `ikenat status`: what is attached where, how full the tables are, what became of the packets.
 
-use super::Which;
 use super::table::{Lean, Table, grouped, size};
+use super::{Which, print};
 use anyhow::{Context, Result};
 use clap::Args;
 use xdp_user::netlink::Netlink;
@@ -33,12 +33,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     }
     let status = Status { instances };
     if arguments.json {
-        println!("{}", serde_json::to_string_pretty(&status)?);
+        print(&format!("{}\n", serde_json::to_string_pretty(&status)?))
     } else {
         let texts: Vec<String> = status.instances.iter().map(text).collect();
-        print!("{}", texts.join("\n"));
+        print(&texts.join("\n"))
     }
-    Ok(())
 }
 
 fn text(instance: &Instance) -> String {

@@ -1,6 +1,6 @@
 //! `ikenat unload`: removes what a dead daemon left.
 
-use super::Which;
+use super::{Which, print};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use xdp_user::{Error, attach, config};
@@ -24,8 +24,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     config::check_privilege()?;
     let instances = arguments.which.instances()?;
     if instances.is_empty() {
-        println!("Nothing to remove: no ikenat is attached.");
-        return Ok(());
+        let whose = arguments.which.vip.map(|vip| format!(" for {vip}"));
+        return print(&format!(
+            "Nothing to remove: no ikenat{} is attached.\n",
+            whose.unwrap_or_default()
+        ));
     }
     for pins in &instances {
         let lock = match pins.lock() {
@@ -43,17 +46,17 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             .with_context(|| format!("failed to remove the instance of {}", pins.vip))?;
         drop(lock);
         if removed.is_empty() {
-            println!(
-                "{}: nothing was attached; removed its empty directory.",
+            print(&format!(
+                "{}: nothing was attached; removed its empty directory.\n",
                 pins.vip
-            );
+            ))?;
             continue;
         }
         let (links, maps): (Vec<String>, Vec<String>) = removed
             .into_iter()
             .partition(|name| name.starts_with("link-"));
-        println!(
-            "{}: detached {} ({}), removed {} ({}).",
+        print(&format!(
+            "{}: detached {} ({}), removed {} ({}).\n",
             pins.vip,
             count(links.len(), "program"),
             links
@@ -63,7 +66,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
                 .join(", "),
             count(maps.len(), "map"),
             maps.join(", "),
-        );
+        ))?;
     }
     Ok(())
 }
