@@ -1,7 +1,7 @@
 //! Both ends of the lab as frames: what a client sends and what has to reach the server, and the
 //! other way round, byte for byte.
 //!
-//! Knows what a correct gateway changes (the addresses of decision 2 in DESIGN.md, TTL, hardware
+//! Knows what a correct gateway changes (one address, TTL, hardware
 //! addresses and checksums) and knows no other way to look at it than on the wire.
 
 use std::net::Ipv4Addr;
