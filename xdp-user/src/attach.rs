@@ -11,6 +11,7 @@ use crate::lock::Lock;
 use crate::maps::Tables;
 use crate::netlink::{Link, Netlink};
 use crate::object::{self, Known, XDP, tc, xdp};
+use crate::others;
 use crate::pins::{self, Instance};
 use aya::Ebpf;
 use aya::programs::LinkOrder;
@@ -19,7 +20,7 @@ use aya::programs::tc::{SchedClassifierLink, TcAttachOptions, TcAttachType};
 use aya::programs::xdp::{XdpLink, XdpMode};
 use aya_log::EbpfLogger;
 use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
 use xdp_common::{Hook, meta};
 use xdp_core::Word;
@@ -71,7 +72,7 @@ pub type Logger = EbpfLogger<&'static dyn tracing_log::log::Log>;
 pub fn start(plan: &Plan, netlink: &Netlink) -> Result<(Running, Option<Logger>)> {
     let bpffs = pins::bpffs(plan.request.bpffs.as_deref())?;
     let instance = Instance::of(&bpffs, plan.request.vip);
-    check_other_programs(plan, &bpffs, &instance)?;
+    others::check(plan, &bpffs, &instance)?;
     instance.create()?;
     let lock = instance.lock()?;
     let known = match earlier(&instance, plan) {
@@ -134,43 +135,6 @@ fn is_attached(instance: &Instance, plan: &Plan) -> Result<bool> {
         }
     }
     Ok(false)
-}
-
-/// Refuses an interface on which an XDP program of somebody else runs.
-fn check_other_programs(plan: &Plan, bpffs: &Path, instance: &Instance) -> Result<()> {
-    let mut ours = Vec::new();
-    for (name, hook, _) in pins::LINKS {
-        if hook == Hook::Xdp
-            && let Some((_, attachment)) = links::open(&instance.pin(name))?
-        {
-            ours.push(attachment.program);
-        }
-    }
-    for link in [&plan.wan, &plan.lan] {
-        let Some(id) = link.xdp.filter(|id| !ours.contains(id)) else {
-            continue;
-        };
-        let program = match links::program_name(id) {
-            Some(name) => format!("`{name}` (id {id})"),
-            None => format!("id {id}"),
-        };
-        let name = &link.name;
-        let way_out = match links::instance_of(bpffs, id) {
-            Some(other) => format!(
-                "that is ikenat for {0}, and an interface has room for one; remove it with `ikenat unload --vip {0}`",
-                other.vip
-            ),
-            None => format!(
-                "an interface has room for one; remove it with `ip link set dev {name} xdp off`, or stop the program that holds it"
-            ),
-        };
-        return Err(Error::OtherProgram {
-            interface: name.clone(),
-            program,
-            way_out,
-        });
-    }
-    Ok(())
 }
 
 type Up = (Tables<AtomicU64>, Clock, Vec<Attached>, Option<Logger>);

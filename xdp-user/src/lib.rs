@@ -14,6 +14,7 @@ pub mod lock;
 pub mod maps;
 pub mod netlink;
 mod object;
+mod others;
 pub mod pins;
 pub mod settle;
 pub mod snapshot;

@@ -1,0 +1,47 @@
+//! XDP programs of others on our interfaces: an interface has room for one.
+//!
+//! It may not know how ours are attached.
+
+use crate::config::Plan;
+use crate::error::{Error, Result};
+use crate::links;
+use crate::pins::{self, Instance};
+use std::path::Path;
+use xdp_common::Hook;
+
+/// Refuses an interface on which an XDP program of somebody else runs.
+pub(crate) fn check(plan: &Plan, bpffs: &Path, instance: &Instance) -> Result<()> {
+    let mut ours = Vec::new();
+    for (name, hook, _) in pins::LINKS {
+        if hook == Hook::Xdp
+            && let Some((_, attachment)) = links::open(&instance.pin(name))?
+        {
+            ours.push(attachment.program);
+        }
+    }
+    for link in [&plan.wan, &plan.lan] {
+        let Some(id) = link.xdp.filter(|id| !ours.contains(id)) else {
+            continue;
+        };
+        let program = match links::program_name(id) {
+            Some(name) => format!("`{name}` (id {id})"),
+            None => format!("id {id}"),
+        };
+        let name = &link.name;
+        let way_out = match links::instance_of(bpffs, id) {
+            Some(other) => format!(
+                "that is ikenat for {0}, and an interface has room for one; remove it with `ikenat unload --vip {0}`",
+                other.vip
+            ),
+            None => format!(
+                "an interface has room for one; remove it with `ip link set dev {name} xdp off`, or stop the program that holds it"
+            ),
+        };
+        return Err(Error::OtherProgram {
+            interface: name.clone(),
+            program,
+            way_out,
+        });
+    }
+    Ok(())
+}
