@@ -198,6 +198,17 @@ impl Lab {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             text.push_str(&format!("--- end of {name}\n{tail}\n"));
         }
+        // What became of every packet. Without an instance it says so, which is worth knowing too.
+        for verb in ["stats", "status"] {
+            let output = self
+                .ikenat(&[verb])
+                .and_then(|mut command| Ok(command.output()?));
+            if let Ok(output) = output {
+                let said = [output.stdout, output.stderr].concat();
+                let said = String::from_utf8_lossy(&said);
+                text.push_str(&format!("--- ikenat {verb}\n{said}\n"));
+            }
+        }
         text
     }
 }
