@@ -85,12 +85,9 @@ pub fn admit_flow<E: Env>(
     jiffies: u64,
     hop: u16,
 ) -> bool {
-    let proven = match ours.direction {
-        // The server has a key with this peer.
-        Direction::Outbound => session_or_new(env, config, ours, jiffies, true),
-        Direction::Inbound => session_or_new(env, config, ours, jiffies, false),
-    };
-    let Some(session) = proven else {
+    // The server's ESP is the proof: it has a key with this peer.
+    let proven = ours.direction == Direction::Outbound;
+    let Some(session) = session_or_new(env, config, ours, jiffies, proven) else {
         return false;
     };
     if ours.direction == Direction::Inbound

@@ -2,7 +2,6 @@
 //!
 //! It may not know the kernel. What it says of a packet is what the object must say of it too.
 
-use std::cell::{Cell, RefCell};
 use std::sync::atomic::AtomicU64;
 use xdp_common::{Class, Config, Direction, Hook, Reason, limits, meta, slot};
 use xdp_core::nexthop::Entry;
@@ -24,8 +23,6 @@ pub struct Tables {
     fragments: Vec<recent::Bucket<AtomicU64>>,
     nexthops: Vec<Entry<AtomicU64>>,
     meta: Vec<AtomicU64>,
-    established: RefCell<Vec<[u8; 4]>>,
-    forwarded: Cell<u64>,
 }
 
 fn zeroed<T: Default>(length: u32) -> Vec<T> {
@@ -45,8 +42,6 @@ impl Tables {
             fragments: zeroed(config.fragment_mask + 1),
             nexthops: zeroed(limits::NEXTHOPS),
             meta,
-            established: RefCell::default(),
-            forwarded: Cell::default(),
         }
     }
 
@@ -58,16 +53,6 @@ impl Tables {
     /// The live slots of SESSION.
     pub fn sessions(&self) -> Vec<[u64; slot::WORDS]> {
         live(&self.sessions)
-    }
-
-    /// A word of META.
-    pub fn meta(&self, index: usize) -> u64 {
-        self.meta[index].load(std::sync::atomic::Ordering::Relaxed)
-    }
-
-    /// The peers that gave their proof, in order.
-    pub fn established(&self) -> Vec<[u8; 4]> {
-        self.established.borrow().clone()
     }
 }
 
@@ -95,11 +80,7 @@ impl<'t, const TC: bool> Host<'t, TC> {
 
     /// Puts a frame through the packet logic.
     pub fn run(&self, config: &Config, side: Side, frame: &mut [u8]) -> Verdict {
-        let verdict = process(frame, self, config, side);
-        if matches!(verdict, Verdict::Forward { .. }) {
-            self.tables.forwarded.set(self.tables.forwarded.get() + 1);
-        }
-        verdict
+        process(frame, self, config, side)
     }
 }
 
@@ -132,9 +113,8 @@ impl<const TC: bool> Env for Host<'_, TC> {
     fn route(&self, source: [u8; 4], destination: [u8; 4], total_length: u16) -> Routed {
         (self.route)(source, destination, total_length)
     }
-    fn established(&self, peer: [u8; 4], _: Direction) {
-        self.tables.established.borrow_mut().push(peer);
-    }
+    /// The host keeps no log.
+    fn established(&self, _: [u8; 4], _: Direction) {}
 }
 
 /// The XDP action that a verdict becomes (`enum xdp_action` in the kernel's `linux/bpf.h`).
