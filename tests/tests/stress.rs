@@ -17,7 +17,7 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use xdp_common::counters::{self, Quantity};
-use xdp_common::slot::{KEY, STATE, WORDS, flow};
+use xdp_common::slot::{self, STATE, WORDS, flow};
 use xdp_common::{Class, Config, Direction, Hook, meta};
 use xdp_core::Word;
 use xdp_core::table::{self, State};
@@ -95,7 +95,7 @@ fn write(dataplane: &Dataplane, config: &Config, cpu: usize) -> Result<Vec<u64>>
 type Book = BTreeMap<u32, (u64, u64, u64)>;
 
 fn enter(book: &mut Book, words: &[u64; WORDS]) -> Result<()> {
-    let spi = u32::try_from(words[KEY + 2] >> 32)?;
+    let spi = slot::spi(words);
     let entry = book.entry(spi).or_default();
     entry.0 += words[flow::PACKETS];
     entry.1 += words[flow::BYTES];

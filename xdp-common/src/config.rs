@@ -51,4 +51,115 @@ pub struct Config {
     pub log: u8,
     /// Keeps the size a multiple of eight.
     pub reserved: [u8; 5],
+    /// What the fast path needs, inbound and outbound: [`Config::seal`] makes it of the fields above.
+    pub legs: [Leg; 2],
+}
+
+/// One direction, as words that are compared with the packet's and put into it. Addresses and MAC addresses are loaded
+/// from memory as they stand in a packet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Leg {
+    /// MAC address that a frame must have been sent to, in the upper six bytes.
+    pub own_mac: u64,
+    /// MAC address of the egress, in the low six bytes.
+    pub source_mac: u64,
+    /// The address that is replaced.
+    pub old: u32,
+    /// The address that it becomes.
+    pub new: u32,
+    /// What replacing the address adds to the one's-complement sum of UDP (RFC 1624), in the machine's byte order.
+    pub udp_delta: u32,
+    /// What replacing the address and a TTL less one add to the sum of the IPv4 header.
+    pub ip_delta: u32,
+    /// Egress interface.
+    pub egress: u32,
+    /// Not zero: a checksum may be partial.
+    pub partial: u32,
+    /// A remembered next hop counts for this many jiffies, as a shift.
+    pub hop_shift: u32,
+    /// Keeps the size a multiple of eight.
+    pub reserved: u32,
+}
+
+/// A remembered next hop counts for at most this many ticks, as a shift: some eight seconds.
+const HOP_TICKS: u32 = 3;
+
+/// The words of an address, as a little- or big-endian machine loads them: a one's-complement sum does not care which
+/// (RFC 1071 section 2 (B)).
+const fn words(address: [u8; 4]) -> (u16, u16) {
+    let [a, b, c, d] = address;
+    (u16::from_ne_bytes([a, b]), u16::from_ne_bytes([c, d]))
+}
+
+const fn fold(sum: u32) -> u32 {
+    let sum = (sum & 0xffff) + (sum >> 16);
+    (sum & 0xffff) + (sum >> 16)
+}
+
+/// `~m + m'` for an address.
+const fn address_delta(old: [u8; 4], new: [u8; 4]) -> u32 {
+    let ((a, b), (c, d)) = (words(old), words(new));
+    fold(!a as u32 + !b as u32 + c as u32 + d as u32)
+}
+
+/// A MAC address in the low six bytes of a word, as eight bytes of a packet are loaded.
+#[inline(always)]
+#[must_use]
+pub const fn mac_word(mac: [u8; 6]) -> u64 {
+    let [a, b, c, d, e, f] = mac;
+    u64::from_le_bytes([a, b, c, d, e, f, 0, 0])
+}
+
+impl Leg {
+    const fn new(
+        own_mac: [u8; 6],
+        source_mac: [u8; 6],
+        (old, new): ([u8; 4], [u8; 4]),
+        egress: u32,
+        (partial, tick_shift): (u8, u32),
+    ) -> Self {
+        let udp_delta = address_delta(old, new);
+        // TTL and protocol are one word of the header; the TTL is its first byte.
+        let less_one = !u16::from_ne_bytes([1, 0]);
+        Self {
+            own_mac: mac_word(own_mac) << 16,
+            source_mac: mac_word(source_mac),
+            old: u32::from_ne_bytes(old),
+            new: u32::from_ne_bytes(new),
+            udp_delta,
+            ip_delta: fold(udp_delta + less_one as u32),
+            egress,
+            partial: partial as u32,
+            hop_shift: tick_shift + HOP_TICKS,
+            reserved: 0,
+        }
+    }
+}
+
+impl Config {
+    /// Fills in [`Config::legs`]. Call it last.
+    #[must_use]
+    pub const fn seal(mut self) -> Self {
+        let inbound = (self.vip, self.server);
+        let outbound = (self.server, self.vip);
+        let shift = self.tick_shift;
+        self.legs = [
+            Leg::new(
+                self.wan_mac,
+                self.lan_mac,
+                inbound,
+                self.lan_ifindex,
+                (self.wan_partial, shift),
+            ),
+            Leg::new(
+                self.lan_mac,
+                self.wan_mac,
+                outbound,
+                self.wan_ifindex,
+                (self.lan_partial, shift),
+            ),
+        ];
+        self
+    }
 }

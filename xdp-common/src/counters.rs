@@ -82,6 +82,22 @@ impl Class {
         Self::Other,
     ];
 
+    /// The class of a number.
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_number(number: u64) -> Option<Self> {
+        match number {
+            0 => Some(Self::Ike),
+            1 => Some(Self::NattIke),
+            2 => Some(Self::Keepalive),
+            3 => Some(Self::EspInUdp),
+            4 => Some(Self::Esp),
+            5 => Some(Self::Fragment),
+            6 => Some(Self::Other),
+            _ => None,
+        }
+    }
+
     /// The word that `stats` and `status` print.
     pub const fn name(self) -> &'static str {
         match self {

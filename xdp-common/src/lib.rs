@@ -7,9 +7,11 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+pub mod bench;
 pub mod config;
 pub mod counters;
 pub mod limits;
+pub mod measure;
 pub mod meta;
 pub mod reason;
 pub mod slot;

@@ -9,7 +9,7 @@ pub const WORDS: usize = 16;
 /// Slots of a bucket: one value of the map.
 pub const WAYS: usize = 4;
 
-/// Word of the state: state (8 bits), generation (24 bits), tag (32 bits).
+/// Word of the state: state (bits 0-6), place in the bucket (7-8), generation (9-27), kind of the key (28-31), tag (32-63).
 pub const STATE: usize = 0;
 /// First of the three words of the key.
 pub const KEY: usize = 1;
@@ -25,16 +25,19 @@ pub mod flow {
     pub const PACKETS: usize = 4;
     /// Bytes: IPv4 total length.
     pub const BYTES: usize = 5;
-    /// Highest sequence number (bits 32-63), wraps (16-31), next-hop index (0-15).
-    pub const HIGHEST: usize = 6;
-    /// Last seen, in jiffies (bits 32-63), and last sequence number (0-31).
-    pub const LAST: usize = 7;
+    /// Highest sequence number (bits 32-63) and last seen, in jiffies (0-31).
+    pub const SEEN: usize = 6;
+    /// The neighbour's MAC address (bits 16-63) and the stamp under which it counts (0-15; see `xdp_core::hop`).
+    pub const HOP: usize = 7;
     /// First seen, in jiffies (all 64 bits).
     pub const FIRST_SEEN: usize = 8;
-    /// First sequence number (bits 32-63) and the peer's last UDP port (0-15; 0 for native ESP).
+    /// First sequence number (bits 32-63), wraps (16-31) and the peer's UDP port (0-15; 0 for native ESP), which is
+    /// looked at whenever the next hop has expired: every few seconds.
     pub const FIRST: usize = 9;
     /// Packets whose sequence number was not above the highest one.
     pub const REORDERED: usize = 10;
+    /// The last of them: its sequence number (bits 32-63), and the highest one at that time (0-31).
+    pub const LATE: usize = 11;
 }
 
 /// The words of a SESSION slot beyond the key.
@@ -43,8 +46,8 @@ pub mod session {
     pub const LAST_SEEN: usize = 4;
     /// Inbound SPIs that are open.
     pub const SPIS: usize = 5;
-    /// First seen, in jiffies (all 64 bits).
-    pub const FIRST_SEEN: usize = 6;
+    /// The next hop towards the peer, as flows remember theirs ([`super::flow::HOP`]).
+    pub const HOP: usize = 6;
     /// The peer's last UDP port on 500 (bits 16-31) and 4500 (0-15).
     pub const PORTS: usize = 7;
     /// First of eight counters: [`COUNTED`] classes, inbound and outbound of each in turn.
@@ -97,20 +100,57 @@ pub const fn peer_address(words: [u64; 2]) -> Option<[u8; 4]> {
     Some([a, b, c, d])
 }
 
-/// The key of a flow: peer, SPI, kind, direction, service. The port is no part of it: it may change while an SA lives.
+/// What the third word of a session's key says.
+const SESSION: u64 = 1 << 63;
+
+/// The first word of a key: peer and SPI in the order of the packet's bytes, so that nobody has to turn them round.
 #[inline(always)]
+const fn first_word(peer: [u8; 4], spi: u32) -> u64 {
+    (u32::from_ne_bytes(peer) as u64) << 32 | spi.to_be() as u64
+}
+
+/// The key of a flow: peer and SPI; zero (an IPv6 peer would take the first two words, and its SPI the third one's upper
+/// half); kind and direction. The port is no part of it: it may change while an SA lives.
+#[inline(always)]
+#[must_use]
 pub const fn flow_key(peer: [u8; 4], spi: u32, class: Class, direction: Direction) -> Key {
-    let [high, low] = peer_words(peer);
     [
-        high,
-        low,
-        (spi as u64) << 32 | (class as u64) << 8 | direction as u64,
+        first_word(peer, spi),
+        0,
+        (class as u64) << 8 | direction as u64,
     ]
 }
 
 /// The key of a session: the whole address (port 0, service 0).
 #[inline(always)]
+#[must_use]
 pub const fn session_key(peer: [u8; 4]) -> Key {
-    let [high, low] = peer_words(peer);
-    [high, low, 1 << 63]
+    [first_word(peer, 0), 0, SESSION]
+}
+
+/// What of a key's third word stands in the state word as well, four bits of it: direction, native ESP, session, and one
+/// for IPv6. So two words say of a slot that it is an IPv4 key's.
+#[inline(always)]
+#[must_use]
+pub const fn kind(key: &Key) -> u64 {
+    let native = key[2] >> 8 == Class::Esp as u64;
+    key[2] & 1 | (native as u64) << 1 | (key[2] >> 63) << 2
+}
+
+/// The peer of a slot, given all its words.
+#[inline(always)]
+#[must_use]
+pub const fn peer(words: &[u64; WORDS]) -> [u8; 4] {
+    ((words[KEY] >> 32) as u32).to_ne_bytes()
+}
+
+/// The SPI of a FLOW slot, given all its words.
+#[inline(always)]
+#[must_use]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the halves of a word are meant"
+)]
+pub const fn spi(words: &[u64; WORDS]) -> u32 {
+    u32::from_be(words[KEY] as u32)
 }

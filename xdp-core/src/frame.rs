@@ -11,6 +11,43 @@ pub trait Frame {
     /// The length of the frame in bytes.
     fn length(&self) -> usize;
 
+    /// Two bytes at `AT`, as the machine loads them. The dataplane has one instruction for it, where the compiler, which
+    /// must assume the worst alignment, would take them byte by byte.
+    #[inline(always)]
+    fn get16<const AT: usize, const N: usize>(bytes: &[u8; N]) -> u16 {
+        u16::from_ne_bytes([bytes[AT], bytes[AT + 1]])
+    }
+
+    /// Four bytes.
+    #[inline(always)]
+    fn get32<const AT: usize, const N: usize>(bytes: &[u8; N]) -> u32 {
+        u32::from_ne_bytes(core::array::from_fn(|i| bytes[AT + i]))
+    }
+
+    /// Eight bytes.
+    #[inline(always)]
+    fn get64<const AT: usize, const N: usize>(bytes: &[u8; N]) -> u64 {
+        u64::from_ne_bytes(core::array::from_fn(|i| bytes[AT + i]))
+    }
+
+    /// Writes two bytes at `AT`, as the machine stores them.
+    #[inline(always)]
+    fn put16<const AT: usize, const N: usize>(bytes: &mut [u8; N], value: u16) {
+        bytes[AT..AT + 2].copy_from_slice(&value.to_ne_bytes());
+    }
+
+    /// Four bytes.
+    #[inline(always)]
+    fn put32<const AT: usize, const N: usize>(bytes: &mut [u8; N], value: u32) {
+        bytes[AT..AT + 4].copy_from_slice(&value.to_ne_bytes());
+    }
+
+    /// Eight bytes.
+    #[inline(always)]
+    fn put64<const AT: usize, const N: usize>(bytes: &mut [u8; N], value: u64) {
+        bytes[AT..AT + 8].copy_from_slice(&value.to_ne_bytes());
+    }
+
     /// Accounts in the UDP checksum at `at` for an address that changed from `old` to `new`; false when it is not
     /// there. tc brings its own, since only the kernel knows whether the sum is still partial.
     #[inline(always)]

@@ -3,15 +3,14 @@
 //! It may not know what XDP or tc are, only which of the two it runs for: they differ in what they can send.
 
 use crate::Frame;
+use crate::hop;
 use crate::nat::{self, Ours};
 use crate::nexthop::{self, Neighbour};
 use crate::recent;
 use crate::rewrite;
-use crate::sequence::{Highest, NO_HOP};
-use crate::table::{Buckets, Slot};
-use crate::track::{self, FlowKey};
+use crate::table::Buckets;
+use crate::track;
 use crate::word::Word;
-use xdp_common::slot::flow;
 use xdp_common::{Class, Config, Direction, Hook, Reason, meta};
 
 /// Which interface a frame came in on.
@@ -76,6 +75,11 @@ pub trait Env {
     fn jiffies(&self) -> u64;
     /// Asks the FIB for the way of a packet from `source` to `destination` of this length.
     fn route(&self, source: [u8; 4], destination: [u8; 4], total_length: u16) -> Routed;
+    /// Puts what is known of the packet away. In the kernel this is memory whose contents the verifier does not know: so
+    /// it follows all that comes after once, and not once for each kind of packet and each way through its headers.
+    fn put(&self, packed: nat::Packed);
+    /// Takes it back.
+    fn take(&self) -> Option<nat::Packed>;
     /// A peer has given its proof. For the log.
     fn established(&self, peer: [u8; 4], by: Direction);
 }
@@ -100,13 +104,15 @@ pub enum Verdict {
     },
 }
 
-/// The way out, and what of it can be remembered.
+/// The way out, and what of it can be remembered. Plain numbers, all of them always written: the verifier sees to that
+/// where one function hands them to another.
 struct Way {
     hop: Hop,
-    /// MAC addresses; `None` in tc, where the kernel writes them.
-    macs: Option<([u8; 6], [u8; 6])>,
-    /// Index in NEXTHOP.
-    index: u16,
+    /// MAC addresses of neighbour and egress, as words; zero in tc, where the kernel writes them.
+    destination: u64,
+    source: u64,
+    /// What the flow may remember of it; zero in tc, which asks for every packet.
+    hop_word: u64,
 }
 
 /// Decides what becomes of a frame, and rewrites it when it is forwarded. On [`Verdict::Leave`] no byte has changed.
@@ -117,33 +123,29 @@ pub fn process<F: Frame + ?Sized, E: Env>(
     config: &Config,
     side: Side,
 ) -> Verdict {
-    let ours = match nat::classify(frame, config, side, E::HOOK) {
-        Ok(ours) => ours,
-        Err(reason) => return Verdict::Leave(reason),
-    };
-    let jiffies = env.jiffies();
-    if ours.class == Class::Fragment && !track::owns_fragment(env, config, &ours, jiffies) {
-        return Verdict::Leave(Reason::OtherFragment);
+    if let Some(reason) = examine(frame, env, config, side) {
+        return Verdict::Leave(reason);
     }
-    let key = FlowKey::of(&ours, config);
-    let flow = key.and_then(|key| key.find(env));
-    let way = match way(env, config, &ours, flow, jiffies) {
-        Ok(way) => way,
-        Err(reason) => return Verdict::Leave(reason),
+    let jiffies = env.jiffies();
+    let mut way = Way {
+        hop: Hop {
+            ifindex: 0,
+            gateway: [0; 4],
+        },
+        destination: 0,
+        source: 0,
+        hop_word: 0,
     };
-    let tracked = match (key, flow) {
-        (Some(_), Some(slot)) => {
-            track::count_flow(slot, &ours, jiffies, way.index);
-            true
-        }
-        (Some(key), None) => track::admit_flow(env, config, key, &ours, jiffies, way.index),
-        (None, _) => track::count_session(frame, env, config, &ours, jiffies),
+    // Every step takes the packet anew, so that nothing of it is kept on the stack while another function runs.
+    if let Some(reason) = find_way(env, config, jiffies, &mut way) {
+        return Verdict::Leave(reason);
+    }
+    let tracked = track::track(frame, env, config, jiffies, way.hop_word);
+    let Some(ours) = env.take().and_then(Ours::unpack) else {
+        return Verdict::Leave(Reason::Malformed);
     };
-    track::remember_fragment(env, config, &ours, jiffies);
     let written = rewrite::translate(frame, &ours, config)
-        && way
-            .macs
-            .is_none_or(|(destination, source)| rewrite::address_frame(frame, destination, source));
+        && (E::HOOK == Hook::Tc || rewrite::address_frame(frame, way.destination, way.source));
     if !written {
         return Verdict::Leave(Reason::Unwritable);
     }
@@ -156,19 +158,38 @@ pub fn process<F: Frame + ?Sized, E: Env>(
     }
 }
 
-/// Finds the way out: from the flow's next hop while it is fresh, else from the FIB.
-#[inline(always)]
-fn way<E: Env>(
+/// Looks at the headers and puts away what they say; or the reason why the packet is not forwarded.
+#[inline(never)]
+fn examine<F: Frame + ?Sized, E: Env>(
+    frame: &F,
     env: &E,
     config: &Config,
-    ours: &Ours,
-    flow: Option<&Slot<E::Word>>,
-    jiffies: u64,
-) -> Result<Way, Reason> {
+    side: Side,
+) -> Option<Reason> {
+    match nat::classify(frame, config, side, E::HOOK) {
+        Ok(ours) => {
+            env.put(ours.pack());
+            None
+        }
+        Err(reason) => Some(reason),
+    }
+}
+
+/// Says whether a fragment is ours, and asks the FIB for the way out.
+// Out of line: what the helper needs on the stack is not there while other functions run.
+#[inline(never)]
+fn find_way<E: Env>(env: &E, config: &Config, jiffies: u64, way: &mut Way) -> Option<Reason> {
+    let Some(ours) = &env.take().and_then(Ours::unpack) else {
+        return Some(Reason::Malformed);
+    };
+    if ours.class == Class::Fragment && !track::owns_fragment(env, config, ours, jiffies) {
+        return Some(Reason::OtherFragment);
+    }
     if E::HOOK == Hook::Xdp
-        && let Some(way) = remembered(env, config, ours, flow, jiffies)
+        && let Some(found) = remembered(env, config, ours, jiffies)
     {
-        return Ok(way);
+        *way = found;
+        return None;
     }
     let (source, destination) = match ours.direction {
         Direction::Inbound => (ours.peer, config.server),
@@ -176,63 +197,50 @@ fn way<E: Env>(
         Direction::Outbound => (config.vip, ours.peer),
     };
     let routed = env.route(source, destination, ours.total_length);
-    match E::HOOK {
+    let found = match E::HOOK {
         Hook::Xdp => way_of_xdp(env, config, ours, routed, jiffies),
         Hook::Tc => way_of_tc(config, ours, routed),
+    };
+    match found {
+        Ok(found) => {
+            *way = found;
+            None
+        }
+        Err(reason) => Some(reason),
     }
 }
 
-/// The next hop that the flow's packets took within the same tick.
+/// The way that a packet before this one took, while it counts.
 #[inline(always)]
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "jiffies are compared in 32 bits"
-)]
-fn remembered<E: Env>(
-    env: &E,
-    config: &Config,
-    ours: &Ours,
-    flow: Option<&Slot<E::Word>>,
-    jiffies: u64,
-) -> Option<Way> {
-    let slot = flow?;
-    let last = (slot[flow::LAST].load() >> 32) as u32;
-    let shift = config.tick_shift & 31;
-    if last >> shift != jiffies as u32 >> shift {
-        return None;
-    }
-    let index = Highest(slot[flow::HIGHEST].load()).hop();
-    if index == NO_HOP {
-        return None;
-    }
-    let neighbour = nexthop::read(env.nexthop(u32::from(index))?)?;
-    if neighbour.mtu != 0 && ours.total_length > neighbour.mtu {
-        return None;
-    }
-    if !is_ready(env, config, neighbour.ifindex) {
-        return None;
-    }
-    Some(Way {
+fn remembered<E: Env>(env: &E, config: &Config, ours: &Ours, jiffies: u64) -> Option<Way> {
+    // Hidden from the compiler, which knows that it is 0 or 1: the verifier does not.
+    let leg = &config.legs[core::hint::black_box(ours.direction as usize) & 1];
+    let egress = egress_word(env, config, leg.egress)?;
+    let hop_word = track::next_hop(env, config, ours, jiffies)?;
+    let destination = hop::mac(hop_word, hop::stamp(config, egress, jiffies))?;
+    (ours.total_length <= meta::egress_mtu(egress)).then_some(Way {
         hop: Hop {
-            ifindex: neighbour.ifindex,
-            gateway: neighbour.gateway,
+            ifindex: leg.egress,
+            gateway: [0; 4],
         },
-        macs: Some((neighbour.destination, neighbour.source)),
-        index,
+        destination,
+        source: leg.source_mac,
+        hop_word,
     })
 }
 
-/// True when the egress takes frames from XDP.
+/// What the dataplane knows of an egress; `None`: it takes no frames from XDP.
 #[inline(always)]
-fn is_ready<E: Env>(env: &E, config: &Config, ifindex: u32) -> bool {
+fn egress_word<E: Env>(env: &E, config: &Config, ifindex: u32) -> Option<u64> {
     let word = if ifindex == config.lan_ifindex {
-        meta::READY_LAN
+        meta::EGRESS_LAN
     } else if ifindex == config.wan_ifindex {
-        meta::READY_WAN
+        meta::EGRESS_WAN
     } else {
-        return false;
+        return None;
     };
-    env.meta(word).is_some_and(|word| word.load() != 0)
+    let word = env.meta(word)?.load();
+    (word != 0).then_some(word)
 }
 
 /// What the FIB's other answers mean for a packet of ours.
@@ -276,34 +284,39 @@ fn way_of_xdp<E: Env>(
     if !leaves_right(config, ours.direction, neighbour.ifindex) {
         return Err(Reason::NotByWan);
     }
-    if !is_ready(env, config, neighbour.ifindex) {
+    let Some(egress) = egress_word(env, config, neighbour.ifindex) else {
         return Err(Reason::EgressNotXdp);
+    };
+    confirm(env, config, &neighbour, jiffies)?;
+    let outbound = ours.direction == Direction::Outbound;
+    let hop_word = hop::of(config, outbound, egress, &neighbour, jiffies);
+    if !outbound && let Some(word) = env.meta(meta::SERVER_HOP) {
+        word.store(hop_word);
     }
-    let index = learn(env, config, &neighbour, jiffies)?;
     Ok(Way {
         hop: Hop {
             ifindex: neighbour.ifindex,
             gateway: neighbour.gateway,
         },
-        macs: Some((neighbour.destination, neighbour.source)),
-        index,
+        destination: neighbour.destination,
+        source: neighbour.source,
+        hop_word,
     })
 }
 
 /// Entries of NEXTHOP that are tried for one neighbour.
 const PROBES: u32 = 4;
 
-/// Writes the FIB's answer to NEXTHOP; its index, or [`NO_HOP`] when there is no room (then the FIB is asked for each
-/// packet). Once in a while one packet goes through the neighbour layer instead: frames that XDP sends never confirm a
-/// neighbour, so its MAC address would stay for ever.
+/// Writes the FIB's answer to NEXTHOP. Once in a while one packet goes through the neighbour layer instead: frames that
+/// XDP sends never confirm a neighbour, so its MAC address would stay for ever.
 #[inline(always)]
-#[expect(clippy::cast_possible_truncation, reason = "an index is below 65,535")]
-fn learn<E: Env>(
+#[expect(clippy::cast_possible_truncation, reason = "a tick has 32 bits")]
+fn confirm<E: Env>(
     env: &E,
     config: &Config,
     neighbour: &Neighbour,
     jiffies: u64,
-) -> Result<u16, Reason> {
+) -> Result<(), Reason> {
     let mut probe = 0;
     while probe < PROBES {
         let index = neighbour.hash().wrapping_add(probe) & (xdp_common::limits::NEXTHOPS - 1);
@@ -315,11 +328,11 @@ fn learn<E: Env>(
             if nexthop::due(entry, tick, config.confirm_ticks) {
                 return Err(Reason::NeighbourConfirm);
             }
-            return Ok(index as u16);
+            return Ok(());
         }
         probe += 1;
     }
-    Ok(NO_HOP)
+    Ok(())
 }
 
 #[inline(always)]
@@ -337,10 +350,10 @@ fn way_of_tc(config: &Config, ours: &Ours, routed: Routed) -> Result<Way, Reason
     if !leaves_right(config, ours.direction, hop.ifindex) {
         return Err(Reason::NotByWan);
     }
-    // No index: XDP asks the FIB again at its next packet, so a change of route is not overlooked for a tick.
     Ok(Way {
         hop,
-        macs: None,
-        index: NO_HOP,
+        destination: 0,
+        source: 0,
+        hop_word: 0,
     })
 }

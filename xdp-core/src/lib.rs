@@ -8,9 +8,11 @@
 #![forbid(unsafe_code)]
 
 pub mod checksum;
+pub mod fast;
 pub mod frame;
 pub mod gateway;
 pub mod hash;
+pub mod hop;
 pub mod nat;
 pub mod nexthop;
 pub mod recent;
@@ -21,6 +23,7 @@ pub mod track;
 pub mod wire;
 pub mod word;
 
+pub use fast::{forward, run};
 pub use frame::Frame;
 pub use gateway::{Env, Hop, Routed, Side, Verdict, process};
 pub use word::Word;

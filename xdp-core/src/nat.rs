@@ -40,10 +40,114 @@ pub struct Ours {
     pub first_fragment: bool,
 }
 
+/// [`Ours`] as words: what is put away and taken back by [`crate::Env::settle`].
+pub type Packed = [u64; 3];
+
+/// Headers end well before this: an offset that comes out of memory is bounded by it for the verifier.
+const OFFSETS: u64 = 0x7f;
+
+impl Ours {
+    /// The words.
+    #[inline(always)]
+    pub const fn pack(&self) -> Packed {
+        let id = u16::from_ne_bytes(self.id) as u64;
+        let kind =
+            (self.class as u64) << 4 | (self.direction as u64) << 1 | self.first_fragment as u64;
+        [
+            (u32::from_ne_bytes(self.peer) as u64) << 32
+                | (self.port as u64) << 16
+                | self.total_length as u64,
+            (self.esp.spi as u64) << 32 | self.esp.sequence as u64,
+            id << 48
+                | (self.ttl as u64) << 40
+                | (self.protocol.number() as u64) << 32
+                | (self.udp_at as u64 & OFFSETS) << 24
+                | (self.ike_at as u64 & OFFSETS) << 16
+                | kind,
+        ]
+    }
+
+    /// The packet again. `None`: no packet was packed there.
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "parts of words are meant")]
+    pub const fn unpack([addresses, esp, rest]: Packed) -> Option<Self> {
+        let Some(class) = Class::from_number(rest >> 4 & 0xf) else {
+            return None;
+        };
+        Some(Self {
+            direction: if rest & 2 == 0 {
+                Direction::Inbound
+            } else {
+                Direction::Outbound
+            },
+            class,
+            peer: ((addresses >> 32) as u32).to_ne_bytes(),
+            port: (addresses >> 16) as u16,
+            esp: esp::Header {
+                spi: (esp >> 32) as u32,
+                sequence: esp as u32,
+            },
+            ike_at: (rest >> 16 & OFFSETS) as usize,
+            total_length: addresses as u16,
+            ttl: (rest >> 40) as u8,
+            protocol: Protocol::from_number((rest >> 32) as u8),
+            udp_at: (rest >> 24 & OFFSETS) as usize,
+            id: ((rest >> 48) as u16).to_ne_bytes(),
+            first_fragment: rest & 1 != 0,
+        })
+    }
+}
+
 const NO_ESP: esp::Header = esp::Header {
     spi: 0,
     sequence: 0,
 };
+
+/// The first look at a frame: EtherType, address, protocol.
+#[inline(always)]
+fn look<F: Frame + ?Sized>(
+    frame: &F,
+    config: &Config,
+    side: Side,
+) -> Result<(ethernet::Header, ipv4::Header, Direction), Reason> {
+    let ethernet = ethernet::Header::read(frame).ok_or(Reason::NotIpv4)?;
+    if ethernet.ether_type != EtherType::IPV4 {
+        return Err(Reason::NotIpv4);
+    }
+    let ip = ipv4::Header::read(frame).ok_or(Reason::Malformed)?;
+    let direction = direction(&ip, config, side)?;
+    if ip.protocol != Protocol::UDP && ip.protocol != Protocol::ESP {
+        return Err(Reason::OtherProtocol);
+    }
+    Ok((ethernet, ip, direction))
+}
+
+/// The reason why a frame is not ours, when that can be seen at once: from its EtherType, its address, its protocol, or
+/// the port of a plain UDP datagram. It is what [`classify`] would say; what is odd about a frame is left to that.
+#[inline(always)]
+pub fn not_ours<F: Frame + ?Sized>(frame: &F, config: &Config, side: Side) -> Option<Reason> {
+    let (ethernet, ip, direction) = match look(frame, config, side) {
+        Ok(found) => found,
+        Err(Reason::Malformed) => return None,
+        Err(reason) => return Some(reason),
+    };
+    let total = usize::from(ip.total_length);
+    if ip.protocol != Protocol::UDP
+        || ip.header_length() != Some(ipv4::LENGTH)
+        || ip.is_later_fragment()
+        || total < ipv4::LENGTH
+        || ipv4::AT + total > frame.length()
+        || ethernet.destination != own_mac(config, side)
+    {
+        return None;
+    }
+    let header = udp::Header::read(frame, ipv4::AT + ipv4::LENGTH)?;
+    let our_port = match direction {
+        Direction::Inbound => header.destination,
+        Direction::Outbound => header.source,
+    };
+    (our_port != IKE_PORT && our_port != NATT_PORT).then_some(Reason::OtherPort)
+}
 
 /// Says whether a packet is ours. A UDP fragment without ports is taken for ours here ([`Class::Fragment`]); whether
 /// it really is, only the tables know.
@@ -57,15 +161,7 @@ pub fn classify<F: Frame + ?Sized>(
     side: Side,
     hook: Hook,
 ) -> Result<Ours, Reason> {
-    let ethernet = ethernet::Header::read(frame).ok_or(Reason::NotIpv4)?;
-    if ethernet.ether_type != EtherType::IPV4 {
-        return Err(Reason::NotIpv4);
-    }
-    let ip = ipv4::Header::read(frame).ok_or(Reason::Malformed)?;
-    let direction = direction(&ip, config, side)?;
-    if ip.protocol != Protocol::UDP && ip.protocol != Protocol::ESP {
-        return Err(Reason::OtherProtocol);
-    }
+    let (ethernet, ip, direction) = look(frame, config, side)?;
     // A redirect would take a frame that was not sent to us out of somebody else's hands.
     if ethernet.destination != own_mac(config, side) {
         return Err(Reason::NotOurMac);

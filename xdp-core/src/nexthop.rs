@@ -18,27 +18,15 @@ pub struct Neighbour {
     pub ifindex: u32,
     /// The gateway, or the destination itself when it is on the link. Network order.
     pub gateway: [u8; 4],
-    /// MAC address of the neighbour.
-    pub destination: [u8; 6],
-    /// MAC address of the egress.
-    pub source: [u8; 6],
+    /// MAC address of the neighbour, as a word ([`xdp_common::config::mac_word`]).
+    pub destination: u64,
+    /// MAC address of the egress, likewise.
+    pub source: u64,
     /// MTU of the route; 0 when it is not known.
     pub mtu: u16,
 }
 
 const MAC_MASK: u64 = 0xffff_ffff_ffff;
-
-#[inline(always)]
-fn mac_word(mac: [u8; 6]) -> u64 {
-    let [a, b, c, d, e, f] = mac;
-    u64::from_le_bytes([a, b, c, d, e, f, 0, 0])
-}
-
-#[inline(always)]
-fn mac_of(word: u64) -> [u8; 6] {
-    let [a, b, c, d, e, f, _, _] = word.to_le_bytes();
-    [a, b, c, d, e, f]
-}
 
 impl Neighbour {
     #[inline(always)]
@@ -71,8 +59,8 @@ pub fn read<W: Word>(entry: &Entry<W>) -> Option<Neighbour> {
     Some(Neighbour {
         ifindex: (key >> 32) as u32,
         gateway: (key as u32).to_ne_bytes(),
-        destination: mac_of(destination),
-        source: mac_of(source),
+        destination: destination & MAC_MASK,
+        source: source & MAC_MASK,
         mtu: (destination >> 48) as u16,
     })
 }
@@ -88,8 +76,8 @@ pub fn claim<W: Word>(entry: &Entry<W>, neighbour: &Neighbour) -> bool {
 /// Writes what the kernel says now. The entry must have been claimed for this neighbour.
 #[inline(always)]
 pub fn write<W: Word>(entry: &Entry<W>, neighbour: &Neighbour) {
-    let destination = mac_word(neighbour.destination) | u64::from(neighbour.mtu) << 48;
-    let source = mac_word(neighbour.source);
+    let destination = neighbour.destination | u64::from(neighbour.mtu) << 48;
+    let source = neighbour.source;
     let sequence = entry[SEQUENCE].load();
     let same =
         entry[DESTINATION].load() == destination && entry[SOURCE].load() & MAC_MASK == source;

@@ -38,18 +38,27 @@ pub fn translate<F: Frame + ?Sized>(frame: &mut F, ours: &Ours, config: &Config)
     true
 }
 
-/// Writes both MAC addresses.
+/// Writes both MAC addresses, which come as words.
 #[inline(always)]
-pub fn address_frame<F: Frame + ?Sized>(
-    frame: &mut F,
-    destination: [u8; 6],
-    source: [u8; 6],
-) -> bool {
+pub fn address_frame<F: Frame + ?Sized>(frame: &mut F, destination: u64, source: u64) -> bool {
     let Some(bytes) = frame.array_mut::<12>(0) else {
         return false;
     };
-    let [a, b, c, d, e, f] = destination;
-    let [g, h, i, j, k, l] = source;
-    *bytes = [a, b, c, d, e, f, g, h, i, j, k, l];
+    put_macs::<F, 12>(bytes, destination, source);
     true
+}
+
+/// Writes both MAC addresses in two stores.
+#[inline(always)]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "a part of the word is meant"
+)]
+pub fn put_macs<F: Frame + ?Sized, const N: usize>(
+    bytes: &mut [u8; N],
+    destination: u64,
+    source: u64,
+) {
+    F::put64::<0, N>(bytes, u64::to_le(destination | source << 48));
+    F::put32::<8, N>(bytes, u32::to_le((source >> 16) as u32));
 }

@@ -7,9 +7,10 @@
 
 use crate::gateway::Env;
 use crate::hash::{digest, digest_key};
+use crate::hop;
 use crate::nat::Ours;
 use crate::recent;
-use crate::sequence::Highest;
+use crate::sequence::is_ahead;
 use crate::table::{self, Place, Slot};
 use crate::wire::esp;
 use crate::wire::ike::Spis;
@@ -40,7 +41,7 @@ impl FlowKey {
 
     /// The live slot.
     #[inline(always)]
-    pub fn find<E: Env>(self, env: &E) -> Option<&Slot<E::Word>> {
+    pub fn find<'e, E: Env>(&self, env: &'e E) -> Option<&'e Slot<E::Word>> {
         table::find(env.flows(), self.place, &self.key)
     }
 }
@@ -50,40 +51,87 @@ impl FlowKey {
     clippy::cast_possible_truncation,
     reason = "the low 32 bits of jiffies are kept"
 )]
-const fn last_word(jiffies: u64, sequence: u32) -> u64 {
-    (jiffies as u32 as u64) << 32 | sequence as u64
+const fn seen_word(highest: u32, jiffies: u64) -> u64 {
+    (highest as u64) << 32 | jiffies as u32 as u64
 }
 
 /// Counts an ESP packet into its flow.
 ///
 /// Packets and bytes are atomic adds. The other words are plain stores: when two CPUs have packets of one SPI at the
-/// same moment, one of two neighbouring values wins, and both were true.
+/// same moment, one of two neighbouring values wins, and both were true. All that changes with every packet stands in
+/// the slot's first cache line; the second one is touched by what is rare.
 #[inline(always)]
-pub fn count_flow<W: Word>(slot: &Slot<W>, ours: &Ours, jiffies: u64, hop: u16) {
+pub fn count<W: Word>(slot: &Slot<W>, sequence: u32, bytes: u16, jiffies: u64) {
     slot[flow::PACKETS].add(1);
-    slot[flow::BYTES].add(u64::from(ours.total_length));
-    let before = Highest(slot[flow::HIGHEST].load());
-    let (after, in_order) = before.advance(ours.esp.sequence);
-    if !in_order {
+    slot[flow::BYTES].add(u64::from(bytes));
+    let highest = (slot[flow::SEEN].load() >> 32) as u32;
+    let ahead = is_ahead(sequence, highest);
+    let now = if ahead { sequence } else { highest };
+    slot[flow::SEEN].store(seen_word(now, jiffies));
+    if !ahead {
         slot[flow::REORDERED].add(1);
+        slot[flow::LATE].store(u64::from(sequence) << 32 | u64::from(highest));
+    } else if sequence < highest {
+        let first = slot[flow::FIRST].load();
+        let wraps = first.wrapping_add(0x1_0000) & 0xffff_0000;
+        slot[flow::FIRST].store(first & !0xffff_0000 | wraps);
     }
-    slot[flow::HIGHEST].store(after.with_hop(hop).0);
-    slot[flow::LAST].store(last_word(jiffies, ours.esp.sequence));
+}
+
+/// Counts an ESP packet that did not come through the fast path: there its flow's next hop has expired, or is not known.
+/// So it is the moment to remember another one, and to look at the peer's port, which a NAT may have changed.
+#[inline(always)]
+pub fn count_flow<W: Word>(slot: &Slot<W>, ours: &Ours, jiffies: u64, hop: u64) {
+    count(slot, ours.esp.sequence, ours.total_length, jiffies);
+    if hop != 0 {
+        slot[flow::HOP].store(hop);
+    }
     let first = slot[flow::FIRST].load();
     if first & 0xffff != u64::from(ours.port) {
         slot[flow::FIRST].store(first & !0xffff | u64::from(ours.port));
     }
 }
 
+/// Counts a packet that is about to be forwarded into the table that it belongs to. True: there it is counted. `hop` is
+/// what its flow may remember of the way out; zero: nothing new (tc asks for the way of every packet).
+// Out of line, as everything here that is large: the packets that care for nanoseconds do not come this way, and what one
+// function keeps on the stack is not there while another one runs.
+#[inline(never)]
+pub fn track<F: Frame + ?Sized, E: Env>(
+    frame: &F,
+    env: &E,
+    config: &Config,
+    jiffies: u64,
+    hop: u64,
+) -> bool {
+    let Some(ours) = &env.take().and_then(Ours::unpack) else {
+        return false;
+    };
+    remember_fragment(env, config, ours, jiffies);
+    let Some(key) = FlowKey::of(ours, config) else {
+        return count_session(frame, env, config, ours, jiffies, hop);
+    };
+    if let Some(slot) = key.find(env) {
+        count_flow(slot, ours, jiffies, hop);
+        return true;
+    }
+    let hop = if hop == 0 {
+        hop::unknown(hop::stamp(config, 0, jiffies))
+    } else {
+        hop
+    };
+    admit_flow(env, config, key, ours, jiffies, hop)
+}
+
 /// Makes a flow for an SPI that has none, if the peer has given a proof and there is room. True: it is counted.
 #[inline(always)]
-pub fn admit_flow<E: Env>(
+fn admit_flow<E: Env>(
     env: &E,
     config: &Config,
     flow: FlowKey,
     ours: &Ours,
     jiffies: u64,
-    hop: u16,
+    hop: u64,
 ) -> bool {
     // The server's ESP is the proof: it has a key with this peer.
     let proven = ours.direction == Direction::Outbound;
@@ -101,8 +149,8 @@ pub fn admit_flow<E: Env>(
     let inserted = table::insert(env.flows(), flow.place, &flow.key, |slot| {
         slot[flow::PACKETS].store(1);
         slot[flow::BYTES].store(u64::from(ours.total_length));
-        slot[flow::HIGHEST].store(Highest::first(ours.esp.sequence, hop).0);
-        slot[flow::LAST].store(last_word(jiffies, ours.esp.sequence));
+        slot[flow::SEEN].store(seen_word(ours.esp.sequence, jiffies));
+        slot[flow::HOP].store(hop);
         slot[flow::FIRST_SEEN].store(jiffies);
         slot[flow::FIRST].store(u64::from(ours.esp.sequence) << 32 | u64::from(ours.port));
     });
@@ -149,7 +197,7 @@ fn session_or_new<'e, E: Env>(
     }
     let inserted = table::insert(env.sessions(), place, &key, |slot| {
         slot[session::LAST_SEEN].store(jiffies & 0xffff_ffff);
-        slot[session::FIRST_SEEN].store(jiffies);
+        slot[session::HOP].store(hop::unknown(hop::stamp(config, 0, jiffies)));
     })?;
     one_more(env, meta::SESSION_ENTRIES);
     env.established(ours.peer, ours.direction);
@@ -168,17 +216,30 @@ const fn session_counter(class: Class) -> Option<usize> {
     }
 }
 
+/// The next hop that is remembered for packets of no flow: the server's, or the one towards a peer with a session.
+#[inline(always)]
+pub fn next_hop<E: Env>(env: &E, config: &Config, ours: &Ours, jiffies: u64) -> Option<u64> {
+    match ours.direction {
+        Direction::Inbound => Some(env.meta(meta::SERVER_HOP)?.load()),
+        Direction::Outbound => {
+            let session = session_or_new(env, config, ours, jiffies, false)?;
+            Some(session[session::HOP].load())
+        }
+    }
+}
+
 /// Counts IKE, keepalives and the rest into the peer's session. True: it is counted.
 ///
 /// A keepalive refreshes a session and never creates one. A peer without a session has its half of the proof
 /// remembered (outbound) or checked (inbound).
 #[inline(always)]
-pub fn count_session<F: Frame + ?Sized, E: Env>(
+fn count_session<F: Frame + ?Sized, E: Env>(
     frame: &F,
     env: &E,
     config: &Config,
     ours: &Ours,
     jiffies: u64,
+    hop: u64,
 ) -> bool {
     let Some(counter) = session_counter(ours.class) else {
         return false;
@@ -195,8 +256,13 @@ pub fn count_session<F: Frame + ?Sized, E: Env>(
             }
         }
     };
-    session[session::COUNTERS + 2 * counter + ours.direction as usize].add(1);
+    // Hidden from the compiler, which knows that it is small enough: the verifier does not.
+    let at = session::COUNTERS + 2 * counter + ours.direction as usize;
+    session[core::hint::black_box(at) & (slot::WORDS - 1)].add(1);
     session[session::LAST_SEEN].store(jiffies & 0xffff_ffff);
+    if hop != 0 && ours.direction == Direction::Outbound {
+        session[session::HOP].store(hop);
+    }
     let ports = session[session::PORTS].load();
     let now = match ours.class {
         Class::Ike => ports & 0xffff | u64::from(ours.port) << 16,
@@ -268,7 +334,7 @@ fn half<F: Frame + ?Sized, E: Env>(
 /// Remembers the first fragment of a datagram of ours, so that the others follow it. Only UDP needs it: every fragment
 /// of ESP is known by its protocol number.
 #[inline(always)]
-pub fn remember_fragment<E: Env>(env: &E, config: &Config, ours: &Ours, jiffies: u64) {
+fn remember_fragment<E: Env>(env: &E, config: &Config, ours: &Ours, jiffies: u64) {
     if ours.first_fragment
         && ours.protocol == Protocol::UDP
         && let Some((bucket, digest)) = fragment_bucket(env, config, ours)

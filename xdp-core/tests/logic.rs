@@ -4,11 +4,14 @@
 
 use proptest::prelude::*;
 use std::sync::atomic::AtomicU64;
+use xdp_common::slot::flow;
 use xdp_common::slot::nexthop::WORDS as NEXTHOP_WORDS;
+use xdp_common::{Config, meta};
 use xdp_core::checksum::{Delta, fold, udp_partial};
 use xdp_core::nexthop::{self, Neighbour};
 use xdp_core::recent;
-use xdp_core::sequence::Highest;
+use xdp_core::table::Slot;
+use xdp_core::{Word, hop, track};
 
 /// The sum as RFC 1071 defines it, over all words at once.
 fn sum(words: &[u16]) -> u16 {
@@ -91,23 +94,45 @@ proptest! {
 
     /// The highest sequence number only grows, in serial-number arithmetic, and wraps are counted.
     #[test]
-    fn the_highest_sequence_number(first: u32, steps in prop::collection::vec(0..1_000_000_u32, 1..200), hop: u16) {
-        let mut highest = Highest::first(first, hop);
+    fn the_highest_sequence_number(first: u32, steps in prop::collection::vec(0..1_000_000_u32, 1..200), port: u16) {
+        let slot: Slot<AtomicU64> = Default::default();
+        Word::store(&slot[flow::SEEN], u64::from(first) << 32);
+        Word::store(&slot[flow::FIRST], u64::from(first) << 32 | u64::from(port));
         let mut true_highest = u64::from(first);
+        let mut late = 0;
         for (i, step) in steps.into_iter().enumerate() {
             let next = if i % 5 == 4 {
                 true_highest.saturating_sub(u64::from(step % 1000))
             } else {
                 true_highest + u64::from(step) * 1000
             };
-            let (after, in_order) = highest.advance(low(next));
-            prop_assert_eq!(in_order, next > true_highest);
+            track::count(&slot, low(next), 100, 7);
+            if next <= true_highest {
+                late += 1;
+                prop_assert_eq!(Word::load(&slot[flow::LATE]), u64::from(low(next)) << 32 | u64::from(low(true_highest)));
+            }
             true_highest = true_highest.max(next);
-            highest = after;
-            prop_assert_eq!(highest.0 >> 32, u64::from(low(true_highest)));
-            prop_assert_eq!((highest.0 >> 16) & 0xffff, (true_highest >> 32) & 0xffff);
-            prop_assert_eq!(highest.hop(), hop);
+            prop_assert_eq!(Word::load(&slot[flow::SEEN]), u64::from(low(true_highest)) << 32 | 7);
+            let kept = Word::load(&slot[flow::FIRST]);
+            prop_assert_eq!((kept >> 16) & 0xffff, (true_highest >> 32) & 0xffff);
+            prop_assert_eq!((kept >> 32, kept & 0xffff), (u64::from(first), u64::from(port)));
+            prop_assert_eq!(Word::load(&slot[flow::REORDERED]), late);
         }
+    }
+
+    /// A next hop counts until its stamp has changed, by time or by epoch.
+    #[test]
+    fn a_next_hop_counts_for_a_while(mac in 1..1_u64 << 48, jiffies in 0_u64..1 << 40, epoch in 0_u16..0xfff0) {
+        let config = Config { tick_shift: 8, ..bytemuck::Zeroable::zeroed() }.seal();
+        let egress = meta::egress(1500, epoch);
+        let now = hop::stamp(&config, egress, jiffies);
+        let word = hop::word(mac, now);
+        prop_assert_eq!(hop::mac(word, now), Some(mac));
+        prop_assert_eq!(hop::mac(word, hop::stamp(&config, meta::egress(1500, epoch + 1), jiffies)), None);
+        prop_assert_eq!(hop::mac(word, hop::stamp(&config, egress, jiffies + (1 << 11))), None);
+        prop_assert_eq!(hop::mac(hop::unknown(now), now), None);
+        prop_assert_eq!(hop::mac(0, 0), None, "memory that nobody has written");
+        prop_assert_eq!(hop::mac(hop::unknown(now), now ^ 0x8000), None, "unknown under every stamp");
     }
 
     #[test]
@@ -123,7 +148,7 @@ proptest! {
     }
 
     #[test]
-    fn a_neighbour_is_read_as_it_was_written(ifindex in 1..1000_u32, gateway: [u8; 4], destination: [u8; 6], source: [u8; 6], mtu: u16) {
+    fn a_neighbour_is_read_as_it_was_written(ifindex in 1..1000_u32, gateway: [u8; 4], destination in 0..1_u64 << 48, source in 0..1_u64 << 48, mtu: u16) {
         let entry: [AtomicU64; NEXTHOP_WORDS] = Default::default();
         let neighbour = Neighbour { ifindex, gateway, destination, source, mtu };
         prop_assert_eq!(nexthop::read(&entry), None);
@@ -133,7 +158,7 @@ proptest! {
         prop_assert_eq!(nexthop::read(&entry), Some(neighbour));
         let other = Neighbour { ifindex: ifindex + 1, ..neighbour };
         prop_assert!(!nexthop::claim(&entry, &other), "an entry belongs to one gateway for good");
-        let moved = Neighbour { destination: [2; 6], ..neighbour };
+        let moved = Neighbour { destination: 2, ..neighbour };
         nexthop::write(&entry, &moved);
         prop_assert_eq!(nexthop::read(&entry), Some(moved));
     }

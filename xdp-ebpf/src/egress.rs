@@ -8,12 +8,17 @@ use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::{
     BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_FWD_DISABLED, BPF_FIB_LKUP_RET_NO_NEIGH,
     BPF_FIB_LKUP_RET_NOT_FWDED, BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup as Lookup,
-    bpf_redir_neigh,
+    bpf_redir_neigh, xdp_md,
 };
-use aya_ebpf::helpers::{bpf_fib_lookup, bpf_jiffies64, bpf_redirect, bpf_redirect_neigh};
+use aya_ebpf::helpers::{
+    bpf_fib_lookup, bpf_get_smp_processor_id, bpf_jiffies64, bpf_ktime_get_ns, bpf_redirect,
+    bpf_redirect_neigh,
+};
 use aya_ebpf::maps::ProgramArray;
 use aya_ebpf::programs::{TcContext, XdpContext};
-use core::mem::{size_of, zeroed};
+use core::arch::asm;
+use core::mem::{offset_of, size_of, zeroed};
+use xdp_common::config::mac_word;
 use xdp_core::nexthop::Neighbour;
 use xdp_core::{Hop, Routed};
 
@@ -22,7 +27,19 @@ const AF_INET: u8 = 2;
 /// XDP: the interface that the frame came in on.
 #[inline(always)]
 pub fn ingress_xdp(context: &XdpContext) -> u32 {
-    context.ingress_ifindex() as u32
+    let index: u32;
+    // SAFETY: a load of a field of the kernel's own context. In assembly, and not `pure`: who wants it a second time shall
+    // load it again, and not have it kept in a register all the way.
+    unsafe {
+        asm!(
+            "{index} = *(u32 *)({context} + {field})",
+            index = out(wreg) index,
+            context = in(reg) context.ctx,
+            field = const offset_of!(xdp_md, ingress_ifindex),
+            options(readonly, nostack, preserves_flags)
+        );
+    }
+    index
 }
 
 /// tc: the interface that the packet came in on.
@@ -44,6 +61,20 @@ pub fn is_tagged(context: &TcContext) -> bool {
 pub fn jiffies() -> u64 {
     // SAFETY: takes no argument.
     unsafe { bpf_jiffies64() }
+}
+
+/// Nanoseconds since the machine has started (`CLOCK_MONOTONIC`). For the benchmark.
+#[inline(always)]
+pub fn nanoseconds() -> u64 {
+    // SAFETY: takes no argument.
+    unsafe { bpf_ktime_get_ns() }
+}
+
+/// The number of this CPU.
+#[inline(always)]
+pub fn cpu() -> u32 {
+    // SAFETY: takes no argument.
+    unsafe { bpf_get_smp_processor_id() as u32 }
 }
 
 /// Asks the FIB. `context` is that of the running program.
@@ -86,8 +117,8 @@ pub fn route(
         Ok(BPF_FIB_LKUP_RET_SUCCESS) => Routed::Neighbour(Neighbour {
             ifindex: hop.ifindex,
             gateway,
-            destination: lookup.dmac,
-            source: lookup.smac,
+            destination: mac_word(lookup.dmac),
+            source: mac_word(lookup.smac),
             mtu,
         }),
         Ok(BPF_FIB_LKUP_RET_NO_NEIGH) => Routed::Unresolved(hop),

@@ -7,6 +7,7 @@ use crate::{egress, maps};
 use aya_ebpf::EbpfContext;
 use aya_log_ebpf::info;
 use xdp_common::{Direction, Hook};
+use xdp_core::nat::Packed;
 use xdp_core::{Env, Routed, nexthop, recent};
 
 /// The environment of one packet. `TC`: in the tc program, else in XDP.
@@ -66,6 +67,16 @@ impl<C: EbpfContext, const TC: bool> Env for Kernel<'_, C, TC> {
             destination,
             total_length,
         )
+    }
+
+    #[inline(always)]
+    fn put(&self, packed: Packed) {
+        maps::put(Self::HOOK, packed);
+    }
+
+    #[inline(always)]
+    fn take(&self) -> Option<Packed> {
+        maps::take(Self::HOOK)
     }
 
     fn established(&self, peer: [u8; 4], by: Direction) {

@@ -5,10 +5,40 @@
 
 #![expect(unsafe_code, reason = "packet pointers")]
 
-use aya_ebpf::bindings::{BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR};
+use aya_ebpf::bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, xdp_md};
 use aya_ebpf::helpers::{bpf_l4_csum_replace, bpf_skb_pull_data};
 use aya_ebpf::programs::{TcContext, XdpContext};
+use core::arch::asm;
+use core::mem::offset_of;
 use xdp_core::Frame;
+
+/// Where `struct xdp_md` has the packet's start and end.
+const XDP_DATA: usize = offset_of!(xdp_md, data);
+const XDP_DATA_END: usize = offset_of!(xdp_md, data_end);
+/// Where `struct __sk_buff` has them.
+const TC_DATA: usize = offset_of!(__sk_buff, data);
+const TC_DATA_END: usize = offset_of!(__sk_buff, data_end);
+
+/// Reads a packet pointer from a context.
+///
+/// In assembly, since the field is a `u32` in C and a pointer for the verifier: the compiler sometimes loads it, spills
+/// it and widens the copy, and from then on the verifier takes it for a number.
+#[inline(always)]
+fn pointer<C, const FIELD: usize>(context: *const C) -> usize {
+    let value: usize;
+    // SAFETY: a load of a field of the kernel's own context. `readonly`: it does not move across a helper,
+    // which may change the packet.
+    unsafe {
+        asm!(
+            "{value} = *(u32 *)({context} + {field})",
+            value = out(reg) value,
+            context = in(reg) context,
+            field = const FIELD,
+            options(pure, readonly, nostack, preserves_flags)
+        );
+    }
+    value
+}
 
 #[inline(always)]
 fn at<const N: usize>(data: usize, end: usize, at: usize) -> Option<*mut [u8; N]> {
@@ -16,6 +46,8 @@ fn at<const N: usize>(data: usize, end: usize, at: usize) -> Option<*mut [u8; N]
     if start + N > end {
         return None;
     }
+    // SAFETY: a packet is nowhere at address zero. Without this the compiler tests for it.
+    unsafe { core::hint::assert_unchecked(start != 0) };
     Some(start as *mut [u8; N])
 }
 
@@ -28,26 +60,143 @@ impl<'c> XdpFrame<'c> {
     pub fn new(context: &'c mut XdpContext) -> Self {
         Self(context)
     }
+
+    #[inline(always)]
+    fn data(&self) -> usize {
+        pointer::<_, XDP_DATA>(self.0.ctx)
+    }
+
+    #[inline(always)]
+    fn data_end(&self) -> usize {
+        pointer::<_, XDP_DATA_END>(self.0.ctx)
+    }
 }
 
 impl Frame for XdpFrame<'_> {
     #[inline(always)]
     fn array<const N: usize>(&self, offset: usize) -> Option<&[u8; N]> {
         // SAFETY: checked against the end of the packet; nobody writes while `self` is borrowed.
-        at(self.0.data(), self.0.data_end(), offset).map(|p| unsafe { &*p })
+        at(self.data(), self.data_end(), offset).map(|p| unsafe { &*p })
     }
 
     #[inline(always)]
     fn array_mut<const N: usize>(&mut self, offset: usize) -> Option<&mut [u8; N]> {
         // SAFETY: checked against the end of the packet; `self` is borrowed for as long as the reference lives.
-        at(self.0.data(), self.0.data_end(), offset).map(|p| unsafe { &mut *p })
+        at(self.data(), self.data_end(), offset).map(|p| unsafe { &mut *p })
     }
 
     #[inline(always)]
     fn length(&self) -> usize {
-        // Hidden from the compiler: it would conclude from a compare of lengths that a later pointer is in bounds and
-        // drop the check that the verifier needs to see.
-        core::hint::black_box(self.0.data_end() - self.0.data())
+        let length: usize;
+        // SAFETY: arithmetic alone. In assembly, since the compiler would conclude from a compare of lengths that a later
+        // pointer is in bounds and drop the check that the verifier needs to see.
+        unsafe {
+            asm!(
+                "{length} -= {start}",
+                length = inout(reg) self.data_end() => length,
+                start = in(reg) self.data(),
+                options(pure, nomem, nostack, preserves_flags)
+            );
+        }
+        length
+    }
+
+    #[inline(always)]
+    fn get16<const AT: usize, const N: usize>(bytes: &[u8; N]) -> u16 {
+        const { assert!(AT + 2 <= N) };
+        let value: u32;
+        // SAFETY: inside the array. In assembly, since the compiler takes unaligned words byte by byte.
+        unsafe {
+            asm!(
+                "{value} = *(u16 *)({bytes} + {at})",
+                value = out(wreg) value,
+                bytes = in(reg) bytes.as_ptr(),
+                at = const AT,
+                options(pure, readonly, nostack, preserves_flags)
+            );
+        }
+        // SAFETY: two bytes were loaded, and the rest of the register is zero.
+        unsafe { core::hint::assert_unchecked(value <= 0xffff) };
+        value as u16
+    }
+
+    #[inline(always)]
+    fn get32<const AT: usize, const N: usize>(bytes: &[u8; N]) -> u32 {
+        const { assert!(AT + 4 <= N) };
+        let value: u32;
+        // SAFETY: as above.
+        unsafe {
+            asm!(
+                "{value} = *(u32 *)({bytes} + {at})",
+                value = out(wreg) value,
+                bytes = in(reg) bytes.as_ptr(),
+                at = const AT,
+                options(pure, readonly, nostack, preserves_flags)
+            );
+        }
+        value
+    }
+
+    #[inline(always)]
+    fn get64<const AT: usize, const N: usize>(bytes: &[u8; N]) -> u64 {
+        const { assert!(AT + 8 <= N) };
+        let value: u64;
+        // SAFETY: as above.
+        unsafe {
+            asm!(
+                "{value} = *(u64 *)({bytes} + {at})",
+                value = out(reg) value,
+                bytes = in(reg) bytes.as_ptr(),
+                at = const AT,
+                options(pure, readonly, nostack, preserves_flags)
+            );
+        }
+        value
+    }
+
+    #[inline(always)]
+    fn put16<const AT: usize, const N: usize>(bytes: &mut [u8; N], value: u16) {
+        const { assert!(AT + 2 <= N) };
+        // SAFETY: as above; the array is borrowed to be written.
+        unsafe {
+            asm!(
+                "*(u16 *)({bytes} + {at}) = {value}",
+                value = in(wreg) u32::from(value),
+                bytes = in(reg) bytes.as_mut_ptr(),
+                at = const AT,
+                options(nostack, preserves_flags)
+            );
+        }
+    }
+
+    #[inline(always)]
+    fn put32<const AT: usize, const N: usize>(bytes: &mut [u8; N], value: u32) {
+        const { assert!(AT + 4 <= N) };
+        // SAFETY: as above.
+        unsafe {
+            asm!(
+                "*(u32 *)({bytes} + {at}) = {value}",
+                value = in(wreg) value,
+                bytes = in(reg) bytes.as_mut_ptr(),
+                at = const AT,
+                options(nostack, preserves_flags)
+            );
+        }
+    }
+
+    #[inline(always)]
+    fn put64<const AT: usize, const N: usize>(bytes: &mut [u8; N], value: u64) {
+        const { assert!(AT + 8 <= N) };
+        // SAFETY: as above.
+        unsafe {
+            asm!(
+                "*(u64 *)({bytes} + {at}) = {value}",
+                value = in(reg) value,
+                bytes = in(reg) bytes.as_mut_ptr(),
+                at = const AT,
+                options(nostack, preserves_flags)
+            );
+        }
     }
 }
 
@@ -58,15 +207,30 @@ const HEADERS: u32 = 14 + 60 + 8 + 4 + 28;
 pub struct TcFrame<'c>(&'c TcContext);
 
 impl<'c> TcFrame<'c> {
-    /// The frame of this context, with its headers in the linear part.
+    /// The frame of this context. What is not in the linear part of the packet is not there yet: see [`Self::pull`].
     #[inline(always)]
     pub fn new(context: &'c mut TcContext) -> Self {
-        let length = context.len();
+        Self(context)
+    }
+
+    /// Brings the headers into the linear part.
+    #[inline(always)]
+    pub fn pull(&mut self) {
+        let length = self.0.len();
         let wanted = if length < HEADERS { length } else { HEADERS };
         // A failure leaves less to read, and the reader's checks see that.
         // SAFETY: the context is the kernel's own.
-        let _ = unsafe { bpf_skb_pull_data(context.skb.skb, wanted) };
-        Self(context)
+        let _ = unsafe { bpf_skb_pull_data(self.0.skb.skb, wanted) };
+    }
+
+    #[inline(always)]
+    fn data(&self) -> usize {
+        pointer::<_, TC_DATA>(self.0.skb.skb)
+    }
+
+    #[inline(always)]
+    fn data_end(&self) -> usize {
+        pointer::<_, TC_DATA_END>(self.0.skb.skb)
     }
 }
 
@@ -74,13 +238,13 @@ impl Frame for TcFrame<'_> {
     #[inline(always)]
     fn array<const N: usize>(&self, offset: usize) -> Option<&[u8; N]> {
         // SAFETY: as for XDP.
-        at(self.0.data(), self.0.data_end(), offset).map(|p| unsafe { &*p })
+        at(self.data(), self.data_end(), offset).map(|p| unsafe { &*p })
     }
 
     #[inline(always)]
     fn array_mut<const N: usize>(&mut self, offset: usize) -> Option<&mut [u8; N]> {
         // SAFETY: as for XDP.
-        at(self.0.data(), self.0.data_end(), offset).map(|p| unsafe { &mut *p })
+        at(self.data(), self.data_end(), offset).map(|p| unsafe { &mut *p })
     }
 
     /// The whole length: the linear part alone may be shorter than the packet.

@@ -4,7 +4,7 @@
 //! [`egress`], nowhere else in this crate. A library, so that the programs that measure use the same glue.
 
 #![no_std]
-#![feature(core_intrinsics)]
+#![feature(asm_experimental_arch, core_intrinsics)]
 #![expect(
     internal_features,
     reason = "core::sync::atomic has no compare-and-swap on the BPF target"
@@ -20,3 +20,4 @@ pub mod egress;
 pub mod env;
 pub mod frame;
 pub mod maps;
+pub mod measure;

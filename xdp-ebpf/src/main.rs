@@ -9,7 +9,8 @@ use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action};
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
 use xdp_common::{Config, Hook, Outcome, Reason};
-use xdp_core::{Env, Frame, Hop, Side, Verdict, process};
+use xdp_core::nat::not_ours;
+use xdp_core::{Frame, Hop, Side, Verdict, forward, process};
 use xdp_ebpf::env::Kernel;
 use xdp_ebpf::frame::{TcFrame, XdpFrame};
 use xdp_ebpf::{egress, maps};
@@ -39,10 +40,10 @@ enum Act {
     Drop,
 }
 
-/// Puts a frame through the packet logic and counts what became of it.
+/// Counts what became of a frame.
 #[inline(always)]
-fn act<F: Frame, E: Env>(frame: &mut F, env: &E, config: &Config, side: Side) -> Act {
-    match process(frame, env, config, side) {
+fn count(hook: Hook, verdict: Verdict) -> Act {
+    match verdict {
         Verdict::Forward {
             hop,
             direction,
@@ -50,11 +51,11 @@ fn act<F: Frame, E: Env>(frame: &mut F, env: &E, config: &Config, side: Side) ->
             bytes,
             tracked,
         } => {
-            maps::count_class(E::HOOK, direction, class, bytes, tracked);
+            maps::count_class(hook, direction, class, bytes, tracked);
             Act::Send(hop)
         }
         Verdict::Leave(reason) => {
-            maps::count_reason(E::HOOK, reason);
+            maps::count_reason(hook, reason);
             match reason.outcome() {
                 Outcome::Punted | Outcome::Slow => Act::Pass,
                 Outcome::Dropped => Act::Drop,
@@ -63,9 +64,41 @@ fn act<F: Frame, E: Env>(frame: &mut F, env: &E, config: &Config, side: Side) ->
     }
 }
 
-/// The fast path.
+/// The fast path. On a one-armed gateway, whose WAN is its LAN, it is that of the inbound direction.
 #[xdp]
 fn ikenat_xdp(mut context: XdpContext) -> u32 {
+    let config = maps::config();
+    let ingress = egress::ingress_xdp(&context);
+    let pointer = XdpContext::new(context.ctx);
+    let env = Kernel::<_, false> {
+        context: &pointer,
+        ingress,
+    };
+    let mut frame = XdpFrame::new(&mut context);
+    let verdict = if ingress == config.wan_ifindex {
+        forward::<_, _, false>(&mut frame, &env, config)
+    } else if ingress == config.lan_ifindex {
+        forward::<_, _, true>(&mut frame, &env, config)
+    } else {
+        None
+    };
+    if let Some(verdict) = verdict {
+        return xdp_code(count(Hook::Xdp, verdict));
+    }
+    // The gateway's other traffic leaves here.
+    if let Some(side) = side(config, egress::ingress_xdp(&pointer))
+        && let Some(reason) = not_ours(&frame, config, side)
+    {
+        maps::count_reason(Hook::Xdp, reason);
+        return xdp_action::XDP_PASS;
+    }
+    xdp_general(context)
+}
+
+/// Every other packet. Out of line, so that the verifier goes through it once and not once for each place that the fast
+/// path is left at.
+#[inline(never)]
+fn xdp_general(mut context: XdpContext) -> u32 {
     let config = maps::config();
     let ingress = egress::ingress_xdp(&context);
     let Some(side) = side(config, ingress) else {
@@ -76,7 +109,13 @@ fn ikenat_xdp(mut context: XdpContext) -> u32 {
         context: &pointer,
         ingress,
     };
-    match act(&mut XdpFrame::new(&mut context), &env, config, side) {
+    let verdict = process(&mut XdpFrame::new(&mut context), &env, config, side);
+    xdp_code(count(Hook::Xdp, verdict))
+}
+
+#[inline(always)]
+fn xdp_code(act: Act) -> u32 {
+    match act {
         Act::Send(hop) => egress::redirect(hop.ifindex),
         Act::Pass => xdp_action::XDP_PASS,
         Act::Drop => xdp_action::XDP_DROP,
@@ -101,7 +140,14 @@ fn ikenat_tc(mut context: TcContext) -> i32 {
         context: &pointer,
         ingress,
     };
-    match act(&mut TcFrame::new(&mut context), &env, config, side) {
+    let mut frame = TcFrame::new(&mut context);
+    if let Some(reason) = not_ours(&frame, config, side) {
+        maps::count_reason(Hook::Tc, reason);
+        return TC_ACT_UNSPEC;
+    }
+    frame.pull();
+    let verdict = process(&mut frame, &env, config, side);
+    match count(Hook::Tc, verdict) {
         Act::Send(hop) => egress::redirect_neighbour(hop),
         Act::Pass => TC_ACT_UNSPEC,
         Act::Drop => TC_ACT_SHOT,

@@ -7,9 +7,13 @@
 use crate::atomic::Shared;
 use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, PerCpuArray};
-use xdp_common::counters::{Counters, Quantity, WORDS};
+use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray};
+use core::arch::asm;
+use xdp_common::bench::Onward;
+use xdp_common::config::Leg;
+use xdp_common::counters::{Counters, Quantity};
 use xdp_common::{Class, Config, Direction, Hook, Reason, counters, limits, meta};
+use xdp_core::nat::Packed;
 use xdp_core::table::{Bucket, Buckets};
 use xdp_core::{nexthop, recent};
 
@@ -28,6 +32,9 @@ static NEXTHOP: Array<nexthop::Entry<Shared>> =
     Array::with_max_entries(limits::NEXTHOPS, BPF_F_MMAPABLE);
 #[map]
 static META: Array<[Shared; meta::WORDS]> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+/// The packet that each CPU is at, in XDP and in tc: nobody else reads it.
+#[map]
+static PACKET: PerCpuArray<Packed> = PerCpuArray::with_max_entries(2, 0);
 #[map]
 static COUNTERS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(2, 0);
 
@@ -54,14 +61,69 @@ static CONFIG: Config = Config {
     lan_partial: 0,
     log: 0,
     reserved: [0; 5],
+    legs: [LEG; 2],
+};
+
+const LEG: Leg = Leg {
+    own_mac: 0,
+    source_mac: 0,
+    old: 0,
+    new: 0,
+    udp_delta: 0,
+    ip_delta: 0,
+    egress: 0,
+    partial: 0,
+    hop_shift: 0,
+    reserved: 0,
 };
 
 /// The load-time constants.
 #[inline(always)]
 pub fn config() -> &'static Config {
-    // SAFETY: the pointer is that of a static. It is hidden from the compiler, which would otherwise fold the zeroes
-    // above into the program.
-    unsafe { &*core::hint::black_box(&raw const CONFIG) }
+    constant(&CONFIG)
+}
+
+/// Load-time constants of the benchmark's contestants.
+#[unsafe(no_mangle)]
+static ONWARD: Onward = Onward {
+    ifindex: 0,
+    server: [0; 4],
+    macs: [0; 12],
+};
+
+/// Where a contestant of the benchmark sends frames.
+#[inline(always)]
+pub fn onward() -> &'static Onward {
+    constant(&ONWARD)
+}
+
+/// What the loader has written into a constant.
+#[inline(always)]
+fn constant<T>(value: &'static T) -> &'static T {
+    // The compiler would otherwise fold what stands in the source into the program.
+    known(value)
+}
+
+/// This CPU's value of a per-CPU array. Not twice at a time: the two would alias.
+#[inline(always)]
+#[expect(clippy::mut_from_ref, reason = "a map is not its values")]
+pub fn own<T>(map: &PerCpuArray<T>, index: u32) -> Option<&mut T> {
+    // SAFETY: the value belongs to this CPU, where programs do not interrupt each other.
+    map.get_ptr_mut(index).map(|value| unsafe { &mut *value })
+}
+
+/// A value of a hash of the kernel's. For the yardstick, whose hashes are filled before and lose nothing.
+#[inline(always)]
+pub fn in_hash<K, V: Sync>(map: &'static HashMap<K, V>, key: &K) -> Option<&'static V> {
+    // SAFETY: the pointer is that of an element that nobody deletes, and `Sync` lets others have it at the same time.
+    map.get_ptr(key).map(|value| unsafe { &*value })
+}
+
+/// The same for the kind that forgets what was not used for long.
+#[inline(always)]
+pub fn in_lru_hash<K, V: Sync>(map: &'static LruHashMap<K, V>, key: &K) -> Option<&'static V> {
+    // SAFETY: as above; nothing is inserted while it is read, so nothing has to go.
+    map.get_ptr(key).map(|value| unsafe { &*value })
 }
 
 /// FLOW or SESSION.
@@ -76,50 +138,95 @@ impl Buckets for Table {
     type Word = Shared;
     #[inline(always)]
     fn bucket(&self, index: u32) -> Option<&Bucket<Shared>> {
-        self.0.get(index)
+        self.0.get(index).map(known)
     }
 }
 
 /// A bucket of HALF.
 #[inline(always)]
 pub fn half(index: u32) -> Option<&'static recent::Bucket<Shared>> {
-    HALF.get(index)
+    HALF.get(index).map(known)
 }
 
 /// A bucket of FRAGMENT.
 #[inline(always)]
 pub fn fragments(index: u32) -> Option<&'static recent::Bucket<Shared>> {
-    FRAGMENT.get(index)
+    FRAGMENT.get(index).map(known)
 }
 
 /// An entry of NEXTHOP.
 #[inline(always)]
 pub fn nexthop(index: u32) -> Option<&'static nexthop::Entry<Shared>> {
-    NEXTHOP.get(index)
+    NEXTHOP.get(index).map(known)
 }
 
 /// A word of META.
 #[inline(always)]
 pub fn meta(index: usize) -> Option<&'static Shared> {
-    META.get(0)?.get(index)
+    known(META.get(0)?).get(index)
+}
+
+/// A value that was found, behind a line that the compiler moves nothing across: before 6.16 the verifier refuses a
+/// pointer that is added to before it is compared with null, and the compiler likes to do just that.
+#[inline(always)]
+#[expect(
+    clippy::pointers_in_nomem_asm_block,
+    reason = "the pointer is copied, not followed"
+)]
+fn known<T>(value: &'static T) -> &'static T {
+    let pointer: *const T;
+    // SAFETY: a copy of the pointer. It has to be an instruction: one line of source without any gives line information
+    // that the kernel refuses.
+    unsafe {
+        asm!(
+            "{pointer} = {value}",
+            pointer = lateout(reg) pointer,
+            value = in(reg) core::ptr::from_ref(value),
+            options(pure, nomem, nostack, preserves_flags)
+        );
+        core::hint::assert_unchecked(!pointer.is_null());
+        &*pointer
+    }
+}
+
+/// Puts a packet away.
+#[inline(always)]
+pub fn put(hook: Hook, packed: Packed) {
+    if let Some(place) = PACKET.get_ptr_mut(hook as u32) {
+        // SAFETY: the value belongs to this CPU, where programs of one hook do not interrupt each other.
+        unsafe { place.write_volatile(packed) };
+    }
+}
+
+/// Takes back what was put away.
+#[inline(always)]
+pub fn take(hook: Hook) -> Option<Packed> {
+    let place = PACKET.get_ptr(hook as u32)?;
+    // SAFETY: as for `put`.
+    Some(unsafe { place.read_volatile() })
 }
 
 /// Counts a packet that this hook does not forward.
 #[inline(always)]
 pub fn count_reason(hook: Hook, reason: Reason) {
-    count(hook, counters::reason(reason), 1);
+    if let Some(counters) = own(&COUNTERS, hook as u32) {
+        add(counters, counters::reason(reason), 1);
+    }
 }
 
-/// Counts a forwarded packet.
+/// Counts a forwarded packet. One look-up for all of its counters.
 #[inline(always)]
 pub fn count_class(hook: Hook, direction: Direction, class: Class, bytes: u16, tracked: bool) {
+    let Some(counters) = own(&COUNTERS, hook as u32) else {
+        return;
+    };
     let at = counters::class(direction, class);
-    count(hook, at + Quantity::Packets as usize, 1);
-    count(hook, at + Quantity::Bytes as usize, u64::from(bytes));
+    add(counters, at + Quantity::Packets as usize, 1);
+    add(counters, at + Quantity::Bytes as usize, u64::from(bytes));
     if !tracked {
-        count(hook, at + Quantity::UntrackedPackets as usize, 1);
-        count(
-            hook,
+        add(counters, at + Quantity::UntrackedPackets as usize, 1);
+        add(
+            counters,
             at + Quantity::UntrackedBytes as usize,
             u64::from(bytes),
         );
@@ -127,14 +234,8 @@ pub fn count_class(hook: Hook, direction: Direction, class: Class, bytes: u16, t
 }
 
 #[inline(always)]
-fn count(hook: Hook, at: usize, by: u64) {
-    if let Some(counters) = COUNTERS.get_ptr_mut(hook as u32)
-        && at < WORDS
-    {
-        // SAFETY: the index is inside the value, which belongs to this CPU, where programs do not interrupt each other.
-        unsafe {
-            let word = counters.cast::<u64>().add(at);
-            *word = (*word).wrapping_add(by);
-        }
+fn add(counters: &mut Counters, at: usize, by: u64) {
+    if let Some(word) = counters.get_mut(at) {
+        *word = word.wrapping_add(by);
     }
 }

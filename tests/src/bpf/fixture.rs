@@ -10,6 +10,7 @@ use crate::lab::topology::{
 };
 use anyhow::{Context, Result};
 use xdp_common::Config;
+use xdp_common::config::mac_word;
 use xdp_core::nexthop::Neighbour;
 use xdp_core::{Hop, Routed, Side};
 
@@ -48,7 +49,7 @@ pub fn prepare(lab: &Lab) -> Result<Config> {
     let mut config = config();
     config.wan_ifindex = ifindex(lab, WAN)?;
     config.lan_ifindex = ifindex(lab, LAN)?;
-    Ok(config)
+    Ok(config.seal())
 }
 
 fn mac(mac: [u8; 6]) -> String {
@@ -95,8 +96,8 @@ pub fn fib(config: &Config, destination: [u8; 4], total_length: u16) -> Routed {
         Some((destination, source)) => Routed::Neighbour(Neighbour {
             ifindex,
             gateway,
-            destination,
-            source,
+            destination: mac_word(destination),
+            source: mac_word(source),
             mtu: MTU,
         }),
     }

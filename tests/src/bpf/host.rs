@@ -2,17 +2,20 @@
 //!
 //! It may not know the kernel. What it says of a packet is what the object must say of it too.
 
+use std::cell::Cell;
 use std::sync::atomic::AtomicU64;
 use xdp_common::{Class, Config, Direction, Hook, Reason, limits, meta, slot};
+use xdp_core::nat::Packed;
 use xdp_core::nexthop::Entry;
 use xdp_core::table::Bucket;
-use xdp_core::{Env, Routed, Side, Verdict, process, recent};
+use xdp_core::{Env, Routed, Side, Verdict, recent};
 
 /// Tables and FIB of one gateway on the host, for one hook (`TC`: the slow path, else XDP).
 pub struct Host<'t, const TC: bool> {
     tables: &'t Tables,
     route: &'t dyn Fn([u8; 4], [u8; 4], u16) -> Routed,
     jiffies: u64,
+    packed: Cell<Option<Packed>>,
 }
 
 /// The tables, shared by both hooks.
@@ -33,8 +36,14 @@ impl Tables {
     /// Empty tables of the sizes that the configuration names; both interfaces take frames from XDP.
     pub fn new(config: &Config) -> Self {
         let meta = zeroed::<AtomicU64>(1024);
-        meta[meta::READY_WAN].store(1, std::sync::atomic::Ordering::Relaxed);
-        meta[meta::READY_LAN].store(1, std::sync::atomic::Ordering::Relaxed);
+        meta[meta::EGRESS_WAN].store(
+            meta::egress(super::fixture::MTU, 1),
+            std::sync::atomic::Ordering::Relaxed,
+        );
+        meta[meta::EGRESS_LAN].store(
+            meta::egress(super::fixture::MTU, 1),
+            std::sync::atomic::Ordering::Relaxed,
+        );
         Self {
             flows: zeroed(config.flow_mask + 1),
             sessions: zeroed(config.session_mask + 1),
@@ -75,12 +84,13 @@ impl<'t, const TC: bool> Host<'t, TC> {
             tables,
             route,
             jiffies,
+            packed: Cell::new(None),
         }
     }
 
     /// Puts a frame through the packet logic.
     pub fn run(&self, config: &Config, side: Side, frame: &mut [u8]) -> Verdict {
-        process(frame, self, config, side)
+        xdp_core::run(frame, self, config, side)
     }
 }
 
@@ -112,6 +122,12 @@ impl<const TC: bool> Env for Host<'_, TC> {
     }
     fn route(&self, source: [u8; 4], destination: [u8; 4], total_length: u16) -> Routed {
         (self.route)(source, destination, total_length)
+    }
+    fn put(&self, packed: Packed) {
+        self.packed.set(Some(packed));
+    }
+    fn take(&self) -> Option<Packed> {
+        self.packed.get()
     }
     /// The host keeps no log.
     fn established(&self, _: [u8; 4], _: Direction) {}

@@ -10,7 +10,7 @@ pub mod host;
 use anyhow::{Context, Result, bail};
 use aya::maps::{Array, Map, MapData, PerCpuArray};
 
-use aya::programs::{SchedClassifier, Xdp, XdpMode};
+use aya::programs::{SchedClassifier, TcAttachType, Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader, TestRun, TestRunOptions, TestRunResult};
 use std::path::PathBuf;
 use xdp_common::counters::{self, Counters};
@@ -86,7 +86,7 @@ pub fn with_sizes(mut config: Config, flow_buckets: u32, session_buckets: u32) -
     config.tick_shift = 8;
     // Never, so that a verdict does not depend on the time; a test of its own turns it on.
     config.confirm_ticks = u32::MAX;
-    config
+    config.seal()
 }
 
 impl Dataplane {
@@ -112,8 +112,9 @@ impl Dataplane {
             .try_into()?;
         tc.load().context("failed to load ikenat_tc")?;
         let mut this = Self { ebpf };
-        this.set_meta(meta::READY_WAN, 1)?;
-        this.set_meta(meta::READY_LAN, 1)?;
+        for side in [meta::EGRESS_WAN, meta::EGRESS_LAN] {
+            this.set_meta(side, meta::egress(fixture::MTU, 1))?;
+        }
         Ok(this)
     }
 
@@ -122,9 +123,34 @@ impl Dataplane {
     /// # Errors
     /// The interface does not take it.
     pub fn attach(&mut self, interface: &str) -> Result<()> {
+        self.attach_as(interface, XdpMode::Driver)
+    }
+
+    /// The same, in a mode.
+    ///
+    /// # Errors
+    /// The interface does not take it.
+    pub fn attach_as(&mut self, interface: &str, mode: XdpMode) -> Result<()> {
         self.xdp_mut()?
-            .attach(interface, XdpMode::Driver)
+            .attach(interface, mode)
             .with_context(|| format!("failed to attach to {interface}"))?;
+        Ok(())
+    }
+
+    /// Attaches the tc program, which takes what XDP leaves to it.
+    ///
+    /// # Errors
+    /// The interface does not take it.
+    pub fn attach_tc(&mut self, interface: &str) -> Result<()> {
+        // An error says that there is one already (before tcx); then that one serves.
+        let _ = aya::programs::tc::qdisc_add_clsact(interface);
+        let tc: &mut SchedClassifier = self
+            .ebpf
+            .program_mut("ikenat_tc")
+            .context("failed to find ikenat_tc")?
+            .try_into()?;
+        tc.attach(interface, TcAttachType::Ingress)
+            .with_context(|| format!("failed to attach ikenat_tc to {interface}"))?;
         Ok(())
     }
 

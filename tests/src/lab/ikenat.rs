@@ -17,7 +17,7 @@ use super::topology::{LAN, Lab, SERVER, VIP, WAN, target_directory};
 /// Names the binary to test.
 const BINARY: &str = "IKENAT_BIN";
 /// In the log once the programs are attached.
-const READY: &str = "ready";
+const READY: &str = "ready: translating";
 /// Loading and verifying takes well below this, also on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 

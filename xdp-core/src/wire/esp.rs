@@ -24,10 +24,10 @@ impl Header {
     /// Reads the header at `at`.
     #[inline(always)]
     pub fn read<F: Frame + ?Sized>(frame: &F, at: usize) -> Option<Self> {
-        let [a, b, c, d, e, f, g, h] = *frame.array::<LENGTH>(at)?;
+        let bytes = frame.array::<LENGTH>(at)?;
         Some(Self {
-            spi: u32::from_be_bytes([a, b, c, d]),
-            sequence: u32::from_be_bytes([e, f, g, h]),
+            spi: u32::from_be(F::get32::<0, LENGTH>(bytes)),
+            sequence: u32::from_be(F::get32::<4, LENGTH>(bytes)),
         })
     }
 }

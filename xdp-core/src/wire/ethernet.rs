@@ -28,10 +28,11 @@ impl Header {
     #[inline(always)]
     pub fn read<F: Frame + ?Sized>(frame: &F) -> Option<Self> {
         let bytes = frame.array::<LENGTH>(0)?;
-        let [a, b, c, d, e, f, _, _, _, _, _, _, t, u] = *bytes;
+        let [a, b, c, d] = F::get32::<0, LENGTH>(bytes).to_ne_bytes();
+        let [e, f] = F::get16::<4, LENGTH>(bytes).to_ne_bytes();
         Some(Self {
             destination: [a, b, c, d, e, f],
-            ether_type: EtherType([t, u]),
+            ether_type: EtherType(F::get16::<12, LENGTH>(bytes).to_ne_bytes()),
         })
     }
 }

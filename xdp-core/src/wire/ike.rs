@@ -18,10 +18,10 @@ impl Spis {
     /// Reads the pair from the header at `at`; `None` when a whole header does not fit.
     #[inline(always)]
     pub fn read<F: Frame + ?Sized>(frame: &F, at: usize) -> Option<Self> {
-        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, ..] = *frame.array::<LENGTH>(at)?;
+        let bytes = frame.array::<LENGTH>(at)?;
         Some(Self {
-            initiator: [a, b, c, d, e, f, g, h],
-            responder: [i, j, k, l, m, n, o, p],
+            initiator: F::get64::<0, LENGTH>(bytes).to_ne_bytes(),
+            responder: F::get64::<8, LENGTH>(bytes).to_ne_bytes(),
         })
     }
 

@@ -25,6 +25,12 @@ impl Protocol {
     /// ESP (RFC 4303).
     pub const ESP: Self = Self(50);
 
+    /// The protocol of a number.
+    #[inline(always)]
+    pub const fn from_number(number: u8) -> Self {
+        Self(number)
+    }
+
     /// The number, for a hash.
     #[inline(always)]
     pub const fn number(self) -> u8 {
@@ -56,15 +62,16 @@ impl Header {
     #[inline(always)]
     pub fn read<F: Frame + ?Sized>(frame: &F) -> Option<Self> {
         let b = frame.array::<LENGTH>(AT)?;
+        let [ttl, protocol] = F::get16::<8, LENGTH>(b).to_ne_bytes();
         Some(Self {
             version_length: b[0],
-            total_length: u16::from_be_bytes([b[2], b[3]]),
-            id: [b[4], b[5]],
-            flags_offset: u16::from_be_bytes([b[6], b[7]]),
-            ttl: b[8],
-            protocol: Protocol(b[9]),
-            source: [b[12], b[13], b[14], b[15]],
-            destination: [b[16], b[17], b[18], b[19]],
+            total_length: u16::from_be(F::get16::<2, LENGTH>(b)),
+            id: F::get16::<4, LENGTH>(b).to_ne_bytes(),
+            flags_offset: u16::from_be(F::get16::<6, LENGTH>(b)),
+            ttl,
+            protocol: Protocol(protocol),
+            source: F::get32::<12, LENGTH>(b).to_ne_bytes(),
+            destination: F::get32::<16, LENGTH>(b).to_ne_bytes(),
         })
     }
 

@@ -24,12 +24,12 @@ impl Header {
     /// Reads the header at `at`.
     #[inline(always)]
     pub fn read<F: Frame + ?Sized>(frame: &F, at: usize) -> Option<Self> {
-        let [a, b, c, d, e, f, g, h] = *frame.array::<LENGTH>(at)?;
+        let bytes = frame.array::<LENGTH>(at)?;
         Some(Self {
-            source: u16::from_be_bytes([a, b]),
-            destination: u16::from_be_bytes([c, d]),
-            length: u16::from_be_bytes([e, f]),
-            checksum: u16::from_be_bytes([g, h]),
+            source: u16::from_be(F::get16::<0, LENGTH>(bytes)),
+            destination: u16::from_be(F::get16::<2, LENGTH>(bytes)),
+            length: u16::from_be(F::get16::<4, LENGTH>(bytes)),
+            checksum: u16::from_be(F::get16::<6, LENGTH>(bytes)),
         })
     }
 }

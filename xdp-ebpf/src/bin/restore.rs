@@ -1,4 +1,4 @@
-//! For measuring: puts a packet's first bytes back as they were and goes on to the program under test.
+//! For measuring: writes the next flow's packet afresh and goes on to the program under test.
 //!
 //! `BPF_PROG_TEST_RUN` with a repeat count does not restore the packet: from the second run on the destination would be
 //! the server's, and one would measure the punt. Never attached to an interface.
@@ -10,29 +10,83 @@ use aya_ebpf::bindings::xdp_action;
 use aya_ebpf::macros::{map, xdp};
 use aya_ebpf::maps::{Array, ProgramArray};
 use aya_ebpf::programs::XdpContext;
-use xdp_core::Frame as _;
+use xdp_common::measure::{HEADER, Plan};
+use xdp_core::Frame;
+use xdp_core::checksum::fold;
 use xdp_ebpf::egress;
 use xdp_ebpf::frame::XdpFrame;
+use xdp_ebpf::measure::{self, Next, State};
 
-/// Bytes that are put back: Ethernet and IPv4 without options, UDP with its checksum.
-const HEADER: usize = 48;
-
-/// The bytes.
+/// What is sent.
 #[map]
-static TEMPLATE: Array<[u8; HEADER]> = Array::with_max_entries(1, 0);
+static PLAN: Array<Plan> = Array::with_max_entries(1, 0);
+
+/// How far it has come.
+#[map]
+static STATE: Array<State> = Array::with_max_entries(1, 0);
 
 /// The program under test, at index 0.
 #[map]
 static NEXT: ProgramArray = ProgramArray::with_max_entries(1, 0);
 
+const IP_CHECKSUM_AT: usize = 24;
+const SOURCE_AT: usize = 26;
+const DESTINATION_AT: usize = 30;
+const UDP_AT: usize = 34;
+const UDP_CHECKSUM_AT: usize = 40;
+const UDP_PAYLOAD_AT: usize = 42;
+
+#[inline(always)]
+fn words(value: u32) -> u64 {
+    u64::from(value >> 16) + u64::from(value & 0xffff)
+}
+
+#[inline(always)]
+fn put<const N: usize>(frame: &mut impl Frame, at: usize, bytes: [u8; N]) -> Option<()> {
+    *frame.array_mut::<N>(at)? = bytes;
+    Some(())
+}
+
+/// Writes the packet.
+#[inline(always)]
+fn write(frame: &mut impl Frame, plan: &Plan, next: Next) -> Option<()> {
+    *frame.array_mut::<HEADER>(0)? = plan.header;
+    let peer = next.peer.to_be_bytes();
+    if plan.outbound == 0 {
+        put(frame, SOURCE_AT, peer)?;
+    } else {
+        put(frame, DESTINATION_AT, peer)?;
+    }
+    let sum = !fold(u64::from(plan.ip_sum) + words(next.peer));
+    put(frame, IP_CHECKSUM_AT, sum.to_be_bytes())?;
+    if plan.esp != 0 {
+        let esp = (u64::from(next.spi) << 32 | u64::from(next.sequence)).to_be_bytes();
+        if plan.udp == 0 {
+            put(frame, UDP_AT, esp)?;
+        } else {
+            put(frame, UDP_PAYLOAD_AT, esp)?;
+        }
+    }
+    if plan.checksum != 0 {
+        let varying = words(next.peer) + words(next.spi) + words(next.sequence);
+        let sum = match !fold(u64::from(plan.udp_sum) + varying) {
+            0 => 0xffff,
+            sum => sum,
+        };
+        put(frame, UDP_CHECKSUM_AT, sum.to_be_bytes())?;
+    }
+    Some(())
+}
+
 #[xdp]
 fn ikenat_restore(mut context: XdpContext) -> u32 {
     let pointer = XdpContext::new(context.ctx);
-    if let Some(header) = XdpFrame::new(&mut context).array_mut::<HEADER>(0)
-        && let Some(template) = TEMPLATE.get(0)
-    {
-        *header = *template;
-        egress::tail_call(&pointer, &NEXT, 0);
+    if let (Some(plan), Some(state)) = (PLAN.get(0), STATE.get(0)) {
+        let next = measure::next(state, plan);
+        if write(&mut XdpFrame::new(&mut context), plan, next).is_some() {
+            measure::begin(state, plan);
+            egress::tail_call(&pointer, &NEXT, 0);
+        }
     }
     xdp_action::XDP_ABORTED
 }

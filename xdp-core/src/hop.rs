@@ -1,0 +1,69 @@
+//! The next hop that a flow remembers: one word, so that it can be read and written by several CPUs at once and is never
+//! half of one and half of another.
+//!
+//! It may not know how a route is found. The direction of a flow says which egress it takes, and so the source MAC
+//! address; what differs between flows is the neighbour's. A stamp says how long it counts: it changes every few
+//! seconds by itself, so that a change is followed also when the daemon is dead, and at once when the daemon counts up
+//! the epoch of the egress.
+
+use crate::nexthop::Neighbour;
+use xdp_common::{Config, meta};
+
+/// The stamp of this moment. Time and epoch only grow, so their sum does not come back before its 16 bits are through:
+/// six days, in which a silent flow has long been forgotten.
+#[inline(always)]
+#[must_use]
+#[expect(clippy::cast_possible_truncation, reason = "16 bits are kept")]
+pub const fn stamp(config: &Config, egress: u64, jiffies: u64) -> u16 {
+    // The same for both legs.
+    (jiffies >> (config.legs[0].hop_shift & 63)).wrapping_add(egress) as u16
+}
+
+/// The word for a neighbour, to be used from now on.
+#[inline(always)]
+#[must_use]
+pub const fn word(mac: u64, stamp: u16) -> u64 {
+    mac << 16 | stamp as u64
+}
+
+/// The word that says: not known. Its stamp is the farthest from this moment's.
+#[inline(always)]
+#[must_use]
+pub const fn unknown(stamp: u16) -> u64 {
+    (stamp ^ 0x8000) as u64
+}
+
+/// The neighbour's MAC address in the low six bytes, when the word counts at this moment.
+#[inline(always)]
+#[must_use]
+#[expect(clippy::cast_possible_truncation, reason = "16 bits are compared")]
+pub const fn mac(word: u64, stamp: u16) -> Option<u64> {
+    let mac = word >> 16;
+    // Memory that nobody has written is zero, and so is some stamp: no neighbour has such an address.
+    if (word ^ stamp as u64) as u16 != 0 || mac == 0 {
+        return None;
+    }
+    Some(mac)
+}
+
+/// What a flow may remember of a neighbour on its way out: nothing when the way is not that of its direction, or when
+/// it is narrower than its egress, whose MTU is all that the fast path looks at.
+#[inline(always)]
+#[must_use]
+pub fn of(
+    config: &Config,
+    outbound: bool,
+    egress: u64,
+    neighbour: &Neighbour,
+    jiffies: u64,
+) -> u64 {
+    // Hidden from the compiler, which knows that it is 0 or 1 and so would leave out the bound that the verifier needs.
+    let leg = &config.legs[core::hint::black_box(usize::from(outbound)) & 1];
+    let stamp = stamp(config, egress, jiffies);
+    let fits = neighbour.mtu == 0 || neighbour.mtu >= meta::egress_mtu(egress);
+    if fits && neighbour.ifindex == leg.egress && neighbour.source == leg.source_mac {
+        word(neighbour.destination, stamp)
+    } else {
+        unknown(stamp)
+    }
+}

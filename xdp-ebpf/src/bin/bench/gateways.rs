@@ -1,0 +1,45 @@
+//! The contestants that are programs of our own: a gateway that does nothing, and a broken one.
+//!
+//! They know neither the generator nor the sink.
+
+use aya_ebpf::bindings::xdp_action;
+use aya_ebpf::macros::xdp;
+use aya_ebpf::programs::XdpContext;
+use xdp_core::Frame;
+use xdp_ebpf::frame::XdpFrame;
+use xdp_ebpf::{egress, maps};
+
+/// Writes both MAC addresses in two loads and two stores: a copy of twelve bytes becomes a call that goes byte by byte,
+/// and then this would not be the least that a gateway can do.
+#[inline(always)]
+fn put_macs<F: Frame>(frame: &mut F, macs: &[u8; 12]) -> Option<()> {
+    let to = frame.array_mut::<12>(0)?;
+    F::put64::<0, 12>(to, F::get64::<0, 12>(macs));
+    F::put32::<8, 12>(to, F::get32::<8, 12>(macs));
+    Some(())
+}
+
+/// The least that a gateway can do: two MAC addresses and a redirect.
+#[xdp]
+fn ikenat_noop(mut context: XdpContext) -> u32 {
+    let onward = maps::onward();
+    match put_macs(&mut XdpFrame::new(&mut context), &onward.macs) {
+        Some(()) => egress::redirect(onward.ifindex),
+        None => xdp_action::XDP_ABORTED,
+    }
+}
+
+/// A gateway that is broken on purpose: it writes the server's address and leaves the checksum as it was.
+#[xdp]
+fn ikenat_broken(mut context: XdpContext) -> u32 {
+    let onward = maps::onward();
+    let mut frame = XdpFrame::new(&mut context);
+    let written = put_macs(&mut frame, &onward.macs).and_then(|()| {
+        *frame.array_mut::<4>(30)? = onward.server;
+        Some(())
+    });
+    match written {
+        Some(()) => egress::redirect(onward.ifindex),
+        None => xdp_action::XDP_ABORTED,
+    }
+}

@@ -1,0 +1,71 @@
+//! The walk over the flows, for the programs that measure: every flow once in a period, in an order that no cache can
+//! guess.
+//!
+//! It may not know what is measured.
+
+use crate::atomic::Shared;
+use crate::egress;
+use xdp_common::measure::{Plan, state};
+use xdp_core::Word as _;
+
+/// What lives from run to run. Only one CPU measures at a time.
+pub type State = [Shared; state::WORDS];
+
+/// The next packet.
+#[derive(Clone, Copy)]
+pub struct Next {
+    /// Address of the peer, host order.
+    pub peer: u32,
+    /// SPI.
+    pub spi: u32,
+    /// Sequence number: rises from packet to packet.
+    pub sequence: u32,
+}
+
+/// Steps to the next flow.
+///
+/// The walk is a linear congruential generator modulo 2^64 (the constants are Knuth's, MMIX): its low k bits alone are
+/// one modulo 2^k with a full period.
+#[inline(always)]
+pub fn next(state: &State, plan: &Plan) -> Next {
+    let walk = state[state::WALK].load();
+    state[state::WALK].store(
+        walk.wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407),
+    );
+    let sequence = state[state::SEQUENCE].load() + 1;
+    state[state::SEQUENCE].store(sequence);
+    let flow = walk as u32 & plan.flow_mask;
+    Next {
+        peer: plan.peer.wrapping_add(flow),
+        spi: plan.spi.wrapping_add(flow),
+        sequence: sequence as u32,
+    }
+}
+
+/// Counts the run, the last thing before what is measured.
+///
+/// The exchange is a full barrier. Behind it the packet's bytes stand in the cache, as a device leaves them, and not in
+/// the store buffer, from where a wider or a shifted load could not be forwarded; and what is measured begins when what
+/// came before has ended, as it does between the packets of a driver.
+#[inline(always)]
+pub fn begin(state: &State, plan: &Plan) {
+    let runs = state[state::RUNS].load() + 1;
+    if runs == 1 {
+        state[state::BEGAN].store(egress::nanoseconds());
+    }
+    if runs == plan.runs {
+        state[state::ENDED].store(egress::nanoseconds());
+    }
+    state[state::RUNS].publish(runs);
+}
+
+/// Makes the next step depend on a word that was just read.
+///
+/// Without it the CPU begins the next look-up while this one still waits for memory (a locked instruction does not hold
+/// back younger loads), which it cannot do between two packets: there lie some hundred instructions in between.
+#[inline(always)]
+pub fn depend(state: &State, plan: &Plan, word: u64) {
+    let walk = state[state::WALK].load();
+    state[state::WALK].store(walk ^ (word & plan.link));
+}
