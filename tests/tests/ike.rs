@@ -225,7 +225,8 @@ fn firewall(lab: &Lab) -> Result<()> {
         "iptables -t nat -A POSTROUTING -j MASQUERADE",
         "ip neighbour flush all",
     ];
-    let pings = PINGS * u32::try_from(changes.len()).context("few changes")?;
+    // Twice what the waiting takes: on an emulated machine the changes themselves take seconds.
+    let pings = 2 * PINGS * u32::try_from(changes.len()).context("few changes")?;
     std::thread::scope(|scope| -> Result<()> {
         let ping = scope.spawn(|| tunnel.ping(pings, QUICK));
         for change in changes {

@@ -1,51 +1,23 @@
-//! Loads the object, attaches its programs, and replaces those of a running instance by link update, with no packet
-//! lost. A start that fails leaves behind what was there before it, and nothing of its own.
+//! The life of an instance: a start, which takes over what an earlier one left, and the end. A start that fails leaves
+//! behind what was there before it, and nothing of its own.
 //!
 //! It may not know the sentences that are printed, nor what the programs do.
 
 use crate::clock::Clock;
 use crate::config::{Mode, Plan};
-use crate::error::{Error, Result, causes};
-use crate::links::{self, Attachment};
+use crate::error::{Error, Result};
+use crate::hooks::{self, Attached, Made, PutBack, Way, Work};
 use crate::lock::Lock;
 use crate::maps::Tables;
 use crate::netlink::{Link, Netlink};
-use crate::object::{self, Known, XDP, tc, xdp};
-use crate::others;
+use crate::object::{self, Known};
 use crate::pins::{self, Instance};
-use aya::Ebpf;
-use aya::programs::LinkOrder;
-use aya::programs::links::{FdLink, PinnedLink};
-use aya::programs::tc::{SchedClassifierLink, TcAttachOptions, TcAttachType};
-use aya::programs::xdp::{XdpLink, XdpMode};
+use crate::{filters, links, others};
 use aya_log::EbpfLogger;
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
-use xdp_common::{Hook, meta};
+use xdp_common::meta;
 use xdp_core::Word;
-
-/// How a program came to its interface.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum How {
-    /// There was none.
-    Attached,
-    /// The program of a live link was exchanged, with no packet in between.
-    Replaced,
-    /// The link was dead, or on another interface.
-    Again,
-}
-
-/// A program on an interface.
-#[derive(Clone, Debug)]
-pub struct Attached {
-    /// The interface.
-    pub interface: String,
-    /// The hook.
-    pub hook: Hook,
-    /// How it came there.
-    pub how: How,
-}
 
 /// A running instance.
 #[derive(Debug)]
@@ -58,6 +30,8 @@ pub struct Running {
     pub clock: Clock,
     /// What was attached.
     pub attached: Vec<Attached>,
+    /// By what means the tc program was.
+    pub way: Way,
     /// True when the tables were there before.
     pub reused: bool,
     /// The server that the programs translated to until now.
@@ -84,14 +58,15 @@ pub fn start(plan: &Plan, netlink: &Netlink) -> Result<(Running, Option<Logger>)
             return Err(error);
         }
     };
-    let mut pinned = Vec::new();
-    match bring_up(plan, netlink, &instance, known, &mut pinned) {
-        Ok((tables, clock, attached, logger)) => {
+    let mut made = Vec::new();
+    match bring_up(plan, netlink, &instance, known, &mut made) {
+        Ok((tables, clock, (way, attached), logger)) => {
             let running = Running {
                 instance,
                 tables,
                 clock,
                 attached,
+                way,
                 reused: known.is_some(),
                 earlier_server: known.map(|known| known.server),
                 lock,
@@ -99,9 +74,7 @@ pub fn start(plan: &Plan, netlink: &Netlink) -> Result<(Running, Option<Logger>)
             Ok((running, logger))
         }
         Err(error) => {
-            for path in &pinned {
-                pins::remove_file(path)?;
-            }
+            hooks::undo(netlink, &instance, &made)?;
             if known.is_none() {
                 instance.remove()?;
             }
@@ -115,7 +88,7 @@ fn earlier(instance: &Instance, plan: &Plan) -> Result<Option<Known>> {
     let known = Known::of(instance, plan)?;
     if let Some(Known { mode, .. }) = known
         && mode != plan.request.mode
-        && is_attached(instance, plan)?
+        && hooks::is_attached(instance, plan)?
     {
         return Err(Error::OtherMode {
             vip: instance.vip,
@@ -125,27 +98,21 @@ fn earlier(instance: &Instance, plan: &Plan) -> Result<Option<Known>> {
     Ok(known)
 }
 
-fn is_attached(instance: &Instance, plan: &Plan) -> Result<bool> {
-    for place in places(plan) {
-        if place.hook == Hook::Xdp
-            && let Some((_, attachment)) = links::open(&instance.pin(place.pin))?
-            && links::is_on(&attachment, place.hook, place.link)
-        {
-            return Ok(true);
-        }
-    }
-    Ok(false)
-}
-
-type Up = (Tables<AtomicU64>, Clock, Vec<Attached>, Option<Logger>);
+type Up = (
+    Tables<AtomicU64>,
+    Clock,
+    (Way, Vec<Attached>),
+    Option<Logger>,
+);
 
 fn bring_up(
     plan: &Plan,
     netlink: &Netlink,
     instance: &Instance,
     known: Option<Known>,
-    pinned: &mut Vec<PathBuf>,
+    made: &mut Vec<Made>,
 ) -> Result<Up> {
+    let way = Way::choose(plan, instance)?;
     let facts = match known {
         Some(known) => known,
         None => Known::fresh(plan.request.mode, plan.request.server)?,
@@ -154,9 +121,22 @@ fn bring_up(
     let tables = Tables::open(&instance.directory)?;
     object::describe(&tables, plan, &facts, known.is_none());
     for (side, link) in sides(plan) {
-        Word::store(tables.meta(side), u64::from(is_ready(netlink, plan, link)?));
+        // Without an MTU, until house is kept: so long the FIB is asked for every packet.
+        let word = if is_ready(netlink, plan, link)? {
+            meta::egress(0, 0)
+        } else {
+            0
+        };
+        Word::store(tables.meta(side), word);
     }
-    let attached = attach_all(plan, instance, &mut ebpf, pinned)?;
+    let mut work = Work {
+        plan,
+        netlink,
+        instance,
+        ebpf: &mut ebpf,
+        made,
+    };
+    let attached = hooks::attach_all(&mut work, way)?;
     let logger = match EbpfLogger::init(&mut ebpf) {
         Ok(logger) => Some(logger),
         Err(error) => {
@@ -167,7 +147,7 @@ fn bring_up(
     Ok((
         tables,
         Clock::new(facts.rate, facts.anchor),
-        attached,
+        (way, attached),
         logger,
     ))
 }
@@ -185,7 +165,7 @@ pub enum Readiness {
 
 /// The readiness word of each side.
 fn sides(plan: &Plan) -> [(usize, &Link); 2] {
-    [(meta::READY_WAN, &plan.wan), (meta::READY_LAN, &plan.lan)]
+    [(meta::EGRESS_WAN, &plan.wan), (meta::EGRESS_LAN, &plan.lan)]
 }
 
 /// In generic mode any hardware takes what XDP redirects: it goes the way of the stack's own frames.
@@ -194,9 +174,22 @@ fn is_ready(netlink: &Netlink, plan: &Plan, link: &Link) -> Result<bool> {
     Ok(by_stack || netlink.takes_frames(link)?)
 }
 
+/// The word of an egress that takes frames. A larger MTU than 16 bits hold is one that no packet exceeds.
+fn egress(netlink: &Netlink, link: &Link, epoch: u16) -> u64 {
+    let mtu = netlink.look(link.index, None).map_or(0, |now| now.mtu);
+    meta::egress(u16::try_from(mtu).unwrap_or(u16::MAX), epoch)
+}
+
 impl Running {
-    /// Asks again which devices take frames from XDP. Names those that changed; a device that is gone takes none.
-    pub fn refresh_readiness(&self, netlink: &Netlink, plan: &Plan) -> Vec<(String, Readiness)> {
+    /// Asks again which devices take frames from XDP, and how large ones. Names those that changed; a device that is gone
+    /// takes none. A new `epoch` says that a route or a
+    /// neighbour may have changed, so every next hop has to be asked for again.
+    pub fn refresh_egress(
+        &self,
+        netlink: &Netlink,
+        plan: &Plan,
+        epoch: u16,
+    ) -> Vec<(String, Readiness)> {
         let mut changed = Vec::new();
         for (side, link) in sides(plan) {
             let readiness = match is_ready(netlink, plan, link) {
@@ -204,10 +197,18 @@ impl Running {
                 Ok(false) => Readiness::NotReady,
                 Err(_) => Readiness::Gone,
             };
-            let ready = readiness == Readiness::Ready;
             let word = self.tables.meta(side);
-            if (Word::load(word) != 0) != ready {
-                Word::store(word, u64::from(ready));
+            let old = Word::load(word);
+            let ready = readiness == Readiness::Ready;
+            Word::store(
+                word,
+                if ready {
+                    egress(netlink, link, epoch)
+                } else {
+                    0
+                },
+            );
+            if (old != 0) != ready {
                 changed.push((link.name.clone(), readiness));
             }
         }
@@ -221,152 +222,36 @@ impl Running {
             .map(|(side, link)| (link.name.as_str(), Word::load(self.tables.meta(side)) != 0))
     }
 
+    /// Puts back what somebody has taken out of the hooks. A link cannot be taken out; a filter can, with its clsact.
+    pub fn put_back(&self, netlink: &Netlink, plan: &Plan) -> Vec<(String, PutBack)> {
+        match self.way {
+            Way::Tcx => Vec::new(),
+            Way::Clsact => hooks::put_back(netlink, &self.instance, plan),
+        }
+    }
+
     /// Detaches everything and gives the lock back.
-    pub fn detach(self) -> Result<Vec<String>> {
-        let removed = remove(&self.instance);
+    pub fn detach(self, netlink: &Netlink) -> Result<Vec<String>> {
+        let removed = remove(&self.instance, netlink);
         drop(self.lock);
         removed
     }
 }
 
-/// Removes an instance and waits until its programs are gone. Returns the names of its pins.
-pub fn remove(instance: &Instance) -> Result<Vec<String>> {
+/// Removes an instance and waits until its programs are gone. Returns the names of its pins. What fails leaves the
+/// tables, by which a second try finds the rest.
+pub fn remove(instance: &Instance, netlink: &Netlink) -> Result<Vec<String>> {
     let attachments = links::attachments(instance);
-    let removed = instance.remove()?;
-    links::wait_gone(&attachments);
+    let mut programs: Vec<u32> = attachments.iter().map(|one| one.program).collect();
+    for (name, _) in pins::FILTERS {
+        programs.extend(instance.pinned_program(name)?);
+    }
+    // XDP goes first: what still comes in takes the slow path.
+    let mut removed = instance.clear_links()?;
+    if instance.has_filters() {
+        filters::sweep(netlink, instance, &[])?;
+    }
+    removed.extend(instance.remove()?);
+    links::wait_gone(&attachments, &programs);
     Ok(removed)
-}
-
-/// A place where a program belongs.
-struct Place<'p> {
-    pin: &'static str,
-    hook: Hook,
-    link: &'p Link,
-}
-
-/// The places, in the order of attaching: the slow path first, so that whatever XDP hands over has somewhere to go.
-fn places(plan: &Plan) -> Vec<Place<'_>> {
-    let sides = pins::LINKS
-        .iter()
-        .filter(|(.., wan)| *wan || !plan.is_one_armed());
-    let place = |&(pin, hook, wan): &(&'static str, Hook, bool)| Place {
-        pin,
-        hook,
-        link: if wan { &plan.wan } else { &plan.lan },
-    };
-    let mut places: Vec<Place<'_>> = sides.map(place).collect();
-    places.sort_by_key(|place| place.hook == Hook::Xdp);
-    places
-}
-
-fn attach_all(
-    plan: &Plan,
-    instance: &Instance,
-    ebpf: &mut Ebpf,
-    pinned: &mut Vec<PathBuf>,
-) -> Result<Vec<Attached>> {
-    let mut attached = Vec::new();
-    let places = places(plan);
-    for place in &places {
-        let path = instance.pin(place.pin);
-        let old = links::open(&path)?;
-        let how = match old {
-            Some((link, found)) if links::is_on(&found, place.hook, place.link) => {
-                replace(ebpf, place, link)?;
-                How::Replaced
-            }
-            other => {
-                let link = attach(ebpf, place, plan.request.mode)?;
-                pins::remove_file(&path)?;
-                link.pin(&path)
-                    .map_err(|error| attach_failed(place, &error))?;
-                pinned.push(path);
-                other.map_or(How::Attached, |_: (PinnedLink, Attachment)| How::Again)
-            }
-        };
-        attached.push(Attached {
-            interface: place.link.name.clone(),
-            hook: place.hook,
-            how,
-        });
-    }
-    for (name, ..) in pins::LINKS {
-        if !places.iter().any(|place| place.pin == name) {
-            // The gateway has become one-armed.
-            pins::remove_file(&instance.pin(name))?;
-        }
-    }
-    Ok(attached)
-}
-
-fn attach_failed(place: &Place<'_>, error: &dyn std::error::Error) -> Error {
-    Error::Attach {
-        hook: hook_name(place.hook),
-        interface: place.link.name.clone(),
-        why: causes(error),
-    }
-}
-
-/// What the hook is called outside of our own counters.
-pub const fn hook_name(hook: Hook) -> &'static str {
-    match hook {
-        Hook::Xdp => "xdp",
-        Hook::Tc => "tcx",
-    }
-}
-
-fn attach(ebpf: &mut Ebpf, place: &Place<'_>, mode: Mode) -> Result<FdLink> {
-    let failed = |error: &dyn std::error::Error| attach_failed(place, error);
-    match place.hook {
-        Hook::Xdp => {
-            let program = xdp(ebpf, XDP)?;
-            let flags = match mode {
-                Mode::Native => XdpMode::Driver,
-                Mode::Generic => XdpMode::Skb,
-            };
-            let id = program
-                .attach_to_if_index(place.link.index, flags)
-                .map_err(|error| match mode {
-                    Mode::Native => Error::NativeRefused {
-                        interface: place.link.name.clone(),
-                        why: causes(&error),
-                    },
-                    Mode::Generic => failed(&error),
-                })?;
-            let link = program.take_link(id).map_err(|error| failed(&error))?;
-            FdLink::try_from(link).map_err(|error| failed(&error))
-        }
-        Hook::Tc => {
-            let program = tc(ebpf)?;
-            let first = TcAttachOptions::TcxOrder(LinkOrder::first());
-            let id = program
-                .attach_with_options(&place.link.name, TcAttachType::Ingress, first)
-                .map_err(|error| failed(&error))?;
-            let link = program.take_link(id).map_err(|error| failed(&error))?;
-            FdLink::try_from(link).map_err(|error| failed(&error))
-        }
-    }
-}
-
-/// Exchanges the program of a live link. The pin stays where it is and goes on holding the link.
-fn replace(ebpf: &mut Ebpf, place: &Place<'_>, link: PinnedLink) -> Result<()> {
-    let failed = |error: &dyn std::error::Error| attach_failed(place, error);
-    let link = FdLink::from(link);
-    match place.hook {
-        Hook::Xdp => {
-            let link = XdpLink::try_from(link).map_err(|error| failed(&error))?;
-            let program = xdp(ebpf, XDP)?;
-            program
-                .attach_to_link(link)
-                .map_err(|error| failed(&error))?;
-        }
-        Hook::Tc => {
-            let link = SchedClassifierLink::try_from(link).map_err(|error| failed(&error))?;
-            let program = tc(ebpf)?;
-            program
-                .attach_to_link(link)
-                .map_err(|error| failed(&error))?;
-        }
-    }
-    Ok(())
 }

@@ -49,6 +49,17 @@ impl Mode {
     }
 }
 
+/// How the tc programs are attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tc {
+    /// As an earlier start did; else by tcx where the kernel has it.
+    Auto,
+    /// By pinned tcx links.
+    Tcx,
+    /// As filters in a clsact.
+    Clsact,
+}
+
 /// What was asked for.
 #[derive(Clone, Debug)]
 pub struct Request {
@@ -62,6 +73,8 @@ pub struct Request {
     pub server: Ipv4Addr,
     /// How the XDP programs run.
     pub mode: Mode,
+    /// How the tc programs are attached.
+    pub tc: Tc,
     /// Sizes of the tables.
     pub sizes: Sizes,
     /// Seconds of silence after which an entry goes.
@@ -102,7 +115,7 @@ pub fn check_privilege() -> Result<()> {
 }
 
 fn check_kernel() -> Result<()> {
-    const OLDEST: KernelVersion = KernelVersion::new(6, 6, 0);
+    const OLDEST: KernelVersion = KernelVersion::new(6, 1, 0);
     match KernelVersion::current() {
         Ok(version) if version >= OLDEST => Ok(()),
         Ok(_) | Err(_) => Err(Error::OldKernel {
@@ -243,7 +256,9 @@ impl Plan {
             lan_partial: partial(&self.lan),
             log: u8::from(self.request.log_sessions),
             reserved: [0; 5],
+            legs: Default::default(),
         }
+        .seal()
     }
 }
 
@@ -290,6 +305,7 @@ mod tests {
                 vip: Ipv4Addr::new(203, 0, 113, 1),
                 server: Ipv4Addr::new(192, 168, 0, 1),
                 mode: Mode::Native,
+                tc: Tc::Auto,
                 sizes: Sizes {
                     flow_slots: 1024,
                     session_slots: 256,

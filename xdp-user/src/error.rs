@@ -23,7 +23,7 @@ pub enum Error {
     },
     /// The kernel is too old.
     #[error(
-        "this kernel is {found}, but tc programs that outlive the daemon need Linux 6.6 or newer: boot a newer kernel"
+        "this kernel is {found}, and ikenat is tested on Linux 6.1 and newer only: boot a newer kernel (Debian 12 has 6.1)"
     )]
     OldKernel {
         /// Its version.
@@ -114,6 +114,31 @@ pub enum Error {
         program: String,
         /// How to be rid of it.
         way_out: String,
+    },
+    /// Somebody else's filter.
+    #[error(
+        "{interface} has a tc filter of somebody else in the place of ours (ingress, priority {priority}: {filter}): give it another priority, or remove it with `tc filter del dev {interface} ingress pref {priority}`"
+    )]
+    OtherFilter {
+        /// The interface.
+        interface: String,
+        /// Kind, handle and program.
+        filter: String,
+        /// The priority.
+        priority: u16,
+    },
+    /// There is no tcx.
+    #[error("this kernel has no tcx, which is in Linux 6.6 and newer: leave `--tc tcx` out")]
+    NoTcx,
+    /// The way of attaching cannot change.
+    #[error(
+        "the tc programs of {vip} are attached by {is}, and two at once would count twice: leave --tc out, or run `ikenat unload --vip {vip}` first (packets are not translated until the next start)"
+    )]
+    OtherWay {
+        /// The instance.
+        vip: Ipv4Addr,
+        /// The way it is.
+        is: &'static str,
     },
     /// No bpffs.
     #[error(

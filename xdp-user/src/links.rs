@@ -79,6 +79,11 @@ pub fn is_on(attachment: &Attachment, hook: Hook, link: &Link) -> bool {
     attachment.ifindex == link.index && runs_here
 }
 
+/// Whether the kernel has tcx links. It is asked, because one of 6.6 may be built without them.
+pub fn has_tcx(interface: &str) -> bool {
+    SchedClassifier::query_tcx(interface, TcAttachType::Ingress).is_ok()
+}
+
 fn tc_programs(interface: &str) -> Vec<u32> {
     SchedClassifier::query_tcx(interface, TcAttachType::Ingress)
         .map(|(_, programs)| programs.iter().map(|program| program.id()).collect())
@@ -106,16 +111,16 @@ pub fn instance_of(bpffs: &Path, program: u32) -> Option<Instance> {
     })
 }
 
-/// Waits until the kernel has taken these links down: it does so in the background after the last pin is gone. A link
+/// Waits until the kernel has taken these links and programs down: it does so in the background after the last pin is gone. A link
 /// loses its number before it is detached, and its program goes after that (`bpf_link_free` in kernel/bpf/syscall.c): so
 /// it is the programs that are waited for.
-pub fn wait_gone(attachments: &[Attachment]) {
+pub fn wait_gone(attachments: &[Attachment], ids: &[u32]) {
     let deadline = Instant::now() + Duration::from_secs(2);
     let is_left = || {
         let mut links = loaded_links().filter_map(Result::<_, _>::ok);
         let mut programs = loaded_programs().filter_map(Result::<_, _>::ok);
         links.any(|link| attachments.iter().any(|a| a.link == link.id()))
-            || programs.any(|program| attachments.iter().any(|a| a.program == program.id()))
+            || programs.any(|program| ids.contains(&program.id()))
     };
     while Instant::now() < deadline && is_left() {
         std::thread::sleep(Duration::from_millis(5));

@@ -1,17 +1,20 @@
-//! What the kernel says over netlink: interfaces, the route to the server, and whether a device takes XDP frames.
+//! What the kernel says over netlink: interfaces and the route to the server; in files of their own whether a device
+//! takes XDP frames, and what traffic control does with it.
 //!
 //! It may not know what is done with the answers. Never `/sys/class/net`: after `nsenter` that may be the view of
 //! another network namespace.
 
+pub mod events;
+mod redirect;
+mod traffic;
+
+pub use traffic::{Block, Filter};
+
 use crate::error::{Error, Result};
 use netlink_packet_core::{
-    DecodeError, DefaultNla, Emitable, NLM_F_DUMP, NLM_F_REQUEST, NetlinkDeserializable,
-    NetlinkHeader, NetlinkMessage, NetlinkPayload, NetlinkSerializable, Nla as _, NlasIterator,
-    Parseable as _, ParseableParametrized,
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader, NetlinkMessage,
+    NetlinkPayload, NetlinkSerializable,
 };
-use netlink_packet_generic::ctrl::nlas::GenlCtrlAttrs;
-use netlink_packet_generic::ctrl::{GenlCtrl, GenlCtrlCmd};
-use netlink_packet_generic::{GenlFamily, GenlHeader, GenlMessage};
 use netlink_packet_route::link::{
     LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, LinkXdp,
 };
@@ -33,10 +36,27 @@ pub struct Link {
     pub mac: Option<[u8; 6]>,
     /// What kind of virtual device it is; `None` for hardware.
     pub kind: Option<String>,
+    /// Its MTU.
+    pub mtu: u32,
     /// Whether it is up.
     pub up: bool,
     /// The id of its XDP program.
     pub xdp: Option<u32>,
+    /// True when that runs in the driver.
+    pub native_xdp: bool,
+    /// The bus and the name of the hardware beneath it.
+    pub hardware: Option<(String, String)>,
+    /// The other end of a veth.
+    pub peer: Option<Peer>,
+}
+
+/// The other end of a veth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Its index.
+    pub index: u32,
+    /// The number by which our network namespace knows the one that it is in; `None` when that is our own.
+    pub namespace: Option<i32>,
 }
 
 /// Where packets to an address go.
@@ -64,18 +84,46 @@ fn socket(protocol: isize) -> io::Result<Socket> {
     Ok(socket)
 }
 
+fn send<T>(socket: &Socket, payload: T, flags: u16) -> io::Result<()>
+where
+    T: NetlinkSerializable,
+    NetlinkPayload<T>: From<T>,
+{
+    let mut request = NetlinkMessage::new(NetlinkHeader::default(), NetlinkPayload::from(payload));
+    request.header.flags = NLM_F_REQUEST | flags;
+    request.finalize();
+    let mut bytes = vec![0; request.buffer_len()];
+    request.serialize(&mut bytes);
+    socket.send(&bytes, 0)?;
+    Ok(())
+}
+
+/// Sends an order and waits for the kernel's yes or no.
+fn order<T>(socket: &Socket, payload: T, flags: u16) -> io::Result<()>
+where
+    T: NetlinkSerializable + NetlinkDeserializable,
+    NetlinkPayload<T>: From<T>,
+{
+    send(socket, payload, NLM_F_ACK | flags)?;
+    loop {
+        let (datagram, _) = socket.recv_from_full()?;
+        let answer = NetlinkMessage::<T>::deserialize(&datagram).map_err(io::Error::other)?;
+        if let NetlinkPayload::Error(answer) = answer.payload {
+            return match answer.code {
+                Some(_) => Err(answer.to_io()),
+                None => Ok(()),
+            };
+        }
+    }
+}
+
 /// Sends a request and collects the answers: all of a dump, or the only one.
 fn ask<T>(socket: &Socket, payload: T, dump: bool) -> io::Result<Vec<T>>
 where
     T: NetlinkSerializable + NetlinkDeserializable,
     NetlinkPayload<T>: From<T>,
 {
-    let mut request = NetlinkMessage::new(NetlinkHeader::default(), NetlinkPayload::from(payload));
-    request.header.flags = NLM_F_REQUEST | if dump { NLM_F_DUMP } else { 0 };
-    request.finalize();
-    let mut bytes = vec![0; request.buffer_len()];
-    request.serialize(&mut bytes);
-    socket.send(&bytes, 0)?;
+    send(socket, payload, if dump { NLM_F_DUMP } else { 0 })?;
     let mut answers = Vec::new();
     loop {
         let (datagram, _) = socket.recv_from_full()?;
@@ -104,7 +152,7 @@ impl Netlink {
         let failed = || Error::system("open a netlink socket");
         let route = socket(NETLINK_ROUTE).map_err(failed())?;
         let generic = socket(NETLINK_GENERIC).map_err(failed())?;
-        let netdev = netdev_family(&generic);
+        let netdev = redirect::netdev_family(&generic);
         Ok(Self {
             route,
             generic,
@@ -118,6 +166,18 @@ impl Netlink {
         let answers = ask(&self.route, request, true)
             .map_err(Error::system("list the network interfaces"))?;
         Ok(answers.iter().filter_map(link).collect())
+    }
+
+    /// One interface as it is now, of our own network namespace or of one that has a number in it.
+    pub(crate) fn look(&self, index: u32, namespace: Option<i32>) -> io::Result<Link> {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        message
+            .attributes
+            .extend(namespace.map(LinkAttribute::IfNetnsId));
+        let answers = ask(&self.route, RouteNetlinkMessage::GetLink(message), false)?;
+        let found = answers.iter().find_map(link);
+        found.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
     }
 
     /// The interface of a name.
@@ -162,31 +222,6 @@ impl Netlink {
         }
         Err(io::Error::other("the kernel names no interface"))
     }
-
-    /// Whether the device takes frames that XDP redirects to it.
-    ///
-    /// Without the family `netdev` nobody can tell; then hardware is trusted and virtual devices are not.
-    pub fn takes_frames(&self, link: &Link) -> Result<bool> {
-        let Some(family) = self.netdev else {
-            return Ok(link.kind.is_none());
-        };
-        let request = GenlMessage::new(
-            GenlHeader {
-                cmd: DEVICE_GET,
-                version: 1,
-            },
-            Device::asking(link.index),
-            family,
-        );
-        let answers = ask(&self.generic, request, false).map_err(Error::system(format!(
-            "ask what {} can do with XDP frames",
-            link.name
-        )))?;
-        Ok(answers
-            .first()
-            .and_then(|answer| answer.payload.features())
-            .is_some_and(|features| features & NDO_XMIT != 0))
-    }
 }
 
 fn link(message: &RouteNetlinkMessage) -> Option<Link> {
@@ -204,6 +239,8 @@ fn link(message: &RouteNetlinkMessage) -> Option<Link> {
             link.name.clone_from(name);
         } else if let LinkAttribute::Address(address) = attribute {
             link.mac = address.as_slice().try_into().ok().filter(|_| ethernet);
+        } else if let LinkAttribute::Mtu(mtu) = attribute {
+            link.mtu = *mtu;
         } else if let LinkAttribute::LinkInfo(infos) = attribute {
             link.kind = infos.iter().find_map(|info| {
                 if let LinkInfo::Kind(kind) = info {
@@ -213,109 +250,47 @@ fn link(message: &RouteNetlinkMessage) -> Option<Link> {
                 }
             });
         } else if let LinkAttribute::Xdp(infos) = attribute {
-            link.xdp = infos.iter().find_map(|info| {
+            for info in infos {
                 if let LinkXdp::ProgId(id) = info {
-                    Some(*id).filter(|id| *id != 0)
-                } else {
-                    None
+                    link.xdp = Some(*id).filter(|id| *id != 0);
+                } else if let LinkXdp::DrvProgId(id) = info {
+                    link.native_xdp = *id != 0;
                 }
-            });
+            }
         }
     }
+    link.hardware = hardware(&message.attributes);
+    link.peer = peer(&message.attributes).filter(|_| link.kind.as_deref() == Some("veth"));
     Some(link)
 }
 
-fn netdev_family(socket: &Socket) -> Option<u16> {
-    let request = GenlMessage::from_payload(GenlCtrl {
-        cmd: GenlCtrlCmd::GetFamily,
-        nlas: vec![GenlCtrlAttrs::FamilyName("netdev".to_owned())],
-    });
-    let answers = ask(socket, request, false).ok()?;
-    answers.first()?.payload.nlas.iter().find_map(|attribute| {
-        if let GenlCtrlAttrs::FamilyId(id) = attribute {
-            Some(*id)
-        } else {
-            None
+fn hardware(attributes: &[LinkAttribute]) -> Option<(String, String)> {
+    let (mut bus, mut name) = (None, None);
+    for attribute in attributes {
+        if let LinkAttribute::ParentDevBusName(text) = attribute {
+            bus = Some(text.clone());
+        } else if let LinkAttribute::ParentDevName(text) = attribute {
+            name = Some(text.clone());
         }
-    })
+    }
+    bus.zip(name)
 }
 
-/// `NETDEV_CMD_DEV_GET` of `linux/netdev.h`.
-const DEVICE_GET: u8 = 1;
-/// `NETDEV_A_DEV_IFINDEX`.
-const IFINDEX: u16 = 1;
-/// `NETDEV_A_DEV_XDP_FEATURES`.
-const XDP_FEATURES: u16 = 3;
-/// `NETDEV_XDP_ACT_NDO_XMIT`: a veth sets it only while its peer has an XDP program or GRO.
-const NDO_XMIT: u64 = 4;
-
-/// A message of the family `netdev`: attributes and nothing else.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Device(Vec<DefaultNla>);
-
-impl Device {
-    fn asking(index: u32) -> Self {
-        Self(vec![DefaultNla::new(IFINDEX, index.to_ne_bytes().to_vec())])
+fn peer(attributes: &[LinkAttribute]) -> Option<Peer> {
+    let (mut peer, mut namespace) = (None, None);
+    for attribute in attributes {
+        if let LinkAttribute::Link(index) = attribute {
+            peer = Some(*index);
+        } else if let LinkAttribute::LinkNetNsId(number) = attribute {
+            namespace = Some(*number);
+        }
     }
-
-    fn features(&self) -> Option<u64> {
-        let attribute = self.0.iter().find(|nla| nla.kind() == XDP_FEATURES)?;
-        let mut value = vec![0; attribute.value_len()];
-        attribute.emit_value(&mut value);
-        Some(u64::from_ne_bytes(value.try_into().ok()?))
-    }
-}
-
-impl GenlFamily for Device {
-    fn family_name() -> &'static str {
-        "netdev"
-    }
-    fn command(&self) -> u8 {
-        DEVICE_GET
-    }
-    fn version(&self) -> u8 {
-        1
-    }
-}
-
-impl Emitable for Device {
-    fn buffer_len(&self) -> usize {
-        self.0.as_slice().buffer_len()
-    }
-    fn emit(&self, buffer: &mut [u8]) {
-        self.0.as_slice().emit(buffer);
-    }
-}
-
-impl ParseableParametrized<[u8], GenlHeader> for Device {
-    fn parse_with_param(bytes: &[u8], _: GenlHeader) -> Result<Self, DecodeError> {
-        let attributes = NlasIterator::new(bytes).map(|nla| DefaultNla::parse(&nla?));
-        Ok(Self(attributes.collect::<Result<_, _>>()?))
-    }
+    peer.map(|index| Peer { index, namespace })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn features_are_read_from_the_kernels_bytes() {
-        // As 6.18 answers for a veth: ifindex 5, padding, features 0x23, and more that nobody asked for.
-        let bytes = [
-            &[8, 0, 1, 0, 5, 0, 0, 0][..],
-            &[4, 0, 2, 0],
-            &[12, 0, 3, 0, 0x27, 0, 0, 0, 0, 0, 0, 0],
-            &[12, 0, 6, 0, 1, 0, 0, 0, 0, 0, 0, 0],
-        ]
-        .concat();
-        let header = GenlHeader {
-            cmd: DEVICE_GET,
-            version: 1,
-        };
-        let device = Device::parse_with_param(&bytes, header).expect("well-formed");
-        assert_eq!(device.features(), Some(0x27));
-        assert_eq!(Device::asking(5).features(), None);
-    }
 
     #[test]
     fn the_loopback_is_there_and_has_no_ethernet() {

@@ -41,7 +41,7 @@ impl Known {
             let meta = Memory::<Seen>::of(&meta, "META").ok()?;
             meta.words().get(meta::VERSION).map(|word| word.load() != 0)
         };
-        if !instance.has_links() && !complete().unwrap_or(false) {
+        if !instance.has_programs() && !complete().unwrap_or(false) {
             instance.clear()?;
             return Ok(None);
         }
@@ -134,18 +134,26 @@ pub(crate) fn tc(ebpf: &mut Ebpf) -> Result<&mut SchedClassifier> {
     program.try_into().map_err(|_: ProgramError| missing(TC))
 }
 
-/// Lets the kernel tell its jiffies twice, a tenth of a second apart.
+/// Lets the kernel tell its jiffies twice, a tenth of a second apart. Again, if they fit no rate: a virtual machine that
+/// did not get its CPU in between catches up on its ticks.
 fn learn_time() -> Result<(u64, Moment)> {
+    const TRIES: usize = 20;
     let mut ebpf = Ebpf::load(OBJECT).map_err(|error| load_failed("clock")(&error))?;
     let program = xdp(&mut ebpf, CLOCK)?;
     program.load().map_err(|error| load_failed(CLOCK)(&error))?;
-    let first = moment(program)?;
-    std::thread::sleep(Duration::from_millis(100));
-    let second = moment(program)?;
-    let rate = clock::rate(first, second).ok_or_else(|| Error::Jiffies {
-        why: format!("{first:?} and {second:?} fit no kernel's tick"),
-    })?;
-    Ok((rate, second))
+    let mut first = moment(program)?;
+    let mut second = first;
+    for _ in 0..TRIES {
+        std::thread::sleep(Duration::from_millis(100));
+        second = moment(program)?;
+        if let Some(rate) = clock::rate(first, second) {
+            return Ok((rate, second));
+        }
+        first = second;
+    }
+    Err(Error::Jiffies {
+        why: format!("no two of {TRIES} moments fit a kernel's tick; the last one is {second:?}"),
+    })
 }
 
 fn moment(program: &Xdp) -> Result<Moment> {

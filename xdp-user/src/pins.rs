@@ -139,6 +139,13 @@ pub const LINKS: [(&str, Hook, bool); 4] = [
     ("link-tc-lan", Hook::Tc, false),
 ];
 
+/// The pins of the tc program where it is a filter in a clsact and has no link: name, and whether it is on the WAN.
+pub const FILTERS: [(&str, bool); 2] = [("filter-tc-wan", true), ("filter-tc-lan", false)];
+/// Behind the name of a pin that is about to take the place of the old one.
+pub(crate) const NEW: &str = "-new";
+/// Before the namespace and the index of a device whose clsact we have added.
+pub(crate) const CLSACT: &str = "clsact-";
+
 /// The directory of one instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Instance {
@@ -186,9 +193,14 @@ impl Instance {
         fs::read_dir(&self.directory).is_ok_and(|mut entries| entries.next().is_some())
     }
 
-    /// True when a link is pinned.
-    pub fn has_links(&self) -> bool {
-        LINKS.iter().any(|(name, ..)| self.pin(name).exists())
+    /// True when a link or a filter's program is pinned.
+    pub fn has_programs(&self) -> bool {
+        LINKS.iter().any(|(name, ..)| self.pin(name).exists()) || self.has_filters()
+    }
+
+    /// True when the program of a filter is pinned.
+    pub fn has_filters(&self) -> bool {
+        FILTERS.iter().any(|(name, _)| self.pin(name).exists())
     }
 
     fn foreign(&self, path: &Path, why: String) -> Error {
@@ -238,13 +250,32 @@ impl Instance {
 
     /// Removes the pins of this instance, and says which there were. The directory stays: it is what the lock is on.
     pub fn clear(&self) -> Result<Vec<String>> {
-        let mut removed = Vec::new();
-        let links = LINKS.iter().map(|(name, ..)| *name);
+        let mut removed = self.clear_links()?;
+        let filters = FILTERS.iter().map(|(name, _)| *name);
         let sizes = Sizes {
             flow_slots: 0,
             session_slots: 0,
         };
-        for name in links.chain(sizes.layouts().map(|layout| layout.name)) {
+        for name in filters.chain(sizes.layouts().map(|layout| layout.name)) {
+            if remove_file(&self.pin(name))? {
+                removed.push(name.to_owned());
+            }
+        }
+        let entries = fs::read_dir(&self.directory).into_iter().flatten();
+        for entry in entries.filter_map(Result::<_, _>::ok) {
+            match entry.file_name().to_str() {
+                Some(name) if name.starts_with(CLSACT) => remove_directory(&entry.path())?,
+                Some(name) if name.ends_with(NEW) => _ = remove_file(&entry.path())?,
+                Some(_) | None => {}
+            }
+        }
+        Ok(removed)
+    }
+
+    /// Removes the pins of the links alone, which detaches them.
+    pub fn clear_links(&self) -> Result<Vec<String>> {
+        let mut removed = Vec::new();
+        for (name, ..) in LINKS {
             if remove_file(&self.pin(name))? {
                 removed.push(name.to_owned());
             }

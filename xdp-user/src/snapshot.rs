@@ -142,23 +142,22 @@ const fn halves(word: u64) -> (u32, u32) {
     ((word >> 32) as u32, word as u32)
 }
 
-fn peer_of(words: &[u64; slot::WORDS]) -> Option<Ipv4Addr> {
-    slot::peer_address([words[KEY], words[KEY + 1]]).map(Ipv4Addr::from)
-}
-
 fn read_flow(words: &[u64; slot::WORDS], clock: &Clock, now: u64) -> Option<Flow> {
-    let (spi, rest) = halves(words[KEY + 2]);
+    let (_, kind) = halves(words[KEY + 2]);
     let class = Class::ALL
         .into_iter()
-        .find(|class| *class as u32 == rest >> 8 && class.is_esp())?;
-    let (last_seen, last_sequence) = halves(words[flow::LAST]);
-    let (highest, low) = halves(words[flow::HIGHEST]);
-    let (first_sequence, port) = halves(words[flow::FIRST]);
+        .find(|class| *class as u32 == kind >> 8 && class.is_esp())?;
+    let (highest, last_seen) = halves(words[flow::SEEN]);
+    let (first_sequence, low) = halves(words[flow::FIRST]);
+    let (late, highest_then) = halves(words[flow::LATE]);
+    // A packet that came late was the last one if no higher number came after it.
+    let was_late = words[flow::REORDERED] != 0 && highest_then == highest;
+    let last_sequence = if was_late { late } else { highest };
     Some(Flow {
-        peer: peer_of(words)?,
-        port: u16::try_from(port & 0xffff).unwrap_or_default(),
+        peer: slot::peer(words).into(),
+        port: u16::try_from(low & 0xffff).unwrap_or_default(),
         class,
-        spi,
+        spi: slot::spi(words),
         direction: direction(words[KEY + 2]),
         packets: words[flow::PACKETS],
         bytes: words[flow::BYTES],
@@ -174,7 +173,7 @@ fn read_flow(words: &[u64; slot::WORDS], clock: &Clock, now: u64) -> Option<Flow
 fn read_session(words: &[u64; slot::WORDS], clock: &Clock, now: u64) -> Option<Session> {
     let (_, last_seen) = halves(words[session::LAST_SEEN]);
     Some(Session {
-        peer: peer_of(words)?,
+        peer: slot::peer(words).into(),
         age: clock.age(now, last_seen),
         counters: std::array::from_fn(|i| [0, 1].map(|way| words[session::COUNTERS + 2 * i + way])),
     })
@@ -326,8 +325,8 @@ impl Snapshot {
             server: address(meta[meta::SERVER].load()),
             mode: Mode::of(meta[meta::MODE].load()),
             interfaces: [
-                interface(meta, meta::WAN_IFINDEX, meta::WAN_NAME, meta::READY_WAN),
-                interface(meta, meta::LAN_IFINDEX, meta::LAN_NAME, meta::READY_LAN),
+                interface(meta, meta::WAN_IFINDEX, meta::WAN_NAME, meta::EGRESS_WAN),
+                interface(meta, meta::LAN_IFINDEX, meta::LAN_NAME, meta::EGRESS_LAN),
             ],
             clock,
             now,

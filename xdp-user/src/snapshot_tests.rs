@@ -25,7 +25,7 @@ fn slot(state: u64, key: slot::Key, rest: &[(usize, u64)]) -> Slot<AtomicU64> {
     words.map(AtomicU64::new)
 }
 
-/// First at `first`, last at `last` jiffies before now.
+/// First at `first`, last at `last` jiffies before now; a last number below `highest` (extended by its wraps) came late.
 fn esp(packets: u64, first: (u64, u64), last: (u64, u64), highest: u64) -> Slot<AtomicU64> {
     let key = flow_key(
         PEER.octets(),
@@ -34,23 +34,28 @@ fn esp(packets: u64, first: (u64, u64), last: (u64, u64), highest: u64) -> Slot<
         Direction::Outbound,
     );
     let seen = |ago: u64| (NOW - ago) & 0xffff_ffff;
+    let low = highest & 0xffff_ffff;
     slot(
         0x102,
         key,
         &[
             (flow::PACKETS, packets),
             (flow::BYTES, packets * 100),
-            (flow::HIGHEST, highest),
-            (flow::LAST, seen(last.0) << 32 | last.1),
+            (flow::SEEN, low << 32 | seen(last.0)),
             (flow::FIRST_SEEN, NOW - first.0),
-            (flow::FIRST, first.1 << 32 | 4500),
+            (flow::FIRST, first.1 << 32 | highest >> 32 << 16 | 4500),
+            (flow::REORDERED, u64::from(last.1 != low)),
+            (
+                flow::LATE,
+                if last.1 == low { 0 } else { last.1 << 32 | low },
+            ),
         ],
     )
 }
 
 #[test]
 fn every_word_of_a_flow_is_read() {
-    let slots = [esp(10, (500, 1), (250, 12), 12 << 32 | 0xffff)];
+    let slots = [esp(10, (500, 1), (250, 12), 12)];
     let flows = flows(&slots, &Page::default(), &clock(), NOW);
     let [flow] = flows.as_slice() else {
         panic!("{flows:?}");
@@ -71,8 +76,8 @@ fn every_word_of_a_flow_is_read() {
 #[test]
 fn two_slots_of_one_key_are_one_flow() {
     let slots = [
-        esp(10, (400, 3), (250, 12), 12 << 32),
-        esp(3, (500, 1), (300, 4), 4 << 32),
+        esp(10, (400, 3), (250, 12), 12),
+        esp(3, (500, 1), (300, 4), 4),
     ];
     let flows = flows(&slots, &Page::default(), &clock(), NOW);
     let [flow] = flows.as_slice() else {
@@ -85,8 +90,18 @@ fn two_slots_of_one_key_are_one_flow() {
 }
 
 #[test]
+fn a_late_packet_is_the_last_one_until_a_higher_number_comes() {
+    let slots = [esp(10, (500, 1), (250, 9), 12)];
+    let late = flows(&slots, &Page::default(), &clock(), NOW);
+    assert_eq!((late[0].last_sequence, late[0].highest), (9, 12));
+    Word::store(&slots[0][flow::SEEN], 13 << 32 | 5);
+    let after = flows(&slots, &Page::default(), &clock(), NOW);
+    assert_eq!((after[0].last_sequence, after[0].highest), (13, 13));
+}
+
+#[test]
 fn a_wrapped_sequence_number_goes_on_counting() {
-    let slots = [esp(10, (400, 0xffff_fffe), (250, 7), 7 << 32 | 1 << 16)];
+    let slots = [esp(10, (400, 0xffff_fffe), (250, 7), 0x1_0000_0007)];
     let flows = flows(&slots, &Page::default(), &clock(), NOW);
     assert_eq!(flows[0].highest, 0x1_0000_0007);
     assert_eq!(flows[0].estimated_loss(), 0);

@@ -2,11 +2,12 @@
 //!
 //! It may not know how it is printed. The names of the fields are part of the interface: scripts read them.
 
-use crate::attach::hook_name;
 use crate::error::Result;
+use crate::filters;
+use crate::hooks::{Way, hook_name};
 use crate::links::{self, Attachment};
-use crate::netlink::Link;
-use crate::pins::{Instance as Pins, LINKS};
+use crate::netlink::{Link, Netlink};
+use crate::pins::{FILTERS, Instance as Pins, LINKS};
 use crate::snapshot::Snapshot;
 use serde::Serialize;
 use std::net::Ipv4Addr;
@@ -46,13 +47,13 @@ pub struct Attached {
     pub interface: String,
     /// Its index in its own network namespace; 0 when it is gone.
     pub ifindex: u32,
-    /// `xdp` or `tcx`.
+    /// `xdp`, `tcx` or `clsact`.
     pub hook: &'static str,
-    /// `native` or `generic`; `ingress` for tcx.
+    /// `native` or `generic`; `ingress` for the others.
     pub mode: &'static str,
     /// Id of the program.
     pub program: u32,
-    /// False when the interface is gone.
+    /// False when the interface is gone, or the filter was removed.
     pub alive: bool,
     /// True when it is an interface of this network namespace.
     pub here: bool,
@@ -97,13 +98,14 @@ pub struct Reason {
 
 impl Instance {
     /// Asks the kernel about an instance. `links` are the interfaces of this network namespace.
-    pub fn of(pins: &Pins, snapshot: &Snapshot, links: &[Link]) -> Result<Self> {
+    pub fn of(pins: &Pins, snapshot: &Snapshot, netlink: &Netlink, links: &[Link]) -> Result<Self> {
         let mut attached = Vec::new();
         for (name, hook, wan) in LINKS {
             if let Some((_, attachment)) = links::open(&pins.pin(name))? {
                 attached.push(describe(&attachment, hook, wan, snapshot, links));
             }
         }
+        attached.extend(filters_of(pins, snapshot, netlink, links)?);
         let redirect = snapshot.interfaces.iter().map(|(_, name, ready)| Redirect {
             interface: name.clone(),
             ready: *ready,
@@ -136,7 +138,7 @@ fn describe(
     Attached {
         interface: here.map_or_else(|| known_as.clone(), |link| link.name.clone()),
         ifindex: attachment.ifindex,
-        hook: hook_name(hook),
+        hook: hook_name(hook, Way::Tcx),
         mode: match hook {
             Hook::Xdp => snapshot.mode.name(),
             Hook::Tc => "ingress",
@@ -145,6 +147,46 @@ fn describe(
         alive: attachment.ifindex != 0,
         here: here.is_some(),
     }
+}
+
+fn filters_of(
+    pins: &Pins,
+    snapshot: &Snapshot,
+    netlink: &Netlink,
+    links: &[Link],
+) -> Result<Vec<Attached>> {
+    let mut programs = [None; 2];
+    for (program, (name, _)) in programs.iter_mut().zip(FILTERS) {
+        *program = pins.pinned_program(name)?;
+    }
+    if programs == [None; 2] {
+        return Ok(Vec::new());
+    }
+    let [wan, lan] = programs;
+    let index = |side: usize| snapshot.interfaces[side].0;
+    let indexes = [wan.map(|_| index(0)), lan.map(|_| index(1))];
+    let found = filters::find(netlink, pins, indexes)?;
+    let mut attached = Vec::new();
+    for ((pinned, found), known) in programs.iter().zip(found).zip(&snapshot.interfaces) {
+        let Some(pinned) = *pinned else {
+            continue;
+        };
+        let (index, known_as, _) = known;
+        let link = links.iter().find(|link| link.index == *index);
+        let here = found.is_some_and(|found| found.here);
+        attached.push(Attached {
+            interface: link
+                .filter(|_| here)
+                .map_or_else(|| known_as.clone(), |link| link.name.clone()),
+            ifindex: if found.is_some() { *index } else { 0 },
+            hook: hook_name(Hook::Tc, Way::Clsact),
+            mode: "ingress",
+            program: found.map_or(pinned, |found| found.program),
+            alive: found.is_some(),
+            here,
+        });
+    }
+    Ok(attached)
 }
 
 fn table(filling: &crate::snapshot::Filling) -> Table {

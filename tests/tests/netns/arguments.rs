@@ -30,7 +30,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
 }
 
 /// The usual command line with one argument replaced.
-fn with(option: &str, value: &str) -> Vec<String> {
+pub(crate) fn with(option: &str, value: &str) -> Vec<String> {
     let mut arguments = usual_arguments();
     if let Some(at) = arguments.iter().position(|argument| argument == option) {
         arguments[at + 1] = value.to_owned();
@@ -39,7 +39,7 @@ fn with(option: &str, value: &str) -> Vec<String> {
 }
 
 /// Runs it in the gateway; it has to end by itself, say why and leave nothing.
-fn refused(lab: &Lab, mut command: Command, names: &[&str]) -> Result<()> {
+pub(crate) fn refused(lab: &Lab, mut command: Command, names: &[&str]) -> Result<()> {
     let before = traces(lab)?;
     // A refusal that forgets to end would hang the test.
     let output = command.output().context("failed to start ikenat")?;
@@ -70,7 +70,7 @@ fn sentence(output: &Output, names: &[&str]) -> Result<()> {
 }
 
 /// `timeout` keeps a daemon that starts in spite of all from running for ever.
-fn run(lab: &Lab, arguments: &[String]) -> Result<Command> {
+pub(crate) fn run(lab: &Lab, arguments: &[String]) -> Result<Command> {
     let mut command = lab.gateway.command("timeout");
     command
         .args(["--signal=KILL", "20"])

@@ -4,11 +4,13 @@
 //! Knows what users and RFCs expect; knows nothing of how it is done.
 
 mod arguments;
+mod clsact;
 mod counters;
 mod daemon;
 mod foreign;
 mod forwarding;
 mod fragments;
+mod restarts;
 mod ways;
 mod words;
 
@@ -26,6 +28,8 @@ fn main() -> ExitCode {
         counters::scenarios(),
         daemon::scenarios(),
         arguments::scenarios(),
+        clsact::scenarios(),
+        restarts::scenarios(),
     ];
     suite::run(parts.into_iter().flatten().collect())
 }

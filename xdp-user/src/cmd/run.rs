@@ -11,10 +11,12 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::MissedTickBehavior;
 use tracing::{debug, info, warn};
 use xdp_common::limits::{FLOW_SLOTS, IDLE_SECS, IDLE_SECS_MIN, SESSION_SLOTS};
-use xdp_user::attach::{self, How, Logger, Readiness, Running, hook_name};
-use xdp_user::config::{Mode, Plan, Request};
+use xdp_user::attach::{self, Logger, Readiness, Running};
+use xdp_user::config::{Mode, Plan, Request, Tc};
 use xdp_user::expiry::Expiry;
+use xdp_user::hooks::{How, PutBack, hook_name};
 use xdp_user::netlink::Netlink;
+use xdp_user::netlink::events::Events;
 use xdp_user::pins::Sizes;
 
 /// Attach to the interfaces and keep house, in the foreground
@@ -39,6 +41,10 @@ pub(crate) struct Arguments {
     /// Where XDP runs: in the driver, or in the stack, which works on any device and is slower
     #[arg(long, value_enum, default_value_t = ModeArgument::Native)]
     mode: ModeArgument,
+    /// How the slow path is attached: by tcx (Linux 6.6), as a filter in a clsact, or by whichever the kernel has.
+    /// Programs in tcx run before those in clsact; it cannot change while an instance is attached
+    #[arg(long, value_enum, default_value_t = TcArgument::Auto)]
+    tc: TcArgument,
     /// The BPF file system, if it is not /sys/fs/bpf
     #[arg(long, value_name = "DIR")]
     bpffs: Option<PathBuf>,
@@ -60,6 +66,13 @@ pub(crate) struct Arguments {
 enum ModeArgument {
     Native,
     Generic,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum TcArgument {
+    Auto,
+    Tcx,
+    Clsact,
 }
 
 fn slots(text: &str) -> Result<u32, String> {
@@ -93,6 +106,11 @@ impl Arguments {
                 ModeArgument::Native => Mode::Native,
                 ModeArgument::Generic => Mode::Generic,
             },
+            tc: match self.tc {
+                TcArgument::Auto => Tc::Auto,
+                TcArgument::Tcx => Tc::Tcx,
+                TcArgument::Clsact => Tc::Clsact,
+            },
             sizes: Sizes {
                 flow_slots: self.flow_slots,
                 session_slots: self.session_slots,
@@ -117,10 +135,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         let _inside = runtime.enter();
         Signals::new().context("failed to listen for signals")?
     };
+    let events = Events::listen()?;
     let (running, logger) = attach::start(&plan, &netlink)?;
     report(&plan, &running);
-    let mut expiry = Expiry::new(running.clock, plan.request.idle_secs);
-    let freed = expiry.recover(&running.tables)?;
+    let mut house = House {
+        expiry: Expiry::new(running.clock, plan.request.idle_secs),
+        complained: Vec::new(),
+        events,
+    };
+    let freed = house.expiry.recover(&running.tables)?;
     if freed.flows + freed.sessions > 0 {
         info!(
             "finished what the last daemon had begun: {} SPIs and {} peers expired",
@@ -139,12 +162,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             tokio::select! {
                 stop = signals.next() => return Ok::<_, anyhow::Error>(stop),
                 () = &mut messages => {}
-                _ = second.tick() => each_second(&running, &plan, &netlink, &mut expiry)?,
+                _ = second.tick() => each_second(&running, &plan, &netlink, &mut house)?,
             }
         }
     };
     let stop = runtime.block_on(keep_house)?;
-    end(running, &plan, stop)
+    end(running, &netlink, &plan, stop)
 }
 
 /// Why the daemon ends.
@@ -196,22 +219,50 @@ async fn messages(logger: Option<Logger>) {
     }
 }
 
-fn each_second(
-    running: &Running,
-    plan: &Plan,
-    netlink: &Netlink,
-    expiry: &mut Expiry,
-) -> Result<()> {
+/// What is done each second, and what has been said of it.
+struct House {
+    expiry: Expiry,
+    /// The interfaces whose filter could not be put back.
+    complained: Vec<String>,
+    /// Changes of routes and neighbours.
+    events: Events,
+}
+
+impl House {
+    fn say_put_back(&mut self, all: Vec<(String, PutBack)>) {
+        let failed: Vec<String> = all
+            .iter()
+            .filter(|(_, what)| *what != PutBack::Done)
+            .map(|(interface, _)| interface.clone())
+            .collect();
+        for (interface, what) in all {
+            match what {
+                PutBack::Done => {
+                    warn!("somebody had removed the tc filter from {interface}; it is there again");
+                }
+                PutBack::Failed(_) if self.complained.contains(&interface) => {}
+                PutBack::Failed(why) => warn!(
+                    "somebody has removed the tc filter from {interface}, and it cannot be put back: {why}"
+                ),
+            }
+        }
+        self.complained = failed;
+    }
+}
+
+fn each_second(running: &Running, plan: &Plan, netlink: &Netlink, house: &mut House) -> Result<()> {
     if !running.instance.is_used() {
         bail!(
             "{} was removed by `ikenat unload --force`: nothing is attached any more",
             running.instance.directory.display()
         );
     }
-    for (interface, readiness) in running.refresh_readiness(netlink, plan) {
+    let epoch = house.events.epoch();
+    for (interface, readiness) in running.refresh_egress(netlink, plan, epoch) {
         say_readiness(&interface, readiness);
     }
-    let freed = expiry.pass(&running.tables)?;
+    house.say_put_back(running.put_back(netlink, plan));
+    let freed = house.expiry.pass(&running.tables)?;
     if freed.flows + freed.sessions > 0 {
         debug!("{} SPIs and {} peers expired", freed.flows, freed.sessions);
     }
@@ -222,7 +273,7 @@ fn say_readiness(interface: &str, readiness: Readiness) {
     match readiness {
         Readiness::Ready => info!("{interface} takes frames from XDP"),
         Readiness::NotReady => warn!(
-            "{interface} does not take frames from XDP, so what leaves by it takes the slow path (a veth needs an XDP program or GRO on its peer)"
+            "{interface} does not take frames from XDP, so what leaves by it takes the slow path (a veth needs an XDP program on its peer or, from Linux 6.3 on, GRO)"
         ),
         Readiness::Gone => {
             warn!("{interface} is gone, and its programs with it; restart ikenat when it is back");
@@ -243,7 +294,7 @@ fn report(plan: &Plan, running: &Running) {
         };
         info!(
             "{} {how} {}{mode}",
-            hook_name(attached.hook),
+            hook_name(attached.hook, running.way),
             attached.interface
         );
     }
@@ -280,11 +331,11 @@ fn report(plan: &Plan, running: &Running) {
     }
 }
 
-fn end(running: Running, plan: &Plan, stop: Stop) -> Result<()> {
+fn end(running: Running, netlink: &Netlink, plan: &Plan, stop: Stop) -> Result<()> {
     let vip = plan.request.vip;
     let terminal = io::stdin().is_terminal() || io::stderr().is_terminal();
     if stop == Stop::Interrupted && terminal {
-        let removed = running.detach().context("failed to detach")?;
+        let removed = running.detach(netlink).context("failed to detach")?;
         info!(
             "Ctrl-C: detached everything of {vip} and removed {} pins",
             removed.len()

@@ -4,6 +4,7 @@ use super::table::{Lean, Table, grouped, size};
 use super::{Which, print};
 use anyhow::{Context, Result};
 use clap::Args;
+use xdp_user::hooks::Way;
 use xdp_user::netlink::Netlink;
 use xdp_user::snapshot::Snapshot;
 use xdp_user::status::{Attached, Instance, Status};
@@ -22,14 +23,13 @@ pub(crate) struct Arguments {
 
 /// Does it.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    let links = Netlink::open()
-        .and_then(|netlink| netlink.links())
-        .context("failed to look up interfaces")?;
+    let netlink = Netlink::open().context("failed to look up interfaces")?;
+    let links = netlink.links().context("failed to look up interfaces")?;
     let mut instances = Vec::new();
     for pins in arguments.which.some_instances()? {
         let snapshot = Snapshot::take(&pins)
             .with_context(|| format!("failed to read the tables of {}", pins.vip))?;
-        instances.push(Instance::of(&pins, &snapshot, &links)?);
+        instances.push(Instance::of(&pins, &snapshot, &netlink, &links)?);
     }
     let status = Status { instances };
     if arguments.json {
@@ -80,6 +80,9 @@ fn attached(attached: &[Attached]) -> String {
     }
     for one in attached {
         let remark = match (one.alive, one.here) {
+            (false, _) if one.hook == Way::Clsact.name() => {
+                "DEAD: the interface is gone or somebody has removed the filter; restart ikenat when it is back".to_owned()
+            }
             (false, _) => "DEAD: the interface is gone; restart ikenat when it is back".to_owned(),
             (true, true) => String::new(),
             (true, false) => format!("(index {} of another network namespace)", one.ifindex),

@@ -3,6 +3,7 @@
 use super::{Which, print};
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use xdp_user::netlink::Netlink;
 use xdp_user::{Error, attach, config};
 
 /// Detach everything and remove all pins and counters
@@ -30,6 +31,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             whose.unwrap_or_default()
         ));
     }
+    let netlink = Netlink::open()?;
     for pins in &instances {
         let lock = match pins.lock() {
             Ok(lock) => Some(lock),
@@ -42,7 +44,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             }
             Err(error) => return Err(error).context("failed to remove an instance"),
         };
-        let removed = attach::remove(pins)
+        let removed = attach::remove(pins, &netlink)
             .with_context(|| format!("failed to remove the instance of {}", pins.vip))?;
         drop(lock);
         if removed.is_empty() {
@@ -54,14 +56,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         }
         let (links, maps): (Vec<String>, Vec<String>) = removed
             .into_iter()
-            .partition(|name| name.starts_with("link-"));
+            .partition(|name| name.starts_with("link-") || name.starts_with("filter-"));
         print(&format!(
             "{}: detached {} ({}), removed {} ({}).\n",
             pins.vip,
             count(links.len(), "program"),
             links
                 .iter()
-                .map(|name| name.trim_start_matches("link-"))
+                .map(|name| name
+                    .trim_start_matches("link-")
+                    .trim_start_matches("filter-"))
                 .collect::<Vec<_>>()
                 .join(", "),
             count(maps.len(), "map"),

@@ -1,0 +1,354 @@
+//! The slow path as a filter in a clsact, as it is on kernels before 6.6: it lives on without the daemon, is exchanged
+//! without a gap, leaves the filters of others alone and goes without a trace. On newer kernels `--tc clsact` asks for it.
+
+use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use ikenat_tests::lab::Lab;
+use ikenat_tests::lab::ikenat::{Ikenat, usual_arguments};
+use ikenat_tests::lab::netns::{Namespace, execute};
+use ikenat_tests::lab::topology::{LAN, PEER, WAN};
+use ikenat_tests::suite::Scenario;
+
+use crate::arguments::{refused, run, with};
+use crate::daemon::{pins, traces};
+use crate::ways::{count, everything_crosses, kernel_is_at_least};
+
+pub(crate) fn scenarios() -> Vec<Scenario> {
+    const TOOLS: &[&str] = &["tc", "bpftool"];
+    let trial = |name, test| Scenario::new(name, test).with_programs(TOOLS);
+    vec![
+        trial(
+            "a_clsact_filter_does_what_tcx_does_and_unload_removes_it",
+            whole_life,
+        ),
+        trial("a_clsact_that_was_there_stays", existing),
+        trial(
+            "a_clsact_of_ours_stays_while_somebody_else_uses_it",
+            used_by_others,
+        ),
+        trial(
+            "a_filter_in_our_place_is_named_and_left_alone",
+            in_our_place,
+        ),
+        trial("a_filter_that_somebody_removed_is_put_back", put_back),
+        trial("the_way_of_the_slow_path_stays_as_it_was", way_stays),
+        trial("a_filter_follows_to_another_interface", moved),
+        trial("a_filter_returns_to_an_interface_that_was_remade", remade),
+        trial("a_filter_without_pins_is_taken_over", orphan),
+        trial("a_start_that_fails_leaves_no_filter", failed_start),
+        trial(
+            "unload_finds_a_filter_by_its_tables_alone",
+            no_pins_of_filters,
+        ),
+    ]
+}
+
+const CLSACT: [&str; 2] = ["--tc", "clsact"];
+/// cBPF that matches nothing, so that what comes after it sees the packet.
+const FOREIGN: &str = "bpf bytecode '1,6 0 0 0,'";
+
+fn filters(place: &Namespace, interface: &str) -> Result<String> {
+    place.run(&format!("tc filter show dev {interface} ingress"))
+}
+
+fn our_filters(lab: &Lab, interface: &str) -> Result<usize> {
+    Ok(filters(&lab.gateway, interface)?
+        .matches("handle 0x1ce ikenat_tc direct-action")
+        .count())
+}
+
+pub(crate) fn one_filter_each(lab: &Lab) -> Result<()> {
+    for interface in [WAN, LAN] {
+        let found = our_filters(lab, interface)?;
+        ensure!(found == 1, "{found} filters of ours on {interface}");
+    }
+    Ok(())
+}
+
+fn nothing_is_left(lab: &Lab, before: &str) -> Result<()> {
+    let after = traces(lab)?;
+    ensure!(after == before, "before:\n{before}\nafter:\n{after}");
+    let left = pins(&lab.bpffs())?;
+    ensure!(left.is_empty(), "pins are left: {left:?}");
+    Ok(())
+}
+
+/// The hooks that `status` shows for the slow path.
+fn slow_hooks(lab: &Lab) -> Result<Vec<String>> {
+    let attached = lab.status()?.attached;
+    let slow = attached.into_iter().filter(|one| one.hook != "xdp");
+    Ok(slow.map(|one| one.hook).collect())
+}
+
+/// Nobody takes frames from XDP any more, so that every packet goes by tc.
+pub(crate) fn only_the_slow_path(lab: &Lab) -> Result<()> {
+    for peer in [&lab.client, &lab.server] {
+        peer.run(&format!("ip link set dev {PEER} xdp off"))?;
+    }
+    Ok(())
+}
+
+fn whole_life(lab: &Lab) -> Result<()> {
+    let before = traces(lab)?;
+    only_the_slow_path(lab)?;
+    let ikenat = Ikenat::start_with(lab, &CLSACT)?;
+    one_filter_each(lab)?;
+    everything_crosses(lab)?;
+    ensure!(
+        count(lab, "tc", "esp-in-udp-in")? > 0 && count(lab, "xdp", "esp-in-udp-in")? == 0,
+        "the slow path was not taken"
+    );
+    ensure!(
+        slow_hooks(lab)? == ["clsact", "clsact"],
+        "status shows {:?}",
+        slow_hooks(lab)?
+    );
+    // The same from inside, where the filters need not be looked for.
+    let mut inside = lab.gateway.command(ikenat_tests::lab::ikenat::binary()?);
+    let inside = execute(inside.args(["status", "--bpffs"]).arg(lab.bpffs()))?;
+    ensure!(
+        inside.matches("clsact").count() == 2 && !inside.contains("DEAD"),
+        "{inside}"
+    );
+    ikenat.kill()?;
+    everything_crosses(lab).context("without the daemon")?;
+    one_filter_each(lab)?;
+    let outside = execute(&mut lab.ikenat(&["status"])?)?;
+    ensure!(!outside.contains("DEAD"), "{outside}");
+    // From outside of the gateway's namespace, as from any shell.
+    lab.unload()?;
+    nothing_is_left(lab, &before)?;
+    lab.unload().context("a second unload")
+}
+
+fn existing(lab: &Lab) -> Result<()> {
+    lab.gateway.shell(&format!(
+        "tc qdisc add dev {WAN} clsact
+         tc filter add dev {WAN} ingress pref 1 {FOREIGN}
+         tc filter add dev {WAN} egress pref 5 handle 0x1ce {FOREIGN}
+         tc filter add dev {WAN} ingress pref 7 {FOREIGN}
+         tc qdisc add dev {LAN} ingress
+         tc filter add dev {LAN} parent ffff: pref 1 {FOREIGN}"
+    ))?;
+    let everything = || -> Result<String> {
+        let mut text = traces(lab)?;
+        for interface in [WAN, LAN] {
+            text.push_str(&filters(&lab.gateway, interface)?);
+        }
+        text.push_str(
+            &lab.gateway
+                .run(&format!("tc filter show dev {WAN} egress"))?,
+        );
+        // Which of its two names for the block of an ingress qdisc the kernel shows is that of the latest question.
+        Ok(text.replace("parent ffff: ", ""))
+    };
+    let before = everything()?;
+    let ikenat = Ikenat::start_with(lab, &CLSACT)?;
+    one_filter_each(lab)?;
+    everything_crosses(lab)?;
+    ikenat.kill()?;
+    let _again = Ikenat::start_with(lab, &CLSACT)?;
+    one_filter_each(lab)?;
+    everything_crosses(lab)?;
+    execute(&mut lab.ikenat(&["unload", "--force"])?)?;
+    let after = everything()?;
+    ensure!(after == before, "before:\n{before}\nafter:\n{after}");
+    Ok(())
+}
+
+fn used_by_others(lab: &Lab) -> Result<()> {
+    let ikenat = Ikenat::start_with(lab, &CLSACT)?;
+    lab.gateway
+        .shell(&format!("tc filter add dev {WAN} egress pref 10 {FOREIGN}"))?;
+    ikenat.kill()?;
+    lab.unload()?;
+    let qdiscs = lab.gateway.run("tc qdisc show")?;
+    ensure!(qdiscs.matches("clsact").count() == 1, "{qdiscs}");
+    let egress = lab
+        .gateway
+        .run(&format!("tc filter show dev {WAN} egress"))?;
+    ensure!(egress.contains("pref 10"), "{egress}");
+    ensure!(our_filters(lab, WAN)? + our_filters(lab, LAN)? == 0);
+    Ok(())
+}
+
+fn in_our_place(lab: &Lab) -> Result<()> {
+    for interface in [WAN, LAN] {
+        // The very same handle, and a priority that has room for another protocol only.
+        for filter in [
+            format!("pref 5 handle 0x1ce {FOREIGN}"),
+            format!("protocol ip pref 5 {FOREIGN}"),
+        ] {
+            lab.gateway.shell(&format!(
+                "tc qdisc add dev {interface} clsact
+                 tc filter add dev {interface} ingress {filter}"
+            ))?;
+            let before = filters(&lab.gateway, interface)?;
+            let mut command = run(lab, &usual_arguments())?;
+            command.args(CLSACT).arg("--bpffs").arg(lab.bpffs());
+            refused(lab, command, &[interface, "priority 5", "tc filter del"])
+                .with_context(|| format!("{filter} on {interface}"))?;
+            let after = filters(&lab.gateway, interface)?;
+            ensure!(after == before, "before:\n{before}\nafter:\n{after}");
+            lab.gateway
+                .run(&format!("tc qdisc del dev {interface} clsact"))?;
+        }
+    }
+    Ok(())
+}
+
+fn put_back(lab: &Lab) -> Result<()> {
+    let before = traces(lab)?;
+    only_the_slow_path(lab)?;
+    let ikenat = Ikenat::start_with(lab, &CLSACT)?;
+    lab.gateway.shell(&format!(
+        "tc qdisc del dev {WAN} clsact; tc filter del dev {LAN} ingress"
+    ))?;
+    let began = Instant::now();
+    while one_filter_each(lab).is_err() && began.elapsed() < Duration::from_secs(5) {
+        thread::sleep(Duration::from_millis(50));
+    }
+    one_filter_each(lab).context("5 s after they were removed")?;
+    everything_crosses(lab)?;
+    ikenat.kill()?;
+    lab.unload()?;
+    nothing_is_left(lab, &before)
+}
+
+/// What `ikenat run` logs until it is stopped after two seconds, or ends by itself.
+pub(crate) fn log_of(lab: &Lab, wan: &str, more: &[&str]) -> Result<String> {
+    let mut command = lab.gateway.command("timeout");
+    command
+        .arg("2")
+        .arg(ikenat_tests::lab::ikenat::binary()?)
+        .args(with("--wan", wan))
+        .args(more);
+    let output = command.arg("--bpffs").arg(lab.bpffs()).output()?;
+    Ok(String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+fn way_stays(lab: &Lab) -> Result<()> {
+    let before = traces(lab)?;
+    Ikenat::start_with(lab, &CLSACT)?.kill()?;
+    // Asked for nothing, it stays as it is, also where the kernel has tcx.
+    Ikenat::start(lab)?.kill()?;
+    one_filter_each(lab)?;
+    ensure!(slow_hooks(lab)? == ["clsact", "clsact"]);
+    let log = log_of(lab, WAN, &["--tc", "tcx"])?;
+    let has_tcx = kernel_is_at_least((6, 6))?;
+    let expected = if has_tcx { "ikenat unload" } else { "6.6" };
+    ensure!(log.contains(expected) && !log.contains("ready"), "{log}");
+    one_filter_each(lab)?;
+    lab.unload()?;
+    nothing_is_left(lab, &before)?;
+    if has_tcx {
+        Ikenat::start(lab)?.kill()?;
+        ensure!(slow_hooks(lab)? == ["tcx", "tcx"], "{:?}", slow_hooks(lab)?);
+        let log = log_of(lab, WAN, &CLSACT)?;
+        ensure!(log.contains("attached by tcx"), "{log}");
+        lab.unload()?;
+        nothing_is_left(lab, &before)?;
+    }
+    Ok(())
+}
+
+const OTHER: &str = "x0";
+
+fn add_another(lab: &Lab) -> Result<()> {
+    lab.gateway.shell(&format!(
+        "ip link add {OTHER} type veth peer name x1
+         ip link set {OTHER} up; ip link set x1 up"
+    ))?;
+    Ok(())
+}
+
+fn moved(lab: &Lab) -> Result<()> {
+    add_another(lab)?;
+    let before = traces(lab)?;
+    let log = log_of(lab, OTHER, &CLSACT)?;
+    ensure!(log.contains("ready"), "{log}");
+    ensure!(our_filters(lab, OTHER)? == 1 && our_filters(lab, LAN)? == 1);
+    let log = log_of(lab, WAN, &[])?;
+    ensure!(
+        log.contains("ready") && log.contains("clsact attached again"),
+        "{log}"
+    );
+    one_filter_each(lab)?;
+    let left = lab.gateway.run(&format!("tc qdisc show dev {OTHER}"))?;
+    ensure!(!left.contains("clsact"), "{left}");
+    lab.unload()?;
+    nothing_is_left(lab, &before)
+}
+
+fn remade(lab: &Lab) -> Result<()> {
+    let before = traces(lab)?;
+    add_another(lab)?;
+    let log = log_of(lab, OTHER, &CLSACT)?;
+    ensure!(log.contains("ready"), "{log}");
+    lab.gateway.run(&format!("ip link del {OTHER}"))?;
+    let dead = execute(&mut lab.ikenat(&["status"])?)?;
+    ensure!(dead.matches("DEAD").count() == 2, "{dead}");
+    add_another(lab)?;
+    let log = log_of(lab, OTHER, &[])?;
+    ensure!(log.contains("clsact attached again"), "{log}");
+    let alive = execute(&mut lab.ikenat(&["status"])?)?;
+    ensure!(!alive.contains("DEAD"), "{alive}");
+    ensure!(our_filters(lab, OTHER)? == 1 && our_filters(lab, LAN)? == 1);
+    lab.unload()?;
+    lab.gateway.run(&format!("ip link del {OTHER}"))?;
+    nothing_is_left(lab, &before)
+}
+
+/// Somebody cleans the bpffs: links go with their pins, filters do not.
+fn orphan(lab: &Lab) -> Result<()> {
+    let ways: &[&[&str]] = &[&CLSACT, &[]];
+    for way in ways {
+        Ikenat::start_with(lab, &CLSACT)?.kill()?;
+        fs::remove_dir_all(lab.bpffs().join("ikenat")).context("failed to remove the pins")?;
+        // The kernel takes the links down in the background.
+        let has_xdp =
+            || -> Result<bool> { Ok(lab.gateway.run("ip -details link show")?.contains("xdp")) };
+        let began = Instant::now();
+        while has_xdp()? && began.elapsed() < Duration::from_secs(5) {
+            thread::sleep(Duration::from_millis(20));
+        }
+        one_filter_each(lab).context("this trial needs an orphan")?;
+        let ikenat = Ikenat::start_with(lab, way)?;
+        let expected = slow_hooks(lab)?;
+        let filters = usize::from(expected == ["clsact", "clsact"]);
+        for interface in [WAN, LAN] {
+            let found = our_filters(lab, interface)?;
+            ensure!(found == filters, "{found} filters beside {expected:?}");
+        }
+        everything_crosses(lab)?;
+        ikenat.kill()?;
+        lab.unload()?;
+        ensure!(our_filters(lab, WAN)? + our_filters(lab, LAN)? == 0);
+        ensure!(pins(&lab.bpffs())?.is_empty());
+    }
+    Ok(())
+}
+
+/// The slow path is attached before XDP is refused.
+fn failed_start(lab: &Lab) -> Result<()> {
+    // A bridge has no native XDP.
+    lab.gateway.shell(
+        "ip link add br0 type bridge; ip link set br0 up; ip address add 198.51.100.1/24 dev br0",
+    )?;
+    let mut command = run(lab, &with("--wan", "br0"))?;
+    command.args(CLSACT).arg("--bpffs").arg(lab.bpffs());
+    refused(lab, command, &["br0", "--mode generic"])
+}
+
+/// Somebody has removed a pin by hand.
+fn no_pins_of_filters(lab: &Lab) -> Result<()> {
+    let before = traces(lab)?;
+    Ikenat::start_with(lab, &CLSACT)?.kill()?;
+    let instance = lab.bpffs().join("ikenat/203_0_113_1");
+    fs::remove_file(instance.join("filter-tc-lan")).context("failed to remove a pin")?;
+    lab.unload()?;
+    nothing_is_left(lab, &before)
+}
