@@ -3,7 +3,7 @@
 
 use std::{
     io::{self, Read as _},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
@@ -11,21 +11,33 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 use crate::{
+    bench::{self, GATE},
+    setup::Toolchain,
     shell,
     summary::{Counts, Outcome, Summary},
+    vm::{Series, suite},
     workspace::Workspace,
 };
 
-/// The part with the table's races, and the one with its memory accesses; also their filters.
+/// The part with the table's races, the one with its memory accesses, and the stock kernels; also
+/// their filters.
 const LOOM: &str = "loom";
 const MIRI: &str = "miri";
+const VM: &str = "vm";
 
-/// Runs all parts, or those that the filters choose, even when one fails.
-pub(crate) fn run(workspace: &Workspace, filters: &[String], summary: &mut Summary) -> Result<()> {
+/// Runs all parts, or those that the filters choose, even when one fails. With `all`, the stock kernels run what
+/// takes minutes as well.
+pub(crate) fn run(
+    workspace: &Workspace,
+    tools: &Toolchain,
+    filters: &[String],
+    all: bool,
+    summary: &mut Summary,
+) -> Result<()> {
     let part = |name: &str| filters.is_empty() || filters.iter().any(|filter| filter == name);
     let names: Vec<&String> = filters
         .iter()
-        .filter(|filter| *filter != LOOM && *filter != MIRI)
+        .filter(|filter| ![GATE, LOOM, MIRI, VM].contains(&filter.as_str()))
         .collect();
     if filters.is_empty() {
         tests("tests", &host(workspace), None, summary)?;
@@ -34,6 +46,14 @@ pub(crate) fn run(workspace: &Workspace, filters: &[String], summary: &mut Summa
         // One run for each: libtest-mimic takes a single filter.
         let title = format!("tests named *{name}*");
         tests(&title, &host(workspace), Some(name), summary)?;
+    }
+    if part(VM) {
+        for series in Series::ALL {
+            stock(workspace, series, all, summary)?;
+        }
+    }
+    if part(GATE) {
+        bench::gate(workspace, tools, summary)?;
     }
     if part(LOOM) {
         tests(LOOM, &loom(workspace), None, summary)?;
@@ -45,6 +65,24 @@ pub(crate) fn run(workspace: &Workspace, filters: &[String], summary: &mut Summa
         }
     }
     Ok(())
+}
+
+/// Runs test binaries under a stock kernel.
+pub(crate) fn stock(
+    workspace: &Workspace,
+    series: Series,
+    all: bool,
+    summary: &mut Summary,
+) -> Result<()> {
+    let names: &[&str] = if all { &suite::ALL } else { &suite::QUICK };
+    let title = format!("{VM} {}: {}", series.name(), names.join(", "));
+    if let Some(reason) = suite::obstacle() {
+        summary.add(&title, Outcome::Skipped { reason }, Duration::ZERO);
+        return Ok(());
+    }
+    let binaries = suite::binaries(workspace, names)?;
+    let command = suite::recipe(workspace, series, &binaries)?;
+    reported(&title, command, None, summary)
 }
 
 /// Prints the summary; fails when a part did.
@@ -59,9 +97,15 @@ pub(crate) fn finish(summary: &Summary) -> Result<()> {
 
 /// What the lab needs to know to find what we built.
 pub(crate) fn lab_environment(workspace: &Workspace, command: &mut Command) {
-    command
-        .env("IKENAT_BIN", workspace.target("debug/ikenat"))
-        .env("IKENAT_PEER_OBJECT", workspace.target("bpf/peer.o"));
+    command.envs(lab_variables(workspace));
+}
+
+/// The same, as names and values.
+pub(crate) fn lab_variables(workspace: &Workspace) -> [(&'static str, PathBuf); 2] {
+    [
+        ("IKENAT_BIN", workspace.target("debug/ikenat")),
+        ("IKENAT_PEER_OBJECT", workspace.target("bpf/peer.o")),
+    ]
 }
 
 /// A command line that can be built again for each filter.
@@ -154,6 +198,16 @@ fn tests(
 ) -> Result<()> {
     let mut command = recipe();
     command.args(filter.map(|filter| ["--", filter]).into_iter().flatten());
+    reported(name, command, filter, summary)
+}
+
+/// Runs a command that reports as test binaries do, and adds up what it says.
+pub(crate) fn reported(
+    name: &str,
+    mut command: Command,
+    filter: Option<&str>,
+    summary: &mut Summary,
+) -> Result<()> {
     println!("== {name}: {}", shell::line(&command));
     let started = Instant::now();
     let (ok, counts) = streamed(&mut command, &mut io::stdout())?;
