@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use crate::{elf, setup::Toolchain, shell, workspace::Workspace};
 
 /// The binaries of xdp-ebpf; each becomes `target/bpf/<name>.o`.
-const OBJECTS: [&str; 3] = ["ikenat", "peer", "restore"];
+const OBJECTS: [&str; 5] = ["bench", "ikenat", "peer", "restore", "yardstick"];
 
 /// The crates that end in an object. xdp-user/build.rs has the same list.
 const SOURCES: [&str; 3] = ["xdp-ebpf", "xdp-core", "xdp-common"];

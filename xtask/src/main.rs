@@ -6,6 +6,7 @@ use std::{process::ExitCode, time::Instant};
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+mod bench;
 mod build;
 mod ci;
 mod demo;
@@ -16,6 +17,7 @@ mod shell;
 mod summary;
 mod test;
 mod toolchain;
+mod vm;
 mod workspace;
 
 use setup::Toolchain;
@@ -56,18 +58,25 @@ enum Task {
         #[arg(last = true)]
         args: Vec<String>,
     },
-    /// Run all tests, or those whose name contains a filter (also: loom, miri)
+    /// Run all tests, or those whose name contains a filter (also: gate, loom, miri, vm)
     Test {
-        /// Parts of the names of tests; `loom` and `miri` choose those parts
+        /// Parts of the names of tests; `gate`, `loom`, `miri` and `vm` choose those parts
         filter: Vec<String>,
+        /// Run what takes minutes as well: the gateway's behaviour under stock kernels
+        #[arg(long)]
+        all: bool,
     },
+    /// Measure what a packet costs, and write tables and a page (root)
+    Bench(bench::Arguments),
+    /// Run a command, or the tests, under a stock Debian kernel in QEMU, without KVM
+    Vm(vm::Arguments),
     /// Check formatting, lints and documentation, then run all tests
     Ci,
 }
 
 fn main() -> ExitCode {
     match run(Instant::now()) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(status) => status,
         Err(error) => {
             // Not as `main` would print it: a backtrace hides the sentence that helps.
             eprintln!("error: {error:#}");
@@ -76,9 +85,20 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(started: Instant) -> Result<()> {
+fn run(started: Instant) -> Result<ExitCode> {
     let workspace = Workspace::find()?;
     match Cli::parse().command {
+        Task::Vm(arguments) => {
+            if !arguments.mean_the_tests()? {
+                return vm::run(&workspace, &arguments).map(ExitCode::from);
+            }
+            objects(&workspace)?;
+            build::binaries(&workspace, false)?;
+            let mut summary = Summary::new(started);
+            test::stock(&workspace, arguments.kernel, true, &mut summary)?;
+            test::finish(&summary)
+        }
+        Task::Bench(arguments) => bench::run(&workspace, &arguments, || objects(&workspace)),
         Task::Setup => setup::run(&workspace).map(drop),
         Task::Build {
             ebpf_only: true, ..
@@ -96,11 +116,11 @@ fn run(started: Instant) -> Result<()> {
             build::binaries(&workspace, false)?;
             demo::run(&workspace, keep, &args)
         }
-        Task::Test { filter } => {
-            objects(&workspace)?;
+        Task::Test { filter, all } => {
+            let tools = objects(&workspace)?;
             build::binaries(&workspace, false)?;
             let mut summary = Summary::new(started);
-            test::run(&workspace, &filter, &mut summary)?;
+            test::run(&workspace, &tools, &filter, all, &mut summary)?;
             test::finish(&summary)
         }
         Task::Ci => {
@@ -108,10 +128,11 @@ fn run(started: Instant) -> Result<()> {
             build::binaries(&workspace, false)?;
             let mut summary = Summary::new(started);
             ci::checks(&workspace, &tools, &mut summary)?;
-            test::run(&workspace, &[], &mut summary)?;
+            test::run(&workspace, &tools, &[], false, &mut summary)?;
             test::finish(&summary)
         }
-    }
+    }?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Everything needs the objects: the library embeds one.

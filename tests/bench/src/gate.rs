@@ -1,0 +1,390 @@
+//! Layer A's gate: what a packet costs may not rise by more than 1 % over the committed record.
+//!
+//! It may not know how the figures are measured.
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use crate::layer_a::{complete, label, name};
+use crate::results::{Contestant, LayerA};
+
+/// How far a figure may rise above its record.
+const RISE: f64 = 1.01;
+
+/// Whose figures are kept: ours, and those that say whether the harness itself has changed.
+pub const CONTESTANTS: [Contestant; 4] = [
+    Contestant::Cable,
+    Contestant::Noop,
+    Contestant::Pass,
+    Contestant::Ikenat,
+];
+
+/// Marginal instructions per packet, by the label of the row.
+pub type Figures = BTreeMap<String, f64>;
+
+/// The committed record. The same sources cost the same on one kernel when one compiler has made the objects: so there is
+/// a set of figures for each pair, and none says anything about another.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Record {
+    /// Kernel release, then compiler.
+    kernels: BTreeMap<String, BTreeMap<String, Figures>>,
+}
+
+impl Record {
+    /// Reads it; a file that is not there is an empty record.
+    ///
+    /// # Errors
+    /// It is no record.
+    pub fn read(path: &Path) -> Result<Self> {
+        if !path.exists() {
+            return Ok(Self::default());
+        }
+        let failed = || format!("failed to read the record {}", path.display());
+        let text = fs::read_to_string(path).with_context(failed)?;
+        serde_json::from_str(&text).with_context(failed)
+    }
+
+    /// Writes it.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        let text = serde_json::to_string_pretty(self)?;
+        fs::write(path, text + "\n").with_context(|| format!("failed to write {}", path.display()))
+    }
+
+    /// What is recorded for a pair.
+    #[must_use]
+    pub fn figures(&self, kernel: &str, compiler: &str) -> Option<&Figures> {
+        self.kernels.get(kernel)?.get(compiler)
+    }
+
+    /// Replaces what is recorded for a pair.
+    pub fn put(&mut self, kernel: &str, compiler: &str, figures: Figures) {
+        self.kernels
+            .entry(kernel.to_owned())
+            .or_default()
+            .insert(compiler.to_owned(), figures);
+    }
+}
+
+/// The figures of a measurement, and the rows that have none because not everything arrived.
+#[must_use]
+pub fn figures(layer: &LayerA) -> (Figures, Vec<String>) {
+    let mut figures = Figures::new();
+    let mut without = Vec::new();
+    for row in &layer.rows {
+        let label = label(row.contestant, row.traffic, row.way);
+        match row.marginal {
+            Some(marginal) => {
+                // A tenth of an instruction is as much as the record can hold against noise.
+                figures.insert(label, (marginal * 10.0).round() / 10.0);
+            }
+            None if row.contestant == Contestant::Cable && complete(row) => {}
+            None => without.push(format!(
+                "{label}: {} of {} packets arrived as they must",
+                row.arrived, row.sent
+            )),
+        }
+    }
+    (figures, without)
+}
+
+/// What the gate says of one row.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Verdict {
+    /// The row.
+    pub label: String,
+    /// It may stay as it is.
+    pub passes: bool,
+    /// Why, in words.
+    pub text: String,
+}
+
+/// Holds figures against their record.
+#[must_use]
+pub fn judge(measured: &Figures, recorded: &Figures) -> Vec<Verdict> {
+    let mut verdicts: Vec<Verdict> = measured
+        .iter()
+        .map(|(label, &now)| {
+            let (mut passes, mut text) = compare(now, recorded.get(label).copied());
+            if !passes && recorded.contains_key(label) && !is_ours(label) {
+                passes = true;
+                text.push_str("; this is not ikenat, so what changed is the harness");
+            }
+            Verdict {
+                label: label.clone(),
+                passes,
+                text,
+            }
+        })
+        .collect();
+    for (label, before) in recorded {
+        if !measured.contains_key(label) {
+            verdicts.push(Verdict {
+                label: label.clone(),
+                passes: false,
+                text: format!("recorded with {before:.1} instructions, and not measured; {MEANT}"),
+            });
+        }
+    }
+    verdicts
+}
+
+/// What the gate says, in the form of the tests' results: `cargo xtask` counts those.
+pub struct Report {
+    /// A line for each row, and the totals.
+    pub text: String,
+    /// Something has risen, or is missing.
+    pub failed: bool,
+}
+
+/// Judges a measurement. Without a record for the pair of kernel and compiler all rows are skipped, which says so.
+#[must_use]
+pub fn report(
+    kernel: &str,
+    compiler: &str,
+    measured: &Figures,
+    without: &[String],
+    recorded: Option<&Figures>,
+) -> Report {
+    let mut lines = vec![format!("layer A: kernel {kernel}, {compiler}")];
+    let mut counts = [0; 3];
+    let mut add = |name: &str, outcome: &str, at: usize| {
+        lines.push(format!("test {name} ... {outcome}"));
+        counts[at] += 1;
+    };
+    match recorded {
+        None => {
+            for (label, figure) in measured {
+                add(
+                    label,
+                    &format!(
+                        "ignored, {figure:.1} instructions, no record for kernel {kernel} and {compiler}"
+                    ),
+                    2,
+                );
+            }
+        }
+        Some(recorded) => {
+            for Verdict {
+                label,
+                passes,
+                text,
+            } in judge(measured, recorded)
+            {
+                let (word, at) = if passes { ("ok", 0) } else { ("FAILED", 1) };
+                add(&label, &format!("{word}: {text}"), at);
+            }
+        }
+    }
+    for row in without {
+        add(row, "FAILED: it has no figure", 1);
+    }
+    let [passed, failed, ignored] = counts;
+    let word = if failed > 0 { "FAILED" } else { "ok" };
+    lines.push(format!(
+        "test result: {word}. {passed} passed; {failed} failed; {ignored} ignored\n"
+    ));
+    Report {
+        text: lines.join("\n"),
+        failed: failed > 0,
+    }
+}
+
+/// What is not ours shows what the harness itself does: it is recorded and shown, and fails nobody.
+fn is_ours(label: &str) -> bool {
+    label.starts_with(&format!("{} ", name(Contestant::Ikenat)))
+}
+
+/// The way out.
+const MEANT: &str = "if that is meant, run `cargo xtask bench --layer a --record` and commit the file with the change";
+
+fn compare(now: f64, before: Option<f64>) -> (bool, String) {
+    let Some(before) = before else {
+        let text = format!("{now:.1} instructions, and no record of this row; {MEANT}");
+        return (false, text);
+    };
+    let change = (now / before - 1.0) * 100.0;
+    let figures = format!("{now:.1} instructions, recorded {before:.1}, {change:+.2} %");
+    if now > before * RISE {
+        return (
+            false,
+            format!("{figures}: more than 1 % above the record; {MEANT}"),
+        );
+    }
+    if now * RISE < before {
+        return (
+            true,
+            format!("{figures}: better; `cargo xtask bench --layer a --record` keeps it so"),
+        );
+    }
+    (true, figures)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::results::{ARow, Traffic, Way};
+
+    fn figures_of(rows: &[(&str, f64)]) -> Figures {
+        rows.iter()
+            .map(|(name, figure)| ((*name).to_owned(), *figure))
+            .collect()
+    }
+
+    fn one(now: f64, before: f64) -> Verdict {
+        let row = |figure| figures_of(&[("ikenat x", figure)]);
+        let mut verdicts = judge(&row(now), &row(before));
+        assert_eq!(verdicts.len(), 1);
+        verdicts.remove(0)
+    }
+
+    #[test]
+    fn one_per_cent_is_the_limit() {
+        assert!(one(1009.0, 1000.0).passes);
+        let risen = one(1011.0, 1000.0);
+        assert!(!risen.passes);
+        assert!(
+            risen.text.contains("1011.0") && risen.text.contains("1000.0"),
+            "{risen:?}"
+        );
+        assert!(risen.text.contains("--record"), "{risen:?}");
+    }
+
+    #[test]
+    fn a_yardstick_fails_nobody() {
+        let rows =
+            |figure| figures_of(&[("ikenat esp inbound", figure), ("noop esp inbound", figure)]);
+        let verdicts = judge(&rows(103.0), &rows(100.0));
+        let passes: Vec<bool> = verdicts.iter().map(|verdict| verdict.passes).collect();
+        assert_eq!(passes, [false, true]);
+        assert!(verdicts[1].text.contains("the harness"), "{verdicts:?}");
+        // Unless it vanishes: then nobody knows.
+        assert!(!judge(&Figures::new(), &figures_of(&[("noop esp inbound", 1.0)]))[0].passes);
+    }
+
+    #[test]
+    fn a_fall_is_good_news() {
+        let fallen = one(980.0, 1000.0);
+        assert!(
+            fallen.passes && fallen.text.contains("better"),
+            "{fallen:?}"
+        );
+        assert!(!one(995.0, 1000.0).text.contains("better"));
+    }
+
+    #[test]
+    fn a_row_on_one_side_only_fails() {
+        let new = judge(&figures_of(&[("new", 7.0)]), &Figures::new());
+        assert!(
+            !new[0].passes && new[0].text.contains("no record of this row"),
+            "{new:?}"
+        );
+        let gone = judge(&Figures::new(), &figures_of(&[("gone", 7.0)]));
+        assert!(
+            !gone[0].passes && gone[0].text.contains("not measured"),
+            "{gone:?}"
+        );
+    }
+
+    #[test]
+    fn the_report_counts_as_tests_do() {
+        let measured = figures_of(&[("ikenat x", 100.0), ("ikenat y", 120.0)]);
+        let report = |recorded, without: &[String]| {
+            report("6.12.1", "rustc 1.96", &measured, without, recorded)
+        };
+        let skipped = report(None, &[]);
+        assert!(!skipped.failed);
+        assert!(
+            skipped
+                .text
+                .ends_with("test result: ok. 0 passed; 0 failed; 2 ignored\n"),
+            "{}",
+            skipped.text
+        );
+        assert!(
+            skipped
+                .text
+                .contains("no record for kernel 6.12.1 and rustc 1.96"),
+            "{}",
+            skipped.text
+        );
+        let recorded = figures_of(&[("ikenat x", 100.0), ("ikenat y", 100.0)]);
+        let risen = report(Some(&recorded), &[]);
+        assert!(risen.failed);
+        assert!(
+            risen
+                .text
+                .contains("test ikenat y ... FAILED: 120.0 instructions, recorded 100.0"),
+            "{}",
+            risen.text
+        );
+        assert!(
+            risen.text.ends_with("1 passed; 1 failed; 0 ignored\n"),
+            "{}",
+            risen.text
+        );
+        // A vanished figure is no pass, record or not.
+        assert!(report(None, &["z: 9 of 10".to_owned()]).failed);
+    }
+
+    #[test]
+    fn a_row_where_something_was_lost_has_no_figure() {
+        let row = |contestant, marginal, arrived| ARow {
+            contestant,
+            traffic: Traffic::Esp,
+            way: Way::Inbound,
+            totals: vec![2000.0],
+            marginal,
+            sent: 10,
+            arrived,
+        };
+        let layer = LayerA {
+            rows: vec![
+                row(Contestant::Cable, None, 10),
+                row(Contestant::Noop, Some(500.04), 10),
+                row(Contestant::Ikenat, None, 9),
+            ],
+            ..LayerA::default()
+        };
+        let (figures, without) = figures(&layer);
+        assert_eq!(figures, figures_of(&[("noop esp inbound", 500.0)]));
+        assert_eq!(
+            without,
+            ["ikenat esp inbound: 9 of 10 packets arrived as they must"]
+        );
+    }
+
+    #[test]
+    fn the_record_survives_its_file_and_keeps_other_pairs() -> Result<()> {
+        let path = std::env::temp_dir().join(format!("ikenat-record-{}", std::process::id()));
+        let mut record = Record::read(&path)?;
+        record.put("6.12.1", "rustc 1.96", figures_of(&[("x", 718.5)]));
+        record.put("6.12.2", "rustc 1.96", figures_of(&[("x", 1.0)]));
+        record.put("6.12.2", "rustc 1.96", figures_of(&[("x", 2.0)]));
+        record.write(&path)?;
+        let read = Record::read(&path);
+        fs::remove_file(&path)?;
+        let read = read?;
+        assert_eq!(read, record);
+        assert_eq!(
+            read.figures("6.12.2", "rustc 1.96"),
+            Some(&figures_of(&[("x", 2.0)]))
+        );
+        assert_eq!(read.figures("6.12.1", "rustc 1.95"), None);
+        Ok(())
+    }
+
+    #[test]
+    fn the_committed_record_is_one() -> Result<()> {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("instructions.json");
+        let record = Record::read(&path)?;
+        assert!(path.exists() && !record.kernels.is_empty());
+        Ok(())
+    }
+}

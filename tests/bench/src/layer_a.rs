@@ -1,0 +1,356 @@
+//! Layer A, inside the emulated machine: instructions per packet.
+//!
+//! There one nanosecond is one instruction (QEMU's `-icount shift=0`), so time says exactly what a packet costs. It may
+//! not know how the machine is booted.
+
+use anyhow::Result;
+use xdp_common::{Reason, counters};
+
+use crate::contest::{Standing, Start};
+use crate::kinds::Case;
+use crate::results::{ARow, Contestant, LayerA, Traffic, Way};
+use crate::wire::Outcome;
+
+/// Packets in a measured run.
+const PACKETS: u32 = 20_000;
+/// Runs of a row at most.
+const MOST: usize = 6;
+/// How far apart the runs of a row may be that its figure is the mean of.
+const APART: f64 = 0.002;
+/// Bytes of a frame.
+const FRAME: usize = 110;
+
+/// What is measured in one boot.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Only these contestants; empty: all.
+    pub contestants: Vec<Contestant>,
+    /// Only rows whose label contains this; the cable and the no-op redirect are measured in any case.
+    pub only: Option<String>,
+    /// The kernel's own ways only with ESP: IKE and keepalives are UDP like any other to them.
+    pub quick: bool,
+}
+
+impl Options {
+    fn wants(&self, contestant: Contestant, traffic: Traffic, way: Way) -> bool {
+        let esp = traffic.establishing() == traffic;
+        let own = is_needed(contestant) || contestant == Contestant::IkenatGeneric;
+        if self.quick && !esp && !own {
+            return false;
+        }
+        let always = matches!(contestant, Contestant::Cable | Contestant::Noop);
+        let contains = |word: &String| label(contestant, traffic, way).contains(word);
+        always || self.only.as_ref().is_none_or(contains)
+    }
+
+    /// Who takes part: those of whom a row is wanted.
+    fn taking_part(&self) -> Vec<Contestant> {
+        let asked =
+            |one: &Contestant| self.contestants.is_empty() || self.contestants.contains(one);
+        let wanted =
+            |one: &Contestant| cases(*one).any(|(traffic, way)| self.wants(*one, traffic, way));
+        CONTESTANTS
+            .into_iter()
+            .filter(asked)
+            .filter(wanted)
+            .collect()
+    }
+}
+
+/// What `--only` finds a row by: `nft esp-in-udp inbound`.
+#[must_use]
+pub fn label(contestant: Contestant, traffic: Traffic, way: Way) -> String {
+    format!("{} {} {}", name(contestant), name(traffic), name(way))
+}
+
+/// A name as it stands in the raw JSON.
+#[must_use]
+pub fn name(value: impl serde::Serialize) -> String {
+    let value = serde_json::to_value(value).unwrap_or_default();
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+/// Whether the label of any row contains this.
+#[must_use]
+pub fn has(word: &str) -> bool {
+    CONTESTANTS
+        .into_iter()
+        .any(|one| cases(one).any(|(traffic, way)| label(one, traffic, way).contains(word)))
+}
+
+/// Everybody, the cable first: it is what the others are compared with.
+pub const CONTESTANTS: [Contestant; 10] = [
+    Contestant::Cable,
+    Contestant::Noop,
+    Contestant::Pass,
+    Contestant::Ikenat,
+    Contestant::IkenatGeneric,
+    Contestant::Forwarding,
+    Contestant::Iptables,
+    Contestant::Nft,
+    Contestant::NftFlowtable,
+    Contestant::Ipvs,
+];
+
+/// Traffic that is forwarded.
+const OURS: [Traffic; 5] = [
+    Traffic::EspInUdp,
+    Traffic::EspInUdpChecksum,
+    Traffic::Esp,
+    Traffic::Ike,
+    Traffic::Keepalive,
+];
+
+/// Traffic that is not.
+const NOT_OURS: [(Traffic, Reason); 2] = [
+    (Traffic::OtherPort, Reason::OtherPort),
+    (Traffic::NotIpv4, Reason::NotIpv4),
+];
+
+/// Letters of the reason why a contestant is missing.
+const REASON: usize = 200;
+
+/// The rows of a contestant.
+fn cases(contestant: Contestant) -> impl Iterator<Item = (Traffic, Way)> {
+    let forwards = contestant != Contestant::Pass;
+    let passes = matches!(contestant, Contestant::Pass | Contestant::Ikenat);
+    // Inbound first for the kernel's conntrack; `warm_up` sends both ways in any case.
+    let ours = OURS
+        .into_iter()
+        .flat_map(|traffic| [Way::Inbound, Way::Outbound].map(|way| (traffic, way)));
+    let others = NOT_OURS.map(|(traffic, _)| (traffic, Way::Inbound));
+    ours.filter(move |_| forwards)
+        .chain(others.into_iter().filter(move |_| passes))
+}
+
+/// One boot's figures. Every row has one total and no margin yet.
+///
+/// # Errors
+/// A run fails, or the counters do not show what was sent.
+pub fn measure(options: &Options, progress: &dyn Fn(usize, usize, &str)) -> Result<LayerA> {
+    let wanted = options.taking_part();
+    let mut layer = LayerA {
+        kernel: nix::sys::utsname::uname()?
+            .release()
+            .to_string_lossy()
+            .into_owned(),
+        ..LayerA::default()
+    };
+    let all = wanted.iter().map(|one| cases(*one).count()).sum();
+    let mut done = 0;
+    for contestant in wanted {
+        progress(done, all, &name(contestant));
+        let mut standing = match Standing::new(contestant, 1, Start::Object) {
+            Ok(standing) => standing,
+            Err(error) if is_needed(contestant) => {
+                return Err(error.context(format!("failed to set up {}", name(contestant))));
+            }
+            Err(error) => {
+                layer.missing.push((contestant, brief(&error)));
+                done += cases(contestant).count();
+                continue;
+            }
+        };
+        for (traffic, way) in cases(contestant) {
+            if options.wants(contestant, traffic, way) {
+                progress(done, all, &label(contestant, traffic, way));
+                layer.rows.push(measured(&mut standing, traffic, way)?);
+            }
+            done += 1;
+        }
+    }
+    progress(all, all, "done");
+    Ok(layer)
+}
+
+const fn case(traffic: Traffic, way: Way) -> Case {
+    Case {
+        traffic,
+        way,
+        frame: FRAME,
+        flows: 1,
+        cores: 1,
+        stamped: false,
+    }
+}
+
+/// Those that the others are compared with, and the one that all is about.
+const fn is_needed(contestant: Contestant) -> bool {
+    matches!(
+        contestant,
+        Contestant::Cable | Contestant::Noop | Contestant::Pass | Contestant::Ikenat
+    )
+}
+
+/// The last line of an error, where a tool says what it lacks, and not too much of it.
+fn brief(error: &anyhow::Error) -> String {
+    let text = format!("{error:#}");
+    let line = text.lines().rfind(|line| !line.trim().is_empty());
+    line.unwrap_or_default()
+        .trim()
+        .chars()
+        .take(REASON)
+        .collect()
+}
+
+fn measured(standing: &mut Standing, traffic: Traffic, way: Way) -> Result<ARow> {
+    if let Some((_, reason)) = NOT_OURS.into_iter().find(|(kind, _)| *kind == traffic) {
+        return left_alone(standing, traffic, reason);
+    }
+    let case = case(traffic, way);
+    standing.warm_up(&case)?;
+    let mut runs = Runs::default();
+    while runs.want_more(standing.contestant) {
+        let outcome = standing.run(&case, PACKETS)?;
+        runs.add(&outcome, outcome.arrived);
+    }
+    Ok(runs.row(standing.contestant, &case))
+}
+
+/// Several runs of a case. Ticks of the timer send the kernel to its softirq thread at other packets in each of them, and
+/// now and then a worker of the kernel's looks through a table in the midst of it: the first makes a run some
+/// instructions per packet dearer or cheaper, the second makes one much dearer. So the dearest does not count, and the
+/// figure is the mean of the others.
+#[derive(Default)]
+struct Runs {
+    /// Instructions per packet, cheapest first.
+    costs: Vec<f64>,
+    sent: u64,
+    arrived: u64,
+}
+
+impl Runs {
+    #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
+    fn add(&mut self, outcome: &Outcome, arrived: u64) {
+        let nanoseconds = outcome.elapsed.as_nanos() as f64;
+        self.costs.push(nanoseconds / outcome.sent as f64);
+        self.costs.sort_by(f64::total_cmp);
+        self.sent += outcome.sent;
+        self.arrived += arrived;
+    }
+
+    /// Those that count.
+    fn counting(&self) -> &[f64] {
+        match self.costs.split_last() {
+            Some((_, others)) if others.len() > 1 => others,
+            Some(_) | None => &self.costs,
+        }
+    }
+
+    /// The figures of those that are compared to the instruction are the mean of more runs.
+    fn want_more(&self, contestant: Contestant) -> bool {
+        let least = if is_needed(contestant) { 4 } else { 2 };
+        let counting = self.counting();
+        let agree = match (counting.first(), counting.last()) {
+            (Some(low), Some(high)) => *high <= low * (1.0 + APART),
+            (None, _) | (_, None) => false,
+        };
+        self.costs.len() < least || (!agree && self.costs.len() < MOST)
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "a handful of runs")]
+    fn row(&self, contestant: Contestant, case: &Case) -> ARow {
+        let counting = self.counting();
+        ARow {
+            contestant,
+            traffic: case.traffic,
+            way: case.way,
+            totals: vec![counting.iter().sum::<f64>() / counting.len() as f64],
+            marginal: None,
+            sent: self.sent,
+            arrived: self.arrived,
+        }
+    }
+}
+
+/// A row of what is not forwarded: it must have come in, and the dataplane must have counted it so.
+fn left_alone(standing: &mut Standing, traffic: Traffic, reason: Reason) -> Result<ARow> {
+    let case = case(traffic, Way::Inbound);
+    standing.run(&case, 640)?;
+    let at = counters::reason(reason);
+    let received = standing.received()?;
+    let counted = standing.counters()?.map(|words| words[at]);
+    let mut runs = Runs::default();
+    while runs.want_more(standing.contestant) {
+        runs.add(&standing.run(&case, PACKETS)?, 0);
+    }
+    runs.arrived = standing.received()? - received;
+    if let (Some(before), Some(after)) = (counted, standing.counters()?) {
+        runs.arrived = runs.arrived.min(after[at] - before);
+    }
+    Ok(runs.row(standing.contestant, &case))
+}
+
+/// Every packet of the row arrived as it must.
+#[must_use]
+pub const fn complete(row: &ARow) -> bool {
+    row.sent > 0 && row.arrived == row.sent
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn runs(costs: &[f64]) -> Runs {
+        let mut costs = costs.to_vec();
+        costs.sort_by(f64::total_cmp);
+        Runs {
+            costs,
+            sent: 10,
+            arrived: 10,
+        }
+    }
+
+    #[test]
+    fn runs_that_do_not_agree_are_repeated() {
+        for (costs, more) in [
+            (&[1000.0][..], true),
+            (&[1000.0, 1001.0], false),
+            (&[1000.0, 1014.0], true),
+            // The dearest does not count.
+            (&[1000.0, 1014.0, 1001.0], false),
+            (&[1000.0, 1014.0, 1010.0], true),
+            (&[1000.0, 1010.0, 1020.0, 1030.0, 1040.0, 1050.0], false),
+        ] {
+            assert_eq!(runs(costs).want_more(Contestant::Nft), more, "{costs:?}");
+        }
+        assert!(runs(&[1000.0, 1000.0, 1000.0]).want_more(Contestant::Ikenat));
+    }
+
+    #[test]
+    fn a_row_is_the_mean_without_the_dearest_run() {
+        let case = case(Traffic::Esp, Way::Inbound);
+        let row = runs(&[1000.0, 1100.0, 1002.0]).row(Contestant::Nft, &case);
+        assert_eq!(row.totals, [1001.0]);
+        let row = runs(&[1000.0, 1002.0]).row(Contestant::Nft, &case);
+        assert_eq!(row.totals, [1001.0]);
+    }
+
+    #[test]
+    fn words_and_haste_leave_out_rows() {
+        let only = Some("nft esp".to_owned());
+        let options = Options {
+            only,
+            quick: true,
+            ..Options::default()
+        };
+        let (nft, noop) = (Contestant::Nft, Contestant::Noop);
+        assert!(options.wants(nft, Traffic::Esp, Way::Inbound));
+        assert!(!options.wants(nft, Traffic::Ike, Way::Inbound));
+        assert!(!options.wants(Contestant::Ikenat, Traffic::Esp, Way::Inbound));
+        assert!(options.wants(noop, Traffic::Ike, Way::Inbound));
+        assert_eq!(options.taking_part(), [Contestant::Cable, noop, nft]);
+        assert!(has("nft-flowtable esp") && !has("broken"));
+    }
+
+    #[test]
+    fn a_missing_contestant_has_a_short_reason() {
+        let error = anyhow::anyhow!(
+            "`sysctl x` ended:\nsysctl: cannot stat {}\n",
+            "x".repeat(300)
+        );
+        let reason = brief(&error);
+        assert!(reason.starts_with("sysctl: cannot stat xx"), "{reason}");
+        assert_eq!(reason.len(), REASON);
+    }
+}

@@ -1,0 +1,216 @@
+//! The dataplane with full tables: one instance for each class, direction and number of flows.
+//!
+//! The tables are filled from user space with the code that the dataplane itself inserts with. It may not know how
+//! packets are timed.
+
+use super::rounds::Random;
+use anyhow::{Context, Result, ensure};
+use ikenat_tests::bpf::{Dataplane, with_sizes};
+use std::sync::atomic::AtomicU64;
+use xdp_common::slot::{self, Key, flow, session};
+use xdp_common::{Class, Config, Direction, limits, meta};
+use xdp_core::Word;
+use xdp_core::hash::digest_key;
+use xdp_core::table::{self, Bucket, Place, Slot};
+use xdp_user::maps::Memory;
+
+/// The first flow's peer, 10.0.0.0; the others follow.
+pub(super) const PEER: u32 = 0x0a00_0000;
+/// The first of the peers that nobody knows, 10.128.0.0.
+pub(super) const STRANGER: u32 = 0x0a80_0000;
+/// The first flow's SPI; the others follow.
+pub(super) const SPI: u32 = 0x4000_0000;
+
+/// A tick as long as jiffies allow without mixing up two of them: a next hop that was learnt stays fresh for a round.
+const LONG_TICK: u32 = 16;
+
+/// What an instance's FLOW is full of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Filling {
+    /// Number of flows, a power of two.
+    pub flows: u64,
+    /// Their class.
+    pub class: Class,
+    /// Their direction.
+    pub direction: Direction,
+}
+
+/// How old the flows' next hops are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Age {
+    /// Learnt in this tick: the FIB is not asked.
+    Fresh,
+    /// Learnt in an earlier one.
+    Stale,
+}
+
+/// A loaded dataplane with full tables.
+pub(super) struct Gateway {
+    /// What it is full of.
+    pub filling: Filling,
+    /// The object.
+    pub dataplane: Dataplane,
+    /// Keys that have found no slot.
+    pub without_slot: u64,
+    config: Config,
+    flows: Memory<AtomicU64>,
+    /// What the first flow's slot says of now, and of the way out.
+    now: Option<Now>,
+}
+
+#[derive(Clone, Copy)]
+struct Now {
+    hop: u64,
+}
+
+/// Buckets for so many flows: two slots each, and not fewer than by default.
+pub(super) fn buckets(flows: u64, default_slots: u32) -> Result<u32> {
+    let slots = u32::try_from(2 * flows).context("failed to make so large a table")?;
+    Ok(slots.max(default_slots) / slot_ways()?)
+}
+
+fn slot_ways() -> Result<u32> {
+    Ok(u32::try_from(slot::WAYS)?)
+}
+
+/// A secret that is the same in every run.
+pub(super) fn secret(seed: u64) -> xdp_common::Secret {
+    let mut random = Random::new(seed);
+    std::array::from_fn(|_| random.next())
+}
+
+/// The configuration for tables of a size.
+///
+/// # Errors
+/// The size does not fit.
+pub(super) fn sized(base: Config, flows: u64, sessions: u64) -> Result<Config> {
+    let flow_buckets = buckets(flows, limits::FLOW_SLOTS)?;
+    let session_buckets = if sessions == 0 {
+        1
+    } else {
+        buckets(sessions, limits::SESSION_SLOTS)?
+    };
+    let mut config = with_sizes(base, flow_buckets, session_buckets);
+    config.tick_shift = LONG_TICK;
+    Ok(config.seal())
+}
+
+/// Puts keys into a table; how many found no slot.
+pub(super) fn fill(
+    buckets: &[Bucket<AtomicU64>],
+    config: (&xdp_common::Secret, u32),
+    keys: impl Iterator<Item = Key>,
+    words: impl Fn(&Slot<AtomicU64>),
+) -> u64 {
+    let (secret, mask) = config;
+    let mut without_slot = 0;
+    for key in keys {
+        let place = Place::new(digest_key(secret, &key), mask);
+        if table::insert(buckets, place, &key, &words).is_none() {
+            without_slot += 1;
+        }
+    }
+    without_slot
+}
+
+impl Gateway {
+    /// Loads the object and fills its tables. Call it in the namespace of the gateway.
+    ///
+    /// # Errors
+    /// The kernel refuses the object, or a table is so full that the figures would mean nothing.
+    pub(super) fn new(base: &Config, filling: Filling) -> Result<Self> {
+        // Only what comes in may be without a flow and look for a session.
+        let has_sessions = filling.direction == Direction::Inbound;
+        let sessions = if has_sessions { filling.flows } else { 0 };
+        let base = Config {
+            secret: secret(1),
+            ..*base
+        };
+        let config = sized(base, filling.flows, sessions)?;
+        let mut dataplane = Dataplane::load(&config)?;
+        let flows = Memory::of(dataplane.map_data("FLOW")?, "FLOW")?;
+        let numbers = 0..u32::try_from(filling.flows)?;
+        let key = |number| Self::key(filling, number);
+        let table = (&config.secret, config.flow_mask);
+        let mut without_slot = fill(flows.buckets(), table, numbers.clone().map(key), |slot| {
+            Word::store(&slot[flow::FIRST], u64::from(limits::NATT_PORT));
+        });
+        ensure!(
+            without_slot * 1000 < filling.flows,
+            "{without_slot} of {} flows found no slot: the figures would mean nothing",
+            filling.flows
+        );
+        if has_sessions {
+            let sessions = Memory::of(dataplane.map_data("SESSION")?, "SESSION")?;
+            let table = (&config.secret, config.session_mask);
+            let keys = numbers.map(|number| slot::session_key((PEER + number).to_be_bytes()));
+            let others = fill(sessions.buckets(), table, keys, |slot| {
+                Word::store(&slot[session::SPIS], 1);
+            });
+            without_slot = without_slot.max(others);
+            dataplane.set_meta(meta::SESSION_ENTRIES, filling.flows)?;
+        }
+        dataplane.set_meta(meta::FLOW_ENTRIES, filling.flows)?;
+        Ok(Self {
+            filling,
+            dataplane,
+            without_slot,
+            config,
+            flows,
+            now: None,
+        })
+    }
+
+    fn key(filling: Filling, number: u32) -> Key {
+        let peer = (PEER + number).to_be_bytes();
+        slot::flow_key(peer, SPI + number, filling.class, filling.direction)
+    }
+
+    /// Makes all flows' next hops fresh or stale. `first` is a packet of the first flow.
+    ///
+    /// # Errors
+    /// The packet is not forwarded.
+    pub(super) fn set_age(&mut self, age: Age, ingress: u32, first: &[u8]) -> Result<()> {
+        let now = self.look(ingress, first)?;
+        let hop = match age {
+            Age::Fresh => now.hop,
+            // The stamp that is the farthest away.
+            Age::Stale => now.hop ^ 0x8000,
+        };
+        for slot in self.flows.slots() {
+            Word::store(&slot[flow::HOP], hop);
+        }
+        self.now = Some(now);
+        Ok(())
+    }
+
+    /// True when the tick in which the flows were made fresh has ended: then some of a round's packets asked the FIB.
+    pub(super) fn tick_has_ended(&self, ingress: u32, first: &[u8]) -> Result<bool> {
+        let before = self.now;
+        let now = self.look(ingress, first)?;
+        Ok(before.is_none_or(|before| before.hop != now.hop))
+    }
+
+    fn look(&self, ingress: u32, first: &[u8]) -> Result<Now> {
+        const REDIRECT: u32 = 4;
+        let run = self.dataplane.xdp(ingress, first)?;
+        ensure!(
+            run.action == REDIRECT,
+            "the first flow's packet was not forwarded: action {}",
+            run.action
+        );
+        let key = Self::key(self.filling, 0);
+        let place = Place::new(digest_key(&self.config.secret, &key), self.config.flow_mask);
+        let slot = table::find(self.flows.buckets(), place, &key)
+            .context("failed to find the first flow")?;
+        Ok(Now::of(slot))
+    }
+}
+
+impl Now {
+    fn of<W: Word>(slot: &Slot<W>) -> Self {
+        Self {
+            hop: slot[flow::HOP].load(),
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! How a program is run many times and timed: the objects `restore` and `yardstick`, which keep their plan and their
+//! state in maps of the same names.
+//!
+//! It may not know what is measured.
+
+use anyhow::{Context, Result, ensure};
+use aya::maps::{Array, MapData, ProgramArray};
+use aya::programs::Xdp;
+use aya::{Ebpf, EbpfLoader, TestRun as _, TestRunOptions};
+use ikenat_tests::bpf::object;
+use std::path::PathBuf;
+use xdp_common::measure::{HEADER, Plan, state};
+
+/// The plan as the map's value.
+type PlanBytes = [u8; size_of::<Plan>()];
+type State = [u64; state::WORDS];
+
+/// Where an object of the same build lies.
+///
+/// # Errors
+/// There is no build.
+pub(super) fn beside(name: &str) -> Result<PathBuf> {
+    Ok(object()?.with_file_name(name))
+}
+
+/// Loads an object and some of its programs.
+///
+/// # Errors
+/// The kernel refuses one of them.
+pub(super) fn load(loader: &mut EbpfLoader<'_>, object: &str, programs: &[&str]) -> Result<Ebpf> {
+    let mut ebpf = loader
+        .load_file(beside(object)?)
+        .with_context(|| format!("failed to load {object}"))?;
+    for name in programs {
+        let program: &mut Xdp = ebpf
+            .program_mut(name)
+            .with_context(|| format!("failed to find {name}"))?
+            .try_into()?;
+        program
+            .load()
+            .with_context(|| format!("failed to load {name}"))?;
+    }
+    Ok(ebpf)
+}
+
+/// A loaded XDP program.
+///
+/// # Errors
+/// There is no such program.
+pub(super) fn program<'e>(ebpf: &'e Ebpf, name: &str) -> Result<&'e Xdp> {
+    Ok(ebpf
+        .program(name)
+        .with_context(|| format!("failed to find {name}"))?
+        .try_into()?)
+}
+
+/// A program's frame and what surrounds it.
+pub(super) struct Packet {
+    /// The frame, as long as the program sees it.
+    pub frame: Vec<u8>,
+    /// The interface that it comes in on; 0: the program does not care.
+    pub ingress: u32,
+}
+
+impl Packet {
+    fn options<'o>(&'o self, context: &'o [u32; 6], repeat: u32) -> TestRunOptions<'o> {
+        let mut options = TestRunOptions::new();
+        options.data_in = Some(&self.frame);
+        options.ctx_in = Some(bytemuck::cast_slice(context));
+        options.repeat = repeat;
+        options
+    }
+
+    /// struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
+    fn context(&self) -> Result<[u32; 6]> {
+        let length = u32::try_from(self.frame.len()).context("failed to use a huge frame")?;
+        Ok([0, length, 0, self.ingress, 0, 0])
+    }
+}
+
+/// What one measurement has found.
+pub(super) struct Timing {
+    /// Nanoseconds from the beginning of one run to that of the next.
+    pub nanoseconds: f64,
+    /// Look-ups that found something (the yardstick).
+    pub found: u64,
+}
+
+/// An object with a PLAN and a STATE.
+pub(super) struct Instrument {
+    ebpf: Ebpf,
+}
+
+impl Instrument {
+    /// Takes a loaded object.
+    pub(super) const fn new(ebpf: Ebpf) -> Self {
+        Self { ebpf }
+    }
+
+    /// The wrapper that goes on to another program.
+    ///
+    /// # Errors
+    /// The kernel refuses it.
+    pub(super) fn restore() -> Result<Self> {
+        let mut loader = EbpfLoader::new();
+        Ok(Self::new(load(
+            &mut loader,
+            "restore.o",
+            &["ikenat_restore"],
+        )?))
+    }
+
+    /// A map of the object.
+    ///
+    /// # Errors
+    /// There is none of this name.
+    pub(super) fn map_mut(&mut self, name: &str) -> Result<&mut aya::maps::Map> {
+        self.ebpf
+            .map_mut(name)
+            .with_context(|| format!("failed to find {name}"))
+    }
+
+    /// A map of the object, to be read.
+    ///
+    /// # Errors
+    /// There is none of this name.
+    pub(super) fn map(&self, name: &str) -> Result<&aya::maps::Map> {
+        self.ebpf
+            .map(name)
+            .with_context(|| format!("failed to find {name}"))
+    }
+
+    fn state(&self) -> Result<State> {
+        let map: Array<&MapData, State> = self.map("STATE")?.try_into()?;
+        Ok(map.get(&0, 0)?)
+    }
+
+    fn plan(&mut self, plan: &Plan) -> Result<()> {
+        let mut map: Array<&mut MapData, PlanBytes> = self.map_mut("PLAN")?.try_into()?;
+        map.set(0, bytemuck::cast::<Plan, PlanBytes>(*plan), 0)?;
+        let mut state = self.state()?;
+        state[state::RUNS] = 0;
+        state[state::FOUND] = 0;
+        let mut map: Array<&mut MapData, State> = self.map_mut("STATE")?.try_into()?;
+        map.set(0, state, 0)?;
+        Ok(())
+    }
+
+    /// What the wrapper goes on to.
+    ///
+    /// # Errors
+    /// The object is not the wrapper.
+    pub(super) fn before(&mut self, next: &Xdp) -> Result<()> {
+        let mut jump: ProgramArray<&mut MapData> = self.map_mut("NEXT")?.try_into()?;
+        jump.set(0, next.fd()?, 0)?;
+        Ok(())
+    }
+
+    /// Runs a program `repeat` times.
+    ///
+    /// The kernel's own figure is a whole number of nanoseconds; the program itself takes the time of its first and last
+    /// run instead.
+    ///
+    /// # Errors
+    /// The kernel refuses, or the program was not run as often as it was asked to be.
+    pub(super) fn time(
+        &mut self,
+        name: &str,
+        plan: &Plan,
+        packet: &Packet,
+        repeat: u32,
+    ) -> Result<Timing> {
+        let plan = Plan {
+            runs: u64::from(repeat),
+            ..*plan
+        };
+        self.plan(&plan)?;
+        let context = packet.context()?;
+        program(&self.ebpf, name)?.test_run(packet.options(&context, repeat))?;
+        let state = self.state()?;
+        ensure!(
+            state[state::RUNS] == plan.runs && repeat > 1,
+            "{name} was run {} times instead of {repeat}",
+            state[state::RUNS]
+        );
+        let whole = state[state::ENDED].saturating_sub(state[state::BEGAN]);
+        Ok(Timing {
+            #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+            nanoseconds: whole as f64 / f64::from(repeat - 1),
+            found: state[state::FOUND],
+        })
+    }
+
+    /// Runs a program once: its return value, and the frame afterwards.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub(super) fn once(
+        &mut self,
+        name: &str,
+        plan: &Plan,
+        packet: &Packet,
+    ) -> Result<(u32, Vec<u8>)> {
+        self.plan(plan)?;
+        let context = packet.context()?;
+        let mut out = vec![0; packet.frame.len()];
+        let mut options = packet.options(&context, 1);
+        options.data_out = Some(&mut out);
+        let result = program(&self.ebpf, name)?.test_run(options)?;
+        Ok((result.return_value, out))
+    }
+}
+
+/// The plan for a frame whose peer address, SPI and sequence number are zero.
+///
+/// # Errors
+/// The frame is shorter than what is put back.
+pub(super) fn plan(frame: &[u8]) -> Result<Plan> {
+    const IP_CHECKSUM: usize = 24;
+    const UDP_CHECKSUM: usize = 40;
+    let header = frame
+        .first_chunk::<HEADER>()
+        .context("failed to use a frame that is shorter than the header")?;
+    let field = |at: usize| u32::from(!u16::from_be_bytes([header[at], header[at + 1]]));
+    Ok(Plan {
+        header: *header,
+        // The complement of a right checksum is the sum of the rest.
+        ip_sum: field(IP_CHECKSUM),
+        udp_sum: field(UDP_CHECKSUM),
+        ..bytemuck::Zeroable::zeroed()
+    })
+}

@@ -1,0 +1,331 @@
+//! `ikenat-bench`: a whole run, layer A's gate, and the layers one by one.
+//!
+//! It knows entry points and how their figures look in a terminal; nothing of how they come about.
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+use ikenat_bench::boot::{Boot, progress_line};
+use ikenat_bench::gate::{self, Record};
+use ikenat_bench::results::{LayerB, LayerC, Run, Spread};
+use ikenat_bench::run::{self, Layer};
+use ikenat_bench::{join, layer_a, layer_b, layer_c, report};
+use ikenat_tests::lab::cleanup;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime};
+
+/// What a packet costs.
+#[derive(Parser)]
+#[command(name = "ikenat-bench")]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Layers, tables, page and raw figures, as `cargo xtask bench` calls it.
+    Run(RunArguments),
+    /// Layer A of ikenat and of the no-op redirect against the committed record, reported as tests are.
+    Gate(GateArguments),
+    /// Inside the emulated machine: one boot of layer A, written to $IKENAT_OUTPUT.
+    GuestA {
+        /// Only these contestants, as they stand in the JSON.
+        contestants: Vec<String>,
+        /// Only rows whose label contains this word (`nft esp-in-udp inbound`), beside those of cable and no-op redirect.
+        #[arg(long, value_name = "WORD")]
+        only: Option<String>,
+        /// Fewer rows.
+        #[arg(long)]
+        quick: bool,
+        /// Begin so many milliseconds later.
+        #[arg(long, value_name = "MILLISECONDS", default_value_t = 0)]
+        after: u64,
+    },
+    /// Layer B: the program alone on this CPU, and its tables beside the kernel's.
+    B {
+        /// Fewer and shorter rounds.
+        #[arg(long)]
+        quick: bool,
+        /// Only rows whose label contains this word (`esp-in-udp inbound 1 M hit`, `table ikenat 64 K`, `memory`, `loads`).
+        #[arg(long, value_name = "WORD")]
+        only: Option<String>,
+        /// Write the raw figures to this file.
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
+    /// Layer C: end to end in network namespaces. Ends with 3 when the run is void.
+    C {
+        /// Fewer cases, fewer and shorter blocks.
+        #[arg(long)]
+        quick: bool,
+        /// Only cases whose label contains this word (`esp-in-udp inbound 110 bytes 1 K flows 2 cores`, `loss-free`).
+        #[arg(long, value_name = "WORD")]
+        only: Option<String>,
+        /// Write the raw figures to this file.
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+        /// What the order of the blocks comes from, to repeat that of an earlier run.
+        #[arg(long, value_name = "NUMBER")]
+        seed: Option<u64>,
+    },
+}
+
+#[derive(clap::Args)]
+struct RunArguments {
+    /// This layer: a, b or c (repeatable).
+    #[arg(long, required = true, value_name = "LAYER")]
+    layer: Vec<Layer>,
+    /// Fewer rounds and cases.
+    #[arg(long)]
+    quick: bool,
+    /// Only rows whose label contains this word.
+    #[arg(long, value_name = "WORD")]
+    only: Option<String>,
+    /// The directory of page and raw figures.
+    #[arg(long, value_name = "DIRECTORY")]
+    results: PathBuf,
+    /// Write the raw figures to this file as well.
+    #[arg(long, value_name = "FILE")]
+    save: Option<PathBuf>,
+    /// The raw figures of an earlier run.
+    #[arg(long, value_name = "FILE")]
+    compare: Option<PathBuf>,
+    /// The command as it was typed.
+    #[arg(long, default_value = "ikenat-bench run", value_name = "TEXT")]
+    command: String,
+    /// A word of the command that boots a machine (repeatable).
+    #[arg(long, allow_hyphen_values = true, value_name = "WORD")]
+    boot: Vec<String>,
+}
+
+#[derive(clap::Args)]
+struct GateArguments {
+    /// The record.
+    #[arg(long, value_name = "FILE")]
+    file: PathBuf,
+    /// What the objects were built with, as the record calls it.
+    #[arg(long, value_name = "NAME")]
+    compiler: String,
+    /// Write the figures into the record instead.
+    #[arg(long)]
+    record: bool,
+    /// A word of the command that boots a machine (repeatable).
+    #[arg(long, allow_hyphen_values = true, value_name = "WORD")]
+    boot: Vec<String>,
+}
+
+/// The status of a run whose twin left its bounds: its figures are kept, and do not count.
+const VOID: u8 = 3;
+
+fn main() -> ExitCode {
+    match run(Arguments::parse()) {
+        Ok(status) => status,
+        Err(error) => {
+            eprintln!("ikenat-bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> Result<ExitCode> {
+    cleanup::on_interruption()?;
+    match arguments.verb {
+        Verb::Run(arguments) => return whole(arguments),
+        Verb::Gate(arguments) => return gate(&arguments),
+        Verb::GuestA {
+            contestants,
+            only,
+            quick,
+            after,
+        } => {
+            std::thread::sleep(Duration::from_millis(after));
+            guest_a(&contestants, only, quick)?;
+        }
+        Verb::B { quick, only, json } => {
+            let options = layer_b::Options {
+                quick,
+                only,
+                progress: &|done, all, what| eprint!("\r\x1b[K{done}/{all} {what}"),
+            };
+            let results = layer_b::run(&options);
+            eprint!("\r\x1b[K");
+            let results = results?;
+            print_b(&results);
+            write(json, &results)?;
+        }
+        Verb::C {
+            quick,
+            only,
+            json,
+            seed,
+        } => {
+            let options = layer_c::Options {
+                quick,
+                only,
+                seed: seed.unwrap_or_else(now),
+                progress: &|done, all, what| eprint!("\r\x1b[K{done}/{all} {what}"),
+            };
+            let results = layer_c::run(&options);
+            eprint!("\r\x1b[K");
+            return print_c(results?, json);
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Seconds since 1970: another order in every run.
+fn now() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
+}
+
+fn write(path: Option<PathBuf>, results: &impl serde::Serialize) -> Result<()> {
+    if let Some(path) = path {
+        let text = serde_json::to_string_pretty(results)?;
+        std::fs::write(&path, text)
+            .with_context(|| format!("failed to write {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// The tables of layer C, and 3 if they do not count.
+fn print_c(results: LayerC, json: Option<PathBuf>) -> Result<ExitCode> {
+    write(json, &results)?;
+    let void = results.void.is_some();
+    let run = Run {
+        c: Some(results),
+        ..Run::default()
+    };
+    print!("{}", report::terminal(&run));
+    Ok(if void {
+        ExitCode::from(VOID)
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+/// Ends with 1 when the run does not count.
+fn whole(arguments: RunArguments) -> Result<ExitCode> {
+    let faults = run::run(&run::Options {
+        layers: arguments.layer,
+        quick: arguments.quick,
+        only: arguments.only,
+        results: arguments.results,
+        save: arguments.save,
+        compare: arguments.compare,
+        command: arguments.command,
+        boot: arguments.boot,
+        seed: now(),
+    })?;
+    for fault in &faults {
+        eprintln!("ikenat-bench: {fault}");
+    }
+    Ok(if faults.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// Ends with 1 when a figure has risen.
+fn gate(arguments: &GateArguments) -> Result<ExitCode> {
+    let mut record = Record::read(&arguments.file)?;
+    let name = format!("ikenat-gate-{}.json", std::process::id());
+    let boot = Boot {
+        command: &arguments.boot,
+        output: std::env::temp_dir().join(name),
+        arguments: gate::CONTESTANTS.map(layer_a::name).into(),
+    };
+    let layer = join::join(vec![boot.run(&|_, _, _| ())?])?;
+    let (figures, without) = gate::figures(&layer);
+    if arguments.record {
+        anyhow::ensure!(
+            without.is_empty(),
+            "failed to record figures: {}",
+            without.join("; ")
+        );
+        for (label, figure) in &figures {
+            println!("{label}: {figure:.1} instructions");
+        }
+        record.put(&layer.kernel, &arguments.compiler, figures);
+        record.write(&arguments.file)?;
+        println!(
+            "recorded for kernel {} and {} in {}",
+            layer.kernel,
+            arguments.compiler,
+            arguments.file.display()
+        );
+        return Ok(ExitCode::SUCCESS);
+    }
+    let recorded = record.figures(&layer.kernel, &arguments.compiler);
+    let report = gate::report(
+        &layer.kernel,
+        &arguments.compiler,
+        &figures,
+        &without,
+        recorded,
+    );
+    print!("{}", report.text);
+    Ok(if report.failed {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+fn guest_a(names: &[String], only: Option<String>, quick: bool) -> Result<()> {
+    let contestants = names
+        .iter()
+        .map(|name| {
+            serde_json::from_value(serde_json::Value::String(name.clone()))
+                .with_context(|| format!("failed to find a contestant named {name}"))
+        })
+        .collect::<Result<_>>()?;
+    let progress = |done, all, what: &str| println!("{}", progress_line(done, all, what));
+    let layer = layer_a::measure(
+        &layer_a::Options {
+            contestants,
+            only,
+            quick,
+        },
+        &progress,
+    )?;
+    let path = std::env::var_os("IKENAT_OUTPUT")
+        .context("failed to find IKENAT_OUTPUT: this runs inside `cargo xtask vm`")?;
+    std::fs::write(&path, serde_json::to_string(&layer)?)
+        .with_context(|| format!("failed to write {}", path.display()))
+}
+
+fn spread(s: Spread) -> String {
+    format!("{:>9.1}{:>9.1}{:>9.1}", s.median, s.low, s.high)
+}
+
+fn print_b(results: &LayerB) {
+    println!(
+        "{:<48}{:>9}{:>9}{:>9}",
+        "ns per packet", "median", "quartile", "quartile"
+    );
+    for row in &results.programs {
+        println!("{:<48}{}", layer_b::row_text(row), spread(row.nanoseconds));
+    }
+    for row in &results.tables {
+        let flows = layer_b::flows_text(row.flows);
+        let name = format!("table {} {flows}", row.table);
+        println!("{name:<48}{}", spread(row.nanoseconds));
+    }
+    for row in &results.memory {
+        println!(
+            "FLOW and SESSION for {:<10}{:>12} bytes, {} a flow",
+            layer_b::flows_text(row.flows),
+            row.bytes,
+            row.bytes / row.flows
+        );
+    }
+    for row in &results.loads {
+        println!(
+            "load {:.1}, {:<12}{:>9} of {:>9} keys find no slot",
+            row.load, row.kind, row.without_slot, row.keys
+        );
+    }
+}

@@ -1,0 +1,230 @@
+//! Layer B as text and tables: nanoseconds of the program alone, tables, memory, loads.
+//!
+//! It may not know how a section is drawn.
+
+use super::figures::{Fate, fate, quotient, range};
+use super::section::{Block, Row, Section, Table, figures as number, words as column};
+use super::words;
+use crate::results::{BLoad, BMemory, BRow, BTable, LayerB, Traffic, Way};
+use std::collections::{BTreeMap, BTreeSet};
+
+const TITLE: &str = "B: nanoseconds of the program alone";
+/// Columns of figures that fit a terminal beside the name.
+const ACROSS: usize = 4;
+
+/// The section of layer B.
+pub(super) fn section(layer: Option<&LayerB>) -> Section {
+    let Some(layer) = layer else {
+        return Section::missing("b", TITLE);
+    };
+    let lead = vec![Block::Text(
+        "The program on the real CPU (BPF_PROG_TEST_RUN), nanoseconds per packet beyond a program that only passes. \
+         Flows are visited in random order. Hit: every packet finds its flow or session, with a next hop learnt in the \
+         same tick; stale: the FIB is asked for each packet; miss: no packet finds a flow. Rounds are interleaved; figures are median (lower quartile–upper quartile)."
+            .to_owned(),
+    )];
+    let mut rest = Vec::new();
+    let about = "The dataplane, ns per packet, by the number of flows in the table.";
+    rest.extend(pivot(about, "packets", &programs(&layer.programs)));
+    if let Some((low, high)) = packets(&layer.programs) {
+        let range = if low == high {
+            low
+        } else {
+            format!("{low} to {high}")
+        };
+        rest.push(Block::Text(format!("Packets per round: {range}.")));
+    }
+    let about = "A look-up and two counts alone, ns, by the number of flows: our table beside the kernel's maps.";
+    rest.extend(pivot(about, "table", &tables(&layer.tables)));
+    let about = "The kernel's maps as multiples of our table.";
+    rest.extend(pivot(about, "table", &multiples(&layer.tables)));
+    if !layer.memory.is_empty() {
+        rest.push(Block::Table(memory(&layer.memory)));
+    }
+    if !layer.loads.is_empty() {
+        rest.push(Block::Table(loads(&layer.loads)));
+    }
+    if rest.is_empty() {
+        rest.push(Block::Text("Layer B has no row.".to_owned()));
+    }
+    Section {
+        id: "b",
+        title: TITLE.to_owned(),
+        lead,
+        rest,
+    }
+}
+
+/// Rows in order: what they have in common with their neighbours, their name, and their cells by the number of flows.
+type Cells = Vec<((String, String), BTreeMap<u64, String>)>;
+
+/// What a row of the dataplane is, but for the number of flows.
+pub(super) type Kind = (Traffic, Way, Fate);
+
+/// The kind of a row.
+pub(super) const fn kind(row: &BRow) -> Kind {
+    (row.traffic, row.way, fate(row))
+}
+
+/// A kind in words.
+pub(super) fn kind_name((traffic, way, fate): Kind) -> String {
+    format!(
+        "{}, {}, {}",
+        words::traffic(traffic),
+        words::way(way),
+        fate.name()
+    )
+}
+
+fn programs(rows: &[BRow]) -> Cells {
+    let mut sorted: Vec<&BRow> = rows.iter().collect();
+    sorted.sort_by_key(|row| kind(row));
+    gather(sorted.into_iter().map(|row| {
+        let group = format!("{}, {}", words::traffic(row.traffic), words::way(row.way));
+        (
+            (group, fate(row).name().to_owned()),
+            row.flows,
+            words::spread(&row.nanoseconds),
+        )
+    }))
+}
+
+fn tables(rows: &[BTable]) -> Cells {
+    gather(rows.iter().map(|row| {
+        (
+            (String::new(), row.table.clone()),
+            row.flows,
+            words::spread(&row.nanoseconds),
+        )
+    }))
+}
+
+/// The table of layer B that is ours.
+pub(super) const OURS: &str = "ikenat";
+
+fn multiples(rows: &[BTable]) -> Cells {
+    let ours = |flows| {
+        let row = rows
+            .iter()
+            .find(|row| row.table == OURS && row.flows == flows)?;
+        Some(row.nanoseconds.median)
+    };
+    let others = rows.iter().filter(|row| row.table != OURS);
+    gather(others.filter_map(|row| {
+        let times = quotient(Some(row.nanoseconds.median), ours(row.flows))?;
+        Some((
+            (String::new(), row.table.clone()),
+            row.flows,
+            words::ratio(times),
+        ))
+    }))
+}
+
+fn gather(rows: impl Iterator<Item = ((String, String), u64, String)>) -> Cells {
+    let mut cells: Cells = Vec::new();
+    for (name, flows, text) in rows {
+        match cells.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, by_flows)) => {
+                by_flows.insert(flows, text);
+            }
+            None => cells.push((name, BTreeMap::from([(flows, text)]))),
+        }
+    }
+    cells
+}
+
+/// Tables with the number of flows across, as many as it takes.
+fn pivot(about: &str, name: &str, cells: &Cells) -> Vec<Block> {
+    let flows: BTreeSet<u64> = cells
+        .iter()
+        .flat_map(|(_, by_flows)| by_flows.keys().copied())
+        .collect();
+    let flows: Vec<u64> = flows.into_iter().collect();
+    let tables = flows.chunks(ACROSS).map(|across| {
+        let mut head = vec![column(name)];
+        head.extend(
+            across
+                .iter()
+                .map(|flows| number(&words::plural(*flows, "flow"))),
+        );
+        let mut table = Table::new(about, head);
+        let mut last = "";
+        for ((group, name), by_flows) in cells {
+            if !across.iter().any(|flows| by_flows.contains_key(flows)) {
+                continue;
+            }
+            if group != last {
+                table.rows.push(Row::Group(group.clone()));
+                last = group;
+            }
+            let figure = |flows| {
+                by_flows
+                    .get(flows)
+                    .cloned()
+                    .unwrap_or_else(|| words::NONE.to_owned())
+            };
+            let mut cells = vec![name.clone()];
+            cells.extend(across.iter().map(figure));
+            table.rows.push(Row::Cells {
+                cells,
+                ours: name == OURS,
+            });
+        }
+        Block::Table(table)
+    });
+    tables.collect()
+}
+
+fn packets(rows: &[BRow]) -> Option<(String, String)> {
+    let counts: Vec<f64> = rows.iter().map(|row| row.packets as f64).collect();
+    range(&counts).map(|(low, high)| (words::figure(low), words::figure(high)))
+}
+
+fn memory(rows: &[BMemory]) -> Table {
+    let head = vec![
+        number("flows"),
+        number("memory"),
+        number("bytes"),
+        number("bytes per flow"),
+    ];
+    let mut table = Table::new(
+        "What a table costs in memory, by the flows that it may hold.",
+        head,
+    );
+    for row in rows {
+        let each = quotient(Some(row.bytes as f64), Some(row.flows as f64));
+        table.push(vec![
+            words::grouped(row.flows),
+            words::bytes(row.bytes),
+            words::grouped(row.bytes),
+            words::maybe(each, words::figure),
+        ]);
+    }
+    table
+}
+
+fn loads(rows: &[BLoad]) -> Table {
+    let head = vec![
+        column("keys"),
+        number("load"),
+        number("offered"),
+        number("without slot"),
+        number("share"),
+    ];
+    let mut table = Table::new(
+        "How many keys find no slot, by the keys offered as a share of the slots. Their packets are forwarded and \
+         counted as untracked.",
+        head,
+    );
+    for row in rows {
+        let share = quotient(Some(row.without_slot as f64), Some(row.keys as f64));
+        table.push(vec![
+            row.kind.clone(),
+            words::percent(row.load),
+            words::grouped(row.keys),
+            words::grouped(row.without_slot),
+            words::maybe(share, words::percent),
+        ]);
+    }
+    table
+}

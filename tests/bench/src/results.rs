@@ -1,0 +1,307 @@
+//! What a run of the benchmark found, as it stands in the raw JSON. Plain data: units and meaning are said here once.
+//!
+//! It may not know how anything is measured or drawn.
+
+use serde::{Deserialize, Serialize};
+
+/// One run of the benchmark.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Run {
+    /// Where and how it ran.
+    pub conditions: Conditions,
+    /// Instructions per packet; `None`: the layer was not asked for.
+    pub a: Option<LayerA>,
+    /// Nanoseconds of the program alone.
+    pub b: Option<LayerB>,
+    /// End to end in namespaces.
+    pub c: Option<LayerC>,
+}
+
+/// Where and how a run was made.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Conditions {
+    /// The command line.
+    pub command: String,
+    /// Start, UTC, `2026-11-24 03:18`.
+    pub date: String,
+    /// Commit, with `-dirty` when the tree had changes; empty when unknown.
+    pub commit: String,
+    /// How the binaries were built, `debug` or `release`. The eBPF objects are always optimized.
+    #[serde(default)]
+    pub profile: String,
+    /// Kernel release of the machine (layers B and C).
+    pub kernel: String,
+    /// Model name of the CPU.
+    pub cpu: String,
+    /// Number of CPUs.
+    pub cpus: usize,
+    /// Lines of `/sys/devices/system/cpu/vulnerabilities` that say `Mitigation`, as `name: text`.
+    pub mitigations: Vec<String>,
+    /// The machine is a virtual one, as far as it tells.
+    pub virtualized: bool,
+    /// `--quick`: fewer rounds and cases.
+    pub quick: bool,
+}
+
+/// What kind of packet is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Traffic {
+    /// ESP in UDP 4500, checksum zero as RFC 3948 section 2.1 wants it.
+    EspInUdp,
+    /// ESP in UDP 4500 with a checksum.
+    EspInUdpChecksum,
+    /// Native ESP.
+    Esp,
+    /// IKE on UDP 500.
+    Ike,
+    /// NAT-keepalive.
+    Keepalive,
+    /// UDP to another port of the VIP (layers A and B).
+    OtherPort,
+    /// Not IPv4 at all (layers A and B).
+    NotIpv4,
+    /// 97 % ESP in UDP, 1 % each IKE, keepalive and native ESP (layer C).
+    Mix,
+}
+
+impl Traffic {
+    /// The traffic that makes a peer of this one known: the kind of ESP that it has.
+    #[must_use]
+    pub const fn establishing(self) -> Self {
+        match self {
+            Self::Esp => Self::Esp,
+            Self::EspInUdpChecksum => Self::EspInUdpChecksum,
+            Self::EspInUdp
+            | Self::Ike
+            | Self::Keepalive
+            | Self::OtherPort
+            | Self::NotIpv4
+            | Self::Mix => Self::EspInUdp,
+        }
+    }
+}
+
+/// Which way packets go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Way {
+    /// Client to server.
+    Inbound,
+    /// Server to client.
+    Outbound,
+}
+
+/// Who forwards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Contestant {
+    /// Nobody: the generator's wire ends at the sink. What the harness itself costs.
+    Cable,
+    /// An XDP program of one instruction that passes (only for traffic that is not ours).
+    Pass,
+    /// An XDP program that writes two MAC addresses and redirects: the limit.
+    Noop,
+    /// ikenat in native mode.
+    Ikenat,
+    /// ikenat in native mode a second time: what the run's noise is.
+    IkenatTwin,
+    /// ikenat in generic mode.
+    IkenatGeneric,
+    /// The kernel's forwarding, without NAT.
+    Forwarding,
+    /// iptables DNAT and SNAT.
+    Iptables,
+    /// nftables DNAT and SNAT.
+    Nft,
+    /// The same with a flowtable.
+    NftFlowtable,
+    /// IPVS in NAT mode.
+    Ipvs,
+    /// A gateway that is broken on purpose: it writes a wrong checksum.
+    Broken,
+}
+
+/// Layer A: instructions per packet on one emulated CPU.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct LayerA {
+    /// Kernel release of the guest.
+    pub kernel: String,
+    /// One row per contestant, traffic and way.
+    pub rows: Vec<ARow>,
+    /// Largest difference between two boots over all rows' totals, as a share (0.001: 0.1 %).
+    pub largest_difference: f64,
+    /// Contestants that this kernel lacks, with the reason.
+    pub missing: Vec<(Contestant, String)>,
+}
+
+/// A row of layer A. Instructions per packet.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ARow {
+    /// Who forwards.
+    pub contestant: Contestant,
+    /// What.
+    pub traffic: Traffic,
+    /// Which way.
+    pub way: Way,
+    /// Generator, gateway and sink together: one figure per boot.
+    pub totals: Vec<f64>,
+    /// The total less that of [`Contestant::Cable`] (mean over the boots); `None` for the cable itself.
+    pub marginal: Option<f64>,
+    /// Packets that were sent in the measured time, per boot.
+    pub sent: u64,
+    /// Packets that arrived as they must, per boot. A row where this is not `sent` scores nothing.
+    pub arrived: u64,
+}
+
+/// Layer B: the program alone (`BPF_PROG_TEST_RUN`), nanoseconds per packet beyond a program that only passes.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct LayerB {
+    /// The dataplane.
+    pub programs: Vec<BRow>,
+    /// A look-up and two counts alone: our table beside the kernel's maps.
+    pub tables: Vec<BTable>,
+    /// What tables cost in memory.
+    pub memory: Vec<BMemory>,
+    /// How many keys find no slot.
+    pub loads: Vec<BLoad>,
+}
+
+/// Median and quartiles of interleaved rounds.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct Spread {
+    /// Median.
+    pub median: f64,
+    /// Lower quartile.
+    pub low: f64,
+    /// Upper quartile.
+    pub high: f64,
+}
+
+/// A row of the dataplane in layer B.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct BRow {
+    /// What.
+    pub traffic: Traffic,
+    /// Which way.
+    pub way: Way,
+    /// Flows in the table, visited in random order.
+    pub flows: u64,
+    /// Every packet finds its flow; false: none does.
+    pub hit: bool,
+    /// The flow's next hop was learnt in the same tick; false: the FIB is asked for each packet.
+    #[serde(default)]
+    pub fresh: bool,
+    /// ns per packet.
+    pub nanoseconds: Spread,
+    /// Packets per round.
+    pub packets: u64,
+}
+
+/// A table of layer B.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct BTable {
+    /// `ikenat`, `BPF_MAP_TYPE_HASH` or `BPF_MAP_TYPE_LRU_HASH`.
+    pub table: String,
+    /// Flows in the table, visited in random order.
+    pub flows: u64,
+    /// ns per look-up and count.
+    pub nanoseconds: Spread,
+}
+
+/// Memory of a table size.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct BMemory {
+    /// Flows that it may hold.
+    pub flows: u64,
+    /// Bytes of FLOW and SESSION as the kernel accounts them.
+    pub bytes: u64,
+}
+
+/// How full a table can be.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct BLoad {
+    /// `random` peers and SPIs, or `sequential` ones.
+    #[serde(default)]
+    pub kind: String,
+    /// Keys inserted as a share of the slots.
+    pub load: f64,
+    /// Keys that were offered.
+    pub keys: u64,
+    /// Keys that found no slot.
+    pub without_slot: u64,
+}
+
+/// Layer C: end to end in namespaces.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct LayerC {
+    /// One row per case and contestant.
+    pub rows: Vec<CRow>,
+    /// Contestants that this kernel lacks, with the reason.
+    pub missing: Vec<(Contestant, String)>,
+    /// Interval of the twin's ratio to ikenat over all blocks. Outside [0.98, 1.02] the run is void.
+    pub twin: Interval,
+    /// Why the run is void; `None`: it counts.
+    pub void: Option<String>,
+    /// What the order of the blocks came from.
+    #[serde(default)]
+    pub seed: u64,
+}
+
+/// A median with its bootstrap 95 % interval.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct Interval {
+    /// Median.
+    pub median: f64,
+    /// Lower end.
+    pub low: f64,
+    /// Upper end.
+    pub high: f64,
+}
+
+/// A row of layer C.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CRow {
+    /// Who forwards.
+    pub contestant: Contestant,
+    /// What.
+    pub traffic: Traffic,
+    /// Which way.
+    pub way: Way,
+    /// Bytes of a frame.
+    pub frame: u32,
+    /// Flows, visited in random order.
+    pub flows: u64,
+    /// CPUs that send.
+    pub cores: u32,
+    /// Packets per second at saturation that arrived as they must, one figure per block. Zero when anything arrived
+    /// otherwise.
+    pub blocks: Vec<f64>,
+    /// Packets that arrived otherwise than they must, over all blocks.
+    pub wrong: u64,
+    /// Packets that did not arrive, over all blocks.
+    pub lost: u64,
+    /// Packets that were sent, over all blocks.
+    pub sent: u64,
+    /// Right packets that did not follow their predecessor, over all blocks: one was lost between them, or they changed
+    /// places. With many flows, the kernel's GRO changes places of packets of different flows.
+    #[serde(default)]
+    pub gaps: u64,
+    /// Median of the per-block ratios to [`Contestant::Noop`].
+    pub ratio: Option<Interval>,
+    /// Highest rate with a loss below 1e-4, packets per second.
+    pub lossless: Option<f64>,
+    /// Latency at half of that rate.
+    pub latency: Option<Latency>,
+}
+
+/// Nanoseconds from the generator to the sink.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct Latency {
+    /// Half of the packets are faster.
+    pub p50: f64,
+    /// 99 %.
+    pub p99: f64,
+    /// 99.9 %.
+    pub p999: f64,
+}

@@ -1,0 +1,363 @@
+//! Generator and sink: the programs, what they are told and what they have counted.
+//!
+//! It may not know where they are attached, nor who forwards.
+
+use anyhow::{Context, Result, ensure};
+use aya::maps::{Array, MapData, PerCpuArray};
+use aya::programs::Xdp;
+use aya::{Ebpf, EbpfLoader, TestRun as _, TestRunAttrs, TestRunOptions};
+use bytemuck::{Pod, Zeroable};
+use ikenat_tests::bpf::object;
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
+use std::sync::Barrier;
+use std::time::Duration;
+use xdp_common::bench::{BUCKETS, KINDS, Pace, Spec, Tally, WRONGS};
+
+/// Frames that the kernel puts on the wire at once when nobody keeps a pace.
+const BATCH: u32 = 64;
+/// The generator's IPv4 identification is a packet's number modulo this.
+const PERIOD: u64 = 65_500;
+
+/// The generator that sends as fast as it can.
+pub const GENERATE: &str = "ikenat_generate";
+/// The one that keeps a pace.
+pub const KEEP_PACE: &str = "ikenat_pace";
+/// The sink.
+pub const SINK: &str = "ikenat_sink";
+
+/// Bytes of the shared types, as aya takes them.
+const SPEC: usize = size_of::<Spec>();
+const TALLY: usize = size_of::<Tally>();
+const PACE: usize = size_of::<Pace>();
+
+/// What one run of a case has shown, over all CPUs.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// From the first packet to the last.
+    pub elapsed: Duration,
+    /// Packets generated.
+    pub sent: u64,
+    /// Packets that were due at a pace and never generated: they would have found the queue full.
+    pub missed: u64,
+    /// Packets that arrived as they must.
+    pub arrived: u64,
+    /// Packets that arrived otherwise, by [`xdp_common::bench::Wrong`].
+    pub wrong: [u64; WRONGS],
+    /// Right packets that did not follow their predecessor.
+    pub gaps: u64,
+    /// Right packets by age.
+    pub ages: Box<[u64; BUCKETS]>,
+}
+
+impl Outcome {
+    /// Packets that arrived otherwise than they must.
+    #[must_use]
+    pub fn wrongs(&self) -> u64 {
+        self.wrong.iter().sum()
+    }
+
+    /// Packets that were sent and did not arrive in any form.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.sent.saturating_sub(self.arrived + self.wrongs())
+    }
+
+    /// Packets that arrived as they must, per second.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
+    pub fn rate(&self) -> f64 {
+        self.arrived as f64 / self.elapsed.as_secs_f64()
+    }
+
+    /// Fails unless every packet arrived right. Their order does not matter: the kernel's GRO mixes flows.
+    ///
+    /// # Errors
+    /// Says what was wrong.
+    pub fn complete(&self) -> Result<()> {
+        ensure!(
+            self.arrived == self.sent && self.wrongs() == 0,
+            "{} packets were sent, {} arrived as they must, with {} gaps, {:?} otherwise (length, IPv4 checksum, IPv4 field, address, header, UDP checksum, payload)",
+            self.sent,
+            self.arrived,
+            self.gaps,
+            self.wrong
+        );
+        Ok(())
+    }
+}
+
+/// When packets are sent.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Pacing {
+    /// As fast as they are taken: the kernel generates the next batch when the last one has gone through.
+    Saturation,
+    /// Bursts of this many packets at fixed times.
+    Bursts {
+        /// Packets in a burst.
+        burst: u32,
+        /// Packets per second on each CPU.
+        rate: f64,
+        /// Packets that may wait for their turn.
+        queue: u32,
+    },
+}
+
+impl Pacing {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "nanoseconds between two bursts"
+    )]
+    fn pace(self) -> Option<Pace> {
+        match self {
+            Self::Saturation => None,
+            Self::Bursts { burst, rate, queue } => {
+                let gap = ((f64::from(burst) * 1e9 / rate) as u64).max(1);
+                Some(Pace {
+                    gap,
+                    patience: gap * u64::from(queue / burst),
+                    burst: burst.into(),
+                    ..Pace::zeroed()
+                })
+            }
+        }
+    }
+
+    const fn batch(self) -> u32 {
+        match self {
+            Self::Saturation => BATCH,
+            Self::Bursts { burst, .. } => burst,
+        }
+    }
+
+    const fn program(self) -> &'static str {
+        match self {
+            Self::Saturation => GENERATE,
+            Self::Bursts { .. } => KEEP_PACE,
+        }
+    }
+}
+
+/// The loaded object.
+pub struct Wire {
+    bench: Ebpf,
+}
+
+impl Wire {
+    /// Loads it.
+    ///
+    /// # Errors
+    /// The kernel refuses it, or it is not built.
+    pub fn load() -> Result<Self> {
+        let mut bench = EbpfLoader::new()
+            .load_file(object()?.with_file_name("bench.o"))
+            .context("failed to load bench.o")?;
+        for name in [GENERATE, KEEP_PACE, SINK] {
+            xdp(&mut bench, name)?
+                .load()
+                .with_context(|| format!("failed to load {name}"))?;
+        }
+        Ok(Self { bench })
+    }
+
+    /// A program, to be attached.
+    ///
+    /// # Errors
+    /// The object has none of this name.
+    pub fn program(&mut self, name: &str) -> Result<&mut Xdp> {
+        xdp(&mut self.bench, name)
+    }
+
+    /// Says what is sent and what must arrive, and forgets what was counted. The first packet has the number `next`.
+    ///
+    /// # Errors
+    /// The kernel refuses it.
+    pub fn prepare(
+        &mut self,
+        send: &[Spec; KINDS],
+        expect: &[Spec; KINDS],
+        next: u64,
+        pacing: Pacing,
+    ) -> Result<()> {
+        self.specs("SEND", send)?;
+        self.specs("EXPECT", expect)?;
+        let mut tally = Tally::zeroed();
+        tally.sent = next;
+        tally.last = (next + PERIOD - 1) % PERIOD;
+        self.everywhere::<Tally, TALLY>("TALLY", tally)?;
+        if let Some(pace) = pacing.pace() {
+            self.everywhere::<Pace, PACE>("PACE", pace)?;
+        }
+        Ok(())
+    }
+
+    fn specs(&mut self, name: &str, specs: &[Spec]) -> Result<()> {
+        let map = self.bench.map_mut(name).context("failed to find a map")?;
+        let mut map: Array<&mut MapData, [u8; SPEC]> = map.try_into()?;
+        for (i, spec) in (0_u32..).zip(specs) {
+            map.set(i, bytemuck::cast::<Spec, [u8; SPEC]>(*spec), 0)?;
+        }
+        Ok(())
+    }
+
+    fn everywhere<T: Pod, const SIZE: usize>(&mut self, name: &str, value: T) -> Result<()> {
+        let cpus = aya::util::nr_cpus().map_err(|(_, error)| error)?;
+        let map = self.bench.map_mut(name).context("failed to find a map")?;
+        let mut map: PerCpuArray<&mut MapData, [u8; SIZE]> = map.try_into()?;
+        let bytes: [u8; SIZE] = bytemuck::bytes_of(&value).try_into()?;
+        map.set(0, vec![bytes; cpus].try_into()?, 0)?;
+        Ok(())
+    }
+
+    /// Sends on as many CPUs as asked for, at the same time, and returns how long the slowest took. The calling thread is
+    /// in the namespace of the interface.
+    ///
+    /// # Errors
+    /// The kernel refuses the run.
+    pub fn send(
+        &self,
+        interface: &str,
+        frame: &[u8],
+        packets: u32,
+        cores: u32,
+        pacing: Pacing,
+    ) -> Result<Duration> {
+        let program: &Xdp = self
+            .bench
+            .program(pacing.program())
+            .with_context(|| format!("failed to find {}", pacing.program()))?
+            .try_into()?;
+        let ifindex = nix::net::if_::if_nametoindex(interface)
+            .with_context(|| format!("failed to find {interface}"))?;
+        let batch = pacing.batch();
+        let job = &Job {
+            program,
+            ifindex,
+            frame,
+            packets,
+            batch,
+            start: Barrier::new(cores as usize),
+        };
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..cores as usize)
+                .map(|cpu| scope.spawn(move || job.run(cpu)))
+                .collect();
+            let mut longest = Duration::ZERO;
+            for thread in threads {
+                match thread.join() {
+                    Ok(elapsed) => longest = longest.max(elapsed?),
+                    Err(panic) => std::panic::resume_unwind(panic),
+                }
+            }
+            Ok(longest)
+        })
+    }
+
+    /// Waits until nothing more arrives, and adds up. `next` is what [`Self::prepare`] was told.
+    ///
+    /// # Errors
+    /// The maps cannot be read.
+    pub fn read(&self, elapsed: Duration, next: u64, pacing: Pacing) -> Result<Outcome> {
+        let mut before = u64::MAX;
+        loop {
+            let mut sum = Outcome {
+                elapsed,
+                sent: 0,
+                missed: 0,
+                arrived: 0,
+                wrong: [0; WRONGS],
+                gaps: 0,
+                ages: Box::new([0; BUCKETS]),
+            };
+            for tally in self.of_each::<Tally, TALLY>("TALLY")? {
+                sum.sent += tally.sent - next;
+                sum.arrived += tally.arrived;
+                sum.gaps += tally.gaps;
+                add(&mut sum.wrong, &tally.wrong);
+                add(sum.ages.as_mut(), &tally.ages);
+            }
+            let seen = sum.arrived + sum.wrongs();
+            if seen >= sum.sent || seen == before {
+                if pacing != Pacing::Saturation {
+                    let paces = self.of_each::<Pace, PACE>("PACE")?;
+                    sum.missed = paces.iter().map(|pace| pace.missed * pace.burst).sum();
+                    let early: u64 = paces.iter().map(|pace| pace.early).sum();
+                    ensure!(
+                        early == 0,
+                        "failed to keep the pace: {early} bursts are further apart than the generator can wait; choose a higher rate"
+                    );
+                }
+                return Ok(sum);
+            }
+            before = seen;
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn of_each<T: Pod, const SIZE: usize>(&self, name: &str) -> Result<Vec<T>> {
+        let map = self.bench.map(name).context("failed to find a map")?;
+        let map: PerCpuArray<&MapData, [u8; SIZE]> = map.try_into()?;
+        let values = map.get(&0, 0)?;
+        Ok(values
+            .iter()
+            .map(|bytes| bytemuck::pod_read_unaligned(bytes))
+            .collect())
+    }
+}
+
+fn add(sum: &mut [u64], more: &[u64]) {
+    for (total, value) in sum.iter_mut().zip(more) {
+        *total += value;
+    }
+}
+
+/// A program of an object.
+///
+/// # Errors
+/// The object has none of this name.
+pub fn xdp<'e>(object: &'e mut Ebpf, name: &str) -> Result<&'e mut Xdp> {
+    Ok(object
+        .program_mut(name)
+        .with_context(|| format!("failed to find {name}"))?
+        .try_into()?)
+}
+
+/// What every CPU does at the same time.
+struct Job<'a> {
+    program: &'a Xdp,
+    ifindex: u32,
+    frame: &'a [u8],
+    packets: u32,
+    batch: u32,
+    start: Barrier,
+}
+
+impl Job<'_> {
+    /// Sends on this CPU when all others are ready to.
+    fn run(&self, cpu: usize) -> Result<Duration> {
+        let pinned = pin(cpu);
+        // Before the error is looked at: the others wait for this thread.
+        self.start.wait();
+        pinned?;
+        let length = u32::try_from(self.frame.len())?;
+        let context: [u32; 6] = [0, length, 0, self.ifindex, 0, 0];
+        let mut options = TestRunOptions::new();
+        options.data_in = Some(self.frame);
+        options.ctx_in = Some(bytemuck::cast_slice(&context));
+        options.repeat = self.packets;
+        options.attrs = TestRunAttrs::new().xdp_live_frames(self.batch);
+        let result = self.program.test_run(options).context(
+            "failed to generate frames (BPF_F_TEST_XDP_LIVE_FRAMES, kernel 5.18 or newer)",
+        )?;
+        // The kernel's own clock, a mean per packet: it knows nothing of what the call does before and afterwards.
+        Ok(result.duration * self.packets)
+    }
+}
+
+fn pin(cpu: usize) -> Result<()> {
+    let mut set = CpuSet::new();
+    set.set(cpu)?;
+    sched_setaffinity(Pid::from_raw(0), &set)
+        .with_context(|| format!("failed to run on CPU {cpu}: the machine may have only one"))
+}
