@@ -40,7 +40,7 @@ pub struct Ours {
     pub first_fragment: bool,
 }
 
-/// [`Ours`] as words: what is put away and taken back by [`crate::Env::settle`].
+/// [`Ours`] as words: what is put away by [`crate::Env::put`] and taken back by [`crate::Env::take`].
 pub type Packed = [u64; 3];
 
 /// Headers end well before this: an offset that comes out of memory is bounded by it for the verifier.
