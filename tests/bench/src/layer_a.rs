@@ -14,7 +14,7 @@ use crate::wire::Outcome;
 /// Packets in a measured run.
 const PACKETS: u32 = 20_000;
 /// Runs of a row at most.
-const MOST: usize = 6;
+const MOST: usize = 8;
 /// How far apart the runs of a row may be that its figure is the mean of.
 const APART: f64 = 0.002;
 /// Bytes of a frame.
@@ -175,11 +175,16 @@ const fn case(traffic: Traffic, way: Way) -> Case {
 }
 
 /// Those that the others are compared with, and the one that all is about.
-const fn is_needed(contestant: Contestant) -> bool {
+pub(crate) const fn is_needed(contestant: Contestant) -> bool {
     matches!(
         contestant,
         Contestant::Cable | Contestant::Noop | Contestant::Pass | Contestant::Ikenat
     )
+}
+
+/// How many runs a row's figure is the mean of: more where figures are compared to the instruction.
+const fn counted(contestant: Contestant) -> usize {
+    if is_needed(contestant) { 3 } else { 2 }
 }
 
 /// The last line of an error, where a tool says what it lacks, and not too much of it.
@@ -208,9 +213,9 @@ fn measured(standing: &mut Standing, traffic: Traffic, way: Way) -> Result<ARow>
 }
 
 /// Several runs of a case. Ticks of the timer send the kernel to its softirq thread at other packets in each of them, and
-/// now and then a worker of the kernel's looks through a table in the midst of it: the first makes a run some
-/// instructions per packet dearer or cheaper, the second makes one much dearer. So the dearest does not count, and the
-/// figure is the mean of the others.
+/// now and then a worker of the kernel's, or the daemon, looks through a table in the midst of it: the first makes a run
+/// some instructions per packet dearer or cheaper, the second makes one much dearer. So the figure is the mean of the
+/// cheapest, which have to agree, and the dearer ones do not count.
 #[derive(Default)]
 struct Runs {
     /// Instructions per packet, cheapest first.
@@ -230,27 +235,24 @@ impl Runs {
     }
 
     /// Those that count.
-    fn counting(&self) -> &[f64] {
-        match self.costs.split_last() {
-            Some((_, others)) if others.len() > 1 => others,
-            Some(_) | None => &self.costs,
-        }
+    fn counting(&self, contestant: Contestant) -> &[f64] {
+        let cheapest = self.costs.get(..counted(contestant));
+        cheapest.unwrap_or(&self.costs)
     }
 
-    /// The figures of those that are compared to the instruction are the mean of more runs.
     fn want_more(&self, contestant: Contestant) -> bool {
-        let least = if is_needed(contestant) { 4 } else { 2 };
-        let counting = self.counting();
+        let counting = self.counting(contestant);
         let agree = match (counting.first(), counting.last()) {
             (Some(low), Some(high)) => *high <= low * (1.0 + APART),
             (None, _) | (_, None) => false,
         };
-        self.costs.len() < least || (!agree && self.costs.len() < MOST)
+        // One more than those that count, so that a dear one can be left out.
+        self.costs.len() <= counted(contestant) || (!agree && self.costs.len() < MOST)
     }
 
     #[expect(clippy::cast_precision_loss, reason = "a handful of runs")]
     fn row(&self, contestant: Contestant, case: &Case) -> ARow {
-        let counting = self.counting();
+        let counting = self.counting(contestant);
         ARow {
             contestant,
             traffic: case.traffic,
@@ -305,12 +307,16 @@ mod tests {
     fn runs_that_do_not_agree_are_repeated() {
         for (costs, more) in [
             (&[1000.0][..], true),
-            (&[1000.0, 1001.0], false),
-            (&[1000.0, 1014.0], true),
-            // The dearest does not count.
-            (&[1000.0, 1014.0, 1001.0], false),
+            (&[1000.0, 1001.0], true),
+            (&[1000.0, 1001.0, 1014.0], false),
             (&[1000.0, 1014.0, 1010.0], true),
-            (&[1000.0, 1010.0, 1020.0, 1030.0, 1040.0, 1050.0], false),
+            (&[1000.0, 1014.0, 1001.0, 1010.5], false),
+            (
+                &[
+                    1000.0, 1010.0, 1020.0, 1030.0, 1040.0, 1050.0, 1060.0, 1070.0,
+                ],
+                false,
+            ),
         ] {
             assert_eq!(runs(costs).want_more(Contestant::Nft), more, "{costs:?}");
         }
@@ -318,11 +324,11 @@ mod tests {
     }
 
     #[test]
-    fn a_row_is_the_mean_without_the_dearest_run() {
+    fn a_row_is_the_mean_of_the_cheapest_runs() {
         let case = case(Traffic::Esp, Way::Inbound);
         let row = runs(&[1000.0, 1100.0, 1002.0]).row(Contestant::Nft, &case);
         assert_eq!(row.totals, [1001.0]);
-        let row = runs(&[1000.0, 1002.0]).row(Contestant::Nft, &case);
+        let row = runs(&[1000.0, 1002.0, 1001.0, 1100.0]).row(Contestant::Ikenat, &case);
         assert_eq!(row.totals, [1001.0]);
     }
 
