@@ -21,7 +21,7 @@ struct Budget {
 }
 
 const RECORD: &str = include_str!("budget.json");
-const PROGRAMS: [&str; 2] = ["ikenat_xdp", "ikenat_tc"];
+const PROGRAMS: [&str; 3] = ["ikenat_xdp_wan", "ikenat_xdp_lan", "ikenat_tc"];
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();

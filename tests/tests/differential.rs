@@ -207,7 +207,7 @@ fn check_tables(dataplane: &Dataplane, tables: &Tables) -> Result<()> {
     let flows = |mut slots: Vec<Slot>| {
         // The highest sequence number shares its word with the time; the stamp of a next hop is made of it.
         for slot in &mut slots {
-            slot[flow::SEEN] >>= 32;
+            slot[flow::SEEN] &= 0xffff_ffff;
             slot[flow::HOP] >>= 16;
         }
         timeless(slots, &[flow::FIRST_SEEN])

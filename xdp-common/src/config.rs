@@ -64,22 +64,24 @@ pub struct Leg {
     pub own_mac: u64,
     /// MAC address of the egress, in the low six bytes.
     pub source_mac: u64,
+    /// Its first two bytes, as they stand in a frame's first eight.
+    pub source_high: u64,
     /// The address that is replaced.
     pub old: u32,
     /// The address that it becomes.
     pub new: u32,
-    /// What replacing the address adds to the one's-complement sum of UDP (RFC 1624), in the machine's byte order.
-    pub udp_delta: u32,
-    /// What replacing the address and a TTL less one add to the sum of the IPv4 header.
-    pub ip_delta: u32,
+    /// What replacing the address adds to UDP's checksum field in one's complement, in the machine's byte order.
+    pub udp_plus: u32,
+    /// What replacing the address and a TTL less one takes from the field of the IPv4 header.
+    pub ip_minus: u32,
+    /// The other four bytes of the egress' MAC address.
+    pub source_low: u32,
     /// Egress interface.
     pub egress: u32,
     /// Not zero: a checksum may be partial.
     pub partial: u32,
     /// A remembered next hop counts for this many jiffies, as a shift.
     pub hop_shift: u32,
-    /// Keeps the size a multiple of eight.
-    pub reserved: u32,
 }
 
 /// A remembered next hop counts for at most this many ticks, as a shift: some eight seconds.
@@ -125,14 +127,19 @@ impl Leg {
         Self {
             own_mac: mac_word(own_mac) << 16,
             source_mac: mac_word(source_mac),
+            source_high: mac_word(source_mac) << 48,
+            source_low: {
+                let [_, _, c, d, e, f] = source_mac;
+                u32::from_le_bytes([c, d, e, f])
+            },
             old: u32::from_ne_bytes(old),
             new: u32::from_ne_bytes(new),
-            udp_delta,
-            ip_delta: fold(udp_delta + less_one as u32),
+            // Both are the sum's own delta: see `xdp_core::checksum`.
+            udp_plus: !udp_delta & 0xffff,
+            ip_minus: fold(udp_delta + less_one as u32),
             egress,
             partial: partial as u32,
             hop_shift: tick_shift + HOP_TICKS,
-            reserved: 0,
         }
     }
 }

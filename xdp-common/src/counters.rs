@@ -1,6 +1,7 @@
 //! The per-CPU counters: one array of words per hook, indexed by the functions below.
 //!
-//! Plain (not atomic) adds suffice: a program runs with softirqs off on its CPU, and each CPU has words of its own.
+//! Plain (not atomic) adds suffice: a program runs with softirqs off on its CPU, and each CPU has a block of its own
+//! ([`crate::cpu`]).
 
 use crate::reason::Reason;
 

@@ -10,6 +10,7 @@
 pub mod bench;
 pub mod config;
 pub mod counters;
+pub mod cpu;
 pub mod limits;
 pub mod measure;
 pub mod meta;
@@ -21,4 +22,4 @@ pub use counters::{Class, Direction, Hook};
 pub use reason::{Outcome, Reason};
 
 /// The version of everything in this crate. A pin of another version is refused, never reinterpreted.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;

@@ -17,10 +17,6 @@ pub const JIFFIES: usize = 4;
 pub const MONOTONIC: usize = 5;
 /// Random; tells one set of maps from the next.
 pub const GENERATION: usize = 6;
-/// The WAN as an egress of XDP, an [`egress`] word; the daemon keeps it up to date.
-pub const EGRESS_WAN: usize = 7;
-/// The LAN as an egress of XDP, likewise.
-pub const EGRESS_LAN: usize = 8;
 /// The VIP, network order, in the low four bytes of the word in memory.
 pub const VIP: usize = 9;
 /// The server's address, likewise.
@@ -45,23 +41,6 @@ pub const LAN_NAME: usize = 42;
 pub const BOOKS: usize = 64;
 /// Words of a book.
 pub const BOOK_WORDS: usize = 128;
-
-/// What the dataplane must know of an egress, in one word. Zero: it takes no frames that XDP redirects to it. Else bit 16
-/// is set, and there are its MTU (bits 32-47; 0: not known) and its epoch (0-15), which changes when a route or a
-/// neighbour may have changed: next hops that were remembered before are forgotten.
-#[inline(always)]
-#[must_use]
-pub const fn egress(mtu: u16, epoch: u16) -> u64 {
-    (mtu as u64) << 32 | 1 << 16 | epoch as u64
-}
-
-/// The MTU in an [`egress`] word.
-#[inline(always)]
-#[must_use]
-#[expect(clippy::cast_possible_truncation, reason = "sixteen bits are meant")]
-pub const fn egress_mtu(word: u64) -> u16 {
-    (word >> 32) as u16
-}
 
 /// The words of a book.
 pub mod book {

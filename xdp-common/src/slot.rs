@@ -9,7 +9,7 @@ pub const WORDS: usize = 16;
 /// Slots of a bucket: one value of the map.
 pub const WAYS: usize = 4;
 
-/// Word of the state: state (bits 0-6), place in the bucket (7-8), generation (9-27), kind of the key (28-31), tag (32-63).
+/// Word of the state: state (bits 0-6), place in the bucket (7-8), kind of the key (9-12), generation (13-63).
 pub const STATE: usize = 0;
 /// First of the three words of the key.
 pub const KEY: usize = 1;
@@ -25,7 +25,7 @@ pub mod flow {
     pub const PACKETS: usize = 4;
     /// Bytes: IPv4 total length.
     pub const BYTES: usize = 5;
-    /// Highest sequence number (bits 32-63) and last seen, in jiffies (0-31).
+    /// Last seen, in jiffies (bits 32-63), and highest sequence number (0-31).
     pub const SEEN: usize = 6;
     /// The neighbour's MAC address (bits 16-63) and the stamp under which it counts (0-15; see `xdp_core::hop`).
     pub const HOP: usize = 7;
@@ -103,10 +103,11 @@ pub const fn peer_address(words: [u64; 2]) -> Option<[u8; 4]> {
 /// What the third word of a session's key says.
 const SESSION: u64 = 1 << 63;
 
-/// The first word of a key: peer and SPI in the order of the packet's bytes, so that nobody has to turn them round.
+/// The first word of a key: SPI (bits 32-63) and peer (0-31) in the order of the packet's bytes, so that nobody has to
+/// turn them round.
 #[inline(always)]
 const fn first_word(peer: [u8; 4], spi: u32) -> u64 {
-    (u32::from_ne_bytes(peer) as u64) << 32 | spi.to_be() as u64
+    (spi.to_be() as u64) << 32 | u32::from_ne_bytes(peer) as u64
 }
 
 /// The key of a flow: peer and SPI; zero (an IPv6 peer would take the first two words, and its SPI the third one's upper
@@ -140,17 +141,17 @@ pub const fn kind(key: &Key) -> u64 {
 /// The peer of a slot, given all its words.
 #[inline(always)]
 #[must_use]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the halves of a word are meant"
+)]
 pub const fn peer(words: &[u64; WORDS]) -> [u8; 4] {
-    ((words[KEY] >> 32) as u32).to_ne_bytes()
+    (words[KEY] as u32).to_ne_bytes()
 }
 
 /// The SPI of a FLOW slot, given all its words.
 #[inline(always)]
 #[must_use]
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "the halves of a word are meant"
-)]
 pub const fn spi(words: &[u64; WORDS]) -> u32 {
-    u32::from_be(words[KEY] as u32)
+    u32::from_be((words[KEY] >> 32) as u32)
 }

@@ -80,3 +80,27 @@ pub const fn udp_partial(source: [u8; 4], destination: [u8; 4], udp_length: u16)
             + UDP,
     )
 }
+
+/// Takes `minus` from the field of an IPv4 header in one's complement: `HC - (~m + m')`, which is `~(~HC + ~m + m')` of
+/// RFC 1624 equation 3, also where the result is zero. In the machine's byte order, as the sum does not care (RFC 1071
+/// section 2 (B)). The field is the low half of what comes back.
+#[inline(always)]
+#[must_use]
+#[expect(
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    reason = "the borrow is the sign"
+)]
+pub const fn ip_less(field: u16, minus: u32) -> u32 {
+    let difference = (field as u32).wrapping_sub(minus);
+    difference.wrapping_add((difference as i32 >> 16) as u32)
+}
+
+/// Adds `plus`, which is `~(~m + m')`, to the field of a UDP header in one's complement. The same, but that a zero comes
+/// out as 0xFFFF, as RFC 768 asks for. Not for a field of zero, which means "none". The low half, too.
+#[inline(always)]
+#[must_use]
+pub const fn udp_more(field: u16, plus: u32) -> u32 {
+    let sum = field as u32 + plus;
+    sum + (sum >> 16)
+}

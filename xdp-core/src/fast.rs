@@ -9,19 +9,19 @@
 //! look-up, and no call of a helper but the two look-ups and the redirect.
 
 use crate::Frame;
-use crate::checksum::fold;
+use crate::checksum::{fold, ip_less, udp_more};
 use crate::gateway::{Env, Hop, Side, Verdict, process};
 use crate::hash::digest_key;
 use crate::hop;
-use crate::rewrite::put_macs;
 use crate::table::{self, Place};
 use crate::track;
 use crate::wire::{esp, ipv4, udp};
 use crate::word::Word;
 use xdp_common::config::Leg;
+use xdp_common::counters::{self, Quantity};
 use xdp_common::limits::NATT_PORT;
 use xdp_common::slot::{self, flow};
-use xdp_common::{Class, Config, Direction, Hook, meta};
+use xdp_common::{Class, Config, Direction, Hook, cpu};
 
 /// Bytes that are looked at: Ethernet, IPv4, UDP, ESP.
 const HEAD: usize = ipv4::AT + ipv4::LENGTH + udp::LENGTH + esp::LENGTH;
@@ -30,12 +30,18 @@ const PAYLOAD: usize = ipv4::AT + ipv4::LENGTH;
 /// MAC addresses and EtherType of IPv4 without options: these four bytes with the last one (type of service) masked.
 const TYPE: u32 = u32::from_ne_bytes([8, 0, 0x45, 0]);
 const TYPE_MASK: u32 = u32::from_ne_bytes([0xff, 0xff, 0xff, 0]);
-/// Fragment offset, "more fragments" and the reserved bit: only "don't fragment" may be set.
-const FRAGMENT_MASK: u32 = u32::from_le_bytes([0xbf, 0xff, 0, 0]);
-/// A TTL of two or more has one of these bits.
-const TTL_MASK: u32 = 0x00fe_0000;
+/// "Don't fragment", the only one of the flags that may be set, in the word of flags, offset, TTL and protocol.
+const DONT_FRAGMENT: u32 = 0x4000_0000;
+/// That word without the flag: two as the TTL ...
+const LEAST: u32 = 2 << 8;
+/// ... and the largest one of no fragment.
+const MOST: u32 = 0xffff;
+/// Where the protocol stands.
+const PROTOCOL: usize = 23;
 const UDP: u32 = 17;
 const ESP: u32 = 50;
+/// An IPv4 header without options.
+const IP: u32 = 20;
 
 /// Puts a packet through: this way if it may, else through [`process`].
 #[inline(always)]
@@ -54,7 +60,7 @@ pub fn run<F: Frame + ?Sized, E: Env>(
 }
 
 /// Forwards a packet that is nothing but ESP of a known flow in one direction. `None`: it is for [`process`]; nothing has
-/// happened to it.
+/// happened to it. Else it has been counted, also among the totals of its class.
 #[inline(always)]
 pub fn forward<F: Frame + ?Sized, E: Env, const OUTBOUND: bool>(
     frame: &mut F,
@@ -77,16 +83,19 @@ pub fn forward<F: Frame + ?Sized, E: Env, const OUTBOUND: bool>(
     if own != leg.old || mac != leg.own_mac {
         return None;
     }
-    // In the order of the bytes: flags, offset, TTL, protocol.
-    let rest = u32::from_le(F::get32::<20, HEAD>(head));
+    // Flags and offset, TTL, protocol. Nothing but the last two leaves a number in between.
+    let rest = u32::from_be(F::get32::<20, HEAD>(head)) & !DONT_FRAGMENT;
     let total = u16::from_be(F::get16::<16, HEAD>(head));
-    if rest & FRAGMENT_MASK != 0 || rest & TTL_MASK == 0 || ipv4::AT + usize::from(total) > length {
+    if rest.wrapping_sub(LEAST) > MOST - LEAST || ipv4::AT + usize::from(total) > length {
         return None;
     }
-    match rest >> 24 {
-        UDP => esp::<F, E, OUTBOUND, true>(head, env, config, total),
-        ESP => esp::<F, E, OUTBOUND, false>(head, env, config, total),
-        _ => None,
+    // Two loads of one byte: of one the compiler would make a choice between two numbers, the larger one first.
+    if u32::from(head[PROTOCOL]) == UDP {
+        esp::<F, E, OUTBOUND, true>(head, env, config, total)
+    } else if rest & 0xff == ESP {
+        esp::<F, E, OUTBOUND, false>(head, env, config, total)
+    } else {
+        None
     }
 }
 
@@ -105,50 +114,51 @@ fn esp<F: Frame + ?Sized, E: Env, const OUTBOUND: bool, const IN_UDP: bool>(
         Direction::Inbound
     };
     let class = if IN_UDP { Class::EspInUdp } else { Class::Esp };
-    let header = if IN_UDP {
+    if IN_UDP {
         if !is_natt::<F, OUTBOUND>(head, leg, total) {
             return None;
         }
-        F::get64::<{ PAYLOAD + 8 }, HEAD>(head)
-    } else {
-        if usize::from(total) < ipv4::LENGTH + esp::LENGTH {
-            return None;
-        }
-        F::get64::<PAYLOAD, HEAD>(head)
-    };
+    } else if usize::from(total) < ipv4::LENGTH + esp::LENGTH {
+        return None;
+    }
     let peer = if OUTBOUND {
         F::get32::<30, HEAD>(head)
     } else {
         F::get32::<26, HEAD>(head)
     };
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "the halves of a word are meant"
-    )]
-    let (spi, sequence) = (
-        u32::from_be(u64::from_le(header) as u32),
-        u32::from_be((u64::from_le(header) >> 32) as u32),
-    );
-    if spi < esp::FIRST_SPI {
-        return None;
-    }
+    let spi = u32::from_be(if IN_UDP {
+        F::get32::<{ PAYLOAD + 8 }, HEAD>(head)
+    } else {
+        F::get32::<PAYLOAD, HEAD>(head)
+    });
+    // A reserved SPI never gets a flow: what is below 256 finds none.
     let key = slot::flow_key(peer.to_ne_bytes(), spi, class, direction);
     let place = Place::new(digest_key(&config.secret, &key), config.flow_mask);
-    let slot = table::find(env.flows(), place, &key)?;
-    let egress = env
-        .meta(if OUTBOUND {
-            meta::EGRESS_WAN
-        } else {
-            meta::EGRESS_LAN
-        })?
-        .load();
+    let slot = match table::find_first(env.flows(), place, &key) {
+        Some(found) => found,
+        None => {
+            // Worked out once more, hidden from the compiler, which would keep it for all although a few need it.
+            let (config, key) = core::hint::black_box((config, key));
+            let place = Place::new(digest_key(&config.secret, &key), config.flow_mask);
+            table::find_second(env.flows(), place, &key)?
+        }
+    };
+    let block = env.cpu()?;
+    let egress = block[cpu::egress_of(direction)].load();
     let jiffies = env.jiffies();
     let mac = hop::mac(slot[flow::HOP].load(), hop::stamp(config, egress, jiffies))?;
-    if total > meta::egress_mtu(egress) {
+    if total > cpu::egress_mtu(egress) {
         return None;
     }
+    // Not before: it would be one thing more to keep.
+    let sequence = u32::from_be(if IN_UDP {
+        F::get32::<{ PAYLOAD + 12 }, HEAD>(head)
+    } else {
+        F::get32::<{ PAYLOAD + 4 }, HEAD>(head)
+    });
     track::count(slot, sequence, total, jiffies);
     rewrite::<F, OUTBOUND, IN_UDP>(head, leg, mac);
+    count_total(block, direction, class, total);
     Some(Verdict::Forward {
         hop: Hop {
             ifindex: leg.egress,
@@ -161,6 +171,16 @@ fn esp<F: Frame + ?Sized, E: Env, const OUTBOUND: bool, const IN_UDP: bool>(
     })
 }
 
+/// Counts a packet among all of its class.
+#[inline(always)]
+fn count_total<W: Word>(block: &[W; cpu::WORDS], direction: Direction, class: Class, total: u16) {
+    let at = cpu::counters(Hook::Xdp) + counters::class(direction, class);
+    for (quantity, more) in [(Quantity::Packets, 1), (Quantity::Bytes, u64::from(total))] {
+        let word = &block[at + quantity as usize];
+        word.store(word.load().wrapping_add(more));
+    }
+}
+
 /// True for a whole datagram of UDP 4500 with room for ESP, whose checksum is none or a full one.
 #[inline(always)]
 fn is_natt<F: Frame + ?Sized, const OUTBOUND: bool>(
@@ -168,29 +188,32 @@ fn is_natt<F: Frame + ?Sized, const OUTBOUND: bool>(
     leg: &Leg,
     total: u16,
 ) -> bool {
-    let ours = if OUTBOUND {
-        F::get16::<PAYLOAD, HEAD>(head)
+    if usize::from(total) < ipv4::LENGTH + udp::LENGTH + esp::LENGTH {
+        return false;
+    }
+    // The other port and the length, which is that of the whole less the IPv4 header. Inbound the other port is ours, so that
+    // one compare does for both.
+    let more = u32::from_be(F::get32::<{ PAYLOAD + 2 }, HEAD>(head)).wrapping_sub(u32::from(total));
+    let as_claimed = if OUTBOUND {
+        F::get16::<PAYLOAD, HEAD>(head) == NATT_PORT.to_be()
+            && more & 0xffff == IP.wrapping_neg() & 0xffff
     } else {
-        F::get16::<{ PAYLOAD + 2 }, HEAD>(head)
+        more == (u32::from(NATT_PORT) << 16) - IP
     };
-    let claimed = u16::from_be(F::get16::<{ PAYLOAD + 4 }, HEAD>(head));
-    if ours != NATT_PORT.to_be()
-        || usize::from(claimed) + ipv4::LENGTH != usize::from(total)
-        || usize::from(claimed) < udp::LENGTH + esp::LENGTH
-    {
+    if !as_claimed {
         return false;
     }
     let checksum = F::get16::<{ PAYLOAD + 6 }, HEAD>(head);
-    checksum == 0 || leg.partial == 0 || !is_partial::<F>(head, checksum)
+    checksum == 0 || leg.partial == 0 || !is_partial::<F>(head, total, checksum)
 }
 
 /// True when the checksum is the sum over the pseudo-header, as a sender leaves it to its device.
 #[inline(always)]
-fn is_partial<F: Frame + ?Sized>(head: &[u8; HEAD], checksum: u16) -> bool {
+fn is_partial<F: Frame + ?Sized>(head: &[u8; HEAD], total: u16, checksum: u16) -> bool {
     let address = |word: u32| u64::from(word >> 16) + u64::from(word & 0xffff);
     let sum = address(F::get32::<26, HEAD>(head))
         + address(F::get32::<30, HEAD>(head))
-        + u64::from(F::get16::<{ PAYLOAD + 4 }, HEAD>(head))
+        + u64::from(total.wrapping_sub(20).to_be())
         + u64::from(u16::from_ne_bytes([0, 17]));
     fold(sum) == checksum
 }
@@ -202,27 +225,20 @@ fn rewrite<F: Frame + ?Sized, const OUTBOUND: bool, const IN_UDP: bool>(
     leg: &Leg,
     mac: u64,
 ) {
-    put_macs::<F, HEAD>(head, mac, leg.source_mac);
+    F::put64::<0, HEAD>(head, u64::to_le(mac | leg.source_high));
+    F::put32::<8, HEAD>(head, u32::to_le(leg.source_low));
     if OUTBOUND {
         F::put32::<26, HEAD>(head, leg.new);
     } else {
         F::put32::<30, HEAD>(head, leg.new);
     }
-    // TTL and protocol; the TTL is the lower byte, and not zero.
-    let ttl = u16::from_le(F::get16::<22, HEAD>(head));
-    F::put16::<22, HEAD>(head, u16::to_le(ttl.wrapping_sub(1)));
+    head[ipv4::TTL] = head[ipv4::TTL].wrapping_sub(1);
     let old = F::get16::<24, HEAD>(head);
-    let sum = u64::from(!old) + u64::from(leg.ip_delta);
-    F::put16::<24, HEAD>(head, !fold(sum));
+    F::put16::<24, HEAD>(head, ip_less(old, leg.ip_minus));
     if IN_UDP {
         let old = F::get16::<{ PAYLOAD + 6 }, HEAD>(head);
         if old != 0 {
-            let sum = u64::from(!old) + u64::from(leg.udp_delta);
-            let new = match !fold(sum) {
-                0 => 0xffff,
-                other => other,
-            };
-            F::put16::<{ PAYLOAD + 6 }, HEAD>(head, new);
+            F::put16::<{ PAYLOAD + 6 }, HEAD>(head, udp_more(old, leg.udp_plus));
         }
     }
 }

@@ -30,10 +30,11 @@ pub trait Frame {
         u64::from_ne_bytes(core::array::from_fn(|i| bytes[AT + i]))
     }
 
-    /// Writes two bytes at `AT`, as the machine stores them.
+    /// Writes the low two bytes of a value at `AT`, as the machine stores them.
     #[inline(always)]
-    fn put16<const AT: usize, const N: usize>(bytes: &mut [u8; N], value: u16) {
-        bytes[AT..AT + 2].copy_from_slice(&value.to_ne_bytes());
+    #[expect(clippy::cast_possible_truncation, reason = "16 bits are written")]
+    fn put16<const AT: usize, const N: usize>(bytes: &mut [u8; N], value: u32) {
+        bytes[AT..AT + 2].copy_from_slice(&(value as u16).to_ne_bytes());
     }
 
     /// Four bytes.

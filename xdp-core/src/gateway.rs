@@ -11,7 +11,7 @@ use crate::rewrite;
 use crate::table::Buckets;
 use crate::track;
 use crate::word::Word;
-use xdp_common::{Class, Config, Direction, Hook, Reason, meta};
+use xdp_common::{Class, Config, Direction, Hook, Reason, cpu, meta};
 
 /// Which interface a frame came in on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +71,8 @@ pub trait Env {
     fn nexthop(&self, index: u32) -> Option<&nexthop::Entry<Self::Word>>;
     /// A word of META.
     fn meta(&self, index: usize) -> Option<&Self::Word>;
+    /// The block of the CPU that this runs on.
+    fn cpu(&self) -> Option<&[Self::Word; cpu::WORDS]>;
     /// `jiffies_64`.
     fn jiffies(&self) -> u64;
     /// Asks the FIB for the way of a packet from `source` to `destination` of this length.
@@ -218,7 +220,7 @@ fn remembered<E: Env>(env: &E, config: &Config, ours: &Ours, jiffies: u64) -> Op
     let egress = egress_word(env, config, leg.egress)?;
     let hop_word = track::next_hop(env, config, ours, jiffies)?;
     let destination = hop::mac(hop_word, hop::stamp(config, egress, jiffies))?;
-    (ours.total_length <= meta::egress_mtu(egress)).then_some(Way {
+    (ours.total_length <= cpu::egress_mtu(egress)).then_some(Way {
         hop: Hop {
             ifindex: leg.egress,
             gateway: [0; 4],
@@ -233,13 +235,13 @@ fn remembered<E: Env>(env: &E, config: &Config, ours: &Ours, jiffies: u64) -> Op
 #[inline(always)]
 fn egress_word<E: Env>(env: &E, config: &Config, ifindex: u32) -> Option<u64> {
     let word = if ifindex == config.lan_ifindex {
-        meta::EGRESS_LAN
+        cpu::EGRESS_LAN
     } else if ifindex == config.wan_ifindex {
-        meta::EGRESS_WAN
+        cpu::EGRESS_WAN
     } else {
         return None;
     };
-    let word = env.meta(word)?.load();
+    let word = env.cpu()?[word].load();
     (word != 0).then_some(word)
 }
 

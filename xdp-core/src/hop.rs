@@ -7,16 +7,17 @@
 //! the epoch of the egress.
 
 use crate::nexthop::Neighbour;
-use xdp_common::{Config, meta};
+use xdp_common::{Config, cpu};
 
-/// The stamp of this moment. Time and epoch only grow, so their sum does not come back before its 16 bits are through:
-/// six days, in which a silent flow has long been forgotten.
+/// The stamp of this moment. Time and epoch only grow, so their sum does not come back before its 15 bits are through:
+/// three days, in which a silent flow has long been forgotten. The upper bit is always set, so that memory that nobody has
+/// written is nobody's address.
 #[inline(always)]
 #[must_use]
 #[expect(clippy::cast_possible_truncation, reason = "16 bits are kept")]
 pub const fn stamp(config: &Config, egress: u64, jiffies: u64) -> u16 {
     // The same for both legs.
-    (jiffies >> (config.legs[0].hop_shift & 63)).wrapping_add(egress) as u16
+    (jiffies >> (config.legs[0].hop_shift & 63)).wrapping_add(egress) as u16 | 0x8000
 }
 
 /// The word for a neighbour, to be used from now on.
@@ -26,24 +27,18 @@ pub const fn word(mac: u64, stamp: u16) -> u64 {
     mac << 16 | stamp as u64
 }
 
-/// The word that says: not known. Its stamp is the farthest from this moment's.
-#[inline(always)]
-#[must_use]
-pub const fn unknown(stamp: u16) -> u64 {
-    (stamp ^ 0x8000) as u64
-}
+/// The word that says: not known. No stamp is zero.
+pub const UNKNOWN: u64 = 0;
 
 /// The neighbour's MAC address in the low six bytes, when the word counts at this moment.
 #[inline(always)]
 #[must_use]
 #[expect(clippy::cast_possible_truncation, reason = "16 bits are compared")]
 pub const fn mac(word: u64, stamp: u16) -> Option<u64> {
-    let mac = word >> 16;
-    // Memory that nobody has written is zero, and so is some stamp: no neighbour has such an address.
-    if (word ^ stamp as u64) as u16 != 0 || mac == 0 {
+    if (word ^ stamp as u64) as u16 != 0 {
         return None;
     }
-    Some(mac)
+    Some(word >> 16)
 }
 
 /// What a flow may remember of a neighbour on its way out: nothing when the way is not that of its direction, or when
@@ -60,10 +55,10 @@ pub fn of(
     // Hidden from the compiler, which knows that it is 0 or 1 and so would leave out the bound that the verifier needs.
     let leg = &config.legs[core::hint::black_box(usize::from(outbound)) & 1];
     let stamp = stamp(config, egress, jiffies);
-    let fits = neighbour.mtu == 0 || neighbour.mtu >= meta::egress_mtu(egress);
+    let fits = neighbour.mtu == 0 || neighbour.mtu >= cpu::egress_mtu(egress);
     if fits && neighbour.ifindex == leg.egress && neighbour.source == leg.source_mac {
         word(neighbour.destination, stamp)
     } else {
-        unknown(stamp)
+        UNKNOWN
     }
 }

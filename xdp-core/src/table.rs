@@ -63,10 +63,11 @@ const STATE_MASK: u64 = 0x7f;
 /// Which slot of its bucket it is: written when it is claimed.
 const WAY_SHIFT: u32 = 7;
 const WAY_MASK: u64 = 0x180;
-const GENERATION_MASK: u64 = 0x0fff_fe00;
 /// What kind of key it is: see [`xdp_common::slot::kind`].
-const KIND_SHIFT: u32 = 28;
-const GENERATION_ONE: u64 = 0x200;
+const KIND_SHIFT: u32 = 9;
+const KIND_MASK: u64 = 0x1e00;
+const GENERATION_ONE: u64 = 0x2000;
+const GENERATION_MASK: u64 = !(GENERATION_ONE - 1);
 
 impl State {
     /// The state in a state word.
@@ -117,11 +118,6 @@ impl Place {
     }
 
     #[inline(always)]
-    const fn tag(self) -> u64 {
-        self.hash & 0xffff_ffff_0000_0000
-    }
-
-    #[inline(always)]
     #[expect(
         clippy::cast_possible_truncation,
         reason = "parts of the hash are meant"
@@ -144,34 +140,38 @@ impl Place {
 
 /// The state word of a key's live slot, but for generation and place.
 #[inline(always)]
-const fn live_word(place: Place, key: &Key) -> u64 {
-    place.tag() | slot::kind(key) << KIND_SHIFT | LIVE
+const fn live_word(key: &Key) -> u64 {
+    slot::kind(key) << KIND_SHIFT | LIVE
 }
 
 #[inline(always)]
 fn matches<W: Word>(slot: &Slot<W>, live: u64, key: &Key) -> bool {
-    // One compare rejects nearly every other slot: tag, kind and state, whatever the generation. With the kind, one more
-    // word is the whole key of IPv4.
-    slot[STATE].load() & !(GENERATION_MASK | WAY_MASK) == live && slot[KEY].load() == key[0]
+    // State and kind first, whatever the generation: what is read of a slot that is live belongs to it. With the kind, one
+    // more word is the whole key of IPv4.
+    slot[STATE].load() & (KIND_MASK | STATE_MASK) == live && slot[KEY].load() == key[0]
 }
 
 /// The slot of a bucket that holds the key.
 #[inline(always)]
 fn find_in<'t, W: Word>(bucket: &'t Bucket<W>, live: u64, key: &Key) -> Option<&'t Slot<W>> {
     let [a, b, c, d] = bucket;
-    let found = if matches(a, live, key) {
-        a
+    if matches(a, live, key) {
+        Some(a)
     } else if matches(b, live, key) {
-        b
+        Some(b)
     } else if matches(c, live, key) {
-        c
+        Some(c)
     } else if matches(d, live, key) {
-        d
+        Some(d)
     } else {
-        return None;
-    };
-    // The same slot, but by a number out of memory: the verifier would otherwise follow all that comes after once for
-    // each of the four.
+        None
+    }
+}
+
+/// The same slot, but by a number out of memory: the verifier would otherwise follow all that comes after once for each of
+/// the four.
+#[inline(always)]
+fn forget_way<'t, W: Word>(bucket: &'t Bucket<W>, found: &Slot<W>) -> Option<&'t Slot<W>> {
     bucket.get(((found[STATE].load() & WAY_MASK) >> WAY_SHIFT) as usize)
 }
 
@@ -182,12 +182,33 @@ pub fn find<'t, B: Buckets + ?Sized>(
     place: Place,
     key: &Key,
 ) -> Option<&'t Slot<B::Word>> {
-    if let Some(slot) = find_in(buckets.bucket(place.first())?, live_word(place, key), key) {
-        return Some(slot);
+    let bucket = buckets.bucket(place.first())?;
+    if let Some(slot) = find_in(bucket, live_word(key), key) {
+        return forget_way(bucket, slot);
     }
-    // Hidden from the compiler, which would work out the second place before it is known that anybody wants it.
-    let place = core::hint::black_box(place);
-    find_in(buckets.bucket(place.second())?, live_word(place, key), key)
+    let bucket = buckets.bucket(place.second())?;
+    forget_way(bucket, find_in(bucket, live_word(key), key)?)
+}
+
+/// [`find`] in the fast path, in two steps: the slot in the first bucket. Little comes after it, so the verifier may follow
+/// that once for each slot.
+#[inline(always)]
+pub fn find_first<'t, B: Buckets + ?Sized>(
+    buckets: &'t B,
+    place: Place,
+    key: &Key,
+) -> Option<&'t Slot<B::Word>> {
+    find_in(buckets.bucket(place.first())?, live_word(key), key)
+}
+
+/// The other step: the slot in the second bucket.
+#[inline(always)]
+pub fn find_second<'t, B: Buckets + ?Sized>(
+    buckets: &'t B,
+    place: Place,
+    key: &Key,
+) -> Option<&'t Slot<B::Word>> {
+    find_in(buckets.bucket(place.second())?, live_word(key), key)
 }
 
 #[inline(always)]
@@ -218,7 +239,7 @@ pub fn insert<'t, B: Buckets + ?Sized>(
     key: &Key,
     fill: impl FnOnce(&Slot<B::Word>),
 ) -> Option<&'t Slot<B::Word>> {
-    let live = live_word(place, key);
+    let live = live_word(key);
     let first = buckets.bucket(place.first())?;
     let second = buckets.bucket(place.second())?;
     let free = free_slots(first);

@@ -7,7 +7,6 @@
 
 use crate::gateway::Env;
 use crate::hash::{digest, digest_key};
-use crate::hop;
 use crate::nat::Ours;
 use crate::recent;
 use crate::sequence::is_ahead;
@@ -47,12 +46,8 @@ impl FlowKey {
 }
 
 #[inline(always)]
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "the low 32 bits of jiffies are kept"
-)]
 const fn seen_word(highest: u32, jiffies: u64) -> u64 {
-    (highest as u64) << 32 | jiffies as u32 as u64
+    jiffies << 32 | highest as u64
 }
 
 /// Counts an ESP packet into its flow.
@@ -64,14 +59,31 @@ const fn seen_word(highest: u32, jiffies: u64) -> u64 {
 pub fn count<W: Word>(slot: &Slot<W>, sequence: u32, bytes: u16, jiffies: u64) {
     slot[flow::PACKETS].add(1);
     slot[flow::BYTES].add(u64::from(bytes));
-    let highest = (slot[flow::SEEN].load() >> 32) as u32;
+    let highest = slot[flow::SEEN].low();
+    // The next one, or some later one, without a wrap: one compare says all of it.
+    let step = u64::from(sequence).wrapping_sub(u64::from(highest));
+    if step.wrapping_sub(1) < 0x7fff_ffff {
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "the low 32 bits of jiffies are kept"
+        )]
+        slot[flow::SEEN].store_halves(jiffies as u32, sequence);
+    } else {
+        count_unusual(slot, sequence, highest, jiffies);
+    }
+}
+
+/// The sequence number of a packet that is not simply ahead of the highest one.
+#[inline(never)]
+fn count_unusual<W: Word>(slot: &Slot<W>, sequence: u32, highest: u32, jiffies: u64) {
     let ahead = is_ahead(sequence, highest);
     let now = if ahead { sequence } else { highest };
     slot[flow::SEEN].store(seen_word(now, jiffies));
     if !ahead {
         slot[flow::REORDERED].add(1);
         slot[flow::LATE].store(u64::from(sequence) << 32 | u64::from(highest));
-    } else if sequence < highest {
+    } else {
+        // Ahead and yet a smaller number: it has wrapped.
         let first = slot[flow::FIRST].load();
         let wraps = first.wrapping_add(0x1_0000) & 0xffff_0000;
         slot[flow::FIRST].store(first & !0xffff_0000 | wraps);
@@ -115,11 +127,6 @@ pub fn track<F: Frame + ?Sized, E: Env>(
         count_flow(slot, ours, jiffies, hop);
         return true;
     }
-    let hop = if hop == 0 {
-        hop::unknown(hop::stamp(config, 0, jiffies))
-    } else {
-        hop
-    };
     admit_flow(env, config, key, ours, jiffies, hop)
 }
 
@@ -197,7 +204,6 @@ fn session_or_new<'e, E: Env>(
     }
     let inserted = table::insert(env.sessions(), place, &key, |slot| {
         slot[session::LAST_SEEN].store(jiffies & 0xffff_ffff);
-        slot[session::HOP].store(hop::unknown(hop::stamp(config, 0, jiffies)));
     })?;
     one_more(env, meta::SESSION_ENTRIES);
     env.established(ours.peer, ours.direction);

@@ -12,8 +12,17 @@ use core::sync::atomic::{AtomicU64, Ordering};
 pub trait Word {
     /// Reads the word.
     fn load(&self) -> u64;
+    /// Reads its low half.
+    #[expect(clippy::cast_possible_truncation, reason = "the half is meant")]
+    fn low(&self) -> u32 {
+        self.load() as u32
+    }
     /// Writes the word. For words whose races are harmless, or that nobody else can see yet.
     fn store(&self, value: u64);
+    /// Writes both halves of the word, each for itself where that is cheaper: somebody else may see one of them alone.
+    fn store_halves(&self, high: u32, low: u32) {
+        self.store(u64::from(high) << 32 | u64::from(low));
+    }
     /// Adds, wrapping.
     fn add(&self, value: u64);
     /// Replaces `old` by `new`; true when it did.

@@ -13,6 +13,9 @@ use core::cell::UnsafeCell;
 use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd, atomic_xchg};
 use xdp_core::Word;
 
+#[cfg(not(target_endian = "little"))]
+compile_error!("Shared::low() reads the first half of a word");
+
 /// A word in a map's value.
 #[repr(transparent)]
 pub struct Shared(UnsafeCell<u64>);
@@ -29,9 +32,25 @@ impl Word for Shared {
     }
 
     #[inline(always)]
+    fn low(&self) -> u32 {
+        // SAFETY: as for `load`; little-endian, as the word's own memory begins with its low half (checked below).
+        unsafe { self.0.get().cast::<u32>().read_volatile() }
+    }
+
+    #[inline(always)]
     fn store(&self, value: u64) {
         // SAFETY: as for `load`.
         unsafe { self.0.get().write_volatile(value) }
+    }
+
+    #[inline(always)]
+    fn store_halves(&self, high: u32, low: u32) {
+        let halves = self.0.get().cast::<u32>();
+        // SAFETY: as for `low`; both are inside the word.
+        unsafe {
+            halves.write_volatile(low);
+            halves.add(1).write_volatile(high);
+        }
     }
 
     #[inline(always)]

@@ -6,7 +6,7 @@ use crate::atomic::Shared;
 use crate::{egress, maps};
 use aya_ebpf::EbpfContext;
 use aya_log_ebpf::info;
-use xdp_common::{Direction, Hook};
+use xdp_common::{Direction, Hook, cpu};
 use xdp_core::nat::Packed;
 use xdp_core::{Env, Routed, nexthop, recent};
 
@@ -51,6 +51,11 @@ impl<C: EbpfContext, const TC: bool> Env for Kernel<'_, C, TC> {
     #[inline(always)]
     fn meta(&self, index: usize) -> Option<&Shared> {
         maps::meta(index)
+    }
+
+    #[inline(always)]
+    fn cpu(&self) -> Option<&[Shared; cpu::WORDS]> {
+        maps::cpu()
     }
 
     #[inline(always)]

@@ -51,6 +51,34 @@ fn at<const N: usize>(data: usize, end: usize, at: usize) -> Option<*mut [u8; N]
     Some(start as *mut [u8; N])
 }
 
+/// A context that is put away on the stack until the fast path is left: in a register it would be in the way of all that
+/// the fast path itself needs.
+pub struct Kept(*mut xdp_md);
+
+impl Default for Kept {
+    /// Where a context will be kept.
+    #[inline(always)]
+    fn default() -> Self {
+        Self(core::ptr::null_mut())
+    }
+}
+
+impl Kept {
+    /// Puts it away.
+    #[inline(always)]
+    pub fn put(&mut self, context: &XdpContext) {
+        // SAFETY: a store to the stack; volatile, so that it stays one.
+        unsafe { core::ptr::from_mut(&mut self.0).write_volatile(context.ctx) }
+    }
+
+    /// Takes it back.
+    #[inline(always)]
+    pub fn take(&self) -> XdpContext {
+        // SAFETY: a load from the stack.
+        XdpContext::new(unsafe { core::ptr::from_ref(&self.0).read_volatile() })
+    }
+}
+
 /// A frame in XDP.
 pub struct XdpFrame<'c>(&'c XdpContext);
 
@@ -155,13 +183,13 @@ impl Frame for XdpFrame<'_> {
     }
 
     #[inline(always)]
-    fn put16<const AT: usize, const N: usize>(bytes: &mut [u8; N], value: u16) {
+    fn put16<const AT: usize, const N: usize>(bytes: &mut [u8; N], value: u32) {
         const { assert!(AT + 2 <= N) };
         // SAFETY: as above; the array is borrowed to be written.
         unsafe {
             asm!(
                 "*(u16 *)({bytes} + {at}) = {value}",
-                value = in(wreg) u32::from(value),
+                value = in(wreg) value,
                 bytes = in(reg) bytes.as_mut_ptr(),
                 at = const AT,
                 options(nostack, preserves_flags)

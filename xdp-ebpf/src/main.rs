@@ -12,7 +12,7 @@ use xdp_common::{Config, Hook, Outcome, Reason};
 use xdp_core::nat::not_ours;
 use xdp_core::{Frame, Hop, Side, Verdict, forward, process};
 use xdp_ebpf::env::Kernel;
-use xdp_ebpf::frame::{TcFrame, XdpFrame};
+use xdp_ebpf::frame::{Kept, TcFrame, XdpFrame};
 use xdp_ebpf::{egress, maps};
 
 /// The side of an interface; `None`: neither (the program outlived its interface).
@@ -64,30 +64,47 @@ fn count(hook: Hook, verdict: Verdict) -> Act {
     }
 }
 
-/// The fast path. On a one-armed gateway, whose WAN is its LAN, it is that of the inbound direction.
+/// On the WAN: the fast path inbound, then the rest. On a one-armed gateway, whose WAN is its LAN, it is the only one.
 #[xdp]
-fn ikenat_xdp(mut context: XdpContext) -> u32 {
-    let config = maps::config();
-    let ingress = egress::ingress_xdp(&context);
+fn ikenat_xdp_wan(context: XdpContext) -> u32 {
+    xdp_entry::<false>(context)
+}
+
+/// On the LAN: the fast path outbound, then the rest. A program of its own, so that no packet asks which side it is on.
+#[xdp]
+fn ikenat_xdp_lan(context: XdpContext) -> u32 {
+    xdp_entry::<true>(context)
+}
+
+#[inline(always)]
+fn xdp_entry<const OUTBOUND: bool>(mut context: XdpContext) -> u32 {
+    let mut kept = Kept::default();
+    kept.put(&context);
+    match xdp_fast::<OUTBOUND>(&mut context) {
+        // It has been counted.
+        Some(Verdict::Forward { hop, .. }) => egress::redirect(hop.ifindex),
+        _ => xdp_rest(kept.take()),
+    }
+}
+
+#[inline(always)]
+fn xdp_fast<const OUTBOUND: bool>(context: &mut XdpContext) -> Option<Verdict> {
     let pointer = XdpContext::new(context.ctx);
     let env = Kernel::<_, false> {
         context: &pointer,
-        ingress,
+        // The fast path asks no FIB.
+        ingress: 0,
     };
-    let mut frame = XdpFrame::new(&mut context);
-    let verdict = if ingress == config.wan_ifindex {
-        forward::<_, _, false>(&mut frame, &env, config)
-    } else if ingress == config.lan_ifindex {
-        forward::<_, _, true>(&mut frame, &env, config)
-    } else {
-        None
-    };
-    if let Some(verdict) = verdict {
-        return xdp_code(count(Hook::Xdp, verdict));
-    }
-    // The gateway's other traffic leaves here.
-    if let Some(side) = side(config, egress::ingress_xdp(&pointer))
-        && let Some(reason) = not_ours(&frame, config, side)
+    forward::<_, _, OUTBOUND>(&mut XdpFrame::new(context), &env, maps::config())
+}
+
+/// What the fast path does not forward. The gateway's other traffic leaves here.
+#[inline(always)]
+fn xdp_rest(mut context: XdpContext) -> u32 {
+    let config = maps::config();
+    let ingress = egress::ingress_xdp(&context);
+    if let Some(side) = side(config, ingress)
+        && let Some(reason) = not_ours(&XdpFrame::new(&mut context), config, side)
     {
         maps::count_reason(Hook::Xdp, reason);
         return xdp_action::XDP_PASS;

@@ -6,16 +6,17 @@
 
 use crate::atomic::Shared;
 use aya_ebpf::bindings::BPF_F_MMAPABLE;
+use aya_ebpf::helpers::bpf_get_smp_processor_id;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray};
 use core::arch::asm;
 use xdp_common::bench::Onward;
 use xdp_common::config::Leg;
-use xdp_common::counters::{Counters, Quantity};
-use xdp_common::{Class, Config, Direction, Hook, Reason, counters, limits, meta};
+use xdp_common::counters::Quantity;
+use xdp_common::{Class, Config, Direction, Hook, Reason, counters, cpu, limits, meta};
 use xdp_core::nat::Packed;
 use xdp_core::table::{Bucket, Buckets};
-use xdp_core::{nexthop, recent};
+use xdp_core::{Word, nexthop, recent};
 
 #[map]
 static FLOW: Array<Bucket<Shared>> = Array::with_max_entries(1, BPF_F_MMAPABLE);
@@ -35,8 +36,9 @@ static META: Array<[Shared; meta::WORDS]> = Array::with_max_entries(1, BPF_F_MMA
 /// The packet that each CPU is at, in XDP and in tc: nobody else reads it.
 #[map]
 static PACKET: PerCpuArray<Packed> = PerCpuArray::with_max_entries(2, 0);
+/// Not a per-CPU array, which cannot be mapped: the daemon writes the egress words of each CPU.
 #[map]
-static COUNTERS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(2, 0);
+static CPU: Array<[Shared; cpu::WORDS]> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 /// Written by the loader before the program is loaded; the verifier sees constants.
 #[unsafe(no_mangle)]
@@ -67,20 +69,33 @@ static CONFIG: Config = Config {
 const LEG: Leg = Leg {
     own_mac: 0,
     source_mac: 0,
+    source_high: 0,
     old: 0,
     new: 0,
-    udp_delta: 0,
-    ip_delta: 0,
+    udp_plus: 0,
+    ip_minus: 0,
+    source_low: 0,
     egress: 0,
     partial: 0,
     hop_shift: 0,
-    reserved: 0,
 };
 
 /// The load-time constants.
 #[inline(always)]
 pub fn config() -> &'static Config {
-    constant(&CONFIG)
+    let pointer: *const Config;
+    // SAFETY: the constant's address, as one instruction: of a reference the compiler would make two, the second one to
+    // hide from it what stands in the source.
+    unsafe {
+        asm!(
+            "{pointer} = {constant} ll",
+            pointer = out(reg) pointer,
+            constant = sym CONFIG,
+            options(pure, nomem, nostack, preserves_flags)
+        );
+        core::hint::assert_unchecked(!pointer.is_null());
+        &*pointer
+    }
 }
 
 /// Load-time constants of the benchmark's contestants.
@@ -166,6 +181,13 @@ pub fn meta(index: usize) -> Option<&'static Shared> {
     known(META.get(0)?).get(index)
 }
 
+/// The block of this CPU.
+#[inline(always)]
+pub fn cpu() -> Option<&'static [Shared; cpu::WORDS]> {
+    // SAFETY: the helper only reads the number.
+    CPU.get(unsafe { bpf_get_smp_processor_id() }).map(known)
+}
+
 /// A value that was found, behind a line that the compiler moves nothing across: before 6.16 the verifier refuses a
 /// pointer that is added to before it is compared with null, and the compiler likes to do just that.
 #[inline(always)]
@@ -209,24 +231,24 @@ pub fn take(hook: Hook) -> Option<Packed> {
 /// Counts a packet that this hook does not forward.
 #[inline(always)]
 pub fn count_reason(hook: Hook, reason: Reason) {
-    if let Some(counters) = own(&COUNTERS, hook as u32) {
-        add(counters, counters::reason(reason), 1);
+    if let Some(block) = cpu() {
+        add(block, cpu::counters(hook) + counters::reason(reason), 1);
     }
 }
 
 /// Counts a forwarded packet. One look-up for all of its counters.
 #[inline(always)]
 pub fn count_class(hook: Hook, direction: Direction, class: Class, bytes: u16, tracked: bool) {
-    let Some(counters) = own(&COUNTERS, hook as u32) else {
+    let Some(block) = cpu() else {
         return;
     };
-    let at = counters::class(direction, class);
-    add(counters, at + Quantity::Packets as usize, 1);
-    add(counters, at + Quantity::Bytes as usize, u64::from(bytes));
+    let at = cpu::counters(hook) + counters::class(direction, class);
+    add(block, at + Quantity::Packets as usize, 1);
+    add(block, at + Quantity::Bytes as usize, u64::from(bytes));
     if !tracked {
-        add(counters, at + Quantity::UntrackedPackets as usize, 1);
+        add(block, at + Quantity::UntrackedPackets as usize, 1);
         add(
-            counters,
+            block,
             at + Quantity::UntrackedBytes as usize,
             u64::from(bytes),
         );
@@ -234,8 +256,8 @@ pub fn count_class(hook: Hook, direction: Direction, class: Class, bytes: u16, t
 }
 
 #[inline(always)]
-fn add(counters: &mut Counters, at: usize, by: u64) {
-    if let Some(word) = counters.get_mut(at) {
-        *word = word.wrapping_add(by);
+fn add(block: &[Shared; cpu::WORDS], at: usize, by: u64) {
+    if let Some(word) = block.get(at) {
+        word.store(word.load().wrapping_add(by));
     }
 }

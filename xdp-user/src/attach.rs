@@ -16,8 +16,7 @@ use crate::{filters, links, others};
 use aya_log::EbpfLogger;
 use std::net::Ipv4Addr;
 use std::sync::atomic::AtomicU64;
-use xdp_common::meta;
-use xdp_core::Word;
+use xdp_common::cpu;
 
 /// A running instance.
 #[derive(Debug)]
@@ -123,11 +122,11 @@ fn bring_up(
     for (side, link) in sides(plan) {
         // Without an MTU, until house is kept: so long the FIB is asked for every packet.
         let word = if is_ready(netlink, plan, link)? {
-            meta::egress(0, 0)
+            cpu::egress(0, 0)
         } else {
             0
         };
-        Word::store(tables.meta(side), word);
+        tables.set_egress(side, word);
     }
     let mut work = Work {
         plan,
@@ -165,7 +164,7 @@ pub enum Readiness {
 
 /// The readiness word of each side.
 fn sides(plan: &Plan) -> [(usize, &Link); 2] {
-    [(meta::EGRESS_WAN, &plan.wan), (meta::EGRESS_LAN, &plan.lan)]
+    [(cpu::EGRESS_WAN, &plan.wan), (cpu::EGRESS_LAN, &plan.lan)]
 }
 
 /// In generic mode any hardware takes what XDP redirects: it goes the way of the stack's own frames.
@@ -177,7 +176,7 @@ fn is_ready(netlink: &Netlink, plan: &Plan, link: &Link) -> Result<bool> {
 /// The word of an egress that takes frames. A larger MTU than 16 bits hold is one that no packet exceeds.
 fn egress(netlink: &Netlink, link: &Link, epoch: u16) -> u64 {
     let mtu = netlink.look(link.index, None).map_or(0, |now| now.mtu);
-    meta::egress(u16::try_from(mtu).unwrap_or(u16::MAX), epoch)
+    cpu::egress(u16::try_from(mtu).unwrap_or(u16::MAX), epoch)
 }
 
 impl Running {
@@ -197,17 +196,14 @@ impl Running {
                 Ok(false) => Readiness::NotReady,
                 Err(_) => Readiness::Gone,
             };
-            let word = self.tables.meta(side);
-            let old = Word::load(word);
+            let old = self.tables.egress(side);
             let ready = readiness == Readiness::Ready;
-            Word::store(
-                word,
-                if ready {
-                    egress(netlink, link, epoch)
-                } else {
-                    0
-                },
-            );
+            let word = if ready {
+                egress(netlink, link, epoch)
+            } else {
+                0
+            };
+            self.tables.set_egress(side, word);
             if (old != 0) != ready {
                 changed.push((link.name.clone(), readiness));
             }
@@ -218,8 +214,7 @@ impl Running {
 
     /// Whether the device of a side takes frames from XDP, as the dataplane believes.
     pub fn readiness<'p>(&self, plan: &'p Plan) -> [(&'p str, bool); 2] {
-        sides(plan)
-            .map(|(side, link)| (link.name.as_str(), Word::load(self.tables.meta(side)) != 0))
+        sides(plan).map(|(side, link)| (link.name.as_str(), self.tables.egress(side) != 0))
     }
 
     /// Puts back what somebody has taken out of the hooks. A link cannot be taken out; a filter can, with its clsact.

@@ -246,9 +246,8 @@ impl Expiry {
 
 type LastSeen = fn(&Slot<AtomicU64>) -> u32;
 
-#[expect(clippy::cast_possible_truncation, reason = "the stamp has 32 bits")]
 fn flow_last_seen(slot: &Slot<AtomicU64>) -> u32 {
-    Word::load(&slot[flow::SEEN]) as u32
+    (Word::load(&slot[flow::SEEN]) >> 32) as u32
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "the stamp has 32 bits")]

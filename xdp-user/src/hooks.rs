@@ -110,6 +110,8 @@ struct Place<'p> {
     /// ... or, where it is a filter, of its program.
     filter: &'static str,
     hook: Hook,
+    /// The XDP program, where it is one.
+    xdp: &'static str,
     link: &'p Link,
 }
 
@@ -122,6 +124,7 @@ fn places(plan: &Plan) -> Vec<Place<'_>> {
         pin,
         filter: pins::FILTERS[usize::from(!wan)].0,
         hook,
+        xdp: XDP[usize::from(!wan)],
         link: if wan { &plan.wan } else { &plan.lan },
     };
     let mut places: Vec<Place<'_>> = sides.map(place).collect();
@@ -318,7 +321,7 @@ fn attach(ebpf: &mut Ebpf, place: &Place<'_>, mode: Mode) -> Result<FdLink> {
     let failed = |error: &dyn std::error::Error| attach_failed(place, error);
     match place.hook {
         Hook::Xdp => {
-            let program = xdp(ebpf, XDP)?;
+            let program = xdp(ebpf, place.xdp)?;
             let flags = match mode {
                 Mode::Native => XdpMode::Driver,
                 Mode::Generic => XdpMode::Skb,
@@ -354,7 +357,7 @@ fn replace(ebpf: &mut Ebpf, place: &Place<'_>, link: PinnedLink) -> Result<()> {
     match place.hook {
         Hook::Xdp => {
             let link = XdpLink::try_from(link).map_err(|error| failed(&error))?;
-            let program = xdp(ebpf, XDP)?;
+            let program = xdp(ebpf, place.xdp)?;
             program
                 .attach_to_link(link)
                 .map_err(|error| failed(&error))?;

@@ -6,7 +6,7 @@
 #![expect(unsafe_code, reason = "aya::Pod and mmap have no safe form")]
 
 use crate::error::{Error, Result, causes};
-use aya::maps::{Map, MapData, PerCpuArray};
+use aya::maps::MapData;
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use std::marker::PhantomData;
 use std::os::fd::AsFd;
@@ -14,7 +14,7 @@ use std::path::Path;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 use xdp_common::counters::{Counters, WORDS as COUNTER_WORDS};
-use xdp_common::{Hook, slot};
+use xdp_common::{Hook, cpu, slot};
 use xdp_core::Word;
 use xdp_core::table::{Bucket, Slot};
 
@@ -161,6 +161,8 @@ pub struct Tables<W: Mapped> {
     pub nexthop: Memory<W>,
     /// META.
     pub meta: Memory<W>,
+    /// CPU.
+    pub cpu: Memory<W>,
 }
 
 impl<W: Mapped> Tables<W> {
@@ -174,6 +176,7 @@ impl<W: Mapped> Tables<W> {
             fragment: memory("FRAGMENT")?,
             nexthop: memory("NEXTHOP")?,
             meta: memory("META")?,
+            cpu: memory("CPU")?,
         })
     }
 
@@ -181,29 +184,34 @@ impl<W: Mapped> Tables<W> {
     pub fn meta(&self, index: usize) -> &W {
         &self.meta.words()[index]
     }
-}
 
-/// The counters of a hook, summed over all CPUs.
-pub fn counters(directory: &Path) -> Result<[Counters; Hook::ALL.len()]> {
-    let path = directory.join("COUNTERS");
-    let failed = |why: String| Error::Map {
-        action: "read",
-        name: path.display().to_string(),
-        why,
-    };
-    let map = Map::from_map_data(open(&path)?).map_err(|error| failed(causes(&error)))?;
-    let array =
-        PerCpuArray::<_, Bytes<Counters>>::try_from(map).map_err(|error| failed(causes(&error)))?;
-    let mut sums = [[0_u64; COUNTER_WORDS]; Hook::ALL.len()];
-    for (hook, sum) in Hook::ALL.into_iter().zip(&mut sums) {
-        let values = array
-            .get(&(hook as u32), 0)
-            .map_err(|error| failed(causes(&error)))?;
-        for Bytes(value) in values.iter() {
-            for (total, part) in sum.iter_mut().zip(value) {
-                *total = total.wrapping_add(*part);
-            }
+    /// The blocks of all CPUs.
+    pub fn cpus(&self) -> &[[W; cpu::WORDS]] {
+        self.cpu.words().as_chunks().0
+    }
+
+    /// The word of an egress ([`cpu::EGRESS_WAN`] or [`cpu::EGRESS_LAN`]): the same in every block.
+    pub fn egress(&self, side: usize) -> u64 {
+        self.cpus().first().map_or(0, |block| block[side].load())
+    }
+
+    /// Writes the word of an egress into every block.
+    pub fn set_egress(&self, side: usize, word: u64) {
+        for block in self.cpus() {
+            block[side].store(word);
         }
     }
-    Ok(sums)
+
+    /// The counters of each hook, summed over all CPUs.
+    pub fn counters(&self) -> [Counters; Hook::ALL.len()] {
+        Hook::ALL.map(|hook| {
+            let mut sum = [0_u64; COUNTER_WORDS];
+            for block in self.cpus() {
+                for (total, part) in sum.iter_mut().zip(&block[cpu::counters(hook)..]) {
+                    *total = total.wrapping_add(part.load());
+                }
+            }
+            sum
+        })
+    }
 }

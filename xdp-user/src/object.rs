@@ -88,11 +88,11 @@ fn load_failed(step: &'static str) -> impl Fn(&dyn std::error::Error) -> Error {
     }
 }
 
-/// Loads the object over the pinned maps, making those that are missing, and both programs.
+/// Loads the object over the pinned maps, making those that are missing, and all programs.
 pub(crate) fn load(plan: &Plan, instance: &Instance, facts: &Known) -> Result<Ebpf> {
     let constants = Bytes(plan.constants(facts.secret, facts.rate));
     let mut loader = EbpfLoader::new();
-    for layout in plan.request.sizes.layouts() {
+    for layout in plan.request.sizes.layouts()? {
         loader
             .map_max_entries(layout.name, layout.max_entries)
             .map_pin_path(layout.name, instance.pin(layout.name));
@@ -101,17 +101,19 @@ pub(crate) fn load(plan: &Plan, instance: &Instance, facts: &Known) -> Result<Eb
     let mut ebpf = loader
         .load(OBJECT)
         .map_err(|error| load_failed("maps")(&error))?;
-    xdp(&mut ebpf, XDP)?
-        .load()
-        .map_err(|error| load_failed(XDP)(&error))?;
+    for name in XDP {
+        xdp(&mut ebpf, name)?
+            .load()
+            .map_err(|error| load_failed(name)(&error))?;
+    }
     tc(&mut ebpf)?
         .load()
         .map_err(|error| load_failed(TC)(&error))?;
     Ok(ebpf)
 }
 
-/// The fast path.
-pub(crate) const XDP: &str = "ikenat_xdp";
+/// The fast path on the WAN and on the LAN.
+pub(crate) const XDP: [&str; 2] = ["ikenat_xdp_wan", "ikenat_xdp_lan"];
 /// The slow path.
 pub(crate) const TC: &str = "ikenat_tc";
 /// Tells the time.
@@ -220,7 +222,7 @@ mod tests {
 
     #[test]
     fn the_object_has_the_programs_that_are_asked_for() {
-        for name in [XDP, TC, CLOCK] {
+        for name in XDP.into_iter().chain([TC, CLOCK]) {
             assert!(
                 OBJECT
                     .windows(name.len())

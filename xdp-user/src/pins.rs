@@ -11,7 +11,7 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
-use xdp_common::{Hook, counters, limits, meta, slot};
+use xdp_common::{Hook, cpu, limits, meta, slot};
 
 /// `BPF_FS_MAGIC`.
 const MAGIC: u64 = 0xcafe_4a11;
@@ -71,7 +71,10 @@ pub const BUCKET: usize = slot::WAYS * slot::WORDS * WORD;
 
 impl Sizes {
     /// The layouts of all pinned maps.
-    pub fn layouts(&self) -> [Layout; 7] {
+    pub fn layouts(&self) -> Result<[Layout; 7]> {
+        let cpus = aya::util::nr_cpus().map_err(|(path, error)| {
+            Error::system(format!("read the number of CPUs from {path}"))(error)
+        })?;
         const WAYS: u32 = 4;
         let mapped = |name, words: usize, max_entries| Layout {
             name,
@@ -80,21 +83,15 @@ impl Sizes {
             max_entries,
             flags: MMAPABLE,
         };
-        [
+        Ok([
             mapped("FLOW", BUCKET / WORD, self.flow_slots / WAYS),
             mapped("SESSION", BUCKET / WORD, self.session_slots / WAYS),
             mapped("HALF", slot::WORDS, limits::HALF_BUCKETS),
             mapped("FRAGMENT", slot::WORDS, limits::FRAGMENT_BUCKETS),
             mapped("NEXTHOP", slot::nexthop::WORDS, limits::NEXTHOPS),
             mapped("META", meta::WORDS, 1),
-            Layout {
-                name: "COUNTERS",
-                kind: MapType::PerCpuArray,
-                value_size: counters::WORDS * WORD,
-                max_entries: u32::try_from(Hook::ALL.len()).unwrap_or(u32::MAX),
-                flags: 0,
-            },
-        ]
+            mapped("CPU", cpu::WORDS, u32::try_from(cpus).unwrap_or(u32::MAX)),
+        ])
     }
 }
 
@@ -222,7 +219,7 @@ impl Instance {
 
     /// Refuses pinned maps that are not what this version would make.
     pub fn check_maps(&self, sizes: &Sizes) -> Result<()> {
-        for layout in sizes.layouts() {
+        for layout in sizes.layouts()? {
             let path = self.pin(layout.name);
             if !path.exists() {
                 return Err(self.foreign(&path, "it is missing".to_owned()));
@@ -256,7 +253,7 @@ impl Instance {
             flow_slots: 0,
             session_slots: 0,
         };
-        for name in filters.chain(sizes.layouts().map(|layout| layout.name)) {
+        for name in filters.chain(sizes.layouts()?.map(|layout| layout.name)) {
             if remove_file(&self.pin(name))? {
                 removed.push(name.to_owned());
             }
@@ -356,7 +353,8 @@ mod tests {
             flow_slots: 1 << 16,
             session_slots: 1 << 15,
         }
-        .layouts();
+        .layouts()
+        .expect("the number of CPUs");
         let of = |name: &str| {
             let found = layouts.iter().find(|layout| layout.name == name);
             found.map(|layout| (layout.value_size, layout.max_entries))

@@ -36,7 +36,7 @@ impl<W> Copy for Words<'_, W> {}
 
 /// The peer in a slot's key.
 pub fn peer<W: Word>(slot: &Slot<W>) -> Peer {
-    [slot[KEY].load() >> 32, slot[KEY + 1].load()]
+    [u64::from(slot[KEY].low()), slot[KEY + 1].load()]
 }
 
 /// The direction in a flow's key.

@@ -6,7 +6,7 @@ use crate::books::{self, Entry, Page, Table};
 use crate::clock::{Clock, Moment};
 use crate::config::Mode;
 use crate::error::Result;
-use crate::maps::{self, Seen, Tables};
+use crate::maps::{Seen, Tables};
 use crate::pins::Instance;
 use crate::settle::direction;
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ use std::net::Ipv4Addr;
 use xdp_common::counters::Counters;
 use xdp_common::limits::{FRAGMENT_TICKS, HALF_OPEN_TICKS};
 use xdp_common::slot::{self, KEY, STATE, flow, recent, session};
-use xdp_common::{Class, Direction, Hook, meta};
+use xdp_common::{Class, Direction, Hook, cpu, meta};
 use xdp_core::Word;
 use xdp_core::table::{self, Slot};
 
@@ -147,7 +147,7 @@ fn read_flow(words: &[u64; slot::WORDS], clock: &Clock, now: u64) -> Option<Flow
     let class = Class::ALL
         .into_iter()
         .find(|class| *class as u32 == kind >> 8 && class.is_esp())?;
-    let (highest, last_seen) = halves(words[flow::SEEN]);
+    let (last_seen, highest) = halves(words[flow::SEEN]);
     let (first_sequence, low) = halves(words[flow::FIRST]);
     let (late, highest_then) = halves(words[flow::LATE]);
     // A packet that came late was the last one if no higher number came after it.
@@ -279,13 +279,13 @@ pub(crate) fn address(word: u64) -> Ipv4Addr {
     Ipv4Addr::from(low.to_ne_bytes())
 }
 
-fn interface<W: Word>(meta: &[W], index: usize, name: usize, ready: usize) -> (u32, String, bool) {
+fn interface<W: Word>(meta: &[W], index: usize, name: usize, egress: u64) -> (u32, String, bool) {
     let bytes: [u8; 16] = bytemuck::cast([meta[name].load(), meta[name + 1].load()]);
     let text = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
     (
         u32::try_from(meta[index].load()).unwrap_or_default(),
         String::from_utf8_lossy(text).into_owned(),
-        meta[ready].load() != 0,
+        egress != 0,
     )
 }
 
@@ -325,8 +325,18 @@ impl Snapshot {
             server: address(meta[meta::SERVER].load()),
             mode: Mode::of(meta[meta::MODE].load()),
             interfaces: [
-                interface(meta, meta::WAN_IFINDEX, meta::WAN_NAME, meta::EGRESS_WAN),
-                interface(meta, meta::LAN_IFINDEX, meta::LAN_NAME, meta::EGRESS_LAN),
+                interface(
+                    meta,
+                    meta::WAN_IFINDEX,
+                    meta::WAN_NAME,
+                    tables.egress(cpu::EGRESS_WAN),
+                ),
+                interface(
+                    meta,
+                    meta::LAN_IFINDEX,
+                    meta::LAN_NAME,
+                    tables.egress(cpu::EGRESS_LAN),
+                ),
             ],
             clock,
             now,
@@ -334,7 +344,7 @@ impl Snapshot {
             flows,
             sessions,
             retired,
-            counters: maps::counters(&instance.directory)?,
+            counters: tables.counters(),
             tables: fillings(&tables, half.len(), fragments.len()),
         })
     }

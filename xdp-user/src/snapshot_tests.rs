@@ -41,7 +41,7 @@ fn esp(packets: u64, first: (u64, u64), last: (u64, u64), highest: u64) -> Slot<
         &[
             (flow::PACKETS, packets),
             (flow::BYTES, packets * 100),
-            (flow::SEEN, low << 32 | seen(last.0)),
+            (flow::SEEN, seen(last.0) << 32 | low),
             (flow::FIRST_SEEN, NOW - first.0),
             (flow::FIRST, first.1 << 32 | highest >> 32 << 16 | 4500),
             (flow::REORDERED, u64::from(last.1 != low)),
@@ -94,7 +94,7 @@ fn a_late_packet_is_the_last_one_until_a_higher_number_comes() {
     let slots = [esp(10, (500, 1), (250, 9), 12)];
     let late = flows(&slots, &Page::default(), &clock(), NOW);
     assert_eq!((late[0].last_sequence, late[0].highest), (9, 12));
-    Word::store(&slots[0][flow::SEEN], 13 << 32 | 5);
+    Word::store(&slots[0][flow::SEEN], 5 << 32 | 13);
     let after = flows(&slots, &Page::default(), &clock(), NOW);
     assert_eq!((after[0].last_sequence, after[0].highest), (13, 13));
 }

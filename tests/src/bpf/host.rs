@@ -4,11 +4,11 @@
 
 use std::cell::Cell;
 use std::sync::atomic::AtomicU64;
-use xdp_common::{Class, Config, Direction, Hook, Reason, limits, meta, slot};
+use xdp_common::{Class, Config, Direction, Hook, Reason, cpu, limits, slot};
 use xdp_core::nat::Packed;
 use xdp_core::nexthop::Entry;
 use xdp_core::table::Bucket;
-use xdp_core::{Env, Routed, Side, Verdict, recent};
+use xdp_core::{Env, Routed, Side, Verdict, Word, recent};
 
 /// Tables and FIB of one gateway on the host, for one hook (`TC`: the slow path, else XDP).
 pub struct Host<'t, const TC: bool> {
@@ -26,6 +26,7 @@ pub struct Tables {
     fragments: Vec<recent::Bucket<AtomicU64>>,
     nexthops: Vec<Entry<AtomicU64>>,
     meta: Vec<AtomicU64>,
+    cpu: [AtomicU64; cpu::WORDS],
 }
 
 fn zeroed<T: Default>(length: u32) -> Vec<T> {
@@ -35,22 +36,18 @@ fn zeroed<T: Default>(length: u32) -> Vec<T> {
 impl Tables {
     /// Empty tables of the sizes that the configuration names; both interfaces take frames from XDP.
     pub fn new(config: &Config) -> Self {
-        let meta = zeroed::<AtomicU64>(1024);
-        meta[meta::EGRESS_WAN].store(
-            meta::egress(super::fixture::MTU, 1),
-            std::sync::atomic::Ordering::Relaxed,
-        );
-        meta[meta::EGRESS_LAN].store(
-            meta::egress(super::fixture::MTU, 1),
-            std::sync::atomic::Ordering::Relaxed,
-        );
+        let cpu = std::array::from_fn(|_| AtomicU64::default());
+        for side in [cpu::EGRESS_WAN, cpu::EGRESS_LAN] {
+            Word::store(&cpu[side], cpu::egress(super::fixture::MTU, 1));
+        }
         Self {
             flows: zeroed(config.flow_mask + 1),
             sessions: zeroed(config.session_mask + 1),
             half: zeroed(config.half_mask + 1),
             fragments: zeroed(config.fragment_mask + 1),
             nexthops: zeroed(limits::NEXTHOPS),
-            meta,
+            meta: zeroed(1024),
+            cpu,
         }
     }
 
@@ -116,6 +113,9 @@ impl<const TC: bool> Env for Host<'_, TC> {
     }
     fn meta(&self, index: usize) -> Option<&AtomicU64> {
         self.tables.meta.get(index)
+    }
+    fn cpu(&self) -> Option<&[AtomicU64; cpu::WORDS]> {
+        Some(&self.tables.cpu)
     }
     fn jiffies(&self) -> u64 {
         self.jiffies

@@ -8,14 +8,14 @@ pub mod fixture;
 pub mod host;
 
 use anyhow::{Context, Result, bail};
-use aya::maps::{Array, Map, MapData, PerCpuArray};
+use aya::maps::{Array, Map, MapData};
 
 use aya::programs::{SchedClassifier, TcAttachType, Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader, TestRun, TestRunOptions, TestRunResult};
 use std::path::PathBuf;
 use xdp_common::counters::{self, Counters};
 use xdp_common::slot::{WAYS, WORDS};
-use xdp_common::{Config, Hook, limits, meta};
+use xdp_common::{Config, Hook, cpu, limits, meta};
 
 /// A live slot's words.
 pub type Slot = [u64; WORDS];
@@ -34,7 +34,11 @@ pub struct Run {
 /// The loaded object.
 pub struct Dataplane {
     ebpf: Ebpf,
+    lan_ifindex: u32,
 }
+
+/// The XDP programs, of the WAN and of the LAN.
+const XDP: [&str; 2] = ["ikenat_xdp_wan", "ikenat_xdp_lan"];
 
 /// Runs a program on a frame, with a context of words.
 fn run<P>(program: &P, frame: &[u8], context: &[u32]) -> Result<Run>
@@ -74,6 +78,13 @@ pub fn object() -> Result<PathBuf> {
     Ok(path)
 }
 
+/// How many blocks the map CPU has.
+fn cpus() -> Result<u32> {
+    let number = aya::util::nr_cpus()
+        .map_err(|(path, error)| anyhow::anyhow!("failed to read {path}: {error}"))?;
+    Ok(u32::try_from(number)?)
+}
+
 /// Finishes a configuration: masks and limits that fit the number of buckets.
 pub fn with_sizes(mut config: Config, flow_buckets: u32, session_buckets: u32) -> Config {
     config.flow_mask = flow_buckets - 1;
@@ -99,21 +110,28 @@ impl Dataplane {
             .override_global("CONFIG", bytemuck::bytes_of(config), true)
             .map_max_entries("FLOW", config.flow_mask + 1)
             .map_max_entries("SESSION", config.session_mask + 1)
+            .map_max_entries("CPU", cpus()?)
             .load_file(object()?)
             .context("failed to load the object")?;
-        let xdp: &mut Xdp = ebpf
-            .program_mut("ikenat_xdp")
-            .context("failed to find ikenat_xdp")?
-            .try_into()?;
-        xdp.load().context("failed to load ikenat_xdp")?;
+        for name in XDP {
+            let xdp: &mut Xdp = ebpf
+                .program_mut(name)
+                .with_context(|| format!("failed to find {name}"))?
+                .try_into()?;
+            xdp.load()
+                .with_context(|| format!("failed to load {name}"))?;
+        }
         let tc: &mut SchedClassifier = ebpf
             .program_mut("ikenat_tc")
             .context("failed to find ikenat_tc")?
             .try_into()?;
         tc.load().context("failed to load ikenat_tc")?;
-        let mut this = Self { ebpf };
-        for side in [meta::EGRESS_WAN, meta::EGRESS_LAN] {
-            this.set_meta(side, meta::egress(fixture::MTU, 1))?;
+        let mut this = Self {
+            ebpf,
+            lan_ifindex: config.lan_ifindex,
+        };
+        for side in [cpu::EGRESS_WAN, cpu::EGRESS_LAN] {
+            this.set_egress(side, cpu::egress(fixture::MTU, 1))?;
         }
         Ok(this)
     }
@@ -131,7 +149,13 @@ impl Dataplane {
     /// # Errors
     /// The interface does not take it.
     pub fn attach_as(&mut self, interface: &str, mode: XdpMode) -> Result<()> {
-        self.xdp_mut()?
+        let name = self.name_of(nix::net::if_::if_nametoindex(interface)?);
+        let program: &mut Xdp = self
+            .ebpf
+            .program_mut(name)
+            .with_context(|| format!("failed to find {name}"))?
+            .try_into()?;
+        program
             .attach(interface, mode)
             .with_context(|| format!("failed to attach to {interface}"))?;
         Ok(())
@@ -154,23 +178,21 @@ impl Dataplane {
         Ok(())
     }
 
-    /// The XDP program.
+    /// The XDP program of the interface of this index.
+    const fn name_of(&self, ifindex: u32) -> &'static str {
+        XDP[if ifindex == self.lan_ifindex { 1 } else { 0 }]
+    }
+
+    /// The XDP program that packets meet that come in on an interface.
     ///
     /// # Errors
     /// The object has none.
-    pub fn program(&self) -> Result<&Xdp> {
+    pub fn program(&self, ifindex: u32) -> Result<&Xdp> {
+        let name = self.name_of(ifindex);
         Ok(self
             .ebpf
-            .program("ikenat_xdp")
-            .context("failed to find ikenat_xdp")?
-            .try_into()?)
-    }
-
-    fn xdp_mut(&mut self) -> Result<&mut Xdp> {
-        Ok(self
-            .ebpf
-            .program_mut("ikenat_xdp")
-            .context("failed to find ikenat_xdp")?
+            .program(name)
+            .with_context(|| format!("failed to find {name}"))?
             .try_into()?)
     }
 
@@ -195,7 +217,11 @@ impl Dataplane {
     pub fn xdp(&self, ifindex: u32, frame: &[u8]) -> Result<Run> {
         // struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
         let length = u32::try_from(frame.len())?;
-        run(self.program()?, frame, &[0, length, 0, ifindex, 0, 0])
+        run(
+            self.program(ifindex)?,
+            frame,
+            &[0, length, 0, ifindex, 0, 0],
+        )
     }
 
     /// Runs the tc program on a frame that came in on an interface.
@@ -255,14 +281,32 @@ impl Dataplane {
     /// # Errors
     /// The map cannot be read.
     pub fn counters(&self, hook: Hook) -> Result<Counters> {
-        let map: PerCpuArray<&MapData, Counters> = self.map("COUNTERS")?.try_into()?;
+        let map: Array<&MapData, [u64; cpu::WORDS]> = self.map("CPU")?.try_into()?;
         let mut sum = [0; counters::WORDS];
-        for cpu in map.get(&(hook as u32), 0)?.iter() {
-            for (total, word) in sum.iter_mut().zip(cpu) {
+        for block in map.iter() {
+            for (total, word) in sum.iter_mut().zip(&block?[cpu::counters(hook)..]) {
                 *total += word;
             }
         }
         Ok(sum)
+    }
+
+    /// Writes the word of an egress for every CPU. While nothing runs: it copies whole blocks.
+    ///
+    /// # Errors
+    /// The map cannot be written.
+    pub fn set_egress(&mut self, side: usize, word: u64) -> Result<()> {
+        let map = self
+            .ebpf
+            .map_mut("CPU")
+            .context("failed to find the map CPU")?;
+        let mut map: Array<&mut MapData, [u64; cpu::WORDS]> = map.try_into()?;
+        for number in 0..cpus()? {
+            let mut block = map.get(&number, 0)?;
+            block[side] = word;
+            map.set(number, block, 0)?;
+        }
+        Ok(())
     }
 
     /// Writes a word of META.

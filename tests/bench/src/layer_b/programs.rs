@@ -224,7 +224,8 @@ impl Bench {
         let (_, first) = self.wrapper.once(RESTORE, &only, &packet)?;
         check(traffic, way, false, &first)?;
         let gateway = &self.gateways[index];
-        self.wrapper.before(gateway.dataplane.program()?)?;
+        self.wrapper
+            .before(gateway.dataplane.program(packet.ingress)?)?;
         let (_, seen) = self.wrapper.once(RESTORE, &plan, &packet)?;
         let translated = !matches!(case.fate, Fate::Punt(_));
         check(traffic, way, translated, &seen)?;
@@ -270,7 +271,7 @@ impl Row {
             }
             let floor = time(wrapper, pass)?.nanoseconds;
             let before = gateway.dataplane.counters(Hook::Xdp)?;
-            let whole = time(wrapper, gateway.dataplane.program()?)?.nanoseconds;
+            let whole = time(wrapper, gateway.dataplane.program(self.packet.ingress)?)?.nanoseconds;
             let after = gateway.dataplane.counters(Hook::Xdp)?;
             self.check_counters(|at| after[at] - before[at], packets, gateway)?;
             let again = time(wrapper, pass)?.nanoseconds;

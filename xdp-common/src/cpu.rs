@@ -1,0 +1,50 @@
+//! The words of a CPU's own block: one value of the map CPU for each possible CPU.
+//!
+//! One look-up gives the fast path what it has to know of its egress and what it counts. The daemon writes the egress
+//! words of every block; the counters belong to the programs of that CPU, and everybody else only reads them.
+
+use crate::Direction;
+use crate::counters::{self, Hook};
+
+/// The WAN as an egress of XDP, an [`egress`] word; the daemon keeps it up to date.
+pub const EGRESS_WAN: usize = 0;
+/// The LAN as an egress of XDP, likewise.
+pub const EGRESS_LAN: usize = 1;
+/// The counters of both hooks begin here, on a cache line of their own.
+pub const COUNTERS: usize = 8;
+/// Words of a block: a multiple of a cache line, so that no two CPUs write to the same one.
+pub const WORDS: usize = COUNTERS + Hook::ALL.len() * counters::WORDS;
+const _: () = assert!(WORDS.is_multiple_of(8));
+
+/// The index of a hook's first counter.
+#[inline(always)]
+#[must_use]
+pub const fn counters(hook: Hook) -> usize {
+    COUNTERS + hook as usize * counters::WORDS
+}
+
+/// The egress of a direction.
+#[inline(always)]
+#[must_use]
+pub const fn egress_of(direction: Direction) -> usize {
+    match direction {
+        Direction::Inbound => EGRESS_LAN,
+        Direction::Outbound => EGRESS_WAN,
+    }
+}
+
+/// What the dataplane must know of an egress, in one word. Zero: it takes no frames that XDP redirects to it. Else bit 16
+/// is set, and there are its MTU (bits 48-63; 0: not known) and its epoch (0-15), which changes when a route or a
+/// neighbour may have changed: next hops that were remembered before are forgotten.
+#[inline(always)]
+#[must_use]
+pub const fn egress(mtu: u16, epoch: u16) -> u64 {
+    (mtu as u64) << 48 | 1 << 16 | epoch as u64
+}
+
+/// The MTU in an [`egress`] word.
+#[inline(always)]
+#[must_use]
+pub const fn egress_mtu(word: u64) -> u16 {
+    (word >> 48) as u16
+}
