@@ -94,6 +94,16 @@ pub fn figures(layer: &LayerA) -> (Figures, Vec<String>) {
     (figures, without)
 }
 
+/// Takes over what another boot has measured lower. One row in ten has two levels, some instructions apart, depending on where
+/// the timer's ticks meet its packets; the lower one is what a packet costs.
+pub fn keep_lower(figures: &mut Figures, other: &Figures) {
+    for (label, figure) in figures {
+        if let Some(lower) = other.get(label) {
+            *figure = figure.min(*lower);
+        }
+    }
+}
+
 /// What the gate says of one row.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Verdict {
@@ -254,6 +264,17 @@ mod tests {
             "{risen:?}"
         );
         assert!(risen.text.contains("--record"), "{risen:?}");
+    }
+
+    #[test]
+    fn the_lower_of_two_boots_counts() {
+        let mut figures = figures_of(&[("ikenat esp inbound", 610.0), ("noop esp inbound", 420.0)]);
+        let other = figures_of(&[("ikenat esp inbound", 590.0), ("noop esp inbound", 421.0)]);
+        keep_lower(&mut figures, &other);
+        assert_eq!(
+            figures,
+            figures_of(&[("ikenat esp inbound", 590.0), ("noop esp inbound", 420.0)])
+        );
     }
 
     #[test]

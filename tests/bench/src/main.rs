@@ -228,17 +228,34 @@ fn whole(arguments: RunArguments) -> Result<ExitCode> {
     })
 }
 
+/// Other moments, in milliseconds, to measure at again when a row has risen, or is to be recorded.
+const AGAIN: [u64; 2] = [7, 13];
+
 /// Ends with 1 when a figure has risen.
 fn gate(arguments: &GateArguments) -> Result<ExitCode> {
     let mut record = Record::read(&arguments.file)?;
     let name = format!("ikenat-gate-{}.json", std::process::id());
-    let boot = Boot {
-        command: &arguments.boot,
-        output: std::env::temp_dir().join(name),
-        arguments: gate::CONTESTANTS.map(layer_a::name).into(),
+    let boot = |after: u64| {
+        let mut words: Vec<String> = gate::CONTESTANTS.map(layer_a::name).into();
+        words.extend(["--after".to_owned(), after.to_string()]);
+        let boot = Boot {
+            command: &arguments.boot,
+            output: std::env::temp_dir().join(&name),
+            arguments: words,
+        };
+        join::join(vec![boot.run(&|_, _, _| ())?])
     };
-    let layer = join::join(vec![boot.run(&|_, _, _| ())?])?;
-    let (figures, without) = gate::figures(&layer);
+    let layer = boot(0)?;
+    let (mut figures, without) = gate::figures(&layer);
+    for after in AGAIN {
+        let recorded = record.figures(&layer.kernel, &arguments.compiler);
+        let fine = |recorded| gate::judge(&figures, recorded).iter().all(|row| row.passes);
+        if without.is_empty() && (arguments.record || recorded.is_some_and(|record| !fine(record)))
+        {
+            let (other, _) = gate::figures(&boot(after)?);
+            gate::keep_lower(&mut figures, &other);
+        }
+    }
     if arguments.record {
         anyhow::ensure!(
             without.is_empty(),
