@@ -205,6 +205,12 @@ fn publish(options: &Options, run: &Run, before: Option<&Run>) -> Result<()> {
     ];
     files.extend(options.save.clone().map(|path| ("saved", path, json)));
     println!();
+    for (name, text) in report::svgs(run) {
+        write(
+            &options.results.join("plots").join(format!("{name}.svg")),
+            &text,
+        )?;
+    }
     for (what, path, text) in files {
         write(&path, &text)?;
         println!("{what}: {}", path.display());
@@ -323,9 +329,10 @@ mod tests {
         publish(&options, &apart, None)?;
         let same = read(&directory.join("saved/before.json"));
         let page = directory.join("report.html").is_file();
+        let plots = fs::read_dir(directory.join("plots")).is_ok_and(|files| files.count() > 0);
         fs::remove_dir_all(&directory)?;
         let same = same?;
-        assert!(page);
+        assert!(page && plots);
         assert_eq!(
             serde_json::to_string(&same)?,
             serde_json::to_string(&apart)?
