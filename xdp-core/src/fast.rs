@@ -14,11 +14,12 @@ use crate::gateway::{Env, Hop, Side, Verdict, process};
 use crate::hash::digest_key;
 use crate::hop;
 use crate::table::{self, Place};
+use crate::totals;
 use crate::track;
+use crate::wire::ipv4::Protocol;
 use crate::wire::{esp, ipv4, udp};
 use crate::word::Word;
 use xdp_common::config::Leg;
-use xdp_common::counters::{self, Quantity};
 use xdp_common::limits::NATT_PORT;
 use xdp_common::slot::{self, flow};
 use xdp_common::{Class, Config, Direction, Hook, cpu};
@@ -36,12 +37,10 @@ const DONT_FRAGMENT: u32 = 0x4000_0000;
 const LEAST: u32 = 2 << 8;
 /// ... and the largest one of no fragment.
 const MOST: u32 = 0xffff;
-/// Where the protocol stands.
-const PROTOCOL: usize = 23;
-const UDP: u32 = 17;
-const ESP: u32 = 50;
-/// An IPv4 header without options.
-const IP: u32 = 20;
+const UDP: u8 = Protocol::UDP.number();
+const ESP: u8 = Protocol::ESP.number();
+/// An IPv4 header without options, as lengths in a packet count it.
+const IP: u16 = ipv4::LENGTH as u16;
 
 /// Puts a packet through: this way if it may, else through [`process`].
 #[inline(always)]
@@ -90,9 +89,9 @@ pub fn forward<F: Frame + ?Sized, E: Env, const OUTBOUND: bool>(
         return None;
     }
     // Two loads of one byte: of one the compiler would make a choice between two numbers, the larger one first.
-    if u32::from(head[PROTOCOL]) == UDP {
+    if head[ipv4::PROTOCOL] == UDP {
         esp::<F, E, OUTBOUND, true>(head, env, config, total)
-    } else if rest & 0xff == ESP {
+    } else if rest & 0xff == u32::from(ESP) {
         esp::<F, E, OUTBOUND, false>(head, env, config, total)
     } else {
         None
@@ -134,13 +133,13 @@ fn esp<F: Frame + ?Sized, E: Env, const OUTBOUND: bool, const IN_UDP: bool>(
     // A reserved SPI never gets a flow: what is below 256 finds none.
     let key = slot::flow_key(peer.to_ne_bytes(), spi, class, direction);
     let place = Place::new(digest_key(&config.secret, &key), config.flow_mask);
-    let slot = match table::find_first(env.flows(), place, &key) {
+    let slot = match table::find_at(env.flows(), place.first(), &key) {
         Some(found) => found,
         None => {
             // Worked out once more, hidden from the compiler, which would keep it for all although a few need it.
             let (config, key) = core::hint::black_box((config, key));
             let place = Place::new(digest_key(&config.secret, &key), config.flow_mask);
-            table::find_second(env.flows(), place, &key)?
+            table::find_at(env.flows(), place.second(), &key)?
         }
     };
     let block = env.cpu()?;
@@ -158,7 +157,7 @@ fn esp<F: Frame + ?Sized, E: Env, const OUTBOUND: bool, const IN_UDP: bool>(
     });
     track::count(slot, sequence, total, jiffies);
     rewrite::<F, OUTBOUND, IN_UDP>(head, leg, mac);
-    count_total(block, direction, class, total);
+    totals::count_class(block, Hook::Xdp, (direction, class), total, true);
     Some(Verdict::Forward {
         hop: Hop {
             ifindex: leg.egress,
@@ -169,16 +168,6 @@ fn esp<F: Frame + ?Sized, E: Env, const OUTBOUND: bool, const IN_UDP: bool>(
         bytes: total,
         tracked: true,
     })
-}
-
-/// Counts a packet among all of its class.
-#[inline(always)]
-fn count_total<W: Word>(block: &[W; cpu::WORDS], direction: Direction, class: Class, total: u16) {
-    let at = cpu::counters(Hook::Xdp) + counters::class(direction, class);
-    for (quantity, more) in [(Quantity::Packets, 1), (Quantity::Bytes, u64::from(total))] {
-        let word = &block[at + quantity as usize];
-        word.store(word.load().wrapping_add(more));
-    }
 }
 
 /// True for a whole datagram of UDP 4500 with room for ESP, whose checksum is none or a full one.
@@ -196,9 +185,9 @@ fn is_natt<F: Frame + ?Sized, const OUTBOUND: bool>(
     let more = u32::from_be(F::get32::<{ PAYLOAD + 2 }, HEAD>(head)).wrapping_sub(u32::from(total));
     let as_claimed = if OUTBOUND {
         F::get16::<PAYLOAD, HEAD>(head) == NATT_PORT.to_be()
-            && more & 0xffff == IP.wrapping_neg() & 0xffff
+            && more & 0xffff == u32::from(IP.wrapping_neg())
     } else {
-        more == (u32::from(NATT_PORT) << 16) - IP
+        more == (u32::from(NATT_PORT) << 16) - u32::from(IP)
     };
     if !as_claimed {
         return false;
@@ -213,8 +202,8 @@ fn is_partial<F: Frame + ?Sized>(head: &[u8; HEAD], total: u16, checksum: u16) -
     let address = |word: u32| u64::from(word >> 16) + u64::from(word & 0xffff);
     let sum = address(F::get32::<26, HEAD>(head))
         + address(F::get32::<30, HEAD>(head))
-        + u64::from(total.wrapping_sub(20).to_be())
-        + u64::from(u16::from_ne_bytes([0, 17]));
+        + u64::from(total.wrapping_sub(IP).to_be())
+        + u64::from(u16::from_ne_bytes([0, UDP]));
     fold(sum) == checksum
 }
 

@@ -19,6 +19,7 @@ pub mod recent;
 pub mod rewrite;
 pub mod sequence;
 pub mod table;
+pub mod totals;
 pub mod track;
 pub mod wire;
 pub mod word;

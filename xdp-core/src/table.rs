@@ -117,21 +117,23 @@ impl Place {
         [self.first(), self.second()]
     }
 
+    /// The bucket that is looked into first.
     #[inline(always)]
     #[expect(
         clippy::cast_possible_truncation,
         reason = "parts of the hash are meant"
     )]
-    const fn first(self) -> u32 {
+    pub const fn first(self) -> u32 {
         self.hash as u32 & self.mask
     }
 
+    /// The other bucket.
     #[inline(always)]
     #[expect(
         clippy::cast_possible_truncation,
         reason = "parts of the hash are meant"
     )]
-    const fn second(self) -> u32 {
+    pub const fn second(self) -> u32 {
         // Odd, so never zero: the second bucket is another one, and each is the other's second.
         let step = ((self.hash >> 32) as u32 ^ (self.hash as u32).rotate_left(7)) | 1;
         (self.first() ^ step) & self.mask
@@ -190,25 +192,15 @@ pub fn find<'t, B: Buckets + ?Sized>(
     forget_way(bucket, find_in(bucket, live_word(key), key)?)
 }
 
-/// [`find`] in the fast path, in two steps: the slot in the first bucket. Little comes after it, so the verifier may follow
-/// that once for each slot.
+/// The live slot of a key in one of its buckets. For the fast path, which asks for one after the other, and where so little
+/// comes after it that the verifier may follow it once for each slot.
 #[inline(always)]
-pub fn find_first<'t, B: Buckets + ?Sized>(
+pub fn find_at<'t, B: Buckets + ?Sized>(
     buckets: &'t B,
-    place: Place,
+    index: u32,
     key: &Key,
 ) -> Option<&'t Slot<B::Word>> {
-    find_in(buckets.bucket(place.first())?, live_word(key), key)
-}
-
-/// The other step: the slot in the second bucket.
-#[inline(always)]
-pub fn find_second<'t, B: Buckets + ?Sized>(
-    buckets: &'t B,
-    place: Place,
-    key: &Key,
-) -> Option<&'t Slot<B::Word>> {
-    find_in(buckets.bucket(place.second())?, live_word(key), key)
+    find_in(buckets.bucket(index)?, live_word(key), key)
 }
 
 #[inline(always)]

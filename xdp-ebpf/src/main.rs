@@ -10,7 +10,7 @@ use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
 use xdp_common::{Config, Hook, Outcome, Reason};
 use xdp_core::nat::not_ours;
-use xdp_core::{Frame, Hop, Side, Verdict, forward, process};
+use xdp_core::{Frame, Hop, Side, Verdict, forward, process, totals};
 use xdp_ebpf::env::Kernel;
 use xdp_ebpf::frame::{Kept, TcFrame, XdpFrame};
 use xdp_ebpf::{egress, maps};
@@ -40,6 +40,13 @@ enum Act {
     Drop,
 }
 
+#[inline(always)]
+fn count_reason(hook: Hook, reason: Reason) {
+    if let Some(block) = maps::cpu() {
+        totals::count_reason(block, hook, reason);
+    }
+}
+
 /// Counts what became of a frame.
 #[inline(always)]
 fn count(hook: Hook, verdict: Verdict) -> Act {
@@ -51,11 +58,13 @@ fn count(hook: Hook, verdict: Verdict) -> Act {
             bytes,
             tracked,
         } => {
-            maps::count_class(hook, direction, class, bytes, tracked);
+            if let Some(block) = maps::cpu() {
+                totals::count_class(block, hook, (direction, class), bytes, tracked);
+            }
             Act::Send(hop)
         }
         Verdict::Leave(reason) => {
-            maps::count_reason(hook, reason);
+            count_reason(hook, reason);
             match reason.outcome() {
                 Outcome::Punted | Outcome::Slow => Act::Pass,
                 Outcome::Dropped => Act::Drop,
@@ -106,7 +115,7 @@ fn xdp_rest(mut context: XdpContext) -> u32 {
     if let Some(side) = side(config, ingress)
         && let Some(reason) = not_ours(&XdpFrame::new(&mut context), config, side)
     {
-        maps::count_reason(Hook::Xdp, reason);
+        count_reason(Hook::Xdp, reason);
         return xdp_action::XDP_PASS;
     }
     xdp_general(context)
@@ -150,7 +159,7 @@ fn ikenat_tc(mut context: TcContext) -> i32 {
     };
     if egress::is_tagged(&pointer) {
         // Another network on the same wire. XDP has left it alone because the tag was where an EtherType is.
-        maps::count_reason(Hook::Tc, Reason::NotIpv4);
+        count_reason(Hook::Tc, Reason::NotIpv4);
         return TC_ACT_UNSPEC;
     }
     let env = Kernel::<_, true> {
@@ -159,7 +168,7 @@ fn ikenat_tc(mut context: TcContext) -> i32 {
     };
     let mut frame = TcFrame::new(&mut context);
     if let Some(reason) = not_ours(&frame, config, side) {
-        maps::count_reason(Hook::Tc, reason);
+        count_reason(Hook::Tc, reason);
         return TC_ACT_UNSPEC;
     }
     frame.pull();

@@ -5,18 +5,17 @@
 #![expect(unsafe_code, reason = "map values are reached through raw pointers")]
 
 use crate::atomic::Shared;
+use crate::egress;
 use aya_ebpf::bindings::BPF_F_MMAPABLE;
-use aya_ebpf::helpers::bpf_get_smp_processor_id;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray};
 use core::arch::asm;
 use xdp_common::bench::Onward;
 use xdp_common::config::Leg;
-use xdp_common::counters::Quantity;
-use xdp_common::{Class, Config, Direction, Hook, Reason, counters, cpu, limits, meta};
+use xdp_common::{Config, Hook, cpu, limits, meta};
 use xdp_core::nat::Packed;
 use xdp_core::table::{Bucket, Buckets};
-use xdp_core::{Word, nexthop, recent};
+use xdp_core::{nexthop, recent};
 
 #[map]
 static FLOW: Array<Bucket<Shared>> = Array::with_max_entries(1, BPF_F_MMAPABLE);
@@ -184,8 +183,7 @@ pub fn meta(index: usize) -> Option<&'static Shared> {
 /// The block of this CPU.
 #[inline(always)]
 pub fn cpu() -> Option<&'static [Shared; cpu::WORDS]> {
-    // SAFETY: the helper only reads the number.
-    CPU.get(unsafe { bpf_get_smp_processor_id() }).map(known)
+    CPU.get(egress::cpu()).map(known)
 }
 
 /// A value that was found, behind a line that the compiler moves nothing across: before 6.16 the verifier refuses a
@@ -226,38 +224,4 @@ pub fn take(hook: Hook) -> Option<Packed> {
     let place = PACKET.get_ptr(hook as u32)?;
     // SAFETY: as for `put`.
     Some(unsafe { place.read_volatile() })
-}
-
-/// Counts a packet that this hook does not forward.
-#[inline(always)]
-pub fn count_reason(hook: Hook, reason: Reason) {
-    if let Some(block) = cpu() {
-        add(block, cpu::counters(hook) + counters::reason(reason), 1);
-    }
-}
-
-/// Counts a forwarded packet. One look-up for all of its counters.
-#[inline(always)]
-pub fn count_class(hook: Hook, direction: Direction, class: Class, bytes: u16, tracked: bool) {
-    let Some(block) = cpu() else {
-        return;
-    };
-    let at = cpu::counters(hook) + counters::class(direction, class);
-    add(block, at + Quantity::Packets as usize, 1);
-    add(block, at + Quantity::Bytes as usize, u64::from(bytes));
-    if !tracked {
-        add(block, at + Quantity::UntrackedPackets as usize, 1);
-        add(
-            block,
-            at + Quantity::UntrackedBytes as usize,
-            u64::from(bytes),
-        );
-    }
-}
-
-#[inline(always)]
-fn add(block: &[Shared; cpu::WORDS], at: usize, by: u64) {
-    if let Some(word) = block.get(at) {
-        word.store(word.load().wrapping_add(by));
-    }
 }

@@ -40,6 +40,16 @@ pub struct Case {
     pub stamped: bool,
 }
 
+/// The case in the middle.
+pub const BASE: Case = Case {
+    traffic: Traffic::EspInUdp,
+    way: Way::Inbound,
+    frame: 110,
+    flows: 1,
+    cores: 1,
+    stamped: false,
+};
+
 /// How the gateway changes a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gateway {
@@ -234,26 +244,17 @@ fn spec(case: &Case, traffic: Traffic, other: Ipv4Addr, routed: bool) -> Result<
 mod tests {
     use super::*;
 
-    const CASE: Case = Case {
-        traffic: Traffic::EspInUdp,
-        way: Way::Inbound,
-        frame: 110,
-        flows: 1,
-        cores: 1,
-        stamped: false,
-    };
-
     #[test]
     fn the_sink_expects_what_the_gateway_makes() -> Result<()> {
         let nat = Gateway {
             translates: true,
             routes: true,
         };
-        let inbound = load(&CASE, nat)?;
+        let inbound = load(&BASE, nat)?;
         assert_eq!(inbound.send[0].header[30..34], VIP.octets());
         assert_eq!(inbound.expect[0].header[30..34], SERVER.octets());
         let way = Way::Outbound;
-        let outbound = load(&Case { way, ..CASE }, nat)?;
+        let outbound = load(&Case { way, ..BASE }, nat)?;
         assert_eq!(outbound.send[0].header[26..30], SERVER.octets());
         assert_eq!(outbound.expect[0].header[26..30], VIP.octets());
         Ok(())
@@ -266,7 +267,7 @@ mod tests {
             translates: false,
             routes: false,
         };
-        let mix = load(&Case { traffic, ..CASE }, gateway)?;
+        let mix = load(&Case { traffic, ..BASE }, gateway)?;
         assert_eq!(mix.send[0].others, 1);
         let ports = mix
             .send
@@ -292,6 +293,6 @@ mod tests {
             translates: true,
             routes: true,
         };
-        assert!(load(&Case { frame, ..CASE }, gateway).is_err());
+        assert!(load(&Case { frame, ..BASE }, gateway).is_err());
     }
 }

@@ -7,7 +7,7 @@ use anyhow::Result;
 use xdp_common::{Reason, counters};
 
 use crate::contest::{Standing, Start};
-use crate::kinds::Case;
+use crate::kinds::{BASE, Case};
 use crate::results::{ARow, Contestant, LayerA, Traffic, Way};
 use crate::wire::Outcome;
 
@@ -17,8 +17,6 @@ const PACKETS: u32 = 20_000;
 const MOST: usize = 8;
 /// How far apart the runs of a row may be that its figure is the mean of.
 const APART: f64 = 0.002;
-/// Bytes of a frame.
-const FRAME: usize = 110;
 
 /// What is measured in one boot.
 #[derive(Clone, Debug, Default)]
@@ -167,10 +165,7 @@ const fn case(traffic: Traffic, way: Way) -> Case {
     Case {
         traffic,
         way,
-        frame: FRAME,
-        flows: 1,
-        cores: 1,
-        stamped: false,
+        ..BASE
     }
 }
 

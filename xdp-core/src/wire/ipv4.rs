@@ -8,6 +8,8 @@ pub const AT: usize = super::ethernet::LENGTH;
 pub const LENGTH: usize = 20;
 /// Place of the TTL.
 pub const TTL: usize = AT + 8;
+/// Place of the protocol number.
+pub const PROTOCOL: usize = AT + 9;
 /// Place of the header checksum.
 pub const CHECKSUM: usize = AT + 10;
 /// Place of the source address.

@@ -15,7 +15,8 @@ pub mod paced;
 mod plan;
 mod statistics;
 
-pub use plan::{BASE, label};
+pub use crate::kinds::BASE;
+pub use plan::label;
 
 use anyhow::{Context, Result, bail, ensure};
 use std::time::Duration;

@@ -8,9 +8,9 @@
 use anyhow::Result;
 use xdp_common::bench::BUCKETS;
 
-use super::plan::BASE;
 use super::statistics;
 use crate::contest::Standing;
+use crate::kinds::BASE;
 use crate::kinds::Case;
 use crate::order::{Random, give_way};
 use crate::results::Latency;

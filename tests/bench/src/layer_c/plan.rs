@@ -3,18 +3,8 @@
 //! It may not know how anything is measured. Not the whole product of all that can vary: one case in the middle, and
 //! others that depart from it in one thing each.
 
-use crate::kinds::Case;
+use crate::kinds::{BASE, Case};
 use crate::results::{Contestant, Traffic, Way};
-
-/// The case in the middle.
-pub const BASE: Case = Case {
-    traffic: Traffic::EspInUdp,
-    way: Way::Inbound,
-    frame: 110,
-    flows: 1,
-    cores: 1,
-    stamped: false,
-};
 
 /// Those without whom there is nothing to compare.
 pub(super) const NEEDED: [Contestant; 3] =
