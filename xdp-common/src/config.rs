@@ -2,10 +2,16 @@
 //!
 //! Addresses are in network order, as they stand in the packet.
 
+use crate::limits::INTERFACES;
 use bytemuck::{Pod, Zeroable};
 
 /// The key of the tables' hash: random, made once per set of maps, kept in META so that a restart finds its entries.
 pub type Secret = [u64; 16];
+
+/// What PEERS says of a prefix that `--except-peer` names ...
+pub const EXCEPT: u32 = 1;
+/// ... and of one that `--deny` names.
+pub const DENY: u32 = 2;
 
 /// Load-time constants of one instance.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -17,9 +23,16 @@ pub struct Config {
     pub vip: [u8; 4],
     /// The server inside.
     pub server: [u8; 4],
-    /// Interface index of the WAN.
+    /// The gateway's own address as the server sees it: where our ICMP answers to the server come from. Zero: there is none.
+    pub lan_address: [u8; 4],
+    /// Interface indices of all WANs, the first one first; 0: none.
+    pub wans: [u32; INTERFACES],
+    /// Interface indices of all LANs, likewise.
+    pub lans: [u32; INTERFACES],
+    /// Interface index of the WAN: of this one, if the program is attached to a WAN, else of the first.
     pub wan_ifindex: u32,
-    /// Interface index of the LAN. The same as the WAN on a one-armed gateway.
+    /// Interface index of the LAN: of this one, if the program is attached to a LAN, else of the first. The same as the WAN on
+    /// a one-armed gateway.
     pub lan_ifindex: u32,
     /// FLOW has this many buckets, less one.
     pub flow_mask: u32,
@@ -49,6 +62,14 @@ pub struct Config {
     pub lan_partial: u8,
     /// Not zero: messages about sessions go to the log.
     pub log: u8,
+    /// Not zero: count as if packets were forwarded, and leave every one alone.
+    pub dry_run: u8,
+    /// Not zero: the VIP is for IPsec alone, so every UDP fragment without ports is ours.
+    pub dedicated: u8,
+    /// Not zero: the server is an address of this host.
+    pub server_is_local: u8,
+    /// Not zero: PEERS has entries.
+    pub lists: u8,
     /// Keeps the size a multiple of eight.
     pub reserved: [u8; 5],
     /// What the fast path needs, inbound and outbound: [`Config::seal`] makes it of the fields above.

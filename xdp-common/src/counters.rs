@@ -13,17 +13,20 @@ pub enum Hook {
     Xdp = 0,
     /// The tc ingress program of the slow path.
     Tc = 1,
+    /// The tc egress program on a WAN: what the kernel has fragmented, and what a server on this host sends.
+    Egress = 2,
 }
 
 impl Hook {
-    /// Both hooks, in the order of their index in the map.
-    pub const ALL: [Self; 2] = [Self::Xdp, Self::Tc];
+    /// All hooks, in the order of their index in the map.
+    pub const ALL: [Self; 3] = [Self::Xdp, Self::Tc, Self::Egress];
 
     /// The word that `status` prints.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Xdp => "xdp",
             Self::Tc => "tc",
+            Self::Egress => "egress",
         }
     }
 }
@@ -69,11 +72,13 @@ pub enum Class {
     Fragment = 5,
     /// On one of our ports or protocol 50, but too short to be any of the above.
     Other = 6,
+    /// An ICMP error about a packet of ours.
+    Icmp = 7,
 }
 
 impl Class {
     /// All classes, in the order of their numbers.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Ike,
         Self::NattIke,
         Self::Keepalive,
@@ -81,6 +86,7 @@ impl Class {
         Self::Esp,
         Self::Fragment,
         Self::Other,
+        Self::Icmp,
     ];
 
     /// The class of a number.
@@ -95,6 +101,7 @@ impl Class {
             4 => Some(Self::Esp),
             5 => Some(Self::Fragment),
             6 => Some(Self::Other),
+            7 => Some(Self::Icmp),
             _ => None,
         }
     }
@@ -109,6 +116,7 @@ impl Class {
             Self::Esp => "esp",
             Self::Fragment => "fragment",
             Self::Other => "other",
+            Self::Icmp => "icmp",
         }
     }
 
@@ -133,7 +141,7 @@ pub enum Quantity {
 }
 
 /// Where the class counters begin; the reasons stand before.
-const CLASS_BASE: usize = 32;
+const CLASS_BASE: usize = 64;
 const QUANTITIES: usize = 4;
 /// Words per hook and CPU.
 pub const WORDS: usize = CLASS_BASE + Direction::ALL.len() * Class::ALL.len() * QUANTITIES;

@@ -5,13 +5,15 @@
 
 use crate::Direction;
 use crate::counters::{self, Hook};
+use crate::limits::INTERFACES;
 
-/// The WAN as an egress of XDP, an [`egress`] word; the daemon keeps it up to date.
+/// The first WAN as an egress of XDP, an [`egress`] word; the others follow, in the order of [`crate::Config::wans`]. The
+/// daemon keeps them up to date.
 pub const EGRESS_WAN: usize = 0;
-/// The LAN as an egress of XDP, likewise.
-pub const EGRESS_LAN: usize = 1;
-/// The counters of both hooks begin here, on a cache line of their own.
-pub const COUNTERS: usize = 8;
+/// The first LAN as an egress of XDP; the others follow likewise.
+pub const EGRESS_LAN: usize = EGRESS_WAN + INTERFACES;
+/// The counters of all hooks begin here, on a cache line of their own.
+pub const COUNTERS: usize = EGRESS_LAN + INTERFACES;
 /// Words of a block: a multiple of a cache line, so that no two CPUs write to the same one.
 pub const WORDS: usize = COUNTERS + Hook::ALL.len() * counters::WORDS;
 const _: () = assert!(WORDS.is_multiple_of(8));

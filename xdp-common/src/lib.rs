@@ -22,4 +22,4 @@ pub use counters::{Class, Direction, Hook};
 pub use reason::{Outcome, Reason};
 
 /// The version of everything in this crate. A pin of another version is refused, never reinterpreted.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;

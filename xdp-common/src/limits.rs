@@ -16,6 +16,20 @@ pub const FRAGMENT_BUCKETS: u32 = 1 << 10;
 /// Entries of NEXTHOP: (egress, gateway) pairs, not peers.
 pub const NEXTHOPS: u32 = 256;
 
+/// WANs, and LANs, of one instance: their egress words share a cache line.
+pub const INTERFACES: usize = 4;
+/// Prefixes of `--except-peer` and `--deny` together.
+pub const PREFIXES: u32 = 1024;
+/// Token buckets for ICMP errors, one word each.
+pub const ICMP_BUCKETS: u32 = 1 << 12;
+/// ICMP errors that one peer is sent, or that are translated about it, in a second ...
+pub const ICMP_RATE: u64 = 20;
+/// ... and at once. Path MTU discovery of several tunnels must not starve, and an error is as long as the packet that
+/// caused it at most (RFC 1812 section 4.3.2.8).
+pub const ICMP_BURST: u64 = 20;
+/// Bytes of an ICMP error that we send, at most (RFC 1812 section 4.3.2.3): IPv4 header, ICMP header, quote.
+pub const ICMP_LENGTH: u16 = 576;
+
 /// Inbound SPIs that one session may open: a child SA each, old and new during a rekey, with room to spare.
 /// The client chooses these numbers, so there has to be a bound.
 pub const SPIS_PER_SESSION: u32 = 64;

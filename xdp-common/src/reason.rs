@@ -9,6 +9,8 @@ pub enum Outcome {
     Punted,
     /// Ours, but XDP cannot send it: passed untouched to the tc program on the same device.
     Slow,
+    /// Ours, gone, and its sender was told why by an ICMP error.
+    Answered,
     /// Ours, and gone.
     Dropped,
 }
@@ -19,6 +21,7 @@ impl Outcome {
         match self {
             Self::Punted => "punted",
             Self::Slow => "slow",
+            Self::Answered => "answered",
             Self::Dropped => "dropped",
         }
     }
@@ -63,32 +66,60 @@ reasons! {
     OtherFragment = 5, Punted, "other-fragment";
     /// The IPv4 or UDP header contradicts itself or the frame's length.
     Malformed = 6, Punted, "malformed";
-    /// Outbound: the route does not leave by the WAN (the server talks to the gateway, the LAN or a DMZ).
+    /// Outbound: the route does not leave by a WAN (the server talks to the gateway, the LAN or a DMZ).
     NotByWan = 7, Punted, "not-by-wan";
-    /// Outbound, TTL 1: the kernel answers time exceeded.
-    TtlExpiredOutbound = 8, Punted, "ttl-expired-outbound";
+    /// ICMP that is no error about a packet of ours.
+    OtherIcmp = 8, Punted, "other-icmp";
     /// Forwarding is off on the device that the packet came from.
     ForwardingDisabled = 9, Punted, "forwarding-disabled";
-
+    /// From or to a peer that `--except-peer` leaves to the gateway.
+    ExceptPeer = 10, Punted, "except-peer";
     /// The neighbour has no MAC yet.
-    NeighbourUnresolved = 10, Slow, "neighbour-unresolved";
+    NeighbourUnresolved = 11, Slow, "neighbour-unresolved";
     /// One packet every few seconds, so that the kernel goes on confirming the neighbour.
-    NeighbourConfirm = 11, Slow, "neighbour-confirm";
+    NeighbourConfirm = 12, Slow, "neighbour-confirm";
     /// The egress does not take frames from XDP (bridge, tap, VLAN, a veth without a program on its peer).
-    EgressNotXdp = 12, Slow, "egress-not-xdp";
+    EgressNotXdp = 13, Slow, "egress-not-xdp";
     /// The UDP checksum is still the sender's partial one (CHECKSUM_PARTIAL on a veth).
-    ChecksumPartial = 13, Slow, "checksum-partial";
-
-    /// Inbound, TTL 1.
-    TtlExpiredInbound = 14, Dropped, "ttl-expired-inbound";
+    ChecksumPartial = 14, Slow, "checksum-partial";
+    /// ICMP to the VIP or from the server: an error about a packet of ours, perhaps.
+    Icmp = 15, Slow, "icmp";
+    /// The TTL ends here: the sender is to be told.
+    TtlExpired = 16, Slow, "ttl-expired";
+    /// Larger than the MTU of the way out: to be fragmented, or the sender is to be told.
+    TooBig = 17, Slow, "too-big";
+    /// The server is an address of this host: translated in tc and passed up.
+    ServerIsLocal = 18, Slow, "server-is-local";
+    /// Outbound, too big, may be fragmented: the kernel does that, and the egress program translates the fragments.
+    ToFragment = 19, Slow, "to-fragment";
+    /// Time exceeded was sent (RFC 792, type 11 code 0).
+    TimeExceeded = 20, Answered, "time-exceeded";
+    /// Fragmentation needed was sent (RFC 1191 section 4, type 3 code 4).
+    FragmentationNeeded = 21, Answered, "fragmentation-needed";
     /// Inbound, from an address that no client has (the VIP, the server, loopback, multicast, 0.0.0.0).
-    BogusSource = 15, Dropped, "bogus-source";
-    /// Larger than the MTU of the way out.
-    TooBig = 16, Dropped, "too-big";
+    BogusSource = 22, Dropped, "bogus-source";
     /// Inbound: there is no route to the server.
-    NoRoute = 17, Dropped, "no-route";
+    NoRoute = 23, Dropped, "no-route";
     /// Inbound: forwarding is off on the WAN.
-    ForwardingDisabledInbound = 18, Dropped, "forwarding-disabled-inbound";
+    ForwardingDisabledInbound = 24, Dropped, "forwarding-disabled-inbound";
     /// The frame could not be written (a bug: it was checked before).
-    Unwritable = 19, Dropped, "unwritable";
+    Unwritable = 25, Dropped, "unwritable";
+    /// From or to a peer that `--deny` refuses.
+    Denied = 26, Dropped, "denied";
+    /// An ICMP error, ours to send or to translate, beyond the peer's allowance; or one that must not be sent, because nobody
+    /// is told of the fate of a later fragment (RFC 1122 section 3.2.2).
+    IcmpLimited = 27, Dropped, "icmp-limited";
+    /// An ICMP error whose checksum, or whose quoted header, is wrong (RFC 5508 section 4.2 REQ-3), or too short to say what
+    /// it quotes.
+    IcmpMalformed = 28, Dropped, "icmp-malformed";
+    /// An ICMP error about an ICMP error (RFC 1122 section 3.2.2).
+    IcmpNested = 29, Dropped, "icmp-nested";
+    /// An ICMP error from outside that quotes the server's own address, which nobody outside has seen.
+    IcmpSpoofed = 30, Dropped, "icmp-spoofed";
+    /// A first fragment too short to hold what decides about it: ports, or SPI and sequence number (RFC 1858 section 3).
+    FragmentTiny = 31, Dropped, "fragment-tiny";
+    /// A later fragment that begins before the first one ends.
+    FragmentOverlap = 32, Dropped, "fragment-overlap";
+    /// A fragment that ends beyond the largest packet there is.
+    FragmentPastEnd = 33, Dropped, "fragment-past-end";
 }

@@ -201,7 +201,7 @@ fn find_way<E: Env>(env: &E, config: &Config, jiffies: u64, way: &mut Way) -> Op
     let routed = env.route(source, destination, ours.total_length);
     let found = match E::HOOK {
         Hook::Xdp => way_of_xdp(env, config, ours, routed, jiffies),
-        Hook::Tc => way_of_tc(config, ours, routed),
+        Hook::Tc | Hook::Egress => way_of_tc(config, ours, routed),
     };
     match found {
         Ok(found) => {

@@ -319,10 +319,8 @@ fn is_partial<F: Frame + ?Sized>(
 #[inline(always)]
 fn refuse(ours: &Ours, config: &Config, ip: &ipv4::Header) -> Result<(), Reason> {
     match ours.direction {
-        // Passed up it would be taken for the gateway's own and answered with port unreachable.
-        Direction::Inbound if ip.ttl <= 1 => Err(Reason::TtlExpiredInbound),
-        Direction::Outbound if ip.ttl <= 1 => Err(Reason::TtlExpiredOutbound),
         Direction::Inbound if is_bogus(ip.source, config) => Err(Reason::BogusSource),
+        Direction::Inbound | Direction::Outbound if ip.ttl <= 1 => Err(Reason::TtlExpired),
         Direction::Inbound | Direction::Outbound => Ok(()),
     }
 }

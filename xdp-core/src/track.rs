@@ -218,7 +218,7 @@ const fn session_counter(class: Class) -> Option<usize> {
         Class::NattIke => Some(1),
         Class::Keepalive => Some(2),
         Class::Other => Some(3),
-        Class::EspInUdp | Class::Esp | Class::Fragment => None,
+        Class::EspInUdp | Class::Esp | Class::Fragment | Class::Icmp => None,
     }
 }
 
@@ -273,7 +273,7 @@ fn count_session<F: Frame + ?Sized, E: Env>(
     let now = match ours.class {
         Class::Ike => ports & 0xffff | u64::from(ours.port) << 16,
         Class::NattIke | Class::Keepalive => ports & 0xffff_0000 | u64::from(ours.port),
-        Class::EspInUdp | Class::Esp | Class::Fragment | Class::Other => ports,
+        Class::EspInUdp | Class::Esp | Class::Fragment | Class::Other | Class::Icmp => ports,
     };
     if now != ports {
         session[session::PORTS].store(now);

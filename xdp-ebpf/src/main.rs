@@ -67,7 +67,7 @@ fn count(hook: Hook, verdict: Verdict) -> Act {
             count_reason(hook, reason);
             match reason.outcome() {
                 Outcome::Punted | Outcome::Slow => Act::Pass,
-                Outcome::Dropped => Act::Drop,
+                Outcome::Dropped | Outcome::Answered => Act::Drop,
             }
         }
     }
@@ -178,6 +178,12 @@ fn ikenat_tc(mut context: TcContext) -> i32 {
         Act::Pass => TC_ACT_UNSPEC,
         Act::Drop => TC_ACT_SHOT,
     }
+}
+
+/// On a WAN, towards the clients: what the kernel itself sends of a server's packets.
+#[classifier]
+fn ikenat_egress(_context: TcContext) -> i32 {
+    TC_ACT_UNSPEC
 }
 
 /// Tells the loader what `jiffies_64` is: writes it into the first eight bytes. For `BPF_PROG_TEST_RUN` only.

@@ -8,7 +8,8 @@ use crate::atomic::Shared;
 use crate::egress;
 use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray};
+use aya_ebpf::maps::lpm_trie::Key;
+use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray};
 use core::arch::asm;
 use xdp_common::bench::Onward;
 use xdp_common::config::Leg;
@@ -30,11 +31,17 @@ static FRAGMENT: Array<recent::Bucket<Shared>> =
 #[map]
 static NEXTHOP: Array<nexthop::Entry<Shared>> =
     Array::with_max_entries(limits::NEXTHOPS, BPF_F_MMAPABLE);
+/// Prefixes of peers, and what is to become of their packets ([`xdp_common::config`]).
+#[map]
+static PEERS: LpmTrie<[u8; 4], u32> = LpmTrie::with_max_entries(limits::PREFIXES, 0);
+/// Token buckets for ICMP errors.
+#[map]
+static LIMIT: Array<Shared> = Array::with_max_entries(limits::ICMP_BUCKETS, BPF_F_MMAPABLE);
 #[map]
 static META: Array<[Shared; meta::WORDS]> = Array::with_max_entries(1, BPF_F_MMAPABLE);
-/// The packet that each CPU is at, in XDP and in tc: nobody else reads it.
+/// The packet that each CPU is at, at each hook: nobody else reads it.
 #[map]
-static PACKET: PerCpuArray<Packed> = PerCpuArray::with_max_entries(2, 0);
+static PACKET: PerCpuArray<Packed> = PerCpuArray::with_max_entries(Hook::ALL.len() as u32, 0);
 /// Not a per-CPU array, which cannot be mapped: the daemon writes the egress words of each CPU.
 #[map]
 static CPU: Array<[Shared; cpu::WORDS]> = Array::with_max_entries(1, BPF_F_MMAPABLE);
@@ -45,6 +52,9 @@ static CONFIG: Config = Config {
     secret: [0; 16],
     vip: [0; 4],
     server: [0; 4],
+    lan_address: [0; 4],
+    wans: [0; limits::INTERFACES],
+    lans: [0; limits::INTERFACES],
     wan_ifindex: 0,
     lan_ifindex: 0,
     flow_mask: 0,
@@ -61,6 +71,10 @@ static CONFIG: Config = Config {
     wan_partial: 0,
     lan_partial: 0,
     log: 0,
+    dry_run: 0,
+    dedicated: 0,
+    server_is_local: 0,
+    lists: 0,
     reserved: [0; 5],
     legs: [LEG; 2],
 };
@@ -172,6 +186,18 @@ pub fn fragments(index: u32) -> Option<&'static recent::Bucket<Shared>> {
 #[inline(always)]
 pub fn nexthop(index: u32) -> Option<&'static nexthop::Entry<Shared>> {
     NEXTHOP.get(index).map(known)
+}
+
+/// What PEERS says of the longest prefix that holds an address.
+#[inline(always)]
+pub fn listed(peer: [u8; 4]) -> Option<u32> {
+    PEERS.get(Key::new(32, peer)).copied()
+}
+
+/// A token bucket for ICMP errors.
+#[inline(always)]
+pub fn limit(index: u32) -> Option<&'static Shared> {
+    LIMIT.get(index).map(known)
 }
 
 /// A word of META.

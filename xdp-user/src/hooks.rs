@@ -99,7 +99,7 @@ pub struct Attached {
 pub const fn hook_name(hook: Hook, way: Way) -> &'static str {
     match hook {
         Hook::Xdp => "xdp",
-        Hook::Tc => way.name(),
+        Hook::Tc | Hook::Egress => way.name(),
     }
 }
 
@@ -182,12 +182,12 @@ pub(crate) fn attach_all(work: &mut Work<'_>, way: Way) -> Result<Vec<Attached>>
     for place in &places {
         let how = match (place.hook, way) {
             (Hook::Xdp, _) => by_link(work, place)?,
-            (Hook::Tc, Way::Tcx) => {
+            (Hook::Tc | Hook::Egress, Way::Tcx) => {
                 let how = by_link(work, place)?;
                 filters::remove_orphan(work.netlink, work.instance, place.link)?;
                 how
             }
-            (Hook::Tc, Way::Clsact) => by_filter(work, place)?,
+            (Hook::Tc | Hook::Egress, Way::Clsact) => by_filter(work, place)?,
         };
         attached.push(Attached {
             interface: place.link.name.clone(),
@@ -338,7 +338,7 @@ fn attach(ebpf: &mut Ebpf, place: &Place<'_>, mode: Mode) -> Result<FdLink> {
             let link = program.take_link(id).map_err(|error| failed(&error))?;
             FdLink::try_from(link).map_err(|error| failed(&error))
         }
-        Hook::Tc => {
+        Hook::Tc | Hook::Egress => {
             let program = tc(ebpf)?;
             let first = TcAttachOptions::TcxOrder(LinkOrder::first());
             let id = program
@@ -362,7 +362,7 @@ fn replace(ebpf: &mut Ebpf, place: &Place<'_>, link: PinnedLink) -> Result<()> {
                 .attach_to_link(link)
                 .map_err(|error| failed(&error))?;
         }
-        Hook::Tc => {
+        Hook::Tc | Hook::Egress => {
             let link = SchedClassifierLink::try_from(link).map_err(|error| failed(&error))?;
             let program = tc(ebpf)?;
             program

@@ -74,7 +74,7 @@ fn field(text: &str, name: &str) -> Option<u32> {
 pub fn is_on(attachment: &Attachment, hook: Hook, link: &Link) -> bool {
     let runs_here = match hook {
         Hook::Xdp => link.xdp == Some(attachment.program),
-        Hook::Tc => tc_programs(&link.name).contains(&attachment.program),
+        Hook::Tc | Hook::Egress => tc_programs(&link.name).contains(&attachment.program),
     };
     attachment.ifindex == link.index && runs_here
 }

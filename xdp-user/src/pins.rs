@@ -71,7 +71,7 @@ pub const BUCKET: usize = slot::WAYS * slot::WORDS * WORD;
 
 impl Sizes {
     /// The layouts of all pinned maps.
-    pub fn layouts(&self) -> Result<[Layout; 7]> {
+    pub fn layouts(&self) -> Result<[Layout; 8]> {
         let cpus = aya::util::nr_cpus().map_err(|(path, error)| {
             Error::system(format!("read the number of CPUs from {path}"))(error)
         })?;
@@ -89,6 +89,7 @@ impl Sizes {
             mapped("HALF", slot::WORDS, limits::HALF_BUCKETS),
             mapped("FRAGMENT", slot::WORDS, limits::FRAGMENT_BUCKETS),
             mapped("NEXTHOP", slot::nexthop::WORDS, limits::NEXTHOPS),
+            mapped("LIMIT", 1, limits::ICMP_BUCKETS),
             mapped("META", meta::WORDS, 1),
             mapped("CPU", cpu::WORDS, u32::try_from(cpus).unwrap_or(u32::MAX)),
         ])

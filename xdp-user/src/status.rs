@@ -142,6 +142,7 @@ fn describe(
         mode: match hook {
             Hook::Xdp => snapshot.mode.name(),
             Hook::Tc => "ingress",
+            Hook::Egress => "egress",
         },
         program: attachment.program,
         alive: attachment.ifindex != 0,

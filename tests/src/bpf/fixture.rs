@@ -22,6 +22,9 @@ pub fn config() -> Config {
     let config = Config {
         vip: VIP.octets(),
         server: SERVER.octets(),
+        lan_address: GATEWAY_LAN.octets(),
+        wans: [2, 0, 0, 0],
+        lans: [3, 0, 0, 0],
         wan_ifindex: 2,
         lan_ifindex: 3,
         wan_mac: WAN_MAC,
@@ -49,6 +52,8 @@ pub fn prepare(lab: &Lab) -> Result<Config> {
     let mut config = config();
     config.wan_ifindex = ifindex(lab, WAN)?;
     config.lan_ifindex = ifindex(lab, LAN)?;
+    config.wans[0] = config.wan_ifindex;
+    config.lans[0] = config.lan_ifindex;
     Ok(config.seal())
 }
 

@@ -141,7 +141,7 @@ pub fn xdp_action(verdict: Verdict) -> u32 {
     match verdict {
         Verdict::Forward { .. } => XDP_REDIRECT,
         Verdict::Leave(reason) => match reason.outcome() {
-            xdp_common::Outcome::Dropped => XDP_DROP,
+            xdp_common::Outcome::Dropped | xdp_common::Outcome::Answered => XDP_DROP,
             xdp_common::Outcome::Punted | xdp_common::Outcome::Slow => XDP_PASS,
         },
     }

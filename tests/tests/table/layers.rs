@@ -138,13 +138,13 @@ pub(super) fn ipv4() -> Vec<Row> {
             "TTL 1 in [28]",
             Side::Wan,
             build(|p| p.ttl = 1),
-            "dropped ttl-expired-inbound",
+            "slow ttl-expired",
         ),
         row(
             "TTL 0 in [27]",
             Side::Wan,
             build(|p| p.ttl = 0),
-            "dropped ttl-expired-inbound",
+            "slow ttl-expired",
         ),
         row("from the VIP [41]", Side::Wan, from(VIP.octets()), bogus),
         row(
@@ -193,7 +193,7 @@ pub(super) fn ipv4() -> Vec<Row> {
         "TTL 1 out",
         Side::Lan,
         expired.build(),
-        "punted ttl-expired-outbound",
+        "slow ttl-expired",
     ));
     rows
 }

@@ -290,7 +290,7 @@ fn report(plan: &Plan, running: &Running) {
         };
         let mode = match attached.hook {
             xdp_common::Hook::Xdp => format!(", {} mode", plan.request.mode.name()),
-            xdp_common::Hook::Tc => ", for the slow path".to_owned(),
+            xdp_common::Hook::Tc | xdp_common::Hook::Egress => ", for the slow path".to_owned(),
         };
         info!(
             "{} {how} {}{mode}",
