@@ -282,7 +282,7 @@ mod tests {
             jiffies: 10_000,
             monotonic: 0,
         };
-        let mut counters = [[0; WORDS]; 2];
+        let mut counters = [[0; WORDS]; Hook::ALL.len()];
         let esp = class(Direction::Inbound, Class::Esp);
         let udp = class(Direction::Inbound, Class::EspInUdp);
         counters[Hook::Xdp as usize][udp + Quantity::Packets as usize] = 90;
