@@ -21,7 +21,12 @@ struct Budget {
 }
 
 const RECORD: &str = include_str!("budget.json");
-const PROGRAMS: [&str; 3] = ["ikenat_xdp_wan", "ikenat_xdp_lan", "ikenat_tc"];
+const PROGRAMS: [&str; 4] = [
+    "ikenat_xdp_wan",
+    "ikenat_xdp_lan",
+    "ikenat_tc",
+    "ikenat_egress",
+];
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();

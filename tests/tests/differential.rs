@@ -9,7 +9,7 @@ mod table;
 use anyhow::{Context, Result, ensure};
 use ikenat_tests::bpf::fixture::{self, ingress};
 use ikenat_tests::bpf::host::{self, Host, Tables};
-use ikenat_tests::bpf::{Dataplane, Slot};
+use ikenat_tests::bpf::{Dataplane, Run, Slot};
 use ikenat_tests::lab::topology::{LAN, WAN, with_lab};
 use ikenat_tests::lab::{Lab, Options, cleanup, frames};
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -20,9 +20,14 @@ use xdp_common::counters::{self, Counters, Quantity};
 use xdp_common::slot::{STATE, flow, session};
 use xdp_core::{Side, Verdict};
 
-const PACKETS: u32 = 120_000;
-/// Both sides must have seen enough that is forwarded, or the test says little.
-const FORWARDED_AT_LEAST: u64 = 20_000;
+/// How many packets each hook gets.
+const PACKETS: [(Hook, u32); 3] = [
+    (Hook::Xdp, 120_000),
+    (Hook::Tc, 60_000),
+    (Hook::Egress, 20_000),
+];
+/// One of so many must have been forwarded at least, or the test says little.
+const FORWARDED_OF: u64 = 6;
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
@@ -31,7 +36,7 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     let root = nix::unistd::geteuid().is_root();
-    let name = "host and kernel agree on 120,000 mutated packets";
+    let name = "host and kernel agree on 200,000 mutated packets";
     let name = if root {
         name.to_owned()
     } else {
@@ -89,9 +94,13 @@ fn mutate(random: &mut Random, frame: &mut Vec<u8>) {
 }
 
 /// The golden table's packets, and what came before them.
-fn seeds() -> Vec<(String, Side, Vec<u8>)> {
+fn seeds(hook: Hook) -> Vec<(String, Side, Vec<u8>)> {
     let mut seeds = Vec::new();
     for row in table::rows() {
+        // What is on the way out is seen by the egress program alone.
+        if (row.side == Side::Out) != (hook == Hook::Egress) {
+            continue;
+        }
         let name = format!("{} ({})", row.name, row.verdict);
         for (side, frame) in row.before {
             seeds.push((format!("what comes before {name}"), side, frame));
@@ -101,6 +110,66 @@ fn seeds() -> Vec<(String, Side, Vec<u8>)> {
     seeds
 }
 
+/// One hook of one gateway, in the kernel and on the host.
+struct Twins<'t> {
+    hook: Hook,
+    config: &'t Config,
+    dataplane: &'t Dataplane,
+    host: &'t dyn Fn(Side, &mut Vec<u8>) -> Verdict,
+}
+
+impl Twins<'_> {
+    fn in_kernel(&self, side: Side, frame: &[u8]) -> Result<Run> {
+        let ingress = ingress(self.config, side);
+        match self.hook {
+            Hook::Xdp => self.dataplane.xdp(ingress, frame),
+            Hook::Tc => self.dataplane.tc(ingress, frame),
+            Hook::Egress => self.dataplane.egress(ingress, frame),
+        }
+    }
+
+    fn action(&self, verdict: Verdict) -> u32 {
+        match self.hook {
+            Hook::Xdp => host::xdp_action(verdict),
+            Hook::Tc => host::tc_action(verdict),
+            Hook::Egress => host::egress_action(verdict),
+        }
+    }
+
+    /// Puts mutated packets through both, and compares verdict and bytes of each, and all counters at the end.
+    fn compare(&self, packets: u32) -> Result<()> {
+        let seeds = seeds(self.hook);
+        let mut random = Random(0x1CE4_7A11);
+        let mut tally = Tally::default();
+        for number in 0..packets {
+            let (name, side, seed) = &seeds[random.below(seeds.len())];
+            let mut frame = seed.clone();
+            mutate(&mut random, &mut frame);
+            // The kernel makes no skb of less than its header.
+            let is_ipv6 = frame.get(12..14) == Some(&[0x86, 0xdd]);
+            if self.hook != Hook::Xdp && frame.len() < 14 + if is_ipv6 { 40 } else { 20 } {
+                continue;
+            }
+            let kernel = self.in_kernel(*side, &frame).with_context(|| {
+                format!("failed to run packet {number} of {} bytes", frame.len())
+            })?;
+            let mut bytes = frame.clone();
+            let verdict = (self.host)(*side, &mut bytes);
+            tally.add(verdict);
+            ensure!(
+                kernel.action == self.action(verdict) && kernel.frame == bytes,
+                "packet {number}, from {name}: the kernel says {}, the host {} ({verdict:?})\n   input {}\n  kernel {}\n    host {}",
+                kernel.action,
+                self.action(verdict),
+                frames::describe(&frame),
+                frames::describe(&kernel.frame),
+                frames::describe(&bytes),
+            );
+        }
+        tally.check(self.dataplane, self.hook, u64::from(packets) / FORWARDED_OF)
+    }
+}
+
 fn compare(lab: &Lab) -> Result<()> {
     // One tick for the whole run: the kernel's time goes on, the host's stands still.
     let config = Config {
@@ -108,38 +177,35 @@ fn compare(lab: &Lab) -> Result<()> {
         ..fixture::prepare(lab)?
     }
     .seal();
+    let fib = |_: [u8; 4], destination, length| fixture::fib(&config, destination, length);
     lab.gateway.enter(|| {
-        let mut dataplane = Dataplane::load(&config)?;
-        dataplane.attach(WAN)?;
-        dataplane.attach(LAN)?;
-        let tables = Tables::new(&config);
-        let fib = |_: [u8; 4], destination, length| fixture::fib(&config, destination, length);
-        let host = Host::<false>::new(&tables, &fib, 1 << 20);
-        let seeds = seeds();
-        let mut random = Random(0x1CE4_7A11);
-        let mut tally = Tally::default();
-        for number in 0..PACKETS {
-            let (name, side, seed) = &seeds[random.below(seeds.len())];
-            let mut frame = seed.clone();
-            mutate(&mut random, &mut frame);
-            let kernel = dataplane
-                .xdp(ingress(&config, *side), &frame)
-                .with_context(|| format!("failed to run packet {number} of {} bytes", frame.len()))?;
-            let mut bytes = frame.clone();
-            let verdict = host.run(&config, *side, &mut bytes);
-            tally.add(verdict);
-            ensure!(
-                kernel.action == host::xdp_action(verdict) && kernel.frame == bytes,
-                "packet {number}, from {name}: the kernel says {}, the host {} ({verdict:?})\n   input {}\n  kernel {}\n    host {}",
-                kernel.action,
-                host::xdp_action(verdict),
-                frames::describe(&frame),
-                frames::describe(&kernel.frame),
-                frames::describe(&bytes),
-            );
+        for (hook, packets) in PACKETS {
+            let mut dataplane = Dataplane::load(&config)?;
+            if hook == Hook::Xdp {
+                dataplane.attach(WAN)?;
+                dataplane.attach(LAN)?;
+            }
+            let tables = Tables::new(&config);
+            let xdp = Host::<false>::new(&tables, &fib, 1 << 20);
+            let tc = Host::<true>::new(&tables, &fib, 1 << 20);
+            let egress = Host::<true, true>::new(&tables, &fib, 1 << 20);
+            let host = |side, frame: &mut Vec<u8>| match hook {
+                Hook::Xdp => xdp.run(&config, side, frame),
+                Hook::Tc => tc.run_and_answer(&config, side, frame),
+                Hook::Egress => egress.run(&config, side, frame),
+            };
+            let twins = Twins {
+                hook,
+                config: &config,
+                dataplane: &dataplane,
+                host: &host,
+            };
+            twins.compare(packets).with_context(|| hook.name())?;
+            if hook != Hook::Egress {
+                check_tables(&dataplane, &tables).with_context(|| hook.name())?;
+            }
         }
-        tally.check(&dataplane)?;
-        check_tables(&dataplane, &tables)
+        Ok(())
     })
 }
 
@@ -155,7 +221,9 @@ impl Default for Tally {
 impl Tally {
     fn add(&mut self, verdict: Verdict) {
         match verdict {
-            Verdict::Leave(reason) => self.0[counters::reason(reason)] += 1,
+            Verdict::Leave(reason) | Verdict::Answer { reason, .. } => {
+                self.0[counters::reason(reason)] += 1;
+            }
             Verdict::Forward {
                 direction,
                 class,
@@ -174,8 +242,8 @@ impl Tally {
         }
     }
 
-    fn check(&self, dataplane: &Dataplane) -> Result<()> {
-        let kernel = dataplane.counters(Hook::Xdp)?;
+    fn check(&self, dataplane: &Dataplane, hook: Hook, at_least: u64) -> Result<()> {
+        let kernel = dataplane.counters(hook)?;
         ensure!(
             kernel == self.0,
             "the counters differ\nkernel {kernel:?}\n  host {:?}",
@@ -184,7 +252,7 @@ impl Tally {
         let first = counters::class(xdp_common::Direction::Inbound, xdp_common::Class::Ike);
         let forwarded: u64 = kernel[first..].iter().step_by(4).sum();
         ensure!(
-            forwarded >= FORWARDED_AT_LEAST,
+            forwarded >= at_least,
             "only {forwarded} packets were forwarded"
         );
         Ok(())

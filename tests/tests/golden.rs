@@ -18,9 +18,12 @@ use std::sync::mpsc;
 use table::{Row, rows};
 use xdp_common::counters::{self, Quantity};
 use xdp_common::{Class, Config, Direction, Hook, Reason};
+use xdp_core::Side;
 
 const XDP_REDIRECT: u32 = 4;
 const TC_ACT_REDIRECT: u32 = 7;
+const TC_ACT_SHOT: u32 = 2;
+const TC_ACT_UNSPEC: u32 = u32::MAX;
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
@@ -28,7 +31,15 @@ fn main() -> ExitCode {
         eprintln!("{error:#}");
         return ExitCode::FAILURE;
     }
-    let mut trials: Vec<Trial> = rows().into_iter().map(on_host).collect();
+    let mut trials: Vec<Trial> = Vec::new();
+    for row in rows() {
+        if row.side == Side::Out {
+            trials.push(on_host(&row, Hook::Egress));
+        } else {
+            trials.push(on_host(&row, Hook::Xdp));
+            trials.push(on_host(&row, Hook::Tc));
+        }
+    }
     if nix::unistd::geteuid().is_root() {
         let (sender, results) = mpsc::channel();
         let outcome = with_lab(Options::default(), |lab| in_kernel(lab, &sender));
@@ -47,27 +58,52 @@ fn trial(name: String, result: Result<()>) -> Trial {
     Trial::test(name, move || result)
 }
 
-fn on_host(row: Row) -> Trial {
-    let name = format!("host: {}", row.name);
-    trial(name, run_on_host(&row))
+/// A row through the packet logic of a hook on the host.
+fn on_host(row: &Row, hook: Hook) -> Trial {
+    let word = if hook == Hook::Tc { "host tc" } else { "host" };
+    trial(format!("{word}: {}", row.name), run_on_host(row, hook))
 }
 
-fn run_on_host(row: &Row) -> Result<()> {
+fn run_on_host(row: &Row, hook: Hook) -> Result<()> {
     let config = fixture::config();
     let fib = |_: [u8; 4], destination, length| fixture::fib(&config, destination, length);
     let tables = Tables::new(&config);
-    let host = Host::<false>::new(&tables, &fib, 1 << 20);
+    let (xdp, tc, egress) = (
+        Host::<false>::new(&tables, &fib, 1 << 20),
+        Host::<true>::new(&tables, &fib, 1 << 20),
+        Host::<true, true>::new(&tables, &fib, 1 << 20),
+    );
+    let run = |side, frame: &mut Vec<u8>| match hook {
+        Hook::Xdp => xdp.run(&config, side, frame),
+        Hook::Tc => tc.run_and_answer(&config, side, frame),
+        Hook::Egress => egress.run(&config, side, frame),
+    };
     for (side, frame) in &row.before {
-        host.run(&config, *side, &mut frame.clone());
+        run(*side, &mut frame.clone());
     }
     let mut frame = row.input.clone();
-    let verdict = host.run(&config, row.side, &mut frame);
+    let verdict = run(row.side, &mut frame);
+    let (expected, output) = expected(row, hook);
     ensure!(
-        host::word(verdict) == row.verdict,
-        "{verdict:?}, not {}",
-        row.verdict
+        host::word(verdict) == *expected,
+        "{verdict:?}, not {expected}"
     );
-    same_bytes(&frame, row.output.as_ref().unwrap_or(&row.input))
+    same_bytes(&frame, &output)
+}
+
+/// What a hook makes of a row: verdict and bytes. In tc the MAC addresses of what is forwarded are the kernel's to write,
+/// after the program; those of an answer are ours.
+fn expected(row: &Row, hook: Hook) -> (&str, Vec<u8>) {
+    let output = row.output.as_ref().unwrap_or(&row.input);
+    if hook == Hook::Xdp {
+        return (&row.verdict, output.clone());
+    }
+    let verdict = row.slow_verdict.as_ref().unwrap_or(&row.verdict);
+    let mut output = row.slow_output.as_ref().unwrap_or(output).clone();
+    if !verdict.starts_with("answered") {
+        output[..12].copy_from_slice(&row.input[..12]);
+    }
+    (verdict, output)
 }
 
 fn same_bytes(got: &[u8], expected: &[u8]) -> Result<()> {
@@ -93,6 +129,11 @@ fn in_kernel(lab: &Lab, results: &Results) -> Result<()> {
         xdp.attach(LAN)?;
         let tc = Dataplane::load(&config)?;
         for row in rows() {
+            if row.side == Side::Out {
+                let result = run_egress(&tc, &config, &row);
+                let _ = results.send((format!("egress: {}", row.name), result));
+                continue;
+            }
             let result = run_xdp(&xdp, &config, &row);
             let _ = results.send((format!("xdp: {}", row.name), result));
             let result = run_tc(&tc, &config, &row);
@@ -119,7 +160,7 @@ fn run_xdp(dataplane: &Dataplane, config: &Config, row: &Row) -> Result<()> {
     same_bytes(&run.frame, row.output.as_ref().unwrap_or(&row.input))
 }
 
-/// The tc program forwards what XDP hands over; the MAC addresses are the kernel's to write, after the program.
+/// The tc program forwards what XDP hands over.
 fn run_tc(dataplane: &Dataplane, config: &Config, row: &Row) -> Result<()> {
     for (side, frame) in &row.before {
         dataplane.tc(ingress(config, *side), frame)?;
@@ -131,21 +172,29 @@ fn run_tc(dataplane: &Dataplane, config: &Config, row: &Row) -> Result<()> {
     let before = dataplane.counters(Hook::Tc)?;
     let run = dataplane.tc(ingress(config, row.side), &row.input)?;
     let word = counted(&before, &dataplane.counters(Hook::Tc)?)?;
-    let expected = row.slow_verdict.as_ref().unwrap_or(&row.verdict);
+    let (expected, output) = expected(row, Hook::Tc);
     ensure!(word == *expected, "{word}, not {expected}");
     let action = match expected.split(' ').next() {
-        Some("forward") => TC_ACT_REDIRECT,
-        Some("dropped") => 2,
-        Some(_) | None => u32::MAX,
+        Some("forward") if row.to_stack => TC_ACT_UNSPEC,
+        Some("forward" | "answered") => TC_ACT_REDIRECT,
+        Some("dropped") => TC_ACT_SHOT,
+        Some(_) | None => TC_ACT_UNSPEC,
     };
     ensure!(run.action == action, "action {}, not {action}", run.action);
-    let mut output = row
-        .slow_output
-        .as_ref()
-        .or(row.output.as_ref())
-        .unwrap_or(&row.input)
-        .clone();
-    output[..12].copy_from_slice(&row.input[..12]);
+    same_bytes(&run.frame, &output)
+}
+
+/// The egress program leaves everything to the device, translated or not.
+fn run_egress(dataplane: &Dataplane, config: &Config, row: &Row) -> Result<()> {
+    for (_, frame) in &row.before {
+        dataplane.egress(config.wan_ifindex, frame)?;
+    }
+    let before = dataplane.counters(Hook::Egress)?;
+    let run = dataplane.egress(config.wan_ifindex, &row.input)?;
+    let word = counted(&before, &dataplane.counters(Hook::Egress)?)?;
+    let (expected, output) = expected(row, Hook::Egress);
+    ensure!(word == *expected, "{word}, not {expected}");
+    ensure!(run.action == TC_ACT_UNSPEC, "action {}", run.action);
     same_bytes(&run.frame, &output)
 }
 

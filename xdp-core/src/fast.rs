@@ -53,7 +53,7 @@ pub fn run<F: Frame + ?Sized, E: Env>(
     let fast = match (E::HOOK, side) {
         (Hook::Xdp, Side::Wan | Side::Both) => forward::<F, E, false>(frame, env, config),
         (Hook::Xdp, Side::Lan) => forward::<F, E, true>(frame, env, config),
-        (Hook::Tc | Hook::Egress, _) => None,
+        (Hook::Xdp, Side::Out) | (Hook::Tc | Hook::Egress, _) => None,
     };
     fast.unwrap_or_else(|| process(frame, env, config, side))
 }

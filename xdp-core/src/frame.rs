@@ -49,6 +49,23 @@ pub trait Frame {
         bytes[AT..AT + 8].copy_from_slice(&value.to_ne_bytes());
     }
 
+    /// The sum of `length` bytes from `at` on as big-endian words, folded and not complemented; an odd last byte is the high
+    /// half of a word (RFC 1071). `None`: the frame ends before, or there are too many. tc brings its own: loops over a
+    /// packet are what the verifier likes least.
+    fn sum(&self, at: usize, length: usize) -> Option<u16> {
+        let mut total = 0;
+        let mut done = 0;
+        while done + 1 < length {
+            total += u64::from(u16::from_be_bytes(*self.array::<2>(at + done)?));
+            done += 2;
+        }
+        if done < length {
+            let [last] = *self.array::<1>(at + done)?;
+            total += u64::from(last) << 8;
+        }
+        Some(crate::checksum::fold(total))
+    }
+
     /// Accounts in the UDP checksum at `at` for an address that changed from `old` to `new`; false when it is not
     /// there. tc brings its own, since only the kernel knows whether the sum is still partial.
     #[inline(always)]

@@ -4,6 +4,7 @@
 
 use crate::Frame;
 use crate::hop;
+use crate::limit;
 use crate::nat::{self, Ours};
 use crate::nexthop::{self, Neighbour};
 use crate::recent;
@@ -11,7 +12,8 @@ use crate::rewrite;
 use crate::table::Buckets;
 use crate::track;
 use crate::word::Word;
-use xdp_common::{Class, Config, Direction, Hook, Reason, cpu, meta};
+use xdp_common::limits::INTERFACES;
+use xdp_common::{Class, Config, Direction, Hook, Outcome, Reason, config, cpu, meta};
 
 /// Which interface a frame came in on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +24,8 @@ pub enum Side {
     Lan,
     /// A one-armed gateway: one interface for both.
     Both,
+    /// On the way out by a WAN.
+    Out,
 }
 
 /// What the kernel's FIB says of a destination.
@@ -31,8 +35,8 @@ pub enum Routed {
     Neighbour(Neighbour),
     /// There is a way, but the neighbour has no MAC yet.
     Unresolved(Hop),
-    /// The packet does not fit.
-    TooBig,
+    /// The packet does not fit: the way's MTU.
+    TooBig(u16),
     /// The destination is this host, or no unicast address: not forwarded.
     NotForwarded,
     /// There is no way.
@@ -44,10 +48,25 @@ pub enum Routed {
 /// The way out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hop {
-    /// Egress interface.
+    /// Egress interface; 0: the host's own stack.
     pub ifindex: u32,
     /// The gateway, or the destination itself when it is on the link.
     pub gateway: [u8; 4],
+}
+
+impl Hop {
+    /// The host's own stack: it routes, counts the TTL down and fragments, or delivers to a server on this host.
+    pub const STACK: Self = Self {
+        ifindex: 0,
+        gateway: [0; 4],
+    };
+
+    /// True for [`Hop::STACK`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_stack(&self) -> bool {
+        self.ifindex == 0
+    }
 }
 
 /// The tables and the kernel, as one packet needs them.
@@ -69,6 +88,10 @@ pub trait Env {
     fn fragments(&self, index: u32) -> Option<&recent::Bucket<Self::Word>>;
     /// An entry of NEXTHOP.
     fn nexthop(&self, index: u32) -> Option<&nexthop::Entry<Self::Word>>;
+    /// What PEERS says of a peer ([`xdp_common::config::EXCEPT`], [`xdp_common::config::DENY`]).
+    fn listed(&self, peer: [u8; 4]) -> Option<u32>;
+    /// A token bucket for ICMP errors.
+    fn limit(&self, index: u32) -> Option<&Self::Word>;
     /// A word of META.
     fn meta(&self, index: usize) -> Option<&Self::Word>;
     /// The block of the CPU that this runs on.
@@ -91,7 +114,14 @@ pub trait Env {
 pub enum Verdict {
     /// Not forwarded by this hook; the reason says whether it is left alone or dropped.
     Leave(Reason),
-    /// Rewritten: send it this way, and count it.
+    /// Not forwarded: its sender is to be told why ([`crate::answer`]). No byte has changed.
+    Answer {
+        /// What is to be said: [`Reason::TimeExceeded`] or [`Reason::FragmentationNeeded`].
+        reason: Reason,
+        /// MTU of the way, for the latter.
+        mtu: u16,
+    },
+    /// Rewritten (unless this is a dry run): send it this way, and count it.
     Forward {
         /// The way out.
         hop: Hop,
@@ -115,6 +145,24 @@ struct Way {
     source: u64,
     /// What the flow may remember of it; zero in tc, which asks for every packet.
     hop_word: u64,
+    /// MTU of a way that is too narrow.
+    mtu: u16,
+}
+
+impl Way {
+    /// To the host's own stack.
+    const STACK: Self = Self::of_tc(Hop::STACK);
+
+    /// In tc, where the kernel writes MAC addresses and nothing is remembered.
+    const fn of_tc(hop: Hop) -> Self {
+        Self {
+            hop,
+            destination: 0,
+            source: 0,
+            hop_word: 0,
+            mtu: 0,
+        }
+    }
 }
 
 /// Decides what becomes of a frame, and rewrites it when it is forwarded. On [`Verdict::Leave`] no byte has changed.
@@ -129,27 +177,28 @@ pub fn process<F: Frame + ?Sized, E: Env>(
         return Verdict::Leave(reason);
     }
     let jiffies = env.jiffies();
-    let mut way = Way {
-        hop: Hop {
-            ifindex: 0,
-            gateway: [0; 4],
-        },
-        destination: 0,
-        source: 0,
-        hop_word: 0,
-    };
+    let mut way = Way::STACK;
     // Every step takes the packet anew, so that nothing of it is kept on the stack while another function runs.
-    if let Some(reason) = find_way(env, config, jiffies, &mut way) {
+    if let Some(reason) = refuse_fragment(env, config, jiffies) {
         return Verdict::Leave(reason);
+    }
+    if !recall_way(env, config, jiffies, &mut way)
+        && let Some(reason) = find_way(env, config, jiffies, &mut way)
+    {
+        return stay(env, config, reason, way.mtu, jiffies);
     }
     let tracked = track::track(frame, env, config, jiffies, way.hop_word);
     let Some(ours) = env.take().and_then(Ours::unpack) else {
         return Verdict::Leave(Reason::Malformed);
     };
-    let written = rewrite::translate(frame, &ours, config)
-        && (E::HOOK == Hook::Tc || rewrite::address_frame(frame, way.destination, way.source));
-    if !written {
-        return Verdict::Leave(Reason::Unwritable);
+    if config.dry_run == 0 {
+        // The stack counts the TTL down itself.
+        let ttl = ours.ttl.wrapping_sub(u8::from(!way.hop.is_stack()));
+        let written = rewrite::translate(frame, &ours, ttl, config)
+            && (E::HOOK != Hook::Xdp || rewrite::address_frame(frame, way.destination, way.source));
+        if !written {
+            return Verdict::Leave(Reason::Unwritable);
+        }
     }
     Verdict::Forward {
         hop: way.hop,
@@ -157,6 +206,36 @@ pub fn process<F: Frame + ?Sized, E: Env>(
         class: ours.class,
         bytes: ours.total_length,
         tracked,
+    }
+}
+
+/// Says of a fragment without ports whether it is ours.
+#[inline(never)]
+fn refuse_fragment<E: Env>(env: &E, config: &Config, jiffies: u64) -> Option<Reason> {
+    let ours = env.take().and_then(Ours::unpack)?;
+    if ours.class == Class::Fragment {
+        track::refuse_fragment(env, config, &ours, jiffies)
+    } else {
+        None
+    }
+}
+
+/// What becomes of a packet that has no way: its sender is told, when there is something to tell, somebody to be told, and
+/// not too much was told already.
+#[inline(always)]
+fn stay<E: Env>(env: &E, config: &Config, reason: Reason, mtu: u16, jiffies: u64) -> Verdict {
+    if E::HOOK != Hook::Tc || reason.outcome() != Outcome::Answered {
+        return Verdict::Leave(reason);
+    }
+    let Some(ours) = env.take().and_then(Ours::unpack) else {
+        return Verdict::Leave(Reason::Malformed);
+    };
+    // RFC 1122 section 3.2.2: no error about a fragment other than the first.
+    let told = ours.offset == 0 && limit::allow(env, config, ours.peer, [0; 4], jiffies);
+    if told {
+        Verdict::Answer { reason, mtu }
+    } else {
+        Verdict::Leave(Reason::IcmpLimited)
     }
 }
 
@@ -171,37 +250,56 @@ fn examine<F: Frame + ?Sized, E: Env>(
     match nat::classify(frame, config, side, E::HOOK) {
         Ok(ours) => {
             env.put(ours.pack());
-            None
+            listed(env, config, ours.peer)
         }
         Err(reason) => Some(reason),
     }
 }
 
-/// Says whether a fragment is ours, and asks the FIB for the way out.
+/// The reason why a peer's packets are not forwarded, if a list names it.
+#[inline(always)]
+pub(crate) fn listed<E: Env>(env: &E, config: &Config, peer: [u8; 4]) -> Option<Reason> {
+    if config.lists == 0 {
+        return None;
+    }
+    match env.listed(peer)? {
+        config::EXCEPT => Some(Reason::ExceptPeer),
+        config::DENY => Some(Reason::Denied),
+        _ => None,
+    }
+}
+
+/// In XDP: the way that a packet before this one took, while it counts. True: there is one.
+#[inline(never)]
+fn recall_way<E: Env>(env: &E, config: &Config, jiffies: u64, way: &mut Way) -> bool {
+    if E::HOOK != Hook::Xdp {
+        return false;
+    }
+    let found = env
+        .take()
+        .and_then(Ours::unpack)
+        .and_then(|ours| remembered(env, config, &ours, jiffies));
+    match found {
+        Some(found) => {
+            *way = found;
+            true
+        }
+        None => false,
+    }
+}
+
+/// Asks the FIB for the way out.
 // Out of line: what the helper needs on the stack is not there while other functions run.
 #[inline(never)]
 fn find_way<E: Env>(env: &E, config: &Config, jiffies: u64, way: &mut Way) -> Option<Reason> {
     let Some(ours) = &env.take().and_then(Ours::unpack) else {
         return Some(Reason::Malformed);
     };
-    if ours.class == Class::Fragment && !track::owns_fragment(env, config, ours, jiffies) {
-        return Some(Reason::OtherFragment);
-    }
-    if E::HOOK == Hook::Xdp
-        && let Some(found) = remembered(env, config, ours, jiffies)
-    {
-        *way = found;
-        return None;
-    }
-    let (source, destination) = match ours.direction {
-        Direction::Inbound => (ours.peer, config.server),
-        // As the packet will look, so that policy routing for the VIP applies.
-        Direction::Outbound => (config.vip, ours.peer),
-    };
-    let routed = env.route(source, destination, ours.total_length);
     let found = match E::HOOK {
-        Hook::Xdp => way_of_xdp(env, config, ours, routed, jiffies),
-        Hook::Tc | Hook::Egress => way_of_tc(config, ours, routed),
+        Hook::Xdp => way_of_xdp(env, config, ours, ask(env, config, ours), jiffies),
+        Hook::Tc => way_of_tc(env, config, ours, way),
+        // The kernel has found it already.
+        Hook::Egress => Ok(Way::STACK),
     };
     match found {
         Ok(found) => {
@@ -212,7 +310,16 @@ fn find_way<E: Env>(env: &E, config: &Config, jiffies: u64, way: &mut Way) -> Op
     }
 }
 
-/// The way that a packet before this one took, while it counts.
+/// Asks the FIB for the way of a packet as it will look, so that policy routing for the VIP applies.
+#[inline(always)]
+fn ask<E: Env>(env: &E, config: &Config, ours: &Ours) -> Routed {
+    let (source, destination) = match ours.direction {
+        Direction::Inbound => (ours.peer, config.server),
+        Direction::Outbound => (config.vip, ours.peer),
+    };
+    env.route(source, destination, ours.total_length)
+}
+
 #[inline(always)]
 fn remembered<E: Env>(env: &E, config: &Config, ours: &Ours, jiffies: u64) -> Option<Way> {
     // Hidden from the compiler, which knows that it is 0 or 1: the verifier does not.
@@ -228,28 +335,49 @@ fn remembered<E: Env>(env: &E, config: &Config, ours: &Ours, jiffies: u64) -> Op
         destination,
         source: leg.source_mac,
         hop_word,
+        mtu: 0,
     })
 }
 
 /// What the dataplane knows of an egress; `None`: it takes no frames from XDP.
 #[inline(always)]
 fn egress_word<E: Env>(env: &E, config: &Config, ifindex: u32) -> Option<u64> {
-    let word = if ifindex == config.lan_ifindex {
-        cpu::EGRESS_LAN
-    } else if ifindex == config.wan_ifindex {
-        cpu::EGRESS_WAN
-    } else {
-        return None;
+    let (wan, lan) = (
+        place_of(&config.wans, ifindex),
+        place_of(&config.lans, ifindex),
+    );
+    let place = match (wan, lan) {
+        (0, 0) => return None,
+        // One that is both has the same word twice.
+        (0, lan) => cpu::EGRESS_LAN + lan - 1,
+        (wan, _) => cpu::EGRESS_WAN + wan - 1,
     };
-    let word = env.cpu()?[word].load();
+    // Hidden from the compiler, which knows that it is small enough: the verifier does not.
+    let word = env.cpu()?[core::hint::black_box(place) & (cpu::COUNTERS - 1)].load();
     (word != 0).then_some(word)
+}
+
+/// The place of an interface among those of a side, counted from one; 0: it is not there. In arithmetic alone: the verifier
+/// would follow each branch of a search to the end of the program.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "a place is small")]
+fn place_of(interfaces: &[u32; INTERFACES], ifindex: u32) -> usize {
+    let mut found = 0;
+    let mut place = 0;
+    while place < INTERFACES {
+        // All ones when they are the same; hidden from the compiler, which would make a branch of it.
+        let same = u64::from(interfaces[place] ^ ifindex).wrapping_sub(1);
+        found += (core::hint::black_box(same) >> 63) * (place as u64 + 1);
+        place += 1;
+    }
+    found as usize
 }
 
 /// What the FIB's other answers mean for a packet of ours.
 #[inline(always)]
 fn refusal(direction: Direction, routed: Routed) -> Reason {
     match (direction, routed) {
-        (_, Routed::TooBig) => Reason::TooBig,
+        (_, Routed::TooBig(_)) => Reason::TooBig,
         // It would be passed up as the gateway's own.
         (Direction::Inbound, Routed::ForwardingDisabled) => Reason::ForwardingDisabledInbound,
         (Direction::Inbound, _) => Reason::NoRoute,
@@ -259,10 +387,10 @@ fn refusal(direction: Direction, routed: Routed) -> Reason {
     }
 }
 
-/// Outbound is ours only when the route leaves by the WAN.
+/// Outbound is ours only when the route leaves by a WAN.
 #[inline(always)]
-fn leaves_right(config: &Config, direction: Direction, ifindex: u32) -> bool {
-    direction == Direction::Inbound || ifindex == config.wan_ifindex
+pub(crate) fn leaves_right(config: &Config, direction: Direction, ifindex: u32) -> bool {
+    direction == Direction::Inbound || place_of(&config.wans, ifindex) != 0
 }
 
 #[inline(always)]
@@ -279,7 +407,7 @@ fn way_of_xdp<E: Env>(
             return Err(Reason::NeighbourUnresolved);
         }
         Routed::Unresolved(_) => return Err(Reason::NotByWan),
-        Routed::TooBig | Routed::NotForwarded | Routed::NoRoute | Routed::ForwardingDisabled => {
+        Routed::TooBig(_) | Routed::NotForwarded | Routed::NoRoute | Routed::ForwardingDisabled => {
             return Err(refusal(ours.direction, routed));
         }
     };
@@ -303,6 +431,7 @@ fn way_of_xdp<E: Env>(
         destination: neighbour.destination,
         source: neighbour.source,
         hop_word,
+        mtu: 0,
     })
 }
 
@@ -338,24 +467,61 @@ fn confirm<E: Env>(
 }
 
 #[inline(always)]
-fn way_of_tc(config: &Config, ours: &Ours, routed: Routed) -> Result<Way, Reason> {
-    let hop = match routed {
+fn way_of_tc<E: Env>(env: &E, config: &Config, ours: &Ours, way: &mut Way) -> Result<Way, Reason> {
+    let inbound = ours.direction == Direction::Inbound;
+    if inbound && config.server_is_local != 0 {
+        return Ok(Way::STACK);
+    }
+    let hop = match ask(env, config, ours) {
+        Routed::TooBig(_) if ours.ttl <= 1 => return Err(expired(config, ours)),
+        Routed::TooBig(mtu) => {
+            way.mtu = mtu;
+            return cut(config, ours);
+        }
         Routed::Neighbour(neighbour) => Hop {
             ifindex: neighbour.ifindex,
             gateway: neighbour.gateway,
         },
         Routed::Unresolved(hop) => hop,
-        Routed::TooBig | Routed::NotForwarded | Routed::NoRoute | Routed::ForwardingDisabled => {
+        routed @ (Routed::NotForwarded | Routed::NoRoute | Routed::ForwardingDisabled) => {
             return Err(refusal(ours.direction, routed));
         }
     };
     if !leaves_right(config, ours.direction, hop.ifindex) {
         return Err(Reason::NotByWan);
     }
-    Ok(Way {
-        hop,
-        destination: 0,
-        source: 0,
-        hop_word: 0,
-    })
+    if ours.ttl <= 1 {
+        return Err(expired(config, ours));
+    }
+    Ok(Way::of_tc(hop))
+}
+
+/// The TTL ends here.
+#[inline(always)]
+fn expired(config: &Config, ours: &Ours) -> Reason {
+    if ours.direction == Direction::Inbound || has_answer(config) {
+        Reason::TimeExceeded
+    } else {
+        Reason::TtlExpired
+    }
+}
+
+/// True when there is an address that our answers to the server can come from. Else they are left to the kernel.
+#[inline(always)]
+const fn has_answer(config: &Config) -> bool {
+    u32::from_ne_bytes(config.lan_address) != 0
+}
+
+/// A packet larger than its way: the kernel fragments it, inbound after the translation and outbound before. Where nobody
+/// may, its sender is told.
+#[inline(always)]
+const fn cut(config: &Config, ours: &Ours) -> Result<Way, Reason> {
+    match (ours.direction, ours.dont_fragment) {
+        (Direction::Inbound, true) => Err(Reason::FragmentationNeeded),
+        (Direction::Outbound, true) if has_answer(config) => Err(Reason::FragmentationNeeded),
+        (Direction::Outbound, true) => Err(Reason::TooBig),
+        (Direction::Inbound, false) => Ok(Way::STACK),
+        // With a source of its own, an address of this host, the kernel would take it for a martian.
+        (Direction::Outbound, false) => Err(Reason::ToFragment),
+    }
 }

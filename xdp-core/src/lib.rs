@@ -7,12 +7,15 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+pub mod answer;
 pub mod checksum;
 pub mod fast;
 pub mod frame;
 pub mod gateway;
 pub mod hash;
 pub mod hop;
+pub mod icmp;
+pub mod limit;
 pub mod nat;
 pub mod nexthop;
 pub mod recent;

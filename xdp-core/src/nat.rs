@@ -38,15 +38,43 @@ pub struct Ours {
     pub id: [u8; 2],
     /// It is the first of several fragments.
     pub first_fragment: bool,
+    /// Nobody may cut it.
+    pub dont_fragment: bool,
+    /// Where a fragment's data belongs, in units of eight bytes; 0: it is the first one, or whole.
+    pub offset: u16,
+    /// How much data it carries: the total length less the header's.
+    pub data: u16,
 }
 
 /// [`Ours`] as words: what is put away by [`crate::Env::put`] and taken back by [`crate::Env::take`].
-pub type Packed = [u64; 3];
+pub type Packed = [u64; 4];
 
 /// Headers end well before this: an offset that comes out of memory is bounded by it for the verifier.
 const OFFSETS: u64 = 0x7f;
 
 impl Ours {
+    /// A fragment that an ICMP error quotes, as far as it says whose it is.
+    #[inline(always)]
+    pub const fn fragment(direction: Direction, peer: [u8; 4], ip: &ipv4::Header) -> Self {
+        Self {
+            direction,
+            class: Class::Fragment,
+            peer,
+            port: 0,
+            esp: NO_ESP,
+            ike_at: 0,
+            total_length: ip.total_length,
+            ttl: ip.ttl,
+            protocol: ip.protocol,
+            udp_at: 0,
+            id: ip.id,
+            first_fragment: ip.is_first_fragment(),
+            dont_fragment: ip.dont_fragment(),
+            offset: ip.offset(),
+            data: 0,
+        }
+    }
+
     /// The words.
     #[inline(always)]
     pub const fn pack(&self) -> Packed {
@@ -64,13 +92,14 @@ impl Ours {
                 | (self.udp_at as u64 & OFFSETS) << 24
                 | (self.ike_at as u64 & OFFSETS) << 16
                 | kind,
+            (self.data as u64) << 32 | (self.offset as u64) << 16 | self.dont_fragment as u64,
         ]
     }
 
     /// The packet again. `None`: no packet was packed there.
     #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "parts of words are meant")]
-    pub const fn unpack([addresses, esp, rest]: Packed) -> Option<Self> {
+    pub const fn unpack([addresses, esp, rest, cut]: Packed) -> Option<Self> {
         let Some(class) = Class::from_number(rest >> 4 & 0xf) else {
             return None;
         };
@@ -94,6 +123,9 @@ impl Ours {
             udp_at: (rest >> 24 & OFFSETS) as usize,
             id: ((rest >> 48) as u16).to_ne_bytes(),
             first_fragment: rest & 1 != 0,
+            dont_fragment: cut & 1 != 0,
+            offset: (cut >> 16) as u16,
+            data: (cut >> 32) as u16,
         })
     }
 }
@@ -116,10 +148,14 @@ fn look<F: Frame + ?Sized>(
     }
     let ip = ipv4::Header::read(frame).ok_or(Reason::Malformed)?;
     let direction = direction(&ip, config, side)?;
-    if ip.protocol != Protocol::UDP && ip.protocol != Protocol::ESP {
-        return Err(Reason::OtherProtocol);
+    if ip.protocol == Protocol::UDP || ip.protocol == Protocol::ESP {
+        Ok((ethernet, ip, direction))
+    } else if ip.protocol == Protocol::ICMP {
+        // Only tc looks at what it quotes ([`crate::icmp`]).
+        Err(Reason::Icmp)
+    } else {
+        Err(Reason::OtherProtocol)
     }
-    Ok((ethernet, ip, direction))
 }
 
 /// The reason why a frame is not ours, when that can be seen at once: from its EtherType, its address, its protocol, or
@@ -135,9 +171,9 @@ pub fn not_ours<F: Frame + ?Sized>(frame: &F, config: &Config, side: Side) -> Op
     if ip.protocol != Protocol::UDP
         || ip.header_length() != Some(ipv4::LENGTH)
         || ip.is_later_fragment()
-        || total < ipv4::LENGTH
+        || total < ipv4::LENGTH + udp::LENGTH
         || ipv4::AT + total > frame.length()
-        || ethernet.destination != own_mac(config, side)
+        || !is_to_us(&ethernet, config, side)
     {
         return None;
     }
@@ -163,7 +199,7 @@ pub fn classify<F: Frame + ?Sized>(
 ) -> Result<Ours, Reason> {
     let (ethernet, ip, direction) = look(frame, config, side)?;
     // A redirect would take a frame that was not sent to us out of somebody else's hands.
-    if ethernet.destination != own_mac(config, side) {
+    if !is_to_us(&ethernet, config, side) {
         return Err(Reason::NotOurMac);
     }
     let header_length = ip.header_length().ok_or(Reason::Malformed)?;
@@ -171,26 +207,21 @@ pub fn classify<F: Frame + ?Sized>(
     if total < header_length || ipv4::AT + total > frame.length() {
         return Err(Reason::Malformed);
     }
-    let mut ours = Ours {
-        direction,
-        class: Class::Fragment,
-        peer: match direction {
-            Direction::Inbound => ip.source,
-            Direction::Outbound => ip.destination,
-        },
-        port: 0,
-        esp: NO_ESP,
-        ike_at: 0,
-        total_length: ip.total_length,
-        ttl: ip.ttl,
-        protocol: ip.protocol,
-        udp_at: 0,
-        id: ip.id,
-        first_fragment: ip.is_first_fragment(),
+    let peer = match direction {
+        Direction::Inbound => ip.source,
+        Direction::Outbound => ip.destination,
     };
+    let mut ours = Ours::fragment(direction, peer, &ip);
+    let at = ipv4::AT + header_length;
+    let length = total - header_length;
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "less than the total length"
+    )]
+    let data = length as u16;
+    ours.data = data;
+    check_fragment(&ours, header_length)?;
     if !ip.is_later_fragment() {
-        let at = ipv4::AT + header_length;
-        let length = total - header_length;
         if ip.protocol == Protocol::ESP {
             read_esp(frame, &mut ours, at, length);
         } else {
@@ -200,8 +231,22 @@ pub fn classify<F: Frame + ?Sized>(
             }
         }
     }
-    refuse(&ours, config, &ip)?;
+    refuse(&ours, config, &ip, hook)?;
     Ok(ours)
+}
+
+/// Refuses fragments that nobody can put together, whoever they are for: a first one that does not hold what decides
+/// about it (RFC 1858 section 3), and one that ends beyond 65,535 bytes.
+#[inline(always)]
+fn check_fragment(ours: &Ours, header_length: usize) -> Result<(), Reason> {
+    if ours.first_fragment && usize::from(ours.data) < udp::LENGTH {
+        return Err(Reason::FragmentTiny);
+    }
+    let end = header_length + usize::from(ours.offset) * 8 + usize::from(ours.data);
+    if end > usize::from(u16::MAX) {
+        return Err(Reason::FragmentPastEnd);
+    }
+    Ok(())
 }
 
 #[inline(always)]
@@ -211,15 +256,18 @@ fn direction(ip: &ipv4::Header, config: &Config, side: Side) -> Result<Direction
         Side::Lan if ip.source == config.server => Ok(Direction::Outbound),
         Side::Both if ip.destination == config.vip => Ok(Direction::Inbound),
         Side::Both if ip.source == config.server => Ok(Direction::Outbound),
-        Side::Wan | Side::Lan | Side::Both => Err(Reason::OtherAddress),
+        Side::Out if ip.source == config.server => Ok(Direction::Outbound),
+        Side::Wan | Side::Lan | Side::Both | Side::Out => Err(Reason::OtherAddress),
     }
 }
 
+/// True for a frame that was sent to the interface it came in on; on the way out there is no such question.
 #[inline(always)]
-fn own_mac(config: &Config, side: Side) -> [u8; 6] {
+pub fn is_to_us(ethernet: &ethernet::Header, config: &Config, side: Side) -> bool {
     match side {
-        Side::Lan => config.lan_mac,
-        Side::Wan | Side::Both => config.wan_mac,
+        Side::Lan => ethernet.destination == config.lan_mac,
+        Side::Wan | Side::Both => ethernet.destination == config.wan_mac,
+        Side::Out => true,
     }
 }
 
@@ -303,7 +351,7 @@ fn is_partial<F: Frame + ?Sized>(
 ) -> bool {
     let possible = match side {
         Side::Lan => config.lan_partial,
-        Side::Wan | Side::Both => config.wan_partial,
+        Side::Wan | Side::Both | Side::Out => config.wan_partial,
     };
     if possible == 0 {
         return false;
@@ -315,20 +363,27 @@ fn is_partial<F: Frame + ?Sized>(
     header.checksum == udp_partial(ip.source, ip.destination, header.length)
 }
 
-/// Refuses what must not be translated: a TTL that has run out, and sources that no client has.
+/// Refuses what must not be translated: sources that no client has; and what XDP cannot translate: a TTL that ends here,
+/// and what is for a server on this host.
 #[inline(always)]
-fn refuse(ours: &Ours, config: &Config, ip: &ipv4::Header) -> Result<(), Reason> {
-    match ours.direction {
-        Direction::Inbound if is_bogus(ip.source, config) => Err(Reason::BogusSource),
-        Direction::Inbound | Direction::Outbound if ip.ttl <= 1 => Err(Reason::TtlExpired),
-        Direction::Inbound | Direction::Outbound => Ok(()),
+fn refuse(ours: &Ours, config: &Config, ip: &ipv4::Header, hook: Hook) -> Result<(), Reason> {
+    let inbound = ours.direction == Direction::Inbound;
+    if inbound && is_bogus(ip.source, config) {
+        return Err(Reason::BogusSource);
     }
+    if hook == Hook::Xdp && inbound && config.server_is_local != 0 {
+        return Err(Reason::ServerIsLocal);
+    }
+    if hook == Hook::Xdp && ip.ttl <= 1 {
+        return Err(Reason::TtlExpired);
+    }
+    Ok(())
 }
 
 /// Sources that the kernel's own input path takes for martians, and those that can only be forged: the VIP (a land
 /// attack) and the server.
 #[inline(always)]
-fn is_bogus(source: [u8; 4], config: &Config) -> bool {
+pub fn is_bogus(source: [u8; 4], config: &Config) -> bool {
     matches!(source[0], 0 | 127 | 224..=239)
         || source == [255; 4]
         || source == config.vip

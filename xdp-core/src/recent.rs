@@ -1,6 +1,7 @@
 //! HALF and FRAGMENT: small buckets that remember a digest for a while and overwrite the oldest.
 //!
-//! It may not know what the digest stands for. An entry is one word (48 bits of a keyed digest, 16 bits of time), so it
+//! It may not know what the digest stands for. An entry is one word (35 bits of a keyed digest, 13 bits of a value that goes
+//! with it, 16 bits of time), so it
 //! is written and read whole: no lock, no claim, no expiry, no daemon. Two CPUs that write one way at the same moment
 //! lose one entry, which costs a statistic. The note behind it is for people and may be torn; it decides nothing.
 
@@ -13,7 +14,10 @@ pub type Bucket<W> = [W; slot::WORDS];
 /// What people may want to know of an entry.
 pub type Note = [u64; NOTE_WORDS];
 
-const TICK: u64 = 0xffff;
+/// The bits of the digest in a word.
+const KEPT: u64 = !0x1fff_ffff;
+const VALUE_SHIFT: u32 = 16;
+const VALUE: u64 = 0x1fff;
 
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "16 bits of tick are kept")]
@@ -29,15 +33,15 @@ pub const fn index(digest: u64, mask: u32) -> u32 {
     (digest ^ digest >> 32) as u32 & mask
 }
 
-/// Remembers a digest, in its own way if it is there, else in place of the oldest.
+/// Remembers a digest and a value (13 bits) with it, in its own way if it is there, else in place of the oldest.
 #[inline(always)]
-pub fn remember<W: Word>(bucket: &Bucket<W>, digest: u64, tick: u16, note: Note) {
+pub fn remember<W: Word>(bucket: &Bucket<W>, digest: u64, value: u16, tick: u16, note: Note) {
     let mut victim = 0;
     let mut oldest = 0;
     let mut way = 0;
     while way < WAYS {
         let word = bucket[way * WORDS + DIGEST].load();
-        if word & !TICK == digest & !TICK {
+        if (word ^ digest) & KEPT == 0 {
             victim = way;
             break;
         }
@@ -49,22 +53,24 @@ pub fn remember<W: Word>(bucket: &Bucket<W>, digest: u64, tick: u16, note: Note)
         way += 1;
     }
     let at = (victim % WAYS) * WORDS;
-    bucket[at + DIGEST].store(digest & !TICK | u64::from(tick));
+    let value = (u64::from(value) & VALUE) << VALUE_SHIFT;
+    bucket[at + DIGEST].store(digest & KEPT | value | u64::from(tick));
     bucket[at + NOTE].store(note[0]);
     bucket[at + NOTE + 1].store(note[1]);
     bucket[at + NOTE + 2].store(note[2]);
 }
 
-/// True when the digest was remembered no more than `limit` ticks ago.
+/// The value of a digest that was remembered no more than `limit` ticks ago.
 #[inline(always)]
-pub fn recall<W: Word>(bucket: &Bucket<W>, digest: u64, tick: u16, limit: u16) -> bool {
+#[expect(clippy::cast_possible_truncation, reason = "13 bits are kept")]
+pub fn recall<W: Word>(bucket: &Bucket<W>, digest: u64, tick: u16, limit: u16) -> Option<u16> {
     let mut way = 0;
     while way < WAYS {
         let word = bucket[way * WORDS + DIGEST].load();
-        if word & !TICK == digest & !TICK && age(word, tick) <= limit {
-            return true;
+        if word != 0 && (word ^ digest) & KEPT == 0 && age(word, tick) <= limit {
+            return Some((word >> VALUE_SHIFT & VALUE) as u16);
         }
         way += 1;
     }
-    false
+    None
 }

@@ -8,9 +8,14 @@ use crate::nat::Ours;
 use crate::wire::{ipv4, udp};
 use xdp_common::{Config, Direction};
 
-/// Translates a packet in place. False when the frame is too short, which [`crate::nat::classify`] has ruled out.
+/// Translates a packet in place, and gives it this TTL. False when the frame is too short, which [`crate::nat::classify`] has ruled out.
 #[inline(always)]
-pub fn translate<F: Frame + ?Sized>(frame: &mut F, ours: &Ours, config: &Config) -> bool {
+pub fn translate<F: Frame + ?Sized>(
+    frame: &mut F,
+    ours: &Ours,
+    new_ttl: u8,
+    config: &Config,
+) -> bool {
     let (at, old, new) = match ours.direction {
         Direction::Inbound => (ipv4::DESTINATION, config.vip, config.server),
         Direction::Outbound => (ipv4::SOURCE, config.server, config.vip),
@@ -22,7 +27,7 @@ pub fn translate<F: Frame + ?Sized>(frame: &mut F, ours: &Ours, config: &Config)
     let protocol = ours.protocol.number();
     let delta = Delta::new()
         .replace4(old, new)
-        .replace2([ours.ttl, protocol], [ours.ttl.wrapping_sub(1), protocol]);
+        .replace2([ours.ttl, protocol], [new_ttl, protocol]);
     let Some(address) = frame.array_mut::<4>(at) else {
         return false;
     };
@@ -34,7 +39,7 @@ pub fn translate<F: Frame + ?Sized>(frame: &mut F, ours: &Ours, config: &Config)
     let Some(ttl) = frame.array_mut::<1>(ipv4::TTL) else {
         return false;
     };
-    *ttl = [ours.ttl.wrapping_sub(1)];
+    *ttl = [new_ttl];
     true
 }
 

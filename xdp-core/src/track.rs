@@ -17,7 +17,7 @@ use crate::word::Word;
 use crate::{Frame, wire::ipv4::Protocol};
 use xdp_common::limits::{FRAGMENT_TICKS, HALF_OPEN_TICKS};
 use xdp_common::slot::{self, Key, flow, session};
-use xdp_common::{Class, Config, Direction, meta};
+use xdp_common::{Class, Config, Direction, Reason, meta};
 
 /// Where a flow stands, or would stand.
 #[derive(Clone, Copy)]
@@ -323,64 +323,90 @@ fn half<F: Frame + ?Sized, E: Env>(
     };
     let tick = short_tick(config, jiffies);
     match ours.direction {
-        Direction::Inbound => recent::recall(bucket, digest, tick, HALF_OPEN_TICKS),
+        Direction::Inbound => recent::recall(bucket, digest, tick, HALF_OPEN_TICKS).is_some(),
         Direction::Outbound => {
             let [high, low] = slot::peer_words(ours.peer);
-            recent::remember(
-                bucket,
-                digest,
-                tick,
-                [high, low, u64::from_be_bytes(spis.initiator)],
-            );
+            let note = [high, low, u64::from_be_bytes(spis.initiator)];
+            recent::remember(bucket, digest, 0, tick, note);
+            // And the peer alone, for its fragments, which show no SPIs. Not for people: the entry above is.
+            if let Some((bucket, digest)) = half_open_bucket(env, config, ours.peer) {
+                recent::remember(bucket, digest, 0, tick, [0; 3]);
+            }
             false
         }
     }
 }
 
-/// Remembers the first fragment of a datagram of ours, so that the others follow it. Only UDP needs it: every fragment
-/// of ESP is known by its protocol number.
+/// Where HALF says of a peer that the server has answered it lately.
+#[inline(always)]
+fn half_open_bucket<'e, E: Env>(
+    env: &'e E,
+    config: &Config,
+    peer: [u8; 4],
+) -> Option<(&'e recent::Bucket<E::Word>, u64)> {
+    let digest = digest(&config.secret, [u32::from_ne_bytes(peer)]);
+    let bucket = env.half(recent::index(digest, config.half_mask))?;
+    Some((bucket, digest))
+}
+
+/// Remembers the first fragment of a packet of ours, and where it ends: so the others follow it, and none of them may
+/// write over what it says.
 #[inline(always)]
 fn remember_fragment<E: Env>(env: &E, config: &Config, ours: &Ours, jiffies: u64) {
     if ours.first_fragment
-        && ours.protocol == Protocol::UDP
         && let Some((bucket, digest)) = fragment_bucket(env, config, ours)
     {
         let [high, low] = slot::peer_words(ours.peer);
-        recent::remember(bucket, digest, short_tick(config, jiffies), [high, low, 0]);
+        let tick = short_tick(config, jiffies);
+        recent::remember(bucket, digest, ours.data / 8, tick, [high, low, 0]);
     }
 }
 
-/// Says whether a fragment without ports is ours: its first fragment was, or its peer has a session.
+/// The reason why a fragment without ports is not forwarded: it begins before the first one ends, or nothing connects it
+/// with us. Every fragment of ESP is ours by its protocol number; one of UDP when the first one was, when its peer has a
+/// session or the server has answered it lately, or when the VIP is for nothing else.
 #[inline(always)]
-pub fn owns_fragment<E: Env>(env: &E, config: &Config, ours: &Ours, jiffies: u64) -> bool {
-    if ours.protocol == Protocol::ESP {
-        return true;
-    }
+pub fn refuse_fragment<E: Env>(
+    env: &E,
+    config: &Config,
+    ours: &Ours,
+    jiffies: u64,
+) -> Option<Reason> {
+    let tick = short_tick(config, jiffies);
     if let Some((bucket, digest)) = fragment_bucket(env, config, ours)
-        && recent::recall(bucket, digest, short_tick(config, jiffies), FRAGMENT_TICKS)
+        && let Some(end) = recent::recall(bucket, digest, tick, FRAGMENT_TICKS)
     {
-        return true;
+        return (ours.offset < end).then_some(Reason::FragmentOverlap);
     }
-    session_or_new(env, config, ours, jiffies, false).is_some()
+    let connected = ours.protocol == Protocol::ESP
+        || (config.dedicated != 0 && ours.direction == Direction::Inbound)
+        || session_or_new(env, config, ours, jiffies, false).is_some()
+        || half_open_bucket(env, config, ours.peer).is_some_and(|(bucket, digest)| {
+            recent::recall(bucket, digest, tick, HALF_OPEN_TICKS).is_some()
+        });
+    (!connected).then_some(Reason::OtherFragment)
 }
 
 /// A datagram is named by source, destination, protocol and identification (RFC 791 section 3.2); of source and
-/// destination only the peer and the direction vary.
+/// destination only the peer and the direction vary. All of a peer share a bucket, so that whoever sends first fragments
+/// without end forgets his own.
 #[inline(always)]
 fn fragment_bucket<'e, E: Env>(
     env: &'e E,
     config: &Config,
     ours: &Ours,
 ) -> Option<(&'e recent::Bucket<E::Word>, u64)> {
-    let digest = digest(
+    let peer = u32::from_ne_bytes(ours.peer);
+    let place = digest(&config.secret, [peer, ours.direction as u32]);
+    let name = digest(
         &config.secret,
         [
-            u32::from_ne_bytes(ours.peer),
+            peer,
             u32::from(u16::from_ne_bytes(ours.id)) << 16
                 | u32::from(ours.protocol.number()) << 8
                 | ours.direction as u32,
         ],
     );
-    let bucket = env.fragments(recent::index(digest, config.fragment_mask))?;
-    Some((bucket, digest))
+    let bucket = env.fragments(recent::index(place, config.fragment_mask))?;
+    Some((bucket, name))
 }

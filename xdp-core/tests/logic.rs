@@ -4,6 +4,7 @@
 
 use proptest::prelude::*;
 use std::sync::atomic::AtomicU64;
+use xdp_common::limits::{ICMP_BURST, ICMP_RATE};
 use xdp_common::slot::flow;
 use xdp_common::slot::nexthop::WORDS as NEXTHOP_WORDS;
 use xdp_common::{Config, cpu};
@@ -11,7 +12,7 @@ use xdp_core::checksum::{Delta, fold, ip_less, udp_more, udp_partial};
 use xdp_core::nexthop::{self, Neighbour};
 use xdp_core::recent;
 use xdp_core::table::Slot;
-use xdp_core::{Word, hop, track};
+use xdp_core::{Word, hop, limit, track};
 
 /// The sum as RFC 1071 defines it, over all words at once.
 fn sum(words: &[u16]) -> u16 {
@@ -164,12 +165,12 @@ proptest! {
     fn a_digest_is_recalled_until_it_is_old(digests in prop::collection::vec(any::<u64>(), 1..12), tick: u16, limit in 1..100_u16) {
         let bucket = recent::Bucket::<AtomicU64>::default();
         for digest in &digests {
-            recent::remember(&bucket, *digest, tick, [1, 2, 3]);
+            recent::remember(&bucket, *digest, 77, tick, [1, 2, 3]);
         }
         let last = digests[digests.len() - 1];
-        prop_assert!(recent::recall(&bucket, last, tick.wrapping_add(limit), limit));
-        prop_assert!(!recent::recall(&bucket, last, tick.wrapping_add(limit + 1), limit));
-        prop_assert!(!recent::recall(&bucket, last ^ 0x1_0000, tick, limit) || digests.contains(&(last ^ 0x1_0000)));
+        prop_assert_eq!(recent::recall(&bucket, last, tick.wrapping_add(limit), limit), Some(77));
+        prop_assert_eq!(recent::recall(&bucket, last, tick.wrapping_add(limit + 1), limit), None);
+        prop_assert!(recent::recall(&bucket, last ^ (1 << 29), tick, limit).is_none() || digests.iter().any(|d| (d ^ last ^ (1 << 29)) >> 29 == 0));
     }
 
     #[test]
@@ -192,18 +193,47 @@ proptest! {
 #[test]
 fn the_oldest_way_is_overwritten() {
     let bucket = recent::Bucket::<AtomicU64>::default();
-    for (tick, digest) in [
-        (9, 0x3_0000_u64),
-        (10, 0x1_0000),
-        (11, 0x2_0000),
-        (12, 0x4_0000),
-    ] {
-        recent::remember(&bucket, digest, tick, [0; 3]);
+    let digest = |number: u64| number << 40;
+    for (tick, number) in [(9, 3), (10, 1), (11, 2), (12, 4)] {
+        recent::remember(&bucket, digest(number), 0, tick, [0; 3]);
     }
-    recent::remember(&bucket, 0x5_0000, 13, [0; 3]);
-    assert!(!recent::recall(&bucket, 0x3_0000, 13, 100), "the oldest");
-    for kept in [0x1_0000, 0x2_0000, 0x4_0000, 0x5_0000] {
-        assert!(recent::recall(&bucket, kept, 13, 100));
+    recent::remember(&bucket, digest(5), 0, 13, [0; 3]);
+    assert_eq!(
+        recent::recall(&bucket, digest(3), 13, 100),
+        None,
+        "the oldest"
+    );
+    for kept in [1, 2, 4, 5] {
+        assert_eq!(recent::recall(&bucket, digest(kept), 13, 100), Some(0));
+    }
+}
+
+/// At most a burst at once, then the steady rate, whenever the clock begins; also when nobody has written the word.
+#[test]
+fn icmp_errors_are_limited_to_a_burst_and_a_rate() {
+    for (shift, start) in [(8, 0_u64), (8, 0xffff_0000), (10, 1 << 40), (7, 5)] {
+        let word = AtomicU64::default();
+        let second = 1_u64 << shift;
+        let passed = |from: u64, to: u64, step: u64| {
+            (from..to)
+                .step_by(usize::try_from(step).expect("small"))
+                .filter(|now| limit::take(&word, shift, *now))
+                .count() as u64
+        };
+        let at_once = (0..100)
+            .filter(|_| limit::take(&word, shift, start))
+            .count() as u64;
+        assert_eq!(at_once, ICMP_BURST, "{shift} {start}");
+        let steady = passed(start + 1, start + 10 * second, 1);
+        assert!(
+            steady.abs_diff(10 * ICMP_RATE) <= 2,
+            "{steady} in ten seconds at {shift} {start}"
+        );
+        let rested = start + 30 * second;
+        let at_once = (0..100)
+            .filter(|_| limit::take(&word, shift, rested))
+            .count() as u64;
+        assert_eq!(at_once, ICMP_BURST, "after a rest at {shift} {start}");
     }
 }
 

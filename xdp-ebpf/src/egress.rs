@@ -122,18 +122,24 @@ pub fn route(
             mtu,
         }),
         Ok(BPF_FIB_LKUP_RET_NO_NEIGH) => Routed::Unresolved(hop),
-        Ok(BPF_FIB_LKUP_RET_FRAG_NEEDED) => Routed::TooBig,
+        Ok(BPF_FIB_LKUP_RET_FRAG_NEEDED) => Routed::TooBig(mtu),
         Ok(BPF_FIB_LKUP_RET_NOT_FWDED) => Routed::NotForwarded,
         Ok(BPF_FIB_LKUP_RET_FWD_DISABLED) => Routed::ForwardingDisabled,
         Ok(_) | Err(_) => Routed::NoRoute,
     }
 }
 
-/// XDP: sends the frame as it is. The return value is the program's.
+/// Sends the frame as it is. The return value is the program's.
 #[inline(always)]
 pub fn redirect(ifindex: u32) -> u32 {
     // SAFETY: takes plain numbers.
     unsafe { bpf_redirect(ifindex, 0) as u32 }
+}
+
+/// tc: sends the packet out of an interface with the MAC addresses that it has. The return value is the program's.
+#[inline(always)]
+pub fn redirect_as_is(ifindex: u32) -> i32 {
+    redirect(ifindex) as i32
 }
 
 /// tc: sends the packet through the neighbour layer, which resolves and writes the MAC addresses. The return value is

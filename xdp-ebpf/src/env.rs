@@ -10,18 +10,22 @@ use xdp_common::{Direction, Hook, cpu};
 use xdp_core::nat::Packed;
 use xdp_core::{Env, Routed, nexthop, recent};
 
-/// The environment of one packet. `TC`: in the tc program, else in XDP.
-pub struct Kernel<'c, C, const TC: bool> {
+/// The environment of one packet. `TC`: in a tc program, else in XDP; `OUT`: on the way out.
+pub struct Kernel<'c, C, const TC: bool, const OUT: bool = false> {
     /// For the helpers that want it.
     pub context: &'c C,
     /// The interface that the packet came in on.
     pub ingress: u32,
 }
 
-impl<C: EbpfContext, const TC: bool> Env for Kernel<'_, C, TC> {
+impl<C: EbpfContext, const TC: bool, const OUT: bool> Env for Kernel<'_, C, TC, OUT> {
     type Word = Shared;
     type Buckets = maps::Table;
-    const HOOK: Hook = if TC { Hook::Tc } else { Hook::Xdp };
+    const HOOK: Hook = match (TC, OUT) {
+        (false, _) => Hook::Xdp,
+        (true, false) => Hook::Tc,
+        (true, true) => Hook::Egress,
+    };
 
     #[inline(always)]
     fn flows(&self) -> &maps::Table {
@@ -46,6 +50,16 @@ impl<C: EbpfContext, const TC: bool> Env for Kernel<'_, C, TC> {
     #[inline(always)]
     fn nexthop(&self, index: u32) -> Option<&nexthop::Entry<Shared>> {
         maps::nexthop(index)
+    }
+
+    #[inline(always)]
+    fn listed(&self, peer: [u8; 4]) -> Option<u32> {
+        maps::listed(peer)
+    }
+
+    #[inline(always)]
+    fn limit(&self, index: u32) -> Option<&Shared> {
+        maps::limit(index)
     }
 
     #[inline(always)]

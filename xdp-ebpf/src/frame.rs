@@ -5,12 +5,20 @@
 
 #![expect(unsafe_code, reason = "packet pointers")]
 
+use crate::maps::{self, SCRATCH_WORDS};
+use aya_ebpf::bindings::bpf_adj_room_mode::BPF_ADJ_ROOM_MAC;
 use aya_ebpf::bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, xdp_md};
-use aya_ebpf::helpers::{bpf_l4_csum_replace, bpf_skb_pull_data};
+use aya_ebpf::helpers::{
+    bpf_csum_diff, bpf_l4_csum_replace, bpf_skb_adjust_room, bpf_skb_change_tail,
+    bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes,
+};
 use aya_ebpf::programs::{TcContext, XdpContext};
 use core::arch::asm;
 use core::mem::offset_of;
 use xdp_core::Frame;
+use xdp_core::answer::{self, Answer};
+use xdp_core::checksum::fold;
+use xdp_core::wire::ethernet;
 
 /// Where `struct xdp_md` has the packet's start and end.
 const XDP_DATA: usize = offset_of!(xdp_md, data);
@@ -229,7 +237,52 @@ impl Frame for XdpFrame<'_> {
 }
 
 /// Bytes at the start of a packet that the logic may look at: Ethernet, IPv4 with options, UDP, marker, IKE.
-const HEADERS: u32 = 14 + 60 + 8 + 4 + 28;
+pub const HEADERS: u32 = 14 + 60 + 8 + 4 + 28;
+/// Bytes of a packet that we quote, with its Ethernet header.
+pub const QUOTED: u32 = ethernet::LENGTH as u32 + answer::QUOTE as u32;
+/// All of a packet: an ICMP error's checksum is over its whole quote.
+pub const WHOLE: u32 = u32::MAX;
+
+/// Bytes that `bpf_csum_diff` takes at once: more than 512 were refused before 6.13.
+const CHUNK: usize = 512;
+/// Bytes of a packet that are summed at most.
+const SUMMED: usize = (SCRATCH_WORDS - 1) * 4;
+
+/// The sum of a part of a packet. Out of line, so that the verifier goes through it once for each place that wants it.
+#[inline(never)]
+fn sum(skb: *mut __sk_buff, offset: usize, length: usize) -> Option<u16> {
+    // Hidden from the compiler, which may know it of a caller: the verifier does not.
+    let length = core::hint::black_box(length) & (2 * SUMMED - 1);
+    if length == 0 || length > SUMMED {
+        return None;
+    }
+    let scratch = maps::scratch()?;
+    let start: *mut u8 = scratch.as_mut_ptr().cast();
+    // SAFETY: `length` and the padding behind it are inside the scratch space.
+    let loaded = unsafe {
+        let loaded = bpf_skb_load_bytes(skb.cast(), offset as u32, start.cast(), length as u32);
+        start.add(length).cast::<[u8; 3]>().write([0; 3]);
+        loaded
+    };
+    if loaded != 0 {
+        return None;
+    }
+    let mut left = (length + 3) & !3;
+    let mut total = 0_u32;
+    let mut done = 0;
+    while done < SUMMED {
+        let take = if left < CHUNK { left } else { CHUNK };
+        // SAFETY: `done + CHUNK` is inside the scratch space.
+        let added = unsafe {
+            let from = start.add(done).cast();
+            bpf_csum_diff(core::ptr::null_mut(), 0, from, take as u32, total)
+        };
+        total = added as u32;
+        left -= take;
+        done += CHUNK;
+    }
+    Some(u16::from_be(fold(u64::from(total))))
+}
 
 /// A frame in tc.
 pub struct TcFrame<'c>(&'c TcContext);
@@ -241,14 +294,34 @@ impl<'c> TcFrame<'c> {
         Self(context)
     }
 
-    /// Brings the headers into the linear part.
+    /// Brings this many bytes, or all there are, into the linear part.
     #[inline(always)]
-    pub fn pull(&mut self) {
+    pub fn pull(&mut self, bytes: u32) {
         let length = self.0.len();
-        let wanted = if length < HEADERS { length } else { HEADERS };
+        let wanted = if length < bytes { length } else { bytes };
         // A failure leaves less to read, and the reader's checks see that.
         // SAFETY: the context is the kernel's own.
         let _ = unsafe { bpf_skb_pull_data(self.0.skb.skb, wanted) };
+    }
+
+    /// Makes an ICMP error of the packet: cut behind the quote, room before it, its headers there.
+    #[inline(always)]
+    pub fn become_answer(&mut self, answer: &Answer) -> bool {
+        let skb = self.0.skb.skb;
+        let length = ethernet::LENGTH as u32 + u32::from(answer.quote);
+        let room = answer::ROOM as i32;
+        // SAFETY: the context is the kernel's own, and the helpers check every length.
+        unsafe {
+            bpf_skb_change_tail(skb, length, 0) == 0
+                && bpf_skb_adjust_room(skb, room, BPF_ADJ_ROOM_MAC, 0) == 0
+                && bpf_skb_store_bytes(
+                    skb,
+                    0,
+                    answer.head.as_ptr().cast(),
+                    answer.head.len() as u32,
+                    0,
+                ) == 0
+        }
     }
 
     #[inline(always)]
@@ -279,6 +352,12 @@ impl Frame for TcFrame<'_> {
     #[inline(always)]
     fn length(&self) -> usize {
         self.0.len() as usize
+    }
+
+    /// Copied to where the verifier knows how far it may read, padded with zeroes, and summed by the kernel's helper.
+    #[inline(always)]
+    fn sum(&self, offset: usize, length: usize) -> Option<u16> {
+        sum(self.0.skb.skb, offset, length)
     }
 
     /// The kernel knows whether the checksum is partial, complete or none; this helper is right in every case.

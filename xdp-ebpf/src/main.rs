@@ -1,4 +1,5 @@
-//! Entry points: one XDP and one tc ingress program, on the WAN and on the LAN alike, and a clock for the loader.
+//! Entry points: an XDP program for each side, one tc ingress program for both, one tc egress program for the WAN, and a
+//! clock for the loader.
 //!
 //! Glue only. What becomes of a packet is `xdp-core`'s to say; here each outcome becomes an action, in one match.
 
@@ -9,10 +10,11 @@ use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action};
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
 use xdp_common::{Config, Hook, Outcome, Reason};
+use xdp_core::answer::News;
 use xdp_core::nat::not_ours;
-use xdp_core::{Frame, Hop, Side, Verdict, forward, process, totals};
+use xdp_core::{Frame, Hop, Side, Verdict, answer, forward, icmp, process, totals};
 use xdp_ebpf::env::Kernel;
-use xdp_ebpf::frame::{Kept, TcFrame, XdpFrame};
+use xdp_ebpf::frame::{HEADERS, Kept, QUOTED, TcFrame, WHOLE, XdpFrame};
 use xdp_ebpf::{egress, maps};
 
 /// The side of an interface; `None`: neither (the program outlived its interface).
@@ -34,6 +36,8 @@ fn side(config: &Config, ifindex: u32) -> Option<Side> {
 enum Act {
     /// Send it this way.
     Send(Hop),
+    /// Tell its sender by an ICMP error.
+    Answer(Reason, u16),
     /// Leave it to whoever comes next.
     Pass,
     /// Drop it.
@@ -59,12 +63,18 @@ fn count(hook: Hook, verdict: Verdict) -> Act {
             tracked,
         } => {
             if let Some(block) = maps::cpu() {
-                totals::count_class(block, hook, (direction, class), bytes, tracked);
+                // Hidden from the compiler, which knows that it is inside the block: the verifier does not.
+                let place = core::hint::black_box(totals::place(hook, direction, class));
+                totals::count_at(block, place, bytes, tracked);
             }
             Act::Send(hop)
         }
+        // Counted when it has been made.
+        Verdict::Answer { reason, mtu } => Act::Answer(reason, mtu),
         Verdict::Leave(reason) => {
-            count_reason(hook, reason);
+            if let Some(block) = maps::cpu() {
+                totals::count_any_reason(block, hook, reason);
+            }
             match reason.outcome() {
                 Outcome::Punted | Outcome::Slow => Act::Pass,
                 Outcome::Dropped | Outcome::Answered => Act::Drop,
@@ -144,46 +154,158 @@ fn xdp_code(act: Act) -> u32 {
     match act {
         Act::Send(hop) => egress::redirect(hop.ifindex),
         Act::Pass => xdp_action::XDP_PASS,
-        Act::Drop => xdp_action::XDP_DROP,
+        // XDP answers nobody.
+        Act::Drop | Act::Answer(..) => xdp_action::XDP_DROP,
     }
 }
 
-/// The slow path: what XDP could not send.
+/// The slow path: what XDP could not send, and ICMP errors. Each of its steps is a function of its own, so that what one keeps
+/// on the stack is not there while another one runs.
 #[classifier]
 fn ikenat_tc(mut context: TcContext) -> i32 {
-    let config = maps::config();
     let pointer = TcContext::new(context.skb.skb);
-    let ingress = egress::ingress_tc(&pointer);
-    let Some(side) = side(config, ingress) else {
-        return TC_ACT_UNSPEC;
-    };
     if egress::is_tagged(&pointer) {
         // Another network on the same wire. XDP has left it alone because the tag was where an EtherType is.
         count_reason(Hook::Tc, Reason::NotIpv4);
         return TC_ACT_UNSPEC;
     }
-    let env = Kernel::<_, true> {
+    if icmp::is_icmp(&TcFrame::new(&mut context)) {
+        return tc_icmp::<false>(context);
+    }
+    let done = tc_packet::<false>(pointer);
+    if done <= NEWS {
+        return done as i32;
+    }
+    tc_answer(context, done)
+}
+
+/// On a WAN, towards the clients: what the kernel itself sends of a server's packets. It has fragmented them, or the server
+/// is on this host.
+#[classifier]
+fn ikenat_egress(mut context: TcContext) -> i32 {
+    let pointer = TcContext::new(context.skb.skb);
+    if egress::is_tagged(&pointer) {
+        count_reason(Hook::Egress, Reason::NotIpv4);
+        return TC_ACT_UNSPEC;
+    }
+    if icmp::is_icmp(&TcFrame::new(&mut context)) {
+        return tc_icmp::<true>(context);
+    }
+    tc_packet::<true>(pointer) as i32
+}
+
+const fn tc_hook(out: bool) -> Hook {
+    if out { Hook::Egress } else { Hook::Tc }
+}
+
+/// The side that a packet is on: of the interface that it came in on, or on the way out.
+#[inline(always)]
+fn tc_side<const OUT: bool>(ingress: u32) -> Option<Side> {
+    if OUT {
+        Some(Side::Out)
+    } else {
+        side(maps::config(), ingress)
+    }
+}
+
+/// ICMP. Nobody is told what became of it.
+#[inline(never)]
+fn tc_icmp<const OUT: bool>(mut context: TcContext) -> i32 {
+    let pointer = TcContext::new(context.skb.skb);
+    let ingress = egress::ingress_tc(&pointer);
+    let Some(side) = tc_side::<OUT>(ingress) else {
+        return TC_ACT_UNSPEC;
+    };
+    let env = Kernel::<_, true, OUT> {
+        context: &pointer,
+        ingress,
+    };
+    let mut frame = TcFrame::new(&mut context);
+    frame.pull(WHOLE);
+    let verdict = icmp::process(&mut frame, &env, maps::config(), side);
+    tc_code(count(tc_hook(OUT), verdict)) as i32
+}
+
+/// Everything else. What comes back is the program's return value; or, beyond [`NEWS`], what the sender is to be told.
+#[inline(never)]
+fn tc_packet<const OUT: bool>(mut context: TcContext) -> u64 {
+    let pointer = TcContext::new(context.skb.skb);
+    let ingress = egress::ingress_tc(&pointer);
+    let config = maps::config();
+    let Some(side) = tc_side::<OUT>(ingress) else {
+        return tc_code(Act::Pass);
+    };
+    let env = Kernel::<_, true, OUT> {
         context: &pointer,
         ingress,
     };
     let mut frame = TcFrame::new(&mut context);
     if let Some(reason) = not_ours(&frame, config, side) {
-        count_reason(Hook::Tc, reason);
-        return TC_ACT_UNSPEC;
+        count_reason(tc_hook(OUT), reason);
+        return tc_code(Act::Pass);
     }
-    frame.pull();
+    frame.pull(HEADERS);
     let verdict = process(&mut frame, &env, config, side);
-    match count(Hook::Tc, verdict) {
-        Act::Send(hop) => egress::redirect_neighbour(hop),
-        Act::Pass => TC_ACT_UNSPEC,
-        Act::Drop => TC_ACT_SHOT,
+    tc_code(count(tc_hook(OUT), verdict))
+}
+
+/// Above what a program returns: bit 48 for time exceeded, bit 49 for fragmentation needed; in bits 32 to 47 the MTU.
+const NEWS: u64 = u32::MAX as u64;
+const TIME_EXCEEDED: u64 = 1 << 48;
+const FRAGMENTATION_NEEDED: u64 = 1 << 49;
+
+/// What a tc program does. In a dry run it does nothing, but for counting.
+#[inline(always)]
+fn tc_code(act: Act) -> u64 {
+    const PASS: u64 = TC_ACT_UNSPEC as u32 as u64;
+    let dry_run = maps::config().dry_run != 0;
+    match act {
+        Act::Answer(reason, _) if dry_run => {
+            count_reason(Hook::Tc, reason);
+            PASS
+        }
+        Act::Send(_) | Act::Drop if dry_run => PASS,
+        Act::Send(hop) if hop.is_stack() => PASS,
+        Act::Send(hop) => u64::from(egress::redirect_neighbour(hop) as u32),
+        Act::Answer(Reason::FragmentationNeeded, mtu) => {
+            FRAGMENTATION_NEEDED | u64::from(mtu) << 32
+        }
+        Act::Answer(..) => TIME_EXCEEDED,
+        Act::Pass => PASS,
+        Act::Drop => TC_ACT_SHOT as u64,
     }
 }
 
-/// On a WAN, towards the clients: what the kernel itself sends of a server's packets.
-#[classifier]
-fn ikenat_egress(_context: TcContext) -> i32 {
-    TC_ACT_UNSPEC
+/// Turns a packet into an ICMP error to its sender, and sends it out by the way it came in.
+#[inline(never)]
+fn tc_answer(mut context: TcContext, done: u64) -> i32 {
+    let pointer = TcContext::new(context.skb.skb);
+    let ingress = egress::ingress_tc(&pointer);
+    let config = maps::config();
+    let Some(side) = side(config, ingress) else {
+        return TC_ACT_UNSPEC;
+    };
+    let reason = if done & TIME_EXCEEDED != 0 {
+        Reason::TimeExceeded
+    } else {
+        Reason::FragmentationNeeded
+    };
+    let news = News {
+        side,
+        reason,
+        mtu: (done >> 32) as u16,
+    };
+    let mut frame = TcFrame::new(&mut context);
+    frame.pull(QUOTED);
+    let made =
+        answer::build(&frame, config, &news).is_some_and(|answer| frame.become_answer(&answer));
+    if made {
+        count_reason(Hook::Tc, reason);
+        egress::redirect_as_is(ingress)
+    } else {
+        count_reason(Hook::Tc, Reason::Unwritable);
+        TC_ACT_SHOT
+    }
 }
 
 /// Tells the loader what `jiffies_64` is: writes it into the first eight bytes. For `BPF_PROG_TEST_RUN` only.

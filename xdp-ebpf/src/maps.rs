@@ -42,6 +42,11 @@ static META: Array<[Shared; meta::WORDS]> = Array::with_max_entries(1, BPF_F_MMA
 /// The packet that each CPU is at, at each hook: nobody else reads it.
 #[map]
 static PACKET: PerCpuArray<Packed> = PerCpuArray::with_max_entries(Hook::ALL.len() as u32, 0);
+/// Where a part of a packet is copied to when its checksum is computed.
+#[map]
+static SCRATCH: PerCpuArray<[u32; SCRATCH_WORDS]> = PerCpuArray::with_max_entries(1, 0);
+/// Four KiB, and a word for the padding.
+pub const SCRATCH_WORDS: usize = 1024 + 1;
 /// Not a per-CPU array, which cannot be mapped: the daemon writes the egress words of each CPU.
 #[map]
 static CPU: Array<[Shared; cpu::WORDS]> = Array::with_max_entries(1, BPF_F_MMAPABLE);
@@ -130,6 +135,12 @@ pub fn onward() -> &'static Onward {
 fn constant<T>(value: &'static T) -> &'static T {
     // The compiler would otherwise fold what stands in the source into the program.
     known(value)
+}
+
+/// This CPU's scratch space. Not twice at a time: the two would alias.
+#[inline(always)]
+pub fn scratch() -> Option<&'static mut [u32; SCRATCH_WORDS]> {
+    own(&SCRATCH, 0)
 }
 
 /// This CPU's value of a per-CPU array. Not twice at a time: the two would alias.

@@ -73,7 +73,7 @@ fn ifindex(lab: &Lab, interface: &str) -> Result<u32> {
 pub fn ingress(config: &Config, side: Side) -> u32 {
     match side {
         Side::Lan => config.lan_ifindex,
-        Side::Wan | Side::Both => config.wan_ifindex,
+        Side::Wan | Side::Both | Side::Out => config.wan_ifindex,
     }
 }
 
@@ -94,7 +94,7 @@ pub fn fib(config: &Config, destination: [u8; 4], total_length: u16) -> Routed {
         _ => return Routed::NotForwarded,
     };
     if total_length > MTU {
-        return Routed::TooBig;
+        return Routed::TooBig(MTU);
     }
     match macs {
         None => Routed::Unresolved(Hop { ifindex, gateway }),

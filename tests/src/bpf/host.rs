@@ -3,15 +3,16 @@
 //! It may not know the kernel. What it says of a packet is what the object must say of it too.
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
 use xdp_common::{Class, Config, Direction, Hook, Reason, cpu, limits, slot};
 use xdp_core::nat::Packed;
 use xdp_core::nexthop::Entry;
 use xdp_core::table::Bucket;
-use xdp_core::{Env, Routed, Side, Verdict, Word, recent};
+use xdp_core::{Env, Routed, Side, Verdict, Word, answer, icmp, recent};
 
-/// Tables and FIB of one gateway on the host, for one hook (`TC`: the slow path, else XDP).
-pub struct Host<'t, const TC: bool> {
+/// Tables and FIB of one gateway on the host, for one hook (`TC`: the slow path, else XDP; `OUT`: its way out).
+pub struct Host<'t, const TC: bool, const OUT: bool = false> {
     tables: &'t Tables,
     route: &'t dyn Fn([u8; 4], [u8; 4], u16) -> Routed,
     jiffies: u64,
@@ -25,6 +26,8 @@ pub struct Tables {
     half: Vec<recent::Bucket<AtomicU64>>,
     fragments: Vec<recent::Bucket<AtomicU64>>,
     nexthops: Vec<Entry<AtomicU64>>,
+    limit: Vec<AtomicU64>,
+    listed: BTreeMap<[u8; 4], u32>,
     meta: Vec<AtomicU64>,
     cpu: [AtomicU64; cpu::WORDS],
 }
@@ -46,9 +49,16 @@ impl Tables {
             half: zeroed(config.half_mask + 1),
             fragments: zeroed(config.fragment_mask + 1),
             nexthops: zeroed(limits::NEXTHOPS),
+            limit: zeroed(limits::ICMP_BUCKETS),
+            listed: BTreeMap::new(),
             meta: zeroed(1024),
             cpu,
         }
+    }
+
+    /// Puts a peer on a list.
+    pub fn list(&mut self, peer: [u8; 4], what: u32) {
+        self.listed.insert(peer, what);
     }
 
     /// The live slots of FLOW.
@@ -70,7 +80,7 @@ fn live(buckets: &[Bucket<AtomicU64>]) -> Vec<[u64; slot::WORDS]> {
         .collect()
 }
 
-impl<'t, const TC: bool> Host<'t, TC> {
+impl<'t, const TC: bool, const OUT: bool> Host<'t, TC, OUT> {
     /// The gateway at a moment.
     pub fn new(
         tables: &'t Tables,
@@ -87,14 +97,37 @@ impl<'t, const TC: bool> Host<'t, TC> {
 
     /// Puts a frame through the packet logic.
     pub fn run(&self, config: &Config, side: Side, frame: &mut [u8]) -> Verdict {
+        if TC && icmp::is_icmp(frame) {
+            return icmp::process(frame, self, config, side);
+        }
         xdp_core::run(frame, self, config, side)
+    }
+
+    /// The same, and makes of the frame the ICMP error that it may be answered with.
+    ///
+    /// # Panics
+    /// The error cannot be made.
+    pub fn run_and_answer(&self, config: &Config, side: Side, frame: &mut Vec<u8>) -> Verdict {
+        let verdict = self.run(config, side, frame);
+        if let Verdict::Answer { reason, mtu } = verdict {
+            let news = answer::News { side, reason, mtu };
+            let answer = answer::build(frame.as_slice(), config, &news)
+                .expect("a frame that can be answered");
+            let quote = &frame[14..14 + usize::from(answer.quote)];
+            *frame = [&answer.head, quote].concat();
+        }
+        verdict
     }
 }
 
-impl<const TC: bool> Env for Host<'_, TC> {
+impl<const TC: bool, const OUT: bool> Env for Host<'_, TC, OUT> {
     type Word = AtomicU64;
     type Buckets = [Bucket<AtomicU64>];
-    const HOOK: Hook = if TC { Hook::Tc } else { Hook::Xdp };
+    const HOOK: Hook = match (TC, OUT) {
+        (false, _) => Hook::Xdp,
+        (true, false) => Hook::Tc,
+        (true, true) => Hook::Egress,
+    };
 
     fn flows(&self) -> &Self::Buckets {
         &self.tables.flows
@@ -110,6 +143,12 @@ impl<const TC: bool> Env for Host<'_, TC> {
     }
     fn nexthop(&self, index: u32) -> Option<&Entry<AtomicU64>> {
         self.tables.nexthops.get(index as usize)
+    }
+    fn listed(&self, peer: [u8; 4]) -> Option<u32> {
+        self.tables.listed.get(&peer).copied()
+    }
+    fn limit(&self, index: u32) -> Option<&AtomicU64> {
+        self.tables.limit.get(index as usize)
     }
     fn meta(&self, index: usize) -> Option<&AtomicU64> {
         self.tables.meta.get(index)
@@ -140,10 +179,35 @@ pub fn xdp_action(verdict: Verdict) -> u32 {
     const XDP_REDIRECT: u32 = 4;
     match verdict {
         Verdict::Forward { .. } => XDP_REDIRECT,
+        Verdict::Answer { .. } => XDP_DROP,
         Verdict::Leave(reason) => match reason.outcome() {
             xdp_common::Outcome::Dropped | xdp_common::Outcome::Answered => XDP_DROP,
             xdp_common::Outcome::Punted | xdp_common::Outcome::Slow => XDP_PASS,
         },
+    }
+}
+
+/// The action of the tc ingress program (`linux/pkt_cls.h`). In a dry run it is always the second one.
+pub fn tc_action(verdict: Verdict) -> u32 {
+    const TC_ACT_SHOT: u32 = 2;
+    const TC_ACT_UNSPEC: u32 = u32::MAX;
+    const TC_ACT_REDIRECT: u32 = 7;
+    match verdict {
+        Verdict::Forward { hop, .. } if hop.is_stack() => TC_ACT_UNSPEC,
+        Verdict::Forward { .. } | Verdict::Answer { .. } => TC_ACT_REDIRECT,
+        Verdict::Leave(reason) => match reason.outcome() {
+            xdp_common::Outcome::Dropped | xdp_common::Outcome::Answered => TC_ACT_SHOT,
+            xdp_common::Outcome::Punted | xdp_common::Outcome::Slow => TC_ACT_UNSPEC,
+        },
+    }
+}
+
+/// The action of the egress program, which sends nothing anywhere.
+pub fn egress_action(verdict: Verdict) -> u32 {
+    const TC_ACT_REDIRECT: u32 = 7;
+    match tc_action(verdict) {
+        TC_ACT_REDIRECT => u32::MAX,
+        other => other,
     }
 }
 
@@ -156,7 +220,7 @@ pub fn word(verdict: Verdict) -> String {
             tracked,
             ..
         } => describe_forward(class, direction, tracked),
-        Verdict::Leave(reason) => describe_leave(reason),
+        Verdict::Leave(reason) | Verdict::Answer { reason, .. } => describe_leave(reason),
     }
 }
 

@@ -40,6 +40,9 @@ pub struct Dataplane {
 /// The XDP programs, of the WAN and of the LAN.
 const XDP: [&str; 2] = ["ikenat_xdp_wan", "ikenat_xdp_lan"];
 
+/// The tc programs, on ingress and on egress.
+const TC: [&str; 2] = ["ikenat_tc", "ikenat_egress"];
+
 /// Runs a program on a frame, with a context of words.
 fn run<P>(program: &P, frame: &[u8], context: &[u32]) -> Result<Run>
 where
@@ -121,11 +124,14 @@ impl Dataplane {
             xdp.load()
                 .with_context(|| format!("failed to load {name}"))?;
         }
-        let tc: &mut SchedClassifier = ebpf
-            .program_mut("ikenat_tc")
-            .context("failed to find ikenat_tc")?
-            .try_into()?;
-        tc.load().context("failed to load ikenat_tc")?;
+        for name in TC {
+            let tc: &mut SchedClassifier = ebpf
+                .program_mut(name)
+                .with_context(|| format!("failed to find {name}"))?
+                .try_into()?;
+            tc.load()
+                .with_context(|| format!("failed to load {name}"))?;
+        }
         let mut this = Self {
             ebpf,
             lan_ifindex: config.lan_ifindex,
@@ -229,10 +235,22 @@ impl Dataplane {
     /// # Errors
     /// The kernel refuses the frame or the interface.
     pub fn tc(&self, ifindex: u32, frame: &[u8]) -> Result<Run> {
+        self.classify(TC[0], ifindex, frame)
+    }
+
+    /// Runs the egress program on a frame that is about to leave by an interface.
+    ///
+    /// # Errors
+    /// The kernel refuses the frame or the interface.
+    pub fn egress(&self, ifindex: u32, frame: &[u8]) -> Result<Run> {
+        self.classify(TC[1], ifindex, frame)
+    }
+
+    fn classify(&self, name: &str, ifindex: u32, frame: &[u8]) -> Result<Run> {
         let program: &SchedClassifier = self
             .ebpf
-            .program("ikenat_tc")
-            .context("failed to find ikenat_tc")?
+            .program(name)
+            .with_context(|| format!("failed to find {name}"))?
             .try_into()?;
         // struct __sk_buff: 192 bytes, of which the caller may give a few; `ifindex` is the eleventh word.
         let mut context = [0; 48];

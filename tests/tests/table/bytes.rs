@@ -112,6 +112,15 @@ pub(super) fn fragments() -> Vec<Row> {
     let back = outbound(84, 500, [ike(SPI_R), vec![3; 64]].concat()).build_fragments(&[48]);
     let dns =
         from_client(Packet::udp((peer(85), 53), (VIP, 3333), vec![7; 64])).build_fragments(&[32]);
+    // More fragments follow, from this place on, this long.
+    let tiny = |number, offset: u16, length| {
+        let body = vec![0x11; length];
+        let mut packet = from_client(Packet::raw(peer(number), VIP, protocol::UDP, body));
+        packet.flags = 0x2000 | offset;
+        packet.build()
+    };
+    let overlapped = big(89).build_fragments(&[48]);
+    let over = big(89).build_fragments(&[40])[1].clone();
     let expect = |frame: &[u8], side| {
         let fragment = raw_of(frame);
         translated(&fragment, side).build()
@@ -175,6 +184,34 @@ pub(super) fn fragments() -> Vec<Row> {
             "forward fragment out untracked",
         ),
         make(
+            "a first fragment without a whole UDP header [38]",
+            Side::Wan,
+            vec![],
+            &tiny(87, 0, 4),
+            "dropped fragment-tiny",
+        ),
+        make(
+            "a fragment that ends beyond 65,535 [39]",
+            Side::Wan,
+            vec![proof(88)],
+            &tiny(88, 8190, 24),
+            "dropped fragment-past-end",
+        ),
+        make(
+            "a later fragment over the end of the first [36]",
+            Side::Wan,
+            vec![(Side::Wan, overlapped[0].clone())],
+            &over,
+            "dropped fragment-overlap",
+        ),
+        make(
+            "a fragment of a peer that the server has answered",
+            Side::Wan,
+            vec![(Side::Lan, outbound(90, 500, ike(SPI_R)).build())],
+            &big(90).build_fragments(&[48])[1],
+            "forward fragment in untracked",
+        ),
+        make(
             "later fragment of the gateway's DNS",
             Side::Wan,
             vec![(Side::Wan, dns[0].clone())],
@@ -185,7 +222,7 @@ pub(super) fn fragments() -> Vec<Row> {
 }
 
 /// A fragment as a packet whose body has no checksum to translate.
-fn raw_of(frame: &[u8]) -> Packet {
+pub(super) fn raw_of(frame: &[u8]) -> Packet {
     let ip = &frame[14..];
     let address = |at: usize| Ipv4Addr::new(ip[at], ip[at + 1], ip[at + 2], ip[at + 3]);
     let body = Body::Raw {

@@ -76,7 +76,7 @@ pub(super) fn ipv4() -> Vec<Row> {
     };
     let malformed = "punted malformed";
     let bogus = "dropped bogus-source";
-    let mut rows = vec![
+    let rows = vec![
         row(
             "version 6 [16]",
             Side::Wan,
@@ -134,18 +134,6 @@ pub(super) fn ipv4() -> Vec<Row> {
             &marked,
             "forward esp-in-udp in untracked",
         ),
-        row(
-            "TTL 1 in [28]",
-            Side::Wan,
-            build(|p| p.ttl = 1),
-            "slow ttl-expired",
-        ),
-        row(
-            "TTL 0 in [27]",
-            Side::Wan,
-            build(|p| p.ttl = 0),
-            "slow ttl-expired",
-        ),
         row("from the VIP [41]", Side::Wan, from(VIP.octets()), bogus),
         row(
             "from the server, outside [48]",
@@ -180,21 +168,7 @@ pub(super) fn ipv4() -> Vec<Row> {
             bytes(|f| f[23] = 47),
             "punted other-protocol",
         ),
-        row(
-            "ICMP echo to the VIP [96]",
-            Side::Wan,
-            bytes(|f| f[23] = 1),
-            "punted other-protocol",
-        ),
     ];
-    let mut expired = outbound(37, 4500, ESP_PAYLOAD);
-    expired.ttl = 1;
-    rows.push(row(
-        "TTL 1 out",
-        Side::Lan,
-        expired.build(),
-        "slow ttl-expired",
-    ));
     rows
 }
 

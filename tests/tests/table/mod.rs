@@ -3,6 +3,7 @@
 //! Numbers in brackets are those of the list of malformed and odd inputs in the project's test catalogue.
 
 mod bytes;
+mod icmp;
 mod ipsec;
 mod layers;
 
@@ -24,10 +25,12 @@ pub(crate) struct Row {
     pub(crate) verdict: String,
     /// The bytes afterwards; `None`: unchanged.
     pub(crate) output: Option<Vec<u8>>,
-    /// What tc makes of it, where that differs.
+    /// What tc makes of it, where that differs; a row of [`Side::Out`] runs in the egress program alone.
     pub(crate) slow_verdict: Option<String>,
     /// The bytes after tc, where they differ.
     pub(crate) slow_output: Option<Vec<u8>>,
+    /// tc leaves the translated packet to the host's stack.
+    pub(crate) to_stack: bool,
 }
 
 const ESP_PAYLOAD: [u8; 24] = [
@@ -70,6 +73,12 @@ pub(crate) fn translated(packet: &Packet, side: Side) -> Packet {
             packet.source = VIP;
             packet.with_macs(CLIENT_MAC, WAN_MAC)
         }
+        // The kernel has routed it, and counted the TTL down.
+        Side::Out => {
+            packet.ttl += 1;
+            packet.source = VIP;
+            packet
+        }
         Side::Wan | Side::Both => {
             packet.destination = SERVER;
             packet.with_macs(SERVER_MAC, LAN_MAC)
@@ -87,6 +96,7 @@ fn row(name: &str, side: Side, input: Vec<u8>, verdict: &str) -> Row {
         output: None,
         slow_verdict: None,
         slow_output: None,
+        to_stack: false,
     }
 }
 
@@ -122,6 +132,10 @@ pub(crate) fn rows() -> Vec<Row> {
         ipsec::esp_and_ike(),
         bytes::fragments(),
         ipsec::state(),
+        icmp::errors(),
+        icmp::refused(),
+        icmp::answers(),
+        icmp::on_the_way_out(),
     ]
     .into_iter()
     .flatten()

@@ -17,11 +17,20 @@ pub const SOURCE: usize = AT + 12;
 /// Place of the destination address.
 pub const DESTINATION: usize = AT + 16;
 
+/// "Don't fragment" in the word of flags and offset.
+const DONT_FRAGMENT: u16 = 0x4000;
+/// "More fragments".
+const MORE_FRAGMENTS: u16 = 0x2000;
+/// The offset in that word.
+const OFFSET: u16 = 0x1fff;
+
 /// An IP protocol number, so that none is compared with an EtherType.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Protocol(u8);
 
 impl Protocol {
+    /// ICMP (RFC 792).
+    pub const ICMP: Self = Self(1);
     /// UDP.
     pub const UDP: Self = Self(17);
     /// ESP (RFC 4303).
@@ -63,7 +72,13 @@ impl Header {
     /// Reads the fixed part of the header.
     #[inline(always)]
     pub fn read<F: Frame + ?Sized>(frame: &F) -> Option<Self> {
-        let b = frame.array::<LENGTH>(AT)?;
+        Self::read_at(frame, AT)
+    }
+
+    /// The same, of a header somewhere else: in the quote of an ICMP error.
+    #[inline(always)]
+    pub fn read_at<F: Frame + ?Sized>(frame: &F, at: usize) -> Option<Self> {
+        let b = frame.array::<LENGTH>(at)?;
         let [ttl, protocol] = F::get16::<8, LENGTH>(b).to_ne_bytes();
         Some(Self {
             version_length: b[0],
@@ -87,12 +102,24 @@ impl Header {
     /// True unless this is the first fragment or the whole packet.
     #[inline(always)]
     pub const fn is_later_fragment(&self) -> bool {
-        self.flags_offset & 0x1fff != 0
+        self.flags_offset & OFFSET != 0
     }
 
     /// True for the first of several fragments.
     #[inline(always)]
     pub const fn is_first_fragment(&self) -> bool {
-        self.flags_offset & 0x3fff == 0x2000
+        self.flags_offset & (OFFSET | MORE_FRAGMENTS) == MORE_FRAGMENTS
+    }
+
+    /// True when nobody may cut the packet.
+    #[inline(always)]
+    pub const fn dont_fragment(&self) -> bool {
+        self.flags_offset & DONT_FRAGMENT != 0
+    }
+
+    /// Where this fragment's data belongs, in units of eight bytes.
+    #[inline(always)]
+    pub const fn offset(&self) -> u16 {
+        self.flags_offset & OFFSET
     }
 }

@@ -1,0 +1,128 @@
+//! Our own ICMP errors: time exceeded, and fragmentation needed.
+//!
+//! The sender is told from an address that it can expect (the VIP, or the gateway's own on the server's side), and the
+//! packet is quoted as it was sent: nothing of it has been translated. It may not know how a packet is made longer, nor who
+//! decided that there is something to say.
+
+use crate::Frame;
+use crate::checksum::{fold, udp_partial};
+use crate::gateway::Side;
+use crate::wire::icmp::{self, Kind};
+use crate::wire::ipv4::{self, Protocol};
+use crate::wire::{ethernet, udp};
+use xdp_common::limits::ICMP_LENGTH;
+use xdp_common::{Config, Reason};
+
+/// Ethernet, IPv4 and ICMP: what stands before the quote.
+pub const LENGTH: usize = ethernet::LENGTH + ipv4::LENGTH + icmp::LENGTH;
+/// Bytes that are put before the quoted packet; its Ethernet header is written over.
+pub const ROOM: usize = ipv4::LENGTH + icmp::LENGTH;
+/// Bytes of a packet that are quoted at most.
+pub const QUOTE: u16 = ICMP_LENGTH - ROOM as u16;
+
+/// An ICMP error: the headers, and how much of the packet is quoted behind them.
+#[derive(Clone, Copy, Debug)]
+pub struct Answer {
+    /// The frame up to the quote.
+    pub head: [u8; LENGTH],
+    /// Bytes of the packet, from its IPv4 header on.
+    pub quote: u16,
+}
+
+/// What there is to say.
+#[derive(Clone, Copy, Debug)]
+pub struct News {
+    /// The side that the packet came in on.
+    pub side: Side,
+    /// [`Reason::TimeExceeded`] or [`Reason::FragmentationNeeded`].
+    pub reason: Reason,
+    /// MTU of the way, for the latter.
+    pub mtu: u16,
+}
+
+/// RFC 1812 section 4.3.2.5: precedence "internetwork control".
+const TOS: u8 = 0xc0;
+const TTL: u8 = 64;
+/// "Don't fragment": so the identification means nothing (RFC 6864 section 4.1).
+const FLAGS: [u8; 2] = [0x40, 0];
+
+/// The error for a frame, which goes out by the way that the frame came in. `None`: it cannot be answered.
+// Out of line, as it is rare and keeps much on the stack.
+#[inline(never)]
+pub fn build<F: Frame + ?Sized>(frame: &F, config: &Config, news: &News) -> Option<Answer> {
+    let [a, b, c, d, e, f, g, h, i, j, k, l] = *frame.array::<12>(0)?;
+    if g & 1 != 0 {
+        // From a group: nobody.
+        return None;
+    }
+    let ip = ipv4::Header::read(frame)?;
+    let inbound = match news.side {
+        Side::Wan => true,
+        Side::Lan => false,
+        Side::Both => ip.destination == config.vip,
+        Side::Out => return None,
+    };
+    let source = if inbound {
+        config.vip
+    } else {
+        config.lan_address
+    };
+    let quote = if ip.total_length < QUOTE {
+        ip.total_length
+    } else {
+        QUOTE
+    };
+    let [kind, code] = what(news.reason);
+    let [mtu_high, mtu_low] = news.mtu.to_be_bytes();
+    let message = u64::from(u16::from_be_bytes([kind, code]))
+        + u64::from(news.mtu)
+        + u64::from(quoted_sum(frame, &ip, quote)?);
+    let [s0, s1] = (!fold(message)).to_be_bytes();
+    let [t0, t1] = (quote + ROOM as u16).to_be_bytes();
+    let [p0, p1, p2, p3] = source;
+    let [q0, q1, q2, q3] = ip.source;
+    let word = |high: u8, low: u8| u64::from(u16::from_be_bytes([high, low]));
+    let header = word(0x45, TOS)
+        + word(t0, t1)
+        + word(FLAGS[0], FLAGS[1])
+        + word(TTL, Protocol::ICMP.number())
+        + word(p0, p1)
+        + word(p2, p3)
+        + word(q0, q1)
+        + word(q2, q3);
+    let [h0, h1] = (!fold(header)).to_be_bytes();
+    #[rustfmt::skip]
+    let head = [
+        g, h, i, j, k, l, a, b, c, d, e, f, 8, 0,
+        0x45, TOS, t0, t1, 0, 0, FLAGS[0], FLAGS[1], TTL, Protocol::ICMP.number(), h0, h1,
+        p0, p1, p2, p3, q0, q1, q2, q3,
+        kind, code, s0, s1, 0, 0, mtu_high, mtu_low,
+    ];
+    Some(Answer { head, quote })
+}
+
+/// Type and code.
+#[inline(always)]
+const fn what(reason: Reason) -> [u8; 2] {
+    if reason as u8 == Reason::TimeExceeded as u8 {
+        [Kind::TIME_EXCEEDED.number(), 0]
+    } else {
+        [Kind::UNREACHABLE.number(), icmp::FRAGMENTATION_NEEDED]
+    }
+}
+
+/// The sum of the quoted bytes as they will be sent. A UDP checksum that is still partial will be finished by the device,
+/// over what is left of the packet: then header and data behind it add up to what the field is now, complemented.
+#[inline(always)]
+fn quoted_sum<F: Frame + ?Sized>(frame: &F, ip: &ipv4::Header, quote: u16) -> Option<u16> {
+    let header = ip.header_length()?;
+    if ip.protocol == Protocol::UDP
+        && !ip.is_later_fragment()
+        && let Some(udp) = udp::Header::read(frame, ipv4::AT + header)
+        && udp.checksum == udp_partial(ip.source, ip.destination, udp.length)
+    {
+        let before = frame.sum(ipv4::AT, header)?;
+        return Some(fold(u64::from(before) + u64::from(!udp.checksum)));
+    }
+    frame.sum(ipv4::AT, usize::from(quote))
+}

@@ -1,0 +1,385 @@
+//! ICMP errors: whose packet they quote, and how they are translated both ways (RFC 5508 section 4).
+//!
+//! The quoted packet alone decides: no session is needed, none is made, refreshed or ended (RFC 4787 REQ-12). It runs in tc
+//! only: errors are rare, and most ICMP is the gateway's own.
+
+use crate::Frame;
+use crate::checksum::Delta;
+use crate::gateway::{Env, Hop, Routed, Side, Verdict, leaves_right, listed};
+use crate::limit;
+use crate::nat::Ours;
+use crate::nat::{is_bogus, is_to_us};
+use crate::track;
+use crate::wire::icmp::{self, Kind};
+use crate::wire::ipv4::{self, Protocol};
+use crate::wire::{ethernet, udp};
+use xdp_common::limits::{IKE_PORT, NATT_PORT};
+use xdp_common::{Class, Config, Direction, Hook, Reason};
+
+/// Places end well before this: an offset that comes out of a packet is bounded by it for the verifier.
+const PLACES: usize = 0xff;
+/// The sum of a header whose checksum is right.
+const RIGHT: u16 = 0xffff;
+
+/// An ICMP error about a packet of ours.
+#[derive(Clone, Copy)]
+struct Report {
+    /// Which way the error goes; the quoted packet went the other way.
+    direction: Direction,
+    /// The client of the quoted packet.
+    peer: [u8; 4],
+    /// Who reports.
+    source: [u8; 4],
+    /// To whom.
+    destination: [u8; 4],
+    total_length: u16,
+    ttl: u8,
+    /// Where the ICMP header begins.
+    at: usize,
+    /// Where the quoted IPv4 header begins.
+    quote: usize,
+    /// How long that is.
+    quote_header: usize,
+    /// Where the quoted UDP header begins; 0: there is none.
+    udp_at: usize,
+}
+
+impl Report {
+    const EMPTY: Self = Self {
+        direction: Direction::Inbound,
+        peer: [0; 4],
+        source: [0; 4],
+        destination: [0; 4],
+        total_length: 0,
+        ttl: 0,
+        at: 0,
+        quote: 0,
+        quote_header: 0,
+        udp_at: 0,
+    };
+}
+
+/// True for a frame that [`process`] is for: IPv4 with ICMP in it.
+#[inline(always)]
+pub fn is_icmp<F: Frame + ?Sized>(frame: &F) -> bool {
+    let ethernet = ethernet::Header::read(frame);
+    ethernet.is_some_and(|header| header.ether_type == ethernet::EtherType::IPV4)
+        && ipv4::Header::read(frame).is_some_and(|ip| ip.protocol == Protocol::ICMP)
+}
+
+/// Decides what becomes of ICMP, and rewrites it when it is forwarded. On [`Verdict::Leave`] no byte has changed.
+// Out of line: what it keeps on the stack is not there for the packets that are no ICMP.
+#[inline(never)]
+pub fn process<F: Frame + ?Sized, E: Env>(
+    frame: &mut F,
+    env: &E,
+    config: &Config,
+    side: Side,
+) -> Verdict {
+    let mut report = Report::EMPTY;
+    if let Some(reason) = read(frame, env, config, side, &mut report) {
+        return Verdict::Leave(reason);
+    }
+    if let Some(reason) = refuse(frame, env, config, &report) {
+        return Verdict::Leave(reason);
+    }
+    let mut hop = Hop::STACK;
+    if let Some(reason) = find_way(env, config, &report, &mut hop) {
+        return Verdict::Leave(reason);
+    }
+    if config.dry_run == 0 && !translate(frame, config, &report, !hop.is_stack()) {
+        return Verdict::Leave(Reason::Unwritable);
+    }
+    Verdict::Forward {
+        hop,
+        direction: report.direction,
+        class: Class::Icmp,
+        bytes: report.total_length,
+        tracked: false,
+    }
+}
+
+/// Reads an error as far as it says whose packet it quotes; or the reason why it is not translated.
+// Out of line, as every step here: they do not share the stack.
+#[inline(never)]
+fn read<F: Frame + ?Sized, E: Env>(
+    frame: &F,
+    env: &E,
+    config: &Config,
+    side: Side,
+    report: &mut Report,
+) -> Option<Reason> {
+    let Some(ethernet) = ethernet::Header::read(frame) else {
+        return Some(Reason::NotIpv4);
+    };
+    if !is_to_us(&ethernet, config, side) {
+        return Some(Reason::NotOurMac);
+    }
+    let Some(ip) = ipv4::Header::read(frame) else {
+        return Some(Reason::Malformed);
+    };
+    let Some(header) = ip.header_length() else {
+        return Some(Reason::Malformed);
+    };
+    let total = usize::from(ip.total_length);
+    if total < header + icmp::LENGTH || ipv4::AT + total > frame.length() {
+        return Some(Reason::Malformed);
+    }
+    let at = (ipv4::AT + header) & PLACES;
+    let Some(kind) = Kind::read(frame, at) else {
+        return Some(Reason::Malformed);
+    };
+    // The kernel puts fragments of the gateway's own ICMP together; an error is not larger than a link carries.
+    if !kind.is_passed_on() || ip.is_later_fragment() || ip.is_first_fragment() {
+        return Some(Reason::OtherIcmp);
+    }
+    report.source = ip.source;
+    report.destination = ip.destination;
+    report.total_length = ip.total_length;
+    report.ttl = ip.ttl;
+    report.at = at;
+    report.quote = at + icmp::LENGTH;
+    let length = total - header - icmp::LENGTH;
+    let to_vip = ip.destination == config.vip && side != Side::Out;
+    read_quote(frame, env, config, report, (side, to_vip, length))
+}
+
+/// Says whose packet is quoted. The reason why the error is not translated, if it is not.
+#[inline(always)]
+fn read_quote<F: Frame + ?Sized, E: Env>(
+    frame: &F,
+    env: &E,
+    config: &Config,
+    report: &mut Report,
+    (side, to_vip, length): (Side, bool, usize),
+) -> Option<Reason> {
+    if length < ipv4::LENGTH {
+        // Nobody can tell whose it is, the kernel neither.
+        return Some(Reason::IcmpMalformed);
+    }
+    let Some(quoted) = ipv4::Header::read_at(frame, report.quote) else {
+        return Some(Reason::IcmpMalformed);
+    };
+    let outbound = side != Side::Wan && quoted.destination == config.server;
+    if to_vip && quoted.source == config.server {
+        return Some(Reason::IcmpSpoofed);
+    } else if to_vip && quoted.source == config.vip {
+        report.peer = quoted.destination;
+    } else if outbound {
+        report.direction = Direction::Outbound;
+        report.peer = quoted.source;
+    } else {
+        return Some(Reason::OtherIcmp);
+    }
+    let Some(header) = quoted.header_length() else {
+        return Some(Reason::IcmpMalformed);
+    };
+    report.quote_header = header;
+    if let Some(reason) = listed(env, config, report.peer) {
+        return Some(reason);
+    }
+    read_transport(frame, env, config, report, (&quoted, length))
+}
+
+/// Looks at what the quoted packet carries: what of it is ours is UDP with one of our ports, and ESP.
+#[inline(always)]
+fn read_transport<F: Frame + ?Sized, E: Env>(
+    frame: &F,
+    env: &E,
+    config: &Config,
+    report: &mut Report,
+    (quoted, length): (&ipv4::Header, usize),
+) -> Option<Reason> {
+    let at = (report.quote + report.quote_header) & PLACES;
+    let is_udp = quoted.protocol == Protocol::UDP;
+    if quoted.protocol == Protocol::ICMP && !quoted.is_later_fragment() {
+        let kind = Kind::read(frame, at);
+        return Some(match kind {
+            Some(kind) if kind.is_error() => Reason::IcmpNested,
+            Some(_) | None => Reason::OtherIcmp,
+        });
+    }
+    if !is_udp && quoted.protocol != Protocol::ESP {
+        return Some(Reason::OtherIcmp);
+    }
+    if is_udp && quoted.is_later_fragment() {
+        return refuse_quoted_fragment(env, config, report, quoted);
+    }
+    if length < report.quote_header + icmp::QUOTED {
+        return Some(Reason::IcmpMalformed);
+    }
+    if is_udp {
+        let Some(header) = udp::Header::read(frame, at) else {
+            return Some(Reason::IcmpMalformed);
+        };
+        let our_port = match report.direction {
+            Direction::Inbound => header.source,
+            Direction::Outbound => header.destination,
+        };
+        if our_port != IKE_PORT && our_port != NATT_PORT {
+            return Some(Reason::OtherIcmp);
+        }
+        report.udp_at = at;
+    }
+    None
+}
+
+/// A quoted fragment without ports is ours when such a fragment itself would be.
+#[inline(always)]
+fn refuse_quoted_fragment<E: Env>(
+    env: &E,
+    config: &Config,
+    report: &Report,
+    quoted: &ipv4::Header,
+) -> Option<Reason> {
+    let ours = Ours::fragment(
+        match report.direction {
+            Direction::Inbound => Direction::Outbound,
+            Direction::Outbound => Direction::Inbound,
+        },
+        report.peer,
+        quoted,
+    );
+    track::refuse_fragment(env, config, &ours, env.jiffies()).map(|_| Reason::OtherIcmp)
+}
+
+/// Refuses an error of ours that must not be passed on.
+#[inline(never)]
+fn refuse<F: Frame + ?Sized, E: Env>(
+    frame: &F,
+    env: &E,
+    config: &Config,
+    report: &Report,
+) -> Option<Reason> {
+    let inbound = report.direction == Direction::Inbound;
+    if inbound && is_bogus(report.source, config) {
+        return Some(Reason::BogusSource);
+    }
+    // An error goes to the sender of what it quotes.
+    if !inbound && report.destination != report.peer {
+        return Some(Reason::OtherIcmp);
+    }
+    let length = usize::from(report.total_length) + ipv4::AT - report.at;
+    if frame.sum(report.at, length) != Some(RIGHT)
+        || frame.sum(report.quote, report.quote_header) != Some(RIGHT)
+    {
+        return Some(Reason::IcmpMalformed);
+    }
+    let ends_here =
+        report.ttl <= 1 && E::HOOK == Hook::Tc && !(inbound && config.server_is_local != 0);
+    if ends_here || !limit::allow(env, config, report.peer, report.source, env.jiffies()) {
+        return Some(Reason::IcmpLimited);
+    }
+    None
+}
+
+/// Asks the FIB for the way of an error as it will look; the stack, unless it says otherwise.
+#[inline(never)]
+fn find_way<E: Env>(env: &E, config: &Config, report: &Report, hop: &mut Hop) -> Option<Reason> {
+    let inbound = report.direction == Direction::Inbound;
+    if E::HOOK == Hook::Egress || (inbound && config.server_is_local != 0) {
+        return None;
+    }
+    let (source, destination) = if inbound {
+        (report.source, config.server)
+    } else {
+        (config.vip, report.destination)
+    };
+    *hop = match env.route(source, destination, report.total_length) {
+        Routed::Neighbour(neighbour) => Hop {
+            ifindex: neighbour.ifindex,
+            gateway: neighbour.gateway,
+        },
+        Routed::Unresolved(hop) => hop,
+        // Nobody is told that an error was too long.
+        Routed::TooBig(_) if inbound => return None,
+        Routed::TooBig(_) => return Some(Reason::IcmpLimited),
+        Routed::NotForwarded | Routed::NoRoute if inbound => return Some(Reason::NoRoute),
+        Routed::ForwardingDisabled if inbound => return Some(Reason::ForwardingDisabledInbound),
+        Routed::NotForwarded | Routed::NoRoute => return Some(Reason::NotByWan),
+        Routed::ForwardingDisabled => return Some(Reason::ForwardingDisabled),
+    };
+    (!leaves_right(config, report.direction, hop.ifindex)).then_some(Reason::NotByWan)
+}
+
+/// Translates both headers and all checksums in place. Outbound the source becomes the VIP whoever reports: an address of
+/// the inside means nothing outside (RFC 5508 section 4.2 REQ-5). False when the frame is too short, which was ruled out.
+// Out of line: the places are read back from memory, so that the verifier follows this once.
+#[inline(never)]
+fn translate<F: Frame + ?Sized>(
+    frame: &mut F,
+    config: &Config,
+    report: &Report,
+    count_down: bool,
+) -> bool {
+    let (outer_at, outer_old, outer_new, inner_at, inner_old, inner_new) = match report.direction {
+        Direction::Inbound => (
+            ipv4::DESTINATION,
+            config.vip,
+            config.server,
+            ipv4::SOURCE - ipv4::AT,
+            config.vip,
+            config.server,
+        ),
+        Direction::Outbound => (
+            ipv4::SOURCE,
+            report.source,
+            config.vip,
+            ipv4::DESTINATION - ipv4::AT,
+            config.server,
+            config.vip,
+        ),
+    };
+    let quote = report.quote & PLACES;
+    let address = Delta::new().replace4(inner_old, inner_new);
+    let inner_checksum = quote + ipv4::CHECKSUM - ipv4::AT;
+    let Some(changed) = update(frame, inner_checksum, |field| address.ip_field(field)) else {
+        return false;
+    };
+    let mut message = address.replace2(changed.0, changed.1);
+    if report.udp_at != 0 {
+        let at = (report.udp_at & PLACES) + udp::CHECKSUM;
+        let Some(changed) = update(frame, at, |field| address.udp_field(field)) else {
+            return false;
+        };
+        message = message.replace2(changed.0, changed.1);
+    }
+    let Some(place) = frame.array_mut::<4>(quote + inner_at) else {
+        return false;
+    };
+    *place = inner_new;
+    let at = (report.at & PLACES) + icmp::CHECKSUM;
+    if update(frame, at, |field| message.ip_field(field)).is_none() {
+        return false;
+    }
+    let protocol = Protocol::ICMP.number();
+    let ttl = report.ttl.wrapping_sub(u8::from(count_down));
+    let delta = Delta::new()
+        .replace4(outer_old, outer_new)
+        .replace2([report.ttl, protocol], [ttl, protocol]);
+    let Some(place) = frame.array_mut::<4>(outer_at) else {
+        return false;
+    };
+    *place = outer_new;
+    if update(frame, ipv4::CHECKSUM, |field| delta.ip_field(field)).is_none() {
+        return false;
+    }
+    let Some(place) = frame.array_mut::<1>(ipv4::TTL) else {
+        return false;
+    };
+    *place = [ttl];
+    true
+}
+
+/// Changes two bytes, and says what they were and are.
+#[inline(always)]
+fn update<F: Frame + ?Sized>(
+    frame: &mut F,
+    at: usize,
+    change: impl Fn([u8; 2]) -> [u8; 2],
+) -> Option<([u8; 2], [u8; 2])> {
+    let field = frame.array_mut::<2>(at)?;
+    let old = *field;
+    *field = change(old);
+    Some((old, *field))
+}
