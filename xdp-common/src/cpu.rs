@@ -17,6 +17,8 @@ pub const COUNTERS: usize = EGRESS_LAN + INTERFACES;
 /// Words of a block: a multiple of a cache line, so that no two CPUs write to the same one.
 pub const WORDS: usize = COUNTERS + Hook::ALL.len() * counters::WORDS;
 const _: () = assert!(WORDS.is_multiple_of(8));
+// The general path works the index out of a direction's number.
+const _: () = assert!(EGRESS_WAN == 0);
 
 /// The index of a hook's first counter.
 #[inline(always)]

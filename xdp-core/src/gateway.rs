@@ -173,13 +173,15 @@ pub fn process<F: Frame + ?Sized, E: Env>(
     config: &Config,
     side: Side,
 ) -> Verdict {
-    if let Some(reason) = examine(frame, env, config, side) {
-        return Verdict::Leave(reason);
-    }
+    let is_fragment = match examine(frame, env, config, side) {
+        Seen::Whole => false,
+        Seen::Fragment => true,
+        Seen::Left(reason) => return Verdict::Leave(reason),
+    };
     let jiffies = env.jiffies();
     let mut way = Way::STACK;
     // Every step takes the packet anew, so that nothing of it is kept on the stack while another function runs.
-    if let Some(reason) = refuse_fragment(env, config, jiffies) {
+    if is_fragment && let Some(reason) = refuse_fragment(env, config, jiffies) {
         return Verdict::Leave(reason);
     }
     if !recall_way(env, config, jiffies, &mut way)
@@ -213,11 +215,7 @@ pub fn process<F: Frame + ?Sized, E: Env>(
 #[inline(never)]
 fn refuse_fragment<E: Env>(env: &E, config: &Config, jiffies: u64) -> Option<Reason> {
     let ours = env.take().and_then(Ours::unpack)?;
-    if ours.class == Class::Fragment {
-        track::refuse_fragment(env, config, &ours, jiffies)
-    } else {
-        None
-    }
+    track::refuse_fragment(env, config, &ours, jiffies)
 }
 
 /// What becomes of a packet that has no way: its sender is told, when there is something to tell, somebody to be told, and
@@ -239,20 +237,28 @@ fn stay<E: Env>(env: &E, config: &Config, reason: Reason, mtu: u16, jiffies: u64
     }
 }
 
-/// Looks at the headers and puts away what they say; or the reason why the packet is not forwarded.
+/// What the headers say.
+enum Seen {
+    /// Ours, as it is.
+    Whole,
+    /// A fragment without ports: perhaps ours.
+    Fragment,
+    /// Not forwarded.
+    Left(Reason),
+}
+
+/// Looks at the headers and puts away what they say.
 #[inline(never)]
-fn examine<F: Frame + ?Sized, E: Env>(
-    frame: &F,
-    env: &E,
-    config: &Config,
-    side: Side,
-) -> Option<Reason> {
-    match nat::classify(frame, config, side, E::HOOK) {
-        Ok(ours) => {
-            env.put(ours.pack());
-            listed(env, config, ours.peer)
-        }
-        Err(reason) => Some(reason),
+fn examine<F: Frame + ?Sized, E: Env>(frame: &F, env: &E, config: &Config, side: Side) -> Seen {
+    let ours = match nat::classify(frame, config, side, E::HOOK) {
+        Ok(ours) => ours,
+        Err(reason) => return Seen::Left(reason),
+    };
+    env.put(ours.pack());
+    match listed(env, config, ours.peer) {
+        Some(reason) => Seen::Left(reason),
+        None if ours.class == Class::Fragment => Seen::Fragment,
+        None => Seen::Whole,
     }
 }
 
@@ -323,8 +329,10 @@ fn ask<E: Env>(env: &E, config: &Config, ours: &Ours) -> Routed {
 #[inline(always)]
 fn remembered<E: Env>(env: &E, config: &Config, ours: &Ours, jiffies: u64) -> Option<Way> {
     // Hidden from the compiler, which knows that it is 0 or 1: the verifier does not.
-    let leg = &config.legs[core::hint::black_box(ours.direction as usize) & 1];
-    let egress = egress_word(env, config, leg.egress)?;
+    let direction = core::hint::black_box(ours.direction as usize) & 1;
+    let leg = &config.legs[direction];
+    // That of the direction, without a branch.
+    let egress = env.cpu()?[cpu::EGRESS_LAN * (1 - direction)].load();
     let hop_word = track::next_hop(env, config, ours, jiffies)?;
     let destination = hop::mac(hop_word, hop::stamp(config, egress, jiffies))?;
     (ours.total_length <= cpu::egress_mtu(egress)).then_some(Way {

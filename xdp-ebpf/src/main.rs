@@ -162,36 +162,68 @@ fn xdp_code(act: Act) -> u32 {
 /// The slow path: what XDP could not send, and ICMP errors. Each of its steps is a function of its own, so that what one keeps
 /// on the stack is not there while another one runs.
 #[classifier]
-fn ikenat_tc(mut context: TcContext) -> i32 {
+fn ikenat_tc(context: TcContext) -> i32 {
     let pointer = TcContext::new(context.skb.skb);
-    if egress::is_tagged(&pointer) {
-        // Another network on the same wire. XDP has left it alone because the tag was where an EtherType is.
-        count_reason(Hook::Tc, Reason::NotIpv4);
-        return TC_ACT_UNSPEC;
+    match tc_first::<false>(pointer) {
+        First::Left => TC_ACT_UNSPEC,
+        First::Icmp => tc_icmp::<false>(context),
+        First::Ours => {
+            let done = tc_packet::<false>(TcContext::new(context.skb.skb));
+            if done <= NEWS {
+                done as i32
+            } else {
+                tc_answer(context, done)
+            }
+        }
     }
-    if icmp::is_icmp(&TcFrame::new(&mut context)) {
-        return tc_icmp::<false>(context);
-    }
-    let done = tc_packet::<false>(pointer);
-    if done <= NEWS {
-        return done as i32;
-    }
-    tc_answer(context, done)
 }
 
 /// On a WAN, towards the clients: what the kernel itself sends of a server's packets. It has fragmented them, or the server
 /// is on this host.
 #[classifier]
-fn ikenat_egress(mut context: TcContext) -> i32 {
+fn ikenat_egress(context: TcContext) -> i32 {
     let pointer = TcContext::new(context.skb.skb);
-    if egress::is_tagged(&pointer) {
-        count_reason(Hook::Egress, Reason::NotIpv4);
-        return TC_ACT_UNSPEC;
+    match tc_first::<true>(pointer) {
+        First::Left => TC_ACT_UNSPEC,
+        First::Icmp => tc_icmp::<true>(context),
+        First::Ours => tc_packet::<true>(context) as i32,
     }
-    if icmp::is_icmp(&TcFrame::new(&mut context)) {
-        return tc_icmp::<true>(context);
+}
+
+/// What the first look at a packet says.
+enum First {
+    /// It is left alone, and counted.
+    Left,
+    /// ICMP.
+    Icmp,
+    /// Perhaps ours.
+    Ours,
+}
+
+/// The first look: the gateway's other traffic leaves here.
+#[inline(always)]
+fn tc_first<const OUT: bool>(mut context: TcContext) -> First {
+    let config = maps::config();
+    let Some(side) = tc_side::<OUT>(egress::ingress_tc(&context)) else {
+        return First::Left;
+    };
+    let reason = if egress::is_tagged(&context) {
+        // Another network on the same wire. XDP has left it alone because the tag was where an EtherType is.
+        Some(Reason::NotIpv4)
+    } else {
+        not_ours(&TcFrame::new(&mut context), config, side)
+    };
+    match reason {
+        None => First::Ours,
+        // A router inside reports, too.
+        Some(Reason::Icmp | Reason::OtherAddress) if icmp::is_icmp(&TcFrame::new(&mut context)) => {
+            First::Icmp
+        }
+        Some(reason) => {
+            count_reason(tc_hook(OUT), reason);
+            First::Left
+        }
     }
-    tc_packet::<true>(pointer) as i32
 }
 
 const fn tc_hook(out: bool) -> Hook {
@@ -240,10 +272,6 @@ fn tc_packet<const OUT: bool>(mut context: TcContext) -> u64 {
         ingress,
     };
     let mut frame = TcFrame::new(&mut context);
-    if let Some(reason) = not_ours(&frame, config, side) {
-        count_reason(tc_hook(OUT), reason);
-        return tc_code(Act::Pass);
-    }
     frame.pull(HEADERS);
     let verdict = process(&mut frame, &env, config, side);
     tc_code(count(tc_hook(OUT), verdict))
