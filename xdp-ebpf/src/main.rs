@@ -201,7 +201,8 @@ enum First {
 }
 
 /// The first look: the gateway's other traffic leaves here.
-#[inline(always)]
+// Out of line: before 6.12 a program's whole stack is counted beneath each function that it calls.
+#[inline(never)]
 fn tc_first<const OUT: bool>(mut context: TcContext) -> First {
     let config = maps::config();
     let Some(side) = tc_side::<OUT>(egress::ingress_tc(&context)) else {
