@@ -19,10 +19,16 @@ pub mod netlink;
 mod notes;
 mod object;
 mod others;
+mod owner;
 pub mod pins;
+pub mod prefixes;
+mod ready;
+mod requirements;
 pub mod settle;
 pub mod snapshot;
+pub mod spots;
 pub mod stats;
 pub mod status;
+pub mod sweep;
 
 pub use error::{Error, Result};

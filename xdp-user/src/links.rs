@@ -3,11 +3,12 @@
 //! It may not know why anything is attached.
 
 use crate::error::{Error, Result, causes};
+use crate::maps;
 use crate::netlink::Link;
 use crate::pins::{self, Instance};
+use crate::spots::Spot;
 use aya::programs::links::PinnedLink;
-use aya::programs::tc::TcAttachType;
-use aya::programs::{SchedClassifier, loaded_links, loaded_programs};
+use aya::programs::{loaded_links, loaded_programs};
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -74,20 +75,17 @@ fn field(text: &str, name: &str) -> Option<u32> {
 pub fn is_on(attachment: &Attachment, hook: Hook, link: &Link) -> bool {
     let runs_here = match hook {
         Hook::Xdp => link.xdp == Some(attachment.program),
-        Hook::Tc | Hook::Egress => tc_programs(&link.name).contains(&attachment.program),
+        Hook::Tc | Hook::Egress => {
+            let programs = maps::tcx_programs(link.index, hook == Hook::Egress);
+            programs.is_ok_and(|programs| programs.contains(&attachment.program))
+        }
     };
     attachment.ifindex == link.index && runs_here
 }
 
 /// Whether the kernel has tcx links. It is asked, because one of 6.6 may be built without them.
-pub fn has_tcx(interface: &str) -> bool {
-    SchedClassifier::query_tcx(interface, TcAttachType::Ingress).is_ok()
-}
-
-fn tc_programs(interface: &str) -> Vec<u32> {
-    SchedClassifier::query_tcx(interface, TcAttachType::Ingress)
-        .map(|(_, programs)| programs.iter().map(|program| program.id()).collect())
-        .unwrap_or_default()
+pub fn has_tcx(index: u32) -> bool {
+    maps::tcx_programs(index, false).is_ok()
 }
 
 /// The name of a program, if it may be looked at.
@@ -104,8 +102,8 @@ pub fn program_name(id: u32) -> Option<String> {
 pub fn instance_of(bpffs: &Path, program: u32) -> Option<Instance> {
     let instances = pins::instances(bpffs, None).ok()?;
     instances.into_iter().find(|instance| {
-        pins::LINKS.iter().any(|(name, ..)| {
-            let found = open(&instance.pin(name)).ok().flatten();
+        Spot::all().any(|spot| {
+            let found = open(&instance.pin(&spot.link_pin())).ok().flatten();
             found.is_some_and(|(_, attachment)| attachment.program == program)
         })
     })
@@ -129,9 +127,8 @@ pub fn wait_gone(attachments: &[Attachment], ids: &[u32]) {
 
 /// An instance's links.
 pub fn attachments(instance: &Instance) -> Vec<Attachment> {
-    pins::LINKS
-        .iter()
-        .filter_map(|(name, ..)| open(&instance.pin(name)).ok().flatten())
+    Spot::all()
+        .filter_map(|spot| open(&instance.pin(&spot.link_pin())).ok().flatten())
         .map(|(_, attachment)| attachment)
         .collect()
 }

@@ -1,13 +1,17 @@
-//! Typed access to the maps. The only file of this crate with `unsafe`: the promise that a value is plain bytes, and
-//! the memory map.
+//! Typed access to the maps. The only file of this crate with `unsafe`: the promise that a value is plain bytes, the
+//! memory map, and the commands of bpf(2) that aya has not.
 //!
 //! It may not know what the words mean, nor where the maps are pinned.
 
-#![expect(unsafe_code, reason = "aya::Pod and mmap have no safe form")]
+#![expect(
+    unsafe_code,
+    reason = "aya::Pod, mmap and bpf(2) have no safe form here"
+)]
 
 use crate::error::{Error, Result, causes};
 use aya::maps::MapData;
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use std::io;
 use std::marker::PhantomData;
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -190,15 +194,15 @@ impl<W: Mapped> Tables<W> {
         self.cpu.words().as_chunks().0
     }
 
-    /// The word of an egress ([`cpu::EGRESS_WAN`] or [`cpu::EGRESS_LAN`]): the same in every block.
-    pub fn egress(&self, side: usize) -> u64 {
-        self.cpus().first().map_or(0, |block| block[side].load())
+    /// The word of an egress, by its place in a block: the same in every one.
+    pub fn egress(&self, place: usize) -> u64 {
+        self.cpus().first().map_or(0, |block| block[place].load())
     }
 
     /// Writes the word of an egress into every block.
-    pub fn set_egress(&self, side: usize, word: u64) {
+    pub fn set_egress(&self, place: usize, word: u64) {
         for block in self.cpus() {
-            block[side].store(word);
+            block[place].store(word);
         }
     }
 
@@ -214,4 +218,53 @@ impl<W: Mapped> Tables<W> {
             sum
         })
     }
+}
+
+/// `BPF_PROG_QUERY`.
+const PROG_QUERY: libc::c_int = 16;
+/// `BPF_TCX_INGRESS`; that of egress is the next one.
+const TCX_INGRESS: u32 = 46;
+
+/// The part of `union bpf_attr` that `BPF_PROG_QUERY` reads and writes.
+#[derive(Default)]
+#[repr(C)]
+struct Query {
+    ifindex: u32,
+    attach_type: u32,
+    query_flags: u32,
+    attach_flags: u32,
+    program_ids: u64,
+    count: u32,
+    padding: u32,
+    rest: [u64; 4],
+}
+
+/// The ids of the programs in one of the tcx hooks of an interface. aya looks at the programs as well, which takes
+/// CAP_SYS_ADMIN.
+pub(crate) fn tcx_programs(index: u32, egress: bool) -> io::Result<Vec<u32>> {
+    /// `BPF_MPROG_MAX`: more do not fit into a hook.
+    const MOST: u32 = 64;
+    let mut ids = [0_u32; MOST as usize];
+    let mut query = Query {
+        ifindex: index,
+        attach_type: TCX_INGRESS + u32::from(egress),
+        program_ids: ids.as_mut_ptr().expose_provenance() as u64,
+        count: MOST,
+        ..Query::default()
+    };
+    // SAFETY: the size is that of the attribute, the pointer in it is to as many ids as it says, and both live until the
+    // call returns.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            PROG_QUERY,
+            &raw mut query,
+            size_of::<Query>(),
+        )
+    };
+    if done != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let found = ids.iter().take(query.count as usize);
+    Ok(found.copied().collect())
 }

@@ -4,6 +4,7 @@
 //! It may not know what is in the maps, nor what is attached.
 
 use crate::error::{Error, Result, causes};
+use crate::spots::Spot;
 use aya::maps::{MapInfo, MapType};
 use rustix::fs::statfs;
 use std::fs::{self, DirBuilder};
@@ -11,7 +12,7 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
-use xdp_common::{Hook, cpu, limits, meta, slot};
+use xdp_common::{cpu, limits, meta, slot};
 
 /// `BPF_FS_MAGIC`.
 const MAGIC: u64 = 0xcafe_4a11;
@@ -128,17 +129,6 @@ impl Layout {
     }
 }
 
-/// The pins of the links: name, hook and whether it is on the WAN.
-pub const LINKS: [(&str, Hook, bool); 4] = [
-    // In the order in which they are detached: what still comes in last goes the slow path.
-    ("link-xdp-wan", Hook::Xdp, true),
-    ("link-xdp-lan", Hook::Xdp, false),
-    ("link-tc-wan", Hook::Tc, true),
-    ("link-tc-lan", Hook::Tc, false),
-];
-
-/// The pins of the tc program where it is a filter in a clsact and has no link: name, and whether it is on the WAN.
-pub const FILTERS: [(&str, bool); 2] = [("filter-tc-wan", true), ("filter-tc-lan", false)];
 /// Behind the name of a pin that is about to take the place of the old one.
 pub(crate) const NEW: &str = "-new";
 /// Before the namespace and the index of a device whose clsact we have added.
@@ -193,12 +183,17 @@ impl Instance {
 
     /// True when a link or a filter's program is pinned.
     pub fn has_programs(&self) -> bool {
-        LINKS.iter().any(|(name, ..)| self.pin(name).exists()) || self.has_filters()
+        Spot::all().any(|spot| self.pin(&spot.link_pin()).exists()) || self.has_filters()
     }
 
     /// True when the program of a filter is pinned.
     pub fn has_filters(&self) -> bool {
-        FILTERS.iter().any(|(name, _)| self.pin(name).exists())
+        Self::filter_pins().any(|name| self.pin(&name).exists())
+    }
+
+    /// The names of all pins that filters can have.
+    pub(crate) fn filter_pins() -> impl Iterator<Item = String> {
+        Spot::all().filter_map(Spot::filter_pin)
     }
 
     fn foreign(&self, path: &Path, why: String) -> Error {
@@ -249,14 +244,14 @@ impl Instance {
     /// Removes the pins of this instance, and says which there were. The directory stays: it is what the lock is on.
     pub fn clear(&self) -> Result<Vec<String>> {
         let mut removed = self.clear_links()?;
-        let filters = FILTERS.iter().map(|(name, _)| *name);
         let sizes = Sizes {
             flow_slots: 0,
             session_slots: 0,
         };
-        for name in filters.chain(sizes.layouts()?.map(|layout| layout.name)) {
-            if remove_file(&self.pin(name))? {
-                removed.push(name.to_owned());
+        removed.extend(self.clear_filters()?);
+        for layout in sizes.layouts()? {
+            if remove_file(&self.pin(layout.name))? {
+                removed.push(layout.name.to_owned());
             }
         }
         let entries = fs::read_dir(&self.directory).into_iter().flatten();
@@ -272,10 +267,19 @@ impl Instance {
 
     /// Removes the pins of the links alone, which detaches them.
     pub fn clear_links(&self) -> Result<Vec<String>> {
+        self.clear_named(Spot::all().map(Spot::link_pin))
+    }
+
+    /// Removes the pins of the filters' programs, which leaves the filters themselves.
+    pub(crate) fn clear_filters(&self) -> Result<Vec<String>> {
+        self.clear_named(Self::filter_pins())
+    }
+
+    fn clear_named(&self, names: impl Iterator<Item = String>) -> Result<Vec<String>> {
         let mut removed = Vec::new();
-        for (name, ..) in LINKS {
-            if remove_file(&self.pin(name))? {
-                removed.push(name.to_owned());
+        for name in names {
+            if remove_file(&self.pin(&name))? {
+                removed.push(name);
             }
         }
         Ok(removed)

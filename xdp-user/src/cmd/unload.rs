@@ -36,9 +36,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         let lock = match pins.lock() {
             Ok(lock) => Some(lock),
             Err(Error::Locked { .. }) if arguments.force => None,
-            Err(Error::Locked { pid, .. }) => {
+            Err(Error::Locked { whose, .. }) => {
                 bail!(
-                    "an ikenat{pid} is running for {}: stop it first (Ctrl-C, `systemctl stop`), or use --force",
+                    "an ikenat{whose} is running for {}: stop it first (Ctrl-C, `systemctl stop`), or use --force",
                     pins.vip
                 );
             }
