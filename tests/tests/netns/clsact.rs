@@ -229,7 +229,9 @@ fn in_our_place(lab: &Lab) -> Result<()> {
 fn stays_as_it_was(lab: &Lab, interface: &str, names: &[&str]) -> Result<()> {
     let everything = || -> Result<String> {
         let egress = format!("tc filter show dev {interface} egress");
-        Ok(filters(&lab.gateway, interface)? + &lab.gateway.run(&egress)?)
+        let both = filters(&lab.gateway, interface)? + &lab.gateway.run(&egress)?;
+        // What the kernel calls the block of an ingress qdisc depends on the latest question.
+        Ok(both.replace("parent ffff: ", "").replace("ingress ", ""))
     };
     let before = everything()?;
     let mut command = run(lab, &usual_arguments())?;
