@@ -15,6 +15,7 @@ use crate::pins::{self, Instance};
 use crate::{expiry, links, others, ready, sweep};
 use aya_log::EbpfLogger;
 use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::AtomicU64;
 use xdp_common::meta::flag;
 use xdp_common::slot::{flow, session};
@@ -41,6 +42,8 @@ pub struct Running {
     /// The server that the programs translated to until now.
     pub earlier_server: Option<Ipv4Addr>,
     lock: Lock,
+    /// Holds the BPF file system, where the pins are reached by its descriptor.
+    held: Option<OwnedFd>,
 }
 
 /// The dataplane's own messages.
@@ -75,6 +78,7 @@ pub fn start(plan: &Plan, netlink: &Netlink) -> Result<(Running, Vec<Logger>)> {
                 reused: known.is_some(),
                 earlier_server: known.map(|known| known.server),
                 lock,
+                held: None,
             };
             Ok((running, loggers))
         }
@@ -128,6 +132,7 @@ fn bring_up(
     let mut loads = object::load(plan, instance, &facts)?;
     let tables = Tables::open(&instance.directory)?;
     object::describe(&tables, plan, &facts, known.is_none());
+    instance.let_in(plan.request.group, &plan.request.sizes)?;
     ready::begin(&tables, netlink, plan)?;
     let mut work = Work {
         plan,
@@ -179,6 +184,14 @@ fn loggers(loads: &mut [Load]) -> Vec<Logger> {
 }
 
 impl Running {
+    /// Makes the pins reachable whatever capabilities are left. Their path is no name for people from then on.
+    pub fn hold_pins(&mut self) -> Result<()> {
+        let (instance, held) = self.instance.by_descriptor()?;
+        self.instance = instance;
+        self.held = Some(held);
+        Ok(())
+    }
+
     /// Puts back what somebody has taken out of the hooks. A link cannot be taken out; a filter can, with its clsact.
     pub fn put_back(&self, netlink: &Netlink, plan: &Plan) -> Vec<(String, PutBack)> {
         match self.way {
@@ -190,6 +203,7 @@ impl Running {
     /// Detaches everything and gives the lock back.
     pub fn detach(self, netlink: &Netlink) -> Result<Vec<String>> {
         let removed = remove(&self.instance, netlink);
+        drop(self.held);
         drop(self.lock);
         removed
     }
@@ -216,6 +230,6 @@ fn take_down(instance: &Instance, netlink: &Netlink) -> Result<Vec<String>> {
         sweep::sweep(netlink, instance, &[])?;
         removed.extend(instance.clear_filters()?);
     }
-    links::wait_gone(&attachments, &programs);
+    links::wait_gone(netlink, &attachments, &programs);
     Ok(removed)
 }

@@ -11,8 +11,6 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use xdp_common::{Config, Secret, limits, slot};
 
-pub use crate::requirements::check_privilege;
-
 /// How the XDP programs run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
@@ -105,6 +103,8 @@ pub struct Request {
     pub log_sessions: bool,
     /// A BPF file system other than the usual one.
     pub bpffs: Option<PathBuf>,
+    /// The group that may read the tables.
+    pub group: Option<u32>,
 }
 
 /// What can be done: the request, and the interfaces it names.
@@ -235,6 +235,7 @@ mod tests {
                 idle_secs: 300,
                 log_sessions: false,
                 bpffs: None,
+                group: None,
             },
             wans,
             lans,

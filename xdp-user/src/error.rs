@@ -215,7 +215,7 @@ pub enum Error {
     },
     /// No bpffs.
     #[error(
-        "{looked} is not a BPF file system, where maps and links have to be pinned: run `mount -t bpf bpf /sys/fs/bpf`, or name another one with --bpffs"
+        "{looked} is not a BPF file system, where maps and links have to be pinned: run `mount -t bpf bpf /sys/fs/bpf`, or name another one with --bpffs (`ip netns exec` hides the usual one from all but root: enter with `nsenter --net=/run/netns/NAME` instead)"
     )]
     NoBpffs {
         /// Where it was looked for.
@@ -311,6 +311,36 @@ pub enum Error {
         /// The kernel's word.
         why: String,
     },
+    /// A pin is closed to this user.
+    #[error(
+        "{path} is closed to this user ({why}): ask as root, or as a member of the group that `ikenat run --group` was given"
+    )]
+    NotReadable {
+        /// The pin, or a directory on the way to it.
+        path: PathBuf,
+        /// The kernel's word.
+        why: String,
+    },
+    /// The group cannot be let in.
+    #[error(
+        "{path} cannot be given to group {group} ({why}): whoever runs ikenat has to be a member of the group, or root"
+    )]
+    Group {
+        /// The pin or directory.
+        path: PathBuf,
+        /// The id of the group.
+        group: u32,
+        /// The kernel's word.
+        why: String,
+    },
+    /// The verifier wants one capability more.
+    #[error(
+        "the kernel takes {program} from a process without CAP_PERFMON only if it can bound every address against speculation, and here it cannot: grant CAP_PERFMON as well (systemd: AmbientCapabilities=CAP_BPF CAP_NET_ADMIN CAP_PERFMON)"
+    )]
+    NoPerfmon {
+        /// The program.
+        program: &'static str,
+    },
     /// The kernel's tick is unknown.
     #[error("failed to learn how long a jiffy is: {why}")]
     Jiffies {
@@ -356,4 +386,16 @@ pub fn causes(error: &dyn std::error::Error) -> String {
         next = cause.source();
     }
     text
+}
+
+/// Whether the kernel's word at the bottom of an error is that this process may not.
+pub(crate) fn is_denied(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(cause) = next {
+        if let Some(error) = cause.downcast_ref::<io::Error>() {
+            return error.kind() == io::ErrorKind::PermissionDenied;
+        }
+        next = cause.source();
+    }
+    false
 }

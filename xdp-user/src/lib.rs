@@ -3,6 +3,7 @@
 //!
 //! It may not know how a packet is parsed or translated. Of `xdp-core` it uses the table's algorithm alone.
 
+pub mod access;
 pub mod attach;
 pub mod books;
 pub mod clock;
@@ -22,6 +23,7 @@ mod others;
 mod owner;
 pub mod pins;
 pub mod prefixes;
+pub mod privileges;
 mod ready;
 mod requirements;
 pub mod settle;

@@ -4,11 +4,12 @@
 
 use crate::error::{Error, Result, causes};
 use crate::maps;
-use crate::netlink::Link;
+use crate::netlink::{Link, Netlink};
 use crate::pins::{self, Instance};
 use crate::spots::Spot;
 use aya::programs::links::PinnedLink;
 use aya::programs::{loaded_links, loaded_programs};
+use rustix::fs::{Access, access};
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -47,6 +48,12 @@ pub fn open(path: &Path) -> Result<Option<(PinnedLink, Attachment)>> {
     // The fd that has been looked at goes; the pin holds the link.
     let link = PinnedLink::from_pin(path).map_err(|error| failed(causes(&error)))?;
     Ok(Some((link, attachment)))
+}
+
+/// Whether there is a pin that this user may not open. A link or a program can only be opened for writing as well.
+pub fn is_closed(path: &Path) -> bool {
+    let both = Access::READ_OK | Access::WRITE_OK;
+    path.exists() && access(path, both).is_err()
 }
 
 /// The interface of a link of which this process holds a descriptor. aya keeps that part of the answer to itself, so
@@ -109,15 +116,26 @@ pub fn instance_of(bpffs: &Path, program: u32) -> Option<Instance> {
     })
 }
 
+/// Whether a program is still where a link had it, in our own network namespace.
+fn still_runs(netlink: &Netlink, attachment: &Attachment) -> bool {
+    let (index, program) = (attachment.ifindex, attachment.program);
+    let xdp = netlink
+        .look(index, None)
+        .is_ok_and(|link| link.xdp == Some(program));
+    let tcx = |egress| maps::tcx_programs(index, egress).is_ok_and(|all| all.contains(&program));
+    xdp || tcx(false) || tcx(true)
+}
+
 /// Waits until the kernel has taken these links and programs down: it does so in the background after the last pin is gone. A link
 /// loses its number before it is detached, and its program goes after that (`bpf_link_free` in kernel/bpf/syscall.c): so
-/// it is the programs that are waited for.
-pub fn wait_gone(attachments: &[Attachment], ids: &[u32]) {
+/// it is the programs that are waited for. To list those takes CAP_SYS_ADMIN; without it only the interfaces tell.
+pub fn wait_gone(netlink: &Netlink, attachments: &[Attachment], ids: &[u32]) {
     let deadline = Instant::now() + Duration::from_secs(2);
     let is_left = || {
         let mut links = loaded_links().filter_map(Result::<_, _>::ok);
         let mut programs = loaded_programs().filter_map(Result::<_, _>::ok);
-        links.any(|link| attachments.iter().any(|a| a.link == link.id()))
+        attachments.iter().any(|one| still_runs(netlink, one))
+            || links.any(|link| attachments.iter().any(|a| a.link == link.id()))
             || programs.any(|program| ids.contains(&program.id()))
     };
     while Instant::now() < deadline && is_left() {

@@ -4,10 +4,11 @@
 
 use crate::clock::{self, Moment};
 use crate::config::{Mode, Plan};
-use crate::error::{Error, Result, causes};
+use crate::error::{Error, Result, causes, is_denied};
 use crate::maps::{self, Bytes, Memory, Seen, Tables};
 use crate::pins::Instance;
 use crate::prefixes::{Lists, Prefix};
+use crate::privileges;
 use crate::snapshot::address;
 use crate::spots::Port;
 use aya::maps::lpm_trie::{Key, LpmTrie};
@@ -131,9 +132,18 @@ fn load_one(plan: &Plan, instance: &Instance, facts: &Known, port: Port) -> Resu
             Hook::Xdp => xdp(&mut ebpf, name)?.load(),
             Hook::Tc | Hook::Egress => tc(&mut ebpf, name)?.load(),
         }
-        .map_err(|error| load_failed(name)(&error))?;
+        .map_err(|error| refused(name, &error))?;
     }
     Ok(Load { port, ebpf })
+}
+
+/// The verifier refuses with "permission denied" whatever it does not like; what it likes depends on CAP_PERFMON.
+fn refused(name: &'static str, error: &ProgramError) -> Error {
+    if is_denied(error) && !privileges::has_perfmon() {
+        tracing::debug!("{}", causes(error));
+        return Error::NoPerfmon { program: name };
+    }
+    load_failed(name)(error)
 }
 
 /// Before any program is attached: no packet of a peer that is refused may get through in between.

@@ -4,7 +4,7 @@
 
 use crate::config::Plan;
 use crate::error::{Error, Result};
-use crate::maps::{self, Memory, Seen};
+use crate::maps::{Memory, Seen};
 use crate::netlink::{Block, Netlink};
 use crate::pins::Instance;
 use crate::spots::Port;
@@ -29,7 +29,7 @@ struct Place {
 
 impl Place {
     fn of(instance: &Instance) -> Option<Self> {
-        let memory = Memory::<Seen>::of(&maps::open(&instance.pin("META")).ok()?, "META").ok()?;
+        let memory = Memory::<Seen>::read(&instance.pin("META"), "META").ok()?;
         let meta = memory.words();
         let version = meta.get(meta::VERSION)?.load();
         (version == u64::from(ABI_VERSION) && meta.len() == meta::WORDS).then_some(())?;

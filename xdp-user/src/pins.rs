@@ -3,13 +3,15 @@
 //!
 //! It may not know what is in the maps, nor what is attached.
 
+use crate::access;
 use crate::error::{Error, Result, causes};
 use crate::spots::Spot;
 use aya::maps::{MapInfo, MapType};
-use rustix::fs::statfs;
+use rustix::fs::{CWD, Mode, OFlags, openat, statfs};
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::net::Ipv4Addr;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use xdp_common::{cpu, limits, meta, slot};
@@ -176,6 +178,17 @@ impl Instance {
         Ok(())
     }
 
+    /// The same instance by an open descriptor of its BPF file system, as long as that is held: the way there may need a
+    /// capability that is about to be given up (`/proc/1/root`), or go through directories of others.
+    pub fn by_descriptor(&self) -> Result<(Self, OwnedFd)> {
+        let root = self.directory.ancestors().nth(2).unwrap_or(Path::new("/"));
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root_descriptor = openat(CWD, root, flags, Mode::empty())
+            .map_err(|error| Error::system(format!("open {}", root.display()))(error.into()))?;
+        let way = format!("/proc/self/fd/{}", root_descriptor.as_raw_fd());
+        Ok((Self::of(Path::new(&way), self.vip), root_descriptor))
+    }
+
     /// True when any map or link is pinned.
     pub fn is_used(&self) -> bool {
         fs::read_dir(&self.directory).is_ok_and(|mut entries| entries.next().is_some())
@@ -327,7 +340,7 @@ pub fn instances(bpffs: &Path, vip: Option<Ipv4Addr>) -> Result<Vec<Instance>> {
     let entries = match fs::read_dir(&ours) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(Error::system(format!("list {}", ours.display()))(error)),
+        Err(error) => return Err(access::not_readable(&ours, error)),
     };
     let mut vips: Vec<Ipv4Addr> = entries
         .filter_map(|entry| {

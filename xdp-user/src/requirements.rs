@@ -6,27 +6,11 @@ use crate::config::{Modes, Plan, Request};
 use crate::error::{Error, Result, word};
 use crate::namespaces;
 use crate::netlink::{Link, Netlink, Route};
+use crate::privileges;
 use aya::util::KernelVersion;
-use rustix::thread::{CapabilitySet, capabilities};
 use std::fs;
 use std::net::Ipv4Addr;
 use xdp_common::limits;
-
-/// Refuses to go on without the capabilities that loading and attaching need.
-pub fn check_privilege() -> Result<()> {
-    let has = capabilities(None)
-        .map_err(|error| Error::system("read the capabilities of this process")(error.into()))?
-        .effective;
-    let bpf = has.intersects(CapabilitySet::BPF | CapabilitySet::SYS_ADMIN);
-    let net = has.contains(CapabilitySet::NET_ADMIN);
-    let missing = match (bpf, net) {
-        (true, true) => return Ok(()),
-        (true, false) => "CAP_NET_ADMIN is missing",
-        (false, true) => "CAP_BPF is missing",
-        (false, false) => "both are missing",
-    };
-    Err(Error::Privilege { missing })
-}
 
 fn check_kernel() -> Result<()> {
     const OLDEST: KernelVersion = KernelVersion::new(6, 1, 0);
@@ -176,7 +160,7 @@ fn way_to_server(netlink: &Netlink, server: Ipv4Addr, lans: &[Link]) -> Result<W
 impl Plan {
     /// Checks a request against this host.
     pub fn check(request: Request, netlink: &Netlink) -> Result<Self> {
-        check_privilege()?;
+        privileges::check()?;
         check_kernel()?;
         check_addresses(request.vip, request.server)?;
         request.lists.check()?;

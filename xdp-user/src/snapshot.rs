@@ -6,7 +6,7 @@ use crate::books::{self, Entry, Page, Table};
 use crate::clock::{Clock, Moment};
 use crate::config::Mode;
 use crate::error::Result;
-use crate::maps::{Mapped, Seen, Tables};
+use crate::maps::{Mapped, Memory, Seen, Tables};
 use crate::owner;
 use crate::pins::Instance;
 use crate::settle::direction;
@@ -316,12 +316,27 @@ fn interfaces<W: Mapped>(tables: &Tables<W>) -> Vec<Interface> {
     Port::all().filter_map(read).collect()
 }
 
+/// The tables; of a copy one in which no entry was retired while it was made, or the last of some tries.
+fn read(instance: &Instance) -> Result<Tables<Seen>> {
+    const TRIES: usize = 8;
+    let mut tries = 0;
+    loop {
+        let before = Memory::<Seen>::read(&instance.pin("META"), "META")?;
+        instance.check_version(before.words()[meta::VERSION].load())?;
+        let tables = Tables::read(&instance.directory)?;
+        tries += 1;
+        let same = || books::read(before.words()) == books::read(tables.meta.words());
+        if !tables.is_copy() || same() || tries == TRIES {
+            return Ok(tables);
+        }
+    }
+}
+
 impl Snapshot {
     /// Reads an instance.
     pub fn take(instance: &Instance) -> Result<Self> {
-        let tables = Tables::<Seen>::open(&instance.directory)?;
+        let tables = read(instance)?;
         let meta = tables.meta.words();
-        instance.check_version(meta[meta::VERSION].load())?;
         let anchor = Moment {
             jiffies: meta[meta::JIFFIES].load(),
             monotonic: meta[meta::MONOTONIC].load(),

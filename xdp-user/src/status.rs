@@ -7,6 +7,7 @@ use crate::error::Result;
 use crate::filters;
 use crate::hooks::{Way, hook_name};
 use crate::links::{self, Attachment};
+use crate::namespaces;
 use crate::netlink::{Block, Link, Netlink};
 use crate::pins::Instance as Pins;
 use crate::snapshot::{Interface, Snapshot};
@@ -65,9 +66,9 @@ pub struct Attached {
     pub hook: &'static str,
     /// `native` or `generic`; `ingress` or `egress` for the others.
     pub mode: &'static str,
-    /// Id of the program.
-    pub program: u32,
-    /// False when the interface is gone, or the filter was removed.
+    /// Id of the program; `None` where this user may not look.
+    pub program: Option<u32>,
+    /// False when the interface is gone, or the filter was removed. Who may not look sees the interface alone.
     pub alive: bool,
     /// True when it is an interface of this network namespace.
     pub here: bool,
@@ -115,7 +116,10 @@ impl Instance {
     pub fn of(pins: &Pins, snapshot: &Snapshot, netlink: &Netlink, links: &[Link]) -> Result<Self> {
         let mut attached = Vec::new();
         for spot in Spot::all() {
-            if let Some((_, attachment)) = links::open(&pins.pin(&spot.link_pin()))? {
+            let pin = pins.pin(&spot.link_pin());
+            if links::is_closed(&pin) {
+                attached.push(unseen(spot, Way::Tcx, snapshot, links));
+            } else if let Some((_, attachment)) = links::open(&pin)? {
                 attached.push(describe(&attachment, spot, snapshot, links));
             }
         }
@@ -179,9 +183,28 @@ fn describe(attachment: &Attachment, spot: Spot, snapshot: &Snapshot, links: &[L
         ifindex: attachment.ifindex,
         hook: hook_name(spot.hook, Way::Tcx),
         mode: mode(spot, known),
-        program: attachment.program,
+        program: Some(attachment.program),
         alive: attachment.ifindex != 0,
         here: here.is_some(),
+    }
+}
+
+/// A program that has a pin which this user may not open.
+fn unseen(spot: Spot, way: Way, snapshot: &Snapshot, links: &[Link]) -> Attached {
+    let known = known(snapshot, spot);
+    // In another network namespace nothing can be seen without a capability.
+    let here = namespaces::own().is_ok_and(|own| own == snapshot.namespace);
+    let mut found = links.iter();
+    let found = found.find(|link| here && known.is_some_and(|known| known.index == link.index));
+    let program = found.filter(|_| spot.hook == Hook::Xdp);
+    Attached {
+        interface: known.map_or_else(String::new, |known| known.name.clone()),
+        ifindex: known.map_or(0, |known| known.index),
+        hook: hook_name(spot.hook, way),
+        mode: mode(spot, known),
+        program: program.and_then(|link| link.xdp),
+        alive: !here || found.is_some(),
+        here,
     }
 }
 
@@ -191,18 +214,20 @@ fn filters_of(
     netlink: &Netlink,
     links: &[Link],
 ) -> Result<Vec<Attached>> {
-    let mut sought = Vec::new();
+    let (mut sought, mut closed) = (Vec::new(), Vec::new());
     for spot in Spot::all() {
         let (Some(pin), Some(block)) = (spot.filter_pin(), filters::block(spot.hook)) else {
             continue;
         };
-        if let Some(program) = pins.pinned_program(&pin)? {
+        if links::is_closed(&pins.pin(&pin)) {
+            closed.push(unseen(spot, Way::Clsact, snapshot, links));
+        } else if let Some(program) = pins.pinned_program(&pin)? {
             let index = known(snapshot, spot).map_or(0, |known| known.index);
             sought.push((spot, program, (index, block)));
         }
     }
     if sought.is_empty() {
-        return Ok(Vec::new());
+        return Ok(closed);
     }
     let places: Vec<(u32, Block)> = sought.iter().map(|(.., place)| *place).collect();
     let found = sweep::find(netlink, pins, &places)?;
@@ -217,7 +242,7 @@ fn filters_of(
             ifindex: if found.is_some() { index } else { 0 },
             hook: hook_name(spot.hook, Way::Clsact),
             mode: mode(spot, known),
-            program: found.map_or(pinned, |found| found.program),
+            program: Some(found.map_or(pinned, |found| found.program)),
             alive: found.is_some(),
             here,
         }

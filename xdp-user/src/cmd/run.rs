@@ -12,6 +12,7 @@ use tokio::time::MissedTickBehavior;
 use tracing::{debug, info, warn};
 use xdp_common::Hook;
 use xdp_common::limits::{FLOW_SLOTS, IDLE_SECS, IDLE_SECS_MIN, SESSION_SLOTS};
+use xdp_user::access;
 use xdp_user::attach::{self, Logger, Readiness, Running};
 use xdp_user::config::{Mode, Modes, Plan, Request, Tc};
 use xdp_user::expiry::Expiry;
@@ -20,6 +21,7 @@ use xdp_user::netlink::Netlink;
 use xdp_user::netlink::events::Events;
 use xdp_user::pins::Sizes;
 use xdp_user::prefixes::{Lists, Prefix};
+use xdp_user::privileges;
 use xdp_user::spots::Side;
 
 /// Attach to the interfaces and keep house, in the foreground
@@ -73,6 +75,9 @@ pub(crate) struct Arguments {
     /// The BPF file system, if it is not /sys/fs/bpf
     #[arg(long, value_name = "DIR")]
     bpffs: Option<PathBuf>,
+    /// Let the members of this group read `stats` and `status`, without any capability
+    #[arg(long, value_name = "NAME", value_parser = access::group)]
+    group: Option<u32>,
     /// Slots for SPIs, a power of two; half of them can be in use, 128 bytes each
     #[arg(long, value_name = "N", default_value_t = FLOW_SLOTS, value_parser = slots)]
     flow_slots: u32,
@@ -158,6 +163,7 @@ impl Arguments {
             idle_secs: self.idle_timeout,
             log_sessions: self.log_sessions,
             bpffs: self.bpffs.clone(),
+            group: self.group,
         }
     }
 }
@@ -176,8 +182,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         Signals::new().context("failed to listen for signals")?
     };
     let events = Events::listen()?;
-    let (running, loggers) = attach::start(&plan, &netlink)?;
+    let (mut running, loggers) = attach::start(&plan, &netlink)?;
     report(&plan, &running);
+    running.hold_pins()?;
+    let kept = privileges::give_up()?;
+    debug!("capabilities that are kept: {kept:?}");
     let mut house = House {
         expiry: Expiry::new(running.clock, plan.request.idle_secs),
         complained: Vec::new(),
@@ -290,8 +299,8 @@ impl House {
 fn each_second(running: &Running, plan: &Plan, netlink: &Netlink, house: &mut House) -> Result<()> {
     if !running.instance.is_used() {
         bail!(
-            "{} was removed by `ikenat unload --force`: nothing is attached any more",
-            running.instance.directory.display()
+            "the pins of {} were removed by `ikenat unload --force`: nothing is attached any more",
+            plan.request.vip
         );
     }
     let epoch = house.events.epoch();
@@ -366,6 +375,14 @@ fn report(plan: &Plan, running: &Running) {
         warn!(
             "{vip} is no address of this host, so nobody may answer ARP for it: route it here, or `ip address add {vip}/32 dev {}`",
             plan.wans[0].name
+        );
+    }
+    if let Some(group) = plan.request.group
+        && let Some(closed) = running.instance.closed_to(group)
+    {
+        warn!(
+            "members of group {group} cannot get to the tables, because {0} is closed to them: `chmod o+x {0}`",
+            closed.display()
         );
     }
     if plan.request.dry_run || plan.server_is_local {

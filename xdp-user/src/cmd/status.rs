@@ -128,7 +128,8 @@ fn attached(attached: &[Attached]) -> String {
             one.interface.clone(),
             one.hook.to_owned(),
             one.mode.to_owned(),
-            one.program.to_string(),
+            one.program
+                .map_or_else(|| "?".to_owned(), |program| program.to_string()),
             remark,
         ]);
     }

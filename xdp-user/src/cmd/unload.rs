@@ -4,7 +4,7 @@ use super::{Which, print};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use xdp_user::netlink::Netlink;
-use xdp_user::{Error, attach, config};
+use xdp_user::{Error, attach, privileges};
 
 /// Detach everything and remove all pins and counters
 ///
@@ -22,7 +22,7 @@ pub(crate) struct Arguments {
 
 /// Does it.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    config::check_privilege()?;
+    privileges::check()?;
     let instances = arguments.which.instances()?;
     if instances.is_empty() {
         let whose = arguments.which.vip.map(|vip| format!(" for {vip}"));
