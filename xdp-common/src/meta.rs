@@ -1,5 +1,7 @@
 //! The words of META: what outlives the daemon and belongs to no table.
 
+use crate::limits::INTERFACES;
+
 /// Words of META: one page.
 pub const WORDS: usize = 512;
 
@@ -17,26 +19,31 @@ pub const JIFFIES: usize = 4;
 pub const MONOTONIC: usize = 5;
 /// Random; tells one set of maps from the next.
 pub const GENERATION: usize = 6;
+/// What the instance was told, as bits: [`flag`].
+pub const FLAGS: usize = 7;
+/// Prefixes in PEERS: of `--deny` (bits 32-63) and of `--except-peer` (0-31).
+pub const LISTED: usize = 8;
 /// The VIP, network order, in the low four bytes of the word in memory.
 pub const VIP: usize = 9;
 /// The server's address, likewise.
 pub const SERVER: usize = 10;
-/// Interface index of the WAN.
-pub const WAN_IFINDEX: usize = 11;
-/// Interface index of the LAN.
-pub const LAN_IFINDEX: usize = 12;
-/// 0: native XDP, 1: generic.
-pub const MODE: usize = 13;
+/// The number (inode) of the network namespace that the interfaces are in.
+pub const NAMESPACE: usize = 11;
+/// Interfaces with generic XDP, as bits: that of WAN k is k, that of LAN k is `INTERFACES` + k.
+pub const GENERIC: usize = 13;
 /// The server's next hop, as flows remember theirs (`slot::flow::HOP`): for packets that belong to no flow.
 pub const SERVER_HOP: usize = 14;
 /// First of the sixteen words of the hash key.
 pub const SECRET: usize = 16;
 /// Which of the two books of retired totals is valid: 0 or 1. Flipping it is the commit.
 pub const BOOK: usize = 32;
-/// First of the two words of the WAN's name when it was attached: `stats` may run where nobody can look it up.
-pub const WAN_NAME: usize = 40;
-/// First of the two words of the LAN's name.
-pub const LAN_NAME: usize = 42;
+/// The first WAN; the others follow. Of each the interface index (0: none) and, in two words, the name when it was
+/// attached: `stats` may run where nobody can look it up.
+pub const WANS: usize = 40;
+/// The first LAN; the others follow likewise.
+pub const LANS: usize = WANS + INTERFACES * INTERFACE_WORDS;
+/// Words of an interface.
+pub const INTERFACE_WORDS: usize = 3;
 /// The books of retired totals begin here.
 pub const BOOKS: usize = 64;
 /// Words of a book.
@@ -55,4 +62,15 @@ pub mod book {
     /// Retired sessions.
     pub const SESSIONS: usize = 11;
 }
+
+/// The bits of [`FLAGS`].
+pub mod flag {
+    /// `--dry-run`.
+    pub const DRY_RUN: u64 = 1;
+    /// `--dedicated`.
+    pub const DEDICATED: u64 = 1 << 1;
+    /// The server is an address of this host.
+    pub const SERVER_IS_LOCAL: u64 = 1 << 2;
+}
+const _: () = assert!(LANS + INTERFACES * INTERFACE_WORDS <= BOOKS);
 const _: () = assert!(BOOKS + 2 * BOOK_WORDS <= WORDS);

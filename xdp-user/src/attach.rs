@@ -4,19 +4,25 @@
 //! It may not know the sentences that are printed, nor what the programs do.
 
 use crate::clock::Clock;
-use crate::config::{Mode, Plan};
+use crate::config::Plan;
 use crate::error::{Error, Result};
 use crate::hooks::{self, Attached, Made, PutBack, Way, Work};
 use crate::lock::Lock;
 use crate::maps::Tables;
-use crate::netlink::{Link, Netlink};
-use crate::object::{self, Known};
+use crate::netlink::Netlink;
+use crate::object::{self, Known, Load};
 use crate::pins::{self, Instance};
-use crate::{filters, links, others};
+use crate::{expiry, links, others, ready, sweep};
 use aya_log::EbpfLogger;
 use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::AtomicU64;
-use xdp_common::cpu;
+use xdp_common::meta::flag;
+use xdp_common::slot::{flow, session};
+use xdp_core::Word;
+use xdp_core::table;
+
+pub use crate::ready::Readiness;
 
 /// A running instance.
 #[derive(Debug)]
@@ -36,19 +42,22 @@ pub struct Running {
     /// The server that the programs translated to until now.
     pub earlier_server: Option<Ipv4Addr>,
     lock: Lock,
+    /// Holds the BPF file system, where the pins are reached by its descriptor.
+    held: Option<OwnedFd>,
 }
 
 /// The dataplane's own messages.
 pub type Logger = EbpfLogger<&'static dyn tracing_log::log::Log>;
 
 /// Loads and attaches.
-pub fn start(plan: &Plan, netlink: &Netlink) -> Result<(Running, Option<Logger>)> {
+pub fn start(plan: &Plan, netlink: &Netlink) -> Result<(Running, Vec<Logger>)> {
     let bpffs = pins::bpffs(plan.request.bpffs.as_deref())?;
     let instance = Instance::of(&bpffs, plan.request.vip);
+    instance.check_namespace(plan, netlink)?;
     others::check(plan, &bpffs, &instance)?;
     instance.create()?;
     let lock = instance.lock()?;
-    let known = match earlier(&instance, plan) {
+    let known = match earlier(&instance, plan, netlink) {
         Ok(known) => known,
         Err(error) => {
             if !instance.is_used() {
@@ -59,7 +68,7 @@ pub fn start(plan: &Plan, netlink: &Netlink) -> Result<(Running, Option<Logger>)
     };
     let mut made = Vec::new();
     match bring_up(plan, netlink, &instance, known, &mut made) {
-        Ok((tables, clock, (way, attached), logger)) => {
+        Ok((tables, clock, (way, attached), loggers)) => {
             let running = Running {
                 instance,
                 tables,
@@ -69,8 +78,9 @@ pub fn start(plan: &Plan, netlink: &Netlink) -> Result<(Running, Option<Logger>)
                 reused: known.is_some(),
                 earlier_server: known.map(|known| known.server),
                 lock,
+                held: None,
             };
-            Ok((running, logger))
+            Ok((running, loggers))
         }
         Err(error) => {
             hooks::undo(netlink, &instance, &made)?;
@@ -83,26 +93,29 @@ pub fn start(plan: &Plan, netlink: &Netlink) -> Result<(Running, Option<Logger>)
 }
 
 /// What an earlier start left, if this one can take it over.
-fn earlier(instance: &Instance, plan: &Plan) -> Result<Option<Known>> {
-    let known = Known::of(instance, plan)?;
-    if let Some(Known { mode, .. }) = known
-        && mode != plan.request.mode
-        && hooks::is_attached(instance, plan)?
-    {
-        return Err(Error::OtherMode {
-            vip: instance.vip,
-            is: mode.name(),
-        });
+fn earlier(instance: &Instance, plan: &Plan, netlink: &Netlink) -> Result<Option<Known>> {
+    // Again, now that nobody else can start one.
+    instance.check_namespace(plan, netlink)?;
+    let Some(known) = Known::of(instance, plan)? else {
+        return Ok(None);
+    };
+    let was_dry = known.flags & flag::DRY_RUN != 0;
+    match (was_dry, plan.request.dry_run) {
+        (false, true) if instance.has_programs() => Err(Error::IsLive { vip: instance.vip }),
+        // Nobody's packets depend on a dry run, and what it has counted never happened: the live one begins anew.
+        (true, false) => {
+            take_down(instance, netlink)?;
+            instance.clear()?;
+            Ok(None)
+        }
+        _ => {
+            hooks::check_modes(instance, plan)?;
+            Ok(Some(known))
+        }
     }
-    Ok(known)
 }
 
-type Up = (
-    Tables<AtomicU64>,
-    Clock,
-    (Way, Vec<Attached>),
-    Option<Logger>,
-);
+type Up = (Tables<AtomicU64>, Clock, (Way, Vec<Attached>), Vec<Logger>);
 
 fn bring_up(
     plan: &Plan,
@@ -114,107 +127,69 @@ fn bring_up(
     let way = Way::choose(plan, instance)?;
     let facts = match known {
         Some(known) => known,
-        None => Known::fresh(plan.request.mode, plan.request.server)?,
+        None => Known::fresh(plan)?,
     };
-    let mut ebpf = object::load(plan, instance, &facts)?;
+    let mut loads = object::load(plan, instance, &facts)?;
     let tables = Tables::open(&instance.directory)?;
     object::describe(&tables, plan, &facts, known.is_none());
-    for (side, link) in sides(plan) {
-        // Without an MTU, until house is kept: so long the FIB is asked for every packet.
-        let word = if is_ready(netlink, plan, link)? {
-            cpu::egress(0, 0)
-        } else {
-            0
-        };
-        tables.set_egress(side, word);
-    }
+    instance.let_in(plan.request.group, &plan.request.sizes)?;
+    ready::begin(&tables, netlink, plan)?;
     let mut work = Work {
         plan,
         netlink,
         instance,
-        ebpf: &mut ebpf,
+        loads: &mut loads,
         made,
     };
     let attached = hooks::attach_all(&mut work, way)?;
-    let logger = match EbpfLogger::init(&mut ebpf) {
-        Ok(logger) => Some(logger),
-        Err(error) => {
-            tracing::debug!("the dataplane's own messages cannot be read: {error}");
-            None
-        }
-    };
+    forget_hops_of_listed(&tables, plan)?;
     Ok((
         tables,
         Clock::new(facts.rate, facts.anchor),
         (way, attached),
-        logger,
+        loggers(&mut loads),
     ))
 }
 
-/// Whether a device takes frames that XDP redirects to it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Readiness {
-    /// It does.
-    Ready,
-    /// It does not.
-    NotReady,
-    /// The kernel knows no such device any more.
-    Gone,
+/// The fast path asks PEERS nothing: it takes what a flow remembers. So what was remembered of peers that are listed now
+/// is forgotten, once no program runs any more that could remember it again.
+fn forget_hops_of_listed(tables: &Tables<AtomicU64>, plan: &Plan) -> Result<()> {
+    let lists = &plan.request.lists;
+    if lists.is_empty() {
+        return Ok(());
+    }
+    expiry::grace()?;
+    for (memory, hop) in [(&tables.flow, flow::HOP), (&tables.session, session::HOP)] {
+        for slot in memory.slots() {
+            let words = table::snapshot(slot);
+            if words.is_some_and(|words| lists.hold(xdp_common::slot::peer(&words).into())) {
+                Word::store(&slot[hop], 0);
+            }
+        }
+    }
+    Ok(())
 }
 
-/// The readiness word of each side.
-fn sides(plan: &Plan) -> [(usize, &Link); 2] {
-    [(cpu::EGRESS_WAN, &plan.wan), (cpu::EGRESS_LAN, &plan.lan)]
-}
-
-/// In generic mode any hardware takes what XDP redirects: it goes the way of the stack's own frames.
-fn is_ready(netlink: &Netlink, plan: &Plan, link: &Link) -> Result<bool> {
-    let by_stack = plan.request.mode == Mode::Generic && link.kind.is_none();
-    Ok(by_stack || netlink.takes_frames(link)?)
-}
-
-/// The word of an egress that takes frames. A larger MTU than 16 bits hold is one that no packet exceeds.
-fn egress(netlink: &Netlink, link: &Link, epoch: u16) -> u64 {
-    let mtu = netlink.look(link.index, None).map_or(0, |now| now.mtu);
-    cpu::egress(u16::try_from(mtu).unwrap_or(u16::MAX), epoch)
+fn loggers(loads: &mut [Load]) -> Vec<Logger> {
+    let mut loggers = Vec::new();
+    for load in loads {
+        match EbpfLogger::init(&mut load.ebpf) {
+            Ok(logger) => loggers.push(logger),
+            Err(error) => {
+                tracing::debug!("the dataplane's own messages cannot be read: {error}");
+            }
+        }
+    }
+    loggers
 }
 
 impl Running {
-    /// Asks again which devices take frames from XDP, and how large ones. Names those that changed; a device that is gone
-    /// takes none. A new `epoch` says that a route or a
-    /// neighbour may have changed, so every next hop has to be asked for again.
-    pub fn refresh_egress(
-        &self,
-        netlink: &Netlink,
-        plan: &Plan,
-        epoch: u16,
-    ) -> Vec<(String, Readiness)> {
-        let mut changed = Vec::new();
-        for (side, link) in sides(plan) {
-            let readiness = match is_ready(netlink, plan, link) {
-                Ok(true) => Readiness::Ready,
-                Ok(false) => Readiness::NotReady,
-                Err(_) => Readiness::Gone,
-            };
-            let old = self.tables.egress(side);
-            let ready = readiness == Readiness::Ready;
-            let word = if ready {
-                egress(netlink, link, epoch)
-            } else {
-                0
-            };
-            self.tables.set_egress(side, word);
-            if (old != 0) != ready {
-                changed.push((link.name.clone(), readiness));
-            }
-        }
-        changed.dedup();
-        changed
-    }
-
-    /// Whether the device of a side takes frames from XDP, as the dataplane believes.
-    pub fn readiness<'p>(&self, plan: &'p Plan) -> [(&'p str, bool); 2] {
-        sides(plan).map(|(side, link)| (link.name.as_str(), self.tables.egress(side) != 0))
+    /// Makes the pins reachable whatever capabilities are left. Their path is no name for people from then on.
+    pub fn hold_pins(&mut self) -> Result<()> {
+        let (instance, held) = self.instance.by_descriptor()?;
+        self.instance = instance;
+        self.held = Some(held);
+        Ok(())
     }
 
     /// Puts back what somebody has taken out of the hooks. A link cannot be taken out; a filter can, with its clsact.
@@ -228,6 +203,7 @@ impl Running {
     /// Detaches everything and gives the lock back.
     pub fn detach(self, netlink: &Netlink) -> Result<Vec<String>> {
         let removed = remove(&self.instance, netlink);
+        drop(self.held);
         drop(self.lock);
         removed
     }
@@ -236,17 +212,24 @@ impl Running {
 /// Removes an instance and waits until its programs are gone. Returns the names of its pins. What fails leaves the
 /// tables, by which a second try finds the rest.
 pub fn remove(instance: &Instance, netlink: &Netlink) -> Result<Vec<String>> {
+    let mut removed = take_down(instance, netlink)?;
+    removed.extend(instance.remove()?);
+    Ok(removed)
+}
+
+/// Takes the programs of an instance out of their hooks, and leaves its tables.
+fn take_down(instance: &Instance, netlink: &Netlink) -> Result<Vec<String>> {
     let attachments = links::attachments(instance);
     let mut programs: Vec<u32> = attachments.iter().map(|one| one.program).collect();
-    for (name, _) in pins::FILTERS {
-        programs.extend(instance.pinned_program(name)?);
+    for name in Instance::filter_pins() {
+        programs.extend(instance.pinned_program(&name)?);
     }
     // XDP goes first: what still comes in takes the slow path.
     let mut removed = instance.clear_links()?;
     if instance.has_filters() {
-        filters::sweep(netlink, instance, &[])?;
+        sweep::sweep(netlink, instance, &[])?;
+        removed.extend(instance.clear_filters()?);
     }
-    removed.extend(instance.remove()?);
-    links::wait_gone(&attachments, &programs);
+    links::wait_gone(netlink, &attachments, &programs);
     Ok(removed)
 }

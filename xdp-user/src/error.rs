@@ -2,6 +2,7 @@
 //!
 //! It may not know who prints them.
 
+use crate::prefixes::Prefix;
 use std::io;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
@@ -87,7 +88,7 @@ pub enum Error {
     },
     /// The server is this host.
     #[error(
-        "the server {server} is an address of this host, which this version cannot serve: --server is the address of another machine behind the LAN"
+        "the server {server} is an address of this host, so there is no interface towards it: leave --lan out, or give the address of another machine behind the LAN"
     )]
     ServerIsLocal {
         /// The server.
@@ -95,15 +96,77 @@ pub enum Error {
     },
     /// The server is elsewhere.
     #[error(
-        "the route to the server {server} leaves by {found}, not by {lan}: use `--lan {found}`, or mend the route with `ip route replace {server} dev {lan}`"
+        "the route to the server {server} leaves by {found}, not by {lans}: use `--lan {found}`, or mend the route with `ip route replace {server} dev {lan}`"
     )]
     OtherLan {
         /// The server.
         server: Ipv4Addr,
         /// Where the route leaves.
         found: String,
-        /// The LAN as given.
+        /// The LANs as given.
+        lans: String,
+        /// The first of them.
         lan: String,
+    },
+    /// There is none, and there has to be one.
+    #[error(
+        "the server {server} is another machine, behind {found}, so its replies have to be met there: add `--lan {found}` (only a server on this host needs none)"
+    )]
+    NoLan {
+        /// The server.
+        server: Ipv4Addr,
+        /// Where the route leaves.
+        found: String,
+    },
+    /// Too many interfaces on one side.
+    #[error("{option} can be given {limit} times at most: leave some out")]
+    TooManyInterfaces {
+        /// The option.
+        option: &'static str,
+        /// The limit.
+        limit: usize,
+    },
+    /// The same interface twice on one side.
+    #[error("{option} names {name} twice: once is enough")]
+    InterfaceTwice {
+        /// The option.
+        option: &'static str,
+        /// The interface.
+        name: String,
+    },
+    /// An interface is on both sides, and not the first of both.
+    #[error(
+        "{name} is a WAN and a LAN, and one interface has one XDP program, which is that of the first of both: name it first, `--wan {name} --lan {name}`, and only one such interface"
+    )]
+    ArmNotFirst {
+        /// The interface.
+        name: String,
+    },
+    /// An interface is on both sides, in two modes.
+    #[error(
+        "{name} is the WAN and the LAN, and one interface runs XDP in one mode: use --mode instead of --wan-mode and --lan-mode"
+    )]
+    ArmInTwoModes {
+        /// The interface.
+        name: String,
+    },
+    /// A prefix is in both lists.
+    #[error(
+        "{prefix} is given with --except-peer and with --deny, and a packet cannot be left alone and dropped: remove one of them"
+    )]
+    PrefixTwice {
+        /// The prefix.
+        prefix: Prefix,
+    },
+    /// Too many prefixes.
+    #[error(
+        "--except-peer and --deny name {found} prefixes, and there is room for {limit}: join some to shorter prefixes, or drop them with a firewall in front"
+    )]
+    TooManyPrefixes {
+        /// As many as there are.
+        found: usize,
+        /// The limit.
+        limit: usize,
     },
     /// Somebody else's program.
     #[error("{interface} already has an XDP program, {program}: {way_out}")]
@@ -117,15 +180,25 @@ pub enum Error {
     },
     /// Somebody else's filter.
     #[error(
-        "{interface} has a tc filter of somebody else in the place of ours (ingress, priority {priority}: {filter}): give it another priority, or remove it with `tc filter del dev {interface} ingress pref {priority}`"
+        "{interface} has a tc filter of somebody else in the place of ours ({block}, priority {priority}: {filter}): give it another priority, or remove it with `tc filter del dev {interface} {block} pref {priority}`"
     )]
     OtherFilter {
         /// The interface.
         interface: String,
         /// Kind, handle and program.
         filter: String,
+        /// `ingress` or `egress`.
+        block: &'static str,
         /// The priority.
         priority: u16,
+    },
+    /// A qdisc that has no place for us.
+    #[error(
+        "{interface} has an `ingress` qdisc of somebody else, which has no place for a filter on what leaves: put a clsact in its place, which has both (`tc qdisc del dev {interface} ingress`, `tc qdisc add dev {interface} clsact`, then add its filters again)"
+    )]
+    IngressQdisc {
+        /// The interface.
+        interface: String,
     },
     /// There is no tcx.
     #[error("this kernel has no tcx, which is in Linux 6.6 and newer: leave `--tc tcx` out")]
@@ -142,7 +215,7 @@ pub enum Error {
     },
     /// No bpffs.
     #[error(
-        "{looked} is not a BPF file system, where maps and links have to be pinned: run `mount -t bpf bpf /sys/fs/bpf`, or name another one with --bpffs"
+        "{looked} is not a BPF file system, where maps and links have to be pinned: run `mount -t bpf bpf /sys/fs/bpf`, or name another one with --bpffs (`ip netns exec` hides the usual one from all but root: enter with `nsenter --net=/run/netns/NAME` instead)"
     )]
     NoBpffs {
         /// Where it was looked for.
@@ -162,27 +235,49 @@ pub enum Error {
     },
     /// The mode cannot change.
     #[error(
-        "{vip} is attached in {is} mode, and a link cannot change its mode: run `ikenat unload --vip {vip}` first (packets are not translated until the next start)"
+        "{interface} has the XDP program of {vip} in {is} mode, and a link cannot change its mode: run `ikenat unload --vip {vip}` first (packets are not translated until the next start)"
     )]
     OtherMode {
         /// The instance.
         vip: Ipv4Addr,
+        /// The interface.
+        interface: String,
         /// The mode it has.
         is: &'static str,
     },
+    /// A live instance cannot become a dry run.
+    #[error(
+        "{vip} is live, and a dry run would stop translating its tunnels: run `ikenat unload --vip {vip}` first, if that is what you want"
+    )]
+    IsLive {
+        /// The instance.
+        vip: Ipv4Addr,
+    },
     /// The lock is held.
-    #[error("another ikenat{pid} serves {vip}: stop that one first")]
+    #[error("another ikenat{whose} serves {vip}: stop that one first")]
     Locked {
         /// The instance.
         vip: Ipv4Addr,
-        /// ` (process 123)`, or nothing.
-        pid: String,
+        /// ` (process 123, on eth1 and eth0)`, as far as that is known.
+        whose: String,
+    },
+    /// It is attached in another network namespace.
+    #[error(
+        "an ikenat{whose} serves {vip} in another network namespace, and this BPF file system has room for one of each VIP: give this one its own (`mount -t bpf bpf DIR`, then --bpffs DIR), or remove the other with `ikenat unload --vip {vip}`"
+    )]
+    OtherNamespace {
+        /// The instance.
+        vip: Ipv4Addr,
+        /// As above.
+        whose: String,
     },
     /// The driver refuses native XDP.
     #[error(
-        "{interface} refuses native XDP ({why}): if the driver has none, use `--mode generic`, which works everywhere and is slower"
+        "{interface} refuses native XDP ({why}): if it has none (a bridge, a VLAN device, a tap, some drivers), use `{option} generic`, which works everywhere and is slower; `--mode generic` means both sides"
     )]
     NativeRefused {
+        /// The option for its side.
+        option: &'static str,
         /// The interface.
         interface: String,
         /// The kernel's word.
@@ -215,6 +310,36 @@ pub enum Error {
         name: String,
         /// The kernel's word.
         why: String,
+    },
+    /// A pin is closed to this user.
+    #[error(
+        "{path} is closed to this user ({why}): ask as root, or as a member of the group that `ikenat run --group` was given"
+    )]
+    NotReadable {
+        /// The pin, or a directory on the way to it.
+        path: PathBuf,
+        /// The kernel's word.
+        why: String,
+    },
+    /// The group cannot be let in.
+    #[error(
+        "{path} cannot be given to group {group} ({why}): whoever runs ikenat has to be a member of the group, or root"
+    )]
+    Group {
+        /// The pin or directory.
+        path: PathBuf,
+        /// The id of the group.
+        group: u32,
+        /// The kernel's word.
+        why: String,
+    },
+    /// The verifier wants one capability more.
+    #[error(
+        "the kernel takes {program} from a process without CAP_PERFMON only if it can bound every address against speculation, and here it cannot: grant CAP_PERFMON as well (systemd: AmbientCapabilities=CAP_BPF CAP_NET_ADMIN CAP_PERFMON)"
+    )]
+    NoPerfmon {
+        /// The program.
+        program: &'static str,
     },
     /// The kernel's tick is unknown.
     #[error("failed to learn how long a jiffy is: {why}")]
@@ -261,4 +386,16 @@ pub fn causes(error: &dyn std::error::Error) -> String {
         next = cause.source();
     }
     text
+}
+
+/// Whether the kernel's word at the bottom of an error is that this process may not.
+pub(crate) fn is_denied(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(cause) = next {
+        if let Some(error) = cause.downcast_ref::<io::Error>() {
+            return error.kind() == io::ErrorKind::PermissionDenied;
+        }
+        next = cause.source();
+    }
+    false
 }

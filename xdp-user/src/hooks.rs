@@ -3,13 +3,15 @@
 //!
 //! It may not know what the programs do, nor how they were loaded.
 
-use crate::config::{Mode, Plan, Tc};
+use crate::config::{Mode, Modes, Plan, Tc};
 use crate::error::{Error, Result, causes};
-use crate::filters::{self, Ours, Seat};
+use crate::filters::{self, Device, Ours, Seat};
 use crate::links::{self, Attachment};
-use crate::netlink::{Link, Netlink};
-use crate::object::{XDP, tc, xdp};
+use crate::netlink::{Block, Netlink};
+use crate::object::{Load, tc, xdp};
 use crate::pins::{self, Instance};
+use crate::spots::{Place, Spot};
+use crate::sweep;
 use aya::Ebpf;
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::tc::{SchedClassifierLink, TcAttachOptions, TcAttachType};
@@ -39,9 +41,8 @@ impl Way {
 
     /// As the pins tell; `None` when nothing is attached.
     fn of(instance: &Instance) -> Option<Self> {
-        let has_link = pins::LINKS
-            .iter()
-            .any(|(name, hook, _)| *hook == Hook::Tc && instance.pin(name).exists());
+        let mut spots = Spot::all().filter(|spot| spot.hook == Hook::Tc);
+        let has_link = spots.any(|spot| instance.pin(&spot.link_pin()).exists());
         if has_link {
             Some(Self::Tcx)
         } else {
@@ -56,7 +57,10 @@ impl Way {
             Tc::Tcx => Some(Self::Tcx),
             Tc::Clsact => Some(Self::Clsact),
         };
-        let has_tcx = links::has_tcx(&plan.wan.name);
+        let has_tcx = plan
+            .wans
+            .first()
+            .is_some_and(|wan| links::has_tcx(wan.index));
         if asked == Some(Self::Tcx) && !has_tcx {
             return Err(Error::NoTcx);
         }
@@ -91,6 +95,8 @@ pub struct Attached {
     pub interface: String,
     /// The hook.
     pub hook: Hook,
+    /// How an XDP program runs there.
+    pub mode: Mode,
     /// How it came there.
     pub how: How,
 }
@@ -103,46 +109,26 @@ pub const fn hook_name(hook: Hook, way: Way) -> &'static str {
     }
 }
 
-/// A place where a program belongs.
-struct Place<'p> {
-    /// The pin of its link ...
-    pin: &'static str,
-    /// ... or, where it is a filter, of its program.
-    filter: &'static str,
-    hook: Hook,
-    /// The XDP program, where it is one.
-    xdp: &'static str,
-    link: &'p Link,
-}
-
-/// The places, in the order of attaching: the slow path first, so that whatever XDP hands over has somewhere to go.
-fn places(plan: &Plan) -> Vec<Place<'_>> {
-    let sides = pins::LINKS
-        .iter()
-        .filter(|(.., wan)| *wan || !plan.is_one_armed());
-    let place = |&(pin, hook, wan): &(&'static str, Hook, bool)| Place {
-        pin,
-        filter: pins::FILTERS[usize::from(!wan)].0,
-        hook,
-        xdp: XDP[usize::from(!wan)],
-        link: if wan { &plan.wan } else { &plan.lan },
-    };
-    let mut places: Vec<Place<'_>> = sides.map(place).collect();
-    places.sort_by_key(|place| place.hook == Hook::Xdp);
-    places
-}
-
-/// True when an XDP program of an instance is on an interface of the plan.
-pub(crate) fn is_attached(instance: &Instance, plan: &Plan) -> Result<bool> {
-    for place in places(plan) {
-        if place.hook == Hook::Xdp
-            && let Some((_, attachment)) = links::open(&instance.pin(place.pin))?
-            && links::is_on(&attachment, place.hook, place.link)
+/// Refuses another mode than that in which a program of the instance is attached: a link keeps the one it has.
+pub(crate) fn check_modes(instance: &Instance, plan: &Plan) -> Result<()> {
+    for Place { spot, link } in plan.places() {
+        if spot.hook != Hook::Xdp {
+            continue;
+        }
+        let Some((_, attachment)) = links::open(&instance.pin(&spot.link_pin()))? else {
+            continue;
+        };
+        let is = Mode::of(!link.native_xdp);
+        if links::is_on(&attachment, spot.hook, link) && is != plan.request.modes.of(spot.port.side)
         {
-            return Ok(true);
+            return Err(Error::OtherMode {
+                vip: instance.vip,
+                interface: link.name.clone(),
+                is: is.name(),
+            });
         }
     }
-    Ok(false)
+    Ok(())
 }
 
 /// Something that was not there before a start, in the order of its making.
@@ -150,8 +136,8 @@ pub(crate) fn is_attached(instance: &Instance, plan: &Plan) -> Result<bool> {
 pub(crate) enum Made {
     /// A pin.
     Pin(PathBuf),
-    /// A filter on the interface of this index, and its clsact where that was made too.
-    Filter(u32),
+    /// A filter in a block of the interface of this index, and its clsact where that was made too.
+    Filter((u32, Block)),
 }
 
 /// Takes back what a start has made that then failed.
@@ -159,7 +145,7 @@ pub(crate) fn undo(netlink: &Netlink, instance: &Instance, made: &[Made]) -> Res
     for made in made.iter().rev() {
         match made {
             Made::Pin(path) => _ = pins::remove_file(path)?,
-            Made::Filter(index) => filters::leave(netlink, instance, *index)?,
+            Made::Filter(block) => filters::leave(netlink, instance, *block)?,
         }
     }
     Ok(())
@@ -170,71 +156,93 @@ pub(crate) struct Work<'w> {
     pub(crate) plan: &'w Plan,
     pub(crate) netlink: &'w Netlink,
     pub(crate) instance: &'w Instance,
-    pub(crate) ebpf: &'w mut Ebpf,
+    pub(crate) loads: &'w mut [Load],
     pub(crate) made: &'w mut Vec<Made>,
+}
+
+impl Work<'_> {
+    /// The object as it was loaded for the interface of a place.
+    fn ebpf(&mut self, place: &Place<'_>) -> Result<&mut Ebpf> {
+        let mut loads = self.loads.iter_mut();
+        match loads.find(|load| load.port == place.spot.port) {
+            Some(load) => Ok(&mut load.ebpf),
+            None => Err(Error::Load {
+                step: place.spot.program(),
+                why: format!("it was not loaded for {}", place.link.name),
+            }),
+        }
+    }
 }
 
 /// Attaches or exchanges every program, and removes those of places that are no more.
 pub(crate) fn attach_all(work: &mut Work<'_>, way: Way) -> Result<Vec<Attached>> {
     let mut attached = Vec::new();
     let plan = work.plan;
-    let places = places(plan);
+    let places = plan.places();
     for place in &places {
-        let how = match (place.hook, way) {
-            (Hook::Xdp, _) => by_link(work, place)?,
-            (Hook::Tc | Hook::Egress, Way::Tcx) => {
+        let how = match (Device::of(place), way) {
+            (None, _) => by_link(work, place)?,
+            (Some(device), Way::Tcx) => {
                 let how = by_link(work, place)?;
-                filters::remove_orphan(work.netlink, work.instance, place.link)?;
+                remove_orphan(work, device)?;
                 how
             }
-            (Hook::Tc | Hook::Egress, Way::Clsact) => by_filter(work, place)?,
+            (Some(device), Way::Clsact) => by_filter(work, place, device)?,
         };
         attached.push(Attached {
             interface: place.link.name.clone(),
-            hook: place.hook,
+            hook: place.spot.hook,
+            mode: plan.request.modes.of(place.spot.port.side),
             how,
         });
     }
     let instance = work.instance;
     if way == Way::Clsact {
         // Those of an earlier start on other interfaces; a link would have gone with its pin.
-        let stay: Vec<u32> = places.iter().map(|place| place.link.index).collect();
-        let moved = |a: &Attached| a.hook == Hook::Tc && a.how == How::Again;
-        if attached.iter().any(moved) || Way::is_elsewhere(instance, &places) {
-            filters::sweep(work.netlink, instance, &stay)?;
+        let devices = places.iter().filter_map(Device::of);
+        let stay: Vec<(u32, Block)> = devices.map(|device| device.key()).collect();
+        let moved = |a: &Attached| a.hook != Hook::Xdp && a.how == How::Again;
+        if attached.iter().any(moved) || has_filter_elsewhere(instance, &places) {
+            sweep::sweep(work.netlink, instance, &stay)?;
         }
     }
-    for (name, ..) in pins::LINKS {
-        if !places.iter().any(|place| place.pin == name) {
-            // The gateway has become one-armed.
-            pins::remove_file(&instance.pin(name))?;
-        }
-    }
-    for (name, _) in pins::FILTERS {
-        if !places.iter().any(|place| place.filter == name) {
-            pins::remove_file(&instance.pin(name))?;
+    // The gateway has fewer interfaces than before, or has become one-armed.
+    for spot in unused(&places) {
+        pins::remove_file(&instance.pin(&spot.link_pin()))?;
+        if let Some(pin) = spot.filter_pin() {
+            pins::remove_file(&instance.pin(&pin))?;
         }
     }
     Ok(attached)
 }
 
-impl Way {
-    fn is_elsewhere(instance: &Instance, places: &[Place<'_>]) -> bool {
-        let unused = |name: &str| !places.iter().any(|place| place.filter == name);
-        let mut names = pins::FILTERS.iter().map(|(name, _)| *name);
-        names.any(|name| unused(name) && instance.pin(name).exists())
+fn unused(places: &[Place<'_>]) -> impl Iterator<Item = Spot> {
+    Spot::all().filter(|spot| places.iter().all(|place| place.spot != *spot))
+}
+
+fn has_filter_elsewhere(instance: &Instance, places: &[Place<'_>]) -> bool {
+    let mut pins = unused(places).filter_map(Spot::filter_pin);
+    pins.any(|pin| instance.pin(&pin).exists())
+}
+
+/// Where there is an ingress qdisc, no filter of ours can be on what leaves.
+fn remove_orphan(work: &Work<'_>, device: Device<'_>) -> Result<()> {
+    match filters::remove_orphan(work.netlink, work.instance, device) {
+        Err(Error::IngressQdisc { .. }) => Ok(()),
+        done => done,
     }
 }
 
 fn by_link(work: &mut Work<'_>, place: &Place<'_>) -> Result<How> {
-    let path = work.instance.pin(place.pin);
+    let path = work.instance.pin(&place.spot.link_pin());
     match links::open(&path)? {
-        Some((link, found)) if links::is_on(&found, place.hook, place.link) => {
-            replace(work.ebpf, place, link)?;
+        Some((link, found)) if links::is_on(&found, place.spot.hook, place.link) => {
+            replace(work.ebpf(place)?, place, link)?;
             Ok(How::Replaced)
         }
         other => {
-            let link = attach(work.ebpf, place, work.plan.request.mode)?;
+            let mode = work.plan.request.modes.of(place.spot.port.side);
+            let link = attach(work.ebpf(place)?, place, mode)?;
             pins::remove_file(&path)?;
             link.pin(&path)
                 .map_err(|error| attach_failed(place, &error))?;
@@ -244,42 +252,39 @@ fn by_link(work: &mut Work<'_>, place: &Place<'_>) -> Result<How> {
     }
 }
 
-fn by_filter(work: &mut Work<'_>, place: &Place<'_>) -> Result<How> {
-    let device = (place.link.index, place.link.name.as_str());
-    let seat = filters::seat(work.netlink, device, &Ours::of(work.instance))?;
+fn by_filter(work: &mut Work<'_>, place: &Place<'_>, device: Device<'_>) -> Result<How> {
+    let (netlink, instance) = (work.netlink, work.instance);
+    let seat = filters::seat(netlink, device, &Ours::of(instance))?;
     if let Seat::Other(filter) = &seat {
-        return Err(filters::in_the_way(device.1, filter));
+        return Err(filters::in_the_way(device, filter));
     }
-    let was_pinned = work.instance.pin(place.filter).exists();
-    let program = tc(work.ebpf)?;
-    let path = work.instance.pin_program(place.filter, program)?;
-    if !was_pinned {
-        work.made.push(Made::Pin(path));
-    }
+    let pin = place.spot.filter_pin().unwrap_or_default();
+    let was_pinned = instance.pin(&pin).exists();
+    let program = tc(work.ebpf(place)?, place.spot.program())?;
+    let path = instance.pin_program(&pin, program)?;
     let program = program
         .fd()
         .map_err(|error: ProgramError| attach_failed(place, &error))?
         .as_fd();
-    match seat {
-        Seat::Ours => {
-            filters::exchange(work.netlink, device, program)?;
-            Ok(How::Replaced)
-        }
-        Seat::Orphan => {
-            filters::exchange(work.netlink, device, program)?;
-            work.made.push(Made::Filter(place.link.index));
-            Ok(How::Again)
-        }
+    let how = match seat {
+        Seat::Ours => filters::exchange(netlink, device, program).map(|()| How::Replaced),
+        Seat::Orphan => filters::exchange(netlink, device, program).map(|()| How::Again),
         Seat::Free | Seat::Other(_) => {
-            filters::sit_down(work.netlink, work.instance, device, program)?;
-            work.made.push(Made::Filter(place.link.index));
-            Ok(if was_pinned {
+            let how = if was_pinned {
                 How::Again
             } else {
                 How::Attached
-            })
+            };
+            filters::sit_down(netlink, instance, device, program).map(|_| how)
         }
+    };
+    if !was_pinned {
+        work.made.push(Made::Pin(path));
     }
+    if how.as_ref().is_ok_and(|how| *how != How::Replaced) {
+        work.made.push(Made::Filter(device.key()));
+    }
+    how
 }
 
 /// What was found at a hook out of which somebody had taken our program.
@@ -298,8 +303,11 @@ pub(crate) fn put_back(
     plan: &Plan,
 ) -> Vec<(String, PutBack)> {
     let mut done = Vec::new();
-    for place in places(plan).iter().filter(|place| place.hook == Hook::Tc) {
-        let said = match filters::put_back(netlink, instance, place.link, place.filter) {
+    for place in plan.places() {
+        let Some(device) = Device::of(&place) else {
+            continue;
+        };
+        let said = match filters::put_back(netlink, instance, place.spot, device) {
             Ok(false) => continue,
             Ok(true) => PutBack::Done,
             Err(error) => PutBack::Failed(causes(&error)),
@@ -311,7 +319,7 @@ pub(crate) fn put_back(
 
 fn attach_failed(place: &Place<'_>, error: &dyn std::error::Error) -> Error {
     Error::Attach {
-        hook: hook_name(place.hook, Way::Tcx),
+        hook: hook_name(place.spot.hook, Way::Tcx),
         interface: place.link.name.clone(),
         why: causes(error),
     }
@@ -319,9 +327,9 @@ fn attach_failed(place: &Place<'_>, error: &dyn std::error::Error) -> Error {
 
 fn attach(ebpf: &mut Ebpf, place: &Place<'_>, mode: Mode) -> Result<FdLink> {
     let failed = |error: &dyn std::error::Error| attach_failed(place, error);
-    match place.hook {
+    match place.spot.hook {
         Hook::Xdp => {
-            let program = xdp(ebpf, place.xdp)?;
+            let program = xdp(ebpf, place.spot.program())?;
             let flags = match mode {
                 Mode::Native => XdpMode::Driver,
                 Mode::Generic => XdpMode::Skb,
@@ -330,6 +338,7 @@ fn attach(ebpf: &mut Ebpf, place: &Place<'_>, mode: Mode) -> Result<FdLink> {
                 .attach_to_if_index(place.link.index, flags)
                 .map_err(|error| match mode {
                     Mode::Native => Error::NativeRefused {
+                        option: Modes::option(place.spot.port.side),
                         interface: place.link.name.clone(),
                         why: causes(&error),
                     },
@@ -339,10 +348,15 @@ fn attach(ebpf: &mut Ebpf, place: &Place<'_>, mode: Mode) -> Result<FdLink> {
             FdLink::try_from(link).map_err(|error| failed(&error))
         }
         Hook::Tc | Hook::Egress => {
-            let program = tc(ebpf)?;
+            let program = tc(ebpf, place.spot.program())?;
+            let block = match place.spot.hook {
+                Hook::Egress => TcAttachType::Egress,
+                Hook::Xdp | Hook::Tc => TcAttachType::Ingress,
+            };
+            // Nobody's program is to end the chain before ours has looked.
             let first = TcAttachOptions::TcxOrder(LinkOrder::first());
             let id = program
-                .attach_with_options(&place.link.name, TcAttachType::Ingress, first)
+                .attach_with_options(&place.link.name, block, first)
                 .map_err(|error| failed(&error))?;
             let link = program.take_link(id).map_err(|error| failed(&error))?;
             FdLink::try_from(link).map_err(|error| failed(&error))
@@ -354,17 +368,17 @@ fn attach(ebpf: &mut Ebpf, place: &Place<'_>, mode: Mode) -> Result<FdLink> {
 fn replace(ebpf: &mut Ebpf, place: &Place<'_>, link: PinnedLink) -> Result<()> {
     let failed = |error: &dyn std::error::Error| attach_failed(place, error);
     let link = FdLink::from(link);
-    match place.hook {
+    match place.spot.hook {
         Hook::Xdp => {
             let link = XdpLink::try_from(link).map_err(|error| failed(&error))?;
-            let program = xdp(ebpf, place.xdp)?;
+            let program = xdp(ebpf, place.spot.program())?;
             program
                 .attach_to_link(link)
                 .map_err(|error| failed(&error))?;
         }
         Hook::Tc | Hook::Egress => {
             let link = SchedClassifierLink::try_from(link).map_err(|error| failed(&error))?;
-            let program = tc(ebpf)?;
+            let program = tc(ebpf, place.spot.program())?;
             program
                 .attach_to_link(link)
                 .map_err(|error| failed(&error))?;

@@ -3,6 +3,7 @@
 //!
 //! It may not know how a packet is parsed or translated. Of `xdp-core` it uses the table's algorithm alone.
 
+pub mod access;
 pub mod attach;
 pub mod books;
 pub mod clock;
@@ -19,10 +20,17 @@ pub mod netlink;
 mod notes;
 mod object;
 mod others;
+mod owner;
 pub mod pins;
+pub mod prefixes;
+pub mod privileges;
+mod ready;
+mod requirements;
 pub mod settle;
 pub mod snapshot;
+pub mod spots;
 pub mod stats;
 pub mod status;
+pub mod sweep;
 
 pub use error::{Error, Result};

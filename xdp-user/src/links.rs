@@ -3,11 +3,13 @@
 //! It may not know why anything is attached.
 
 use crate::error::{Error, Result, causes};
-use crate::netlink::Link;
+use crate::maps;
+use crate::netlink::{Link, Netlink};
 use crate::pins::{self, Instance};
+use crate::spots::Spot;
 use aya::programs::links::PinnedLink;
-use aya::programs::tc::TcAttachType;
-use aya::programs::{SchedClassifier, loaded_links, loaded_programs};
+use aya::programs::{loaded_links, loaded_programs};
+use rustix::fs::{Access, access};
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -48,6 +50,12 @@ pub fn open(path: &Path) -> Result<Option<(PinnedLink, Attachment)>> {
     Ok(Some((link, attachment)))
 }
 
+/// Whether there is a pin that this user may not open. A link or a program can only be opened for writing as well.
+pub fn is_closed(path: &Path) -> bool {
+    let both = Access::READ_OK | Access::WRITE_OK;
+    path.exists() && access(path, both).is_err()
+}
+
 /// The interface of a link of which this process holds a descriptor. aya keeps that part of the answer to itself, so
 /// it is read where the kernel shows it too.
 fn ifindex(link: u32) -> Option<u32> {
@@ -74,20 +82,17 @@ fn field(text: &str, name: &str) -> Option<u32> {
 pub fn is_on(attachment: &Attachment, hook: Hook, link: &Link) -> bool {
     let runs_here = match hook {
         Hook::Xdp => link.xdp == Some(attachment.program),
-        Hook::Tc | Hook::Egress => tc_programs(&link.name).contains(&attachment.program),
+        Hook::Tc | Hook::Egress => {
+            let programs = maps::tcx_programs(link.index, hook == Hook::Egress);
+            programs.is_ok_and(|programs| programs.contains(&attachment.program))
+        }
     };
     attachment.ifindex == link.index && runs_here
 }
 
 /// Whether the kernel has tcx links. It is asked, because one of 6.6 may be built without them.
-pub fn has_tcx(interface: &str) -> bool {
-    SchedClassifier::query_tcx(interface, TcAttachType::Ingress).is_ok()
-}
-
-fn tc_programs(interface: &str) -> Vec<u32> {
-    SchedClassifier::query_tcx(interface, TcAttachType::Ingress)
-        .map(|(_, programs)| programs.iter().map(|program| program.id()).collect())
-        .unwrap_or_default()
+pub fn has_tcx(index: u32) -> bool {
+    maps::tcx_programs(index, false).is_ok()
 }
 
 /// The name of a program, if it may be looked at.
@@ -104,22 +109,33 @@ pub fn program_name(id: u32) -> Option<String> {
 pub fn instance_of(bpffs: &Path, program: u32) -> Option<Instance> {
     let instances = pins::instances(bpffs, None).ok()?;
     instances.into_iter().find(|instance| {
-        pins::LINKS.iter().any(|(name, ..)| {
-            let found = open(&instance.pin(name)).ok().flatten();
+        Spot::all().any(|spot| {
+            let found = open(&instance.pin(&spot.link_pin())).ok().flatten();
             found.is_some_and(|(_, attachment)| attachment.program == program)
         })
     })
 }
 
+/// Whether a program is still where a link had it, in our own network namespace.
+fn still_runs(netlink: &Netlink, attachment: &Attachment) -> bool {
+    let (index, program) = (attachment.ifindex, attachment.program);
+    let xdp = netlink
+        .look(index, None)
+        .is_ok_and(|link| link.xdp == Some(program));
+    let tcx = |egress| maps::tcx_programs(index, egress).is_ok_and(|all| all.contains(&program));
+    xdp || tcx(false) || tcx(true)
+}
+
 /// Waits until the kernel has taken these links and programs down: it does so in the background after the last pin is gone. A link
 /// loses its number before it is detached, and its program goes after that (`bpf_link_free` in kernel/bpf/syscall.c): so
-/// it is the programs that are waited for.
-pub fn wait_gone(attachments: &[Attachment], ids: &[u32]) {
+/// it is the programs that are waited for. To list those takes CAP_SYS_ADMIN; without it only the interfaces tell.
+pub fn wait_gone(netlink: &Netlink, attachments: &[Attachment], ids: &[u32]) {
     let deadline = Instant::now() + Duration::from_secs(2);
     let is_left = || {
         let mut links = loaded_links().filter_map(Result::<_, _>::ok);
         let mut programs = loaded_programs().filter_map(Result::<_, _>::ok);
-        links.any(|link| attachments.iter().any(|a| a.link == link.id()))
+        attachments.iter().any(|one| still_runs(netlink, one))
+            || links.any(|link| attachments.iter().any(|a| a.link == link.id()))
             || programs.any(|program| ids.contains(&program.id()))
     };
     while Instant::now() < deadline && is_left() {
@@ -129,9 +145,8 @@ pub fn wait_gone(attachments: &[Attachment], ids: &[u32]) {
 
 /// An instance's links.
 pub fn attachments(instance: &Instance) -> Vec<Attachment> {
-    pins::LINKS
-        .iter()
-        .filter_map(|(name, ..)| open(&instance.pin(name)).ok().flatten())
+    Spot::all()
+        .filter_map(|spot| open(&instance.pin(&spot.link_pin())).ok().flatten())
         .map(|(_, attachment)| attachment)
         .collect()
 }

@@ -26,10 +26,9 @@ impl Instance {
                     std::thread::sleep(Duration::from_millis(10));
                 }
                 Err(rustix::io::Errno::WOULDBLOCK) => {
-                    let pid = self.owner().map(|pid| format!(" (process {pid})"));
                     return Err(Error::Locked {
                         vip: self.vip,
-                        pid: pid.unwrap_or_default(),
+                        whose: self.whose(),
                     });
                 }
                 Err(error) => return Err(Error::system(format!("lock {path}"))(error.into())),

@@ -1,15 +1,19 @@
-//! Typed access to the maps. The only file of this crate with `unsafe`: the promise that a value is plain bytes, and
-//! the memory map.
+//! Typed access to the maps. The only file of this crate with `unsafe`: the promise that a value is plain bytes, the
+//! memory map, and the commands of bpf(2) that aya has not.
 //!
 //! It may not know what the words mean, nor where the maps are pinned.
 
-#![expect(unsafe_code, reason = "aya::Pod and mmap have no safe form")]
+#![expect(
+    unsafe_code,
+    reason = "aya::Pod, mmap and bpf(2) have no safe form here"
+)]
 
-use crate::error::{Error, Result, causes};
+use crate::error::{Error, Result, causes, is_denied, word};
 use aya::maps::MapData;
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
-use std::marker::PhantomData;
-use std::os::fd::AsFd;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
@@ -69,23 +73,39 @@ impl Mapped for Seen {
 
 /// An array map's memory.
 #[derive(Debug)]
-pub struct Memory<W: Mapped> {
-    base: NonNull<W>,
-    words: usize,
-    kind: PhantomData<W>,
+pub struct Memory<W: Mapped>(Words<W>);
+
+/// Where the words are.
+#[derive(Debug)]
+enum Words<W> {
+    /// In the map itself.
+    Mapped { base: NonNull<W>, words: usize },
+    /// In a copy.
+    Copied(Vec<W>),
+}
+
+fn map_failed(action: &'static str, name: &str) -> impl Fn(String) -> Error {
+    let name = name.to_owned();
+    move |why| Error::Map {
+        action,
+        name: name.clone(),
+        why,
+    }
+}
+
+/// Number and size of a map's values. The kernel keeps values of an array eight bytes apart; all of ours are a multiple of
+/// that.
+fn size(map: &MapData) -> Result<(usize, usize), String> {
+    let info = map.info().map_err(|error| causes(&error))?;
+    Ok((info.max_entries() as usize, info.value_size() as usize))
 }
 
 impl<W: Mapped> Memory<W> {
     /// Maps the whole map.
     pub fn of(map: &MapData, name: &str) -> Result<Self> {
-        let failed = |why: String| Error::Map {
-            action: "map into memory",
-            name: name.to_owned(),
-            why,
-        };
-        let info = map.info().map_err(|error| failed(causes(&error)))?;
-        // The kernel keeps values of an array eight bytes apart; all of ours are a multiple of that.
-        let bytes = info.value_size() as usize * info.max_entries() as usize;
+        let failed = map_failed("map into memory", name);
+        let (values, bytes) = size(map).map_err(&failed)?;
+        let bytes = values * bytes;
         let protection = if W::WRITABLE {
             ProtFlags::READ | ProtFlags::WRITE
         } else {
@@ -104,18 +124,20 @@ impl<W: Mapped> Memory<W> {
         };
         let base = base.map_err(|error| failed(error.to_string()))?;
         let base = NonNull::new(base.cast::<W>()).ok_or_else(|| failed("null".to_owned()))?;
-        Ok(Self {
-            base,
-            words: bytes / size_of::<u64>(),
-            kind: PhantomData,
-        })
+        let words = bytes / size_of::<u64>();
+        Ok(Self(Words::Mapped { base, words }))
     }
 
     /// All words.
     pub fn words(&self) -> &[W] {
-        // SAFETY: the mapping is page-aligned, this long, and lives until drop. Kernel and other processes write it at
-        // the same time, which W, an AtomicU64, allows. A map never shrinks.
-        unsafe { std::slice::from_raw_parts(self.base.as_ptr(), self.words) }
+        match &self.0 {
+            // SAFETY: the mapping is page-aligned, this long, and lives until drop. Kernel and other processes write it at
+            // the same time, which W, an AtomicU64, allows. A map never shrinks.
+            Words::Mapped { base, words } => unsafe {
+                std::slice::from_raw_parts(base.as_ptr(), *words)
+            },
+            Words::Copied(words) => words,
+        }
     }
 
     /// The words as slots of FLOW or SESSION.
@@ -131,19 +153,61 @@ impl<W: Mapped> Memory<W> {
 
 impl<W: Mapped> Drop for Memory<W> {
     fn drop(&mut self) {
-        // SAFETY: base and length are those of the mapping, and nobody holds a reference into it any more. A failure
-        // leaves it mapped, which harms nobody.
-        let _ = unsafe { munmap(self.base.as_ptr().cast(), self.words * size_of::<u64>()) };
+        if let Words::Mapped { base, words } = &self.0 {
+            // SAFETY: base and length are those of the mapping, and nobody holds a reference into it any more. A failure
+            // leaves it mapped, which harms nobody.
+            let _ = unsafe { munmap(base.as_ptr().cast(), words * size_of::<u64>()) };
+        }
+    }
+}
+
+impl Memory<Seen> {
+    /// Maps a pinned map; or copies it, where this user may only read the pin: the kernel maps no descriptor that is open
+    /// for reading alone (`do_mmap` takes VM_SHARED away, and `bpf_map_mmap` asks for it).
+    pub fn read(path: &Path, name: &str) -> Result<Self> {
+        match MapData::from_pin(path) {
+            Ok(map) => Self::of(&map, name),
+            Err(error) if is_denied(&error) => {
+                let denied = |error: io::Error| Error::NotReadable {
+                    path: path.to_path_buf(),
+                    why: word(&error),
+                };
+                let map = open_for_reading(path).map_err(denied)?;
+                let failed = map_failed("read", name);
+                let map = MapData::from_fd(map).map_err(|error| failed(causes(&error)))?;
+                let words = copy(&map).map_err(failed)?;
+                let words = words.into_iter().map(|word| Seen(word.into()));
+                Ok(Self(Words::Copied(words.collect())))
+            }
+            Err(error) => Err(map_failed("open", &path.display().to_string())(causes(
+                &error,
+            ))),
+        }
+    }
+
+    const fn is_copy(&self) -> bool {
+        matches!(self.0, Words::Copied(_))
+    }
+
+    /// Leaves out the slots that have begun another life since they were copied, as a later copy tells: their words may
+    /// be of both. (What is mapped is looked at twice by `table::snapshot`.)
+    fn without_new_lives(mut self, later: &Self) -> Self {
+        if let Words::Copied(words) = &mut self.0 {
+            let (slots, _) = words.as_chunks_mut::<{ slot::WORDS }>();
+            for (slot, later) in slots.iter_mut().zip(later.slots()) {
+                if slot[slot::STATE].load() != later[slot::STATE].load() {
+                    slot[slot::STATE] = Seen(AtomicU64::new(0));
+                }
+            }
+        }
+        self
     }
 }
 
 /// Opens a pinned map.
 pub fn open(path: &Path) -> Result<MapData> {
-    MapData::from_pin(path).map_err(|error| Error::Map {
-        action: "open",
-        name: path.display().to_string(),
-        why: causes(&error),
-    })
+    MapData::from_pin(path)
+        .map_err(|error| map_failed("open", &path.display().to_string())(causes(&error)))
 }
 
 /// The maps of an instance that are read through memory.
@@ -180,6 +244,11 @@ impl<W: Mapped> Tables<W> {
         })
     }
 
+    /// Whether this is a copy, which does not change any more.
+    pub fn is_copy(&self) -> bool {
+        matches!(self.meta.0, Words::Copied(_))
+    }
+
     /// A word of META.
     pub fn meta(&self, index: usize) -> &W {
         &self.meta.words()[index]
@@ -190,15 +259,15 @@ impl<W: Mapped> Tables<W> {
         self.cpu.words().as_chunks().0
     }
 
-    /// The word of an egress ([`cpu::EGRESS_WAN`] or [`cpu::EGRESS_LAN`]): the same in every block.
-    pub fn egress(&self, side: usize) -> u64 {
-        self.cpus().first().map_or(0, |block| block[side].load())
+    /// The word of an egress, by its place in a block: the same in every one.
+    pub fn egress(&self, place: usize) -> u64 {
+        self.cpus().first().map_or(0, |block| block[place].load())
     }
 
     /// Writes the word of an egress into every block.
-    pub fn set_egress(&self, side: usize, word: u64) {
+    pub fn set_egress(&self, place: usize, word: u64) {
         for block in self.cpus() {
-            block[side].store(word);
+            block[place].store(word);
         }
     }
 
@@ -214,4 +283,156 @@ impl<W: Mapped> Tables<W> {
             sum
         })
     }
+}
+
+impl Tables<Seen> {
+    /// The pinned maps of a directory, for reading; copies of them where this user may do no more. The counters come last.
+    pub fn read(directory: &Path) -> Result<Self> {
+        let memory = |name: &str| Memory::read(&directory.join(name), name);
+        let slots = |name: &str| {
+            let first = memory(name)?;
+            if first.is_copy() {
+                let later = memory(name)?;
+                return Ok(first.without_new_lives(&later));
+            }
+            Ok(first)
+        };
+        Ok(Self {
+            flow: slots("FLOW")?,
+            session: slots("SESSION")?,
+            half: memory("HALF")?,
+            fragment: memory("FRAGMENT")?,
+            nexthop: memory("NEXTHOP")?,
+            meta: memory("META")?,
+            cpu: memory("CPU")?,
+        })
+    }
+}
+
+/// Calls bpf(2) with the part of `union bpf_attr` that a command uses.
+///
+/// # Safety
+/// Pointers in the attribute must be to memory that is as large as the command takes it to be, and that lives until this
+/// returns.
+unsafe fn bpf<A>(command: libc::c_int, attribute: &mut A) -> io::Result<libc::c_long> {
+    // SAFETY: the size is that of the attribute; what it points to is the caller's promise.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            command,
+            std::ptr::from_mut(attribute),
+            size_of::<A>(),
+        )
+    };
+    if done < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(done)
+}
+
+fn address<T>(memory: &mut [T]) -> u64 {
+    memory.as_mut_ptr().expose_provenance() as u64
+}
+
+/// `BPF_OBJ_GET`.
+const OBJ_GET: libc::c_int = 7;
+/// `BPF_F_RDONLY`.
+const READ_ONLY: u32 = 1 << 3;
+
+#[repr(C)]
+struct Get {
+    path: u64,
+    descriptor: u32,
+    flags: u32,
+}
+
+/// Opens a pin that may be read and not written. aya opens for both.
+fn open_for_reading(path: &Path) -> io::Result<OwnedFd> {
+    let mut bytes = [path.as_os_str().as_bytes(), &[0]].concat();
+    let mut get = Get {
+        path: address(&mut bytes),
+        descriptor: 0,
+        flags: READ_ONLY,
+    };
+    // SAFETY: the path ends with a zero.
+    let descriptor = unsafe { bpf(OBJ_GET, &mut get)? };
+    let descriptor = i32::try_from(descriptor).map_err(io::Error::other)?;
+    // SAFETY: the kernel has just made it for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
+
+/// `BPF_MAP_LOOKUP_BATCH`.
+const LOOKUP_BATCH: libc::c_int = 24;
+
+#[repr(C)]
+struct Batch {
+    from: u64,
+    to: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map: u32,
+    flags: [u64; 2],
+}
+
+/// All values of an array.
+fn copy(map: &MapData) -> Result<Vec<u64>, String> {
+    let (values, bytes) = size(map)?;
+    let mut keys = vec![0_u32; values];
+    let mut words = vec![0_u64; values * bytes / size_of::<u64>()];
+    let mut next = [0_u32; 1];
+    let mut batch = Batch {
+        from: 0,
+        to: address(&mut next),
+        keys: address(&mut keys),
+        values: address(&mut words),
+        count: u32::try_from(values).unwrap_or(u32::MAX),
+        map: map.fd().as_fd().as_raw_fd().unsigned_abs(),
+        flags: [0; 2],
+    };
+    // SAFETY: there is room for all keys and all values of the map, and for the key to go on from.
+    let done = unsafe { bpf(LOOKUP_BATCH, &mut batch) };
+    match done {
+        Ok(_) if batch.count as usize == values => Ok(words),
+        Ok(_) => Err(format!("{} of {values} values came", batch.count)),
+        Err(error) => Err(word(&error)),
+    }
+}
+
+/// `BPF_PROG_QUERY`.
+const PROG_QUERY: libc::c_int = 16;
+/// `BPF_TCX_INGRESS`; that of egress is the next one.
+const TCX_INGRESS: u32 = 46;
+
+/// The part of `union bpf_attr` that `BPF_PROG_QUERY` reads and writes.
+#[derive(Default)]
+#[repr(C)]
+struct Query {
+    ifindex: u32,
+    attach_type: u32,
+    query_flags: u32,
+    attach_flags: u32,
+    program_ids: u64,
+    count: u32,
+    padding: u32,
+    rest: [u64; 4],
+}
+
+/// The ids of the programs in one of the tcx hooks of an interface. aya looks at the programs as well, which takes
+/// CAP_SYS_ADMIN.
+pub(crate) fn tcx_programs(index: u32, egress: bool) -> io::Result<Vec<u32>> {
+    /// `BPF_MPROG_MAX`: more do not fit into a hook.
+    const MOST: u32 = 64;
+    let mut ids = [0_u32; MOST as usize];
+    let mut query = Query {
+        ifindex: index,
+        attach_type: TCX_INGRESS + u32::from(egress),
+        program_ids: address(&mut ids),
+        count: MOST,
+        ..Query::default()
+    };
+    // SAFETY: the pointer in it is to as many ids as it says.
+    unsafe { bpf(PROG_QUERY, &mut query)? };
+    let found = ids.iter().take(query.count as usize);
+    Ok(found.copied().collect())
 }

@@ -62,8 +62,13 @@ pub struct Peer {
 /// Where packets to an address go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Route {
-    /// Out of the interface with this index.
-    By(u32),
+    /// Out of an interface.
+    By {
+        /// Its index.
+        index: u32,
+        /// The address that this host then has.
+        source: Option<Ipv4Addr>,
+    },
     /// To this host itself.
     Local,
 }
@@ -208,15 +213,18 @@ impl Netlink {
                 if route.header.kind == RouteType::Local {
                     return Ok(Route::Local);
                 }
-                let egress = route.attributes.iter().find_map(|attribute| {
+                let (mut egress, mut source) = (None, None);
+                for attribute in &route.attributes {
                     if let RouteAttribute::Oif(index) = attribute {
-                        Some(*index)
-                    } else {
-                        None
+                        egress = Some(*index);
+                    } else if let RouteAttribute::PrefSource(RouteAddress::Inet(address)) =
+                        attribute
+                    {
+                        source = Some(*address);
                     }
-                });
+                }
                 if let Some(index) = egress {
-                    return Ok(Route::By(index));
+                    return Ok(Route::By { index, source });
                 }
             }
         }

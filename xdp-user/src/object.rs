@@ -4,16 +4,21 @@
 
 use crate::clock::{self, Moment};
 use crate::config::{Mode, Plan};
-use crate::error::{Error, Result, causes};
+use crate::error::{Error, Result, causes, is_denied};
 use crate::maps::{self, Bytes, Memory, Seen, Tables};
 use crate::pins::Instance;
+use crate::prefixes::{Lists, Prefix};
+use crate::privileges;
 use crate::snapshot::address;
+use crate::spots::Port;
+use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::programs::{ProgramError, SchedClassifier, TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use std::net::Ipv4Addr;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
-use xdp_common::{ABI_VERSION, Secret, meta};
+use xdp_common::meta::flag;
+use xdp_common::{ABI_VERSION, Hook, Secret, meta};
 use xdp_core::Word;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ikenat.o"));
@@ -27,8 +32,8 @@ pub(crate) struct Known {
     pub(crate) rate: u64,
     /// A moment on both clocks.
     pub(crate) anchor: Moment,
-    /// How the programs were attached.
-    pub(crate) mode: Mode,
+    /// What it was told ([`meta::FLAGS`]).
+    pub(crate) flags: u64,
     /// The server that they translate to.
     pub(crate) server: Ipv4Addr,
 }
@@ -49,7 +54,7 @@ impl Known {
         let tables = Tables::<Seen>::open(&instance.directory)?;
         instance.check_version(tables.meta(meta::VERSION).load())?;
         Ok(Some(Self {
-            mode: Mode::of(tables.meta(meta::MODE).load()),
+            flags: tables.meta(meta::FLAGS).load(),
             server: address(tables.meta(meta::SERVER).load()),
             secret: std::array::from_fn(|i| tables.meta(meta::SECRET + i).load()),
             rate: tables.meta(meta::HZ).load(),
@@ -61,7 +66,7 @@ impl Known {
     }
 
     /// For new tables: a random key, and the time.
-    pub(crate) fn fresh(mode: Mode, server: Ipv4Addr) -> Result<Self> {
+    pub(crate) fn fresh(plan: &Plan) -> Result<Self> {
         let mut bytes = [0_u8; size_of::<Secret>()];
         let filled = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
             .map_err(|error| Error::system("get random numbers")(error.into()))?;
@@ -75,8 +80,8 @@ impl Known {
             secret: bytemuck::cast(bytes),
             rate,
             anchor,
-            mode,
-            server,
+            flags: flags(plan),
+            server: plan.request.server,
         })
     }
 }
@@ -88,9 +93,25 @@ fn load_failed(step: &'static str) -> impl Fn(&dyn std::error::Error) -> Error {
     }
 }
 
-/// Loads the object over the pinned maps, making those that are missing, and all programs.
-pub(crate) fn load(plan: &Plan, instance: &Instance, facts: &Known) -> Result<Ebpf> {
-    let constants = Bytes(plan.constants(facts.secret, facts.rate));
+/// The object as it is loaded for one interface: constants and lists of its own, and the maps of all.
+#[derive(Debug)]
+pub(crate) struct Load {
+    pub(crate) port: Port,
+    pub(crate) ebpf: Ebpf,
+}
+
+/// Loads the object over the pinned maps, making those that are missing, once for each interface, with the programs that
+/// belong there.
+pub(crate) fn load(plan: &Plan, instance: &Instance, facts: &Known) -> Result<Vec<Load>> {
+    let interfaces = plan.interfaces();
+    interfaces
+        .iter()
+        .map(|(port, _)| load_one(plan, instance, facts, *port))
+        .collect()
+}
+
+fn load_one(plan: &Plan, instance: &Instance, facts: &Known, port: Port) -> Result<Load> {
+    let constants = Bytes(plan.constants(facts.secret, facts.rate, port));
     let mut loader = EbpfLoader::new();
     for layout in plan.request.sizes.layouts()? {
         loader
@@ -101,21 +122,50 @@ pub(crate) fn load(plan: &Plan, instance: &Instance, facts: &Known) -> Result<Eb
     let mut ebpf = loader
         .load(OBJECT)
         .map_err(|error| load_failed("maps")(&error))?;
-    for name in XDP {
-        xdp(&mut ebpf, name)?
-            .load()
-            .map_err(|error| load_failed(name)(&error))?;
+    fill_lists(&mut ebpf, &plan.request.lists)?;
+    for place in plan.places() {
+        if place.spot.port != port {
+            continue;
+        }
+        let name = place.spot.program();
+        match place.spot.hook {
+            Hook::Xdp => xdp(&mut ebpf, name)?.load(),
+            Hook::Tc | Hook::Egress => tc(&mut ebpf, name)?.load(),
+        }
+        .map_err(|error| refused(name, &error))?;
     }
-    tc(&mut ebpf)?
-        .load()
-        .map_err(|error| load_failed(TC)(&error))?;
-    Ok(ebpf)
+    Ok(Load { port, ebpf })
 }
 
-/// The fast path on the WAN and on the LAN.
-pub(crate) const XDP: [&str; 2] = ["ikenat_xdp_wan", "ikenat_xdp_lan"];
-/// The slow path.
-pub(crate) const TC: &str = "ikenat_tc";
+/// The verifier refuses with "permission denied" whatever it does not like; what it likes depends on CAP_PERFMON.
+fn refused(name: &'static str, error: &ProgramError) -> Error {
+    if is_denied(error) && !privileges::has_perfmon() {
+        tracing::debug!("{}", causes(error));
+        return Error::NoPerfmon { program: name };
+    }
+    load_failed(name)(error)
+}
+
+/// Before any program is attached: no packet of a peer that is refused may get through in between.
+fn fill_lists(ebpf: &mut Ebpf, lists: &Lists) -> Result<()> {
+    const NAME: &str = "PEERS";
+    let failed = |error: &dyn std::error::Error| Error::Map {
+        action: "fill",
+        name: NAME.to_owned(),
+        why: causes(error),
+    };
+    let map = ebpf.map_mut(NAME).ok_or_else(|| missing(NAME))?;
+    let mut peers: LpmTrie<_, [u8; 4], u32> =
+        LpmTrie::try_from(map).map_err(|error| failed(&error))?;
+    for (prefix, verdict) in lists.all() {
+        let key = Key::new(prefix.length, prefix.address.octets());
+        peers
+            .insert(&key, verdict, 0)
+            .map_err(|error| failed(&error))?;
+    }
+    Ok(())
+}
+
 /// Tells the time.
 const CLOCK: &str = "ikenat_clock";
 
@@ -131,9 +181,9 @@ pub(crate) fn xdp<'e>(ebpf: &'e mut Ebpf, name: &'static str) -> Result<&'e mut 
     program.try_into().map_err(|_: ProgramError| missing(name))
 }
 
-pub(crate) fn tc(ebpf: &mut Ebpf) -> Result<&mut SchedClassifier> {
-    let program = ebpf.program_mut(TC).ok_or_else(|| missing(TC))?;
-    program.try_into().map_err(|_: ProgramError| missing(TC))
+pub(crate) fn tc<'e>(ebpf: &'e mut Ebpf, name: &'static str) -> Result<&'e mut SchedClassifier> {
+    let program = ebpf.program_mut(name).ok_or_else(|| missing(name))?;
+    program.try_into().map_err(|_: ProgramError| missing(name))
 }
 
 /// Lets the kernel tell its jiffies twice, a tenth of a second apart. Again, if they fit no rate: a virtual machine that
@@ -189,15 +239,37 @@ pub(crate) fn describe(tables: &Tables<AtomicU64>, plan: &Plan, facts: &Known, f
     let octets = |octets: [u8; 4]| u64::from(u32::from_ne_bytes(octets));
     set(meta::VIP, octets(plan.request.vip.octets()));
     set(meta::SERVER, octets(plan.request.server.octets()));
-    set(meta::WAN_IFINDEX, u64::from(plan.wan.index));
-    set(meta::LAN_IFINDEX, u64::from(plan.lan.index));
-    set(meta::MODE, plan.request.mode.number());
-    for (word, link) in [(meta::WAN_NAME, &plan.wan), (meta::LAN_NAME, &plan.lan)] {
-        let [first, second] = name_words(&link.name);
-        set(word, first);
-        set(word + 1, second);
+    set(meta::FLAGS, flags(plan));
+    set(meta::NAMESPACE, plan.namespace);
+    let listed = |list: &[Prefix]| list.len() as u64;
+    let lists = &plan.request.lists;
+    set(
+        meta::LISTED,
+        listed(&lists.deny) << 32 | listed(&lists.except),
+    );
+    let ports = plan.ports();
+    let generic = ports.iter().map(|(port, _)| *port);
+    let generic = generic.filter(|port| plan.request.modes.of(port.side) == Mode::Generic);
+    set(
+        meta::GENERIC,
+        generic.fold(0, |bits, port| bits | port.generic()),
+    );
+    for port in Port::all() {
+        let link = ports.iter().find(|(found, _)| *found == port);
+        let (index, name) = link.map_or((0, ""), |(_, link)| (link.index, &link.name));
+        let [first, second] = name_words(name);
+        for (at, word) in [u64::from(index), first, second].into_iter().enumerate() {
+            set(port.meta() + at, word);
+        }
     }
     tables.meta(meta::VERSION).publish(u64::from(ABI_VERSION));
+}
+
+fn flags(plan: &Plan) -> u64 {
+    let bit = |set: bool, bit: u64| u64::from(set) * bit;
+    bit(plan.request.dry_run, flag::DRY_RUN)
+        | bit(plan.request.dedicated, flag::DEDICATED)
+        | bit(plan.server_is_local, flag::SERVER_IS_LOCAL)
 }
 
 /// An interface's name (15 bytes at most) as two words.
@@ -212,6 +284,7 @@ fn name_words(name: &str) -> [u64; 2] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::spots::Spot;
 
     #[test]
     fn a_name_survives_its_two_words() {
@@ -222,7 +295,8 @@ mod tests {
 
     #[test]
     fn the_object_has_the_programs_that_are_asked_for() {
-        for name in XDP.into_iter().chain([TC, CLOCK]) {
+        let programs = Spot::all().map(Spot::program);
+        for name in programs.chain([CLOCK, "PEERS"]) {
             assert!(
                 OBJECT
                     .windows(name.len())

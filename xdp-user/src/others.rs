@@ -5,21 +5,24 @@
 use crate::config::Plan;
 use crate::error::{Error, Result};
 use crate::links;
-use crate::pins::{self, Instance};
+use crate::pins::Instance;
+use crate::spots::Spot;
 use std::path::Path;
 use xdp_common::Hook;
 
-/// Refuses an interface on which an XDP program of somebody else runs.
+/// Refuses an interface on which an XDP program of somebody else runs. A dry run attaches none, and so can look at
+/// another gateway's traffic.
 pub(crate) fn check(plan: &Plan, bpffs: &Path, instance: &Instance) -> Result<()> {
+    if plan.request.dry_run {
+        return Ok(());
+    }
     let mut ours = Vec::new();
-    for (name, hook, _) in pins::LINKS {
-        if hook == Hook::Xdp
-            && let Some((_, attachment)) = links::open(&instance.pin(name))?
-        {
+    for spot in Spot::all().filter(|spot| spot.hook == Hook::Xdp) {
+        if let Some((_, attachment)) = links::open(&instance.pin(&spot.link_pin()))? {
             ours.push(attachment.program);
         }
     }
-    for link in [&plan.wan, &plan.lan] {
+    for (_, link) in plan.ports() {
         let Some(id) = link.xdp.filter(|id| !ours.contains(id)) else {
             continue;
         };

@@ -3,15 +3,18 @@
 //!
 //! It may not know what is in the maps, nor what is attached.
 
+use crate::access;
 use crate::error::{Error, Result, causes};
+use crate::spots::Spot;
 use aya::maps::{MapInfo, MapType};
-use rustix::fs::statfs;
+use rustix::fs::{CWD, Mode, OFlags, openat, statfs};
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::net::Ipv4Addr;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
-use xdp_common::{Hook, cpu, limits, meta, slot};
+use xdp_common::{cpu, limits, meta, slot};
 
 /// `BPF_FS_MAGIC`.
 const MAGIC: u64 = 0xcafe_4a11;
@@ -128,17 +131,6 @@ impl Layout {
     }
 }
 
-/// The pins of the links: name, hook and whether it is on the WAN.
-pub const LINKS: [(&str, Hook, bool); 4] = [
-    // In the order in which they are detached: what still comes in last goes the slow path.
-    ("link-xdp-wan", Hook::Xdp, true),
-    ("link-xdp-lan", Hook::Xdp, false),
-    ("link-tc-wan", Hook::Tc, true),
-    ("link-tc-lan", Hook::Tc, false),
-];
-
-/// The pins of the tc program where it is a filter in a clsact and has no link: name, and whether it is on the WAN.
-pub const FILTERS: [(&str, bool); 2] = [("filter-tc-wan", true), ("filter-tc-lan", false)];
 /// Behind the name of a pin that is about to take the place of the old one.
 pub(crate) const NEW: &str = "-new";
 /// Before the namespace and the index of a device whose clsact we have added.
@@ -186,6 +178,17 @@ impl Instance {
         Ok(())
     }
 
+    /// The same instance by an open descriptor of its BPF file system, as long as that is held: the way there may need a
+    /// capability that is about to be given up (`/proc/1/root`), or go through directories of others.
+    pub fn by_descriptor(&self) -> Result<(Self, OwnedFd)> {
+        let root = self.directory.ancestors().nth(2).unwrap_or(Path::new("/"));
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root_descriptor = openat(CWD, root, flags, Mode::empty())
+            .map_err(|error| Error::system(format!("open {}", root.display()))(error.into()))?;
+        let way = format!("/proc/self/fd/{}", root_descriptor.as_raw_fd());
+        Ok((Self::of(Path::new(&way), self.vip), root_descriptor))
+    }
+
     /// True when any map or link is pinned.
     pub fn is_used(&self) -> bool {
         fs::read_dir(&self.directory).is_ok_and(|mut entries| entries.next().is_some())
@@ -193,12 +196,17 @@ impl Instance {
 
     /// True when a link or a filter's program is pinned.
     pub fn has_programs(&self) -> bool {
-        LINKS.iter().any(|(name, ..)| self.pin(name).exists()) || self.has_filters()
+        Spot::all().any(|spot| self.pin(&spot.link_pin()).exists()) || self.has_filters()
     }
 
     /// True when the program of a filter is pinned.
     pub fn has_filters(&self) -> bool {
-        FILTERS.iter().any(|(name, _)| self.pin(name).exists())
+        Self::filter_pins().any(|name| self.pin(&name).exists())
+    }
+
+    /// The names of all pins that filters can have.
+    pub(crate) fn filter_pins() -> impl Iterator<Item = String> {
+        Spot::all().filter_map(Spot::filter_pin)
     }
 
     fn foreign(&self, path: &Path, why: String) -> Error {
@@ -249,14 +257,14 @@ impl Instance {
     /// Removes the pins of this instance, and says which there were. The directory stays: it is what the lock is on.
     pub fn clear(&self) -> Result<Vec<String>> {
         let mut removed = self.clear_links()?;
-        let filters = FILTERS.iter().map(|(name, _)| *name);
         let sizes = Sizes {
             flow_slots: 0,
             session_slots: 0,
         };
-        for name in filters.chain(sizes.layouts()?.map(|layout| layout.name)) {
-            if remove_file(&self.pin(name))? {
-                removed.push(name.to_owned());
+        removed.extend(self.clear_filters()?);
+        for layout in sizes.layouts()? {
+            if remove_file(&self.pin(layout.name))? {
+                removed.push(layout.name.to_owned());
             }
         }
         let entries = fs::read_dir(&self.directory).into_iter().flatten();
@@ -272,10 +280,19 @@ impl Instance {
 
     /// Removes the pins of the links alone, which detaches them.
     pub fn clear_links(&self) -> Result<Vec<String>> {
+        self.clear_named(Spot::all().map(Spot::link_pin))
+    }
+
+    /// Removes the pins of the filters' programs, which leaves the filters themselves.
+    pub(crate) fn clear_filters(&self) -> Result<Vec<String>> {
+        self.clear_named(Self::filter_pins())
+    }
+
+    fn clear_named(&self, names: impl Iterator<Item = String>) -> Result<Vec<String>> {
         let mut removed = Vec::new();
-        for (name, ..) in LINKS {
-            if remove_file(&self.pin(name))? {
-                removed.push(name.to_owned());
+        for name in names {
+            if remove_file(&self.pin(&name))? {
+                removed.push(name);
             }
         }
         Ok(removed)
@@ -323,7 +340,7 @@ pub fn instances(bpffs: &Path, vip: Option<Ipv4Addr>) -> Result<Vec<Instance>> {
     let entries = match fs::read_dir(&ours) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(Error::system(format!("list {}", ours.display()))(error)),
+        Err(error) => return Err(access::not_readable(&ours, error)),
     };
     let mut vips: Vec<Ipv4Addr> = entries
         .filter_map(|entry| {

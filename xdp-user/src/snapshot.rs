@@ -6,15 +6,17 @@ use crate::books::{self, Entry, Page, Table};
 use crate::clock::{Clock, Moment};
 use crate::config::Mode;
 use crate::error::Result;
-use crate::maps::{Seen, Tables};
+use crate::maps::{Mapped, Memory, Seen, Tables};
+use crate::owner;
 use crate::pins::Instance;
 use crate::settle::direction;
+use crate::spots::Port;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use xdp_common::counters::Counters;
 use xdp_common::limits::{FRAGMENT_TICKS, HALF_OPEN_TICKS};
 use xdp_common::slot::{self, KEY, STATE, flow, recent, session};
-use xdp_common::{Class, Direction, Hook, cpu, meta};
+use xdp_common::{Class, Direction, Hook, meta};
 use xdp_core::Word;
 use xdp_core::table::{self, Slot};
 
@@ -82,6 +84,21 @@ pub struct Filling {
     pub bytes: u64,
 }
 
+/// An interface as the instance knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interface {
+    /// Its side and number.
+    pub port: Port,
+    /// Its index.
+    pub index: u32,
+    /// Its name when it was attached.
+    pub name: String,
+    /// How its XDP program runs.
+    pub mode: Mode,
+    /// Whether it takes frames from XDP.
+    pub ready: bool,
+}
+
 /// Everything about an instance at one moment.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
@@ -89,10 +106,14 @@ pub struct Snapshot {
     pub vip: Ipv4Addr,
     /// The server.
     pub server: Ipv4Addr,
-    /// How the XDP programs run.
-    pub mode: Mode,
-    /// WAN and LAN: index, name when attached, and whether it takes frames from XDP.
-    pub interfaces: [(u32, String, bool); 2],
+    /// What it was told ([`meta::FLAGS`]).
+    pub flags: u64,
+    /// Prefixes of `--except-peer` and of `--deny`.
+    pub listed: [u32; 2],
+    /// The number of the network namespace of the interfaces.
+    pub namespace: u64,
+    /// WANs and LANs.
+    pub interfaces: Vec<Interface>,
     /// Time.
     pub clock: Clock,
     /// `jiffies_64` when it was taken.
@@ -279,22 +300,43 @@ pub(crate) fn address(word: u64) -> Ipv4Addr {
     Ipv4Addr::from(low.to_ne_bytes())
 }
 
-fn interface<W: Word>(meta: &[W], index: usize, name: usize, egress: u64) -> (u32, String, bool) {
-    let bytes: [u8; 16] = bytemuck::cast([meta[name].load(), meta[name + 1].load()]);
-    let text = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
-    (
-        u32::try_from(meta[index].load()).unwrap_or_default(),
-        String::from_utf8_lossy(text).into_owned(),
-        egress != 0,
-    )
+fn interfaces<W: Mapped>(tables: &Tables<W>) -> Vec<Interface> {
+    let meta = tables.meta.words();
+    let generic = meta[meta::GENERIC].load();
+    let read = |port: Port| {
+        let (index, name) = owner::interface(meta, port)?;
+        Some(Interface {
+            port,
+            index,
+            name,
+            mode: Mode::of(generic & port.generic() != 0),
+            ready: tables.egress(port.egress()) != 0,
+        })
+    };
+    Port::all().filter_map(read).collect()
+}
+
+/// The tables; of a copy one in which no entry was retired while it was made, or the last of some tries.
+fn read(instance: &Instance) -> Result<Tables<Seen>> {
+    const TRIES: usize = 8;
+    let mut tries = 0;
+    loop {
+        let before = Memory::<Seen>::read(&instance.pin("META"), "META")?;
+        instance.check_version(before.words()[meta::VERSION].load())?;
+        let tables = Tables::read(&instance.directory)?;
+        tries += 1;
+        let same = || books::read(before.words()) == books::read(tables.meta.words());
+        if !tables.is_copy() || same() || tries == TRIES {
+            return Ok(tables);
+        }
+    }
 }
 
 impl Snapshot {
     /// Reads an instance.
     pub fn take(instance: &Instance) -> Result<Self> {
-        let tables = Tables::<Seen>::open(&instance.directory)?;
+        let tables = read(instance)?;
         let meta = tables.meta.words();
-        instance.check_version(meta[meta::VERSION].load())?;
         let anchor = Moment {
             jiffies: meta[meta::JIFFIES].load(),
             monotonic: meta[meta::MONOTONIC].load(),
@@ -323,21 +365,13 @@ impl Snapshot {
         Ok(Self {
             vip: address(meta[meta::VIP].load()),
             server: address(meta[meta::SERVER].load()),
-            mode: Mode::of(meta[meta::MODE].load()),
-            interfaces: [
-                interface(
-                    meta,
-                    meta::WAN_IFINDEX,
-                    meta::WAN_NAME,
-                    tables.egress(cpu::EGRESS_WAN),
-                ),
-                interface(
-                    meta,
-                    meta::LAN_IFINDEX,
-                    meta::LAN_NAME,
-                    tables.egress(cpu::EGRESS_LAN),
-                ),
-            ],
+            flags: meta[meta::FLAGS].load(),
+            listed: {
+                let (deny, except) = halves(meta[meta::LISTED].load());
+                [except, deny]
+            },
+            namespace: meta[meta::NAMESPACE].load(),
+            interfaces: interfaces(&tables),
             clock,
             now,
             half_open: half_open(&half, &sessions, shift),

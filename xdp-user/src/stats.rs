@@ -292,8 +292,10 @@ mod tests {
         Snapshot {
             vip: Ipv4Addr::new(203, 0, 113, 1),
             server: Ipv4Addr::new(192, 168, 0, 1),
-            mode: Mode::Native,
-            interfaces: [(1, "wan0".to_owned(), true), (2, "lan0".to_owned(), true)],
+            flags: 0,
+            listed: [0, 0],
+            namespace: 1,
+            interfaces: Vec::new(),
             clock: Clock::new(250, moment),
             now: 10_000,
             flows: vec![Flow {

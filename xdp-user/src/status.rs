@@ -2,16 +2,21 @@
 //!
 //! It may not know how it is printed. The names of the fields are part of the interface: scripts read them.
 
+use crate::config::Mode;
 use crate::error::Result;
 use crate::filters;
 use crate::hooks::{Way, hook_name};
 use crate::links::{self, Attachment};
-use crate::netlink::{Link, Netlink};
-use crate::pins::{FILTERS, Instance as Pins, LINKS};
-use crate::snapshot::Snapshot;
+use crate::namespaces;
+use crate::netlink::{Block, Link, Netlink};
+use crate::pins::Instance as Pins;
+use crate::snapshot::{Interface, Snapshot};
+use crate::spots::Spot;
+use crate::sweep;
 use serde::Serialize;
 use std::net::Ipv4Addr;
 use xdp_common::counters::{Quantity, class, reason};
+use xdp_common::meta::flag;
 use xdp_common::{Class, Direction, Hook, Reason as Fate};
 
 /// The answer of `status --json`.
@@ -30,6 +35,16 @@ pub struct Instance {
     pub server: Ipv4Addr,
     /// The process id of the daemon, if one runs.
     pub daemon: Option<u32>,
+    /// True when packets are counted only and none is translated (`--dry-run`).
+    pub dry_run: bool,
+    /// True when the VIP is for IPsec alone (`--dedicated`).
+    pub dedicated: bool,
+    /// True when the server is an address of this host.
+    pub server_is_local: bool,
+    /// Prefixes of `--except-peer`.
+    pub except_peers: u32,
+    /// Prefixes of `--deny`.
+    pub denied: u32,
     /// The programs.
     pub attached: Vec<Attached>,
     /// Whether the devices take frames that XDP redirects to them.
@@ -49,11 +64,11 @@ pub struct Attached {
     pub ifindex: u32,
     /// `xdp`, `tcx` or `clsact`.
     pub hook: &'static str,
-    /// `native` or `generic`; `ingress` for the others.
+    /// `native` or `generic`; `ingress` or `egress` for the others.
     pub mode: &'static str,
-    /// Id of the program.
-    pub program: u32,
-    /// False when the interface is gone, or the filter was removed.
+    /// Id of the program; `None` where this user may not look.
+    pub program: Option<u32>,
+    /// False when the interface is gone, or the filter was removed. Who may not look sees the interface alone.
     pub alive: bool,
     /// True when it is an interface of this network namespace.
     pub here: bool,
@@ -100,53 +115,96 @@ impl Instance {
     /// Asks the kernel about an instance. `links` are the interfaces of this network namespace.
     pub fn of(pins: &Pins, snapshot: &Snapshot, netlink: &Netlink, links: &[Link]) -> Result<Self> {
         let mut attached = Vec::new();
-        for (name, hook, wan) in LINKS {
-            if let Some((_, attachment)) = links::open(&pins.pin(name))? {
-                attached.push(describe(&attachment, hook, wan, snapshot, links));
+        for spot in Spot::all() {
+            let pin = pins.pin(&spot.link_pin());
+            if links::is_closed(&pin) {
+                attached.push(unseen(spot, Way::Tcx, snapshot, links));
+            } else if let Some((_, attachment)) = links::open(&pin)? {
+                attached.push(describe(&attachment, spot, snapshot, links));
             }
         }
         attached.extend(filters_of(pins, snapshot, netlink, links)?);
-        let redirect = snapshot.interfaces.iter().map(|(_, name, ready)| Redirect {
-            interface: name.clone(),
-            ready: *ready,
-        });
-        let mut redirect: Vec<Redirect> = redirect.collect();
-        redirect.dedup_by(|a, b| a.interface == b.interface);
+        let told = |bit| snapshot.flags & bit != 0;
+        let [except_peers, denied] = snapshot.listed;
         Ok(Self {
             vip: snapshot.vip,
             server: snapshot.server,
             daemon: pins.owner(),
+            dry_run: told(flag::DRY_RUN),
+            dedicated: told(flag::DEDICATED),
+            server_is_local: told(flag::SERVER_IS_LOCAL),
+            except_peers,
+            denied,
             attached,
-            redirect,
+            redirect: redirect(snapshot),
             tables: snapshot.tables.iter().map(table).collect(),
             reasons: reasons(snapshot),
         })
     }
 }
 
-fn describe(
-    attachment: &Attachment,
-    hook: Hook,
-    wan: bool,
-    snapshot: &Snapshot,
-    links: &[Link],
-) -> Attached {
-    let here = links
-        .iter()
-        .find(|link| links::is_on(attachment, hook, link));
-    let (_, known_as, _) = &snapshot.interfaces[usize::from(!wan)];
+/// Each interface once, though a one-armed gateway has it on both sides.
+fn redirect(snapshot: &Snapshot) -> Vec<Redirect> {
+    let mut all: Vec<Redirect> = Vec::new();
+    for interface in &snapshot.interfaces {
+        if all.iter().all(|found| found.interface != interface.name) {
+            all.push(Redirect {
+                interface: interface.name.clone(),
+                ready: interface.ready,
+            });
+        }
+    }
+    all
+}
+
+/// What the instance knows of the interface of a spot.
+fn known(snapshot: &Snapshot, spot: Spot) -> Option<&Interface> {
+    let mut all = snapshot.interfaces.iter();
+    all.find(|interface| interface.port == spot.port)
+}
+
+const fn mode(spot: Spot, interface: Option<&Interface>) -> &'static str {
+    match (spot.hook, interface) {
+        (Hook::Xdp, Some(interface)) => interface.mode.name(),
+        (Hook::Xdp, None) => Mode::Native.name(),
+        (Hook::Tc, _) => Block::Ingress.name(),
+        (Hook::Egress, _) => Block::Egress.name(),
+    }
+}
+
+fn describe(attachment: &Attachment, spot: Spot, snapshot: &Snapshot, links: &[Link]) -> Attached {
+    let mut here = links.iter();
+    let here = here.find(|link| links::is_on(attachment, spot.hook, link));
+    let known = known(snapshot, spot);
+    let name = here.map(|link| &link.name);
+    let name = name.or(known.map(|known| &known.name));
     Attached {
-        interface: here.map_or_else(|| known_as.clone(), |link| link.name.clone()),
+        interface: name.cloned().unwrap_or_default(),
         ifindex: attachment.ifindex,
-        hook: hook_name(hook, Way::Tcx),
-        mode: match hook {
-            Hook::Xdp => snapshot.mode.name(),
-            Hook::Tc => "ingress",
-            Hook::Egress => "egress",
-        },
-        program: attachment.program,
+        hook: hook_name(spot.hook, Way::Tcx),
+        mode: mode(spot, known),
+        program: Some(attachment.program),
         alive: attachment.ifindex != 0,
         here: here.is_some(),
+    }
+}
+
+/// A program that has a pin which this user may not open.
+fn unseen(spot: Spot, way: Way, snapshot: &Snapshot, links: &[Link]) -> Attached {
+    let known = known(snapshot, spot);
+    // In another network namespace nothing can be seen without a capability.
+    let here = namespaces::own().is_ok_and(|own| own == snapshot.namespace);
+    let mut found = links.iter();
+    let found = found.find(|link| here && known.is_some_and(|known| known.index == link.index));
+    let program = found.filter(|_| spot.hook == Hook::Xdp);
+    Attached {
+        interface: known.map_or_else(String::new, |known| known.name.clone()),
+        ifindex: known.map_or(0, |known| known.index),
+        hook: hook_name(spot.hook, way),
+        mode: mode(spot, known),
+        program: program.and_then(|link| link.xdp),
+        alive: !here || found.is_some(),
+        here,
     }
 }
 
@@ -156,38 +214,40 @@ fn filters_of(
     netlink: &Netlink,
     links: &[Link],
 ) -> Result<Vec<Attached>> {
-    let mut programs = [None; 2];
-    for (program, (name, _)) in programs.iter_mut().zip(FILTERS) {
-        *program = pins.pinned_program(name)?;
-    }
-    if programs == [None; 2] {
-        return Ok(Vec::new());
-    }
-    let [wan, lan] = programs;
-    let index = |side: usize| snapshot.interfaces[side].0;
-    let indexes = [wan.map(|_| index(0)), lan.map(|_| index(1))];
-    let found = filters::find(netlink, pins, indexes)?;
-    let mut attached = Vec::new();
-    for ((pinned, found), known) in programs.iter().zip(found).zip(&snapshot.interfaces) {
-        let Some(pinned) = *pinned else {
+    let (mut sought, mut closed) = (Vec::new(), Vec::new());
+    for spot in Spot::all() {
+        let (Some(pin), Some(block)) = (spot.filter_pin(), filters::block(spot.hook)) else {
             continue;
         };
-        let (index, known_as, _) = known;
-        let link = links.iter().find(|link| link.index == *index);
+        if links::is_closed(&pins.pin(&pin)) {
+            closed.push(unseen(spot, Way::Clsact, snapshot, links));
+        } else if let Some(program) = pins.pinned_program(&pin)? {
+            let index = known(snapshot, spot).map_or(0, |known| known.index);
+            sought.push((spot, program, (index, block)));
+        }
+    }
+    if sought.is_empty() {
+        return Ok(closed);
+    }
+    let places: Vec<(u32, Block)> = sought.iter().map(|(.., place)| *place).collect();
+    let found = sweep::find(netlink, pins, &places)?;
+    let attached = |((spot, pinned, (index, _)), found): ((Spot, u32, _), Option<sweep::Found>)| {
         let here = found.is_some_and(|found| found.here);
-        attached.push(Attached {
-            interface: link
-                .filter(|_| here)
-                .map_or_else(|| known_as.clone(), |link| link.name.clone()),
-            ifindex: if found.is_some() { *index } else { 0 },
-            hook: hook_name(Hook::Tc, Way::Clsact),
-            mode: "ingress",
-            program: found.map_or(pinned, |found| found.program),
+        let link = links.iter().find(|link| link.index == index && here);
+        let known = known(snapshot, spot);
+        let name = link.map(|link| &link.name);
+        let name = name.or(known.map(|known| &known.name));
+        Attached {
+            interface: name.cloned().unwrap_or_default(),
+            ifindex: if found.is_some() { index } else { 0 },
+            hook: hook_name(spot.hook, Way::Clsact),
+            mode: mode(spot, known),
+            program: Some(found.map_or(pinned, |found| found.program)),
             alive: found.is_some(),
             here,
-        });
-    }
-    Ok(attached)
+        }
+    };
+    Ok(sought.into_iter().zip(found).map(attached).collect())
 }
 
 fn table(filling: &crate::snapshot::Filling) -> Table {

@@ -33,6 +33,10 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
             "a_filter_in_our_place_is_named_and_left_alone",
             in_our_place,
         ),
+        trial(
+            "an_ingress_qdisc_on_the_wan_is_named_and_left_alone",
+            ingress_qdisc,
+        ),
         trial("a_filter_that_somebody_removed_is_put_back", put_back),
         trial("the_way_of_the_slow_path_stays_as_it_was", way_stays),
         trial("a_filter_follows_to_another_interface", moved),
@@ -54,9 +58,20 @@ fn filters(place: &Namespace, interface: &str) -> Result<String> {
     place.run(&format!("tc filter show dev {interface} ingress"))
 }
 
+/// Of what comes in, by `ikenat_tc`.
 fn our_filters(lab: &Lab, interface: &str) -> Result<usize> {
     Ok(filters(&lab.gateway, interface)?
         .matches("handle 0x1ce ikenat_tc direct-action")
+        .count())
+}
+
+/// Of what goes out, by `ikenat_egress`.
+fn our_egress_filters(lab: &Lab, interface: &str) -> Result<usize> {
+    let line = format!("tc filter show dev {interface} egress");
+    Ok(lab
+        .gateway
+        .run(&line)?
+        .matches("handle 0x1ce ikenat_egress direct-action")
         .count())
 }
 
@@ -65,6 +80,8 @@ pub(crate) fn one_filter_each(lab: &Lab) -> Result<()> {
         let found = our_filters(lab, interface)?;
         ensure!(found == 1, "{found} filters of ours on {interface}");
     }
+    let found = our_egress_filters(lab, WAN)?;
+    ensure!(found == 1, "{found} egress filters of ours on {WAN}");
     Ok(())
 }
 
@@ -76,11 +93,19 @@ fn nothing_is_left(lab: &Lab, before: &str) -> Result<()> {
     Ok(())
 }
 
-/// The hooks that `status` shows for the slow path.
+/// What `status` shows for the slow path: WAN, LAN and what leaves by the WAN.
 fn slow_hooks(lab: &Lab) -> Result<Vec<String>> {
     let attached = lab.status()?.attached;
-    let slow = attached.into_iter().filter(|one| one.hook != "xdp");
-    Ok(slow.map(|one| one.hook).collect())
+    let slow: Vec<_> = attached.iter().filter(|one| one.hook != "xdp").collect();
+    let places: Vec<_> = slow
+        .iter()
+        .map(|one| (one.interface.as_str(), one.mode.as_str()))
+        .collect();
+    ensure!(
+        places == [(WAN, "ingress"), (LAN, "ingress"), (WAN, "egress")],
+        "status shows {places:?}"
+    );
+    Ok(slow.into_iter().map(|one| one.hook.clone()).collect())
 }
 
 /// Nobody takes frames from XDP any more, so that every packet goes by tc.
@@ -102,7 +127,7 @@ fn whole_life(lab: &Lab) -> Result<()> {
         "the slow path was not taken"
     );
     ensure!(
-        slow_hooks(lab)? == ["clsact", "clsact"],
+        slow_hooks(lab)? == ["clsact"; 3],
         "status shows {:?}",
         slow_hooks(lab)?
     );
@@ -110,7 +135,7 @@ fn whole_life(lab: &Lab) -> Result<()> {
     let mut inside = lab.gateway.command(ikenat_tests::lab::ikenat::binary()?);
     let inside = execute(inside.args(["status", "--bpffs"]).arg(lab.bpffs()))?;
     ensure!(
-        inside.matches("clsact").count() == 2 && !inside.contains("DEAD"),
+        inside.matches("clsact").count() == 3 && !inside.contains("DEAD"),
         "{inside}"
     );
     ikenat.kill()?;
@@ -128,7 +153,7 @@ fn existing(lab: &Lab) -> Result<()> {
     lab.gateway.shell(&format!(
         "tc qdisc add dev {WAN} clsact
          tc filter add dev {WAN} ingress pref 1 {FOREIGN}
-         tc filter add dev {WAN} egress pref 5 handle 0x1ce {FOREIGN}
+         tc filter add dev {WAN} egress pref 1 handle 0x1ce {FOREIGN}
          tc filter add dev {WAN} ingress pref 7 {FOREIGN}
          tc qdisc add dev {LAN} ingress
          tc filter add dev {LAN} parent ffff: pref 1 {FOREIGN}"
@@ -176,7 +201,7 @@ fn used_by_others(lab: &Lab) -> Result<()> {
 }
 
 fn in_our_place(lab: &Lab) -> Result<()> {
-    for interface in [WAN, LAN] {
+    for (interface, block) in [(WAN, "ingress"), (LAN, "ingress"), (WAN, "egress")] {
         // The very same handle, and a priority that has room for another protocol only.
         for filter in [
             format!("pref 5 handle 0x1ce {FOREIGN}"),
@@ -184,20 +209,46 @@ fn in_our_place(lab: &Lab) -> Result<()> {
         ] {
             lab.gateway.shell(&format!(
                 "tc qdisc add dev {interface} clsact
-                 tc filter add dev {interface} ingress {filter}"
+                 tc filter add dev {interface} {block} {filter}"
             ))?;
-            let before = filters(&lab.gateway, interface)?;
-            let mut command = run(lab, &usual_arguments())?;
-            command.args(CLSACT).arg("--bpffs").arg(lab.bpffs());
-            refused(lab, command, &[interface, "priority 5", "tc filter del"])
-                .with_context(|| format!("{filter} on {interface}"))?;
-            let after = filters(&lab.gateway, interface)?;
-            ensure!(after == before, "before:\n{before}\nafter:\n{after}");
+            let names = [
+                interface,
+                "priority 5",
+                &format!("tc filter del dev {interface} {block}"),
+            ];
+            stays_as_it_was(lab, interface, &names)
+                .with_context(|| format!("{filter} on {interface} {block}"))?;
             lab.gateway
                 .run(&format!("tc qdisc del dev {interface} clsact"))?;
         }
     }
     Ok(())
+}
+
+/// A start is refused, and every filter of an interface is as it was before.
+fn stays_as_it_was(lab: &Lab, interface: &str, names: &[&str]) -> Result<()> {
+    let everything = || -> Result<String> {
+        let egress = format!("tc filter show dev {interface} egress");
+        let both = filters(&lab.gateway, interface)? + &lab.gateway.run(&egress)?;
+        // What the kernel calls the block of an ingress qdisc depends on the latest question.
+        Ok(both.replace("parent ffff: ", "").replace("ingress ", ""))
+    };
+    let before = everything()?;
+    let mut command = run(lab, &usual_arguments())?;
+    command.args(CLSACT).arg("--bpffs").arg(lab.bpffs());
+    refused(lab, command, names)?;
+    let after = everything()?;
+    ensure!(after == before, "before:\n{before}\nafter:\n{after}");
+    Ok(())
+}
+
+/// An ingress qdisc has no egress block: asked to put a filter there, the kernel puts it among those of what comes in.
+fn ingress_qdisc(lab: &Lab) -> Result<()> {
+    lab.gateway.shell(&format!(
+        "tc qdisc add dev {WAN} ingress
+         tc filter add dev {WAN} parent ffff: pref 1 {FOREIGN}"
+    ))?;
+    stays_as_it_was(lab, WAN, &[WAN, "`ingress` qdisc", "clsact"])
 }
 
 fn put_back(lab: &Lab) -> Result<()> {
@@ -207,15 +258,23 @@ fn put_back(lab: &Lab) -> Result<()> {
     lab.gateway.shell(&format!(
         "tc qdisc del dev {WAN} clsact; tc filter del dev {LAN} ingress"
     ))?;
-    let began = Instant::now();
-    while one_filter_each(lab).is_err() && began.elapsed() < Duration::from_secs(5) {
-        thread::sleep(Duration::from_millis(50));
-    }
-    one_filter_each(lab).context("5 s after they were removed")?;
+    removed_is_put_back(lab)?;
+    // What goes out alone.
+    lab.gateway
+        .run(&format!("tc filter del dev {WAN} egress"))?;
+    removed_is_put_back(lab)?;
     everything_crosses(lab)?;
     ikenat.kill()?;
     lab.unload()?;
     nothing_is_left(lab, &before)
+}
+
+fn removed_is_put_back(lab: &Lab) -> Result<()> {
+    let began = Instant::now();
+    while one_filter_each(lab).is_err() && began.elapsed() < Duration::from_secs(5) {
+        thread::sleep(Duration::from_millis(50));
+    }
+    one_filter_each(lab).context("5 s after they were removed")
 }
 
 /// What `ikenat run` logs until it is stopped after two seconds, or ends by itself.
@@ -236,7 +295,7 @@ fn way_stays(lab: &Lab) -> Result<()> {
     // Asked for nothing, it stays as it is, also where the kernel has tcx.
     Ikenat::start(lab)?.kill()?;
     one_filter_each(lab)?;
-    ensure!(slow_hooks(lab)? == ["clsact", "clsact"]);
+    ensure!(slow_hooks(lab)? == ["clsact"; 3]);
     let log = log_of(lab, WAN, &["--tc", "tcx"])?;
     let has_tcx = kernel_is_at_least((6, 6))?;
     let expected = if has_tcx { "ikenat unload" } else { "6.6" };
@@ -246,7 +305,7 @@ fn way_stays(lab: &Lab) -> Result<()> {
     nothing_is_left(lab, &before)?;
     if has_tcx {
         Ikenat::start(lab)?.kill()?;
-        ensure!(slow_hooks(lab)? == ["tcx", "tcx"], "{:?}", slow_hooks(lab)?);
+        ensure!(slow_hooks(lab)? == ["tcx"; 3], "{:?}", slow_hooks(lab)?);
         let log = log_of(lab, WAN, &CLSACT)?;
         ensure!(log.contains("attached by tcx"), "{log}");
         lab.unload()?;
@@ -277,6 +336,7 @@ fn moved(lab: &Lab) -> Result<()> {
         "{log}"
     );
     one_filter_each(lab)?;
+    ensure!(our_egress_filters(lab, OTHER)? == 0, "egress of {OTHER}");
     let left = lab.gateway.run(&format!("tc qdisc show dev {OTHER}"))?;
     ensure!(!left.contains("clsact"), "{left}");
     lab.unload()?;
@@ -290,7 +350,7 @@ fn remade(lab: &Lab) -> Result<()> {
     ensure!(log.contains("ready"), "{log}");
     lab.gateway.run(&format!("ip link del {OTHER}"))?;
     let dead = execute(&mut lab.ikenat(&["status"])?)?;
-    ensure!(dead.matches("DEAD").count() == 2, "{dead}");
+    ensure!(dead.matches("DEAD").count() == 3, "{dead}");
     add_another(lab)?;
     let log = log_of(lab, OTHER, &[])?;
     ensure!(log.contains("clsact attached again"), "{log}");
@@ -318,11 +378,16 @@ fn orphan(lab: &Lab) -> Result<()> {
         one_filter_each(lab).context("this trial needs an orphan")?;
         let ikenat = Ikenat::start_with(lab, way)?;
         let expected = slow_hooks(lab)?;
-        let filters = usize::from(expected == ["clsact", "clsact"]);
+        let filters = usize::from(expected == ["clsact"; 3]);
         for interface in [WAN, LAN] {
             let found = our_filters(lab, interface)?;
             ensure!(found == filters, "{found} filters beside {expected:?}");
         }
+        let found = our_egress_filters(lab, WAN)?;
+        ensure!(
+            found == filters,
+            "{found} egress filters beside {expected:?}"
+        );
         everything_crosses(lab)?;
         ikenat.kill()?;
         lab.unload()?;

@@ -7,9 +7,12 @@ mod arguments;
 mod clsact;
 mod counters;
 mod daemon;
+mod dry_run;
 mod foreign;
 mod forwarding;
 mod fragments;
+mod interfaces;
+mod lists;
 mod restarts;
 mod ways;
 mod words;
@@ -30,6 +33,9 @@ fn main() -> ExitCode {
         arguments::scenarios(),
         clsact::scenarios(),
         restarts::scenarios(),
+        interfaces::scenarios(),
+        lists::scenarios(),
+        dry_run::scenarios(),
     ];
     suite::run(parts.into_iter().flatten().collect())
 }

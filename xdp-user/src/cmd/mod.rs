@@ -54,7 +54,6 @@ impl Which {
 
     /// The same; that there is none is an error.
     fn some_instances(&self) -> Result<Vec<Instance>> {
-        xdp_user::config::check_privilege()?;
         let instances = self.instances()?;
         if instances.is_empty() {
             let bpffs = self.bpffs()?;

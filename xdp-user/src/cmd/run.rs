@@ -10,14 +10,19 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::MissedTickBehavior;
 use tracing::{debug, info, warn};
+use xdp_common::Hook;
 use xdp_common::limits::{FLOW_SLOTS, IDLE_SECS, IDLE_SECS_MIN, SESSION_SLOTS};
+use xdp_user::access;
 use xdp_user::attach::{self, Logger, Readiness, Running};
-use xdp_user::config::{Mode, Plan, Request, Tc};
+use xdp_user::config::{Mode, Modes, Plan, Request, Tc};
 use xdp_user::expiry::Expiry;
 use xdp_user::hooks::{How, PutBack, hook_name};
 use xdp_user::netlink::Netlink;
 use xdp_user::netlink::events::Events;
 use xdp_user::pins::Sizes;
+use xdp_user::prefixes::{Lists, Prefix};
+use xdp_user::privileges;
+use xdp_user::spots::Side;
 
 /// Attach to the interfaces and keep house, in the foreground
 ///
@@ -26,12 +31,13 @@ use xdp_user::pins::Sizes;
 /// `ikenat unload` removes what is left.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Arguments {
-    /// Interface towards the clients
+    /// Interface towards the clients; up to four times, and the fast path outbound leaves by the first
+    #[arg(long, value_name = "IF", required = true)]
+    wan: Vec<String>,
+    /// Interface towards the server, up to four times; the first may be the first --wan. Left out when the server is an
+    /// address of this host
     #[arg(long, value_name = "IF")]
-    wan: String,
-    /// Interface towards the server; may be the same as --wan
-    #[arg(long, value_name = "IF")]
-    lan: String,
+    lan: Vec<String>,
     /// The public address that clients connect to
     #[arg(long, value_name = "A", value_parser = address)]
     vip: Ipv4Addr,
@@ -41,6 +47,27 @@ pub(crate) struct Arguments {
     /// Where XDP runs: in the driver, or in the stack, which works on any device and is slower
     #[arg(long, value_enum, default_value_t = ModeArgument::Native)]
     mode: ModeArgument,
+    /// The same for the WANs alone
+    #[arg(long, value_enum, value_name = "MODE")]
+    wan_mode: Option<ModeArgument>,
+    /// The same for the LANs alone: a bridge (docker0), a VLAN device or a tap needs generic there, while the WAN stays
+    /// native
+    #[arg(long, value_enum, value_name = "MODE")]
+    lan_mode: Option<ModeArgument>,
+    /// A peer that is this host's own (an address or a prefix): its packets are left alone, as if ikenat were not there;
+    /// any number of times. The longest prefix of both lists counts
+    #[arg(long, value_name = "PREFIX")]
+    except_peer: Vec<Prefix>,
+    /// A peer that is refused (an address or a prefix): its packets to our ports are dropped; any number of times
+    #[arg(long, value_name = "PREFIX")]
+    deny: Vec<Prefix>,
+    /// The VIP is for IPsec alone: every UDP fragment without ports is the server's
+    #[arg(long)]
+    dedicated: bool,
+    /// Count as if packets were translated, and leave every one alone: to try it on live traffic. A later start without
+    /// it begins with new counters; a live instance cannot become a dry run
+    #[arg(long)]
+    dry_run: bool,
     /// How the slow path is attached: by tcx (Linux 6.6), as a filter in a clsact, or by whichever the kernel has.
     /// Programs in tcx run before those in clsact; it cannot change while an instance is attached
     #[arg(long, value_enum, default_value_t = TcArgument::Auto)]
@@ -48,6 +75,9 @@ pub(crate) struct Arguments {
     /// The BPF file system, if it is not /sys/fs/bpf
     #[arg(long, value_name = "DIR")]
     bpffs: Option<PathBuf>,
+    /// Let the members of this group read `stats` and `status`, without any capability
+    #[arg(long, value_name = "NAME", value_parser = access::group)]
+    group: Option<u32>,
     /// Slots for SPIs, a power of two; half of them can be in use, 128 bytes each
     #[arg(long, value_name = "N", default_value_t = FLOW_SLOTS, value_parser = slots)]
     flow_slots: u32,
@@ -75,6 +105,15 @@ enum TcArgument {
     Clsact,
 }
 
+impl From<ModeArgument> for Mode {
+    fn from(argument: ModeArgument) -> Self {
+        match argument {
+            ModeArgument::Native => Self::Native,
+            ModeArgument::Generic => Self::Generic,
+        }
+    }
+}
+
 fn slots(text: &str) -> Result<u32, String> {
     const RANGE: std::ops::RangeInclusive<u32> = 64..=1 << 24;
     match text.parse::<u32>() {
@@ -98,14 +137,20 @@ fn idle(text: &str) -> Result<u32, String> {
 impl Arguments {
     fn request(&self) -> Request {
         Request {
-            wan: self.wan.clone(),
-            lan: self.lan.clone(),
+            wans: self.wan.clone(),
+            lans: self.lan.clone(),
             vip: self.vip,
             server: self.server,
-            mode: match self.mode {
-                ModeArgument::Native => Mode::Native,
-                ModeArgument::Generic => Mode::Generic,
+            modes: Modes {
+                wan: self.wan_mode.unwrap_or(self.mode).into(),
+                lan: self.lan_mode.unwrap_or(self.mode).into(),
             },
+            lists: Lists {
+                except: self.except_peer.clone(),
+                deny: self.deny.clone(),
+            },
+            dedicated: self.dedicated,
+            dry_run: self.dry_run,
             tc: match self.tc {
                 TcArgument::Auto => Tc::Auto,
                 TcArgument::Tcx => Tc::Tcx,
@@ -118,6 +163,7 @@ impl Arguments {
             idle_secs: self.idle_timeout,
             log_sessions: self.log_sessions,
             bpffs: self.bpffs.clone(),
+            group: self.group,
         }
     }
 }
@@ -136,8 +182,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         Signals::new().context("failed to listen for signals")?
     };
     let events = Events::listen()?;
-    let (running, logger) = attach::start(&plan, &netlink)?;
+    let (mut running, loggers) = attach::start(&plan, &netlink)?;
     report(&plan, &running);
+    running.hold_pins()?;
+    let kept = privileges::give_up()?;
+    debug!("capabilities that are kept: {kept:?}");
     let mut house = House {
         expiry: Expiry::new(running.clock, plan.request.idle_secs),
         complained: Vec::new(),
@@ -150,12 +199,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             freed.flows, freed.sessions
         );
     }
-    info!(
-        "ready: translating {} to {}",
-        plan.request.vip, plan.request.server
-    );
+    say_ready(&plan);
     let keep_house = async {
-        let mut messages = std::pin::pin!(messages(logger));
+        let mut messages = std::pin::pin!(messages(loggers));
         let mut second = tokio::time::interval(Duration::from_secs(1));
         second.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -207,15 +253,15 @@ impl Signals {
 ///
 /// They are looked for four times a second: waiting on the ring buffer's descriptor would need `unsafe`, and they are
 /// about sessions, not packets.
-async fn messages(logger: Option<Logger>) {
-    let Some(mut logger) = logger else {
+async fn messages(mut loggers: Vec<Logger>) {
+    if loggers.is_empty() {
         return std::future::pending().await;
-    };
+    }
     let mut often = tokio::time::interval(Duration::from_millis(250));
     often.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         often.tick().await;
-        logger.flush();
+        loggers.iter_mut().for_each(Logger::flush);
     }
 }
 
@@ -253,13 +299,17 @@ impl House {
 fn each_second(running: &Running, plan: &Plan, netlink: &Netlink, house: &mut House) -> Result<()> {
     if !running.instance.is_used() {
         bail!(
-            "{} was removed by `ikenat unload --force`: nothing is attached any more",
-            running.instance.directory.display()
+            "the pins of {} were removed by `ikenat unload --force`: nothing is attached any more",
+            plan.request.vip
         );
     }
     let epoch = house.events.epoch();
     for (interface, readiness) in running.refresh_egress(netlink, plan, epoch) {
-        say_readiness(&interface, readiness);
+        // Where nothing is redirected, it is news only that a device is gone.
+        let redirects = !plan.request.dry_run && !plan.server_is_local;
+        if redirects || readiness == Readiness::Gone {
+            say_readiness(&interface, readiness);
+        }
     }
     house.say_put_back(running.put_back(netlink, plan));
     let freed = house.expiry.pass(&running.tables)?;
@@ -289,8 +339,9 @@ fn report(plan: &Plan, running: &Running) {
             How::Again => "attached again (the old link was dead or elsewhere) to",
         };
         let mode = match attached.hook {
-            xdp_common::Hook::Xdp => format!(", {} mode", plan.request.mode.name()),
-            xdp_common::Hook::Tc | xdp_common::Hook::Egress => ", for the slow path".to_owned(),
+            Hook::Xdp => format!(", {} mode", attached.mode.name()),
+            Hook::Tc => ", ingress, for the slow path".to_owned(),
+            Hook::Egress => ", egress, for what this host sends of the server's".to_owned(),
         };
         info!(
             "{} {how} {}{mode}",
@@ -298,10 +349,12 @@ fn report(plan: &Plan, running: &Running) {
             attached.interface
         );
     }
-    if plan.request.mode == Mode::Generic {
-        warn!(
-            "generic mode was asked for: it works on any device and is several times slower than native mode"
-        );
+    for (side, name) in [(Side::Wan, "WAN"), (Side::Lan, "LAN")] {
+        if plan.request.modes.of(side) == Mode::Generic && !plan.request.dry_run {
+            warn!(
+                "generic mode was asked for on the {name}: it works on any device and is several times slower than native mode"
+            );
+        }
     }
     let tables = if running.reused {
         "counters go on from where they were"
@@ -321,13 +374,35 @@ fn report(plan: &Plan, running: &Running) {
     if !plan.vip_is_local {
         warn!(
             "{vip} is no address of this host, so nobody may answer ARP for it: route it here, or `ip address add {vip}/32 dev {}`",
-            plan.wan.name
+            plan.wans[0].name
         );
     }
-    for (interface, ready) in running.readiness(plan) {
-        if !ready {
-            say_readiness(interface, Readiness::NotReady);
-        }
+    if let Some(group) = plan.request.group
+        && let Some(closed) = running.instance.closed_to(group)
+    {
+        warn!(
+            "members of group {group} cannot get to the tables, because {0} is closed to them: `chmod o+x {0}`",
+            closed.display()
+        );
+    }
+    if plan.request.dry_run || plan.server_is_local {
+        return;
+    }
+    for interface in running.not_ready(plan) {
+        say_readiness(interface, Readiness::NotReady);
+    }
+}
+
+/// The last line of a start.
+fn say_ready(plan: &Plan) {
+    let (vip, server) = (plan.request.vip, plan.request.server);
+    if plan.request.dry_run {
+        warn!(
+            "dry run: nothing is forwarded, every packet is left alone; `ikenat status` counts what would have been done"
+        );
+        info!("ready: counting what would be translated from {vip} to {server}");
+    } else {
+        info!("ready: translating {vip} to {server}");
     }
 }
 

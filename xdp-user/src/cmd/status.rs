@@ -52,8 +52,10 @@ fn text(instance: &Instance) -> String {
         "VIP {} -> server {}; {daemon}\n\n",
         instance.vip, instance.server
     );
+    text.push_str(&told(instance));
     text.push_str(&attached(&instance.attached));
-    for redirect in instance.redirect.iter().filter(|redirect| !redirect.ready) {
+    let slow = instance.redirect.iter().filter(|redirect| !redirect.ready);
+    for redirect in slow.filter(|_| !instance.dry_run && !instance.server_is_local) {
         text.push_str(&format!(
             "{} does not take frames from XDP: what leaves by it takes the slow path\n",
             redirect.interface
@@ -63,6 +65,41 @@ fn text(instance: &Instance) -> String {
     text.push_str(&tables(instance));
     text.push('\n');
     text.push_str(&reasons(instance));
+    text
+}
+
+/// What is unusual about it.
+fn told(instance: &Instance) -> String {
+    let mut text = String::new();
+    if instance.dry_run {
+        text.push_str(
+            "DRY RUN: nothing is forwarded; `forwarded` below counts what would have been\n",
+        );
+    }
+    if instance.server_is_local {
+        text.push_str(
+            "The server is this host: there is no LAN, and no packet takes the fast path\n",
+        );
+    }
+    if instance.dedicated {
+        text.push_str(
+            "The VIP is dedicated: all its UDP fragments without ports are the server's\n",
+        );
+    }
+    for (count, option, fate) in [
+        (instance.except_peers, "--except-peer", "left to this host"),
+        (instance.denied, "--deny", "dropped"),
+    ] {
+        if count > 0 {
+            let prefixes = if count == 1 { "prefix" } else { "prefixes" };
+            text.push_str(&format!(
+                "{count} {prefixes} of {option}: packets from and to them are {fate}\n"
+            ));
+        }
+    }
+    if !text.is_empty() {
+        text.push('\n');
+    }
     text
 }
 
@@ -91,7 +128,8 @@ fn attached(attached: &[Attached]) -> String {
             one.interface.clone(),
             one.hook.to_owned(),
             one.mode.to_owned(),
-            one.program.to_string(),
+            one.program
+                .map_or_else(|| "?".to_owned(), |program| program.to_string()),
             remark,
         ]);
     }

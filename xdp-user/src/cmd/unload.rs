@@ -4,7 +4,7 @@ use super::{Which, print};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use xdp_user::netlink::Netlink;
-use xdp_user::{Error, attach, config};
+use xdp_user::{Error, attach, privileges};
 
 /// Detach everything and remove all pins and counters
 ///
@@ -22,7 +22,7 @@ pub(crate) struct Arguments {
 
 /// Does it.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    config::check_privilege()?;
+    privileges::check()?;
     let instances = arguments.which.instances()?;
     if instances.is_empty() {
         let whose = arguments.which.vip.map(|vip| format!(" for {vip}"));
@@ -36,9 +36,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         let lock = match pins.lock() {
             Ok(lock) => Some(lock),
             Err(Error::Locked { .. }) if arguments.force => None,
-            Err(Error::Locked { pid, .. }) => {
+            Err(Error::Locked { whose, .. }) => {
                 bail!(
-                    "an ikenat{pid} is running for {}: stop it first (Ctrl-C, `systemctl stop`), or use --force",
+                    "an ikenat{whose} is running for {}: stop it first (Ctrl-C, `systemctl stop`), or use --force",
                     pins.vip
                 );
             }

@@ -58,6 +58,11 @@ impl Netlink {
             .is_some_and(|features| features & NDO_XMIT != 0))
     }
 
+    /// Whether the kernel tells that itself.
+    pub(crate) const fn tells_who_takes_frames(&self) -> bool {
+        self.netdev.is_some()
+    }
+
     /// For kernels that do not tell.
     fn surely_takes_frames(&self, link: &Link) -> bool {
         match (link.kind.as_deref(), &link.hardware, link.peer) {

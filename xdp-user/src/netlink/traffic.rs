@@ -45,6 +45,17 @@ pub enum Block {
 }
 
 impl Block {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Ingress, Self::Egress];
+
+    /// The word for it, as `tc` takes it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ingress => "ingress",
+            Self::Egress => "egress",
+        }
+    }
+
     const fn parent(self) -> u32 {
         match self {
             Self::Ingress => 0xffff_fff2,
@@ -195,11 +206,18 @@ impl From<Traffic> for NetlinkPayload<Traffic> {
 }
 
 impl Netlink {
-    /// The indexes of the devices that have a clsact, or an ingress qdisc, which sits in the same place.
-    pub fn clsacts(&self) -> io::Result<Vec<u32>> {
+    /// The devices that have a clsact, or an ingress qdisc, which sits in the same place: their indexes and the blocks that
+    /// there are. (Asked for the egress block of an ingress qdisc, the kernel gives the ingress block.)
+    pub fn clsacts(&self) -> io::Result<Vec<(u32, &'static [Block])>> {
         let all = ask(&self.route, Traffic::new(GET_QDISC, 0, 0, 0), true)?;
         let ours = all.iter().filter(|qdisc| qdisc.parent == CLSACT_PARENT);
-        Ok(ours.map(|qdisc| qdisc.index).collect())
+        let blocks = |kind: &str| match kind {
+            "clsact" => &Block::ALL[..],
+            _ => &[Block::Ingress],
+        };
+        Ok(ours
+            .map(|qdisc| (qdisc.index, blocks(&qdisc.kind())))
+            .collect())
     }
 
     /// Adds a clsact.
@@ -221,12 +239,12 @@ impl Netlink {
         Ok(all.iter().map(Traffic::filter).collect())
     }
 
-    /// Puts a program into the ingress block, where no filter may have this priority and handle; or, with `replace`,
+    /// Puts a program into a block, where no filter may have this priority and handle; or, with `replace`,
     /// exchanges the program of the filter that has them, with no packet in between (`cls_bpf_change` in
     /// net/sched/cls_bpf.c exchanges a list entry).
     pub fn put_filter(
         &self,
-        index: u32,
+        (index, block): (u32, Block),
         (priority, handle): (u16, u32),
         (program, name): (BorrowedFd<'_>, &str),
         replace: bool,
@@ -239,17 +257,20 @@ impl Netlink {
         ];
         let mut nested = vec![0; options.as_slice().buffer_len()];
         options.as_slice().emit(&mut nested);
-        let mut message =
-            Traffic::new(NEW_FILTER, index, handle, Block::Ingress.parent()).with_kind("bpf");
+        let mut message = Traffic::new(NEW_FILTER, index, handle, block.parent()).with_kind("bpf");
         message.info = info(priority);
         message.attributes.push(DefaultNla::new(OPTIONS, nested));
         let create = NLM_F_CREATE | NLM_F_EXCL;
         order(&self.route, message, if replace { 0 } else { create })
     }
 
-    /// Takes a filter out of the ingress block.
-    pub fn remove_filter(&self, index: u32, (priority, handle): (u16, u32)) -> io::Result<()> {
-        let mut message = Traffic::new(DELETE_FILTER, index, handle, Block::Ingress.parent());
+    /// Takes a filter out of a block.
+    pub fn remove_filter(
+        &self,
+        (index, block): (u32, Block),
+        (priority, handle): (u16, u32),
+    ) -> io::Result<()> {
+        let mut message = Traffic::new(DELETE_FILTER, index, handle, block.parent());
         message.info = info(priority);
         order(&self.route, message, 0)
     }

@@ -1,0 +1,104 @@
+//! The egress words: whether an interface takes the frames that XDP redirects to it, how large ones, and since when its
+//! neighbours and routes are as they are.
+//!
+//! It may not know what is attached.
+
+use crate::attach::Running;
+use crate::config::{Mode, Plan};
+use crate::error::Result;
+use crate::maps::Tables;
+use crate::netlink::{Link, Netlink};
+use crate::spots::{Port, Side};
+use std::sync::atomic::AtomicU64;
+use xdp_common::cpu;
+
+/// Whether a device takes frames that XDP redirects to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Readiness {
+    /// It does.
+    Ready,
+    /// It does not.
+    NotReady,
+    /// The kernel knows no such device any more.
+    Gone,
+}
+
+/// What leaves by an interface comes from the other side. In generic mode there, any hardware takes what XDP redirects: it
+/// goes the way of the stack's own frames.
+fn is_ready(netlink: &Netlink, plan: &Plan, port: Port, link: &Link) -> Result<bool> {
+    let (own, other) = match port.side {
+        Side::Wan => (plan.request.modes.wan, plan.request.modes.lan),
+        Side::Lan => (plan.request.modes.lan, plan.request.modes.wan),
+    };
+    if other == Mode::Generic && link.kind.is_none() {
+        return Ok(true);
+    }
+    // Most drivers send such frames only while they have a program of their own. Some kernels say so.
+    if own == Mode::Generic && link.kind.is_none() && !netlink.tells_who_takes_frames() {
+        return Ok(false);
+    }
+    netlink.takes_frames(link)
+}
+
+/// The word of an egress that takes frames. A larger MTU than 16 bits hold is one that no packet exceeds.
+fn egress(netlink: &Netlink, link: &Link, epoch: u16) -> u64 {
+    let mtu = netlink.look(link.index, None).map_or(0, |now| now.mtu);
+    cpu::egress(u16::try_from(mtu).unwrap_or(u16::MAX), epoch)
+}
+
+/// Writes the words before anything is attached: without an MTU, until house is kept; so long the FIB is asked for every
+/// packet. Interfaces that an earlier start had take nothing any more.
+pub(crate) fn begin(tables: &Tables<AtomicU64>, netlink: &Netlink, plan: &Plan) -> Result<()> {
+    let ports = plan.ports();
+    for port in Port::all() {
+        let word = match ports.iter().find(|(found, _)| *found == port) {
+            Some((_, link)) if is_ready(netlink, plan, port, link)? => cpu::egress(0, 0),
+            Some(_) | None => 0,
+        };
+        tables.set_egress(port.egress(), word);
+    }
+    Ok(())
+}
+
+impl Running {
+    /// Asks again which devices take frames from XDP, and how large ones. Names those that changed; a device that is gone
+    /// takes none. A new `epoch` says that a route or a neighbour may have changed, so every next hop has to be asked for
+    /// again.
+    pub fn refresh_egress(
+        &self,
+        netlink: &Netlink,
+        plan: &Plan,
+        epoch: u16,
+    ) -> Vec<(String, Readiness)> {
+        let mut changed: Vec<(String, Readiness)> = Vec::new();
+        for (port, link) in plan.ports() {
+            let readiness = match is_ready(netlink, plan, port, link) {
+                Ok(true) => Readiness::Ready,
+                Ok(false) => Readiness::NotReady,
+                Err(_) => Readiness::Gone,
+            };
+            let old = self.tables.egress(port.egress());
+            let ready = readiness == Readiness::Ready;
+            let word = if ready {
+                egress(netlink, link, epoch)
+            } else {
+                0
+            };
+            self.tables.set_egress(port.egress(), word);
+            // A one-armed gateway has one interface on both sides.
+            if (old != 0) != ready && changed.iter().all(|(name, _)| *name != link.name) {
+                changed.push((link.name.clone(), readiness));
+            }
+        }
+        changed
+    }
+
+    /// The devices that take no frames from XDP, as the dataplane believes.
+    pub fn not_ready<'p>(&self, plan: &'p Plan) -> Vec<&'p str> {
+        let interfaces = plan.interfaces();
+        let slow = interfaces
+            .iter()
+            .filter(|(port, _)| self.tables.egress(port.egress()) == 0);
+        slow.map(|(_, link)| link.name.as_str()).collect()
+    }
+}
