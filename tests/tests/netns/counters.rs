@@ -100,7 +100,7 @@ fn status(lab: &Lab) -> Result<()> {
             let here = before
                 .attached
                 .iter()
-                .filter(|program| program.interface == interface)
+                .filter(|program| program.interface == interface && program.mode != "egress")
                 .filter(|program| hooks.contains(&program.hook.as_str()));
             ensure!(
                 here.count() == 1,
@@ -109,6 +109,13 @@ fn status(lab: &Lab) -> Result<()> {
             );
         }
     }
+    let egress: Vec<&str> = before
+        .attached
+        .iter()
+        .filter(|program| program.mode == "egress")
+        .map(|program| program.interface.as_str())
+        .collect();
+    ensure!(egress == [WAN], "on the way out there is one on {egress:?}");
     let xdp = before
         .attached
         .iter()
