@@ -12,15 +12,12 @@ use crate::maps::Tables;
 use crate::netlink::Netlink;
 use crate::object::{self, Known, Load};
 use crate::pins::{self, Instance};
-use crate::{expiry, links, others, ready, sweep};
+use crate::{forget, links, others, ready, sweep};
 use aya_log::EbpfLogger;
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::AtomicU64;
 use xdp_common::meta::flag;
-use xdp_common::slot::{flow, session};
-use xdp_core::Word;
-use xdp_core::table;
 
 pub use crate::ready::Readiness;
 
@@ -142,32 +139,13 @@ fn bring_up(
         made,
     };
     let attached = hooks::attach_all(&mut work, way)?;
-    forget_hops_of_listed(&tables, plan)?;
+    forget::hops_of_listed(&tables, &plan.request.lists)?;
     Ok((
         tables,
         Clock::new(facts.rate, facts.anchor),
         (way, attached),
         loggers(&mut loads),
     ))
-}
-
-/// The fast path asks PEERS nothing: it takes what a flow remembers. So what was remembered of peers that are listed now
-/// is forgotten, once no program runs any more that could remember it again.
-fn forget_hops_of_listed(tables: &Tables<AtomicU64>, plan: &Plan) -> Result<()> {
-    let lists = &plan.request.lists;
-    if lists.is_empty() {
-        return Ok(());
-    }
-    expiry::grace()?;
-    for (memory, hop) in [(&tables.flow, flow::HOP), (&tables.session, session::HOP)] {
-        for slot in memory.slots() {
-            let words = table::snapshot(slot);
-            if words.is_some_and(|words| lists.hold(xdp_common::slot::peer(&words).into())) {
-                Word::store(&slot[hop], 0);
-            }
-        }
-    }
-    Ok(())
 }
 
 fn loggers(loads: &mut [Load]) -> Vec<Logger> {

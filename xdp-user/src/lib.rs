@@ -11,6 +11,7 @@ pub mod config;
 pub mod error;
 pub mod expiry;
 pub mod filters;
+mod forget;
 pub mod hooks;
 pub mod links;
 pub mod lock;

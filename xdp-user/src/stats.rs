@@ -274,7 +274,6 @@ mod tests {
     use super::*;
     use crate::books::Page;
     use crate::clock::{Clock, Moment};
-    use crate::config::Mode;
     use xdp_common::counters::WORDS;
 
     fn snapshot() -> Snapshot {

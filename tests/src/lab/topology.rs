@@ -91,6 +91,11 @@ impl Lab {
         Ok(lab)
     }
 
+    /// Another namespace of this lab.
+    pub fn add_namespace(&self, role: &str) -> Result<Namespace> {
+        Namespace::create(&self.unique, role)
+    }
+
     fn connect(&self, peer: &Namespace, peer_mac: Mac, port: &str, port_mac: Mac) -> Result<()> {
         peer.run(&format!(
             "ip link add {PEER} address {} type veth peer name {port} address {} netns {}",

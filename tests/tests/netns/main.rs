@@ -11,8 +11,10 @@ mod dry_run;
 mod foreign;
 mod forwarding;
 mod fragments;
+mod instances;
 mod interfaces;
 mod lists;
+mod privileges;
 mod restarts;
 mod ways;
 mod words;
@@ -36,6 +38,8 @@ fn main() -> ExitCode {
         interfaces::scenarios(),
         lists::scenarios(),
         dry_run::scenarios(),
+        instances::scenarios(),
+        privileges::scenarios(),
     ];
     suite::run(parts.into_iter().flatten().collect())
 }
