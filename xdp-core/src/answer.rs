@@ -17,8 +17,11 @@ use xdp_common::{Config, Reason};
 pub const LENGTH: usize = ethernet::LENGTH + ipv4::LENGTH + icmp::LENGTH;
 /// Bytes that are put before the quoted packet; its Ethernet header is written over.
 pub const ROOM: usize = ipv4::LENGTH + icmp::LENGTH;
+/// The same, as lengths in a packet count it.
+#[expect(clippy::cast_possible_truncation, reason = "28")]
+const HEADERS: u16 = ROOM as u16;
 /// Bytes of a packet that are quoted at most.
-pub const QUOTE: u16 = ICMP_LENGTH - ROOM as u16;
+pub const QUOTE: u16 = ICMP_LENGTH - HEADERS;
 
 /// An ICMP error: the headers, and how much of the packet is quoted behind them.
 #[derive(Clone, Copy, Debug)]
@@ -78,7 +81,7 @@ pub fn build<F: Frame + ?Sized>(frame: &F, config: &Config, news: &News) -> Opti
         + u64::from(news.mtu)
         + u64::from(quoted_sum(frame, &ip, quote)?);
     let [s0, s1] = (!fold(message)).to_be_bytes();
-    let [t0, t1] = (quote + ROOM as u16).to_be_bytes();
+    let [t0, t1] = (quote + HEADERS).to_be_bytes();
     let [p0, p1, p2, p3] = source;
     let [q0, q1, q2, q3] = ip.source;
     let word = |high: u8, low: u8| u64::from(u16::from_be_bytes([high, low]));

@@ -40,6 +40,7 @@ const MOST: u32 = 0xffff;
 const UDP: u8 = Protocol::UDP.number();
 const ESP: u8 = Protocol::ESP.number();
 /// An IPv4 header without options, as lengths in a packet count it.
+#[expect(clippy::cast_possible_truncation, reason = "20")]
 const IP: u16 = ipv4::LENGTH as u16;
 
 /// Puts a packet through: this way if it may, else through [`process`].

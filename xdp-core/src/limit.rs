@@ -34,7 +34,7 @@ pub fn allow<E: Env>(
 /// Takes one token. A tick of `1 << tick_shift` jiffies is about a second.
 #[inline(always)]
 pub fn take<W: Word>(word: &W, tick_shift: u32, jiffies: u64) -> bool {
-    let interval = (1 << (tick_shift + PARTS & 63)) / ICMP_RATE;
+    let interval = (1 << ((tick_shift + PARTS) & 63)) / ICMP_RATE;
     let now = jiffies << PARTS;
     let due = word.load();
     let due = if due > now { due } else { now } + interval;

@@ -62,7 +62,6 @@ pub fn remember<W: Word>(bucket: &Bucket<W>, digest: u64, value: u16, tick: u16,
 
 /// The value of a digest that was remembered no more than `limit` ticks ago.
 #[inline(always)]
-#[expect(clippy::cast_possible_truncation, reason = "13 bits are kept")]
 pub fn recall<W: Word>(bucket: &Bucket<W>, digest: u64, tick: u16, limit: u16) -> Option<u16> {
     let mut way = 0;
     while way < WAYS {

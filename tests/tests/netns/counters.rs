@@ -94,28 +94,27 @@ fn status(lab: &Lab) -> Result<()> {
     };
     wire.inbound(&from_client(4500, 4500, esp(0xC000_0001, 1, 52)))?;
     let before = lab.status()?;
-    for interface in [WAN, LAN] {
-        // The slow path is attached by whichever of the two the kernel has.
-        for hooks in [["xdp"].as_slice(), &["tcx", "clsact"]] {
-            let here = before
-                .attached
-                .iter()
-                .filter(|program| program.interface == interface && program.mode != "egress")
-                .filter(|program| hooks.contains(&program.hook.as_str()));
-            ensure!(
-                here.count() == 1,
-                "not one {hooks:?} program on {interface}: {:?}",
-                before.attached
-            );
-        }
+    // The slow path is attached by whichever of the two the kernel has.
+    let slow = ["tcx", "clsact"].as_slice();
+    for (interface, hooks, mode) in [
+        (WAN, ["xdp"].as_slice(), "native"),
+        (LAN, &["xdp"], "native"),
+        (WAN, slow, "ingress"),
+        (LAN, slow, "ingress"),
+        (WAN, slow, "egress"),
+    ] {
+        let here = before
+            .attached
+            .iter()
+            .filter(|program| program.interface == interface && program.mode == mode)
+            .filter(|program| hooks.contains(&program.hook.as_str()));
+        ensure!(
+            here.count() == 1,
+            "not one {hooks:?} program, {mode}, on {interface}: {:?}",
+            before.attached
+        );
     }
-    let egress: Vec<&str> = before
-        .attached
-        .iter()
-        .filter(|program| program.mode == "egress")
-        .map(|program| program.interface.as_str())
-        .collect();
-    ensure!(egress == [WAN], "on the way out there is one on {egress:?}");
+    ensure!(before.attached.len() == 5, "{:?}", before.attached);
     let xdp = before
         .attached
         .iter()
