@@ -118,10 +118,12 @@ fn program(scene: &Scene<'_>, link: &Link) -> Finding {
         }
         None => {
             let found = format!("{program} of somebody else");
-            let name = &link.name;
-            let mut finding = Finding::error(CODE, found, WHY);
-            finding.mend = vec![format!("ip link set dev {name} xdp off")];
-            finding
+            // `ip` cannot take away what hangs on a link of BPF's.
+            let mend = match links::link_of(id) {
+                Some(number) => format!("bpftool link detach id {number}"),
+                None => format!("ip link set dev {} xdp off", link.name),
+            };
+            Finding::error(CODE, found, WHY).mend(mend)
         }
     }
 }

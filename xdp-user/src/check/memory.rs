@@ -179,6 +179,21 @@ mod tests {
     }
 
     #[test]
+    fn a_group_gives_its_cached_files_back() {
+        let directory = std::env::temp_dir().join(format!("ikenat-cgroup-{}", std::process::id()));
+        fs::create_dir(&directory).expect("a directory of this test's own");
+        let write = |name: &str, text: &str| fs::write(directory.join(name), text).expect("a file");
+        write("memory.max", "max\n");
+        write("memory.current", "900\n");
+        write("memory.stat", "anon 500\ninactive_file 300\n");
+        let unlimited = left_to(&directory);
+        write("memory.max", "1000\n");
+        let limited = left_to(&directory);
+        fs::remove_dir_all(&directory).expect("the directory is there");
+        assert_eq!((unlimited, limited), (None, Some(400)));
+    }
+
+    #[test]
     fn the_sizes_that_are_proposed_fit() {
         let asked = Sizes {
             flow_slots: 1 << 24,

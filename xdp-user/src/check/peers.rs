@@ -8,6 +8,8 @@ use crate::namespaces::{self, Inside, Next};
 use crate::netlink::Link;
 use crate::netlink::host::Way;
 use std::collections::BTreeSet;
+use std::fs::File;
+use std::os::fd::AsFd as _;
 
 /// The far end of a veth.
 #[derive(Clone, Debug)]
@@ -30,13 +32,9 @@ pub(super) struct Far {
 
 /// Those that can be seen. Entering another namespace takes CAP_SYS_ADMIN.
 pub(super) fn far_ends(scene: &Scene<'_>) -> Vec<Far> {
-    let wanted: Vec<(&Link, Option<[u8; 6]>)> = scene
+    let wanted: Vec<&Link> = scene
         .interfaces()
-        .filter_map(|near| {
-            let peer = near.peer?;
-            let seen = scene.netlink.look(peer.index, peer.namespace).ok()?;
-            Some((near, seen.mac))
-        })
+        .filter(|near| near.peer.is_some())
         .collect();
     let mut found = Vec::new();
     if wanted.is_empty() {
@@ -44,8 +42,11 @@ pub(super) fn far_ends(scene: &Scene<'_>) -> Vec<Far> {
     }
     let server = scene.subject.server;
     let visit = namespaces::visit(scene.netlink, |inside| {
-        for (near, mac) in &wanted {
-            if let Some(link) = far_end(near, *mac, inside) {
+        let number = File::open(inside.path)
+            .ok()
+            .and_then(|file| scene.netlink.namespace_number(file.as_fd()));
+        for near in &wanted {
+            if let Some(link) = far_end(near, number, inside) {
                 let features = inside.netlink.features(&link.name).unwrap_or_default();
                 let local = |address| inside.netlink.way(address, None).is_ok_and(|way| way.local);
                 let entry = if inside.own {
@@ -73,13 +74,16 @@ pub(super) fn far_ends(scene: &Scene<'_>) -> Vec<Far> {
     found
 }
 
-/// The far end, if it is in that namespace. An index is not enough to know it by: every namespace counts from 1.
-fn far_end(near: &Link, mac: Option<[u8; 6]>, inside: &Inside<'_>) -> Option<Link> {
+/// The far end, if it is in that namespace, which has this number for ours. An index is not enough to know it by: every
+/// namespace counts from 1.
+fn far_end(near: &Link, number: Option<i32>, inside: &Inside<'_>) -> Option<Link> {
     let peer = near.peer?;
-    if peer.namespace.is_none() != inside.own {
+    let is_there = match peer.namespace {
+        None => inside.own,
+        Some(namespace) => !inside.own && number == Some(namespace),
+    };
+    if !is_there {
         return None;
     }
-    let link = inside.netlink.look(peer.index, None).ok()?;
-    let points_back = link.peer.is_some_and(|back| back.index == near.index);
-    (link.mac == mac && points_back).then_some(link)
+    inside.netlink.look(peer.index, None).ok()
 }

@@ -83,10 +83,7 @@ fn foreign(scene: &Scene<'_>) -> Finding {
     let Some(wan) = scene.wans.first() else {
         return Finding::warning(CODE, format!("{vip} is no address of this host"), WHY);
     };
-    let proxied = scene.wans.iter().find(|wan| {
-        let entry = scene.netlink.is_proxied(wan.index, vip);
-        entry.unwrap_or_default() || proxies_by_route(scene, wan)
-    });
+    let proxied = scene.wans.iter().find(|wan| is_proxied(scene, wan));
     if let Some(wan) = proxied {
         let found = format!(
             "{vip} is no address of this host, and {} answers ARP for it (proxy)",
@@ -109,8 +106,12 @@ fn foreign(scene: &Scene<'_>) -> Finding {
     .mend(format!("ip address add {vip}/32 dev {}", wan.name))
 }
 
-/// `proxy_arp` answers for what the host would route, but not back to where the question came from.
-fn proxies_by_route(scene: &Scene<'_>, wan: &Link) -> bool {
-    let way = scene.netlink.way(scene.subject.vip, None);
-    of_all_and(&wan.name, "proxy_arp") > 0 && way.is_ok_and(|way| way.index != wan.index)
+/// Whether the kernel answers for somebody else, by an entry or by `proxy_arp`: for what it would send on by another
+/// interface than the one that the question came in by, and by no other (`arp_process` in net/ipv4/arp.c).
+fn is_proxied(scene: &Scene<'_>, wan: &Link) -> bool {
+    let vip = scene.subject.vip;
+    let way = scene.netlink.way(vip, None);
+    let entry = scene.netlink.is_proxied(wan.index, vip);
+    way.is_ok_and(|way| way.index != wan.index)
+        && (entry.unwrap_or_default() || of_all_and(&wan.name, "proxy_arp") > 0)
 }

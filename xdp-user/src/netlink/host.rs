@@ -9,10 +9,12 @@ use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, Addres
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
+use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::{AsRawFd as _, BorrowedFd};
 
 /// An IPv4 address of an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,6 +120,26 @@ impl Netlink {
             }
         });
         Ok(neighbours.collect())
+    }
+
+    /// The number by which our network namespace knows another one; `None` when it knows it by none.
+    pub fn namespace_number(&self, namespace: BorrowedFd<'_>) -> Option<i32> {
+        let mut message = NsidMessage::default();
+        let descriptor = u32::try_from(namespace.as_raw_fd()).ok()?;
+        message.attributes.push(NsidAttribute::Fd(descriptor));
+        let answers = ask(&self.route, RouteNetlinkMessage::GetNsId(message), false).ok()?;
+        answers.iter().find_map(|answer| {
+            let RouteNetlinkMessage::NewNsId(answer) = answer else {
+                return None;
+            };
+            answer.attributes.iter().find_map(|attribute| {
+                if let NsidAttribute::Id(number) = attribute {
+                    Some(*number).filter(|number| *number >= 0)
+                } else {
+                    None
+                }
+            })
+        })
     }
 
     /// The way to an address, from another one of this host's where that matters (`ip rule from`). The kernel's word
