@@ -173,7 +173,7 @@ fn text(check: &Check) -> String {
             .count()
     };
     text.push_str(&format!(
-        "\n{} OK, {} warnings, {} errors\n",
+        "\n{} OK; warnings: {}; errors: {}\n",
         count(Level::Ok),
         count(Level::Warning),
         count(Level::Error)

@@ -8,33 +8,28 @@ use super::*;
 use ikenat_tests::lab::topology::{CLIENT, SERVER, VIP, WAN};
 use ikenat_tests::lab::traffic::socket_in;
 
+/// Both kinds of iptables.
+pub(super) const TOOLS: &[&str] = &[
+    "iptables-legacy",
+    "iptables-legacy-save",
+    "iptables-nft",
+    "iptables-nft-save",
+];
+
 pub(super) fn scenarios() -> Vec<Scenario> {
-    const TOOLS: &[&str] = &[
-        "iptables-legacy",
-        "iptables-legacy-save",
-        "iptables-nft",
-        "iptables-nft-save",
-    ];
     vec![
         Scenario::new("check_names_masquerade", masquerade).with_programs(TOOLS),
         Scenario::new("check_names_snat", snat).with_programs(TOOLS),
         Scenario::new("check_names_the_old_eight_rules", old_rules).with_programs(TOOLS),
         Scenario::new("check_names_dockers_rules_that_are_about_us", docker).with_programs(TOOLS),
         Scenario::new("check_names_a_forward_chain_that_drops", forward).with_programs(TOOLS),
-        Scenario::new("check_names_rules_of_nft", nft),
-        Scenario::new(
-            "check_names_rules_that_it_does_not_understand",
-            not_understood,
-        )
-        .with_programs(TOOLS),
-        Scenario::new("check_says_that_it_cannot_look_at_rules", cannot_look).with_programs(TOOLS),
     ]
 }
 
-const IPTABLES: [&str; 2] = ["iptables-legacy", "iptables-nft"];
+pub(super) const IPTABLES: [&str; 2] = ["iptables-legacy", "iptables-nft"];
 
 /// The lock of iptables is the machine's; a lab has one of its own, or labs would refuse each other.
-fn shell(lab: &Lab, script: &str) -> Result<String> {
+pub(super) fn shell(lab: &Lab, script: &str) -> Result<String> {
     let lock = lab.directory().join("xtables.lock");
     lab.gateway.shell(&format!(
         "export XTABLES_LOCKFILE={}\n{script}",
@@ -42,7 +37,7 @@ fn shell(lab: &Lab, script: &str) -> Result<String> {
     ))
 }
 
-fn flush(lab: &Lab) -> Result<()> {
+pub(super) fn flush(lab: &Lab) -> Result<()> {
     shell(
         lab,
         "nft flush ruleset
@@ -52,7 +47,7 @@ fn flush(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-fn mend_all(lab: &Lab, found: &[Finding]) -> Result<()> {
+pub(super) fn mend_all(lab: &Lab, found: &[Finding]) -> Result<()> {
     for finding in found {
         ensure!(
             !finding.mend.is_empty(),
@@ -66,13 +61,13 @@ fn mend_all(lab: &Lab, found: &[Finding]) -> Result<()> {
 }
 
 /// Those of a code that are no OK.
-fn bad(lab: &Lab, code: &str) -> Result<Vec<Finding>> {
+pub(super) fn bad(lab: &Lab, code: &str) -> Result<Vec<Finding>> {
     let mut found = about(&check(lab)?, code, None);
     found.retain(|finding| finding.level != "ok");
     Ok(found)
 }
 
-fn is_clear(lab: &Lab) -> Result<()> {
+pub(super) fn is_clear(lab: &Lab) -> Result<()> {
     let findings = check(lab)?;
     for code in ["snat", "dnat", "forward"] {
         expect(&findings, (code, None), "ok", &["no "])?;
@@ -348,121 +343,4 @@ fn passes(lab: &Lab) -> Result<()> {
         }
     }
     bail!("nothing came to the client")
-}
-
-fn nft(lab: &Lab) -> Result<()> {
-    shell(
-        lab,
-        &format!(
-            "nft add table ip mynat
-             nft 'add chain ip mynat post {{ type nat hook postrouting priority srcnat; }}'
-             nft 'add chain ip mynat pre {{ type nat hook prerouting priority dstnat; }}'
-             nft 'add set ip mynat inside {{ type ipv4_addr; flags interval; elements = {{ 192.168.0.0/16 }}; }}'
-             nft 'add rule ip mynat post oifname \"{WAN}\" ip saddr @inside counter masquerade'
-             nft 'add rule ip mynat pre ip daddr {VIP} udp dport {{ 500, 4500 }} dnat to {SERVER}'
-             nft add table inet fw
-             nft 'add chain inet fw way {{ type filter hook forward priority filter; policy drop; }}'
-             nft 'add rule inet fw way ct state vmap {{ established : accept, related : accept, invalid : drop }}'
-             nft 'add rule inet fw way ip saddr 192.168.0.0/24 oifname \"{WAN}\" accept'"
-        ),
-    )?;
-    let snat = bad(lab, "snat")?;
-    ensure!(
-        snat.len() == 1 && snat[0].found.contains("nft ip mynat post handle"),
-        "{snat:#?}"
-    );
-    ensure!(snat[0].found.contains("masquerade"), "{snat:#?}");
-    let dnat = bad(lab, "dnat")?;
-    ensure!(
-        dnat.len() == 1 && dnat[0].mend[0].starts_with("nft delete rule ip mynat pre handle "),
-        "{dnat:#?}"
-    );
-    // What the server sends is let pass, what clients send is not.
-    let forward = bad(lab, "forward")?;
-    ensure!(
-        forward.len() == 1 && forward[0].found.contains("to the server: its policy"),
-        "{forward:#?}"
-    );
-    let command = format!(
-        "nft 'insert rule inet fw way iifname \"{WAN}\" ip daddr {SERVER} udp dport {{ 500, 4500 }} accept'"
-    );
-    ensure!(forward[0].mend[0] == command, "{forward:#?}");
-    for found in [snat, dnat, forward] {
-        mend_all(lab, &found)?;
-    }
-    is_clear(lab)
-}
-
-fn not_understood(lab: &Lab) -> Result<()> {
-    for program in IPTABLES {
-        shell(
-            lab,
-            &format!("{program} -t nat -A POSTROUTING -o {WAN} -m mark --mark 0x1 -j MASQUERADE"),
-        )?;
-        let findings = check(lab)?;
-        expect(
-            &findings,
-            ("rule", None),
-            "warning",
-            &["not understood", "-m mark --mark 0x1"],
-        )?;
-        ensure!(
-            about(&findings, "snat", None).is_empty(),
-            "nothing is sure: {findings:#?}"
-        );
-        flush(lab)?;
-    }
-    shell(
-        lab,
-        "nft add table ip f; nft 'add chain ip f x { type filter hook forward priority 0; }'; nft add rule ip f x meta mark 1 drop",
-    )?;
-    expect(
-        &check(lab)?,
-        ("rule", None),
-        "warning",
-        &["nft ip f x handle", "drop our packets"],
-    )?;
-    Ok(())
-}
-
-/// The programs' directory is empty, in a mount namespace of its own.
-fn cannot_look(lab: &Lab) -> Result<()> {
-    let copy = lab.directory().join("ikenat-alone");
-    std::fs::copy(binary()?, &copy).context("failed to copy ikenat")?;
-    let look = |empty: &str| -> Result<Vec<Finding>> {
-        let script = format!(
-            "{empty}; exec {} check {} --bpffs {} --json",
-            copy.display(),
-            usual_arguments()[1..].join(" "),
-            lab.bpffs().display()
-        );
-        let mut command = lab.gateway.command("unshare");
-        findings(&command.args(["--mount", "sh", "-euc", &script]).output()?)
-    };
-    let findings = look("mount -t tmpfs none /usr/sbin")?;
-    let found = expect(
-        &findings,
-        ("firewall", None),
-        "warning",
-        &["cannot look: nft is not installed"],
-    )?;
-    ensure!(found.mend == ["apt-get install nftables"], "{found:#?}");
-    for code in ["snat", "dnat", "forward"] {
-        ensure!(
-            about(&findings, code, None).is_empty(),
-            "it calls {code} OK: {findings:#?}"
-        );
-    }
-    shell(
-        lab,
-        &format!("iptables-legacy -t nat -A POSTROUTING -o {WAN} -j MASQUERADE"),
-    )?;
-    let findings = look("mount -t tmpfs none /usr/sbin")?;
-    let all = about(&findings, "firewall", None);
-    ensure!(
-        all.iter().any(|one| one.level == "warning"
-            && one.found.contains("iptables-legacy-save is not installed")),
-        "{all:#?}"
-    );
-    Ok(())
 }

@@ -6,6 +6,7 @@
 mod device;
 mod firewall;
 mod host;
+mod rules;
 mod ways;
 
 use std::process::{Command, Output};
@@ -21,6 +22,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         device::scenarios(),
         firewall::scenarios(),
         host::scenarios(),
+        rules::scenarios(),
         ways::scenarios(),
     ];
     parts.into_iter().flatten().collect()

@@ -1,4 +1,4 @@
-use super::super::model::{End, Packet};
+use super::super::packet::{End, Packet};
 use super::*;
 use std::net::Ipv4Addr;
 

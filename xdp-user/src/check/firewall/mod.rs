@@ -6,12 +6,15 @@
 mod iptables;
 mod model;
 mod nft;
+mod nft_words;
+mod packet;
 mod pass;
 mod read;
 
 use super::Finding;
 use super::scene::Scene;
-use model::{ESP, End, Hook, Kind, Packet, Rule, Table, Target, Truth, UDP};
+use model::{Kind, Rule, Table, Target};
+use packet::{ESP, End, Hook, Packet, Truth, UDP};
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use xdp_common::Direction;

@@ -1,4 +1,4 @@
-use super::super::model::{End, Packet};
+use super::super::packet::{End, Packet};
 use super::*;
 
 const SERVER: Ipv4Addr = Ipv4Addr::new(192, 168, 0, 1);
@@ -36,104 +36,88 @@ fn truth(condition: &str) -> Truth {
     rules(&statements, "")[0].truth(&outbound())
 }
 
+/// `meta KEY`, `ct KEY`, or `PROTOCOL FIELD`, compared with something.
+fn compared(left: &str, operator: &str, right: &str) -> Truth {
+    let left = match left.split_once(' ').expect("two words") {
+        (kind @ ("meta" | "ct"), key) => format!(r#"{{"{kind}": {{"key": "{key}"}}}}"#),
+        (protocol, field) => {
+            format!(r#"{{"payload": {{"protocol": "{protocol}", "field": "{field}"}}}}"#)
+        }
+    };
+    truth(&format!(
+        r#"{{"op": "{operator}", "left": {left}, "right": {right}}}"#
+    ))
+}
+
 #[test]
 fn conditions_decide() {
-    for (condition, expected) in [
+    const TEN: &str = r#"{"prefix": {"addr": "10.0.0.0", "len": 8}}"#;
+    const HERE: &str = r#"{"prefix": {"addr": "192.168.0.0", "len": 16}}"#;
+    let nine = r#"{"range": ["192.168.0.1", "192.168.0.9"]}"#;
+    let both = format!(r#"{{"set": [{TEN}, {HERE}]}}"#);
+    let ports = r#"{"set": [500, 4500]}"#;
+    for (left, operator, right, expected) in [
+        ("meta oifname", "==", r#""wan0""#, Truth::Yes),
+        ("meta oifname", "==", r#""wan*""#, Truth::Yes),
+        ("meta oifname", "!=", r#""docker0""#, Truth::Yes),
+        ("meta oif", "==", r#"{"set": ["a", "wan0"]}"#, Truth::Yes),
+        ("ip saddr", "==", r#""192.168.0.1""#, Truth::Yes),
+        ("ip saddr", "==", TEN, Truth::No),
+        ("ip saddr", "==", nine, Truth::Yes),
+        ("ip daddr", "==", r#""198.51.100.1""#, Truth::Some),
+        ("ip daddr", "!=", &both, Truth::Yes),
+        ("ip ttl", "==", "64", Truth::Some),
+        ("udp sport", "==", ports, Truth::Yes),
+        ("udp length", ">", "1000", Truth::Some),
+        ("th sport", "==", r#"{"range": [1, 1023]}"#, Truth::No),
+        ("udp dport", "==", "4500", Truth::Some),
+        ("tcp dport", "==", "4500", Truth::No),
+        ("esp spi", "==", "1", Truth::No),
+        ("meta l4proto", "==", r#""esp""#, Truth::No),
         (
-            r#"{"op": "==", "left": {"meta": {"key": "oifname"}}, "right": "wan0"}"#,
+            "ip protocol",
+            "==",
+            r#"{"set": ["udp", "esp"]}"#,
             Truth::Yes,
         ),
+        ("ct state", "in", r#"["established", "related"]"#, Truth::No),
         (
-            r#"{"op": "==", "left": {"meta": {"key": "oifname"}}, "right": "wan*"}"#,
+            "ct state",
+            "==",
+            r#"{"set": ["new", "established"]}"#,
             Truth::Yes,
         ),
+        ("ct status", "in", r#""dnat""#, Truth::No),
+        ("ct mark", "==", "1", Truth::Unknown),
+        ("meta mark", "==", "1", Truth::Unknown),
         (
-            r#"{"op": "!=", "left": {"meta": {"key": "oifname"}}, "right": "docker0"}"#,
-            Truth::Yes,
-        ),
-        (
-            r#"{"op": "==", "left": {"meta": {"key": "oif"}}, "right": {"set": ["a", "wan0"]}}"#,
-            Truth::Yes,
-        ),
-        (
-            r#"{"op": "==", "left": {"payload": {"protocol": "ip", "field": "saddr"}}, "right": "192.168.0.1"}"#,
-            Truth::Yes,
-        ),
-        (
-            r#"{"op": "==", "left": {"payload": {"protocol": "ip", "field": "saddr"}}, "right": {"prefix": {"addr": "172.17.0.0", "len": 16}}}"#,
-            Truth::No,
-        ),
-        (
-            r#"{"op": "==", "left": {"payload": {"protocol": "ip", "field": "saddr"}}, "right": {"range": ["192.168.0.1", "192.168.0.9"]}}"#,
-            Truth::Yes,
-        ),
-        (
-            r#"{"op": "==", "left": {"payload": {"protocol": "ip", "field": "daddr"}}, "right": "198.51.100.1"}"#,
-            Truth::Some,
-        ),
-        (
-            r#"{"op": "!=", "left": {"payload": {"protocol": "ip", "field": "daddr"}}, "right": {"set": [{"prefix": {"addr": "10.0.0.0", "len": 8}}, {"prefix": {"addr": "192.168.0.0", "len": 16}}]}}"#,
-            Truth::Yes,
-        ),
-        (
-            r#"{"op": "==", "left": {"payload": {"protocol": "udp", "field": "sport"}}, "right": {"set": [500, 4500]}}"#,
-            Truth::Yes,
-        ),
-        (
-            r#"{"op": "==", "left": {"payload": {"protocol": "th", "field": "sport"}}, "right": {"range": [1, 1023]}}"#,
-            Truth::No,
-        ),
-        (
-            r#"{"op": "==", "left": {"payload": {"protocol": "udp", "field": "dport"}}, "right": 4500}"#,
-            Truth::Some,
-        ),
-        (
-            r#"{"op": "==", "left": {"payload": {"protocol": "tcp", "field": "dport"}}, "right": 4500}"#,
-            Truth::No,
-        ),
-        (
-            r#"{"op": "==", "left": {"payload": {"protocol": "esp", "field": "spi"}}, "right": 1}"#,
-            Truth::No,
-        ),
-        (
-            r#"{"op": "==", "left": {"meta": {"key": "l4proto"}}, "right": "esp"}"#,
-            Truth::No,
-        ),
-        (
-            r#"{"op": "==", "left": {"payload": {"protocol": "ip", "field": "protocol"}}, "right": {"set": ["udp", "esp"]}}"#,
-            Truth::Yes,
-        ),
-        (
-            r#"{"op": "in", "left": {"ct": {"key": "state"}}, "right": ["established", "related"]}"#,
-            Truth::No,
-        ),
-        (
-            r#"{"op": "==", "left": {"ct": {"key": "state"}}, "right": {"set": ["new", "established"]}}"#,
-            Truth::Yes,
-        ),
-        (
-            r#"{"op": "in", "left": {"ct": {"key": "status"}}, "right": "dnat"}"#,
-            Truth::No,
-        ),
-        (
-            r#"{"op": "==", "left": {"fib": {"result": "type", "flags": ["daddr"]}}, "right": "local"}"#,
-            Truth::No,
-        ),
-        (
-            r#"{"op": "==", "left": {"meta": {"key": "mark"}}, "right": 1}"#,
-            Truth::Unknown,
-        ),
-        (
-            r#"{"op": "==", "left": {"concat": [{"payload": {"protocol": "ip", "field": "saddr"}}]}, "right": {"set": [{"concat": ["192.168.0.1"]}]}}"#,
-            Truth::Unknown,
-        ),
-        (
-            r#"{"op": "==", "left": {"fib": {"result": "oif", "flags": ["saddr", "iif"]}}, "right": false}"#,
+            "ether saddr",
+            "==",
+            r#""02:00:00:00:00:01""#,
             Truth::Unknown,
         ),
     ] {
-        assert_eq!(truth(condition), expected, "{condition}");
+        assert_eq!(
+            compared(left, operator, right),
+            expected,
+            "{left} {operator} {right}"
+        );
     }
+}
+
+#[test]
+fn questions_to_the_routing_table_and_concatenations_are_understood_or_not() {
+    let fib = |result: &str, flags: &str, right: &str| {
+        let left = format!(r#"{{"fib": {{"result": "{result}", "flags": [{flags}]}}}}"#);
+        truth(&format!(
+            r#"{{"op": "==", "left": {left}, "right": {right}}}"#
+        ))
+    };
+    assert_eq!(fib("type", r#""daddr""#, r#""local""#), Truth::No);
+    assert_eq!(fib("type", r#""saddr""#, r#""local""#), Truth::No);
+    assert_eq!(fib("oif", r#""saddr", "iif""#, "false"), Truth::Unknown);
+    let pair = r#"{"op": "==", "left": {"concat": [{"meta": {"key": "iifname"}}]}, "right": {"set": [{"concat": ["wan0"]}]}}"#;
+    assert_eq!(truth(pair), Truth::Unknown);
 }
 
 #[test]

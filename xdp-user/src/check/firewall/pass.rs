@@ -1,7 +1,8 @@
 //! The commands that let our packets pass a chain: before the rules that would change or drop them, and nobody else's.
 
 use super::Traffic;
-use super::model::{Hook, Language, Table};
+use super::model::{Language, Table};
+use super::packet::Hook;
 use xdp_common::Direction;
 
 /// One command for UDP and one for ESP, for each interface on the way.
