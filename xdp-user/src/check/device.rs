@@ -152,20 +152,27 @@ fn redirect(scene: &Scene<'_>, link: &Link) -> Finding {
     }
     let far = scene.far.iter().find(|far| far.near == link.index);
     match (link.kind.as_deref(), far) {
+        (Some("veth"), _) if !scene.netlink.tells_xdp_features() => Finding::warning(
+            CODE,
+            "takes no frames from XDP, as far as one can see: before Linux 6.3 that takes a native XDP program at the far end of a veth",
+            WHY,
+        ),
         (Some("veth"), Some(far)) => Finding::warning(
             CODE,
-            "takes no frames from XDP: a veth needs an XDP program at its far end or, from Linux 6.3 on, GRO",
+            "takes no frames from XDP: a veth needs an XDP program or GRO at its far end",
             WHY,
         )
         .mend(format!("{}ethtool -K {} gro on", far.entry, far.name)),
         (Some("veth"), None) => Finding::warning(
             CODE,
-            "takes no frames from XDP: a veth needs an XDP program at its far end, which cannot be seen from here, or, from Linux 6.3 on, GRO: in its namespace, `ethtool -K eth0 gro on`",
+            "takes no frames from XDP: a veth needs an XDP program or GRO at its far end, which cannot be seen from here: in its namespace, `ethtool -K eth0 gro on`",
             WHY,
         ),
         (Some(kind), _) => Finding::warning(
             CODE,
-            format!("takes no frames from XDP: a {kind} never does; name the device beneath it where that is possible"),
+            format!(
+                "takes no frames from XDP: a {kind} never does; name the device beneath it where that is possible"
+            ),
             WHY,
         ),
         (None, _) => Finding::warning(CODE, "the driver takes no frames from XDP", WHY),

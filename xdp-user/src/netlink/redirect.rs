@@ -58,7 +58,12 @@ impl Netlink {
         Ok(known.then_some(true))
     }
 
-    /// What the kernel says (6.3 and newer).
+    /// Whether the kernel tells such things at all (6.3 and newer).
+    pub fn tells_xdp_features(&self) -> bool {
+        self.netdev.is_some()
+    }
+
+    /// What the kernel says.
     fn xdp_features(&self, link: &Link) -> Result<Option<u64>> {
         let failed = asking(link);
         let Some(family) = self.netdev else {
