@@ -90,12 +90,12 @@ fn source_at_client(lab: &Lab) -> Result<IpAddr> {
 
 fn masquerade(lab: &Lab) -> Result<()> {
     is_clear(lab)?;
-    short_connections(lab)?;
     for program in IPTABLES {
         shell(
             lab,
             &format!("{program} -t nat -A POSTROUTING -o {WAN} -j MASQUERADE"),
         )?;
+        short_connections(lab)?;
         ensure!(
             source_at_client(lab)? == IpAddr::from(VIP),
             "the rule does nothing"
@@ -135,7 +135,7 @@ fn masquerade(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// A connection keeps the translation that it began with, as long as packets come.
+/// A connection keeps the translation that it began with, as long as packets come. The settings come with the first rule.
 fn short_connections(lab: &Lab) -> Result<()> {
     lab.gateway.shell(
         "sysctl -qw net.netfilter.nf_conntrack_udp_timeout=1 net.netfilter.nf_conntrack_udp_timeout_stream=1",
