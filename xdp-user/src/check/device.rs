@@ -6,6 +6,7 @@ use super::scene::Scene;
 use crate::config::Mode;
 use crate::links;
 use crate::netlink::{Link, driver_of, will_take_frames};
+use crate::spots::Side;
 
 /// The largest MTU with which drivers that keep a frame in one page run XDP: 4,096 bytes less the headroom of XDP (256),
 /// `struct skb_shared_info` (320) and the Ethernet header with a tag.
@@ -59,6 +60,14 @@ fn interface(link: &Link) -> Finding {
     Finding::ok(CODE, format!("{kind}, up, MTU {}", link.mtu), THERE)
 }
 
+fn side_of(scene: &Scene<'_>, link: &Link) -> Side {
+    if scene.wans.iter().any(|wan| wan.index == link.index) {
+        Side::Wan
+    } else {
+        Side::Lan
+    }
+}
+
 fn mode(scene: &Scene<'_>, link: &Link) -> Finding {
     const CODE: &str = "xdp-mode";
     const WHY: &str = "native XDP runs in the driver, before the kernel makes anything of a frame; generic XDP works on any device and is several times slower";
@@ -66,22 +75,32 @@ fn mode(scene: &Scene<'_>, link: &Link) -> Finding {
         Ok(native) => native,
         Err(error) => return Finding::unseen(CODE, error, WHY),
     };
-    let mut generic = scene.subject.clone();
-    generic.mode = Mode::Generic;
-    match (scene.subject.mode, native) {
+    let side = side_of(scene, link);
+    let is_wan = side == Side::Wan;
+    // One that is both has one program, and so one mode.
+    let is_lan = scene.lans.iter().any(|lan| lan.index == link.index);
+    let in_mode = |mode| {
+        let mut subject = scene.subject.clone();
+        if is_wan {
+            subject.modes.wan = mode;
+        }
+        if is_lan {
+            subject.modes.lan = mode;
+        }
+        subject.run()
+    };
+    match (scene.subject.modes.of(side), native) {
         (Mode::Generic, Some(true)) => {
-            let mut subject = scene.subject.clone();
-            subject.mode = Mode::Native;
             let found = "generic mode was asked for, and the driver has native XDP";
-            Finding::warning(CODE, found, WHY).mend(subject.run())
+            Finding::warning(CODE, found, WHY).mend(in_mode(Mode::Native))
         }
         (Mode::Generic, _) => Finding::ok(CODE, "generic", WHY),
         (Mode::Native, Some(false)) => {
-            Finding::error(CODE, "the driver has no native XDP", WHY).mend(generic.run())
+            Finding::error(CODE, "the driver has no native XDP", WHY).mend(in_mode(Mode::Generic))
         }
         (Mode::Native, None) => Finding::unseen(
             CODE,
-            "this kernel does not tell which drivers have native XDP (Linux 6.3); if it is refused, use --mode generic",
+            "this kernel does not tell which drivers have native XDP (Linux 6.3); if it is refused, use --mode generic (or --wan-mode, --lan-mode)",
             WHY,
         ),
         (Mode::Native, Some(true)) if link.mtu > ONE_PAGE_MTU => Finding::warning(
@@ -112,6 +131,10 @@ fn program(scene: &Scene<'_>, link: &Link) -> Finding {
         Some(owner) if owner.vip == scene.subject.vip => {
             Finding::ok(CODE, format!("{program}, which is ours"), WHY)
         }
+        _ if scene.subject.dry_run => {
+            let found = format!("{program} of somebody else, beside which a dry run can be");
+            Finding::ok(CODE, found, WHY)
+        }
         Some(owner) => {
             let found = format!("{program}: that is ikenat for {}", owner.vip);
             Finding::error(CODE, found, WHY).mend(format!("ikenat unload --vip {}", owner.vip))
@@ -136,7 +159,7 @@ fn redirect(scene: &Scene<'_>, link: &Link) -> Finding {
         Ok(false) => {}
         Err(error) => return Finding::unseen(CODE, error, WHY),
     }
-    if scene.subject.mode == Mode::Generic && link.kind.is_none() {
+    if scene.subject.modes.of(side_of(scene, link)) == Mode::Generic && link.kind.is_none() {
         return Finding::ok(
             CODE,
             "takes frames from generic XDP, like any hardware",

@@ -22,7 +22,7 @@ pub(super) fn privileges() -> Vec<Finding> {
 fn judge(has: CapabilitySet) -> Vec<Finding> {
     const CODE: &str = "privileges";
     const WHY: &str = "CAP_BPF loads programs, CAP_NET_ADMIN attaches them";
-    const USEFUL: &str = "without CAP_PERFMON the verifier adds code against speculation (Spectre) to the programs, which makes each packet dearer; without CAP_SYS_ADMIN the far ends of veths and other network namespaces cannot be looked at. Nothing else is lost";
+    const USEFUL: &str = "without CAP_PERFMON the verifier adds code against speculation (Spectre) to the programs, which makes each packet dearer, and an older kernel may refuse them because it cannot; without CAP_SYS_ADMIN the far ends of veths and other network namespaces cannot be looked at. Nothing else is lost";
     let admin = has.contains(CapabilitySet::SYS_ADMIN);
     let list = |wanted: &[(CapabilitySet, bool, &'static str)]| -> Vec<&'static str> {
         wanted

@@ -124,7 +124,7 @@ fn slow_path(scene: &Scene<'_>) -> Finding {
     let Some(wan) = scene.wans.first().filter(|_| scene.privileged) else {
         return Finding::unseen(CODE, "it takes the capabilities and a WAN", WHY);
     };
-    if links::has_tcx(&wan.name) {
+    if links::has_tcx(wan.index) {
         return Finding::ok(CODE, "tcx", WHY);
     }
     let modules = format!("/lib/modules/{}", release());

@@ -17,10 +17,11 @@ mod scene;
 mod sysctl;
 mod vip;
 
-use crate::config::Mode;
+use crate::config::{Mode, Modes};
 use crate::error::Result;
 use crate::netlink::Netlink;
 use crate::pins::Sizes;
+use crate::spots::Side;
 use scene::Scene;
 use serde::Serialize;
 use std::net::Ipv4Addr;
@@ -40,7 +41,9 @@ pub struct Subject {
     /// The server behind it.
     pub server: Ipv4Addr,
     /// How the XDP programs run.
-    pub mode: Mode,
+    pub modes: Modes,
+    /// Whether packets are only counted.
+    pub dry_run: bool,
     /// A BPF file system other than the usual one.
     pub bpffs: Option<PathBuf>,
     /// Sizes of the tables.
@@ -123,8 +126,15 @@ impl Subject {
         words.extend(self.wans.iter().map(|name| format!("--wan {name}")));
         words.extend(self.lans.iter().map(|name| format!("--lan {name}")));
         words.push(format!("--vip {} --server {}", self.vip, self.server));
-        if self.mode == Mode::Generic {
-            words.push("--mode generic".to_owned());
+        let generic = |side| self.modes.of(side) == Mode::Generic;
+        match (generic(Side::Wan), generic(Side::Lan)) {
+            (false, false) => {}
+            (true, true) => words.push("--mode generic".to_owned()),
+            (true, false) => words.push("--wan-mode generic".to_owned()),
+            (false, true) => words.push("--lan-mode generic".to_owned()),
+        }
+        if self.dry_run {
+            words.push("--dry-run".to_owned());
         }
         if let Some(bpffs) = &self.bpffs {
             words.push(format!("--bpffs {}", bpffs.display()));
@@ -162,7 +172,11 @@ mod tests {
             lans: vec!["eth0".to_owned()],
             vip: Ipv4Addr::new(203, 0, 113, 1),
             server: Ipv4Addr::new(192, 168, 0, 1),
-            mode: Mode::Native,
+            modes: Modes {
+                wan: Mode::Native,
+                lan: Mode::Native,
+            },
+            dry_run: false,
             bpffs: None,
             sizes: Sizes {
                 flow_slots: 1024,
@@ -172,7 +186,14 @@ mod tests {
         let usual =
             "ikenat run --wan eth1 --wan eth2 --lan eth0 --vip 203.0.113.1 --server 192.168.0.1";
         assert_eq!(subject.run(), usual);
-        subject.mode = Mode::Generic;
+        subject.modes.lan = Mode::Generic;
+        subject.dry_run = true;
+        assert_eq!(
+            subject.run(),
+            format!("{usual} --lan-mode generic --dry-run")
+        );
+        subject.modes.wan = Mode::Generic;
+        subject.dry_run = false;
         subject.bpffs = Some(PathBuf::from("/bpf"));
         assert_eq!(
             subject.run(),

@@ -32,8 +32,23 @@ fn to_server(scene: &Scene<'_>, way: &std::io::Result<Way>) -> Finding {
         None => finding,
     };
     match way {
-        Ok(way) if way.local => {
+        Ok(way) if way.local && scene.subject.lans.is_empty() => {
             Finding::ok(CODE, format!("{server} is an address of this host"), WHY)
+        }
+        Ok(way) if way.local => {
+            let found = format!("{server} is an address of this host, so there is no LAN");
+            let mut alone = scene.subject.clone();
+            alone.lans.clear();
+            Finding::error(CODE, found, WHY).mend(alone.run())
+        }
+        Ok(way) if scene.subject.lans.is_empty() => {
+            let found = format!(
+                "{server} is behind {}, and no LAN is named",
+                scene.name(way.index)
+            );
+            let mut named = scene.subject.clone();
+            named.lans.push(scene.name(way.index));
+            Finding::error(CODE, found, WHY).mend(named.run())
         }
         Ok(way) if scene.lans.iter().any(|lan| lan.index == way.index) => {
             let via = match way.gateway {

@@ -2,12 +2,15 @@
 
 use super::scene::Scene;
 use super::{Finding, Subject};
+use crate::config::{Mode, Modes};
 use crate::error::Result;
 use crate::pins::{self, Sizes};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Interface, Snapshot};
+use crate::spots::Side;
 use crate::status::{Attached, Instance};
 use std::net::Ipv4Addr;
 use std::path::Path;
+use xdp_common::meta::flag;
 
 /// The subjects of the instances that are attached, all or that of one VIP.
 pub fn running(bpffs: Option<&Path>, vip: Option<Ipv4Addr>) -> Result<Vec<Subject>> {
@@ -20,13 +23,19 @@ pub fn running(bpffs: Option<&Path>, vip: Option<Ipv4Addr>) -> Result<Vec<Subjec
             let slots = table.map_or(0, |table| table.limit * 2);
             u32::try_from(slots).unwrap_or(u32::MAX)
         };
-        let [wans, lans] = interfaces(&snapshot);
+        let names = |side| interfaces(&snapshot, side).map(|one| one.name.clone());
+        let mode = |side| interfaces(&snapshot, side).next().map(|one| one.mode);
+        let wan_mode = mode(Side::Wan).unwrap_or(Mode::Native);
         subjects.push(Subject {
-            wans,
-            lans,
+            wans: names(Side::Wan).collect(),
+            lans: names(Side::Lan).collect(),
             vip: snapshot.vip,
             server: snapshot.server,
-            mode: snapshot.mode,
+            modes: Modes {
+                wan: wan_mode,
+                lan: mode(Side::Lan).unwrap_or(wan_mode),
+            },
+            dry_run: snapshot.flags & flag::DRY_RUN != 0,
             bpffs: bpffs.map(Path::to_path_buf),
             sizes: Sizes {
                 flow_slots: slots("FLOW"),
@@ -37,10 +46,9 @@ pub fn running(bpffs: Option<&Path>, vip: Option<Ipv4Addr>) -> Result<Vec<Subjec
     Ok(subjects)
 }
 
-/// The names that WANs and LANs had when they were attached.
-fn interfaces(snapshot: &Snapshot) -> [Vec<String>; 2] {
-    let [(_, wan, _), (_, lan, _)] = &snapshot.interfaces;
-    [vec![wan.clone()], vec![lan.clone()]]
+fn interfaces(snapshot: &Snapshot, side: Side) -> impl Iterator<Item = &Interface> {
+    let all = snapshot.interfaces.iter();
+    all.filter(move |interface| interface.port.side == side)
 }
 
 /// Nothing when there is no instance: before the start that is as it should be.
@@ -77,7 +85,11 @@ fn judge(scene: &Scene<'_>, instance: &Instance) -> Vec<Finding> {
         return vec![Finding::error(CODE, found, WHY).mend(scene.subject.run())];
     }
     let finding = |one: &Attached| {
-        let what = format!("{} program {}", one.hook, one.program);
+        let program = one.program.map_or_else(
+            || "(of a pin that is closed to us)".to_owned(),
+            |id| id.to_string(),
+        );
+        let what = format!("{} program {program}", one.hook);
         match (one.alive, one.here) {
             (true, true) => Finding::ok(CODE, format!("{what}, {}", one.mode), WHY),
             (true, false) => Finding::error(

@@ -4,11 +4,11 @@
 
 use super::Subject;
 use super::peers::{self, Far};
-use crate::config::check_privilege;
 use crate::error::Result;
 use crate::netlink::host::{Address, Way};
 use crate::netlink::{Link, Netlink};
 use crate::pins::{self, Instance};
+use crate::privileges;
 use crate::snapshot::Snapshot;
 use std::collections::BTreeSet;
 use std::fs;
@@ -64,7 +64,7 @@ impl<'a> Scene<'a> {
             addresses: netlink.addresses()?,
             links,
             far: Vec::new(),
-            privileged: check_privilege().is_ok(),
+            privileged: privileges::check().is_ok(),
             bpffs,
             instance,
         };

@@ -2,9 +2,9 @@
 
 use super::Finding;
 use super::scene::{Scene, sysctl};
-use crate::config::not_unicast;
 use crate::netlink::Link;
 use crate::netlink::host::Address;
+use crate::requirements::not_unicast;
 
 const CODE: &str = "vip";
 const WHY: &str =

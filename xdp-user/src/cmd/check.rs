@@ -95,11 +95,12 @@ struct Check {
 fn subject(run: &Run) -> Subject {
     let request = run.request();
     Subject {
-        wans: vec![request.wan],
-        lans: vec![request.lan],
+        wans: request.wans,
+        lans: request.lans,
         vip: request.vip,
         server: request.server,
-        mode: request.mode,
+        modes: request.modes,
+        dry_run: request.dry_run,
         bpffs: request.bpffs,
         sizes: request.sizes,
     }

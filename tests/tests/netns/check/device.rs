@@ -86,7 +86,7 @@ fn modes(lab: &Lab) -> Result<()> {
     if kernel_tells()? {
         let found = expect(&findings, mode, "error", &["no native XDP"])?;
         let run = format!(
-            "ikenat run --wan {WAN} --lan br0 --vip 203.0.113.1 --server 192.168.0.1 --mode generic --bpffs {}",
+            "ikenat run --wan {WAN} --lan br0 --vip 203.0.113.1 --server 192.168.0.1 --lan-mode generic --bpffs {}",
             lab.bpffs().display()
         );
         ensure!(found.mend == [run], "{found:#?}");
@@ -113,7 +113,10 @@ fn modes(lab: &Lab) -> Result<()> {
         "warning",
         &["the driver has native XDP"],
     )?;
-    ensure!(!found.mend[0].contains("generic"), "{found:#?}");
+    ensure!(
+        found.mend[0].contains(" --lan-mode generic"),
+        "the LAN stays as it is: {found:#?}"
+    );
     Ok(())
 }
 

@@ -7,6 +7,7 @@ mod device;
 mod firewall;
 mod host;
 mod rules;
+mod vip;
 mod ways;
 
 use std::process::{Command, Output};
@@ -14,6 +15,7 @@ use std::process::{Command, Output};
 use anyhow::{Context, Result, bail, ensure};
 use ikenat_tests::lab::Lab;
 use ikenat_tests::lab::ikenat::{binary, usual_arguments};
+use ikenat_tests::lab::topology::WAN;
 use ikenat_tests::suite::Scenario;
 use serde::Deserialize;
 
@@ -23,6 +25,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         firewall::scenarios(),
         host::scenarios(),
         rules::scenarios(),
+        vip::scenarios(),
         ways::scenarios(),
     ];
     parts.into_iter().flatten().collect()
@@ -159,4 +162,14 @@ fn provoked_and_mended(
     mend(lab, &finding)?;
     expect(&check(lab)?, line, "ok", &[])?;
     Ok(())
+}
+
+/// About another LAN, VIP or server.
+fn question(lab: &Lab, lan: &str, vip: &str, server: &str) -> Result<Vec<Finding>> {
+    let mut command = lab.gateway.command(binary()?);
+    command.args([
+        "check", "--wan", WAN, "--lan", lan, "--vip", vip, "--server", server,
+    ]);
+    command.arg("--bpffs").arg(lab.bpffs());
+    findings_of(command)
 }

@@ -1,4 +1,4 @@
-//! Settings of the kernel, sizes, the VIP, routes, neighbours, and an instance that runs.
+//! Settings of the kernel, sizes, routes, neighbours, and an instance that runs.
 
 use std::net::Ipv4Addr;
 
@@ -13,8 +13,6 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         Scenario::new("check_names_a_strict_reverse_path_filter", reverse_path),
         Scenario::new("check_names_redirects_of_a_one_armed_gateway", redirects),
         Scenario::new("check_names_the_side_with_the_smaller_mtu", mtu),
-        Scenario::new("check_says_who_answers_arp_for_the_vip", arp).with_programs(&["ping"]),
-        Scenario::new("check_names_addresses_of_no_host", addresses),
         Scenario::new("check_names_wrong_routes_to_the_server", server_route),
         Scenario::new("check_names_a_server_that_does_not_answer_arp", neighbour)
             .with_programs(&["ping"]),
@@ -60,15 +58,6 @@ fn reverse_path(lab: &Lab) -> Result<()> {
         .run(&format!("ip route replace default via {SERVER} dev {LAN}"))?;
     expect(&check(lab)?, line, "warning", &["leaves by lan0"])?;
     Ok(())
-}
-
-fn question(lab: &Lab, lan: &str, vip: &str, server: &str) -> Result<Vec<Finding>> {
-    let mut command = lab.gateway.command(binary()?);
-    command.args([
-        "check", "--wan", WAN, "--lan", lan, "--vip", vip, "--server", server,
-    ]);
-    command.arg("--bpffs").arg(lab.bpffs());
-    findings_of(command)
 }
 
 fn redirects(lab: &Lab) -> Result<()> {
@@ -117,105 +106,6 @@ fn mtu(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// Whether the client learns a hardware address for it.
-fn is_answered(lab: &Lab, vip: &str) -> Result<bool> {
-    lab.client.shell(&format!(
-        "ip neighbour flush dev {PEER}; ping -n -q -c 1 -W 2 {vip} >/dev/null || true"
-    ))?;
-    let entry = lab
-        .client
-        .run(&format!("ip neighbour show {vip} dev {PEER}"))?;
-    Ok(entry.contains("lladdr"))
-}
-
-fn arp(lab: &Lab) -> Result<()> {
-    let vip = "203.0.113.50";
-    let line = ("vip", None);
-    let look = |level, words: &[&str]| {
-        expect(&question(lab, LAN, vip, "192.168.0.1")?, line, level, words)
-    };
-    let found = look("warning", &["nobody here answers ARP"])?;
-    ensure!(!is_answered(lab, vip)?, "somebody answers");
-    ensure!(
-        found.mend == [format!("ip address add {vip}/32 dev {WAN}")],
-        "{found:#?}"
-    );
-    mend(lab, &found)?;
-    look("ok", &["wan0, which answers ARP"])?;
-    ensure!(is_answered(lab, vip)?, "nobody answers");
-
-    lab.gateway.shell(&format!(
-        "ip address del {vip}/32 dev {WAN}; ip address add {vip}/24 dev {WAN}"
-    ))?;
-    look("ok", &["secondary", "from 203.0.113.1"])?;
-    lab.gateway
-        .run(&format!("ip address del {vip}/24 dev {WAN}"))?;
-
-    // A proxy answers for what it would send on by another interface.
-    for (on, off) in [
-        (
-            format!("ip neighbour add proxy {vip} dev {WAN}"),
-            format!("ip neighbour del proxy {vip} dev {WAN}"),
-        ),
-        (
-            format!("sysctl -qw net.ipv4.conf.{WAN}.proxy_arp=1"),
-            format!("sysctl -qw net.ipv4.conf.{WAN}.proxy_arp=0"),
-        ),
-    ] {
-        lab.gateway.run(&on)?;
-        look("warning", &["nobody here answers ARP"])?;
-        ensure!(!is_answered(lab, vip)?, "somebody answers after `{on}`");
-        lab.gateway
-            .run(&format!("ip route add {vip}/32 via {SERVER} dev {LAN}"))?;
-        look("ok", &["wan0 answers ARP for it (proxy)"])?;
-        ensure!(is_answered(lab, vip)?, "nobody answers after `{on}`");
-        lab.gateway
-            .shell(&format!("ip route del {vip}/32; {off}"))?;
-    }
-    on_another_interface(lab, vip)?;
-    let far = question(lab, LAN, "198.51.100.50", "192.168.0.1")?;
-    expect(&far, line, "warning", &["cannot be seen from here"])?;
-    Ok(())
-}
-
-fn on_another_interface(lab: &Lab, vip: &str) -> Result<()> {
-    lab.gateway.shell(&format!(
-        "ip address add {vip}/32 dev lo
-         sysctl -qw net.ipv4.conf.{WAN}.arp_ignore=1"
-    ))?;
-    let look = || question(lab, LAN, vip, "192.168.0.1");
-    let found = expect(&look()?, ("vip", None), "warning", &["arp_ignore"])?;
-    ensure!(!is_answered(lab, vip)?, "somebody answers");
-    mend(lab, &found)?;
-    expect(&look()?, ("vip", None), "ok", &["an address of lo"])?;
-    ensure!(is_answered(lab, vip)?, "nobody answers");
-    Ok(())
-}
-
-fn addresses(lab: &Lab) -> Result<()> {
-    for (vip, server, words) in [
-        (
-            "127.0.0.1",
-            "192.168.0.1",
-            ["the VIP 127.0.0.1", "loopback"],
-        ),
-        (
-            "203.0.113.1",
-            "224.0.0.1",
-            ["the server 224.0.0.1", "multicast"],
-        ),
-        ("203.0.113.1", "203.0.113.1", ["both", "203.0.113.1"]),
-    ] {
-        expect(
-            &question(lab, LAN, vip, server)?,
-            ("address", None),
-            "error",
-            &words,
-        )?;
-    }
-    Ok(())
-}
-
 fn server_route(lab: &Lab) -> Result<()> {
     let line = ("server-route", None);
     expect(&check(lab)?, line, "ok", &["by lan0"])?;
@@ -235,8 +125,58 @@ fn server_route(lab: &Lab) -> Result<()> {
     lab.gateway
         .run(&format!("ip route replace {far} via {SERVER} dev {LAN}"))?;
     expect(&look()?, line, "ok", &["via 192.168.0.1"])?;
-    let local = question(lab, LAN, "203.0.113.1", &GATEWAY_LAN.to_string())?;
-    expect(&local, line, "ok", &["an address of this host"])?;
+    server_on_this_host(lab)
+}
+
+/// Then there is no LAN, nothing is forwarded, and the INPUT chain decides about every packet.
+fn server_on_this_host(lab: &Lab) -> Result<()> {
+    let line = ("server-route", None);
+    let local = GATEWAY_LAN.to_string();
+    let with_lan = question(lab, LAN, "203.0.113.1", &local)?;
+    let found = expect(&with_lan, line, "error", &["an address of this host"])?;
+    ensure!(!found.mend[0].contains("--lan"), "{found:#?}");
+    lab.gateway.shell(&format!(
+        "sysctl -qw net.ipv4.conf.{WAN}.forwarding=0
+         nft add table ip f; nft 'add chain ip f in {{ type filter hook input priority 0; policy drop; }}'"
+    ))?;
+    let look = |server: &str| -> Result<Vec<Finding>> {
+        let mut command = lab.gateway.command(binary()?);
+        command.args([
+            "check",
+            "--wan",
+            WAN,
+            "--vip",
+            "203.0.113.1",
+            "--server",
+            server,
+        ]);
+        command.arg("--bpffs").arg(lab.bpffs());
+        findings_of(command)
+    };
+    let findings = look(&local)?;
+    expect(&findings, line, "ok", &["an address of this host"])?;
+    expect(
+        &findings,
+        ("forwarding", Some(WAN)),
+        "ok",
+        &["nothing is forwarded"],
+    )?;
+    let found = expect(
+        &findings,
+        ("forward", None),
+        "error",
+        &["the chain in of table f"],
+    )?;
+    mend(lab, &found)?;
+    expect(&look(&local)?, ("forward", None), "ok", &[])?;
+    // Behind a LAN that nobody has named.
+    let found = expect(
+        &look(&SERVER.to_string())?,
+        line,
+        "error",
+        &["no LAN is named"],
+    )?;
+    ensure!(found.mend[0].contains("--lan lan0"), "{found:#?}");
     Ok(())
 }
 
