@@ -71,6 +71,9 @@ fn side_of(scene: &Scene<'_>, link: &Link) -> Side {
 fn mode(scene: &Scene<'_>, link: &Link) -> Finding {
     const CODE: &str = "xdp-mode";
     const WHY: &str = "native XDP runs in the driver, before the kernel makes anything of a frame; generic XDP works on any device and is several times slower";
+    if scene.subject.dry_run {
+        return Finding::ok(CODE, "a dry run attaches no XDP program", WHY);
+    }
     let native = match scene.netlink.runs_native_xdp(link) {
         Ok(native) => native,
         Err(error) => return Finding::unseen(CODE, error, WHY),

@@ -104,6 +104,8 @@ fn modes(lab: &Lab) -> Result<()> {
         "warning",
         &["a bridge never does"],
     )?;
+    let dry = findings_of(with_lan(lab, "br0", &["--dry-run"])?)?;
+    expect(&dry, mode, "ok", &["a dry run attaches no XDP program"])?;
     let generic = findings_of(with_lan(lab, "br0", &["--mode", "generic"])?)?;
     expect(&generic, mode, "ok", &["generic"])?;
     // Where the driver has native XDP, that is what one wants.
@@ -147,6 +149,16 @@ fn programs(lab: &Lab) -> Result<()> {
         &[&format!("(id {id})"), "somebody else"],
         &[&format!("ip link set dev {WAN} xdp off")],
     )?;
+    let attach = format!("bpftool net attach xdpdrv id {id} dev {WAN}");
+    lab.gateway.run(&attach)?;
+    let dry = findings_of(command(lab, &["--dry-run"])?)?;
+    expect(
+        &dry,
+        ("xdp-program", Some(WAN)),
+        "ok",
+        &["a dry run can be"],
+    )?;
+    lab.gateway.run(&format!("ip link set dev {WAN} xdp off"))?;
     beside_another(lab)
 }
 
