@@ -6,6 +6,7 @@
 pub mod access;
 pub mod attach;
 pub mod books;
+pub mod check;
 pub mod clock;
 pub mod config;
 pub mod error;

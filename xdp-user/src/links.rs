@@ -105,6 +105,14 @@ pub fn program_name(id: u32) -> Option<String> {
         .map(ToOwned::to_owned)
 }
 
+/// The id of a link that a program hangs on, if links may be looked at.
+pub fn link_of(program: u32) -> Option<u32> {
+    loaded_links()
+        .filter_map(Result::<_, _>::ok)
+        .find(|link| link.program_id() == program)
+        .map(|link| link.id())
+}
+
 /// The instance whose XDP program this is.
 pub fn instance_of(bpffs: &Path, program: u32) -> Option<Instance> {
     let instances = pins::instances(bpffs, None).ok()?;

@@ -17,6 +17,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
+    Check(cmd::check::Arguments),
     Run(cmd::run::Arguments),
     Stats(cmd::stats::Arguments),
     Status(cmd::status::Arguments),
@@ -26,16 +27,17 @@ enum Verb {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match &cli.verb {
+        Verb::Check(arguments) => cmd::check::run(arguments),
         Verb::Run(arguments) => {
             log_to_stderr();
-            cmd::run::run(arguments)
+            cmd::run::run(arguments).map(|()| ExitCode::SUCCESS)
         }
-        Verb::Stats(arguments) => cmd::stats::run(arguments),
-        Verb::Status(arguments) => cmd::status::run(arguments),
-        Verb::Unload(arguments) => cmd::unload::run(arguments),
+        Verb::Stats(arguments) => cmd::stats::run(arguments).map(|()| ExitCode::SUCCESS),
+        Verb::Status(arguments) => cmd::status::run(arguments).map(|()| ExitCode::SUCCESS),
+        Verb::Unload(arguments) => cmd::unload::run(arguments).map(|()| ExitCode::SUCCESS),
     };
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(status) => status,
         Err(error) => {
             eprintln!("ikenat: {error:#}");
             ExitCode::FAILURE

@@ -15,6 +15,9 @@ use std::path::{Path, PathBuf};
 /// Where namespaces have names; the second for those who see another /run than process 1.
 const NAMED: [&str; 3] = ["/run/netns", "/proc/1/root/run/netns", "/run/docker/netns"];
 
+/// That of this thread.
+const OWN: &str = "/proc/thread-self/ns/net";
+
 /// A network namespace, and a way to ask in it.
 #[derive(Debug)]
 pub struct Inside<'n> {
@@ -24,6 +27,8 @@ pub struct Inside<'n> {
     pub number: u64,
     /// True for the one that this process is in.
     pub own: bool,
+    /// What `nsenter --net=` takes to enter it.
+    pub path: &'n Path,
 }
 
 /// Whether to go on to the next namespace.
@@ -37,8 +42,7 @@ pub enum Next {
 
 /// The number of the network namespace that this process is in.
 pub fn own() -> Result<u64> {
-    const PATH: &str = "/proc/thread-self/ns/net";
-    let meta = fs::metadata(PATH).map_err(Error::system(format!("look at {PATH}")))?;
+    let meta = fs::metadata(OWN).map_err(Error::system(format!("look at {OWN}")))?;
     Ok(meta.ino())
 }
 
@@ -53,6 +57,7 @@ pub fn visit(
         netlink: own_netlink,
         number: own,
         own: true,
+        path: Path::new(OWN),
     };
     if look(&inside)? == Next::Enough {
         return Ok(());
@@ -106,6 +111,7 @@ fn enter(
             netlink: &netlink,
             number,
             own: false,
+            path,
         })
     };
     std::thread::scope(|scope| {

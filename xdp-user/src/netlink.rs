@@ -4,10 +4,13 @@
 //! It may not know what is done with the answers. Never `/sys/class/net`: after `nsenter` that may be the view of
 //! another network namespace.
 
+pub mod ethtool;
 pub mod events;
+pub mod host;
 mod redirect;
 mod traffic;
 
+pub(crate) use redirect::{driver_of, will_take_frames};
 pub use traffic::{Block, Filter};
 
 use crate::error::{Error, Result};
@@ -157,7 +160,7 @@ impl Netlink {
         let failed = || Error::system("open a netlink socket");
         let route = socket(NETLINK_ROUTE).map_err(failed())?;
         let generic = socket(NETLINK_GENERIC).map_err(failed())?;
-        let netdev = redirect::netdev_family(&generic);
+        let netdev = redirect::family(&generic, "netdev");
         Ok(Self {
             route,
             generic,

@@ -23,7 +23,7 @@ const MMAPABLE: u32 = 1 << 10;
 /// Where everybody mounts it; then the same as seen by process 1, because `ip netns exec` mounts a new /sys over it.
 const USUAL: [&str; 2] = ["/sys/fs/bpf", "/proc/1/root/sys/fs/bpf"];
 /// Our directory in it.
-const OURS: &str = "ikenat";
+pub(crate) const OURS: &str = "ikenat";
 
 fn is_bpffs(path: &Path) -> bool {
     statfs(path).is_ok_and(|fs| u64::try_from(fs.f_type).is_ok_and(|kind| kind == MAGIC))

@@ -26,7 +26,7 @@ fn check_kernel() -> Result<()> {
 }
 
 /// Why an address is not that of a host.
-fn not_unicast(address: Ipv4Addr) -> Option<&'static str> {
+pub(crate) fn not_unicast(address: Ipv4Addr) -> Option<&'static str> {
     let first = address.octets()[0];
     match first {
         0 => Some("it is in 0.0.0.0/8"),

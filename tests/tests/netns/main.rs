@@ -4,6 +4,7 @@
 //! Knows what users and RFCs expect; knows nothing of how it is done.
 
 mod arguments;
+mod check;
 mod clsact;
 mod counters;
 mod daemon;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         counters::scenarios(),
         daemon::scenarios(),
         arguments::scenarios(),
+        check::scenarios(),
         clsact::scenarios(),
         restarts::scenarios(),
         interfaces::scenarios(),

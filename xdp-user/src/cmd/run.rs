@@ -135,7 +135,7 @@ fn idle(text: &str) -> Result<u32, String> {
 }
 
 impl Arguments {
-    fn request(&self) -> Request {
+    pub(super) fn request(&self) -> Request {
         Request {
             wans: self.wan.clone(),
             lans: self.lan.clone(),

@@ -38,10 +38,36 @@ const SENDING_DRIVERS: [&str; 11] = [
 impl Netlink {
     /// Whether the device takes frames that XDP redirects to it. An error: there is no such device any more.
     pub fn takes_frames(&self, link: &Link) -> Result<bool> {
-        let failed = Error::system(format!("ask what {} can do with XDP frames", link.name));
+        match self.xdp_features(link)? {
+            Some(features) => Ok(features & NDO_XMIT != 0),
+            None => {
+                let failed = asking(link);
+                let now = self.look(link.index, None).map_err(failed)?;
+                Ok(self.surely_takes_frames(&now))
+            }
+        }
+    }
+
+    /// Whether the driver runs XDP programs; `None` where neither the kernel nor our list of drivers tells.
+    pub fn runs_native_xdp(&self, link: &Link) -> Result<Option<bool>> {
+        if let Some(features) = self.xdp_features(link)? {
+            return Ok(Some(features & BASIC != 0));
+        }
+        let known = link.kind.as_deref() == Some("veth")
+            || driver_of(link).is_some_and(|driver| SENDING_DRIVERS.contains(&driver.as_str()));
+        Ok(known.then_some(true))
+    }
+
+    /// Whether the kernel tells such things at all (6.3 and newer).
+    pub fn tells_xdp_features(&self) -> bool {
+        self.netdev.is_some()
+    }
+
+    /// What the kernel says.
+    fn xdp_features(&self, link: &Link) -> Result<Option<u64>> {
+        let failed = asking(link);
         let Some(family) = self.netdev else {
-            let now = self.look(link.index, None).map_err(failed)?;
-            return Ok(self.surely_takes_frames(&now));
+            return Ok(None);
         };
         let request = GenlMessage::new(
             GenlHeader {
@@ -52,10 +78,9 @@ impl Netlink {
             family,
         );
         let answers = ask(&self.generic, request, false).map_err(failed)?;
-        Ok(answers
-            .first()
-            .and_then(|answer| answer.payload.features())
-            .is_some_and(|features| features & NDO_XMIT != 0))
+        let first = answers.first();
+        let features = first.and_then(|answer| answer.payload.features());
+        Ok(Some(features.unwrap_or_default()))
     }
 
     /// Whether the kernel tells that itself.
@@ -78,6 +103,21 @@ impl Netlink {
     }
 }
 
+fn asking(link: &Link) -> impl FnOnce(std::io::Error) -> Error + use<> {
+    Error::system(format!("ask what {} can do with XDP frames", link.name))
+}
+
+/// The driver of a device; `None` for a virtual one.
+pub(crate) fn driver_of(link: &Link) -> Option<String> {
+    let (bus, name) = link.hardware.as_ref()?;
+    driver(bus, name)
+}
+
+/// Whether a driver takes frames once a program of ours is on its device.
+pub(crate) fn will_take_frames(link: &Link) -> bool {
+    driver_of(link).is_some_and(|driver| SENDING_DRIVERS.contains(&driver.as_str()))
+}
+
 /// The driver of a device. Unlike `/sys/class/net`, `/sys/bus` is the same in all network namespaces.
 fn driver(bus: &str, name: &str) -> Option<String> {
     let path = Path::new("/sys/bus").join(bus).join("devices").join(name);
@@ -85,10 +125,11 @@ fn driver(bus: &str, name: &str) -> Option<String> {
     Some(driver.file_name()?.to_str()?.to_owned())
 }
 
-pub(super) fn netdev_family(socket: &Socket) -> Option<u16> {
+/// The number of a generic netlink family.
+pub(super) fn family(socket: &Socket, name: &str) -> Option<u16> {
     let request = GenlMessage::from_payload(GenlCtrl {
         cmd: GenlCtrlCmd::GetFamily,
-        nlas: vec![GenlCtrlAttrs::FamilyName("netdev".to_owned())],
+        nlas: vec![GenlCtrlAttrs::FamilyName(name.to_owned())],
     });
     let answers = ask(socket, request, false).ok()?;
     answers.first()?.payload.nlas.iter().find_map(|attribute| {
@@ -106,6 +147,8 @@ const DEVICE_GET: u8 = 1;
 const IFINDEX: u16 = 1;
 /// `NETDEV_A_DEV_XDP_FEATURES`.
 const XDP_FEATURES: u16 = 3;
+/// `NETDEV_XDP_ACT_BASIC`: the driver runs XDP programs.
+const BASIC: u64 = 1;
 /// `NETDEV_XDP_ACT_NDO_XMIT`: a veth sets it only while its peer has an XDP program or GRO.
 const NDO_XMIT: u64 = 4;
 

@@ -21,9 +21,10 @@ use super::{
 /// Programs of the guest, those that this machine has. busybox stands in for any other.
 const PROGRAMS: &str = "
 arping bash bpftool bridge cat charon-systemd chmod chown conntrack cp cut date dd dmesg env
-ethtool false find grep head hostname id ip ip6tables iptables iptables-legacy iptables-nft
-iptables-restore iptables-save kill ln ls mkdir mktemp mount mv nft nice nsenter openssl pgrep
-ping pki pkill ps readlink rm rmdir script sed seq setpriv sh sleep socat sort ss stat stdbuf
+ethtool false find grep head hostname id ip ip6tables iptables iptables-legacy
+iptables-legacy-save iptables-nft iptables-nft-save iptables-restore iptables-save kill ln ls
+mkdir mktemp mount mv nft nice nsenter openssl pgrep ping pki pkill ps readlink rm rmdir script
+sed seq setarch setcap setpriv sh sleep socat sort ss stat stdbuf
 swanctl sysctl tail taskset tc tcpdump tee timeout touch tr true umount uname unshare wc xargs
 ";
 

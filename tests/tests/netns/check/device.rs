@@ -1,0 +1,252 @@
+//! Interfaces, drivers and offloads. LRO and RSS cannot be provoked here, because no device of this lab has them: their
+//! judgement has unit tests in `xdp-user/src/check/offload.rs`.
+
+use super::*;
+use ikenat_tests::lab::topology::{LAN, PEER, WAN};
+
+pub(super) fn scenarios() -> Vec<Scenario> {
+    const BPFTOOL: &[&str] = &["bpftool"];
+    vec![
+        Scenario::new("check_names_interfaces_that_do_not_serve", interfaces),
+        Scenario::new("check_names_drivers_without_xdp", modes),
+        Scenario::new("check_names_frames_too_large_for_xdp", large),
+        Scenario::new("check_names_programs_of_others", programs).with_programs(BPFTOOL),
+        Scenario::new("check_names_devices_that_take_no_frames", redirect),
+        Scenario::new("check_names_offloads_of_far_ends", offloads),
+    ]
+}
+
+fn interfaces(lab: &Lab) -> Result<()> {
+    let mut other = lab.gateway.command(binary()?);
+    other.args([
+        "check",
+        "--wan",
+        "nosuch0",
+        "--lan",
+        LAN,
+        "--vip",
+        "203.0.113.1",
+    ]);
+    other
+        .args(["--server", "192.168.0.1"])
+        .arg("--bpffs")
+        .arg(lab.bpffs());
+    let missing = ("interface", Some("nosuch0"));
+    expect(
+        &findings_of(other)?,
+        missing,
+        "error",
+        &["no interface nosuch0", WAN, LAN],
+    )?;
+    for name in [WAN, LAN] {
+        provoked_and_mended(
+            lab,
+            &format!("ip link set dev {name} down"),
+            ("interface", Some(name)),
+            "error",
+            &["down"],
+            &[&format!("ip link set dev {name} up")],
+        )?;
+    }
+    lab.gateway.shell("ip tuntap add tun0 mode tun")?;
+    let findings = findings_of(with_lan(lab, "tun0", &[])?)?;
+    expect(
+        &findings,
+        ("interface", Some("tun0")),
+        "error",
+        &["not Ethernet"],
+    )?;
+    Ok(())
+}
+
+/// The usual question about another LAN.
+fn with_lan(lab: &Lab, lan: &str, more: &[&str]) -> Result<Command> {
+    let mut command = lab.gateway.command(binary()?);
+    command.args(["check", "--wan", WAN, "--lan", lan, "--vip", "203.0.113.1"]);
+    command.args(["--server", "192.168.0.1"]).args(more);
+    command.arg("--bpffs").arg(lab.bpffs());
+    Ok(command)
+}
+
+/// Whether the kernel tells what devices can do with XDP: 6.3 and newer.
+fn kernel_tells() -> Result<bool> {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    let mut numbers = release
+        .split('.')
+        .map(|part| part.parse::<u32>().unwrap_or(0));
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    Ok(version >= (6, 3))
+}
+
+fn modes(lab: &Lab) -> Result<()> {
+    lab.gateway
+        .shell("ip link add br0 type bridge; ip link set dev br0 up")?;
+    let findings = findings_of(with_lan(lab, "br0", &[])?)?;
+    let mode = ("xdp-mode", Some("br0"));
+    if kernel_tells()? {
+        let found = expect(&findings, mode, "error", &["no native XDP"])?;
+        let run = format!(
+            "ikenat run --wan {WAN} --lan br0 --vip 203.0.113.1 --server 192.168.0.1 --lan-mode generic --bpffs {}",
+            lab.bpffs().display()
+        );
+        ensure!(found.mend == [run], "{found:#?}");
+    } else {
+        expect(
+            &findings,
+            mode,
+            "warning",
+            &["cannot look", "--mode generic"],
+        )?;
+    }
+    expect(
+        &findings,
+        ("redirect", Some("br0")),
+        "warning",
+        &["a bridge never does"],
+    )?;
+    let dry = findings_of(with_lan(lab, "br0", &["--dry-run"])?)?;
+    expect(&dry, mode, "ok", &["a dry run attaches no XDP program"])?;
+    let generic = findings_of(with_lan(lab, "br0", &["--mode", "generic"])?)?;
+    expect(&generic, mode, "ok", &["generic"])?;
+    // Where the driver has native XDP, that is what one wants.
+    let found = expect(
+        &generic,
+        ("xdp-mode", Some(WAN)),
+        "warning",
+        &["the driver has native XDP"],
+    )?;
+    ensure!(
+        found.mend[0].contains(" --lan-mode generic"),
+        "the LAN stays as it is: {found:#?}"
+    );
+    Ok(())
+}
+
+fn large(lab: &Lab) -> Result<()> {
+    // The far end's own XDP program keeps the frames small.
+    lab.client.run(&format!("ip link set dev {PEER} xdp off"))?;
+    provoked_and_mended(
+        lab,
+        &format!("ip link set dev {WAN} mtu 9000"),
+        ("xdp-mode", Some(WAN)),
+        "warning",
+        &["MTU of 9000"],
+        &[&format!("ip link set dev {WAN} mtu 1500")],
+    )
+}
+
+/// The client's own program, on an interface of the gateway: once as `ip` attaches it, once by a link.
+fn programs(lab: &Lab) -> Result<()> {
+    let json = lab.client.run(&format!("ip -j link show dev {PEER}"))?;
+    let links: serde_json::Value = serde_json::from_str(&json)?;
+    let id = &links[0]["xdp"]["prog"]["id"];
+    ensure!(id.is_u64(), "the client has no XDP program: {json}");
+    provoked_and_mended(
+        lab,
+        &format!("bpftool net attach xdpdrv id {id} dev {WAN}"),
+        ("xdp-program", Some(WAN)),
+        "error",
+        &[&format!("(id {id})"), "somebody else"],
+        &[&format!("ip link set dev {WAN} xdp off")],
+    )?;
+    let attach = format!("bpftool net attach xdpdrv id {id} dev {WAN}");
+    lab.gateway.run(&attach)?;
+    let dry = findings_of(command(lab, &["--dry-run"])?)?;
+    expect(
+        &dry,
+        ("xdp-program", Some(WAN)),
+        "ok",
+        &["a dry run can be"],
+    )?;
+    lab.gateway.run(&format!("ip link set dev {WAN} xdp off"))?;
+    beside_another(lab)
+}
+
+/// Another ikenat, with its pins where nobody looks for ours.
+fn beside_another(lab: &Lab) -> Result<()> {
+    let other = lab.directory().join("other");
+    std::fs::create_dir(&other)?;
+    let shown = other.display();
+    // The daemon is ended by `timeout`; its programs stay, by the pins.
+    let run = usual_arguments().join(" ");
+    let program = binary()?;
+    let program = program.display();
+    let outcome = lab
+        .gateway
+        .shell(&format!(
+            "mount -t bpf bpf {shown}; timeout 2 {program} {run} --bpffs {shown} || true"
+        ))
+        .and_then(|_| {
+            let findings = check(lab)?;
+            let found = expect(
+                &findings,
+                ("xdp-program", Some(WAN)),
+                "error",
+                &["ikenat_xdp_wan"],
+            )?;
+            ensure!(
+                found.mend[0].starts_with("bpftool link detach id "),
+                "{found:#?}"
+            );
+            mend(lab, &found)?;
+            expect(&check(lab)?, ("xdp-program", Some(WAN)), "ok", &[])?;
+            Ok(())
+        });
+    lab.gateway.shell(&format!(
+        "{program} unload --force --bpffs {shown} || true; umount {shown}"
+    ))?;
+    outcome
+}
+
+fn redirect(lab: &Lab) -> Result<()> {
+    for (name, far) in [(WAN, &lab.client), (LAN, &lab.server)] {
+        far.shell(&format!(
+            "ip link set dev {PEER} xdp off; ethtool -K {PEER} gro off"
+        ))?;
+        if !kernel_tells()? {
+            let words = ["before Linux 6.3"];
+            expect(&check(lab)?, ("redirect", Some(name)), "warning", &words)?;
+            continue;
+        }
+        provoked_and_mended(
+            lab,
+            "true",
+            ("redirect", Some(name)),
+            "warning",
+            &["far end"],
+            &[&format!(
+                "nsenter --net={} ethtool -K {PEER} gro on",
+                far.path()
+            )],
+        )?;
+    }
+    Ok(())
+}
+
+fn offloads(lab: &Lab) -> Result<()> {
+    let findings = check(lab)?;
+    for (name, far) in [(WAN, &lab.client), (LAN, &lab.server)] {
+        expect(&findings, ("lro", Some(name)), "ok", &[])?;
+        expect(&findings, ("rss", Some(name)), "ok", &["one receive queue"])?;
+        // A veth hands tags over beside the frame unless it is told otherwise.
+        let ethtool = |what: &str| format!("nsenter --net={} ethtool -K {PEER} {what}", far.path());
+        provoked_and_mended(
+            lab,
+            &ethtool("txvlan on"),
+            ("vlan-offload", Some(name)),
+            "warning",
+            &["beside the frames"],
+            &[&ethtool("txvlan off")],
+        )?;
+        expect(&findings, ("peer-checksum", Some(name)), "ok", &[])?;
+        provoked_and_mended(
+            lab,
+            &ethtool("tx on"),
+            ("peer-checksum", Some(name)),
+            "warning",
+            &["unfinished"],
+            &[&ethtool("tx off")],
+        )?;
+    }
+    Ok(())
+}

@@ -1,0 +1,304 @@
+//! What the process may do, the kernel, the BPF file system and memory. What belongs to the whole machine is shown to
+//! `ikenat` in a mount namespace of its own, never changed.
+
+use std::fs;
+use std::path::Path;
+
+use super::*;
+use crate::daemon::traces;
+use ikenat_tests::lab::topology::{LAN, WAN};
+
+pub(super) fn scenarios() -> Vec<Scenario> {
+    vec![
+        Scenario::new("check_names_missing_privileges", privileges)
+            .with_programs(&["setpriv", "setcap"]),
+        Scenario::new("check_says_what_it_cannot_see_without_privileges", unseen)
+            .with_programs(&["setpriv"]),
+        Scenario::new("check_names_an_old_kernel", kernel).with_programs(&["setarch"]),
+        Scenario::new("check_names_a_jit_that_is_off", jit).with_programs(&["unshare"]),
+        Scenario::new("check_names_a_bpffs_that_does_not_serve", bpffs),
+        Scenario::new("check_names_tables_larger_than_memory", memory).with_programs(&["unshare"]),
+        Scenario::new("check_touches_nothing", touches_nothing).with_programs(&["tc", "bpftool"]),
+        Scenario::new("check_refuses_half_of_the_arguments", usage),
+    ]
+}
+
+/// A copy, because nobody may read the target directory, and because it gets capabilities of its own.
+fn as_nobody(lab: &Lab) -> Result<Command> {
+    let copy = lab.directory().join("ikenat-for-nobody");
+    if !copy.exists() {
+        fs::copy(binary()?, &copy).context("failed to copy ikenat")?;
+    }
+    let mut command = lab.gateway.command("setpriv");
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
+    command
+        .arg(&copy)
+        .arg("check")
+        .args(&usual_arguments()[1..]);
+    command.arg("--bpffs").arg(lab.bpffs());
+    Ok(command)
+}
+
+fn privileges(lab: &Lab) -> Result<()> {
+    let findings = findings_of(as_nobody(lab)?)?;
+    let missing = ["CAP_BPF", "CAP_NET_ADMIN", "missing"];
+    let found = expect(&findings, ("privileges", None), "error", &missing)?;
+    let copy = lab.directory().join("ikenat-for-nobody");
+    let grant = format!(
+        "setcap cap_bpf,cap_net_admin,cap_perfmon+ep {}",
+        copy.display()
+    );
+    ensure!(found.mend == [grant], "{found:#?}");
+    // What it cannot look at it does not call OK.
+    expect(&findings, ("bpf", None), "warning", &["cannot look"])?;
+    expect(&findings, ("tc", None), "warning", &["cannot look"])?;
+    mend(lab, &found)?;
+    let findings = findings_of(as_nobody(lab)?)?;
+    expect(&findings, ("privileges", None), "ok", &["CAP_PERFMON"])?;
+    expect(&findings, ("bpf", None), "ok", &[])?;
+    // A bpffs that only root may write is one thing more, with its own command.
+    lab.gateway
+        .run(&format!("chmod 755 {}", lab.bpffs().display()))?;
+    let findings = findings_of(as_nobody(lab)?)?;
+    let found = expect(
+        &findings,
+        ("bpffs", None),
+        "error",
+        &["not writable for user 65534"],
+    )?;
+    mend(lab, &found)?;
+    expect(&findings_of(as_nobody(lab)?)?, ("bpffs", None), "ok", &[])?;
+    Ok(())
+}
+
+/// As a service with the two capabilities that it needs, and no others.
+fn unseen(lab: &Lab) -> Result<()> {
+    let mut command = lab.gateway.command("setpriv");
+    command.args(["--bounding-set=-all,+bpf,+net_admin", "--inh-caps=-all"]);
+    command
+        .arg(binary()?)
+        .arg("check")
+        .args(&usual_arguments()[1..]);
+    command.arg("--bpffs").arg(lab.bpffs());
+    let findings = findings_of(command)?;
+    let found = expect(
+        &findings,
+        ("privileges", None),
+        "warning",
+        &["no CAP_PERFMON"],
+    )?;
+    ensure!(found.why.contains("Spectre"), "{found:#?}");
+    expect(&findings, ("bpf", None), "ok", &[])?;
+    expect(&findings, ("tc", None), "ok", &[])?;
+    for name in [WAN, LAN] {
+        for code in ["vlan-offload", "peer-checksum"] {
+            expect(
+                &findings,
+                (code, Some(name)),
+                "warning",
+                &["cannot look", "far end"],
+            )?;
+        }
+    }
+    expect(
+        &findings,
+        ("return-route", None),
+        "warning",
+        &["cannot look", "192.168.0.254"],
+    )?;
+    expect(&findings, ("jit", None), "warning", &["cannot look"])?;
+    Ok(())
+}
+
+fn kernel(lab: &Lab) -> Result<()> {
+    expect(&check(lab)?, ("kernel", None), "ok", &["Linux "])?;
+    let mut command = lab.gateway.command("setarch");
+    command.args(["--uname-2.6", "--"]).arg(binary()?);
+    command
+        .arg("check")
+        .args(&usual_arguments()[1..])
+        .arg("--bpffs")
+        .arg(lab.bpffs());
+    let found = expect(
+        &findings_of(command)?,
+        ("kernel", None),
+        "error",
+        &["Linux 2.6"],
+    )?;
+    ensure!(
+        found.mend == ["apt-get install linux-image-amd64"],
+        "{found:#?}"
+    );
+    Ok(())
+}
+
+/// Shows `ikenat` another file in the place of one, in a mount namespace of its own; `between` is run there before it.
+fn with_file(
+    lab: &Lab,
+    path: &str,
+    text: &str,
+    between: &str,
+    more: &[&str],
+) -> Result<Vec<Finding>> {
+    let fake = lab.directory().join("fake");
+    fs::write(&fake, text).context("failed to write a file")?;
+    let script = format!(
+        "mount --bind {} {path}; {between}; exec nsenter --net={} {} check {} --bpffs {} {} --json",
+        fake.display(),
+        lab.gateway.path(),
+        binary()?.display(),
+        usual_arguments()[1..].join(" "),
+        lab.bpffs().display(),
+        more.join(" ")
+    );
+    let output = Command::new("unshare")
+        .args(["--mount", "sh", "-euc", &script])
+        .output()?;
+    findings(&output)
+}
+
+fn jit(lab: &Lab) -> Result<()> {
+    const PATH: &str = "/proc/sys/net/core/bpf_jit_enable";
+    // The setting exists in the first network namespace alone.
+    if !Path::new(PATH).exists() {
+        bail!("this test has to start in the first network namespace");
+    }
+    let findings = with_file(lab, PATH, "0\n", "true", &[])?;
+    let found = expect(
+        &findings,
+        ("jit", None),
+        "warning",
+        &["bpf_jit_enable is 0"],
+    )?;
+    ensure!(
+        found.mend == ["sysctl -w net.core.bpf_jit_enable=1"],
+        "{found:#?}"
+    );
+    // The command writes into the file that stands for the setting.
+    let mending = format!("{} >/dev/null", found.mend[0]);
+    let findings = with_file(lab, PATH, "0\n", &mending, &[])?;
+    expect(&findings, ("jit", None), "ok", &["bpf_jit_enable is 1"])?;
+    Ok(())
+}
+
+fn bpffs(lab: &Lab) -> Result<()> {
+    let plain = lab.directory().join("plain");
+    let shown = plain.display().to_string();
+    let look = || -> Result<Vec<Finding>> {
+        let mut command = lab.gateway.command(binary()?);
+        command
+            .arg("check")
+            .args(&usual_arguments()[1..])
+            .args(["--bpffs", &shown]);
+        findings_of(command)
+    };
+    let found = expect(
+        &look()?,
+        ("bpffs", None),
+        "error",
+        &[&shown, "not a BPF file system"],
+    )?;
+    let commands = [
+        format!("mkdir -p {shown}"),
+        format!("mount -t bpf bpf {shown}"),
+    ];
+    ensure!(found.mend == commands, "{found:#?}");
+    mend(lab, &found)?;
+    let mounted = look().and_then(|findings| expect(&findings, ("bpffs", None), "ok", &[&shown]));
+    lab.gateway.run(&format!("umount {shown}"))?;
+    mounted?;
+
+    let ours = lab.bpffs().display().to_string();
+    provoked_and_mended(
+        lab,
+        &format!("mount -o remount,ro {ours}"),
+        ("bpffs", None),
+        "error",
+        &["mounted read-only"],
+        &[&format!("mount -o remount,rw {ours}")],
+    )?;
+    provoked_and_mended(
+        lab,
+        &format!("mkdir {ours}/ikenat; chown 1234 {ours}/ikenat"),
+        ("bpffs", None),
+        "error",
+        &["belongs to user 1234"],
+        &[&format!("chown 0 {ours}/ikenat")],
+    )
+}
+
+fn memory(lab: &Lab) -> Result<()> {
+    const PATH: &str = "/proc/meminfo";
+    const LITTLE: &str = "MemTotal: 131072 kB\nMemAvailable: 65536 kB\n";
+    let large = ["--flow-slots", "1048576", "--session-slots", "65536"];
+    let findings = with_file(lab, PATH, LITTLE, "true", &large)?;
+    let found = expect(
+        &findings,
+        ("memory", None),
+        "error",
+        &["of 64 MiB that are left"],
+    )?;
+    let (_, sizes) = found.mend[0]
+        .split_once("--flow-slots")
+        .context("no sizes are proposed")?;
+    let sizes = format!("--flow-slots{sizes}");
+    let sizes: Vec<&str> = sizes.split(' ').collect();
+    let findings = with_file(lab, PATH, LITTLE, "true", &sizes)?;
+    expect(&findings, ("memory", None), "ok", &["of 64 MiB"])?;
+    // Between half and all of it is worth a word.
+    let half = ["--flow-slots", "262144", "--session-slots", "65536"];
+    expect(
+        &with_file(lab, PATH, LITTLE, "true", &half)?,
+        ("memory", None),
+        "warning",
+        &[],
+    )?;
+    Ok(())
+}
+
+fn touches_nothing(lab: &Lab) -> Result<()> {
+    let state = || -> Result<String> {
+        let more = lab
+            .gateway
+            .shell("ip -d address; ip neighbour; ip route show table all; nft list ruleset")?;
+        Ok(format!("{}{more}", traces(lab)?))
+    };
+    lab.gateway.shell(&format!(
+        "for name in {WAN} {LAN}; do until ip -br link show $name | grep -q ' UP '; do sleep 0.05; done; done"
+    ))?;
+    let before = state()?;
+    check(lab)?;
+    let after = state()?;
+    ensure!(before == after, "before\n{before}\nafter\n{after}");
+    ensure!(
+        crate::daemon::pins(&lab.bpffs())?.is_empty(),
+        "there are pins"
+    );
+    Ok(())
+}
+
+fn usage(lab: &Lab) -> Result<()> {
+    let ends = |arguments: &[&str], words: &[&str]| -> Result<()> {
+        let mut command = lab.gateway.command(binary()?);
+        let output = command
+            .arg("check")
+            .args(arguments)
+            .arg("--bpffs")
+            .arg(lab.bpffs())
+            .output()?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(
+            output.status.code() == Some(2),
+            "{arguments:?} ended with {}: {said}",
+            output.status
+        );
+        for word in words {
+            ensure!(said.contains(word), "{word:?} is not in: {said}");
+        }
+        Ok(())
+    };
+    ends(&["--wan", WAN], &["--vip", "--server", "none of them"])?;
+    ends(&["--vip", "203.0.113.256"], &["203.0.113.256"])?;
+    ends(&["--nonsense"], &["--nonsense"])?;
+    ends(&[], &["nothing is attached", "ikenat check --wan"])
+}

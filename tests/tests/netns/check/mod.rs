@@ -1,0 +1,175 @@
+//! `ikenat check`: each condition is provoked, named with its level and the command that mends it, and mended by that
+//! very command.
+//!
+//! Knows what is printed as JSON, as a stranger reads it; knows nothing of how the conditions are found.
+
+mod device;
+mod firewall;
+mod host;
+mod rules;
+mod vip;
+mod ways;
+
+use std::process::{Command, Output};
+
+use anyhow::{Context, Result, bail, ensure};
+use ikenat_tests::lab::Lab;
+use ikenat_tests::lab::ikenat::{binary, usual_arguments};
+use ikenat_tests::lab::topology::WAN;
+use ikenat_tests::suite::Scenario;
+use serde::Deserialize;
+
+pub(crate) fn scenarios() -> Vec<Scenario> {
+    let parts = [
+        device::scenarios(),
+        firewall::scenarios(),
+        host::scenarios(),
+        rules::scenarios(),
+        vip::scenarios(),
+        ways::scenarios(),
+    ];
+    parts.into_iter().flatten().collect()
+}
+
+#[derive(Debug, Deserialize)]
+struct Answer {
+    checks: Vec<Check>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Check {
+    vip: String,
+    server: String,
+    findings: Vec<Finding>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct Finding {
+    code: String,
+    on: Option<String>,
+    level: String,
+    found: String,
+    why: String,
+    mend: Vec<String>,
+}
+
+/// `ikenat check` with the usual arguments and these, in the gateway.
+fn command(lab: &Lab, more: &[&str]) -> Result<Command> {
+    let mut command = lab.gateway.command(binary()?);
+    command.arg("check").args(&usual_arguments()[1..]);
+    command.arg("--bpffs").arg(lab.bpffs()).args(more);
+    Ok(command)
+}
+
+/// What `ikenat check --json` says; the exit status has to fit.
+fn findings_of(mut command: Command) -> Result<Vec<Finding>> {
+    let output = command
+        .arg("--json")
+        .output()
+        .context("failed to start ikenat")?;
+    findings(&output)
+}
+
+fn findings(output: &Output) -> Result<Vec<Finding>> {
+    let text = String::from_utf8_lossy(&output.stdout);
+    let said = String::from_utf8_lossy(&output.stderr);
+    let answer: Answer = serde_json::from_str(&text)
+        .with_context(|| format!("failed to read `check --json`: {text}{said}"))?;
+    let mut findings = Vec::new();
+    for check in answer.checks {
+        ensure!(!check.vip.is_empty() && !check.server.is_empty());
+        findings.extend(check.findings);
+    }
+    ensure!(
+        findings.iter().all(|finding| !finding.why.is_empty()),
+        "a finding does not say why it matters"
+    );
+    let error = findings.iter().any(|finding| finding.level == "error");
+    ensure!(
+        output.status.code() == Some(i32::from(error)),
+        "the exit status is {}: {text}",
+        output.status
+    );
+    Ok(findings)
+}
+
+fn check(lab: &Lab) -> Result<Vec<Finding>> {
+    findings_of(command(lab, &[])?)
+}
+
+/// The findings of a condition on an interface (or on none), the worst first.
+fn about(findings: &[Finding], code: &str, on: Option<&str>) -> Vec<Finding> {
+    let fits = |finding: &&Finding| finding.code == code && finding.on.as_deref() == on;
+    let mut found: Vec<Finding> = findings.iter().filter(fits).cloned().collect();
+    found.sort_by_key(|finding| {
+        ["error", "warning", "ok"]
+            .iter()
+            .position(|level| finding.level == *level)
+    });
+    found
+}
+
+/// Expects a condition to have this level, and what was found to contain these words.
+fn expect(
+    findings: &[Finding],
+    (code, on): (&str, Option<&str>),
+    level: &str,
+    words: &[&str],
+) -> Result<Finding> {
+    let Some(worst) = about(findings, code, on).into_iter().next() else {
+        bail!("there is no line {code} on {on:?}: {findings:#?}");
+    };
+    ensure!(worst.level == level, "{code} should be {level}: {worst:#?}");
+    for word in words {
+        ensure!(worst.found.contains(word), "{word:?} is not in {worst:#?}");
+    }
+    if level == "ok" {
+        ensure!(worst.mend.is_empty(), "nothing is to mend: {worst:#?}");
+    }
+    Ok(worst)
+}
+
+/// Runs the commands of a finding in the gateway, as an administrator would paste them.
+fn mend(lab: &Lab, finding: &Finding) -> Result<()> {
+    ensure!(
+        !finding.mend.is_empty(),
+        "no command mends it: {finding:#?}"
+    );
+    for line in &finding.mend {
+        lab.gateway
+            .shell(line)
+            .with_context(|| format!("while mending {}", finding.code))?;
+    }
+    Ok(())
+}
+
+/// The whole of it: provoke, see, mend by the command that was named, see again.
+fn provoked_and_mended(
+    lab: &Lab,
+    provoke: &str,
+    line: (&str, Option<&str>),
+    level: &str,
+    words: &[&str],
+    mending: &[&str],
+) -> Result<()> {
+    lab.gateway.shell(provoke)?;
+    let finding = expect(&check(lab)?, line, level, words)?;
+    ensure!(
+        finding.mend == mending,
+        "the commands are {:#?}",
+        finding.mend
+    );
+    mend(lab, &finding)?;
+    expect(&check(lab)?, line, "ok", &[])?;
+    Ok(())
+}
+
+/// About another LAN, VIP or server.
+fn question(lab: &Lab, lan: &str, vip: &str, server: &str) -> Result<Vec<Finding>> {
+    let mut command = lab.gateway.command(binary()?);
+    command.args([
+        "check", "--wan", WAN, "--lan", lan, "--vip", vip, "--server", server,
+    ]);
+    command.arg("--bpffs").arg(lab.bpffs());
+    findings_of(command)
+}

@@ -1,0 +1,331 @@
+//! What `iptables-save` prints, read into the model. The same for the legacy tables and for those that nft keeps.
+
+use super::model::{Base, Chain, Kind, Language, Rule, Table, Target};
+use super::packet::{ESP, Hook, Range, Test, Truth, UDP};
+use std::collections::BTreeMap;
+
+/// All tables of a dump. `program` is the one that changes them.
+pub(super) fn parse(text: &str, program: &str) -> Vec<Table> {
+    let mut tables: Vec<Table> = Vec::new();
+    for line in text.lines() {
+        if let Some(name) = line.strip_prefix('*') {
+            tables.push(Table {
+                language: Language::Iptables(program.to_owned()),
+                name: name.to_owned(),
+                chains: BTreeMap::new(),
+            });
+        } else if let Some(table) = tables.last_mut() {
+            if let Some(declared) = line.strip_prefix(':') {
+                let mut words = declared.split(' ');
+                let name = words.next().unwrap_or_default();
+                let base = base(&table.name, name, words.next().unwrap_or_default());
+                table.chains.entry(name.to_owned()).or_default().base = base;
+            } else if let Some(appended) = line.strip_prefix("-A ") {
+                let (chain, rest) = appended.split_once(' ').unwrap_or((appended, ""));
+                let remove = format!("{program} -t {} -D {chain} {rest}", table.name);
+                let rule = rule(line, rest, remove.trim_end().to_owned());
+                let chain: &mut Chain = table.chains.entry(chain.to_owned()).or_default();
+                chain.rules.push(rule);
+            }
+        }
+    }
+    tables
+}
+
+/// A chain of the user's has no policy, which is printed as `-`.
+fn base(table: &str, chain: &str, policy: &str) -> Option<Base> {
+    let priority = match table {
+        "raw" => -300,
+        "mangle" => -150,
+        "security" => 50,
+        _ => 0,
+    };
+    let base = |hook| Base {
+        kind: if table == "nat" {
+            Kind::Nat
+        } else {
+            Kind::Filter
+        },
+        hook,
+        priority,
+        drops: policy == "DROP",
+    };
+    Hook::of(chain).filter(|_| policy != "-").map(base)
+}
+
+/// Splits as a shell would, as far as `iptables-save` quotes.
+fn words(text: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    let mut word = String::new();
+    let (mut quoted, mut any) = (false, false);
+    let mut characters = text.chars();
+    while let Some(character) = characters.next() {
+        match character {
+            '"' => {
+                quoted = !quoted;
+                any = true;
+            }
+            '\\' if quoted => word.extend(characters.next()),
+            ' ' if !quoted => {
+                if any || !word.is_empty() {
+                    words.push(std::mem::take(&mut word));
+                }
+                any = false;
+            }
+            _ => word.push(character),
+        }
+    }
+    if any || !word.is_empty() {
+        words.push(word);
+    }
+    words
+}
+
+/// Reads a rule option by option.
+struct Reader {
+    words: std::vec::IntoIter<String>,
+    tests: Vec<Test>,
+    target: Target,
+}
+
+fn rule(line: &str, text: &str, remove: String) -> Rule {
+    let mut reader = Reader {
+        words: words(text).into_iter(),
+        tests: Vec::new(),
+        target: Target::Nothing,
+    };
+    let mut negated = false;
+    while let Some(word) = reader.words.next() {
+        if word == "!" {
+            negated = true;
+            continue;
+        }
+        reader.option(&word, negated);
+        negated = false;
+    }
+    Rule {
+        tests: reader.tests,
+        target: reader.target,
+        text: line.to_owned(),
+        remove,
+    }
+}
+
+impl Reader {
+    fn value(&mut self) -> String {
+        self.words.next().unwrap_or_default()
+    }
+
+    fn test(&mut self, test: Option<Test>, negated: bool) {
+        let test = test.unwrap_or(Test::Always(Truth::Unknown));
+        self.tests.push(test.negated(negated));
+    }
+
+    fn option(&mut self, option: &str, negated: bool) {
+        match option {
+            "-s" | "-d" | "-i" | "-o" | "-p" | "--src-range" | "--dst-range" | "--sport"
+            | "--dport" | "--sports" | "--dports" | "--ports" | "--src-type" | "--dst-type"
+            | "--ctstate" | "--state" | "--pol" => {
+                let value = self.value();
+                let test = test(option, &value);
+                self.test(test, negated);
+            }
+            // What they test comes as an option of its own; those without one, or with one that we do not know, are
+            // met below.
+            "-m" => {
+                let name = self.value();
+                if name == "socket" || name == "rpfilter" || name == "cluster" {
+                    self.test(None, false);
+                }
+            }
+            "-j" => self.target = target(&self.value()),
+            "-g" => self.target = Target::Goto(self.value()),
+            "--to-destination" => {
+                let value = self.value();
+                let address = value.split([':', '-']).next().unwrap_or_default();
+                self.target = Target::DestinationNat(address.parse().ok());
+            }
+            // Some of our packets, whatever the number is.
+            "--limit" | "--limit-burst" | "--probability" | "--every" | "--length" | "--ttl-lt"
+            | "--ttl-gt" | "--ttl-eq" | "--espspi" | "--hashlimit-upto" | "--hashlimit-above" => {
+                self.value();
+                self.test(Some(Test::Always(Truth::Some)), false);
+            }
+            // Of `policy`: packets that this host itself encrypts are none of ours, whichever way they go.
+            "--dir" => _ = self.value(),
+            "-f" => self.test(Some(Test::Always(Truth::Some)), false),
+            _ if decides_nothing(option) => {
+                if !takes_no_value(option) {
+                    self.value();
+                }
+            }
+            _ => self.unknown(option),
+        }
+    }
+
+    /// An option that we do not know, of a match or of a target: those of a target come last, so that it is known then.
+    fn unknown(&mut self, option: &str) {
+        let of_match = self.target == Target::Nothing;
+        if of_match && option.starts_with('-') {
+            self.test(None, false);
+        }
+    }
+}
+
+/// Options that say nothing about which packets are meant.
+fn decides_nothing(option: &str) -> bool {
+    [
+        "--comment",
+        "--mode",
+        "--packet",
+        "--to-source",
+        "--to-ports",
+        "--random",
+        "--random-fully",
+        "--persistent",
+        "--reject-with",
+        "--log-prefix",
+        "--log-level",
+        "--log-uid",
+        "--log-ip-options",
+        "--log-tcp-options",
+        "--log-tcp-sequence",
+        "--nflog-group",
+        "--nflog-prefix",
+        "--set-xmark",
+        "--set-mark",
+        "--clamp-mss-to-pmtu",
+        "--set-mss",
+        "--save-mark",
+        "--restore-mark",
+        "--nfmask",
+        "--ctmask",
+        "--mask",
+        "--notrack",
+        "--zone",
+        "--hashlimit-burst",
+        "--hashlimit-mode",
+        "--hashlimit-name",
+        "--hashlimit-htable-expire",
+        "--limit-iface-in",
+        "--limit-iface-out",
+    ]
+    .contains(&option)
+}
+
+fn takes_no_value(option: &str) -> bool {
+    [
+        "--random",
+        "--random-fully",
+        "--persistent",
+        "--log-uid",
+        "--log-ip-options",
+        "--log-tcp-options",
+        "--log-tcp-sequence",
+        "--clamp-mss-to-pmtu",
+        "--save-mark",
+        "--restore-mark",
+        "--notrack",
+        "--limit-iface-in",
+        "--limit-iface-out",
+    ]
+    .contains(&option)
+}
+
+fn test(option: &str, value: &str) -> Option<Test> {
+    let ranges = || -> Option<Vec<Range>> { value.split(',').map(Range::parse).collect() };
+    let names = || vec![value.to_owned()];
+    Some(match option {
+        "-s" | "--src-range" => Test::Source(ranges()?),
+        "-d" | "--dst-range" => Test::Destination(ranges()?),
+        "-i" => Test::Input(names()),
+        "-o" => Test::Output(names()),
+        "-p" => protocol(value)?,
+        "--sport" | "--sports" => Test::SourcePort(ports(value)?),
+        "--dport" | "--dports" => Test::DestinationPort(ports(value)?),
+        "--ports" => Test::Any(vec![
+            Test::SourcePort(ports(value)?),
+            Test::DestinationPort(ports(value)?),
+        ]),
+        "--src-type" if value == "LOCAL" => Test::SourceIsLocal,
+        "--dst-type" if value == "LOCAL" => Test::DestinationIsLocal,
+        "--ctstate" | "--state" => Test::Always(state(value)),
+        "--pol" => Test::Always(Truth::of(value == "none")),
+        _ => return None,
+    })
+}
+
+/// Packets of ours pass the connection tracking seldom, because most of them never meet it: to it each one is new.
+pub(super) fn state(names: &str) -> Truth {
+    Truth::of(
+        names
+            .split(',')
+            .any(|name| name.eq_ignore_ascii_case("new")),
+    )
+}
+
+fn protocol(name: &str) -> Option<Test> {
+    if name == "all" {
+        return Some(Test::Always(Truth::Yes));
+    }
+    protocol_number(name).map(|number| Test::Protocol(vec![number]))
+}
+
+/// Those that are not ours only have to differ.
+pub(super) fn protocol_number(name: &str) -> Option<u8> {
+    match name {
+        "udp" => Some(UDP),
+        "esp" | "ipsec-esp" => Some(ESP),
+        "icmp" => Some(1),
+        "igmp" => Some(2),
+        "ipencap" | "ipip" => Some(4),
+        "tcp" => Some(6),
+        "gre" => Some(47),
+        "ah" | "ipsec-ah" => Some(51),
+        "icmpv6" | "ipv6-icmp" => Some(58),
+        "ospf" => Some(89),
+        "vrrp" => Some(112),
+        "sctp" => Some(132),
+        "udplite" => Some(136),
+        "dccp" => Some(33),
+        _ => name.parse().ok(),
+    }
+}
+
+fn ports(text: &str) -> Option<Vec<(u16, u16)>> {
+    let port = |text: &str, empty: u16| -> Option<u16> {
+        if text.is_empty() {
+            Some(empty)
+        } else {
+            text.parse().ok()
+        }
+    };
+    let range = |part: &str| match part.split_once(':') {
+        Some((first, last)) => Some((port(first, 0)?, port(last, u16::MAX)?)),
+        None => part.parse().ok().map(|port| (port, port)),
+    };
+    text.split(',').map(range).collect()
+}
+
+fn target(name: &str) -> Target {
+    match name {
+        "ACCEPT" => Target::Accept,
+        "DROP" | "REJECT" => Target::Drop,
+        "RETURN" => Target::Return,
+        "SNAT" | "MASQUERADE" | "NETMAP" => Target::SourceNat,
+        "DNAT" | "REDIRECT" => Target::DestinationNat(None),
+        "LOG" | "NFLOG" | "ULOG" | "MARK" | "CONNMARK" | "SECMARK" | "CONNSECMARK" | "TCPMSS"
+        | "CT" | "NOTRACK" | "CLASSIFY" | "DSCP" | "TOS" | "TTL" | "CHECKSUM" | "AUDIT"
+        | "TRACE" | "SET" | "TCPOPTSTRIP" | "RATEEST" | "LED" | "IDLETIMER" | "HMARK" => {
+            Target::Nothing
+        }
+        "QUEUE" | "NFQUEUE" | "TPROXY" | "TEE" | "SYNPROXY" | "CLUSTERIP" | "ECN" => {
+            Target::Unknown
+        }
+        chain => Target::Jump(chain.to_owned()),
+    }
+}
+
+#[cfg(test)]
+#[path = "iptables_tests.rs"]
+mod tests;

@@ -1,0 +1,183 @@
+//! `ikenat check`: the doctor's findings for people and for programs, and the exit status.
+
+use super::print;
+use super::run::Arguments as Run;
+use anyhow::{Context, Result};
+use clap::error::ErrorKind;
+use clap::{ArgMatches, Args, Command, FromArgMatches};
+use serde::Serialize;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use xdp_user::check::{Finding, Level, Subject, check, running};
+use xdp_user::netlink::Netlink;
+
+/// Look at everything that the gateway depends on, and say what is wrong and which command mends it
+///
+/// Touches nothing. Takes the arguments of `run`, before it or beside it; without --wan, --lan, --vip and --server it looks
+/// at what is attached. Run it in the network namespace of the gateway.
+///
+/// Exit status: 0 when all is well or there are warnings only, 1 when there is an error, 2 when the arguments are wrong or
+/// there is nothing to look at.
+#[derive(Args, Clone, Debug)]
+// The group of `run`'s arguments has the name that this one would have.
+#[group(skip)]
+pub(crate) struct Arguments {
+    /// For programs: one JSON document with all findings
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    run: Optional,
+}
+
+/// The arguments of `run`, whichever there are, with none required.
+#[derive(Clone, Debug)]
+enum Optional {
+    /// Those that say what to look at were given.
+    Given(Box<Run>),
+    /// None of them were: look at what is attached.
+    Missing {
+        vip: Option<Ipv4Addr>,
+        bpffs: Option<PathBuf>,
+    },
+}
+
+/// Any of these says what to look at, and then all that `run` requires are required; --vip alone chooses an instance.
+const SAYING: [&str; 3] = ["wan", "lan", "server"];
+
+impl Args for Optional {
+    fn augment_args(command: Command) -> Command {
+        Run::augment_args(command).mut_args(|argument| argument.required(false))
+    }
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for Optional {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        if SAYING.iter().any(|name| matches.contains_id(name)) {
+            let run = Run::from_arg_matches(matches);
+            return run.map(|run| Self::Given(Box::new(run))).map_err(|error| {
+                let sentence = "give all of --wan, --lan, --vip and --server, or none of them to look at what is attached\n";
+                if error.kind() == ErrorKind::MissingRequiredArgument {
+                    clap::Error::raw(ErrorKind::MissingRequiredArgument, sentence)
+                } else {
+                    error
+                }
+            });
+        }
+        Ok(Self::Missing {
+            vip: matches.get_one("vip").copied(),
+            bpffs: matches.get_one("bpffs").cloned(),
+        })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+/// The answer of `check --json`.
+#[derive(Serialize)]
+struct Answer {
+    checks: Vec<Check>,
+}
+
+#[derive(Serialize)]
+struct Check {
+    vip: Ipv4Addr,
+    server: Ipv4Addr,
+    findings: Vec<Finding>,
+}
+
+fn subject(run: &Run) -> Subject {
+    let request = run.request();
+    Subject {
+        wans: request.wans,
+        lans: request.lans,
+        vip: request.vip,
+        server: request.server,
+        modes: request.modes,
+        dry_run: request.dry_run,
+        bpffs: request.bpffs,
+        sizes: request.sizes,
+    }
+}
+
+/// Does it.
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let subjects = match &arguments.run {
+        Optional::Given(run) => vec![subject(run)],
+        Optional::Missing { vip, bpffs } => match running(bpffs.as_deref(), *vip) {
+            // Without a BPF file system nothing can be attached.
+            Err(xdp_user::Error::NoBpffs { .. }) => Vec::new(),
+            subjects => subjects.context("failed to look at what is attached")?,
+        },
+    };
+    if subjects.is_empty() {
+        eprintln!(
+            "ikenat: nothing is attached, so say what to look at: ikenat check --wan IF --lan IF --vip A --server A, as for `ikenat run`"
+        );
+        return Ok(ExitCode::from(2));
+    }
+    let netlink = Netlink::open().context("failed to look at this host")?;
+    let mut checks = Vec::new();
+    for subject in &subjects {
+        checks.push(Check {
+            vip: subject.vip,
+            server: subject.server,
+            findings: check(subject, &netlink).context("failed to look at this host")?,
+        });
+    }
+    let worst = checks.iter().flat_map(|check| &check.findings);
+    let worst = worst.map(|finding| finding.level).max();
+    if arguments.json {
+        let answer = Answer { checks };
+        print(&format!("{}\n", serde_json::to_string_pretty(&answer)?))?;
+    } else {
+        let texts: Vec<String> = checks.iter().map(text).collect();
+        print(&texts.join("\n"))?;
+    }
+    Ok(ExitCode::from(u8::from(worst == Some(Level::Error))))
+}
+
+fn text(check: &Check) -> String {
+    let mut text = format!("VIP {} -> server {}\n\n", check.vip, check.server);
+    let on = |finding: &Finding| finding.on.clone().unwrap_or_default();
+    let widest = check
+        .findings
+        .iter()
+        .map(|finding| finding.code.len() + on(finding).len() + 1);
+    let widest = widest.max().unwrap_or_default();
+    for finding in &check.findings {
+        let level = match finding.level {
+            Level::Ok => "OK",
+            Level::Warning => "warning",
+            Level::Error => "ERROR",
+        };
+        let about = format!("{} {}", finding.code, on(finding));
+        text.push_str(&format!("{level:<8} {about:<widest$}  {}\n", finding.found));
+        if finding.level != Level::Ok {
+            text.push_str(&format!("         why:  {}\n", finding.why));
+            for command in &finding.mend {
+                text.push_str(&format!("         mend: {command}\n"));
+            }
+        }
+    }
+    let count = |level| {
+        check
+            .findings
+            .iter()
+            .filter(|finding| finding.level == level)
+            .count()
+    };
+    text.push_str(&format!(
+        "\n{} OK; warnings: {}; errors: {}\n",
+        count(Level::Ok),
+        count(Level::Warning),
+        count(Level::Error)
+    ));
+    text
+}
