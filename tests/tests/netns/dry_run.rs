@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use crate::arguments::run;
 use crate::daemon::{pins, tenth, traces};
-use crate::ways::{count, everything_crosses};
+use crate::ways::{count, everything_crosses, kernel_is_at_least};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![
@@ -24,7 +24,8 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
             "a_dry_run_beside_the_old_rules_and_the_cut_over_lose_nothing",
             cut_over,
         )
-        .alone(),
+        .alone()
+        .with_programs(&["tc"]),
         Scenario::new("a_live_instance_cannot_become_a_dry_run", refused_when_live),
         Scenario::new("a_dry_run_by_clsact_goes_live_by_itself", by_clsact)
             .with_programs(&["tc", "bpftool"]),
@@ -93,6 +94,14 @@ fn left_alone(lab: &Lab) -> Result<()> {
 /// The kernel's own NAT does the work, the dry run looks on, and then ikenat takes over under load.
 fn cut_over(lab: &Lab) -> Result<()> {
     lab.kernel_nat()?;
+    if !kernel_is_at_least((6, 6))? {
+        // There a clsact that is added or removed stops the device for a moment (`qdisc_graft` in net/sched/sch_api.c), and
+        // what it was about to send is lost. One that is there already stays.
+        for interface in [WAN, LAN] {
+            lab.gateway
+                .run(&format!("tc qdisc add dev {interface} clsact"))?;
+        }
+    }
     let load = Load::start(lab, tenth()?, tenth()?)?;
     let mut process = start_dry(lab, &[])?;
     load.flows()?;
