@@ -5,6 +5,7 @@
 //! another network namespace.
 
 pub mod events;
+pub mod neighbours;
 mod redirect;
 mod traffic;
 
