@@ -22,6 +22,7 @@ pub struct Scenario {
     options: Options,
     alone: bool,
     programs: &'static [&'static str],
+    variable: Option<(&'static str, &'static str)>,
     test: fn(&Lab) -> Result<()>,
 }
 
@@ -33,6 +34,7 @@ impl Scenario {
             options: Options::default(),
             alone: false,
             programs: &[],
+            variable: None,
             test,
         }
     }
@@ -55,10 +57,21 @@ impl Scenario {
         self
     }
 
+    /// Only where this environment variable is set, because it does something that not everybody wants.
+    pub fn only_with(mut self, variable: &'static str, why: &'static str) -> Self {
+        self.variable = Some((variable, why));
+        self
+    }
+
     fn obstacle(&self) -> Option<String> {
         const ALWAYS: [&str; 5] = ["ip", "nsenter", "sysctl", "ethtool", "nft"];
         if !nix::unistd::geteuid().is_root() {
             return Some("not root".to_owned());
+        }
+        if let Some((variable, why)) = self.variable
+            && std::env::var_os(variable).is_none()
+        {
+            return Some(format!("{why}: set {variable}=1"));
         }
         let programs = ALWAYS.iter().chain(self.programs);
         let missing: Vec<&str> = programs

@@ -6,6 +6,7 @@
 use crate::clock::Clock;
 use crate::config::Plan;
 use crate::error::{Error, Result};
+use crate::failpoints::{Step, pass};
 use crate::hooks::{self, Attached, Made, PutBack, Way, Work};
 use crate::lock::Lock;
 use crate::maps::Tables;
@@ -54,7 +55,7 @@ pub fn start(plan: &Plan, netlink: &Netlink) -> Result<(Running, Vec<Logger>)> {
     others::check(plan, &bpffs, &instance)?;
     instance.create()?;
     let lock = instance.lock()?;
-    let known = match earlier(&instance, plan, netlink) {
+    let known = match pass(Step::Locked).and_then(|()| earlier(&instance, plan, netlink)) {
         Ok(known) => known,
         Err(error) => {
             if !instance.is_used() {
@@ -90,10 +91,17 @@ pub fn start(plan: &Plan, netlink: &Netlink) -> Result<(Running, Vec<Logger>)> {
 }
 
 /// What an earlier start left, if this one can take it over.
-fn earlier(instance: &Instance, plan: &Plan, netlink: &Netlink) -> Result<Option<Known>> {
+pub(crate) fn earlier(
+    instance: &Instance,
+    plan: &Plan,
+    netlink: &Netlink,
+) -> Result<Option<Known>> {
     // Again, now that nobody else can start one.
     instance.check_namespace(plan, netlink)?;
-    let Some(known) = Known::of(instance, plan)? else {
+    links::settle_moves(netlink, instance)?;
+    let known = Known::of(instance, plan)?;
+    pass(Step::EarlierFound)?;
+    let Some(known) = known else {
         return Ok(None);
     };
     let was_dry = known.flags & flag::DRY_RUN != 0;
@@ -112,9 +120,9 @@ fn earlier(instance: &Instance, plan: &Plan, netlink: &Netlink) -> Result<Option
     }
 }
 
-type Up = (Tables<AtomicU64>, Clock, (Way, Vec<Attached>), Vec<Logger>);
+pub(crate) type Up = (Tables<AtomicU64>, Clock, (Way, Vec<Attached>), Vec<Logger>);
 
-fn bring_up(
+pub(crate) fn bring_up(
     plan: &Plan,
     netlink: &Netlink,
     instance: &Instance,
@@ -127,9 +135,16 @@ fn bring_up(
         None => Known::fresh(plan)?,
     };
     let mut loads = object::load(plan, instance, &facts)?;
+    // Its own anchor: this process may live in another time namespace than the one that made the tables, and entries that
+    // seem to be days old would go.
+    let clock = Clock::new(facts.rate, object::now(&mut loads)?);
     let tables = Tables::open(&instance.directory)?;
-    object::describe(&tables, plan, &facts, known.is_none());
+    let fresh = known.is_none();
+    if fresh {
+        object::describe(&tables, plan, &facts, fresh)?;
+    }
     instance.let_in(plan.request.group, &plan.request.sizes)?;
+    let before = ready::words(&tables);
     ready::begin(&tables, netlink, plan)?;
     let mut work = Work {
         plan,
@@ -138,14 +153,19 @@ fn bring_up(
         loads: &mut loads,
         made,
     };
-    let attached = hooks::attach_all(&mut work, way)?;
+    let attached = pass(Step::EgressesSet).and_then(|()| hooks::attach_all(&mut work, way));
+    let attached = attached.inspect_err(|_| {
+        // The programs that were there before go on, and by the devices of before.
+        ready::put_back(&tables, before);
+    })?;
+    if !fresh {
+        // Nothing can be refused any more, and what was there before is gone.
+        made.clear();
+        // What an instance says of itself changes with its programs, not before.
+        object::describe(&tables, plan, &facts, fresh)?;
+    }
     forget::hops_of_listed(&tables, &plan.request.lists)?;
-    Ok((
-        tables,
-        Clock::new(facts.rate, facts.anchor),
-        (way, attached),
-        loggers(&mut loads),
-    ))
+    Ok((tables, clock, (way, attached), loggers(&mut loads)))
 }
 
 fn loggers(loads: &mut [Load]) -> Vec<Logger> {

@@ -11,6 +11,7 @@
 //! It may not know which interfaces a gateway has.
 
 use crate::error::{Error, Result, causes, word};
+use crate::failpoints::{Step, pass};
 use crate::links;
 use crate::namespaces;
 use crate::netlink::{Block, Filter, Netlink};
@@ -181,6 +182,7 @@ pub(crate) fn sit_down(
     program: BorrowedFd<'_>,
 ) -> Result<bool> {
     let made = ensure_clsact(netlink, instance, device.index)?;
+    pass(Step::ClsactMade)?;
     let put = netlink.put_filter(device.key(), SEAT, (program, device.program), false);
     match put {
         Ok(()) => Ok(made),
@@ -209,6 +211,7 @@ pub(crate) fn exchange(
 /// The note comes first: a crash behind it leaves a note too much, which a qdisc that is not empty makes harmless.
 fn ensure_clsact(netlink: &Netlink, instance: &Instance, index: u32) -> Result<bool> {
     let noted_before = instance.note_clsact(namespaces::own()?, index)?;
+    pass(Step::ClsactNoted)?;
     match netlink.add_clsact(index) {
         Ok(()) => Ok(true),
         Err(error) => {

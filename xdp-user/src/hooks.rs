@@ -5,8 +5,9 @@
 
 use crate::config::{Mode, Modes, Plan, Tc};
 use crate::error::{Error, Result, causes};
+use crate::failpoints::{Step, pass};
 use crate::filters::{self, Device, Ours, Seat};
-use crate::links::{self, Attachment};
+use crate::links;
 use crate::netlink::{Block, Netlink};
 use crate::object::{Load, tc, xdp};
 use crate::pins::{self, Instance};
@@ -17,7 +18,7 @@ use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::tc::{SchedClassifierLink, TcAttachOptions, TcAttachType};
 use aya::programs::xdp::{XdpLink, XdpMode};
 use aya::programs::{LinkOrder, ProgramError};
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::PathBuf;
 use xdp_common::Hook;
 
@@ -174,21 +175,33 @@ impl Work<'_> {
     }
 }
 
+/// What is left to do at a place after everything that can be refused.
+enum Rest {
+    /// To exchange the program of this link.
+    Update(PinnedLink),
+    /// To put the pin of the new link in the place of the old one.
+    Rename,
+    /// To exchange the program of the filter.
+    Exchange,
+    /// Nothing.
+    Nothing,
+}
+
 /// Attaches or exchanges every program, and removes those of places that are no more.
+///
+/// First comes what an interface may refuse, beside what is there: so a start that is refused changes nothing of an
+/// instance that works, also when it was to move to another interface. Then every program that runs is exchanged.
 pub(crate) fn attach_all(work: &mut Work<'_>, way: Way) -> Result<Vec<Attached>> {
     let mut attached = Vec::new();
+    let mut rests = Vec::new();
     let plan = work.plan;
     let places = plan.places();
     for place in &places {
-        let how = match (Device::of(place), way) {
-            (None, _) => by_link(work, place)?,
-            (Some(device), Way::Tcx) => {
-                let how = by_link(work, place)?;
-                remove_orphan(work, device)?;
-                how
-            }
+        let (how, rest) = match (Device::of(place), way) {
+            (None, _) | (Some(_), Way::Tcx) => by_link(work, place)?,
             (Some(device), Way::Clsact) => by_filter(work, place, device)?,
         };
+        rests.push(rest);
         attached.push(Attached {
             interface: place.link.name.clone(),
             hook: place.spot.hook,
@@ -196,33 +209,36 @@ pub(crate) fn attach_all(work: &mut Work<'_>, way: Way) -> Result<Vec<Attached>>
             how,
         });
     }
-    let instance = work.instance;
-    if way == Way::Clsact {
-        // Those of an earlier start on other interfaces; a link would have gone with its pin.
-        let devices = places.iter().filter_map(Device::of);
-        let stay: Vec<(u32, Block)> = devices.map(|device| device.key()).collect();
-        let moved = |a: &Attached| a.hook != Hook::Xdp && a.how == How::Again;
-        if attached.iter().any(moved) || has_filter_elsewhere(instance, &places) {
-            sweep::sweep(work.netlink, instance, &stay)?;
+    for (place, rest) in places.iter().zip(rests) {
+        finish(work, place, rest)?;
+        if let (Some(device), Way::Tcx) = (Device::of(place), way) {
+            remove_orphan(work, device)?;
         }
     }
+    leave_old_places(work, way, &places)?;
+    pass(Step::AllAttached)?;
+    Ok(attached)
+}
+
+/// Removes what earlier starts have attached where nothing belongs any more.
+fn leave_old_places(work: &Work<'_>, way: Way, places: &[Place<'_>]) -> Result<()> {
+    let instance = work.instance;
+    if way == Way::Clsact {
+        // Filters on other interfaces; a link would have gone with its pin. Nothing tells whether there are any: a start
+        // may have died in the middle of a move.
+        let devices = places.iter().filter_map(Device::of);
+        let stay: Vec<(u32, Block)> = devices.map(|device| device.key()).collect();
+        sweep::sweep(work.netlink, instance, &stay)?;
+    }
     // The gateway has fewer interfaces than before, or has become one-armed.
-    for spot in unused(&places) {
+    let unused = Spot::all().filter(|spot| places.iter().all(|place| place.spot != *spot));
+    for spot in unused {
         pins::remove_file(&instance.pin(&spot.link_pin()))?;
         if let Some(pin) = spot.filter_pin() {
             pins::remove_file(&instance.pin(&pin))?;
         }
     }
-    Ok(attached)
-}
-
-fn unused(places: &[Place<'_>]) -> impl Iterator<Item = Spot> {
-    Spot::all().filter(|spot| places.iter().all(|place| place.spot != *spot))
-}
-
-fn has_filter_elsewhere(instance: &Instance, places: &[Place<'_>]) -> bool {
-    let mut pins = unused(places).filter_map(Spot::filter_pin);
-    pins.any(|pin| instance.pin(&pin).exists())
+    Ok(())
 }
 
 /// Where there is an ingress qdisc, no filter of ours can be on what leaves.
@@ -233,26 +249,31 @@ fn remove_orphan(work: &Work<'_>, device: Device<'_>) -> Result<()> {
     }
 }
 
-fn by_link(work: &mut Work<'_>, place: &Place<'_>) -> Result<How> {
-    let path = work.instance.pin(&place.spot.link_pin());
-    match links::open(&path)? {
+fn by_link(work: &mut Work<'_>, place: &Place<'_>) -> Result<(How, Rest)> {
+    let pin = place.spot.link_pin();
+    let (how, path) = match links::open(&work.instance.pin(&pin))? {
         Some((link, found)) if links::is_on(&found, place.spot.hook, place.link) => {
-            replace(work.ebpf(place)?, place, link)?;
-            Ok(How::Replaced)
+            return Ok((How::Replaced, Rest::Update(link)));
         }
-        other => {
-            let mode = work.plan.request.modes.of(place.spot.port.side);
-            let link = attach(work.ebpf(place)?, place, mode)?;
-            pins::remove_file(&path)?;
-            link.pin(&path)
-                .map_err(|error| attach_failed(place, &error))?;
-            work.made.push(Made::Pin(path));
-            Ok(other.map_or(How::Attached, |_: (PinnedLink, Attachment)| How::Again))
-        }
-    }
+        // The old one stays until nothing can fail any more.
+        Some(_) => (How::Again, work.instance.new_pin(&pin)),
+        None => (How::Attached, work.instance.pin(&pin)),
+    };
+    let mode = work.plan.request.modes.of(place.spot.port.side);
+    let link = attach(work.ebpf(place)?, place, mode)?;
+    pass(Step::LinkMade)?;
+    link.pin(&path)
+        .map_err(|error| attach_failed(place, &error))?;
+    work.made.push(Made::Pin(path));
+    pass(Step::LinkPinned)?;
+    let rest = match how {
+        How::Again => Rest::Rename,
+        How::Attached | How::Replaced => Rest::Nothing,
+    };
+    Ok((how, rest))
 }
 
-fn by_filter(work: &mut Work<'_>, place: &Place<'_>, device: Device<'_>) -> Result<How> {
+fn by_filter(work: &mut Work<'_>, place: &Place<'_>, device: Device<'_>) -> Result<(How, Rest)> {
     let (netlink, instance) = (work.netlink, work.instance);
     let seat = filters::seat(netlink, device, &Ours::of(instance))?;
     if let Seat::Other(filter) = &seat {
@@ -262,29 +283,57 @@ fn by_filter(work: &mut Work<'_>, place: &Place<'_>, device: Device<'_>) -> Resu
     let was_pinned = instance.pin(&pin).exists();
     let program = tc(work.ebpf(place)?, place.spot.program())?;
     let path = instance.pin_program(&pin, program)?;
-    let program = program
-        .fd()
-        .map_err(|error: ProgramError| attach_failed(place, &error))?
-        .as_fd();
-    let how = match seat {
-        Seat::Ours => filters::exchange(netlink, device, program).map(|()| How::Replaced),
-        Seat::Orphan => filters::exchange(netlink, device, program).map(|()| How::Again),
+    if !was_pinned {
+        work.made.push(Made::Pin(path));
+    }
+    pass(Step::ProgramInPlace)?;
+    if seat != Seat::Ours {
+        work.made.push(Made::Filter(device.key()));
+    }
+    match seat {
+        Seat::Ours => Ok((How::Replaced, Rest::Exchange)),
+        Seat::Orphan => Ok((How::Again, Rest::Exchange)),
         Seat::Free | Seat::Other(_) => {
+            let program = tc_program(work.ebpf(place)?, place)?;
+            filters::sit_down(netlink, instance, device, program)?;
+            pass(Step::FilterMade)?;
             let how = if was_pinned {
                 How::Again
             } else {
                 How::Attached
             };
-            filters::sit_down(netlink, instance, device, program).map(|_| how)
+            Ok((how, Rest::Nothing))
         }
-    };
-    if !was_pinned {
-        work.made.push(Made::Pin(path));
     }
-    if how.as_ref().is_ok_and(|how| *how != How::Replaced) {
-        work.made.push(Made::Filter(device.key()));
+}
+
+fn tc_program<'e>(ebpf: &'e mut Ebpf, place: &Place<'_>) -> Result<BorrowedFd<'e>> {
+    let program = tc(ebpf, place.spot.program())?
+        .fd()
+        .map_err(|error: ProgramError| attach_failed(place, &error))?;
+    Ok(program.as_fd())
+}
+
+fn finish(work: &mut Work<'_>, place: &Place<'_>, rest: Rest) -> Result<()> {
+    match rest {
+        Rest::Update(link) => {
+            replace(work.ebpf(place)?, place, link)?;
+            pass(Step::LinkUpdated)
+        }
+        Rest::Rename => {
+            work.instance.put_in_place(&place.spot.link_pin())?;
+            pass(Step::LinkInPlace)
+        }
+        Rest::Exchange => {
+            let netlink = work.netlink;
+            let program = tc_program(work.ebpf(place)?, place)?;
+            if let Some(device) = Device::of(place) {
+                filters::exchange(netlink, device, program)?;
+            }
+            pass(Step::FilterExchanged)
+        }
+        Rest::Nothing => Ok(()),
     }
-    how
 }
 
 /// What was found at a hook out of which somebody had taken our program.

@@ -4,6 +4,7 @@
 //! It may not know how a packet is parsed or translated. Of `xdp-core` it uses the table's algorithm alone.
 
 pub mod access;
+pub mod again;
 pub mod attach;
 pub mod books;
 pub mod check;
@@ -11,6 +12,7 @@ pub mod clock;
 pub mod config;
 pub mod error;
 pub mod expiry;
+pub mod failpoints;
 pub mod filters;
 mod forget;
 pub mod hooks;
@@ -18,6 +20,7 @@ pub mod links;
 pub mod lock;
 pub mod maps;
 pub mod namespaces;
+pub mod neighbours;
 pub mod netlink;
 mod notes;
 mod object;

@@ -134,6 +134,25 @@ fn still_runs(netlink: &Netlink, attachment: &Attachment) -> bool {
     xdp || tcx(false) || tcx(true)
 }
 
+/// Finishes or takes back what a start had begun that was to attach an instance elsewhere and died: the new link is
+/// pinned beside the old one then. Where the old one is alive, it stays.
+pub(crate) fn settle_moves(netlink: &Netlink, instance: &Instance) -> Result<()> {
+    for name in Spot::all().map(Spot::link_pin) {
+        let new = instance.new_pin(&name);
+        let Some((_, begun)) = open(&new)? else {
+            continue;
+        };
+        let old = open(&instance.pin(&name))?;
+        if old.is_some_and(|(_, old)| old.ifindex != 0) {
+            pins::remove_file(&new)?;
+            wait_gone(netlink, &[begun], &[begun.program]);
+        } else {
+            instance.put_in_place(&name)?;
+        }
+    }
+    Ok(())
+}
+
 /// Waits until the kernel has taken these links and programs down: it does so in the background after the last pin is gone. A link
 /// loses its number before it is detached, and its program goes after that (`bpf_link_free` in kernel/bpf/syscall.c): so
 /// it is the programs that are waited for. To list those takes CAP_SYS_ADMIN; without it only the interfaces tell.

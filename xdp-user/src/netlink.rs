@@ -7,6 +7,7 @@
 pub mod ethtool;
 pub mod events;
 pub mod host;
+pub mod neighbours;
 mod redirect;
 mod traffic;
 

@@ -4,6 +4,7 @@
 //! It may not know how a filter is attached.
 
 use crate::error::{Error, Result, causes};
+use crate::failpoints::{Step, pass};
 use crate::pins::{CLSACT, Instance, NEW, remove_file};
 use aya::programs::{ProgramInfo, SchedClassifier};
 use std::path::PathBuf;
@@ -12,15 +13,27 @@ use std::{fs, io};
 impl Instance {
     /// Pins a program in the place of the one that has this pin, if there is one, with no moment without a pin.
     pub fn pin_program(&self, name: &str, program: &mut SchedClassifier) -> Result<PathBuf> {
-        let (path, new) = (self.pin(name), self.pin(&format!("{name}{NEW}")));
+        let (path, new) = (self.pin(name), self.new_pin(name));
         remove_file(&new)?;
         program.pin(&new).map_err(|error| Error::Map {
             action: "pin",
             name: path.display().to_string(),
             why: causes(&error),
         })?;
-        fs::rename(&new, &path).map_err(Error::system(format!("rename {}", new.display())))?;
+        pass(Step::ProgramPinned)?;
+        self.put_in_place(name)?;
         Ok(path)
+    }
+
+    /// Where a pin waits until it may take the place of an old one.
+    pub(crate) fn new_pin(&self, name: &str) -> PathBuf {
+        self.pin(&format!("{name}{NEW}"))
+    }
+
+    /// Puts a pin that was made beside the old one in its place.
+    pub(crate) fn put_in_place(&self, name: &str) -> Result<()> {
+        let new = self.new_pin(name);
+        fs::rename(&new, self.pin(name)).map_err(Error::system(format!("rename {}", new.display())))
     }
 
     fn clsact_note(&self, namespace: u64, index: u32) -> PathBuf {

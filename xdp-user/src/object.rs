@@ -5,6 +5,7 @@
 use crate::clock::{self, Moment};
 use crate::config::{Mode, Plan};
 use crate::error::{Error, Result, causes, is_denied};
+use crate::failpoints::{self, Step, pass};
 use crate::maps::{self, Bytes, Memory, Seen, Tables};
 use crate::pins::Instance;
 use crate::prefixes::{Lists, Prefix};
@@ -76,6 +77,7 @@ impl Known {
             ));
         }
         let (rate, anchor) = learn_time()?;
+        pass(Step::TimeLearned)?;
         Ok(Self {
             secret: bytemuck::cast(bytes),
             rate,
@@ -120,8 +122,9 @@ fn load_one(plan: &Plan, instance: &Instance, facts: &Known, port: Port) -> Resu
     }
     loader.override_global("CONFIG", &constants, true);
     let mut ebpf = loader
-        .load(OBJECT)
+        .load(&failpoints::object(OBJECT)?)
         .map_err(|error| load_failed("maps")(&error))?;
+    pass(Step::MapsMade)?;
     fill_lists(&mut ebpf, &plan.request.lists)?;
     for place in plan.places() {
         if place.spot.port != port {
@@ -133,6 +136,7 @@ fn load_one(plan: &Plan, instance: &Instance, facts: &Known, port: Port) -> Resu
             Hook::Tc | Hook::Egress => tc(&mut ebpf, name)?.load(),
         }
         .map_err(|error| refused(name, &error))?;
+        pass(Step::ProgramLoaded)?;
     }
     Ok(Load { port, ebpf })
 }
@@ -208,6 +212,14 @@ fn learn_time() -> Result<(u64, Moment)> {
     })
 }
 
+/// What both clocks show at this moment, told by an object that was loaded.
+pub(crate) fn now(loads: &mut [Load]) -> Result<Moment> {
+    let load = loads.first_mut().ok_or_else(|| missing(CLOCK))?;
+    let program = xdp(&mut load.ebpf, CLOCK)?;
+    program.load().map_err(|error| load_failed(CLOCK)(&error))?;
+    moment(program)
+}
+
 fn moment(program: &Xdp) -> Result<Moment> {
     let mut output = [0; 64];
     let mut options = TestRunOptions::new();
@@ -225,7 +237,12 @@ fn moment(program: &Xdp) -> Result<Moment> {
 }
 
 /// Writes what `stats` and the next start need to know. The version comes last: without it the rest counts for nothing.
-pub(crate) fn describe(tables: &Tables<AtomicU64>, plan: &Plan, facts: &Known, fresh: bool) {
+pub(crate) fn describe(
+    tables: &Tables<AtomicU64>,
+    plan: &Plan,
+    facts: &Known,
+    fresh: bool,
+) -> Result<()> {
     let set = |word: usize, value: u64| Word::store(tables.meta(word), value);
     if fresh {
         set(meta::HZ, facts.rate);
@@ -262,7 +279,9 @@ pub(crate) fn describe(tables: &Tables<AtomicU64>, plan: &Plan, facts: &Known, f
             set(port.meta() + at, word);
         }
     }
+    pass(Step::Described)?;
     tables.meta(meta::VERSION).publish(u64::from(ABI_VERSION));
+    pass(Step::VersionWritten)
 }
 
 fn flags(plan: &Plan) -> u64 {

@@ -18,8 +18,12 @@ pub(crate) fn check(plan: &Plan, bpffs: &Path, instance: &Instance) -> Result<()
     }
     let mut ours = Vec::new();
     for spot in Spot::all().filter(|spot| spot.hook == Hook::Xdp) {
-        if let Some((_, attachment)) = links::open(&instance.pin(&spot.link_pin()))? {
-            ours.push(attachment.program);
+        let name = spot.link_pin();
+        // The second is what a start has left that died while it moved to another interface.
+        for path in [instance.pin(&name), instance.new_pin(&name)] {
+            if let Some((_, attachment)) = links::open(&path)? {
+                ours.push(attachment.program);
+            }
         }
     }
     for (_, link) in plan.ports() {

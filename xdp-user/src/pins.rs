@@ -162,18 +162,16 @@ impl Instance {
 
     /// Makes the directory, for root and its group only.
     pub fn create(&self) -> Result<()> {
-        let failed = Error::system(format!("create {}", self.directory.display()));
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o750)
-            .create(&self.directory)
-            .map_err(failed)?;
         // A bpffs is often writable for everybody: then somebody else may have been here first.
-        for path in [Some(self.directory.as_path()), self.directory.parent()]
-            .into_iter()
-            .flatten()
-        {
-            self.check_owner(path)?;
+        let above = self.directory.parent();
+        for path in above.into_iter().chain([self.directory.as_path()]) {
+            let failed = Error::system(format!("create {}", path.display()));
+            match DirBuilder::new().mode(0o750).create(path) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(failed(error));
+                }
+                Ok(()) | Err(_) => self.check_owner(path)?,
+            }
         }
         Ok(())
     }
@@ -291,6 +289,7 @@ impl Instance {
     fn clear_named(&self, names: impl Iterator<Item = String>) -> Result<Vec<String>> {
         let mut removed = Vec::new();
         for name in names {
+            remove_file(&self.new_pin(&name))?;
             if remove_file(&self.pin(&name))? {
                 removed.push(name);
             }

@@ -60,6 +60,20 @@ pub(crate) fn begin(tables: &Tables<AtomicU64>, netlink: &Netlink, plan: &Plan) 
     Ok(())
 }
 
+/// The words as they are, of every port that there can be.
+pub(crate) fn words(tables: &Tables<AtomicU64>) -> Vec<(usize, u64)> {
+    Port::all()
+        .map(|port| (port.egress(), tables.egress(port.egress())))
+        .collect()
+}
+
+/// Writes the words as they were.
+pub(crate) fn put_back(tables: &Tables<AtomicU64>, words: Vec<(usize, u64)>) {
+    for (side, word) in words {
+        tables.set_egress(side, word);
+    }
+}
+
 impl Running {
     /// Asks again which devices take frames from XDP, and how large ones. Names those that changed; a device that is gone
     /// takes none. A new `epoch` says that a route or a neighbour may have changed, so every next hop has to be asked for

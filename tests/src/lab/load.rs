@@ -2,6 +2,7 @@
 //!
 //! Knows who sends what; what happens to the gateway meanwhile is the test's business.
 
+use std::fmt::{self, Display, Formatter};
 use std::net::SocketAddrV4;
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,42 @@ pub const SPI_OUT: u32 = 0xC0DE_0002;
 pub struct Load {
     senders: [Sender; 2],
     receivers: [Receiver; 2],
+    rates: [u32; 2],
+}
+
+/// What was lost on one way.
+#[derive(Clone, Copy, Debug)]
+pub struct Loss {
+    /// Packets that were sent.
+    pub sent: u32,
+    /// Of these, those that never came.
+    pub lost: u32,
+    /// How long nothing came, at most.
+    pub gap: Duration,
+    /// Packets that came again.
+    pub duplicates: u32,
+    /// Packets that are of somebody else.
+    pub foreign: u32,
+}
+
+impl Display for Loss {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Self {
+            sent,
+            lost,
+            gap,
+            foreign,
+            ..
+        } = self;
+        write!(f, "lost {lost} of {sent}")?;
+        if *lost > 0 {
+            write!(f, " (at most {:.2} s in a row)", gap.as_secs_f64())?;
+        }
+        if *foreign > 0 {
+            write!(f, "; {foreign} came untranslated")?;
+        }
+        Ok(())
+    }
 }
 
 /// What went through.
@@ -49,7 +86,11 @@ impl Load {
         let out = Sender::start(server, to_client, outbound);
         wait_for(&receivers[1], 1).context("no packet of the server reached the client")?;
         let senders = [Sender::start(client, to_server, inbound), out];
-        let load = Self { senders, receivers };
+        let load = Self {
+            senders,
+            receivers,
+            rates: [inbound, outbound],
+        };
         wait_for(&load.receivers[0], 1).context("no packet of the client reached the server")?;
         Ok(load)
     }
@@ -62,6 +103,30 @@ impl Load {
         Ok(())
     }
 
+    /// Waits until packets come both ways again, for so long at most.
+    pub fn flows_within(&self, patience: Duration) -> Result<()> {
+        for receiver in &self.receivers {
+            wait_so_long(receiver, receiver.highest() + 100, patience)?;
+        }
+        Ok(())
+    }
+
+    /// Ends it and says what was lost: inbound, then outbound. Prints that too, for the record.
+    pub fn losses(self, trial: &str) -> Result<[Loss; 2]> {
+        let [inbound, outbound] = self.senders.map(Sender::stop);
+        let (inbound, outbound) = (inbound?, outbound?);
+        let [at_server, at_client] = self.receivers;
+        let [rate_in, rate_out] = self.rates;
+        let losses = [
+            Loss::of(&at_server.finish(inbound)?, inbound, rate_in),
+            Loss::of(&at_client.finish(outbound)?, outbound, rate_out),
+        ];
+        for (way, loss) in ["inbound", "outbound"].into_iter().zip(&losses) {
+            println!("{trial}: {way} {loss}");
+        }
+        Ok(losses)
+    }
+
     /// Ends it and demands that each packet came exactly once.
     pub fn finish(self) -> Result<Transfer> {
         let [inbound, outbound] = self.senders.map(Sender::stop);
@@ -70,6 +135,30 @@ impl Load {
         complete(at_server.finish(inbound)?, inbound).context("from the client to the server")?;
         complete(at_client.finish(outbound)?, outbound).context("from the server to the client")?;
         Ok(Transfer { inbound, outbound })
+    }
+}
+
+impl Display for Transfer {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        // There is no such thing for a transfer that is not complete.
+        let Self { inbound, outbound } = self;
+        write!(
+            f,
+            "inbound lost 0 of {inbound}, outbound lost 0 of {outbound}"
+        )
+    }
+}
+
+impl Loss {
+    fn of(received: &Received, sent: u32, rate: u32) -> Self {
+        let gap = received.longest_gap(sent);
+        Self {
+            sent,
+            lost: sent - received.distinct,
+            gap: Duration::from_secs_f64(f64::from(gap) / f64::from(rate.max(1))),
+            duplicates: received.duplicates,
+            foreign: received.foreign,
+        }
     }
 }
 
@@ -97,11 +186,15 @@ impl Transfer {
 }
 
 fn wait_for(receiver: &Receiver, sequence: u32) -> Result<()> {
-    let deadline = Instant::now() + Duration::from_secs(3);
+    wait_so_long(receiver, sequence, Duration::from_secs(3))
+}
+
+fn wait_so_long(receiver: &Receiver, sequence: u32, patience: Duration) -> Result<()> {
+    let deadline = Instant::now() + patience;
     while receiver.highest() < sequence {
         ensure!(
             Instant::now() < deadline,
-            "packet {sequence} did not come within 3 s, the last was {}",
+            "packet {sequence} did not come within {patience:?}, the last was {}",
             receiver.highest()
         );
         std::thread::sleep(Duration::from_millis(1));

@@ -195,6 +195,12 @@ pub struct Attached {
     pub hook: String,
     /// `native`, `generic`, or the side that a tc program is on.
     pub mode: String,
+    /// Its index; 0 when it is gone.
+    pub ifindex: u32,
+    /// The id of the program.
+    pub program: u32,
+    /// False when the interface is gone, or the filter was removed.
+    pub alive: bool,
 }
 
 /// One table.

@@ -92,9 +92,15 @@ fn send_until(socket: &UdpSocket, flow: Flow, rate: u32, stop: &AtomicBool) -> R
         while u128::from(sent) < burst {
             sent += 1;
             packet[4..8].copy_from_slice(&sent.to_be_bytes());
-            socket
-                .send_to(&packet, flow.to)
-                .with_context(|| format!("failed to send packet {sent} to {}", flow.to))?;
+            match socket.send_to(&packet, flow.to) {
+                Ok(_) => {}
+                // The interface was taken away: the packet counts as sent, and whoever expects it will miss it.
+                Err(error) if is_without_a_way(&error) => {}
+                Err(error) => {
+                    return Err(error)
+                        .with_context(|| format!("failed to send packet {sent} to {}", flow.to));
+                }
+            }
         }
         if burst < due {
             std::thread::yield_now();
@@ -103,6 +109,13 @@ fn send_until(socket: &UdpSocket, flow: Flow, rate: u32, stop: &AtomicBool) -> R
         }
     }
     Ok(sent)
+}
+
+fn is_without_a_way(error: &std::io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::NetworkUnreachable | ErrorKind::NetworkDown | ErrorKind::HostUnreachable
+    )
 }
 
 /// What a receiver has seen so far.
@@ -213,6 +226,14 @@ fn receive_until(
         missing,
         foreign,
     })
+}
+
+impl Received {
+    /// How many packets in a row were lost at most, of so many that were sent.
+    pub fn longest_gap(&self, sent: u32) -> u32 {
+        let inner = self.missing.iter().map(|(first, last)| last - first + 1);
+        inner.chain([sent - self.highest]).max().unwrap_or_default()
+    }
 }
 
 /// A set of sequence numbers.

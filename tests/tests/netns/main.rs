@@ -9,6 +9,11 @@ mod clsact;
 mod counters;
 mod daemon;
 mod dry_run;
+mod faults_daemon;
+mod faults_devices;
+mod faults_neighbours;
+mod faults_pins;
+mod faults_start;
 mod foreign;
 mod forwarding;
 mod fragments;
@@ -42,6 +47,11 @@ fn main() -> ExitCode {
         dry_run::scenarios(),
         instances::scenarios(),
         privileges::scenarios(),
+        faults_start::scenarios(),
+        faults_pins::scenarios(),
+        faults_daemon::scenarios(),
+        faults_devices::scenarios(),
+        faults_neighbours::scenarios(),
     ];
     suite::run(parts.into_iter().flatten().collect())
 }

@@ -13,10 +13,12 @@ use tracing::{debug, info, warn};
 use xdp_common::Hook;
 use xdp_common::limits::{FLOW_SLOTS, IDLE_SECS, IDLE_SECS_MIN, SESSION_SLOTS};
 use xdp_user::access;
+use xdp_user::again::{Again, Fate, News, Watch};
 use xdp_user::attach::{self, Logger, Readiness, Running};
 use xdp_user::config::{Mode, Modes, Plan, Request, Tc};
 use xdp_user::expiry::Expiry;
 use xdp_user::hooks::{How, PutBack, hook_name};
+use xdp_user::neighbours::Prober;
 use xdp_user::netlink::Netlink;
 use xdp_user::netlink::events::Events;
 use xdp_user::pins::Sizes;
@@ -171,7 +173,7 @@ impl Arguments {
 /// Does it.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let netlink = Netlink::open()?;
-    let plan = Plan::check(arguments.request(), &netlink)?;
+    let mut plan = Plan::check(arguments.request(), &netlink)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -182,8 +184,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         Signals::new().context("failed to listen for signals")?
     };
     let events = Events::listen()?;
-    let (mut running, loggers) = attach::start(&plan, &netlink)?;
+    let (mut running, mut loggers) = attach::start(&plan, &netlink)?;
     report(&plan, &running);
+    let path = running.instance.directory.clone();
     running.hold_pins()?;
     let kept = privileges::give_up()?;
     debug!("capabilities that are kept: {kept:?}");
@@ -191,6 +194,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         expiry: Expiry::new(running.clock, plan.request.idle_secs),
         complained: Vec::new(),
         events,
+        watch: Watch::default(),
+        prober: Prober::default(),
+        // Where it can be seen with the capabilities that are left.
+        path: Some(path).filter(|path| path.exists()),
     };
     let freed = house.expiry.recover(&running.tables)?;
     if freed.flows + freed.sessions > 0 {
@@ -201,14 +208,28 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     }
     say_ready(&plan);
     let keep_house = async {
-        let mut messages = std::pin::pin!(messages(loggers));
+        let mut often = tokio::time::interval(OFTEN);
+        often.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut second = tokio::time::interval(Duration::from_secs(1));
         second.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 stop = signals.next() => return Ok::<_, anyhow::Error>(stop),
-                () = &mut messages => {}
-                _ = second.tick() => each_second(&running, &plan, &netlink, &mut house)?,
+                _ = often.tick() => {
+                    // The dataplane's own messages go to the log.
+                    loggers.iter_mut().for_each(Logger::flush);
+                    // An interface that is back carries packets that nobody translates.
+                    if house.events.links_changed() {
+                        second.reset_immediately();
+                    }
+                }
+                _ = second.tick() => {
+                    let again = follow(&mut running, &plan, &netlink, &mut house);
+                    if let Some(again) = again {
+                        (plan, loggers) = again;
+                    }
+                    each_second(&running, &plan, &netlink, &mut house)?;
+                }
             }
         }
     };
@@ -249,21 +270,9 @@ impl Signals {
     }
 }
 
-/// Hands the dataplane's own messages to the log, until dropped.
-///
-/// They are looked for four times a second: waiting on the ring buffer's descriptor would need `unsafe`, and they are
-/// about sessions, not packets.
-async fn messages(mut loggers: Vec<Logger>) {
-    if loggers.is_empty() {
-        return std::future::pending().await;
-    }
-    let mut often = tokio::time::interval(Duration::from_millis(250));
-    often.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        often.tick().await;
-        loggers.iter_mut().for_each(Logger::flush);
-    }
-}
+/// How often changes of interfaces and the dataplane's own messages are looked for. Waiting on the ring buffer's descriptor
+/// would need `unsafe`, and its messages are about sessions, not packets.
+const OFTEN: Duration = Duration::from_millis(250);
 
 /// What is done each second, and what has been said of it.
 struct House {
@@ -272,6 +281,12 @@ struct House {
     complained: Vec<String>,
     /// Changes of routes and neighbours.
     events: Events,
+    /// Interfaces that go and come.
+    watch: Watch,
+    /// Next hops that may have moved.
+    prober: Prober,
+    /// Where the pins can be seen by their name, as long as they can.
+    path: Option<PathBuf>,
 }
 
 impl House {
@@ -296,12 +311,59 @@ impl House {
     }
 }
 
+/// Attaches again where an interface has come back. With the new plan, when that was done.
+fn follow(
+    running: &mut Running,
+    plan: &Plan,
+    netlink: &Netlink,
+    house: &mut House,
+) -> Option<Again> {
+    let (all, again) = house.watch.look(running, plan, netlink);
+    for news in all {
+        match news {
+            News::Of(interface, Fate::Renamed(name)) => warn!(
+                "{interface} is called {name} now, and translating goes on; name it so at the next start"
+            ),
+            News::Of(interface, Fate::Gone) => warn!(
+                "{interface} is gone, and its programs with it; they are attached again when an interface of that name is back"
+            ),
+            News::Of(interface, Fate::Bare(index)) => {
+                warn!(
+                    "{interface} (interface {index}) is there without our programs: attaching again"
+                );
+            }
+            News::NotYet(why) => warn!("failed to attach again, trying each second: {why}"),
+        }
+    }
+    if let Some((plan, _)) = &again {
+        report(plan, running);
+        info!(
+            "ready again: translating {} to {}",
+            plan.request.vip, plan.request.server
+        );
+    }
+    again
+}
+
 fn each_second(running: &Running, plan: &Plan, netlink: &Netlink, house: &mut House) -> Result<()> {
     if !running.instance.is_used() {
         bail!(
             "the pins of {} were removed by `ikenat unload --force`: nothing is attached any more",
             plan.request.vip
         );
+    }
+    if house.path.as_ref().is_some_and(|path| !path.exists())
+        && let Some(path) = house.path.take()
+    {
+        warn!(
+            "{} cannot be seen any more: its file system was unmounted, or another is mounted over it; packets are translated as long as this process runs, and `stats` finds nothing",
+            path.display()
+        );
+    }
+    // Before the count: what comes of it counts at once.
+    let silent = house.prober.pass(&running.tables, &running.clock, netlink);
+    for (index, gateway) in silent {
+        info!("the next hop {gateway} (interface {index}) does not answer: looking for it anew");
     }
     let epoch = house.events.epoch();
     for (interface, readiness) in running.refresh_egress(netlink, plan, epoch) {
@@ -325,9 +387,8 @@ fn say_readiness(interface: &str, readiness: Readiness) {
         Readiness::NotReady => warn!(
             "{interface} does not take frames from XDP, so what leaves by it takes the slow path (a veth needs an XDP program on its peer or, from Linux 6.3 on, GRO)"
         ),
-        Readiness::Gone => {
-            warn!("{interface} is gone, and its programs with it; restart ikenat when it is back");
-        }
+        // That was said already.
+        Readiness::Gone => {}
     }
 }
 

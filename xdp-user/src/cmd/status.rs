@@ -118,9 +118,9 @@ fn attached(attached: &[Attached]) -> String {
     for one in attached {
         let remark = match (one.alive, one.here) {
             (false, _) if one.hook == Way::Clsact.name() => {
-                "DEAD: the interface is gone or somebody has removed the filter; restart ikenat when it is back".to_owned()
+                "DEAD: the interface is gone or somebody has removed the filter; a running ikenat attaches again when it is back".to_owned()
             }
-            (false, _) => "DEAD: the interface is gone; restart ikenat when it is back".to_owned(),
+            (false, _) => "DEAD: the interface is gone; a running ikenat attaches again when it is back".to_owned(),
             (true, true) => String::new(),
             (true, false) => format!("(index {} of another network namespace)", one.ifindex),
         };

@@ -1,0 +1,344 @@
+//! A start that dies or fails at any of its steps: the next one heals, what was there before goes on, and no packet of a
+//! live tunnel is lost.
+//!
+//! The steps are not listed here: the binary says which it passes, and each of them is tried.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use ikenat_tests::lab::Lab;
+use ikenat_tests::lab::ikenat::{Ikenat, binary};
+use ikenat_tests::lab::load::Load;
+use ikenat_tests::lab::process::Process;
+use ikenat_tests::lab::topology::WAN;
+use ikenat_tests::suite::Scenario;
+use object::{Object as _, ObjectSection as _, ObjectSymbol as _};
+use xdp_user::failpoints::Step;
+
+use crate::arguments::with;
+use crate::daemon::{pins, tenth, traces};
+use crate::ways::{everything_crosses, kernel_is_at_least};
+
+pub(crate) fn scenarios() -> Vec<Scenario> {
+    const TOOLS: &[&str] = &["tc", "bpftool"];
+    let trial = |name, test| Scenario::new(name, test).with_programs(TOOLS);
+    vec![
+        trial("a_start_killed_at_any_step_is_healed_by_the_next", fresh),
+        trial("a_start_that_fails_at_any_step_leaves_nothing", fails),
+        trial("a_restart_killed_at_any_step_loses_no_packet", restart).alone(),
+        trial("a_restart_that_fails_at_any_step_loses_no_packet", stays).alone(),
+        trial("a_move_that_dies_or_fails_at_any_step_is_healed", moves),
+        trial(
+            "a_program_that_the_verifier_refuses_changes_nothing",
+            refused,
+        )
+        .alone(),
+    ]
+}
+
+/// XDP and tc on both sides, and what leaves by the WAN.
+pub(crate) const PROGRAMS: usize = 5;
+
+const WISH: &str = "IKENAT_FAIL_AT";
+const PATIENCE: Duration = Duration::from_secs(30);
+const KILLED: i32 = 9;
+
+/// The ways of attaching that this kernel has.
+fn ways() -> Result<Vec<&'static str>> {
+    let mut ways = vec!["clsact"];
+    if kernel_is_at_least((6, 6))? {
+        ways.push("tcx");
+    }
+    Ok(ways)
+}
+
+/// The steps to try: all of them, each time they are passed; but those before anything is attached are the same by every
+/// way, so they are tried by one.
+fn to_try<'s>(steps: &'s [String], way: &str) -> Result<Vec<(usize, &'s str)>> {
+    let first = if way == ways()?[0] {
+        0
+    } else {
+        let last = |name: &String| name == Step::EgressesSet.name();
+        steps.iter().position(last).context("nothing is attached")? + 1
+    };
+    let numbered = (1..).zip(steps.iter().map(String::as_str));
+    Ok(numbered.skip(first).collect())
+}
+
+/// One start of many: by a way, on a WAN, with a wish of what shall happen to it.
+fn start(lab: &Lab, way: &str, wan: &str, wish: &str) -> Result<Process> {
+    let mut command = lab.gateway.command(binary()?);
+    command.args(with("--wan", wan)).args(["--tc", way]);
+    command.arg("--bpffs").arg(lab.bpffs()).env(WISH, wish);
+    Process::spawn(&mut command, lab.log("ikenat-fault"))
+}
+
+/// The steps that such a start passes until it is ready. Leaves it attached and its daemon dead.
+fn steps(lab: &Lab, way: &str, wan: &str) -> Result<Vec<String>> {
+    let mut process = start(lab, way, wan, "list")?;
+    process.wait_for_log("ready: translating", PATIENCE)?;
+    process.kill()?;
+    let log = process.log();
+    let lines = log
+        .lines()
+        .filter_map(|line| line.strip_prefix("failpoint "));
+    let names = lines.filter_map(|line| Some(line.split_once(": ")?.1.to_owned()));
+    let steps: Vec<String> = names.collect();
+    ensure!(
+        !steps.is_empty(),
+        "this ikenat has no failpoints: test one with debug assertions (`cargo xtask build`)"
+    );
+    Ok(steps)
+}
+
+/// Lets a start die at its step of this number.
+fn die(lab: &Lab, way: &str, wan: &str, number: usize) -> Result<()> {
+    let mut process = start(lab, way, wan, &format!("kill:{number}"))?;
+    let status = process.wait(PATIENCE)?;
+    let log = process.log();
+    ensure!(
+        status.signal() == Some(KILLED) && log.contains(&format!("failpoint {number}: ")),
+        "it ended with {status}: {log}"
+    );
+    Ok(())
+}
+
+/// Lets a start fail at its step of this number.
+fn fail(lab: &Lab, way: &str, wan: &str, number: usize) -> Result<()> {
+    let mut process = start(lab, way, wan, &format!("error:{number}"))?;
+    let status = process.wait(PATIENCE)?;
+    let log = process.log();
+    ensure!(
+        status.code() == Some(1) && log.contains("a test wants it to fail"),
+        "it ended with {status}: {log}"
+    );
+    Ok(())
+}
+
+fn nothing_is_left(lab: &Lab, before: &str) -> Result<()> {
+    // The kernel takes links down in the background after their process has died.
+    let began = Instant::now();
+    while traces(lab)? != before && began.elapsed() < Duration::from_secs(5) {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let after = traces(lab)?;
+    ensure!(after == before, "before:\n{before}\nafter:\n{after}");
+    let left = pins(&lab.bpffs())?;
+    ensure!(left.is_empty(), "pins are left: {left:?}");
+    let directory = lab.bpffs().join("ikenat");
+    ensure!(!directory.exists(), "{} is left", directory.display());
+    Ok(())
+}
+
+/// Whether packets cross, whatever a daemon that died was doing.
+fn healed(lab: &Lab, way: &str) -> Result<()> {
+    let ikenat = Ikenat::start_with(lab, &["--tc", way])?;
+    let attached = lab.status()?.attached;
+    ensure!(
+        attached.len() == PROGRAMS && attached.iter().all(|one| one.alive),
+        "after the start that heals: {attached:?}"
+    );
+    everything_crosses(lab)?;
+    ikenat.kill()
+}
+
+fn fresh(lab: &Lab) -> Result<()> {
+    let before = traces(lab)?;
+    for way in ways()? {
+        let steps = steps(lab, way, WAN)?;
+        lab.unload()?;
+        for (number, step) in to_try(&steps, way)? {
+            let context = || format!("{way}: killed at step {number}, {step}");
+            die(lab, way, WAN, number).with_context(context)?;
+            healed(lab, way).with_context(context)?;
+            lab.unload().with_context(context)?;
+            nothing_is_left(lab, &before).with_context(context)?;
+            // And without a start in between: `unload` copes with what is half there.
+            if number % 3 == 0 {
+                die(lab, way, WAN, number).with_context(context)?;
+                lab.unload().with_context(context)?;
+                nothing_is_left(lab, &before)
+                    .context("unload alone")
+                    .with_context(context)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn fails(lab: &Lab) -> Result<()> {
+    let before = traces(lab)?;
+    for way in ways()? {
+        let steps = steps(lab, way, WAN)?;
+        lab.unload()?;
+        for (number, step) in to_try(&steps, way)? {
+            let context = || format!("{way}: failed at step {number}, {step}");
+            fail(lab, way, WAN, number).with_context(context)?;
+            nothing_is_left(lab, &before).with_context(context)?;
+        }
+    }
+    Ok(())
+}
+
+/// Tries every step of a restart under load.
+fn each_step_of_a_restart(
+    lab: &Lab,
+    trial: &str,
+    disturb: fn(&Lab, &str, &str, usize) -> Result<()>,
+) -> Result<()> {
+    for way in ways()? {
+        Ikenat::start_with(lab, &["--tc", way])?.kill()?;
+        let steps = steps(lab, way, WAN)?;
+        let load = Load::start(lab, tenth()?, tenth()?)?;
+        for (number, step) in to_try(&steps, way)? {
+            let context = || format!("{way}: step {number}, {step}");
+            disturb(lab, way, WAN, number).with_context(context)?;
+            load.flows().with_context(context)?;
+            // Every other time two in a row, with nothing that heals in between.
+            if number % 2 == 0 {
+                Ikenat::start_with(lab, &["--tc", way])?.kill()?;
+            }
+            let attached = lab.status()?.attached;
+            ensure!(
+                attached.len() == PROGRAMS && attached.iter().all(|one| one.alive),
+                "{way}: after step {number}, {step}: {attached:?}"
+            );
+        }
+        let _ikenat = Ikenat::start_with(lab, &["--tc", way])?;
+        load.flows()?;
+        let transfer = load.finish().context(trial.to_owned())?;
+        println!("{trial}, {way}, {} steps: {transfer}", steps.len());
+        transfer.check_counted(&lab.stats()?)?;
+        drop(_ikenat);
+        lab.unload()?;
+    }
+    Ok(())
+}
+
+fn restart(lab: &Lab) -> Result<()> {
+    each_step_of_a_restart(lab, "a restart killed at every step", die)
+}
+
+fn stays(lab: &Lab) -> Result<()> {
+    each_step_of_a_restart(lab, "a restart that fails at every step", fail)
+}
+
+const OTHER: &str = "x0";
+
+/// What an instance is attached to, and with which programs.
+fn attachments(lab: &Lab) -> Result<Vec<(String, u32)>> {
+    let attached = lab.status()?.attached;
+    Ok(attached
+        .into_iter()
+        .map(|one| (one.interface, one.program))
+        .collect())
+}
+
+/// From one interface to another: a start that fails leaves the instance where it was. And with all the trials of this
+/// file every step that the binary has was tried.
+fn moves(lab: &Lab) -> Result<()> {
+    lab.gateway.shell(&format!(
+        "ip link add {OTHER} type veth peer name x1; ip link set {OTHER} up; ip link set x1 up"
+    ))?;
+    let before = traces(lab)?;
+    let mut tried = BTreeSet::new();
+    for way in ways()? {
+        tried.extend(steps(lab, way, OTHER)?);
+        let steps = steps(lab, way, WAN)?;
+        // What comes before was tried in the other trials.
+        let attaching = |name: &String| name == Step::EgressesSet.name();
+        let begin = steps.iter().position(attaching).unwrap_or_default();
+        // Behind these nothing can be refused any more.
+        let late = [Step::LinkUpdated, Step::LinkInPlace, Step::FilterExchanged];
+        let is_late = |name: &String| late.iter().any(|late| late.name() == name);
+        let late = steps.iter().position(is_late).unwrap_or(steps.len());
+        for (number, step) in (1..).zip(&steps).skip(begin) {
+            let context = || format!("{way}: step {number}, {step}");
+            self::steps(lab, way, OTHER).with_context(context)?;
+            if number <= late {
+                let there = attachments(lab)?;
+                fail(lab, way, WAN, number).with_context(context)?;
+                let now = attachments(lab)?;
+                ensure!(now == there, "{now:?} instead of {there:?}: {}", context());
+            }
+            die(lab, way, WAN, number).with_context(context)?;
+            healed(lab, way).with_context(context)?;
+        }
+        tried.extend(steps);
+        tried.extend(self::steps(lab, way, WAN)?);
+        lab.unload()?;
+        nothing_is_left(lab, &before)?;
+    }
+    let missing: Vec<&str> = Step::ALL
+        .iter()
+        .map(|step| step.name())
+        .filter(|name| !tried.contains(*name))
+        .collect();
+    ensure!(
+        missing.is_empty() || ways()?.len() < 2,
+        "no trial passes the steps {missing:?}"
+    );
+    Ok(())
+}
+
+/// The object with a program whose first instruction reads by a register that nobody has written.
+fn broken_object(lab: &Lab, program: &str) -> Result<PathBuf> {
+    let path = ikenat_tests::bpf::object()?;
+    let mut bytes =
+        fs::read(&path).with_context(|| format!("failed to read {}", path.display()))?;
+    let file = object::File::parse(bytes.as_slice()).context("failed to parse the object")?;
+    let symbol = file
+        .symbols()
+        .find(|symbol| symbol.name() == Ok(program))
+        .with_context(|| format!("no {program} in {}", path.display()))?;
+    let section = symbol
+        .section_index()
+        .context("a symbol without a section")?;
+    let section = file.section_by_index(section)?;
+    let (start, _) = section.file_range().context("a section without bytes")?;
+    let at = usize::try_from(start + symbol.address() - section.address())?;
+    /// `r0 = *(u64 *)(r9 + 0)`.
+    const LOAD: [u8; 8] = [0x79, 0x90, 0, 0, 0, 0, 0, 0];
+    bytes[at..at + LOAD.len()].copy_from_slice(&LOAD);
+    let broken = lab.directory().join("broken.o");
+    fs::write(&broken, bytes).context("failed to write an object")?;
+    Ok(broken)
+}
+
+fn refused(lab: &Lab) -> Result<()> {
+    Ikenat::start(lab)?.kill()?;
+    let before = (traces(lab)?, attachments(lab)?);
+    let load = Load::start(lab, tenth()?, tenth()?)?;
+    for program in [
+        "ikenat_xdp_wan",
+        "ikenat_xdp_lan",
+        "ikenat_tc",
+        "ikenat_egress",
+    ] {
+        let mut command = lab.gateway.command(binary()?);
+        command
+            .args(with("--wan", WAN))
+            .arg("--bpffs")
+            .arg(lab.bpffs());
+        command.env("IKENAT_OBJECT", broken_object(lab, program)?);
+        let mut process = Process::spawn(&mut command, lab.log("ikenat-fault"))?;
+        let status = process.wait(PATIENCE)?;
+        let log = process.log();
+        ensure!(
+            status.code() == Some(1) && log.contains(program) && log.contains("R9 !read_ok"),
+            "it ended with {status}: {log}"
+        );
+        load.flows().with_context(|| program.to_owned())?;
+        let after = (traces(lab)?, attachments(lab)?);
+        ensure!(after == before, "before: {before:?}\nafter: {after:?}");
+    }
+    let _ikenat = Ikenat::start(lab)?;
+    load.flows()?;
+    let transfer = load.finish()?;
+    println!("four programs refused by the verifier: {transfer}");
+    transfer.check_counted(&lab.stats()?)
+}

@@ -1,0 +1,177 @@
+//! Steps of a start at which a test can let it die or fail. Only binaries with debug assertions have them; in a release
+//! [`pass`] is nothing.
+//!
+//! `IKENAT_FAIL_AT=list` writes each step that is passed to stderr, with its number; `kill:N` kills the process at the Nth,
+//! as `kill -9` would; `error:N` makes the Nth fail. A new step is found by the tests without being named there.
+//!
+//! `IKENAT_OBJECT` names another object to load, for one that the verifier refuses.
+//!
+//! It may not know what a step does.
+
+use crate::error::Result;
+use std::borrow::Cow;
+
+macro_rules! steps {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal;)*) => {
+        /// A step. It is named by what has just been done.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Step { $($(#[$doc])* $variant,)* }
+
+        impl Step {
+            /// All steps.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// Its name.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+        }
+    };
+}
+
+steps! {
+    /// The directory of the pins exists and is ours alone.
+    Locked = "locked";
+    /// What an earlier start left was looked at.
+    EarlierFound = "earlier-found";
+    /// The kernel has told its tick.
+    TimeLearned = "time-learned";
+    /// All maps are made and pinned, or found.
+    MapsMade = "maps-made";
+    /// The verifier has taken a program.
+    ProgramLoaded = "program-loaded";
+    /// META is written but for its version.
+    Described = "described";
+    /// And its version.
+    VersionWritten = "version-written";
+    /// Everything is ready to be attached.
+    EgressesSet = "egresses-set";
+    /// A new link holds a program, and nothing holds the link but this process.
+    LinkMade = "link-made";
+    /// The link is pinned beside the place where it belongs.
+    LinkPinned = "link-pinned";
+    /// The program of a live link was exchanged.
+    LinkUpdated = "link-updated";
+    /// The new pin of a link stands in the place of the old one.
+    LinkInPlace = "link-in-place";
+    /// The program of a filter is pinned beside the place where it belongs.
+    ProgramPinned = "program-pinned";
+    /// The new pin of a program stands in the place of the old one.
+    ProgramInPlace = "program-in-place";
+    /// It is written down that a clsact is ours.
+    ClsactNoted = "clsact-noted";
+    /// The clsact is there.
+    ClsactMade = "clsact-made";
+    /// A new filter is in it.
+    FilterMade = "filter-made";
+    /// The program of a filter was exchanged.
+    FilterExchanged = "filter-exchanged";
+    /// Every program is at its place.
+    AllAttached = "all-attached";
+}
+
+/// Says that a step was done. Fails, or never returns, when a test wants it so.
+#[cfg(not(debug_assertions))]
+#[inline(always)]
+pub(crate) fn pass(_: Step) -> Result<()> {
+    Ok(())
+}
+
+/// The object to load.
+#[cfg(not(debug_assertions))]
+#[inline(always)]
+pub(crate) fn object(embedded: &'static [u8]) -> Result<Cow<'static, [u8]>> {
+    Ok(Cow::Borrowed(embedded))
+}
+
+#[cfg(debug_assertions)]
+pub(crate) use armed::{object, pass};
+
+#[cfg(debug_assertions)]
+mod armed {
+    use super::{Cow, Result, Step};
+    use crate::error::Error;
+    use std::io;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    const VARIABLE: &str = "IKENAT_FAIL_AT";
+    static PASSED: AtomicU32 = AtomicU32::new(0);
+
+    /// The object to load: the embedded one, unless a test wants another.
+    pub(crate) fn object(embedded: &'static [u8]) -> Result<Cow<'static, [u8]>> {
+        let Some(path) = std::env::var_os("IKENAT_OBJECT") else {
+            return Ok(Cow::Borrowed(embedded));
+        };
+        let failed = Error::system(format!("read {}", path.display()));
+        std::fs::read(&path).map(Cow::Owned).map_err(failed)
+    }
+
+    /// What a test wants.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub(super) enum Wish {
+        List,
+        Kill(u32),
+        Error(u32),
+    }
+
+    pub(super) fn wish(text: &str) -> Option<Wish> {
+        match text.split_once(':') {
+            None => (text == "list").then_some(Wish::List),
+            Some(("kill", number)) => number.parse().ok().map(Wish::Kill),
+            Some(("error", number)) => number.parse().ok().map(Wish::Error),
+            Some(_) => None,
+        }
+    }
+
+    /// Says that a step was done. Fails, or never returns, when a test wants it so.
+    pub(crate) fn pass(step: Step) -> Result<()> {
+        let Ok(text) = std::env::var(VARIABLE) else {
+            return Ok(());
+        };
+        let number = PASSED.fetch_add(1, Ordering::Relaxed) + 1;
+        let failed = |why: String| {
+            let action = format!("pass the step {} ({VARIABLE}={text})", step.name());
+            Error::system(action)(io::Error::other(why))
+        };
+        match wish(&text) {
+            Some(Wish::List) => eprintln!("failpoint {number}: {}", step.name()),
+            Some(Wish::Kill(at)) if at == number => {
+                eprintln!("failpoint {number}: {}", step.name());
+                let killed = rustix::process::kill_process(
+                    rustix::process::getpid(),
+                    rustix::process::Signal::KILL,
+                );
+                return Err(failed(format!("it survived SIGKILL: {killed:?}")));
+            }
+            Some(Wish::Error(at)) if at == number => {
+                return Err(failed("a test wants it to fail".to_owned()));
+            }
+            Some(Wish::Kill(_) | Wish::Error(_)) => {}
+            None => return Err(failed("write list, kill:N or error:N".to_owned())),
+        }
+        Ok(())
+    }
+}
+
+#[cfg(all(test, debug_assertions))]
+mod tests {
+    use super::armed::{Wish, wish};
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn wishes_are_read() {
+        assert_eq!(wish("list"), Some(Wish::List));
+        assert_eq!(wish("kill:3"), Some(Wish::Kill(3)));
+        assert_eq!(wish("error:12"), Some(Wish::Error(12)));
+        for nonsense in ["", "kill", "kill:", "die:3", "error:x"] {
+            assert_eq!(wish(nonsense), None, "{nonsense}");
+        }
+    }
+
+    #[test]
+    fn every_step_has_a_name_of_its_own() {
+        let names: BTreeSet<&str> = Step::ALL.iter().map(|step| step.name()).collect();
+        assert_eq!(names.len(), Step::ALL.len());
+    }
+}
