@@ -39,7 +39,7 @@ impl Prober {
         self.asked.retain(|key, _| used.contains(key));
         for key in used {
             // What the kernel refuses here it can do without: a neighbour that has gone meanwhile, for example.
-            match netlink.neighbour(key).unwrap_or(Known::NotOurs) {
+            match netlink.neighbour_state(key).unwrap_or(Known::NotOurs) {
                 Known::Resolved => {
                     if netlink.probe(key).is_ok() {
                         self.asked.insert(key, Instant::now());

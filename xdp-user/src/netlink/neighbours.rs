@@ -87,7 +87,7 @@ fn judge(message: &NeighbourMessage) -> Known {
 
 impl Netlink {
     /// What the kernel knows of a neighbour.
-    pub fn neighbour(&self, key: Key) -> io::Result<Known> {
+    pub fn neighbour_state(&self, key: Key) -> io::Result<Known> {
         let request = RouteNetlinkMessage::GetNeighbour(about(key));
         let answers = match ask(&self.route, request, false) {
             Ok(answers) => answers,
