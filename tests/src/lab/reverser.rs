@@ -68,7 +68,7 @@ impl Reverser {
             let (from, to) = (open(from)?, open(to)?);
             let (stop, reversed) = (Arc::clone(&stop), Arc::clone(&reversed));
             threads.push(std::thread::spawn(move || {
-                copy(&from, &to, &stop, &reversed)
+                copy(&from, &to, &stop, &reversed);
             }));
         }
         Ok(Self {

@@ -4,10 +4,10 @@ use std::net::Ipv4Addr;
 
 use anyhow::{Context, Result, ensure};
 use ikenat_tests::lab::Lab;
-use ikenat_tests::lab::errors::{Peers, Way, counted, time_exceeded};
+use ikenat_tests::lab::errors::{Peers, Way, time_exceeded};
 use ikenat_tests::lab::frames::{Packet, protocol};
 use ikenat_tests::lab::ikenat::Ikenat;
-use ikenat_tests::lab::topology::{CLIENT_2, CLIENT_MAC, WAN_MAC};
+use ikenat_tests::lab::topology::CLIENT_2;
 use ikenat_tests::lab::wire::{
     Wire, esp, esp_from_server, exchange, from_client, from_server, ike, raw_from_client,
     with_client,

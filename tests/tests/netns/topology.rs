@@ -198,7 +198,7 @@ fn answers_as_vip(wire: &Wire) -> Result<()> {
 fn secondary(lab: &Lab) -> Result<()> {
     lab.gateway.shell(&format!(
         "ip address del {VIP}/24 dev {WAN}; ip address add {FIRST}/24 dev {WAN}
-         ip address add {VIP}/24 dev {WAN}"
+         ip address add {VIP}/24 dev {WAN}; ip link set {WAN} mtu 1400"
     ))?;
     let shown = lab.gateway.run(&format!("ip address show dev {WAN}"))?;
     ensure!(
@@ -209,7 +209,6 @@ fn secondary(lab: &Lab) -> Result<()> {
     let wire = Wire::open(lab)?;
     crosses(&wire)?;
     answers_as_vip(&wire)?;
-    lab.gateway.run(&format!("ip link set {WAN} mtu 1400"))?;
     let large = from_server(4500, 4500, esp(SPI, 7, 1400));
     wire.outbound_frames(
         &[large.build()],
@@ -300,10 +299,10 @@ fn devices_forward(lab: &Lab) -> Result<()> {
         lab.gateway
             .run(&format!("sysctl -qw net.ipv4.conf.{device}.forwarding=1"))?;
     }
+    lab.gateway.run(&format!("ip link set {LAN} mtu 1400"))?;
     let _ikenat = Ikenat::start_as_it_is(lab)?;
     let wire = Wire::open(lab)?;
     crosses(&wire)?;
-    lab.gateway.run(&format!("ip link set {LAN} mtu 1400"))?;
     let large = from_client(4500, 4500, esp(SPI, 7, 1400));
     wire.inbound_frames(
         &[large.build()],

@@ -219,7 +219,8 @@ fn policy_routing(lab: &Lab) -> Result<()> {
     let (_namespace, far_client) = second_wan(lab)?;
     lab.gateway.shell(&format!(
         "ip route add default via {FAR_CLIENT} dev {WAN_2}
-         ip route add default via {CLIENT} dev {WAN} table 100"
+         ip route add default via {CLIENT} dev {WAN} table 100
+         ip link set {WAN} mtu 1400; ip link set {WAN_2} mtu 1400"
     ))?;
     let _ikenat = start_on(lab, &format!("--wan {WAN} --wan {WAN_2} --lan {LAN}"), VIP)?;
     let wire = Wire::open(lab)?;
@@ -260,9 +261,6 @@ fn policy_routing(lab: &Lab) -> Result<()> {
             .context("by the rule")?;
     }
 
-    for wan in [WAN, WAN_2] {
-        lab.gateway.run(&format!("ip link set {wan} mtu 1400"))?;
-    }
     let large = to_elsewhere(300, 1400);
     far_client.drain()?;
     cross(
