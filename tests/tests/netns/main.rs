@@ -15,6 +15,7 @@ mod forwarding;
 mod fragment_attacks;
 mod fragments;
 mod icmp;
+mod icmp_refused;
 mod instances;
 mod interfaces;
 mod lists;
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         fragment_attacks::scenarios(),
         answers::scenarios(),
         icmp::scenarios(),
+        icmp_refused::scenarios(),
         slow_path::scenarios(),
         local::scenarios(),
         pmtu::scenarios(),
