@@ -11,32 +11,48 @@ use anyhow::Result;
 use libtest_mimic::{Arguments, Failed, Trial};
 
 use crate::lab::topology::with_lab;
-use crate::lab::{Lab, Options, cleanup};
+use crate::lab::{Host, Lab, Options, cleanup};
 
 /// Trials that measure or load the machine take it for writing.
 static MACHINE: RwLock<()> = RwLock::new(());
 
 /// What one trial needs and does.
 pub struct Scenario {
-    name: &'static str,
+    name: String,
     options: Options,
     alone: bool,
-    programs: &'static [&'static str],
+    programs: Vec<&'static str>,
     variable: Option<(&'static str, &'static str)>,
     test: fn(&Lab) -> Result<()>,
 }
 
 impl Scenario {
     /// A trial in the usual lab.
-    pub fn new(name: &'static str, test: fn(&Lab) -> Result<()>) -> Self {
+    pub fn new(name: impl Into<String>, test: fn(&Lab) -> Result<()>) -> Self {
         Self {
-            name,
+            name: name.into(),
             options: Options::default(),
             alone: false,
-            programs: &[],
+            programs: Vec::new(),
             variable: None,
             test,
         }
+    }
+
+    /// A trial under each kind of host, named after it: `NAME@HOST`.
+    pub fn on_every_host(name: &str, test: fn(&Lab) -> Result<()>) -> Vec<Self> {
+        Host::ALL.map(|host| Self::on_host(name, host, test)).into()
+    }
+
+    /// A trial on one kind of host, named after it.
+    pub fn on_host(name: &str, host: Host, test: fn(&Lab) -> Result<()>) -> Self {
+        let options = Options {
+            host,
+            ..Options::default()
+        };
+        Self::new(format!("{name}@{}", host.name()), test)
+            .with_options(options)
+            .with_programs(host.programs())
     }
 
     /// In a lab with these options.
@@ -53,7 +69,7 @@ impl Scenario {
 
     /// Only where these programs are installed.
     pub fn with_programs(mut self, programs: &'static [&'static str]) -> Self {
-        self.programs = programs;
+        self.programs.extend(programs);
         self
     }
 
@@ -73,7 +89,7 @@ impl Scenario {
         {
             return Some(format!("{why}: set {variable}=1"));
         }
-        let programs = ALWAYS.iter().chain(self.programs);
+        let programs = ALWAYS.iter().chain(&self.programs);
         let missing: Vec<&str> = programs
             .copied()
             .filter(|program| !installed(program))
@@ -85,7 +101,7 @@ impl Scenario {
         let obstacle = self.obstacle();
         let name = match &obstacle {
             Some(why) => format!("{} [ignored: {why}]", self.name),
-            None => self.name.to_owned(),
+            None => self.name.clone(),
         };
         let run = move || {
             let test = self.test;

@@ -2,6 +2,9 @@
 //!
 //! Knows what IPsec promises its users and what `ikenat` shows of it; looks at no packet.
 
+#[path = "ike/large.rs"]
+mod large;
+
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -16,8 +19,8 @@ use ikenat_tests::suite::{self, Scenario};
 /// What a trial with strongSwan needs.
 const STRONGSWAN: &[&str] = &["charon-systemd", "swanctl", "openssl", "ping"];
 /// Between two pings.
-const QUICK: Duration = Duration::from_millis(10);
-const PINGS: u32 = 50;
+pub(crate) const QUICK: Duration = Duration::from_millis(10);
+pub(crate) const PINGS: u32 = 50;
 /// A counter is asked again for this long: the last packet may be on its way.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -38,9 +41,11 @@ fn main() -> ExitCode {
         ]),
         Scenario::new("an_attempt_that_does_not_go_on_is_half_open", half_open),
     ];
+    let parts = [scenarios, large::scenarios()];
     suite::run(
-        scenarios
+        parts
             .into_iter()
+            .flatten()
             .map(|scenario| scenario.with_programs(STRONGSWAN))
             .collect(),
     )
@@ -85,7 +90,7 @@ fn main_mode() -> Settings {
 fn certificates() -> Settings {
     Settings {
         authentication: Authentication::Certificates,
-        fragment_size: 576,
+        fragment_size: Some(576),
         ..Settings::default()
     }
 }
@@ -286,7 +291,7 @@ fn half_open(lab: &Lab) -> Result<()> {
 }
 
 /// Fails unless both ends and ikenat have counted `packets` each way; returns the client's SA.
-fn agree(lab: &Lab, tunnel: &Tunnel, packets: u32) -> Result<ChildSa> {
+pub(crate) fn agree(lab: &Lab, tunnel: &Tunnel, packets: u32) -> Result<ChildSa> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let (client, server) = (
@@ -332,7 +337,7 @@ fn entry(stats: &InstanceStats, spi: u32, direction: Direction) -> Result<&Spi> 
     })
 }
 
-fn session(stats: &InstanceStats) -> Result<Session> {
+pub(crate) fn session(stats: &InstanceStats) -> Result<Session> {
     stats
         .session(CLIENT)
         .cloned()

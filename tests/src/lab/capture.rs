@@ -9,8 +9,8 @@ use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::ifaddrs::getifaddrs;
 use nix::sys::socket::{
-    AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, bind, recvfrom, send,
-    setsockopt, socket, sockopt,
+    AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, bind, recv, recvfrom,
+    send, setsockopt, socket, sockopt,
 };
 use nix::sys::time::{TimeVal, TimeValLike};
 
@@ -167,7 +167,17 @@ impl PacketSocket {
 
     /// Throws away what has come in so far.
     pub fn drain(&self) -> Result<()> {
-        while self.receive(Duration::from_micros(1))?.is_some() {}
-        Ok(())
+        // A timeout, however short, would last until the next tick of the clock.
+        let mut frame = [0; 1];
+        loop {
+            match recv(self.fd.as_raw_fd(), &mut frame, MsgFlags::MSG_DONTWAIT) {
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => return Ok(()),
+                Err(error) => {
+                    return Err(error)
+                        .with_context(|| format!("failed to drain {}", self.interface));
+                }
+            }
+        }
     }
 }

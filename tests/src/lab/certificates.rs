@@ -12,8 +12,8 @@ use super::netns::execute;
 use super::strongswan::{End, IDENTITIES};
 
 /// Puts the authority, a certificate and its key into a `swanctl` directory. The authority is made
-/// on the first call and kept in `lab`.
-pub(crate) fn install(lab: &Path, swanctl: &Path, end: End) -> Result<()> {
+/// on the first call and kept in `lab`. The certificate is longer by `padding` bytes than it needs to be.
+pub(crate) fn install(lab: &Path, swanctl: &Path, end: End, padding: usize) -> Result<()> {
     let (authority, authority_key) = (lab.join("ca.pem"), lab.join("ca.key"));
     if !authority.exists() {
         let mut command = openssl(&authority_key);
@@ -39,6 +39,10 @@ pub(crate) fn install(lab: &Path, swanctl: &Path, end: End) -> Result<()> {
         .arg(&authority_key)
         .arg("-out")
         .arg(swanctl.join("x509/own.pem"));
+    if padding > 0 {
+        // An extension that everybody may pass over (Netscape's comment).
+        command.args(["-addext", &format!("nsComment={}", "x".repeat(padding))]);
+    }
     execute(&mut command)?;
     fs::copy(&authority, swanctl.join("x509ca/ca.pem")).context("failed to copy the authority")?;
     Ok(())

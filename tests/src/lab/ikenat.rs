@@ -9,15 +9,16 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use serde::de::DeserializeOwned;
 
-use super::netns::execute;
+use super::links::target_directory;
+use super::netns::{Namespace, execute};
 use super::process::Process;
 use super::report::{InstanceStats, InstanceStatus, Stats, Status};
-use super::topology::{LAN, Lab, SERVER, VIP, WAN, target_directory};
+use super::topology::{LAN, Lab, SERVER, VIP, WAN};
 
 /// Names the binary to test.
 const BINARY: &str = "IKENAT_BIN";
 /// In the log once the programs are attached.
-const READY: &str = "ready: translating";
+const READY: &str = "ready: ";
 /// Loading and verifying takes well below this, also on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -64,12 +65,46 @@ impl Ikenat {
 
     /// The same with more arguments.
     pub fn start_with(lab: &Lab, more: &[&str]) -> Result<Self> {
-        let mut command = lab.gateway.command(binary()?);
-        command.args(usual_arguments()).args(more);
-        command.arg("--bpffs").arg(lab.bpffs());
-        let mut process = Process::spawn(&mut command, lab.log("ikenat"))?;
+        let usual = usual_arguments();
+        let words: Vec<&str> = usual
+            .iter()
+            .map(String::as_str)
+            .chain(more.iter().copied())
+            .collect();
+        Self::run(lab, &lab.gateway, "ikenat", &words)
+    }
+
+    /// Starts it without looking after `ip_forward`.
+    pub fn start_as_it_is(lab: &Lab) -> Result<Self> {
+        let usual = usual_arguments();
+        let words: Vec<&str> = usual.iter().map(String::as_str).collect();
+        Self::spawn(lab, &lab.gateway, "ikenat", &words)
+    }
+
+    /// Starts it with other arguments in any namespace, with a log of this name, and waits until it is ready.
+    pub fn run(lab: &Lab, namespace: &Namespace, log: &str, words: &[&str]) -> Result<Self> {
+        // It does not start where nothing is forwarded; a host without `ip_forward` is one that lost it afterwards.
+        let forwards = namespace.run("sysctl -n net.ipv4.ip_forward")?;
+        namespace.run("sysctl -qw net.ipv4.ip_forward=1")?;
+        let started = Self::spawn(lab, namespace, log, words);
+        namespace.run(&format!(
+            "sysctl -qw net.ipv4.ip_forward={}",
+            forwards.trim()
+        ))?;
+        started
+    }
+
+    fn spawn(lab: &Lab, namespace: &Namespace, log: &str, words: &[&str]) -> Result<Self> {
+        let mut command = namespace.command(binary()?);
+        command.args(words).arg("--bpffs").arg(lab.bpffs());
+        let mut process = Process::spawn(&mut command, lab.log(log))?;
         process.wait_for_log(READY, PATIENCE)?;
         Ok(Self { process })
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        self.process.log()
     }
 
     /// Its process id.
@@ -117,6 +152,12 @@ impl Lab {
     pub fn stats(&self) -> Result<InstanceStats> {
         let stats: Stats = self.ask("stats")?;
         only(stats.instances).context("failed to read `stats`")
+    }
+
+    /// The state of all instances.
+    pub fn all_status(&self) -> Result<Vec<InstanceStatus>> {
+        let status: Status = self.ask("status")?;
+        Ok(status.instances)
     }
 
     /// The state of the one instance.

@@ -6,16 +6,26 @@
 pub mod capture;
 mod certificates;
 pub mod cleanup;
+pub mod errors;
 pub mod frames;
+pub mod hosts;
 pub mod ikenat;
+pub mod links;
 pub mod load;
 pub mod netns;
+pub mod pmtu;
 pub mod process;
 pub mod report;
+pub mod reverser;
+pub mod routers;
 pub mod strongswan;
+mod swanctl;
+pub mod talk;
 pub mod topology;
 pub mod traffic;
+pub mod transfer;
 pub mod vici;
 pub mod wire;
 
+pub use hosts::Host;
 pub use topology::{Lab, Options};

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -15,16 +15,16 @@ use serde_json::{Map, Value};
 
 use super::netns::{Namespace, execute};
 use super::process::Process;
-use super::topology::{CLIENT, Lab, SERVER, VIP};
-use super::{certificates, vici};
+use super::topology::Lab;
+use super::{certificates, swanctl, vici};
 
 /// The client's address inside the tunnel.
 pub const INNER_CLIENT: &str = "10.10.1.1";
 /// The server's address inside the tunnel.
 pub const INNER_SERVER: &str = "10.10.2.1";
 
-const CONNECTION: &str = "demo";
-const CHILD: &str = "net";
+pub(crate) const CONNECTION: &str = "demo";
+pub(crate) const CHILD: &str = "net";
 pub(crate) const IDENTITIES: [&str; 2] = ["client@demo", "server@demo"];
 
 /// The version of IKE, and for version 1 the mode.
@@ -52,8 +52,11 @@ pub struct Settings {
     pub version: Version,
     /// Which proof.
     pub authentication: Authentication,
-    /// IKE messages above this many bytes are sent in IKE fragments (RFC 7383).
-    pub fragment_size: u32,
+    /// IKE messages above this many bytes are sent in IKE fragments (RFC 7383); `None`: in one datagram, however large,
+    /// and the kernel fragments that.
+    pub fragment_size: Option<u32>,
+    /// Bytes that the certificates are longer than they need to be, as long chains are.
+    pub certificate_padding: usize,
     /// NAT-keepalives are sent after this many idle seconds.
     pub keep_alive_secs: u32,
 }
@@ -63,7 +66,8 @@ impl Default for Settings {
         Self {
             version: Version::V2,
             authentication: Authentication::Psk,
-            fragment_size: 1280,
+            fragment_size: Some(1280),
+            certificate_padding: 0,
             keep_alive_secs: 20,
         }
     }
@@ -265,20 +269,19 @@ impl Daemon {
                 .with_context(|| format!("failed to create {}", path.display()))?;
         }
         if settings.authentication == Authentication::Certificates {
-            certificates::install(lab.directory(), &directory.join("swanctl"), end)?;
+            certificates::install(
+                lab.directory(),
+                &directory.join("swanctl"),
+                end,
+                settings.certificate_padding,
+            )?;
         }
         let write = |file: &str, text: String| {
             let path = directory.join(file);
             fs::write(&path, text).with_context(|| format!("failed to write {}", path.display()))
         };
-        write(
-            "strongswan.conf",
-            daemon_configuration(&directory, settings),
-        )?;
-        write(
-            "swanctl/swanctl.conf",
-            connection_configuration(end, settings),
-        )?;
+        write("strongswan.conf", swanctl::daemon(&directory, settings))?;
+        write("swanctl/swanctl.conf", swanctl::connection(end, settings))?;
 
         let mut command = namespace.command("charon-systemd");
         command.env("STRONGSWAN_CONF", directory.join("strongswan.conf"));
@@ -321,85 +324,4 @@ impl Daemon {
             .env("STRONGSWAN_CONF", self.directory.join("strongswan.conf"));
         execute(&mut command)
     }
-}
-
-fn daemon_configuration(directory: &Path, settings: Settings) -> String {
-    // Only what the lab needs is loaded: kernel-libipsec must be the one that does ESP. MOBIKE's
-    // reaction to the tun device that kernel-libipsec makes would be noise.
-    format!(
-        "charon-systemd {{
-           load_modular = no
-           load = random nonce aes sha1 sha2 hmac kdf curve25519 gmp mgf1 pem pkcs1 pkcs8 x509 \
-                  pubkey constraints kernel-libipsec kernel-netlink socket-default vici
-           fragment_size = {fragment_size}
-           keep_alive = {keep_alive}
-           retransmit_timeout = 1
-           retransmit_tries = 4
-           filelog {{ stderr {{ default = 1
-               flush_line = yes
-               time_format = %T }} }}
-           journal {{ default = -1 }}
-           plugins {{ vici {{ socket = unix://{socket} }} }}
-         }}
-         swanctl {{ load = pem pkcs1 pkcs8 x509 gmp sha1 sha2 random }}\n",
-        fragment_size = settings.fragment_size,
-        keep_alive = settings.keep_alive_secs,
-        socket = directory.join("vici").display(),
-    )
-}
-
-fn connection_configuration(end: End, settings: Settings) -> String {
-    let [client, server] = IDENTITIES;
-    let (local, remote, from, to, inner_local, inner_remote) = match end {
-        End::Client => (
-            client,
-            server,
-            CLIENT.to_string(),
-            VIP.to_string(),
-            INNER_CLIENT,
-            INNER_SERVER,
-        ),
-        End::Server => (
-            server,
-            client,
-            SERVER.to_string(),
-            "%any".into(),
-            INNER_SERVER,
-            INNER_CLIENT,
-        ),
-    };
-    // The first is what every IKEv1 peer has; curve25519 is quick.
-    let (version, proposal) = match settings.version {
-        Version::V1 => (1, "aes128-sha256-modp2048"),
-        Version::V2 => (2, "aes128-sha256-x25519"),
-    };
-    let (method, certificate, send) = match settings.authentication {
-        Authentication::Psk => ("psk", "", ""),
-        Authentication::Certificates => ("pubkey", "certs = own.pem", "send_cert = always"),
-    };
-    format!(
-        "connections {{ {CONNECTION} {{
-           version = {version}
-           aggressive = no
-           mobike = no
-           fragmentation = yes
-           {send}
-           local_addrs = {from}
-           remote_addrs = {to}
-           proposals = {proposal}
-           local {{ auth = {method}
-             {certificate}
-             id = {local} }}
-           remote {{ auth = {method}
-             id = {remote} }}
-           children {{ {CHILD} {{
-             local_ts = {inner_local}/32
-             remote_ts = {inner_remote}/32
-             esp_proposals = aes128-sha256 }} }}
-         }} }}
-         secrets {{ ike-lab {{
-           id-1 = {client}
-           id-2 = {server}
-           secret = only-for-the-lab }} }}\n"
-    )
 }

@@ -11,7 +11,11 @@ use nix::mount::{MsFlags, mount};
 
 use super::cleanup::{self, Directory};
 use super::frames::Mac;
+use super::hosts::Host;
+use super::links::{self, Port};
 use super::netns::Namespace;
+use super::reverser::Reverser;
+use super::routers::Routers;
 
 /// The client's address.
 pub const CLIENT: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
@@ -40,16 +44,22 @@ pub const LAN: &str = "lan0";
 /// The only interface of the client, and of the server.
 pub const PEER: &str = "eth0";
 
-/// The object file with an XDP program that passes everything, in its section `xdp`.
-const PEER_OBJECT: &str = "IKENAT_PEER_OBJECT";
-const PEER_OBJECT_DEFAULT: &str = "bpf/peer.o";
-
 /// How a lab differs from the usual one.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
     /// Let client and server leave their checksums to the device (`CHECKSUM_PARTIAL`), as every
     /// container and virtual machine does. Off, they compute them, as a real wire needs it.
     pub checksum_offload: bool,
+    /// What the gateway is besides.
+    pub host: Host,
+    /// Two routers with a small link between them on the way to the client.
+    pub client_routers: bool,
+    /// The same on the way to the server.
+    pub server_routers: bool,
+    /// The client's wire reverses the order of fragments, both ways.
+    pub reversing_wire: bool,
+    /// The gateway has one interface, [`WAN`] with [`WAN_MAC`], on one switch with client and server.
+    pub one_armed: bool,
 }
 
 /// A running lab. Dropping it removes everything.
@@ -61,6 +71,16 @@ pub struct Lab {
     pub gateway: Namespace,
     /// Holds [`SERVER`] on [`PEER`].
     pub server: Namespace,
+    /// On the way to the client, if it was asked for.
+    pub client_routers: Option<Routers>,
+    /// On the way to the server, if it was asked for.
+    pub server_routers: Option<Routers>,
+    /// Between all three, if the gateway is one-armed.
+    pub switch: Option<Namespace>,
+    /// In the client's wire, if it was asked for.
+    pub reverser: Option<Reverser>,
+    /// How it differs from the usual one.
+    pub options: Options,
     directory: Directory,
     unique: String,
 }
@@ -74,53 +94,148 @@ impl Lab {
         );
         let unique = cleanup::unique();
         let directory = Directory::create(&unique)?;
-        let lab = Self {
+        let mut lab = Self {
             client: Namespace::create(&unique, "client")?,
             gateway: Namespace::create(&unique, "gateway")?,
             server: Namespace::create(&unique, "server")?,
+            client_routers: None,
+            server_routers: None,
+            switch: None,
+            reverser: None,
+            options,
             directory,
             unique,
         };
-        lab.connect(&lab.client, CLIENT_MAC, WAN, WAN_MAC)?;
-        lab.connect(&lab.server, SERVER_MAC, LAN, LAN_MAC)?;
-        for peer in [&lab.client, &lab.server] {
-            prepare_peer(peer, options)?;
+        if options.one_armed {
+            lab.one_arm()?;
+        } else {
+            lab.client_side()?;
+            lab.server_side()?;
         }
-        lab.address()?;
+        lab.gateway.run("sysctl -qw net.ipv4.ip_forward=1")?;
+        options.host.set_up(&lab.gateway)?;
         lab.mount_bpffs()?;
         Ok(lab)
     }
 
-    /// Another namespace of this lab.
-    pub fn add_namespace(&self, role: &str) -> Result<Namespace> {
-        Namespace::create(&self.unique, role)
-    }
-
-    fn connect(&self, peer: &Namespace, peer_mac: Mac, port: &str, port_mac: Mac) -> Result<()> {
-        peer.run(&format!(
-            "ip link add {PEER} address {} type veth peer name {port} address {} netns {}",
-            mac_text(peer_mac),
-            mac_text(port_mac),
-            self.gateway.name()
-        ))?;
-        Ok(())
-    }
-
-    fn address(&self) -> Result<()> {
+    fn client_side(&mut self) -> Result<()> {
+        let offload = self.options.checksum_offload;
+        if self.options.client_routers {
+            let routers = Routers::to_client(&self.unique, &self.client, &self.gateway)?;
+            if !offload {
+                links::compute_checksums(&self.client, PEER)?;
+            }
+            links::prepare_peer(&routers.near, PEER, offload)?;
+            self.client_routers = Some(routers);
+            return Ok(());
+        }
+        if self.options.reversing_wire {
+            let wire = Namespace::create(&self.unique, "wire")?;
+            self.reverser = Some(Reverser::between(wire, &self.client, &self.gateway)?);
+        } else {
+            self.connect(&self.client, CLIENT_MAC, WAN, WAN_MAC)?;
+            links::prepare_peer(&self.client, PEER, offload)?;
+        }
         self.client.shell(&format!(
             "ip address add {CLIENT}/24 dev {PEER}; ip address add {CLIENT_2}/24 dev {PEER}
              ip link set {PEER} up"
         ))?;
         self.gateway.shell(&format!(
-            "ip address add {VIP}/24 dev {WAN}; ip address add {GATEWAY_LAN}/24 dev {LAN}
-             ip link set {WAN} up; ip link set {LAN} up
-             sysctl -qw net.ipv4.ip_forward=1"
+            "ip address add {VIP}/24 dev {WAN}; ip link set {WAN} up"
+        ))?;
+        Ok(())
+    }
+
+    fn server_side(&mut self) -> Result<()> {
+        let offload = self.options.checksum_offload;
+        if self.options.server_routers {
+            let routers = Routers::to_server(&self.unique, &self.server, &self.gateway)?;
+            if !offload {
+                links::compute_checksums(&self.server, PEER)?;
+            }
+            links::prepare_peer(&routers.near, PEER, offload)?;
+            self.server_routers = Some(routers);
+            return Ok(());
+        }
+        self.connect(&self.server, SERVER_MAC, LAN, LAN_MAC)?;
+        links::prepare_peer(&self.server, PEER, offload)?;
+        self.gateway.shell(&format!(
+            "ip address add {GATEWAY_LAN}/24 dev {LAN}; ip link set {LAN} up"
         ))?;
         self.server.shell(&format!(
             "ip address add {SERVER}/24 dev {PEER}; ip link set {PEER} up
              ip route add default via {GATEWAY_LAN}"
         ))?;
         Ok(())
+    }
+
+    /// All three on one switch: the gateway has both its addresses on the WAN.
+    fn one_arm(&mut self) -> Result<()> {
+        let switch = Namespace::create(&self.unique, "switch")?;
+        switch.run("ip link add br0 type bridge")?;
+        let ends = [
+            (&self.client, PEER, CLIENT_MAC, "client0"),
+            (&self.server, PEER, SERVER_MAC, "server0"),
+            (&self.gateway, WAN, WAN_MAC, "gateway0"),
+        ];
+        for (number, (namespace, name, mac, port)) in (1..).zip(ends) {
+            let far = Port {
+                namespace: &switch,
+                name: port,
+                mac: [2, 0, 0, 0, 9, number],
+            };
+            links::join(
+                Port {
+                    namespace,
+                    name,
+                    mac,
+                },
+                far,
+            )?;
+            // It knows from the beginning who is where, and floods nobody's frames.
+            switch.shell(&format!(
+                "ip link set {port} master br0 up
+                 bridge fdb add {} dev {port} master static",
+                links::mac_text(mac)
+            ))?;
+            if !self.options.checksum_offload {
+                links::compute_checksums(namespace, name)?;
+            }
+        }
+        links::prepare_peer(&switch, "gateway0", self.options.checksum_offload)?;
+        switch.run("ip link set br0 up")?;
+        self.client.shell(&format!(
+            "ip address add {CLIENT}/24 dev {PEER}; ip address add {CLIENT_2}/24 dev {PEER}
+             ip link set {PEER} up"
+        ))?;
+        self.server.shell(&format!(
+            "ip address add {SERVER}/24 dev {PEER}; ip link set {PEER} up
+             ip route add default via {GATEWAY_LAN}"
+        ))?;
+        self.gateway.shell(&format!(
+            "ip address add {VIP}/24 dev {WAN}; ip address add {GATEWAY_LAN}/24 dev {WAN}
+             ip link set {WAN} up"
+        ))?;
+        self.switch = Some(switch);
+        Ok(())
+    }
+
+    fn connect(&self, peer: &Namespace, peer_mac: Mac, port: &str, port_mac: Mac) -> Result<()> {
+        let ours = |name, mac| Port {
+            namespace: &self.gateway,
+            name,
+            mac,
+        };
+        let peer = Port {
+            namespace: peer,
+            ..ours(PEER, peer_mac)
+        };
+        links::join(peer, ours(port, port_mac))
+    }
+
+    /// One more namespace, for what a trial has besides; it goes when it is dropped.
+    pub fn add_namespace(&self, role: &str) -> Result<Namespace> {
+        Namespace::create(&self.unique, role)
     }
 
     fn mount_bpffs(&self) -> Result<()> {
@@ -167,6 +282,11 @@ impl Lab {
     pub fn flush_neighbours(&self) -> Result<()> {
         self.gateway.run("ip neighbour flush all")?;
         Ok(())
+    }
+
+    /// Lets FORWARD accept what the gateway's kernel is handed, and `ip_forward` be on.
+    pub fn accept_forward(&self) -> Result<()> {
+        self.options.host.accept_forward(&self.gateway)
     }
 
     /// The gateway's own NAT, as people did it before: proves the lab without `ikenat`.
@@ -225,51 +345,4 @@ pub fn with_lab(options: Options, test: impl FnOnce(&Lab) -> Result<()>) -> Resu
         let evidence = lab.evidence();
         error.context(format!("{evidence}--- the failure"))
     })
-}
-
-fn prepare_peer(peer: &Namespace, options: Options) -> Result<()> {
-    if !options.checksum_offload {
-        peer.run(&format!("ethtool -K {PEER} tx off"))?;
-    }
-    // A veth takes redirected frames only if its peer polls: with an XDP program of its own, or
-    // with GRO, which then delivers in bursts.
-    match peer_object()? {
-        // In a mount namespace of its own: iproute2 mounts a bpffs on /sys/fs/bpf if there is none, and that
-        // would stay.
-        Some(object) => peer.run(&format!(
-            "unshare --mount ip link set dev {PEER} xdpdrv obj {} sec xdp",
-            object.display()
-        ))?,
-        None => peer.run(&format!("ethtool -K {PEER} gro on"))?,
-    };
-    Ok(())
-}
-
-/// The program for the peers, where it has been built.
-fn peer_object() -> Result<Option<PathBuf>> {
-    if let Some(path) = std::env::var_os(PEER_OBJECT).map(PathBuf::from) {
-        ensure!(
-            path.is_file(),
-            "{PEER_OBJECT} names {}, which is not a file",
-            path.display()
-        );
-        return Ok(Some(path));
-    }
-    let target = target_directory()?;
-    let path = target.join(PEER_OBJECT_DEFAULT);
-    Ok(path.is_file().then_some(path))
-}
-
-/// The directory that cargo builds into, found from where this program lies in it.
-pub(crate) fn target_directory() -> Result<PathBuf> {
-    let program = std::env::current_exe().context("failed to find the running program")?;
-    program
-        .ancestors()
-        .find(|directory| directory.join("CACHEDIR.TAG").is_file())
-        .map(Path::to_path_buf)
-        .with_context(|| format!("{} is not in a target directory", program.display()))
-}
-
-fn mac_text(mac: Mac) -> String {
-    mac.map(|byte| format!("{byte:02x}")).join(":")
 }

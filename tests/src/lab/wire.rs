@@ -96,7 +96,8 @@ fn punted(at: &PacketSocket, frame: &[u8]) -> Result<()> {
     Ok(())
 }
 
-fn cross(
+/// Frames that leave one end, and what must reach another, in this order.
+pub fn cross(
     from: &PacketSocket,
     to: &PacketSocket,
     sent: &[Vec<u8>],

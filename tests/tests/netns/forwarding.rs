@@ -20,6 +20,7 @@ use ikenat_tests::suite::Scenario;
 pub(crate) fn scenarios() -> Vec<Scenario> {
     let offload = Options {
         checksum_offload: true,
+        ..Options::default()
     };
     vec![
         Scenario::new("udp_500_arrives_translated_both_ways", udp_500),

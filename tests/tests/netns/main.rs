@@ -3,6 +3,7 @@
 //!
 //! Knows what users and RFCs expect; knows nothing of how it is done.
 
+mod answers;
 mod arguments;
 mod check;
 mod clsact;
@@ -16,12 +17,22 @@ mod faults_pins;
 mod faults_start;
 mod foreign;
 mod forwarding;
+mod fragment_attacks;
 mod fragments;
+mod icmp;
+mod icmp_refused;
 mod instances;
 mod interfaces;
 mod lists;
+mod local;
+mod old_rules;
+mod pmtu;
 mod privileges;
 mod restarts;
+mod side_by_side;
+mod slow_path;
+mod topology;
+mod uplinks;
 mod ways;
 mod words;
 
@@ -33,6 +44,17 @@ fn main() -> ExitCode {
     let parts = [
         forwarding::scenarios(),
         fragments::scenarios(),
+        fragment_attacks::scenarios(),
+        answers::scenarios(),
+        icmp::scenarios(),
+        icmp_refused::scenarios(),
+        slow_path::scenarios(),
+        local::scenarios(),
+        pmtu::scenarios(),
+        topology::scenarios(),
+        uplinks::scenarios(),
+        side_by_side::scenarios(),
+        old_rules::scenarios(),
         ways::scenarios(),
         words::scenarios(),
         foreign::scenarios(),

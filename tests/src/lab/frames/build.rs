@@ -5,7 +5,7 @@
 use std::net::Ipv4Addr;
 
 use super::{
-    ETHERNET, ETHERTYPE_IPV4, IPV4, MORE_FRAGMENTS, Mac, UDP, add, never_zero, protocol,
+    ETHERNET, ETHERTYPE_IPV4, IPV4, Icmp, MORE_FRAGMENTS, Mac, UDP, add, never_zero, protocol,
     pseudo_header, sum,
 };
 
@@ -111,6 +111,20 @@ impl Packet {
     ) -> Self {
         let payload = payload.into();
         Self::new(source, destination, Body::Raw { protocol, payload })
+    }
+
+    /// An ICMP message.
+    pub fn icmp(source: Ipv4Addr, destination: Ipv4Addr, message: &Icmp) -> Self {
+        Self::raw(source, destination, protocol::ICMP, message.build())
+    }
+
+    /// The same packet with another ICMP message in it.
+    pub fn with_icmp(mut self, message: &Icmp) -> Self {
+        self.body = Body::Raw {
+            protocol: protocol::ICMP,
+            payload: message.build(),
+        };
+        self
     }
 
     /// The same with other hardware addresses.

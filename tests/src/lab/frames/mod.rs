@@ -5,9 +5,11 @@
 //! Knows headers; knows nothing of what a NAT does with them.
 
 mod build;
+pub mod icmp;
 mod read;
 
 pub use build::{Body, Checksum, Packet};
+pub use icmp::Icmp;
 pub use read::{Captured, Verdict, describe, not_ipv4};
 
 use std::net::Ipv4Addr;
@@ -25,12 +27,12 @@ pub mod protocol {
     pub const ESP: u8 = 50;
 }
 
-const ETHERNET: usize = 14;
+pub(crate) const ETHERNET: usize = 14;
 const ETHERTYPE_IPV4: [u8; 2] = [8, 0];
 const IPV4: usize = 20;
 const UDP: usize = 8;
 /// Flag "more fragments" in the word that holds the fragment offset.
-const MORE_FRAGMENTS: u16 = 0x2000;
+pub(crate) const MORE_FRAGMENTS: u16 = 0x2000;
 /// Flag "don't fragment" in the same word.
 pub const DONT_FRAGMENT: u16 = 0x4000;
 

@@ -8,7 +8,8 @@ use std::net::Ipv4Addr;
 use anyhow::{Result, bail, ensure};
 
 use super::{
-    DONT_FRAGMENT, ETHERNET, ETHERTYPE_IPV4, IPV4, UDP, add, address, protocol, pseudo_header, sum,
+    DONT_FRAGMENT, ETHERNET, ETHERTYPE_IPV4, IPV4, Icmp, MORE_FRAGMENTS, UDP, add, address,
+    protocol, pseudo_header, sum,
 };
 
 /// What the UDP checksum of a captured frame is.
@@ -33,12 +34,16 @@ pub struct Captured {
     pub destination: Ipv4Addr,
     /// Time to live.
     pub ttl: u8,
+    /// Identification.
+    pub id: u16,
     /// IP protocol number.
     pub protocol: u8,
     /// Flags and fragment offset.
     pub flags: u16,
     /// Whether the header checksum is right.
     pub header_checksum: bool,
+    /// From the first byte of the IPv4 header to the last of the packet, without padding.
+    pub packet: Vec<u8>,
     /// What follows the IPv4 header, without padding.
     pub body: Vec<u8>,
 }
@@ -69,9 +74,11 @@ impl Captured {
             source: address(&ip[12..16]),
             destination: address(&ip[16..20]),
             ttl: ip[8],
+            id: u16::from_be_bytes([ip[4], ip[5]]),
             protocol: ip[9],
             flags: u16::from_be_bytes([ip[6], ip[7]]),
             header_checksum: sum(&ip[..header]) == 0xFFFF,
+            packet: ip[..total].to_vec(),
             body: ip[header..total].to_vec(),
         })
     }
@@ -84,6 +91,20 @@ impl Captured {
         }
         let word = |at: usize| u16::from_be_bytes([self.body[at], self.body[at + 1]]);
         Some((word(0), word(2)))
+    }
+
+    /// The ICMP message in an unfragmented packet.
+    pub fn icmp(&self) -> Option<Icmp> {
+        let whole = self.flags & !DONT_FRAGMENT == 0;
+        let ours = self.protocol == protocol::ICMP && whole;
+        ours.then(|| Icmp::read(&self.body).ok()).flatten()
+    }
+
+    /// Where in its datagram a fragment begins, and whether others follow; none of it in a whole packet.
+    pub fn fragment(&self) -> Option<(usize, bool)> {
+        let more = self.flags & MORE_FRAGMENTS != 0;
+        let offset = usize::from(self.flags & !(MORE_FRAGMENTS | DONT_FRAGMENT)) * 8;
+        (more || offset > 0).then_some((offset, more))
     }
 
     /// What an unfragmented UDP datagram carries.

@@ -1,0 +1,159 @@
+//! Routers between the gateway and one of its ends, with a small link between them:
+//!
+//! ```text
+//! end eth0 ──1500── inner0 FAR small0 ──1280── small0 NEAR eth0 ──1500── gateway
+//! ```
+//!
+//! Both ends keep their addresses, so whatever works without routers works with them. Knows addresses and routes;
+//! knows nothing of what passes.
+
+use std::net::Ipv4Addr;
+
+use anyhow::Result;
+
+use super::frames::Mac;
+use super::links::{self, Port};
+use super::netns::Namespace;
+use super::topology::{
+    CLIENT, CLIENT_2, CLIENT_MAC, GATEWAY_LAN, LAN, LAN_MAC, PEER, SERVER, SERVER_MAC, VIP, WAN,
+    WAN_MAC,
+};
+
+/// MTU of the link between the routers: IPv6's smallest, and what PPPoE in a tunnel leaves.
+pub const SMALL_MTU: u16 = 1280;
+/// The router beside the gateway, on the WAN.
+pub const CLIENT_ROUTER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 2);
+/// The router beside the gateway, on the LAN.
+pub const SERVER_ROUTER: Ipv4Addr = Ipv4Addr::new(192, 168, 0, 2);
+
+/// The routers' interface towards each other.
+const LINK: &str = "small0";
+/// The far router's interface towards the end.
+const INNER: &str = "inner0";
+
+/// Two routers on the way to one end.
+#[derive(Debug)]
+pub struct Routers {
+    /// The one beside the gateway.
+    pub near: Namespace,
+    /// The one beside the end.
+    pub far: Namespace,
+}
+
+/// Which way it goes, in numbers and names.
+struct Way<'a> {
+    role: &'a str,
+    /// Told apart in the addresses of the links.
+    number: u8,
+    end: Port<'a>,
+    end_addresses: &'a [Ipv4Addr],
+    gateway: Port<'a>,
+    gateway_address: Ipv4Addr,
+    near_address: Ipv4Addr,
+}
+
+impl Routers {
+    /// The way to the client.
+    pub(crate) fn to_client(unique: &str, client: &Namespace, gateway: &Namespace) -> Result<Self> {
+        Self::create(
+            unique,
+            &Way {
+                role: "client",
+                number: 1,
+                end: port(client, PEER, CLIENT_MAC),
+                end_addresses: &[CLIENT, CLIENT_2],
+                gateway: port(gateway, WAN, WAN_MAC),
+                gateway_address: VIP,
+                near_address: CLIENT_ROUTER,
+            },
+        )
+    }
+
+    /// The way to the server.
+    pub(crate) fn to_server(unique: &str, server: &Namespace, gateway: &Namespace) -> Result<Self> {
+        Self::create(
+            unique,
+            &Way {
+                role: "server",
+                number: 2,
+                end: port(server, PEER, SERVER_MAC),
+                end_addresses: &[SERVER],
+                gateway: port(gateway, LAN, LAN_MAC),
+                gateway_address: GATEWAY_LAN,
+                near_address: SERVER_ROUTER,
+            },
+        )
+    }
+
+    fn create(unique: &str, way: &Way<'_>) -> Result<Self> {
+        let routers = Self {
+            near: Namespace::create(unique, &format!("{}-near", way.role))?,
+            far: Namespace::create(unique, &format!("{}-far", way.role))?,
+        };
+        let mac = |last| [2, 0, 0, 0, 0x10 + way.number, last];
+        links::join(port(&routers.near, PEER, mac(1)), way.gateway)?;
+        links::join(
+            port(&routers.near, LINK, mac(2)),
+            port(&routers.far, LINK, mac(3)),
+        )?;
+        links::join(way.end, port(&routers.far, INNER, mac(4)))?;
+        routers.address(way)?;
+        Ok(routers)
+    }
+
+    /// Each end's addresses are routed one by one: their network is the one on the gateway's side.
+    fn address(&self, way: &Way<'_>) -> Result<()> {
+        let (small, inner) = (
+            format!("10.99.{}", way.number),
+            format!("10.98.{}.1", way.number),
+        );
+        let near = way.near_address;
+        let to_end = |next: &str| -> String {
+            way.end_addresses
+                .iter()
+                .map(|address| format!("ip route add {address} {next}; "))
+                .collect()
+        };
+        self.near.shell(&format!(
+            "ip address add {near}/24 dev {PEER}; ip address add {small}.1/30 dev {LINK}
+             ip link set {LINK} mtu {SMALL_MTU}; ip link set {PEER} up; ip link set {LINK} up
+             {}
+             ip route add default via {}
+             sysctl -qw net.ipv4.ip_forward=1",
+            to_end(&format!("via {small}.2")),
+            way.gateway_address
+        ))?;
+        self.far.shell(&format!(
+            "ip address add {small}.2/30 dev {LINK}; ip address add {inner}/32 dev {INNER}
+             ip link set {LINK} mtu {SMALL_MTU}; ip link set {LINK} up; ip link set {INNER} up
+             {}
+             ip route add default via {small}.1
+             sysctl -qw net.ipv4.ip_forward=1",
+            to_end(&format!("dev {INNER}"))
+        ))?;
+        let own: String = way
+            .end_addresses
+            .iter()
+            .map(|address| format!("ip address add {address}/32 dev {PEER}; "))
+            .collect();
+        way.end.namespace.shell(&format!(
+            "{own} ip link set {PEER} up; ip route add {inner} dev {PEER}
+             ip route add default via {inner}"
+        ))?;
+        way.gateway.namespace.shell(&format!(
+            "ip address add {}/24 dev {name}; ip link set {name} up; {}",
+            way.gateway_address,
+            to_end(&format!("via {near}")),
+            name = way.gateway.name
+        ))?;
+        Ok(())
+    }
+}
+
+fn port<'a>(namespace: &'a Namespace, name: &'a str, mac: Mac) -> Port<'a> {
+    Port {
+        namespace,
+        name,
+        mac,
+    }
+}
