@@ -9,7 +9,7 @@ use ikenat_tests::lab::errors::{
     error_from_outside,
 };
 use ikenat_tests::lab::frames::icmp::{code, kind};
-use ikenat_tests::lab::frames::{Captured, Checksum, Icmp, Packet, not_ipv4, protocol};
+use ikenat_tests::lab::frames::{Checksum, Icmp, Packet, not_ipv4, protocol};
 use ikenat_tests::lab::ikenat::Ikenat;
 use ikenat_tests::lab::topology::{CLIENT, CLIENT_2, SERVER, VIP};
 use ikenat_tests::lab::wire::{
