@@ -10,6 +10,9 @@ use crate::spots::Spot;
 use std::path::Path;
 use xdp_common::Hook;
 
+/// What libxdp puts on an interface.
+const DISPATCHER: &str = "xdp_dispatcher";
+
 /// Refuses an interface on which an XDP program of somebody else runs. A dry run attaches none, and so can look at
 /// another gateway's traffic.
 pub(crate) fn check(plan: &Plan, bpffs: &Path, instance: &Instance) -> Result<()> {
@@ -30,7 +33,8 @@ pub(crate) fn check(plan: &Plan, bpffs: &Path, instance: &Instance) -> Result<()
         let Some(id) = link.xdp.filter(|id| !ours.contains(id)) else {
             continue;
         };
-        let program = match links::program_name(id) {
+        let called = links::program_name(id);
+        let program = match &called {
             Some(name) => format!("`{name}` (id {id})"),
             None => format!("id {id}"),
         };
@@ -39,6 +43,10 @@ pub(crate) fn check(plan: &Plan, bpffs: &Path, instance: &Instance) -> Result<()
             Some(other) => format!(
                 "that is ikenat for {0}, and an interface has room for one; remove it with `ikenat unload --vip {0}`",
                 other.vip
+            ),
+            // It runs several programs, but only those that are made for it.
+            None if called.as_deref() == Some(DISPATCHER) => format!(
+                "that is libxdp's, and ikenat cannot run under it; remove it with all its programs by `xdp-loader unload {name} --all`"
             ),
             None => format!(
                 "an interface has room for one; remove it with `ip link set dev {name} xdp off`, or stop the program that holds it"

@@ -56,17 +56,33 @@ fn ways() -> Result<Vec<&'static str>> {
     Ok(ways)
 }
 
-/// The steps to try: all of them, each time they are passed; but those before anything is attached are the same by every
-/// way, so they are tried by one.
+/// The steps to try: each of them, the first and the last time that it is passed. Those before anything is attached are the
+/// same by every way, so they are tried by one.
 fn to_try<'s>(steps: &'s [String], way: &str) -> Result<Vec<(usize, &'s str)>> {
-    let first = if way == ways()?[0] {
+    let begin = if way == ways()?[0] {
         0
     } else {
-        let last = |name: &String| name == Step::EgressesSet.name();
-        steps.iter().position(last).context("nothing is attached")? + 1
+        attaching(steps)?
     };
-    let numbered = (1..).zip(steps.iter().map(String::as_str));
-    Ok(numbered.skip(first).collect())
+    Ok(ends(steps, begin))
+}
+
+/// The number of steps before anything is attached.
+fn attaching(steps: &[String]) -> Result<usize> {
+    let last = |name: &String| name == Step::EgressesSet.name();
+    let at = steps.iter().position(last);
+    Ok(at.context("nothing is attached")? + 1)
+}
+
+/// The first and the last of each name, by their numbers, from one on.
+fn ends(steps: &[String], begin: usize) -> Vec<(usize, &str)> {
+    let is_end = |(at, name): &(usize, &String)| {
+        let first = steps.iter().position(|step| step == *name);
+        let last = steps.iter().rposition(|step| step == *name);
+        *at >= begin && (first == Some(*at) || last == Some(*at))
+    };
+    let ends = steps.iter().enumerate().filter(is_end);
+    ends.map(|(at, name)| (at + 1, name.as_str())).collect()
 }
 
 /// One start of many: by a way, on a WAN, with a wish of what shall happen to it.
@@ -211,7 +227,10 @@ fn each_step_of_a_restart(
         let _ikenat = Ikenat::start_with(lab, &["--tc", way])?;
         load.flows()?;
         let transfer = load.finish().context(trial.to_owned())?;
-        println!("{trial}, {way}, {} steps: {transfer}", steps.len());
+        println!(
+            "{trial}, {way}, {} steps: {transfer}",
+            to_try(&steps, way)?.len()
+        );
         transfer.check_counted(&lab.stats()?)?;
         drop(_ikenat);
         lab.unload()?;
@@ -249,14 +268,16 @@ fn moves(lab: &Lab) -> Result<()> {
     for way in ways()? {
         tried.extend(steps(lab, way, OTHER)?);
         let steps = steps(lab, way, WAN)?;
-        // What comes before was tried in the other trials.
-        let attaching = |name: &String| name == Step::EgressesSet.name();
-        let begin = steps.iter().position(attaching).unwrap_or_default();
         // Behind these nothing can be refused any more.
         let late = [Step::LinkUpdated, Step::LinkInPlace, Step::FilterExchanged];
         let is_late = |name: &String| late.iter().any(|late| late.name() == name);
         let late = steps.iter().position(is_late).unwrap_or(steps.len());
-        for (number, step) in (1..).zip(&steps).skip(begin) {
+        // What comes before was tried in the other trials.
+        let mut seen = BTreeSet::new();
+        for (number, step) in ends(&steps, attaching(&steps)?) {
+            if !seen.insert(step) {
+                continue;
+            }
             let context = || format!("{way}: step {number}, {step}");
             self::steps(lab, way, OTHER).with_context(context)?;
             if number <= late {

@@ -14,6 +14,7 @@ mod faults_daemon;
 mod faults_devices;
 mod faults_neighbours;
 mod faults_pins;
+mod faults_places;
 mod faults_start;
 mod foreign;
 mod forwarding;
@@ -71,6 +72,7 @@ fn main() -> ExitCode {
         privileges::scenarios(),
         faults_start::scenarios(),
         faults_pins::scenarios(),
+        faults_places::scenarios(),
         faults_daemon::scenarios(),
         faults_devices::scenarios(),
         faults_neighbours::scenarios(),
