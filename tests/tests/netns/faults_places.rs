@@ -2,6 +2,7 @@
 //! before, or gone with its network namespace.
 
 use std::fs;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -12,8 +13,8 @@ use ikenat_tests::lab::ikenat::{Ikenat, binary, usual_arguments};
 use ikenat_tests::lab::load::Load;
 use ikenat_tests::lab::netns::execute;
 use ikenat_tests::lab::process::Process;
-use ikenat_tests::lab::topology::{LAN, WAN};
-use ikenat_tests::lab::wire::{Wire, at_server, esp, from_client};
+use ikenat_tests::lab::topology::{LAN, PEER, SERVER, VIP, WAN};
+use ikenat_tests::lab::wire::{Wire, at_client, at_server, esp, from_client, from_server};
 use ikenat_tests::suite::Scenario;
 use object::{Object as _, ObjectSection as _, ObjectSymbol as _};
 
@@ -29,6 +30,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         Scenario::new("a_dispatcher_of_libxdp_is_named_and_left_alone", dispatcher)
             .with_programs(TOOLS),
         Scenario::new("an_mtu_that_changes_is_followed", mtu).alone(),
+        Scenario::new("a_server_that_changes_has_all_live_flows_at_once", server),
         Scenario::new(
             "a_namespace_that_is_destroyed_leaves_pins_that_a_start_heals",
             namespace,
@@ -94,6 +96,37 @@ fn dispatcher(lab: &Lab) -> Result<()> {
     }
     let _ikenat = Ikenat::start(lab)?;
     everything_crosses(lab)
+}
+
+/// Another server is named at a restart, while a flow of the fast path lives: its next packet goes there, and what comes from
+/// there has the VIP. The old one is nobody any more. (The kernel's conntrack would go on sending the flow to the old one.)
+fn server(lab: &Lab) -> Result<()> {
+    const OTHER: Ipv4Addr = Ipv4Addr::new(192, 168, 0, 2);
+    lab.server
+        .run(&format!("ip address add {OTHER}/24 dev {PEER}"))?;
+    let ikenat = Ikenat::start(lab)?;
+    let wire = Wire::open(lab)?;
+    for sequence in 1..=5 {
+        wire.inbound(&from_client(4500, 4500, esp(0xC000_0007, sequence, 40)))?;
+        wire.outbound(&from_server(4500, 4500, esp(0xC000_0008, sequence, 40)))?;
+    }
+    ikenat.kill()?;
+    let mut words = usual_arguments();
+    let place = words.iter().position(|word| *word == SERVER.to_string());
+    words[place.context("no server among the arguments")?] = OTHER.to_string();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let _ikenat = Ikenat::run(lab, &lab.gateway, "ikenat", &words)?;
+    let log = fs::read_to_string(lab.log("ikenat"))?;
+    let said = format!("the server of {VIP} was {SERVER} and is {OTHER} now");
+    ensure!(log.contains(&said), "{log}");
+    let inbound = from_client(4500, 4500, esp(0xC000_0007, 6, 40));
+    let mut wanted = at_server(&inbound);
+    wanted.destination = OTHER;
+    wire.inbound_frames(&[inbound.build()], &[wanted.build()])?;
+    let mut outbound = from_server(4500, 4500, esp(0xC000_0008, 6, 40));
+    let wanted = at_client(&outbound);
+    outbound.source = OTHER;
+    wire.outbound_frames(&[outbound.build()], &[wanted.build()])
 }
 
 /// ESP of 1,400 bytes that must not be fragmented.
