@@ -176,7 +176,12 @@ pub fn process<F: Frame + ?Sized, E: Env>(
     let is_fragment = match examine(frame, env, config, side) {
         Seen::Whole => false,
         Seen::Fragment => true,
-        Seen::Left(reason) => return Verdict::Leave(reason),
+        Seen::Left(reason) => {
+            if reason == Reason::OtherPort {
+                note_foreign(frame, env, config, side);
+            }
+            return Verdict::Leave(reason);
+        }
     };
     let jiffies = env.jiffies();
     let mut way = Way::STACK;
@@ -208,6 +213,14 @@ pub fn process<F: Frame + ?Sized, E: Env>(
         class: ours.class,
         bytes: ours.total_length,
         tracked,
+    }
+}
+
+/// Remembers the first fragment of a datagram that is not ours.
+#[inline(never)]
+fn note_foreign<F: Frame + ?Sized, E: Env>(frame: &F, env: &E, config: &Config, side: Side) {
+    if let Some(first) = nat::foreign_fragment(frame, config, side) {
+        track::remember_foreign(env, config, &first, env.jiffies());
     }
 }
 

@@ -171,6 +171,8 @@ pub fn not_ours<F: Frame + ?Sized>(frame: &F, config: &Config, side: Side) -> Op
     if ip.protocol != Protocol::UDP
         || ip.header_length() != Some(ipv4::LENGTH)
         || ip.is_later_fragment()
+        // Those behind it have to be told from ours.
+        || ip.is_first_fragment()
         || total < ipv4::LENGTH + udp::LENGTH
         || ipv4::AT + total > frame.length()
         || !is_to_us(&ethernet, config, side)
@@ -247,6 +249,18 @@ fn check_fragment(ours: &Ours, header_length: usize) -> Result<(), Reason> {
         return Err(Reason::FragmentPastEnd);
     }
     Ok(())
+}
+
+/// The first of several fragments of a datagram that is not ours.
+#[inline(always)]
+pub fn foreign_fragment<F: Frame + ?Sized>(frame: &F, config: &Config, side: Side) -> Option<Ours> {
+    let ip = ipv4::Header::read(frame).filter(ipv4::Header::is_first_fragment)?;
+    let direction = direction(&ip, config, side).ok()?;
+    let peer = match direction {
+        Direction::Inbound => ip.source,
+        Direction::Outbound => ip.destination,
+    };
+    Some(Ours::fragment(direction, peer, &ip))
 }
 
 #[inline(always)]

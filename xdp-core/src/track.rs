@@ -362,9 +362,22 @@ fn remember_fragment<E: Env>(env: &E, config: &Config, ours: &Ours, jiffies: u64
     }
 }
 
+/// What FRAGMENT says of a datagram that is not ours. One of ours ends after eight bytes at least.
+const FOREIGN: u16 = 0;
+
+/// Remembers that a datagram is not ours, so that its later fragments follow the first one: without that they would go the way
+/// of their peer's session.
+#[inline(always)]
+pub fn remember_foreign<E: Env>(env: &E, config: &Config, first: &Ours, jiffies: u64) {
+    if let Some((bucket, digest)) = fragment_bucket(env, config, first) {
+        let tick = short_tick(config, jiffies);
+        recent::remember(bucket, digest, FOREIGN, tick, [0; 3]);
+    }
+}
+
 /// The reason why a fragment without ports is not forwarded: it begins before the first one ends, or nothing connects it
-/// with us. Every fragment of ESP is ours by its protocol number; one of UDP when the first one was, when its peer has a
-/// session or the server has answered it lately, or when the VIP is for nothing else.
+/// with us. Every fragment of ESP is ours by its protocol number; one of UDP goes the way of the first one; where that has not
+/// come yet, it is ours when its peer has a session or the server has answered it lately, or when the VIP is for nothing else.
 #[inline(always)]
 pub fn refuse_fragment<E: Env>(
     env: &E,
@@ -376,6 +389,9 @@ pub fn refuse_fragment<E: Env>(
     if let Some((bucket, digest)) = fragment_bucket(env, config, ours)
         && let Some(end) = recent::recall(bucket, digest, tick, FRAGMENT_TICKS)
     {
+        if end == FOREIGN {
+            return Some(Reason::OtherFragment);
+        }
         return (ours.offset < end).then_some(Reason::FragmentOverlap);
     }
     let connected = ours.protocol == Protocol::ESP

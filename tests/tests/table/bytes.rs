@@ -212,6 +212,13 @@ pub(super) fn fragments() -> Vec<Row> {
             "forward fragment in untracked",
         ),
         make(
+            "later fragment of the gateway's DNS, of a peer with a session",
+            Side::Wan,
+            vec![proof(85), (Side::Wan, dns[0].clone())],
+            &dns[1],
+            "punted other-fragment",
+        ),
+        make(
             "later fragment of the gateway's DNS",
             Side::Wan,
             vec![(Side::Wan, dns[0].clone())],
