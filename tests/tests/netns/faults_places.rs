@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use ikenat_tests::lab::Lab;
-use ikenat_tests::lab::frames::Packet;
+use ikenat_tests::lab::frames::{Captured, Packet, protocol};
 use ikenat_tests::lab::ikenat::{Ikenat, binary, usual_arguments};
 use ikenat_tests::lab::load::Load;
 use ikenat_tests::lab::netns::execute;
@@ -137,31 +137,45 @@ fn large(sequence: u32) -> Packet {
     packet
 }
 
+/// A packet arrives, translated, among those of the load.
+fn crosses(wire: &Wire, packet: &Packet) -> Result<()> {
+    let wanted = at_server(packet).build();
+    wire.server.drain()?;
+    wire.client.send(&packet.build())?;
+    let came = wire
+        .server
+        .find(Duration::from_secs(2), |frame| frame == wanted)?;
+    came.map(drop).context("it did not arrive as it must")
+}
+
 fn mtu(lab: &Lab) -> Result<()> {
     let _ikenat = Ikenat::start(lab)?;
     let load = Load::start(lab, tenth()?, tenth()?)?;
     let wire = Wire::open(lab)?;
-    wire.inbound(&large(1)).context("at 1,500 bytes")?;
-    for (sequence, interface) in [(10, LAN)] {
-        lab.gateway
-            .run(&format!("ip link set {interface} mtu 1300"))?;
-        // It is looked at each second.
-        std::thread::sleep(Duration::from_secs(2));
-        wire.server.drain()?;
-        wire.client.send(&large(sequence).build())?;
-        let wanted = at_server(&large(sequence)).build();
-        let came = wire.server.find(Duration::from_millis(500), |frame| {
-            frame.len() > 1314 || frame == wanted
-        })?;
-        ensure!(came.is_none(), "a packet that is too large was sent");
-        load.flows().context("what fits goes on")?;
-        lab.gateway
-            .run(&format!("ip link set {interface} mtu 1500"))?;
-        std::thread::sleep(Duration::from_secs(2));
-        wire.inbound(&large(sequence + 1))
-            .context("at 1,500 bytes again")?;
-        load.flows()?;
-    }
+    crosses(&wire, &large(1)).context("at 1,500 bytes")?;
+    lab.gateway.run(&format!("ip link set {LAN} mtu 1300"))?;
+    // It is looked at each second.
+    std::thread::sleep(Duration::from_secs(2));
+    wire.server.drain()?;
+    wire.client.drain()?;
+    wire.client.send(&large(10).build())?;
+    let told = wire.client.find(Duration::from_secs(2), |frame| {
+        Captured::read(frame).is_ok_and(|ip| {
+            ip.protocol == protocol::ICMP && ip.source == VIP && ip.body[..2] == [3, 4]
+        })
+    })?;
+    let told = Captured::read(&told.context("nobody was told of the new MTU")?)?;
+    ensure!(told.body[6..8] == 1300_u16.to_be_bytes(), "{told:?}");
+    let wanted = at_server(&large(10)).build();
+    let came = wire.server.find(Duration::from_millis(500), |frame| {
+        frame.len() > 1314 || frame == wanted
+    })?;
+    ensure!(came.is_none(), "a packet that is too large was sent");
+    load.flows().context("what fits goes on")?;
+    lab.gateway.run(&format!("ip link set {LAN} mtu 1500"))?;
+    std::thread::sleep(Duration::from_secs(2));
+    crosses(&wire, &large(11)).context("at 1,500 bytes again")?;
+    load.flows()?;
     no_loss(&without_foreign(
         load.losses("the MTU of the LAN lowered and raised")?,
     ))
