@@ -5,11 +5,12 @@
 
 use crate::Frame;
 use crate::checksum::Delta;
-use crate::gateway::{Env, Hop, Routed, Side, Verdict, leaves_right, listed};
+use crate::gateway::{Env, Hop, Routed, Side, Verdict, listed};
 use crate::limit;
 use crate::nat::Ours;
 use crate::nat::{is_bogus, is_to_us};
 use crate::track;
+use crate::way::leaves_right;
 use crate::wire::icmp::{self, Kind};
 use crate::wire::ipv4::{self, Protocol};
 use crate::wire::{ethernet, udp};

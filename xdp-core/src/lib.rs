@@ -24,6 +24,7 @@ pub mod sequence;
 pub mod table;
 pub mod totals;
 pub mod track;
+mod way;
 pub mod wire;
 pub mod word;
 
