@@ -33,7 +33,7 @@ const RATE: &str = "IKENAT_TEST_RATE";
 const RESTARTS: u32 = 20;
 
 /// Packets a second with full load.
-fn full() -> Result<u32> {
+pub(crate) fn full() -> Result<u32> {
     /// What a Linux host with veths does easily.
     const USUAL: u32 = 50_000;
     match std::env::var(RATE) {

@@ -48,7 +48,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const KILLED: i32 = 9;
 
 /// The ways of attaching that this kernel has.
-fn ways() -> Result<Vec<&'static str>> {
+pub(crate) fn ways() -> Result<Vec<&'static str>> {
     let mut ways = vec!["clsact"];
     if kernel_is_at_least((6, 6))? {
         ways.push("tcx");
@@ -94,7 +94,7 @@ fn start(lab: &Lab, way: &str, wan: &str, wish: &str) -> Result<Process> {
 }
 
 /// The steps that such a start passes until it is ready. Leaves it attached and its daemon dead.
-fn steps(lab: &Lab, way: &str, wan: &str) -> Result<Vec<String>> {
+pub(crate) fn steps(lab: &Lab, way: &str, wan: &str) -> Result<Vec<String>> {
     let mut process = start(lab, way, wan, "list")?;
     process.wait_for_log("ready: translating", PATIENCE)?;
     process.kill()?;
@@ -124,7 +124,7 @@ fn die(lab: &Lab, way: &str, wan: &str, number: usize) -> Result<()> {
 }
 
 /// Lets a start fail at its step of this number.
-fn fail(lab: &Lab, way: &str, wan: &str, number: usize) -> Result<()> {
+pub(crate) fn fail(lab: &Lab, way: &str, wan: &str, number: usize) -> Result<()> {
     let mut process = start(lab, way, wan, &format!("error:{number}"))?;
     let status = process.wait(PATIENCE)?;
     let log = process.log();
