@@ -44,6 +44,16 @@ pub(crate) fn full() -> Result<u32> {
     }
 }
 
+/// True where each instruction is emulated: trials try less, and wait longer.
+pub(crate) fn is_emulated() -> bool {
+    std::env::var_os(RATE).is_some()
+}
+
+/// So long, or as long as it takes an emulated machine.
+pub(crate) fn patience(usual: Duration) -> Duration {
+    if is_emulated() { usual * 5 } else { usual }
+}
+
 /// Packets a second where the load is there to see losses, and leaves the machine room for other things.
 pub(crate) fn tenth() -> Result<u32> {
     Ok(full()? / 10)

@@ -336,7 +336,8 @@ fn follow(
         }
     }
     if let Some((plan, _)) = &again {
-        report(plan, running);
+        report_attached(running);
+        report_not_ready(plan, running);
         info!(
             "ready again: translating {} to {}",
             plan.request.vip, plan.request.server
@@ -392,7 +393,8 @@ fn say_readiness(interface: &str, readiness: Readiness) {
     }
 }
 
-fn report(plan: &Plan, running: &Running) {
+/// What a start, and an interface that came back, have in common.
+fn report_attached(running: &Running) {
     for attached in &running.attached {
         let how = match attached.how {
             How::Attached => "attached to",
@@ -410,6 +412,19 @@ fn report(plan: &Plan, running: &Running) {
             attached.interface
         );
     }
+}
+
+fn report_not_ready(plan: &Plan, running: &Running) {
+    if plan.request.dry_run || plan.server_is_local {
+        return;
+    }
+    for interface in running.not_ready(plan) {
+        say_readiness(interface, Readiness::NotReady);
+    }
+}
+
+fn report(plan: &Plan, running: &Running) {
+    report_attached(running);
     for (side, name) in [(Side::Wan, "WAN"), (Side::Lan, "LAN")] {
         if plan.request.modes.of(side) == Mode::Generic && !plan.request.dry_run {
             warn!(
@@ -446,12 +461,7 @@ fn report(plan: &Plan, running: &Running) {
             closed.display()
         );
     }
-    if plan.request.dry_run || plan.server_is_local {
-        return;
-    }
-    for interface in running.not_ready(plan) {
-        say_readiness(interface, Readiness::NotReady);
-    }
+    report_not_ready(plan, running);
 }
 
 /// The last line of a start.
