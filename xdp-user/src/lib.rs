@@ -29,6 +29,7 @@ mod owner;
 pub mod pins;
 pub mod prefixes;
 pub mod privileges;
+mod program;
 mod ready;
 mod requirements;
 pub mod settle;

@@ -33,7 +33,7 @@ const RATE: &str = "IKENAT_TEST_RATE";
 const RESTARTS: u32 = 20;
 
 /// Packets a second with full load.
-fn full() -> Result<u32> {
+pub(crate) fn full() -> Result<u32> {
     /// What a Linux host with veths does easily.
     const USUAL: u32 = 50_000;
     match std::env::var(RATE) {
@@ -42,6 +42,16 @@ fn full() -> Result<u32> {
             .with_context(|| format!("failed to read {RATE}={rate}")),
         Err(_) => Ok(USUAL),
     }
+}
+
+/// True where each instruction is emulated: trials try less, and wait longer.
+pub(crate) fn is_emulated() -> bool {
+    std::env::var_os(RATE).is_some()
+}
+
+/// So long, or as long as it takes an emulated machine.
+pub(crate) fn patience(usual: Duration) -> Duration {
+    if is_emulated() { usual * 5 } else { usual }
 }
 
 /// Packets a second where the load is there to see losses, and leaves the machine room for other things.

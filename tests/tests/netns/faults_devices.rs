@@ -17,7 +17,7 @@ use ikenat_tests::lab::topology::{
 use ikenat_tests::suite::Scenario;
 
 use crate::arguments::with;
-use crate::daemon::{pins, tenth, traces};
+use crate::daemon::{patience, pins, tenth, traces};
 use crate::faults_start::PROGRAMS;
 use crate::ways::{everything_crosses, kernel_is_at_least};
 
@@ -50,7 +50,9 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
 }
 
 /// How long a change may take until it is followed: the daemon looks each second.
-const FOLLOWED: Duration = Duration::from_secs(3);
+fn followed() -> Duration {
+    patience(Duration::from_secs(3))
+}
 
 /// Waits until the daemon's log says something.
 pub(crate) fn wait_for_log(lab: &Lab, text: &str) -> Result<()> {
@@ -61,7 +63,7 @@ pub(crate) fn wait_for_log(lab: &Lab, text: &str) -> Result<()> {
             return Ok(());
         }
         ensure!(
-            began.elapsed() < Duration::from_secs(10),
+            began.elapsed() < patience(Duration::from_secs(10)),
             "the log does not say {text:?}:\n{log}"
         );
         std::thread::sleep(Duration::from_millis(20));
@@ -73,7 +75,7 @@ pub(crate) fn wait_for_log(lab: &Lab, text: &str) -> Result<()> {
 pub(crate) fn only_the_outage(losses: &[Loss], outage: Duration) -> Result<()> {
     for loss in losses {
         ensure!(
-            loss.gap <= outage + FOLLOWED && loss.duplicates == 0 && loss.foreign <= loss.lost,
+            loss.gap <= outage + followed() && loss.duplicates == 0 && loss.foreign <= loss.lost,
             "an outage of {outage:?}: {loss:?}"
         );
     }
@@ -100,7 +102,7 @@ fn down_and_up(lab: &Lab) -> Result<()> {
         std::thread::sleep(Duration::from_secs(1));
         lab.gateway.run(&format!("ip link set {interface} up"))?;
         let outage = began.elapsed();
-        load.flows_within(outage + FOLLOWED)?;
+        load.flows_within(outage + followed())?;
         let losses = load.losses(&format!("{interface} down for {outage:.1?}"))?;
         only_the_outage(&losses, outage)?;
         ensure!(losses.iter().any(|loss| loss.lost > 0), "it was not down");
@@ -129,7 +131,7 @@ fn renamed(lab: &Lab) -> Result<()> {
         ))?;
     }
     wait_for_log(lab, &format!("{LAN} is called {NEW} now"))?;
-    load.flows_within(FOLLOWED)?;
+    load.flows_within(followed())?;
     let attached = lab.status()?.attached;
     ensure!(
         attached
@@ -163,15 +165,15 @@ fn renamed(lab: &Lab) -> Result<()> {
 }
 
 /// One side of the lab: who is there, and what hangs between it and the gateway.
-struct Side<'l> {
-    peer: &'l Namespace,
-    port: &'static str,
+pub(crate) struct Side<'l> {
+    pub(crate) peer: &'l Namespace,
+    pub(crate) port: &'static str,
     macs: [Mac; 2],
     addresses: [String; 2],
     routes: String,
 }
 
-fn sides(lab: &Lab) -> [Side<'_>; 2] {
+pub(crate) fn sides(lab: &Lab) -> [Side<'_>; 2] {
     [
         Side {
             peer: &lab.client,
@@ -191,7 +193,7 @@ fn sides(lab: &Lab) -> [Side<'_>; 2] {
 }
 
 /// Plugs a new cable in where the old one was. The far end takes frames from XDP by GRO.
-fn plug_in(lab: &Lab, side: &Side<'_>) -> Result<()> {
+pub(crate) fn plug_in(lab: &Lab, side: &Side<'_>) -> Result<()> {
     let [mac, port_mac] = side
         .macs
         .map(|mac| mac.map(|byte| format!("{byte:02x}")).join(":"));
@@ -241,7 +243,7 @@ fn made_anew(lab: &Lab) -> Result<()> {
         plug_in(lab, &side)?;
         let outage = began.elapsed();
         wait_for_log(lab, "ready again")?;
-        load.flows_within(FOLLOWED)?;
+        load.flows_within(followed())?;
         let after = indexes(lab)?;
         ensure!(before != after, "it has the same index: {after:?}");
         load.flows()?;
@@ -269,7 +271,7 @@ fn made_anew_alone(lab: &Lab) -> Result<()> {
     plug_in(lab, &side)?;
     let _ikenat = Ikenat::start(lab)?;
     let outage = began.elapsed();
-    load.flows_within(FOLLOWED)?;
+    load.flows_within(followed())?;
     indexes(lab)?;
     let losses =
         load.losses("the WAN made anew while the daemon was dead, until the next start")?;

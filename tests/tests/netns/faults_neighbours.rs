@@ -11,7 +11,7 @@ use ikenat_tests::lab::load::Load;
 use ikenat_tests::lab::topology::{GATEWAY_LAN, LAN, LAN_MAC, PEER, SERVER};
 use ikenat_tests::suite::Scenario;
 
-use crate::daemon::tenth;
+use crate::daemon::{patience, tenth};
 use crate::faults_devices::wait_for_log;
 use crate::ways::count;
 
@@ -60,7 +60,7 @@ fn gateway_mac() -> String {
 }
 
 /// Gives the server another hardware address, under traffic both ways, and says how long nothing reached it.
-fn change(lab: &Lab, trial: &str, word: Word, patience: Duration) -> Result<Duration> {
+fn change(lab: &Lab, trial: &str, word: Word, long: Duration) -> Result<Duration> {
     let load = Load::start(lab, tenth()?, tenth()?)?;
     load.flows()?;
     const NEW: &str = "02:00:00:00:02:99";
@@ -76,7 +76,7 @@ fn change(lab: &Lab, trial: &str, word: Word, patience: Duration) -> Result<Dura
             gateway_mac()
         ))?,
     };
-    load.flows_within(patience).with_context(|| {
+    load.flows_within(long).with_context(|| {
         lab.gateway
             .run("ip -statistics neighbour")
             .unwrap_or_default()
@@ -86,13 +86,14 @@ fn change(lab: &Lab, trial: &str, word: Word, patience: Duration) -> Result<Dura
     ensure!(inbound.foreign + inbound.duplicates + outbound.foreign + outbound.duplicates == 0);
     ensure!(inbound.lost > 0, "the address has not changed");
     ensure!(
-        outbound.gap < Duration::from_secs(1),
+        outbound.gap < patience(Duration::from_secs(1)),
         "the other way was disturbed: {outbound}"
     );
     Ok(inbound.gap)
 }
 
 fn within(gap: Duration, bound: Duration) -> Result<()> {
+    let bound = patience(bound);
     ensure!(
         gap <= bound,
         "nothing came for {gap:?}, longer than {bound:?}"

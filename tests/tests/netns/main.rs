@@ -30,6 +30,7 @@ mod old_rules;
 mod pmtu;
 mod privileges;
 mod restarts;
+mod restarts_load;
 mod side_by_side;
 mod slow_path;
 mod topology;
@@ -65,6 +66,7 @@ fn main() -> ExitCode {
         check::scenarios(),
         clsact::scenarios(),
         restarts::scenarios(),
+        restarts_load::scenarios(),
         interfaces::scenarios(),
         lists::scenarios(),
         dry_run::scenarios(),

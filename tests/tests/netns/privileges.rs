@@ -11,9 +11,11 @@ use ikenat_tests::lab::Lab;
 use ikenat_tests::lab::ikenat::{Ikenat, binary, usual_arguments};
 use ikenat_tests::lab::netns::execute;
 use ikenat_tests::lab::process::Process;
+use ikenat_tests::lab::topology::PEER;
 use ikenat_tests::suite::Scenario;
 
 use crate::daemon::{pins, traces};
+use crate::faults_devices::{plug_in, sides};
 use crate::ways::{everything_crosses, kernel_is_at_least};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
@@ -27,6 +29,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
             .with_programs(TOOLS),
         Scenario::new("what_is_lost_without_cap_perfmon_is_said", without_perfmon)
             .with_programs(TOOLS),
+        Scenario::new("an_ordinary_users_daemon_attaches_again", comes_back).with_programs(TOOLS),
         Scenario::new("members_of_a_group_read_and_nobody_else", group).with_programs(&["setpriv"]),
         Scenario::new("a_group_that_does_not_exist_is_named", no_group)
             .with_programs(&["tc", "bpftool"]),
@@ -187,6 +190,34 @@ fn ordinary_user(lab: &Lab) -> Result<()> {
         ensure!(pins(&lab.bpffs())?.is_empty());
     }
     Ok(())
+}
+
+/// With what is left after the start: an interface comes back, and a next hop is asked.
+fn comes_back(lab: &Lab) -> Result<()> {
+    let place = prepare(lab)?;
+    let mut process = place.start(lab, &["--group", &USER.to_string()])?;
+    soon_keeps(process.id(), NET_ADMIN | BPF | PERFMON)?;
+    everything_crosses(lab)?;
+    for side in sides(lab) {
+        let before = process.log().matches("ready again").count();
+        side.peer.run(&format!("ip link del {PEER}"))?;
+        let gone = format!("{} is gone", side.port);
+        process.wait_for_log(&gone, Duration::from_secs(30))?;
+        plug_in(lab, &side)?;
+        for _ in 0..300 {
+            if process.log().matches("ready again").count() > before {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        everything_crosses(lab).with_context(|| process.log())?;
+        let (status, log) = (place.ask(lab, "status")?, process.log());
+        ensure!(!status.contains("DEAD"), "{status}\n{log}");
+        // The descriptor by which the pins are reached is no name for people.
+        ensure!(!log.contains("/proc/self/fd"), "{log}");
+    }
+    process.terminate(Duration::from_secs(10))?;
+    place.ask(lab, "unload").map(drop)
 }
 
 /// The verifier then takes no program that adds a variable to a packet pointer, unless the kernel is one that was told, and
