@@ -1,5 +1,5 @@
 //! Steps of a start at which a test can let it die or fail. Only binaries with debug assertions have them; in a release
-//! [`pass`] is nothing.
+//! `pass` is nothing.
 //!
 //! `IKENAT_FAIL_AT=list` writes each step that is passed to stderr, with its number; `kill:N` kills the process at the Nth,
 //! as `kill -9` would; `error:N` makes the Nth fail. A new step is found by the tests without being named there.
