@@ -60,6 +60,16 @@ impl Hop {
         gateway: [0; 4],
     };
 
+    /// The way to a neighbour.
+    #[inline(always)]
+    #[must_use]
+    pub const fn to(neighbour: &Neighbour) -> Self {
+        Self {
+            ifindex: neighbour.ifindex,
+            gateway: neighbour.gateway,
+        }
+    }
+
     /// True for [`Hop::STACK`].
     #[inline(always)]
     #[must_use]

@@ -10,7 +10,7 @@ use crate::limit;
 use crate::nat::Ours;
 use crate::nat::{is_bogus, is_to_us};
 use crate::track;
-use crate::way::leaves_right;
+use crate::way::{leaves_right, refusal};
 use crate::wire::icmp::{self, Kind};
 use crate::wire::ipv4::{self, Protocol};
 use crate::wire::{ethernet, udp};
@@ -287,18 +287,14 @@ fn find_way<E: Env>(env: &E, config: &Config, report: &Report, hop: &mut Hop) ->
         (config.vip, report.destination)
     };
     *hop = match env.route(source, destination, report.total_length) {
-        Routed::Neighbour(neighbour) => Hop {
-            ifindex: neighbour.ifindex,
-            gateway: neighbour.gateway,
-        },
+        Routed::Neighbour(neighbour) => Hop::to(&neighbour),
         Routed::Unresolved(hop) => hop,
         // Nobody is told that an error was too long.
         Routed::TooBig(_) if inbound => return None,
         Routed::TooBig(_) => return Some(Reason::IcmpLimited),
-        Routed::NotForwarded | Routed::NoRoute if inbound => return Some(Reason::NoRoute),
-        Routed::ForwardingDisabled if inbound => return Some(Reason::ForwardingDisabledInbound),
-        Routed::NotForwarded | Routed::NoRoute => return Some(Reason::NotByWan),
-        Routed::ForwardingDisabled => return Some(Reason::ForwardingDisabled),
+        routed @ (Routed::NotForwarded | Routed::NoRoute | Routed::ForwardingDisabled) => {
+            return Some(refusal(report.direction, routed));
+        }
     };
     (!leaves_right(config, report.direction, hop.ifindex)).then_some(Reason::NotByWan)
 }

@@ -153,7 +153,7 @@ fn place_of(interfaces: &[u32; INTERFACES], ifindex: u32) -> usize {
 
 /// What the FIB's other answers mean for a packet of ours.
 #[inline(always)]
-fn refusal(direction: Direction, routed: Routed) -> Reason {
+pub(crate) fn refusal(direction: Direction, routed: Routed) -> Reason {
     match (direction, routed) {
         (_, Routed::TooBig(_)) => Reason::TooBig,
         // It would be passed up as the gateway's own.
@@ -202,10 +202,7 @@ fn way_of_xdp<E: Env>(
         word.store(hop_word);
     }
     Ok(Way {
-        hop: Hop {
-            ifindex: neighbour.ifindex,
-            gateway: neighbour.gateway,
-        },
+        hop: Hop::to(&neighbour),
         destination: neighbour.destination,
         source: neighbour.source,
         hop_word,
@@ -256,10 +253,7 @@ fn way_of_tc<E: Env>(env: &E, config: &Config, ours: &Ours, way: &mut Way) -> Re
             way.mtu = mtu;
             return cut(config, ours);
         }
-        Routed::Neighbour(neighbour) => Hop {
-            ifindex: neighbour.ifindex,
-            gateway: neighbour.gateway,
-        },
+        Routed::Neighbour(neighbour) => Hop::to(&neighbour),
         Routed::Unresolved(hop) => hop,
         routed @ (Routed::NotForwarded | Routed::NoRoute | Routed::ForwardingDisabled) => {
             return Err(refusal(ours.direction, routed));

@@ -238,10 +238,9 @@ impl Frame for XdpFrame<'_> {
 
 /// Bytes at the start of a packet that the logic may look at: Ethernet, IPv4 with options, UDP, marker, IKE.
 pub const HEADERS: u32 = 14 + 60 + 8 + 4 + 28;
-/// Bytes of a packet that we quote, with its Ethernet header.
-pub const QUOTED: u32 = ethernet::LENGTH as u32 + answer::QUOTE as u32;
-/// All of a packet: an ICMP error's checksum is over its whole quote.
-pub const WHOLE: u32 = u32::MAX;
+/// The same of an ICMP error: Ethernet, IPv4 with options, ICMP, and of what it quotes IPv4 with options and eight bytes. What
+/// is behind them is only summed, which reads it where it is.
+pub const REPORTED: u32 = 14 + 60 + 8 + 60 + 8;
 
 /// Bytes that `bpf_csum_diff` takes at once: more than 512 were refused before 6.13.
 const CHUNK: usize = 512;

@@ -19,7 +19,7 @@ use xdp_core::answer::News;
 use xdp_core::nat::not_ours;
 use xdp_core::{Frame, Hop, Side, Verdict, answer, forward, icmp, process, totals};
 use xdp_ebpf::env::Kernel;
-use xdp_ebpf::frame::{HEADERS, Kept, QUOTED, TcFrame, WHOLE, XdpFrame};
+use xdp_ebpf::frame::{HEADERS, Kept, REPORTED, TcFrame, XdpFrame};
 use xdp_ebpf::{egress, maps};
 
 /// The side of an interface; `None`: neither (the program outlived its interface).
@@ -259,7 +259,7 @@ fn tc_icmp<const OUT: bool>(mut context: TcContext) -> i32 {
         ingress,
     };
     let mut frame = TcFrame::new(&mut context);
-    frame.pull(WHOLE);
+    frame.pull(REPORTED);
     let verdict = icmp::process(&mut frame, &env, maps::config(), side);
     tc_code(count(tc_hook(OUT), verdict)) as i32
 }
@@ -330,7 +330,6 @@ fn tc_answer(mut context: TcContext, done: u64) -> i32 {
         mtu: (done >> 32) as u16,
     };
     let mut frame = TcFrame::new(&mut context);
-    frame.pull(QUOTED);
     let made =
         answer::build(&frame, config, &news).is_some_and(|answer| frame.become_answer(&answer));
     if made {
