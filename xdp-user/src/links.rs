@@ -106,11 +106,20 @@ pub fn program_name(id: u32) -> Option<String> {
 }
 
 /// The id of a link that a program hangs on, if links may be looked at.
-pub fn link_of(program: u32) -> Option<u32> {
+fn link_of(program: u32) -> Option<u32> {
     loaded_links()
         .filter_map(Result::<_, _>::ok)
         .find(|link| link.program_id() == program)
         .map(|link| link.id())
+}
+
+/// The command that takes a program of somebody else off an interface.
+pub fn removal(interface: &str, program: u32) -> String {
+    // `ip` cannot take away what hangs on a link of BPF's.
+    match link_of(program) {
+        Some(number) => format!("bpftool link detach id {number}"),
+        None => format!("ip link set dev {interface} xdp off"),
+    }
 }
 
 /// The instance whose XDP program this is.

@@ -49,7 +49,8 @@ pub(crate) fn check(plan: &Plan, bpffs: &Path, instance: &Instance) -> Result<()
                 "that is libxdp's, and ikenat cannot run under it; remove it with all its programs by `xdp-loader unload {name} --all`"
             ),
             None => format!(
-                "an interface has room for one; remove it with `ip link set dev {name} xdp off`, or stop the program that holds it"
+                "an interface has room for one; remove it with `{}`, or stop the program that holds it",
+                links::removal(name, id)
             ),
         };
         return Err(Error::OtherProgram {

@@ -7,21 +7,30 @@ use crate::error::{Error, Result, word};
 use crate::namespaces;
 use crate::netlink::{Link, Netlink, Route};
 use crate::privileges;
-use aya::util::KernelVersion;
 use std::fs;
 use std::net::Ipv4Addr;
 use xdp_common::limits;
 
+/// The kernel's release, as `uname -r` prints it.
+pub(crate) fn kernel_release() -> String {
+    let name = rustix::system::uname();
+    name.release().to_string_lossy().into_owned()
+}
+
+/// Whether a release is one of those that ikenat runs on: by its first two numbers. `None`: it has none.
+pub(crate) fn is_new_enough(release: &str) -> Option<bool> {
+    const OLDEST: (u32, u32) = (6, 1);
+    let mut parts = release.split(['.', '-']);
+    let version = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+    Some(version >= OLDEST)
+}
+
 fn check_kernel() -> Result<()> {
-    const OLDEST: KernelVersion = KernelVersion::new(6, 1, 0);
-    match KernelVersion::current() {
-        Ok(version) if version >= OLDEST => Ok(()),
-        Ok(_) | Err(_) => Err(Error::OldKernel {
-            found: rustix::system::uname()
-                .release()
-                .to_string_lossy()
-                .into_owned(),
-        }),
+    let found = kernel_release();
+    if is_new_enough(&found) == Some(true) {
+        Ok(())
+    } else {
+        Err(Error::OldKernel { found })
     }
 }
 
@@ -49,12 +58,18 @@ fn check_addresses(vip: Ipv4Addr, server: Ipv4Addr) -> Result<()> {
     Ok(())
 }
 
-/// The sysctl that lets an interface forward; a name with a dot needs slashes.
-fn forwarding_key(interface: &str) -> String {
+/// The path below /proc/sys of a setting of an interface, or of all. It is that of the network namespace of whoever reads it,
+/// also after nsenter.
+pub(crate) fn sysctl_path(interface: &str, setting: &str) -> String {
+    format!("net/ipv4/conf/{interface}/{setting}")
+}
+
+/// The same as `sysctl -w` takes it; a name with a dot needs slashes.
+pub(crate) fn sysctl_key(interface: &str, setting: &str) -> String {
     if interface.contains('.') {
-        format!("net/ipv4/conf/{interface}/forwarding")
+        sysctl_path(interface, setting)
     } else {
-        format!("net.ipv4.conf.{interface}.forwarding")
+        format!("net.ipv4.conf.{interface}.{setting}")
     }
 }
 
@@ -68,13 +83,12 @@ fn check_ethernet(link: &Link) -> Result<()> {
 }
 
 fn check_forwarding(link: &Link) -> Result<()> {
-    // /proc/sys/net is that of the network namespace of whoever reads it, also after nsenter.
-    let path = format!("/proc/sys/net/ipv4/conf/{}/forwarding", link.name);
+    let path = format!("/proc/sys/{}", sysctl_path(&link.name, "forwarding"));
     let value = fs::read_to_string(&path).map_err(Error::system(format!("read {path}")))?;
     if value.trim() == "0" {
         return Err(Error::ForwardingOff {
             name: link.name.clone(),
-            key: forwarding_key(&link.name),
+            key: sysctl_key(&link.name, "forwarding"),
         });
     }
     Ok(())
@@ -215,8 +229,14 @@ mod tests {
 
     #[test]
     fn the_way_out_of_missing_forwarding_can_be_pasted() {
-        assert_eq!(forwarding_key("eth0"), "net.ipv4.conf.eth0.forwarding");
-        assert_eq!(forwarding_key("eth0.5"), "net/ipv4/conf/eth0.5/forwarding");
+        assert_eq!(
+            sysctl_key("eth0", "forwarding"),
+            "net.ipv4.conf.eth0.forwarding"
+        );
+        assert_eq!(
+            sysctl_key("eth0.5", "forwarding"),
+            "net/ipv4/conf/eth0.5/forwarding"
+        );
     }
 
     fn link(index: u8) -> Link {

@@ -144,12 +144,7 @@ fn program(scene: &Scene<'_>, link: &Link) -> Finding {
         }
         None => {
             let found = format!("{program} of somebody else");
-            // `ip` cannot take away what hangs on a link of BPF's.
-            let mend = match links::link_of(id) {
-                Some(number) => format!("bpftool link detach id {number}"),
-                None => format!("ip link set dev {} xdp off", link.name),
-            };
-            Finding::error(CODE, found, WHY).mend(mend)
+            Finding::error(CODE, found, WHY).mend(links::removal(&link.name, id))
         }
     }
 }

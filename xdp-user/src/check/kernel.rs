@@ -5,6 +5,7 @@ use super::Finding;
 use super::scene::{Scene, sysctl};
 use crate::links;
 use crate::namespaces::{self, Next};
+use crate::requirements::{is_new_enough, kernel_release};
 use aya::programs::ProgramType;
 use aya::sys::is_program_supported;
 use std::fs;
@@ -13,30 +14,18 @@ pub(super) fn all(scene: &Scene<'_>) -> Vec<Finding> {
     vec![version(), programs(scene), jit(scene), slow_path(scene)]
 }
 
-fn release() -> String {
-    let name = rustix::system::uname();
-    name.release().to_string_lossy().into_owned()
-}
-
-/// The first two numbers of a release.
-fn numbers(release: &str) -> Option<(u32, u32)> {
-    let mut parts = release.split(['.', '-']);
-    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
-}
-
 fn version() -> Finding {
-    judge_version(&release())
+    judge_version(&kernel_release())
 }
 
 fn judge_version(release: &str) -> Finding {
-    const OLDEST: (u32, u32) = (6, 1);
     const CODE: &str = "kernel";
     const WHY: &str =
         "ikenat is tested on Linux 6.1 and newer; older verifiers refuse its programs";
     let found = format!("Linux {release}");
-    match numbers(release) {
-        Some(version) if version >= OLDEST => Finding::ok(CODE, found, WHY),
-        Some(_) => Finding::error(CODE, found, WHY).mend("apt-get install linux-image-amd64"),
+    match is_new_enough(release) {
+        Some(true) => Finding::ok(CODE, found, WHY),
+        Some(false) => Finding::error(CODE, found, WHY).mend("apt-get install linux-image-amd64"),
         None => Finding::unseen(CODE, format!("{found} is no version"), WHY),
     }
 }
@@ -127,7 +116,7 @@ fn slow_path(scene: &Scene<'_>) -> Finding {
     if links::has_tcx(wan.index) {
         return Finding::ok(CODE, "tcx", WHY);
     }
-    let modules = format!("/lib/modules/{}", release());
+    let modules = format!("/lib/modules/{}", kernel_release());
     let read = |name: &str| fs::read_to_string(format!("{modules}/{name}"));
     match (read("modules.builtin"), read("modules.dep")) {
         (Ok(builtin), Ok(loadable)) => judge_clsact(&[builtin, loadable].concat()),

@@ -3,6 +3,7 @@
 use super::Finding;
 use super::scene::{A_CLIENT, Scene, sysctl};
 use crate::netlink::Link;
+use crate::requirements::{sysctl_key as key, sysctl_path as path};
 
 pub(super) fn all(scene: &Scene<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
@@ -27,20 +28,6 @@ fn pairs<'s>(scene: &'s Scene<'_>) -> impl Iterator<Item = (&'s Link, &'s Link)>
         let others = scene.lans.iter().filter(|lan| lan.index != wan.index);
         others.map(move |lan| (wan, lan))
     })
-}
-
-/// The path below /proc/sys of a setting of an interface, or of all.
-fn path(interface: &str, setting: &str) -> String {
-    format!("net/ipv4/conf/{interface}/{setting}")
-}
-
-/// As `sysctl -w` takes it; a name with a dot needs slashes.
-fn key(interface: &str, setting: &str) -> String {
-    if interface.contains('.') {
-        path(interface, setting)
-    } else {
-        format!("net.ipv4.conf.{interface}.{setting}")
-    }
 }
 
 fn forwarding(scene: &Scene<'_>, link: &Link) -> Finding {

@@ -3,12 +3,11 @@
 //!
 //! It may not know what they are needed for.
 
+use super::neighbours::{is_valid, key};
 use super::{Netlink, ask};
 use crate::error::{Error, Result};
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
-use netlink_packet_route::neighbour::{
-    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
-};
+use netlink_packet_route::neighbour::{NeighbourFlags, NeighbourMessage, NeighbourState};
 use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
@@ -75,18 +74,12 @@ impl Netlink {
     /// What is known of a neighbour; `None` when nobody has asked for it yet.
     pub fn neighbour(&self, index: u32, address: Ipv4Addr) -> Result<Option<Neighbour>> {
         let all = self.neighbours(NeighbourFlags::empty())?;
-        let found = all.iter().find(|entry| is_about(entry, index, address));
+        let found = all
+            .iter()
+            .find(|entry| key(entry) == Some((index, address)));
         Ok(found.and_then(|entry| {
-            const KNOWN: [NeighbourState; 6] = [
-                NeighbourState::Reachable,
-                NeighbourState::Stale,
-                NeighbourState::Delay,
-                NeighbourState::Probe,
-                NeighbourState::Noarp,
-                NeighbourState::Permanent,
-            ];
             let state = entry.header.state;
-            if KNOWN.contains(&state) {
+            if is_valid(state) {
                 Some(Neighbour::Known)
             } else if state == NeighbourState::Incomplete {
                 Some(Neighbour::Asked)
@@ -99,7 +92,7 @@ impl Netlink {
     /// Whether this host answers ARP for that one address of somebody else (`ip neighbour add proxy`).
     pub fn is_proxied(&self, index: u32, address: Ipv4Addr) -> Result<bool> {
         let all = self.neighbours(NeighbourFlags::Proxy)?;
-        Ok(all.iter().any(|entry| is_about(entry, index, address)))
+        Ok(all.iter().any(|entry| key(entry) == Some((index, address))))
     }
 
     fn neighbours(&self, flags: NeighbourFlags) -> Result<Vec<NeighbourMessage>> {
@@ -190,13 +183,6 @@ fn address(message: &RouteNetlinkMessage) -> Option<Address> {
         prefix: message.header.prefix_len,
         secondary: flags.contains(AddressHeaderFlags::Secondary),
     })
-}
-
-fn is_about(entry: &NeighbourMessage, index: u32, address: Ipv4Addr) -> bool {
-    let named = entry.attributes.iter().any(|attribute| {
-        matches!(attribute, NeighbourAttribute::Destination(NeighbourAddress::Inet(found)) if *found == address)
-    });
-    entry.header.ifindex == index && named
 }
 
 fn way(message: &RouteMessage) -> Option<Way> {

@@ -36,8 +36,8 @@ pub(super) fn key(message: &NeighbourMessage) -> Option<Key> {
     })
 }
 
-/// Its address of the hardware, if it can be sent to at this moment.
-pub(super) fn hardware(message: &NeighbourMessage) -> Option<Vec<u8>> {
+/// Whether the kernel sends to a neighbour in this state (`NUD_VALID`).
+pub(super) fn is_valid(state: NeighbourState) -> bool {
     const VALID: [NeighbourState; 6] = [
         NeighbourState::Permanent,
         NeighbourState::Noarp,
@@ -46,6 +46,11 @@ pub(super) fn hardware(message: &NeighbourMessage) -> Option<Vec<u8>> {
         NeighbourState::Stale,
         NeighbourState::Delay,
     ];
+    VALID.contains(&state)
+}
+
+/// Its address of the hardware, if it can be sent to at this moment.
+pub(super) fn hardware(message: &NeighbourMessage) -> Option<Vec<u8>> {
     let address = message.attributes.iter().find_map(|attribute| {
         if let NeighbourAttribute::LinkLayerAddress(address) = attribute {
             Some(address.clone())
@@ -53,7 +58,7 @@ pub(super) fn hardware(message: &NeighbourMessage) -> Option<Vec<u8>> {
             None
         }
     });
-    address.filter(|_| VALID.contains(&message.header.state))
+    address.filter(|_| is_valid(message.header.state))
 }
 
 fn about((index, address): Key) -> NeighbourMessage {

@@ -1,21 +1,6 @@
-use super::super::packet::{End, Packet};
+use super::super::packet::sample::{SERVER, outbound};
 use super::*;
 use std::net::Ipv4Addr;
-
-const SERVER: Ipv4Addr = Ipv4Addr::new(192, 168, 0, 1);
-
-/// The server's answer to a client, on its way out.
-fn outbound() -> Packet {
-    Packet {
-        input: Some("lan0".to_owned()),
-        output: Some("wan0".to_owned()),
-        source: End::Is(SERVER, false),
-        destination: End::Client([Ipv4Addr::new(203, 0, 113, 1), SERVER]),
-        protocol: UDP,
-        source_port: Some(4500),
-        destination_port: None,
-    }
-}
 
 fn truth(rule: &str) -> Truth {
     let text = format!("*nat\n:POSTROUTING ACCEPT [0:0]\n-A POSTROUTING {rule}\nCOMMIT\n");

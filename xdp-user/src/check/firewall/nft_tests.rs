@@ -1,20 +1,5 @@
-use super::super::packet::{End, Packet};
+use super::super::packet::sample::outbound;
 use super::*;
-
-const SERVER: Ipv4Addr = Ipv4Addr::new(192, 168, 0, 1);
-
-/// The server's answer to a client, on its way out.
-fn outbound() -> Packet {
-    Packet {
-        input: Some("lan0".to_owned()),
-        output: Some("wan0".to_owned()),
-        source: End::Is(SERVER, false),
-        destination: End::Client([Ipv4Addr::new(203, 0, 113, 1), SERVER]),
-        protocol: UDP,
-        source_port: Some(4500),
-        destination_port: None,
-    }
-}
 
 /// A ruleset with one rule of these statements in a base chain, and what nft prints beside it.
 fn tables(statements: &str, more: &str) -> Vec<Table> {

@@ -277,3 +277,23 @@ impl Test {
         }
     }
 }
+
+#[cfg(test)]
+pub(super) mod sample {
+    use super::*;
+
+    pub(in super::super) const SERVER: Ipv4Addr = Ipv4Addr::new(192, 168, 0, 1);
+
+    /// The server's answer to a client, on its way out.
+    pub(in super::super) fn outbound() -> Packet {
+        Packet {
+            input: Some("lan0".to_owned()),
+            output: Some("wan0".to_owned()),
+            source: End::Is(SERVER, false),
+            destination: End::Client([Ipv4Addr::new(203, 0, 113, 1), SERVER]),
+            protocol: UDP,
+            source_port: Some(4500),
+            destination_port: None,
+        }
+    }
+}
