@@ -8,7 +8,7 @@ mod table;
 
 use anyhow::{Context, Result, ensure};
 use ikenat_tests::bpf::fixture::{self, ingress};
-use ikenat_tests::bpf::host::{self, Host, Tables};
+use ikenat_tests::bpf::host::{self, Tables};
 use ikenat_tests::bpf::{Dataplane, Run, Slot};
 use ikenat_tests::lab::topology::{LAN, WAN, with_lab};
 use ikenat_tests::lab::{Lab, Options, cleanup, frames};
@@ -186,13 +186,8 @@ fn compare(lab: &Lab) -> Result<()> {
                 dataplane.attach(LAN)?;
             }
             let tables = Tables::new(&config);
-            let xdp = Host::<false>::new(&tables, &fib, 1 << 20);
-            let tc = Host::<true>::new(&tables, &fib, 1 << 20);
-            let egress = Host::<true, true>::new(&tables, &fib, 1 << 20);
-            let host = |side, frame: &mut Vec<u8>| match hook {
-                Hook::Xdp => xdp.run(&config, side, frame),
-                Hook::Tc => tc.run_and_answer(&config, side, frame),
-                Hook::Egress => egress.run(&config, side, frame),
+            let host = |side, frame: &mut Vec<u8>| {
+                host::run_in(hook, (&tables, &fib, &config), side, frame)
             };
             let twins = Twins {
                 hook,

@@ -9,7 +9,7 @@ mod table;
 use anyhow::{Result, ensure};
 use ikenat_tests::bpf::Dataplane;
 use ikenat_tests::bpf::fixture::{self, ingress};
-use ikenat_tests::bpf::host::{self, Host, Tables};
+use ikenat_tests::bpf::host::{self, Tables};
 use ikenat_tests::lab::topology::{LAN, WAN, with_lab};
 use ikenat_tests::lab::{Lab, Options, cleanup};
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -68,16 +68,7 @@ fn run_on_host(row: &Row, hook: Hook) -> Result<()> {
     let config = fixture::config();
     let fib = |_: [u8; 4], destination, length| fixture::fib(&config, destination, length);
     let tables = Tables::new(&config);
-    let (xdp, tc, egress) = (
-        Host::<false>::new(&tables, &fib, 1 << 20),
-        Host::<true>::new(&tables, &fib, 1 << 20),
-        Host::<true, true>::new(&tables, &fib, 1 << 20),
-    );
-    let run = |side, frame: &mut Vec<u8>| match hook {
-        Hook::Xdp => xdp.run(&config, side, frame),
-        Hook::Tc => tc.run_and_answer(&config, side, frame),
-        Hook::Egress => egress.run(&config, side, frame),
-    };
+    let run = |side, frame: &mut Vec<u8>| host::run_in(hook, (&tables, &fib, &config), side, frame);
     for (side, frame) in &row.before {
         run(*side, &mut frame.clone());
     }

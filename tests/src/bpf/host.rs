@@ -14,7 +14,7 @@ use xdp_core::{Env, Routed, Side, Verdict, Word, answer, icmp, recent};
 /// Tables and FIB of one gateway on the host, for one hook (`TC`: the slow path, else XDP; `OUT`: its way out).
 pub struct Host<'t, const TC: bool, const OUT: bool = false> {
     tables: &'t Tables,
-    route: &'t dyn Fn([u8; 4], [u8; 4], u16) -> Routed,
+    route: &'t Fib<'t>,
     jiffies: u64,
     packed: Cell<Option<Packed>>,
 }
@@ -82,11 +82,7 @@ fn live(buckets: &[Bucket<AtomicU64>]) -> Vec<[u64; slot::WORDS]> {
 
 impl<'t, const TC: bool, const OUT: bool> Host<'t, TC, OUT> {
     /// The gateway at a moment.
-    pub fn new(
-        tables: &'t Tables,
-        route: &'t dyn Fn([u8; 4], [u8; 4], u16) -> Routed,
-        jiffies: u64,
-    ) -> Self {
+    pub fn new(tables: &'t Tables, route: &'t Fib<'t>, jiffies: u64) -> Self {
         Self {
             tables,
             route,
@@ -117,6 +113,24 @@ impl<'t, const TC: bool, const OUT: bool> Host<'t, TC, OUT> {
             *frame = [&answer.head, quote].concat();
         }
         verdict
+    }
+}
+
+/// What the FIB says of a packet: from, to, of this length.
+pub type Fib<'f> = dyn Fn([u8; 4], [u8; 4], u16) -> Routed + 'f;
+
+/// Puts a frame through the packet logic of a hook, always at one moment. What tc answers becomes the answer.
+pub fn run_in(
+    hook: Hook,
+    (tables, fib, config): (&Tables, &Fib<'_>, &Config),
+    side: Side,
+    frame: &mut Vec<u8>,
+) -> Verdict {
+    const NOW: u64 = 1 << 20;
+    match hook {
+        Hook::Xdp => Host::<false>::new(tables, fib, NOW).run(config, side, frame),
+        Hook::Tc => Host::<true>::new(tables, fib, NOW).run_and_answer(config, side, frame),
+        Hook::Egress => Host::<true, true>::new(tables, fib, NOW).run(config, side, frame),
     }
 }
 

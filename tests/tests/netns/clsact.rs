@@ -13,7 +13,7 @@ use ikenat_tests::lab::topology::{LAN, PEER, WAN};
 use ikenat_tests::suite::Scenario;
 
 use crate::arguments::{refused, run, with};
-use crate::daemon::{pins, traces};
+use crate::daemon::{nothing_is_left, pins, traces};
 use crate::ways::{count, everything_crosses, kernel_is_at_least};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
@@ -82,14 +82,6 @@ pub(crate) fn one_filter_each(lab: &Lab) -> Result<()> {
     }
     let found = our_egress_filters(lab, WAN)?;
     ensure!(found == 1, "{found} egress filters of ours on {WAN}");
-    Ok(())
-}
-
-fn nothing_is_left(lab: &Lab, before: &str) -> Result<()> {
-    let after = traces(lab)?;
-    ensure!(after == before, "before:\n{before}\nafter:\n{after}");
-    let left = pins(&lab.bpffs())?;
-    ensure!(left.is_empty(), "pins are left: {left:?}");
     Ok(())
 }
 

@@ -179,13 +179,7 @@ fn ctrl_c(lab: &Lab) -> Result<()> {
         "it does not say that it detached:\n{}",
         process.log()
     );
-    let after = traces(lab)?;
-    ensure!(after == before, "before:\n{before}\nafter:\n{after}");
-    ensure!(
-        pins(&lab.bpffs())?.is_empty(),
-        "pins are left: {:?}",
-        pins(&lab.bpffs())?
-    );
+    nothing_is_left(lab, &before)?;
     Ok(())
 }
 
@@ -198,10 +192,7 @@ fn unload(lab: &Lab) -> Result<()> {
     );
     ikenat.kill()?;
     lab.unload()?;
-    let after = traces(lab)?;
-    ensure!(after == before, "before:\n{before}\nafter:\n{after}");
-    let left = pins(&lab.bpffs())?;
-    ensure!(left.is_empty(), "pins are left: {left:?}");
+    nothing_is_left(lab, &before)?;
     let wire = Wire::open(lab)?;
     wire.punted_on_wan(&from_client(4500, 4500, esp(0xC000_0001, 1, 52)).build())?;
     let packet = from_server(4500, 4500, esp(0xC000_0002, 1, 52));
@@ -254,4 +245,13 @@ pub(crate) fn pins(directory: &Path) -> Result<Vec<String>> {
         }
     }
     Ok(found)
+}
+
+/// The gateway is as it was: no program, no qdisc, no pin more.
+pub(crate) fn nothing_is_left(lab: &Lab, before: &str) -> Result<()> {
+    let after = traces(lab)?;
+    ensure!(after == before, "before:\n{before}\nafter:\n{after}");
+    let left = pins(&lab.bpffs())?;
+    ensure!(left.is_empty(), "pins are left: {left:?}");
+    Ok(())
 }

@@ -13,7 +13,7 @@ use ikenat_tests::suite::Scenario;
 use std::time::Duration;
 
 use crate::arguments::run;
-use crate::daemon::{pins, tenth, traces};
+use crate::daemon::{nothing_is_left, tenth, traces};
 use crate::ways::{count, everything_crosses, kernel_is_at_least};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
@@ -85,9 +85,7 @@ fn left_alone(lab: &Lab) -> Result<()> {
     ensure!(status.contains("DRY RUN: nothing is forwarded"), "{status}");
     process.kill()?;
     lab.unload()?;
-    let after = traces(lab)?;
-    ensure!(after == before, "before:\n{before}\nafter:\n{after}");
-    ensure!(pins(&lab.bpffs())?.is_empty());
+    nothing_is_left(lab, &before)?;
     Ok(())
 }
 

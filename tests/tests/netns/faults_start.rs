@@ -20,7 +20,7 @@ use object::{Object as _, ObjectSection as _, ObjectSymbol as _};
 use xdp_user::failpoints::Step;
 
 use crate::arguments::with;
-use crate::daemon::{is_emulated, pins, tenth, traces};
+use crate::daemon::{is_emulated, nothing_is_left, tenth, traces};
 use crate::ways::{everything_crosses, kernel_is_at_least};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
@@ -136,16 +136,13 @@ pub(crate) fn fail(lab: &Lab, way: &str, wan: &str, number: usize) -> Result<()>
     Ok(())
 }
 
-fn nothing_is_left(lab: &Lab, before: &str) -> Result<()> {
+fn nothing_stays(lab: &Lab, before: &str) -> Result<()> {
     // The kernel takes links down in the background after their process has died.
     let began = Instant::now();
     while traces(lab)? != before && began.elapsed() < Duration::from_secs(5) {
         std::thread::sleep(Duration::from_millis(20));
     }
-    let after = traces(lab)?;
-    ensure!(after == before, "before:\n{before}\nafter:\n{after}");
-    let left = pins(&lab.bpffs())?;
-    ensure!(left.is_empty(), "pins are left: {left:?}");
+    nothing_is_left(lab, before)?;
     let directory = lab.bpffs().join("ikenat");
     ensure!(!directory.exists(), "{} is left", directory.display());
     Ok(())
@@ -173,12 +170,12 @@ fn fresh(lab: &Lab) -> Result<()> {
             die(lab, way, WAN, number).with_context(context)?;
             healed(lab, way).with_context(context)?;
             lab.unload().with_context(context)?;
-            nothing_is_left(lab, &before).with_context(context)?;
+            nothing_stays(lab, &before).with_context(context)?;
             // And without a start in between: `unload` copes with what is half there.
             if number % 3 == 0 {
                 die(lab, way, WAN, number).with_context(context)?;
                 lab.unload().with_context(context)?;
-                nothing_is_left(lab, &before)
+                nothing_stays(lab, &before)
                     .context("unload alone")
                     .with_context(context)?;
             }
@@ -195,7 +192,7 @@ fn fails(lab: &Lab) -> Result<()> {
         for (number, step) in to_try(&steps, way)? {
             let context = || format!("{way}: failed at step {number}, {step}");
             fail(lab, way, WAN, number).with_context(context)?;
-            nothing_is_left(lab, &before).with_context(context)?;
+            nothing_stays(lab, &before).with_context(context)?;
         }
     }
     Ok(())
@@ -293,7 +290,7 @@ fn moves(lab: &Lab) -> Result<()> {
         tried.extend(steps);
         tried.extend(self::steps(lab, way, WAN)?);
         lab.unload()?;
-        nothing_is_left(lab, &before)?;
+        nothing_stays(lab, &before)?;
     }
     let missing: Vec<&str> = Step::ALL
         .iter()

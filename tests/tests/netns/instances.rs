@@ -13,7 +13,7 @@ use ikenat_tests::lab::topology::{LAN, SERVER, VIP, WAN};
 use ikenat_tests::suite::Scenario;
 
 use crate::arguments::run;
-use crate::daemon::{pins, traces};
+use crate::daemon::{nothing_is_left, traces};
 use crate::ways::everything_crosses;
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
@@ -127,9 +127,7 @@ fn two_namespaces(lab: &Lab) -> Result<()> {
     // The other one has noticed nothing.
     everything_crosses(lab)?;
     execute(&mut lab.ikenat(&["unload", "--force"])?)?;
-    let after = traces(lab)?;
-    ensure!(after == before, "before:\n{before}\nafter:\n{after}");
-    ensure!(pins(&lab.bpffs())?.is_empty());
+    nothing_is_left(lab, &before)?;
     Ok(())
 }
 
@@ -216,9 +214,7 @@ fn side_by_side(lab: &Lab) -> Result<()> {
     execute(&mut lab.ikenat(&["unload", "--vip", OTHER_VIP])?)?;
     everything_crosses(lab)?;
     execute(&mut lab.ikenat(&["unload", "--force"])?)?;
-    let after = traces(lab)?;
-    ensure!(after == before, "before:\n{before}\nafter:\n{after}");
-    ensure!(pins(&lab.bpffs())?.is_empty());
+    nothing_is_left(lab, &before)?;
     Ok(())
 }
 

@@ -18,7 +18,7 @@ use ikenat_tests::lab::wire::{at_client, at_server, esp, from_client, from_serve
 use ikenat_tests::suite::Scenario;
 
 use crate::arguments::{refused, run, with};
-use crate::daemon::{pins, traces};
+use crate::daemon::{nothing_is_left, pins, traces};
 use crate::ways::{count, everything_crosses};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
@@ -122,9 +122,7 @@ fn two_of_each(lab: &Lab) -> Result<()> {
     by_second_wan(lab)?;
     again.kill()?;
     lab.unload()?;
-    let after = traces(lab)?;
-    ensure!(after == before, "before:\n{before}\nafter:\n{after}");
-    ensure!(pins(&lab.bpffs())?.is_empty());
+    nothing_is_left(lab, &before)?;
     Ok(())
 }
 

@@ -14,7 +14,7 @@ use ikenat_tests::lab::process::Process;
 use ikenat_tests::lab::topology::PEER;
 use ikenat_tests::suite::Scenario;
 
-use crate::daemon::{pins, traces};
+use crate::daemon::{nothing_is_left, traces};
 use crate::faults_devices::{plug_in, sides};
 use crate::ways::{everything_crosses, kernel_is_at_least};
 
@@ -185,9 +185,7 @@ fn ordinary_user(lab: &Lab) -> Result<()> {
         process.terminate(Duration::from_secs(10))?;
         let unloaded = place.ask(lab, "unload")?;
         ensure!(unloaded.contains("detached 5 programs"), "{unloaded}");
-        let after = traces(lab)?;
-        ensure!(after == before, "before:\n{before}\nafter:\n{after}");
-        ensure!(pins(&lab.bpffs())?.is_empty());
+        nothing_is_left(lab, &before)?;
     }
     Ok(())
 }
@@ -242,9 +240,7 @@ fn without_perfmon(lab: &Lab) -> Result<()> {
         !status.success() && log.contains("CAP_PERFMON") && log.lines().count() == 1,
         "it ended with {status}: {log}"
     );
-    let after = traces(lab)?;
-    ensure!(after == before, "before:\n{before}\nafter:\n{after}");
-    ensure!(pins(&lab.bpffs())?.is_empty());
+    nothing_is_left(lab, &before)?;
     Ok(())
 }
 

@@ -14,7 +14,7 @@ use ikenat_tests::lab::netns::execute;
 use ikenat_tests::lab::topology::WAN;
 use ikenat_tests::suite::Scenario;
 
-use crate::daemon::{full, pins, tenth, traces};
+use crate::daemon::{full, nothing_is_left, pins, tenth, traces};
 use crate::faults_start::{PROGRAMS, fail, steps, ways};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
@@ -195,9 +195,7 @@ fn uninstall(lab: &Lab) -> Result<()> {
             );
             std::thread::sleep(Duration::from_millis(50));
         }
-        let after = traces(lab)?;
-        ensure!(after == before, "before:\n{before}\nafter:\n{after}");
-        ensure!(pins(&lab.bpffs())?.is_empty(), "pins are left");
+        nothing_is_left(lab, &before)?;
         ensure!(!lab.bpffs().join("ikenat").exists(), "a directory is left");
     }
     Ok(())
