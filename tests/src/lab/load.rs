@@ -10,12 +10,15 @@ use anyhow::{Context, Result, ensure};
 
 use super::report::{Direction, InstanceStats};
 use super::topology::{CLIENT, Lab, SERVER, VIP};
-use super::traffic::{Flow, Received, Receiver, Sender, socket_in};
+use super::traffic::{FLOW, Flow, Received, Receiver, Sender, socket_in};
 
 /// SPI from the client to the server.
 pub const SPI_IN: u32 = 0xC0DE_0001;
 /// SPI from the server to the client.
 pub const SPI_OUT: u32 = 0xC0DE_0002;
+
+/// How long packets may take where nothing is in their way.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Running traffic.
 #[derive(Debug)]
@@ -32,8 +35,8 @@ pub struct Loss {
     pub sent: u32,
     /// Of these, those that never came.
     pub lost: u32,
-    /// How long nothing came, at most.
-    pub gap: Duration,
+    /// How long it did not flow, at most: a lone packet that comes meanwhile does not end that.
+    pub outage: Duration,
     /// Packets that came again.
     pub duplicates: u32,
     /// Packets that are of somebody else.
@@ -45,13 +48,13 @@ impl Display for Loss {
         let Self {
             sent,
             lost,
-            gap,
+            outage,
             foreign,
             ..
         } = self;
         write!(f, "lost {lost} of {sent}")?;
         if *lost > 0 {
-            write!(f, " (at most {:.2} s in a row)", gap.as_secs_f64())?;
+            write!(f, " (outage of {:.2} s at most)", outage.as_secs_f64())?;
         }
         if *foreign > 0 {
             write!(f, "; {foreign} came untranslated")?;
@@ -84,29 +87,29 @@ impl Load {
             Receiver::start(client.try_clone()?, seen_by_client, SPI_OUT)?,
         ];
         let out = Sender::start(server, to_client, outbound);
-        wait_for(&receivers[1], 1).context("no packet of the server reached the client")?;
+        wait_for(&receivers[1], 1, PATIENCE)
+            .context("no packet of the server reached the client")?;
         let senders = [Sender::start(client, to_server, inbound), out];
         let load = Self {
             senders,
             receivers,
             rates: [inbound, outbound],
         };
-        wait_for(&load.receivers[0], 1).context("no packet of the client reached the server")?;
+        wait_for(&load.receivers[0], 1, PATIENCE)
+            .context("no packet of the client reached the server")?;
         Ok(load)
     }
 
-    /// Waits until the client's next thousand packets or so have reached the server.
+    /// Waits until the next hundred packets have come, both ways.
     pub fn flows(&self) -> Result<()> {
-        for receiver in &self.receivers {
-            wait_for(receiver, receiver.highest() + 100)?;
-        }
-        Ok(())
+        self.flows_within(PATIENCE)
     }
 
-    /// Waits until packets come both ways again, for so long at most.
+    /// Waits until packets flow both ways again, for so long at most. They are counted, not read for their numbers: in an
+    /// outage a lone one can come by another way.
     pub fn flows_within(&self, patience: Duration) -> Result<()> {
         for receiver in &self.receivers {
-            wait_so_long(receiver, receiver.highest() + 100, patience)?;
+            wait_for(receiver, receiver.packets() + u64::from(FLOW), patience)?;
         }
         Ok(())
     }
@@ -151,11 +154,11 @@ impl Display for Transfer {
 
 impl Loss {
     fn of(received: &Received, sent: u32, rate: u32) -> Self {
-        let gap = received.longest_gap(sent);
+        let outage = received.longest_outage(sent);
         Self {
             sent,
             lost: sent - received.distinct,
-            gap: Duration::from_secs_f64(f64::from(gap) / f64::from(rate.max(1))),
+            outage: Duration::from_secs_f64(f64::from(outage) / f64::from(rate.max(1))),
             duplicates: received.duplicates,
             foreign: received.foreign,
         }
@@ -185,17 +188,13 @@ impl Transfer {
     }
 }
 
-fn wait_for(receiver: &Receiver, sequence: u32) -> Result<()> {
-    wait_so_long(receiver, sequence, Duration::from_secs(3))
-}
-
-fn wait_so_long(receiver: &Receiver, sequence: u32, patience: Duration) -> Result<()> {
+fn wait_for(receiver: &Receiver, packets: u64, patience: Duration) -> Result<()> {
     let deadline = Instant::now() + patience;
-    while receiver.highest() < sequence {
+    while receiver.packets() < packets {
         ensure!(
             Instant::now() < deadline,
-            "packet {sequence} did not come within {patience:?}, the last was {}",
-            receiver.highest()
+            "{packets} packets were expected within {patience:?}, {} came",
+            receiver.packets()
         );
         std::thread::sleep(Duration::from_millis(1));
     }

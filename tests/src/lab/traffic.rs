@@ -26,6 +26,8 @@ const BUFFER: usize = 256 << 20;
 /// Half of what the ring of a veth holds.
 const BURST: u128 = 128;
 const TICK: Duration = Duration::from_millis(1);
+/// So many packets in a row flow; fewer are stragglers.
+pub const FLOW: u32 = 100;
 
 /// One flow of ESP in UDP.
 #[derive(Clone, Copy, Debug)]
@@ -203,7 +205,7 @@ impl Receiver {
     pub fn finish(self, sent: u32) -> Result<Received> {
         let mut last = (0, Instant::now());
         loop {
-            let packets = self.seen.packets.load(Ordering::Relaxed);
+            let packets = self.packets();
             if packets > last.0 {
                 last = (packets, Instant::now());
             }
@@ -220,9 +222,9 @@ impl Receiver {
             .map_err(|_| anyhow!("the receiver panicked"))?
     }
 
-    /// The highest sequence number so far.
-    pub fn highest(&self) -> u32 {
-        self.seen.highest.load(Ordering::Relaxed)
+    /// How many packets of the flow have come so far.
+    pub fn packets(&self) -> u64 {
+        self.seen.packets.load(Ordering::Relaxed)
     }
 }
 
@@ -268,10 +270,21 @@ fn receive_until(
 }
 
 impl Received {
-    /// How many packets in a row were lost at most, of so many that were sent.
-    pub fn longest_gap(&self, sent: u32) -> u32 {
-        let inner = self.missing.iter().map(|(first, last)| last - first + 1);
-        inner.chain([sent - self.highest]).max().unwrap_or_default()
+    /// How many packets the longest outage took, of so many that were sent. A few that come in between, by another way
+    /// than the rest, do not end it: only a flow does.
+    pub fn longest_outage(&self, sent: u32) -> u32 {
+        let tail = (self.highest < sent).then_some((self.highest + 1, sent));
+        let mut outage: Option<(u32, u32)> = None;
+        let mut longest = 0;
+        for (first, last) in self.missing.iter().copied().chain(tail) {
+            let begin = match outage {
+                Some((begin, end)) if first - end - 1 < FLOW => begin,
+                _ => first,
+            };
+            outage = Some((begin, last));
+            longest = longest.max(last - begin + 1);
+        }
+        longest
     }
 }
 
@@ -316,6 +329,31 @@ impl Bits {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_packet_in_between_does_not_end_an_outage() {
+        let received = |missing: &[(u32, u32)], highest| Received {
+            distinct: 0,
+            duplicates: 0,
+            highest,
+            missing: missing.to_vec(),
+            foreign: 0,
+        };
+        assert_eq!(received(&[], 500).longest_outage(500), 0);
+        assert_eq!(received(&[(3, 4)], 500).longest_outage(500), 2);
+        assert_eq!(
+            received(&[(100, 199), (201, 299)], 900).longest_outage(900),
+            200
+        );
+        // So many in a row are a flow, one less are not.
+        let flow = [(100, 199), (200 + FLOW, 210 + FLOW)];
+        assert_eq!(received(&flow, 900).longest_outage(900), 100);
+        let less = [(100, 199), (199 + FLOW, 210 + FLOW)];
+        assert_eq!(received(&less, 900).longest_outage(900), 111 + FLOW);
+        // What is lost at the end is lost too.
+        assert_eq!(received(&[(100, 199)], 200).longest_outage(400), 301);
+        assert_eq!(received(&[], 300).longest_outage(400), 100);
+    }
 
     #[test]
     fn the_set_knows_what_is_missing() {

@@ -75,7 +75,7 @@ pub(crate) fn wait_for_log(lab: &Lab, text: &str) -> Result<()> {
 pub(crate) fn only_the_outage(losses: &[Loss], outage: Duration) -> Result<()> {
     for loss in losses {
         ensure!(
-            loss.gap <= outage + followed() && loss.duplicates == 0 && loss.foreign <= loss.lost,
+            loss.outage <= outage + followed() && loss.duplicates == 0 && loss.foreign <= loss.lost,
             "an outage of {outage:?}: {loss:?}"
         );
     }
