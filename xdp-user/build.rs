@@ -10,7 +10,11 @@ use std::{
 /// The crates that end in the object. xtask/src/build.rs has the same list.
 const SOURCES: [&str; 3] = ["xdp-ebpf", "xdp-core", "xdp-common"];
 
-/// Names another object, for one that was built elsewhere. Its age is not checked.
+/// The object, and that for a loader without CAP_PERFMON.
+const NAME: &str = "ikenat.o";
+const BESIDE: &str = "ikenat-without-perfmon.o";
+
+/// Names another object, for one that was built elsewhere, with the second one beside it. Their age is not checked.
 const OBJECT_VARIABLE: &str = "IKENAT_BPF_OBJECT";
 
 fn main() {
@@ -31,12 +35,13 @@ fn embed() -> Result<(), String> {
         None => fresh_object(root, &out)?,
     };
     println!("cargo::rerun-if-changed={}", object.display());
-    fs::copy(&object, out.join("ikenat.o")).map_err(|error| {
-        format!(
-            "failed to copy the eBPF object {}: {error}",
-            object.display()
-        )
-    })?;
+    let beside = object.with_file_name(BESIDE);
+    println!("cargo::rerun-if-changed={}", beside.display());
+    for (from, name) in [(&object, NAME), (&beside, BESIDE)] {
+        fs::copy(from, out.join(name)).map_err(|error| {
+            format!("failed to copy the eBPF object {}: {error}", from.display())
+        })?;
+    }
     Ok(())
 }
 
@@ -45,7 +50,7 @@ fn fresh_object(root: &Path, out: &Path) -> Result<PathBuf, String> {
     let object = find_object(root, out).ok_or(
         "the eBPF object target/bpf/ikenat.o is missing: run `cargo xtask build`, which compiles it",
     )?;
-    let built = modified(&object)?;
+    let built = modified(&object)?.min(modified(&object.with_file_name(BESIDE))?);
     for name in SOURCES {
         for part in ["src", "Cargo.toml"] {
             let path = root.join(name).join(part);

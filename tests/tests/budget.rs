@@ -5,16 +5,17 @@
 //! The stack is read from the object: the kernel tells it in a log that a successful load does not return.
 
 use anyhow::{Context, Result, bail, ensure};
-use ikenat_tests::bpf::{Dataplane, fixture, object};
+use ikenat_tests::bpf::{Dataplane, Object, fixture};
 use libtest_mimic::{Arguments, Failed, Trial};
 use object::{Object as _, ObjectSection as _, ObjectSymbol as _, SymbolKind};
 use std::collections::BTreeMap;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 /// What is recorded.
 #[derive(serde::Deserialize)]
 struct Budget {
-    /// Kernel release (major.minor) -> program -> instructions that the verifier processed.
+    /// Kernel release (major.minor), of the second object with its suffix -> program -> instructions that the verifier
+    /// processed.
     instructions: BTreeMap<String, BTreeMap<String, u32>>,
     /// Program -> bytes of stack of its own frame, or "calls" -> the most of any function that it calls.
     stack: BTreeMap<String, u32>,
@@ -28,7 +29,13 @@ const PROGRAMS: [&str; 4] = [
     "ikenat_egress",
 ];
 
+/// Set for a child that has no CAP_PERFMON: it loads the second object and prints what [`measured`] returns, as JSON.
+const CHILD: &str = "IKENAT_WITHOUT_PERFMON";
+
 fn main() -> ExitCode {
+    if std::env::var_os(CHILD).is_some() {
+        return child();
+    }
     let arguments = Arguments::from_args();
     let trials = match serde_json::from_str::<Budget>(RECORD) {
         Ok(budget) => trials(budget),
@@ -41,28 +48,37 @@ fn main() -> ExitCode {
 }
 
 fn trials(budget: Budget) -> Vec<Trial> {
-    let release = release();
-    let recorded = budget.instructions.get(&release).cloned();
-    let obstacle = if nix::unistd::geteuid().is_root() {
-        recorded
-            .is_none()
-            .then(|| format!("no record for kernel {release}"))
-    } else {
-        Some("not root".to_owned())
-    };
-    let name = "instructions that the verifier processes";
-    let name = match &obstacle {
-        Some(why) => format!("{name} [ignored: {why}]"),
-        None => name.to_owned(),
-    };
-    let instructions = Trial::test(name, move || {
-        check_instructions(&recorded.unwrap_or_default())
-            .map_err(|e| Failed::from(format!("{e:#}")))
-    });
     let stack = Trial::test("bytes of stack", move || {
         check_stack(&budget.stack).map_err(|e| Failed::from(format!("{e:#}")))
     });
-    vec![instructions.with_ignored_flag(obstacle.is_some()), stack]
+    let instructions = Object::ALL.map(|object| {
+        let record = format!("{}{}", release(), object.suffix());
+        let recorded = budget.instructions.get(&record).cloned();
+        instructions(object, &record, recorded)
+    });
+    instructions.into_iter().chain([stack]).collect()
+}
+
+fn instructions(object: Object, record: &str, recorded: Option<BTreeMap<String, u32>>) -> Trial {
+    let obstacle = if nix::unistd::geteuid().is_root() {
+        let unknown = recorded.is_none();
+        let unknown = unknown.then(|| format!("no record for kernel {record}"));
+        object.obstacle().or(unknown)
+    } else {
+        Some("not root".to_owned())
+    };
+    let mut name = format!(
+        "instructions that the verifier processes{}",
+        object.suffix()
+    );
+    if let Some(why) = &obstacle {
+        name += &format!(" [ignored: {why}]");
+    }
+    let run = move || {
+        check_instructions(object, &recorded.unwrap_or_default())
+            .map_err(|e| Failed::from(format!("{e:#}")))
+    };
+    Trial::test(name, run).with_ignored_flag(obstacle.is_some())
 }
 
 fn release() -> String {
@@ -83,21 +99,69 @@ fn check(what: &str, measured: u32, recorded: Option<u32>) -> Result<()> {
     Ok(())
 }
 
-fn check_instructions(recorded: &BTreeMap<String, u32>) -> Result<()> {
-    let dataplane = Dataplane::load(&fixture::config())?;
-    for program in PROGRAMS {
-        let measured = dataplane.verified_instructions(program)?;
-        check(
-            &format!("{program}: instructions"),
-            measured,
-            recorded.get(program).copied(),
-        )?;
+/// What the verifier processed for each program of an object, in this process.
+fn measured(object: Object) -> Result<BTreeMap<String, u32>> {
+    let dataplane = Dataplane::load_object(object, &fixture::config())?;
+    let one = |program: &str| {
+        Ok((
+            program.to_owned(),
+            dataplane.verified_instructions(program)?,
+        ))
+    };
+    PROGRAMS.into_iter().map(one).collect()
+}
+
+fn child() -> ExitCode {
+    let told =
+        measured(Object::WithoutPerfmon).and_then(|found| Ok(serde_json::to_string(&found)?));
+    match told {
+        Ok(text) => {
+            println!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
     }
-    Ok(())
+}
+
+/// The same in a process that has CAP_BPF and CAP_NET_ADMIN and nothing else.
+fn measured_without_perfmon() -> Result<BTreeMap<String, u32>> {
+    let program = std::env::current_exe().context("failed to find this program")?;
+    let output = Command::new("setpriv")
+        .args(["--inh-caps=-all", "--bounding-set=-all,+bpf,+net_admin"])
+        .arg(program)
+        .env(CHILD, "1")
+        .output()
+        .context("failed to start setpriv")?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(
+        output.status.success(),
+        "refused without CAP_PERFMON: {said}"
+    );
+    serde_json::from_slice(&output.stdout).context("failed to read what the child measured")
+}
+
+fn check_instructions(object: Object, recorded: &BTreeMap<String, u32>) -> Result<()> {
+    let measured = match object {
+        Object::Usual => measured(object)?,
+        Object::WithoutPerfmon => measured_without_perfmon()?,
+    };
+    let mut outcome = Ok(());
+    for (program, measured) in measured {
+        let of_one = check(
+            &format!("{program}{}: instructions", object.suffix()),
+            measured,
+            recorded.get(&program).copied(),
+        );
+        outcome = outcome.and(of_one);
+    }
+    outcome
 }
 
 fn check_stack(recorded: &BTreeMap<String, u32>) -> Result<()> {
-    let path = object()?;
+    let path = Object::Usual.path()?;
     let bytes =
         std::fs::read(&path).with_context(|| format!("failed to read {}", path.display()))?;
     let file = object::File::parse(&*bytes)?;

@@ -9,7 +9,7 @@ mod table;
 use anyhow::{Context, Result, ensure};
 use ikenat_tests::bpf::fixture::{self, ingress};
 use ikenat_tests::bpf::host::{self, Tables};
-use ikenat_tests::bpf::{Dataplane, Run, Slot};
+use ikenat_tests::bpf::{Dataplane, Object, Run, Slot};
 use ikenat_tests::lab::topology::{LAN, WAN, with_lab};
 use ikenat_tests::lab::{Lab, Options, cleanup, frames};
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -36,16 +36,24 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     let root = nix::unistd::geteuid().is_root();
-    let name = "host and kernel agree on 200,000 mutated packets";
-    let name = if root {
-        name.to_owned()
-    } else {
-        format!("{name} [ignored: not root]")
-    };
-    let trial = Trial::test(name, || {
-        with_lab(Options::default(), compare).map_err(|error| Failed::from(format!("{error:#}")))
+    let trials = Object::ALL.map(|object| {
+        let obstacle = (!root)
+            .then(|| "not root".to_owned())
+            .or_else(|| object.obstacle());
+        let mut name = format!(
+            "host and kernel agree on 200,000 mutated packets{}",
+            object.suffix()
+        );
+        if let Some(why) = &obstacle {
+            name += &format!(" [ignored: {why}]");
+        }
+        let run = move || {
+            with_lab(Options::default(), |lab| compare(lab, object))
+                .map_err(|error| Failed::from(format!("{error:#}")))
+        };
+        Trial::test(name, run).with_ignored_flag(obstacle.is_some())
     });
-    libtest_mimic::run(&arguments, vec![trial.with_ignored_flag(!root)]).exit_code()
+    libtest_mimic::run(&arguments, trials.into()).exit_code()
 }
 
 /// Xorshift (Marsaglia 2003): all that is asked of it is to be the same tomorrow.
@@ -170,7 +178,7 @@ impl Twins<'_> {
     }
 }
 
-fn compare(lab: &Lab) -> Result<()> {
+fn compare(lab: &Lab, object: Object) -> Result<()> {
     // One tick for the whole run: the kernel's time goes on, the host's stands still.
     let config = Config {
         tick_shift: 24,
@@ -180,7 +188,7 @@ fn compare(lab: &Lab) -> Result<()> {
     let fib = |_: [u8; 4], destination, length| fixture::fib(&config, destination, length);
     lab.gateway.enter(|| {
         for (hook, packets) in PACKETS {
-            let mut dataplane = Dataplane::load(&config)?;
+            let mut dataplane = Dataplane::load_object(object, &config)?;
             if hook == Hook::Xdp {
                 dataplane.attach(WAN)?;
                 dataplane.attach(LAN)?;

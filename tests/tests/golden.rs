@@ -7,9 +7,9 @@
 mod table;
 
 use anyhow::{Result, ensure};
-use ikenat_tests::bpf::Dataplane;
 use ikenat_tests::bpf::fixture::{self, ingress};
 use ikenat_tests::bpf::host::{self, Tables};
+use ikenat_tests::bpf::{Dataplane, Object};
 use ikenat_tests::lab::topology::{LAN, WAN, with_lab};
 use ikenat_tests::lab::{Lab, Options, cleanup};
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -42,10 +42,10 @@ fn main() -> ExitCode {
     }
     if nix::unistd::geteuid().is_root() {
         let (sender, results) = mpsc::channel();
-        let outcome = with_lab(Options::default(), |lab| in_kernel(lab, &sender));
+        let ran = Object::ALL.map(|object| whole(object, &sender));
         drop(sender);
         trials.extend(results.iter().map(|(name, result)| trial(name, result)));
-        trials.push(trial("kernel: the whole table ran".to_owned(), outcome));
+        trials.extend(ran);
     } else {
         let skipped = Trial::test("kernel [ignored: not root]", || Ok(()));
         trials.push(skipped.with_ignored_flag(true));
@@ -110,25 +110,37 @@ fn same_bytes(got: &[u8], expected: &[u8]) -> Result<()> {
 
 type Results = mpsc::Sender<(String, Result<()>)>;
 
+/// Runs the table with an object, where the kernel takes it.
+fn whole(object: Object, results: &Results) -> Trial {
+    let name = format!("kernel: the whole table ran{}", object.suffix());
+    if let Some(why) = object.obstacle() {
+        let skipped = Trial::test(format!("{name} [ignored: {why}]"), || Ok(()));
+        return skipped.with_ignored_flag(true);
+    }
+    let outcome = with_lab(Options::default(), |lab| in_kernel(lab, object, results));
+    trial(name, outcome)
+}
+
 /// Runs the table in a prepared gateway.
-fn in_kernel(lab: &Lab, results: &Results) -> Result<()> {
+fn in_kernel(lab: &Lab, object: Object, results: &Results) -> Result<()> {
+    let suffix = object.suffix();
     let config = fixture::prepare(lab)?;
     lab.gateway.enter(|| {
         // Each program has tables of its own, so that a row means the same in both.
-        let mut xdp = Dataplane::load(&config)?;
+        let mut xdp = Dataplane::load_object(object, &config)?;
         xdp.attach(WAN)?;
         xdp.attach(LAN)?;
-        let tc = Dataplane::load(&config)?;
+        let tc = Dataplane::load_object(object, &config)?;
         for row in rows() {
             if row.side == Side::Out {
                 let result = run_egress(&tc, &config, &row);
-                let _ = results.send((format!("egress: {}", row.name), result));
+                let _ = results.send((format!("egress: {}{suffix}", row.name), result));
                 continue;
             }
             let result = run_xdp(&xdp, &config, &row);
-            let _ = results.send((format!("xdp: {}", row.name), result));
+            let _ = results.send((format!("xdp: {}{suffix}", row.name), result));
             let result = run_tc(&tc, &config, &row);
-            let _ = results.send((format!("tc: {}", row.name), result));
+            let _ = results.send((format!("tc: {}{suffix}", row.name), result));
         }
         Ok(())
     })

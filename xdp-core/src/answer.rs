@@ -65,11 +65,8 @@ pub fn build<F: Frame + ?Sized>(frame: &F, config: &Config, news: &News) -> Opti
         Side::Both => ip.destination == config.vip,
         Side::Out => return None,
     };
-    let source = if inbound {
-        config.vip
-    } else {
-        config.lan_address
-    };
+    let (vip, lan) = (F::constant(config.vip), F::constant(config.lan_address));
+    let source = if inbound { vip } else { lan };
     let quote = if ip.total_length < QUOTE {
         ip.total_length
     } else {

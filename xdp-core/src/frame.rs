@@ -1,15 +1,47 @@
 //! The seam between the packet logic and the bytes: arrays of a fixed size at a checked place.
 //!
-//! It may not know what the bytes mean. Slices with a run-time length are not offered: the verifier rejects them.
+//! It may not know what the bytes mean. Slices with a run-time length are not offered: the verifier rejects them. Places
+//! that are known only when a packet is there have functions of their own: without CAP_PERFMON the verifier takes no
+//! pointer into a packet that a variable was added to.
 
 /// A frame, from the first byte of its Ethernet header.
 pub trait Frame {
-    /// The `N` bytes at `at`, or `None` when the frame is shorter.
+    /// The `N` bytes at `at`, a constant, or `None` when the frame is shorter.
     fn array<const N: usize>(&self, at: usize) -> Option<&[u8; N]>;
     /// The same, to be written.
     fn array_mut<const N: usize>(&mut self, at: usize) -> Option<&mut [u8; N]>;
     /// The length of the frame in bytes.
     fn length(&self) -> usize;
+
+    /// Reads `N` bytes at a place that depends on the packet. `None`: the frame is shorter.
+    #[inline(always)]
+    fn look<const N: usize, R>(&self, at: usize, read: impl FnOnce(&[u8; N]) -> R) -> Option<R> {
+        self.array(at).map(read)
+    }
+
+    /// Changes `N` bytes at a place that depends on the packet. `None`: the frame is shorter.
+    #[inline(always)]
+    fn change<const N: usize, R>(
+        &mut self,
+        at: usize,
+        write: impl FnOnce(&mut [u8; N]) -> R,
+    ) -> Option<R> {
+        self.array_mut(at).map(write)
+    }
+
+    /// The same number. Where one of several constants is chosen, the compiler would like to choose between their places in
+    /// memory; this has it choose between the numbers. See [`crate::Word::blur`].
+    #[inline(always)]
+    fn number(constant: u64) -> u64 {
+        constant
+    }
+
+    /// The same of an address.
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "what was 32 bits is again")]
+    fn constant(address: [u8; 4]) -> [u8; 4] {
+        (Self::number(u32::from_ne_bytes(address).into()) as u32).to_ne_bytes()
+    }
 
     /// Two bytes at `AT`, as the machine loads them. The dataplane has one instruction for it, where the compiler, which
     /// must assume the worst alignment, would take them byte by byte.
@@ -56,11 +88,11 @@ pub trait Frame {
         let mut total = 0;
         let mut done = 0;
         while done + 1 < length {
-            total += u64::from(u16::from_be_bytes(*self.array::<2>(at + done)?));
+            total += u64::from(self.look(at + done, |word| u16::from_be_bytes(*word))?);
             done += 2;
         }
         if done < length {
-            let [last] = *self.array::<1>(at + done)?;
+            let [last] = self.look(at + done, |last| *last)?;
             total += u64::from(last) << 8;
         }
         Some(crate::checksum::fold(total))
@@ -70,13 +102,9 @@ pub trait Frame {
     /// there. tc brings its own, since only the kernel knows whether the sum is still partial.
     #[inline(always)]
     fn update_udp_checksum(&mut self, at: usize, old: [u8; 4], new: [u8; 4]) -> bool {
-        let Some(field) = self.array_mut::<2>(at) else {
-            return false;
-        };
-        *field = crate::checksum::Delta::new()
-            .replace4(old, new)
-            .udp_field(*field);
-        true
+        let delta = crate::checksum::Delta::new().replace4(old, new);
+        self.change::<2, _>(at, |field| *field = delta.udp_field(*field))
+            .is_some()
     }
 }
 

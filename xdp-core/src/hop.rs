@@ -7,6 +7,7 @@
 //! the epoch of the egress.
 
 use crate::nexthop::Neighbour;
+use crate::word::Word;
 use xdp_common::{Config, cpu};
 
 /// The stamp of this moment. Time and epoch only grow, so their sum does not come back before its 15 bits are through:
@@ -45,7 +46,7 @@ pub const fn mac(word: u64, stamp: u16) -> Option<u64> {
 /// it is narrower than its egress, whose MTU is all that the fast path looks at.
 #[inline(always)]
 #[must_use]
-pub fn of(
+pub fn of<W: Word>(
     config: &Config,
     outbound: bool,
     egress: u64,
@@ -53,7 +54,7 @@ pub fn of(
     jiffies: u64,
 ) -> u64 {
     // Hidden from the compiler, which knows that it is 0 or 1 and so would leave out the bound that the verifier needs.
-    let leg = &config.legs[core::hint::black_box(usize::from(outbound)) & 1];
+    let leg = &config.legs[W::blur(core::hint::black_box(usize::from(outbound))) & 1];
     let stamp = stamp(config, egress, jiffies);
     let fits = neighbour.mtu == 0 || neighbour.mtu >= cpu::egress_mtu(egress);
     if fits && neighbour.ifindex == leg.egress && neighbour.source == leg.source_mac {

@@ -69,8 +69,8 @@ pub fn is_icmp<F: Frame + ?Sized>(frame: &F) -> bool {
 }
 
 /// Decides what becomes of ICMP, and rewrites it when it is forwarded. On [`Verdict::Leave`] no byte has changed.
-// Out of line: what it keeps on the stack is not there for the packets that are no ICMP.
-#[inline(never)]
+// Into a function that is for nothing else: a verdict that comes back by way of the stack has parts that nobody has written.
+#[inline(always)]
 pub fn process<F: Frame + ?Sized, E: Env>(
     frame: &mut F,
     env: &E,
@@ -113,7 +113,7 @@ fn read<F: Frame + ?Sized, E: Env>(
     let Some(ethernet) = ethernet::Header::read(frame) else {
         return Some(Reason::NotIpv4);
     };
-    if !is_to_us(&ethernet, config, side) {
+    if !is_to_us::<F>(&ethernet, config, side) {
         return Some(Reason::NotOurMac);
     }
     let Some(ip) = ipv4::Header::read(frame) else {
@@ -309,22 +309,23 @@ fn translate<F: Frame + ?Sized>(
     report: &Report,
     count_down: bool,
 ) -> bool {
+    let (vip, server) = (F::constant(config.vip), F::constant(config.server));
     let (outer_at, outer_old, outer_new, inner_at, inner_old, inner_new) = match report.direction {
         Direction::Inbound => (
             ipv4::DESTINATION,
-            config.vip,
-            config.server,
+            vip,
+            server,
             ipv4::SOURCE - ipv4::AT,
-            config.vip,
-            config.server,
+            vip,
+            server,
         ),
         Direction::Outbound => (
             ipv4::SOURCE,
             report.source,
-            config.vip,
+            vip,
             ipv4::DESTINATION - ipv4::AT,
-            config.server,
-            config.vip,
+            server,
+            vip,
         ),
     };
     let quote = report.quote & PLACES;
@@ -341,10 +342,12 @@ fn translate<F: Frame + ?Sized>(
         };
         message = message.replace2(changed.0, changed.1);
     }
-    let Some(place) = frame.array_mut::<4>(quote + inner_at) else {
+    if frame
+        .change(quote + inner_at, |place| *place = inner_new)
+        .is_none()
+    {
         return false;
-    };
-    *place = inner_new;
+    }
     let at = (report.at & PLACES) + icmp::CHECKSUM;
     if update(frame, at, |field| message.ip_field(field)).is_none() {
         return false;
@@ -354,10 +357,12 @@ fn translate<F: Frame + ?Sized>(
     let delta = Delta::new()
         .replace4(outer_old, outer_new)
         .replace2([report.ttl, protocol], [ttl, protocol]);
-    let Some(place) = frame.array_mut::<4>(outer_at) else {
+    if frame
+        .change::<4, _>(outer_at, |place| *place = outer_new)
+        .is_none()
+    {
         return false;
-    };
-    *place = outer_new;
+    }
     if update(frame, ipv4::CHECKSUM, |field| delta.ip_field(field)).is_none() {
         return false;
     }
@@ -375,8 +380,9 @@ fn update<F: Frame + ?Sized>(
     at: usize,
     change: impl Fn([u8; 2]) -> [u8; 2],
 ) -> Option<([u8; 2], [u8; 2])> {
-    let field = frame.array_mut::<2>(at)?;
-    let old = *field;
-    *field = change(old);
-    Some((old, *field))
+    frame.change::<2, _>(at, |field| {
+        let old = *field;
+        *field = change(old);
+        (old, *field)
+    })
 }

@@ -8,6 +8,7 @@ use crate::gateway::Side;
 use crate::wire::ethernet::{self, EtherType};
 use crate::wire::ipv4::{self, Protocol};
 use crate::wire::{esp, udp};
+use xdp_common::config::mac_word;
 use xdp_common::limits::{IKE_PORT, NATT_PORT};
 use xdp_common::{Class, Config, Direction, Hook, Reason};
 
@@ -175,7 +176,7 @@ pub fn not_ours<F: Frame + ?Sized>(frame: &F, config: &Config, side: Side) -> Op
         || ip.is_first_fragment()
         || total < ipv4::LENGTH + udp::LENGTH
         || ipv4::AT + total > frame.length()
-        || !is_to_us(&ethernet, config, side)
+        || !is_to_us::<F>(&ethernet, config, side)
     {
         return None;
     }
@@ -201,7 +202,7 @@ pub fn classify<F: Frame + ?Sized>(
 ) -> Result<Ours, Reason> {
     let (ethernet, ip, direction) = look(frame, config, side)?;
     // A redirect would take a frame that was not sent to us out of somebody else's hands.
-    if !is_to_us(&ethernet, config, side) {
+    if !is_to_us::<F>(&ethernet, config, side) {
         return Err(Reason::NotOurMac);
     }
     let header_length = ip.header_length().ok_or(Reason::Malformed)?;
@@ -277,10 +278,19 @@ fn direction(ip: &ipv4::Header, config: &Config, side: Side) -> Result<Direction
 
 /// True for a frame that was sent to the interface it came in on; on the way out there is no such question.
 #[inline(always)]
-pub fn is_to_us(ethernet: &ethernet::Header, config: &Config, side: Side) -> bool {
+pub fn is_to_us<F: Frame + ?Sized>(
+    ethernet: &ethernet::Header,
+    config: &Config,
+    side: Side,
+) -> bool {
+    let (lan, wan) = (
+        F::number(mac_word(config.lan_mac)),
+        F::number(mac_word(config.wan_mac)),
+    );
+    let to = mac_word(ethernet.destination);
     match side {
-        Side::Lan => ethernet.destination == config.lan_mac,
-        Side::Wan | Side::Both => ethernet.destination == config.wan_mac,
+        Side::Lan => to == lan,
+        Side::Wan | Side::Both => to == wan,
         Side::Out => true,
     }
 }
@@ -345,8 +355,9 @@ fn read_natt<F: Frame + ?Sized>(frame: &F, ours: &mut Ours, at: usize, payload: 
         }
     } else if payload == esp::KEEPALIVE.len()
         // With the UDP header before it: the verifier gives no range for a single byte at a variable place.
-        && let Some([.., last]) = frame.array::<{ udp::LENGTH + esp::KEEPALIVE.len() }>(ours.udp_at)
-        && [*last] == esp::KEEPALIVE
+        && let Some(last) = frame
+            .look::<{ udp::LENGTH + esp::KEEPALIVE.len() }, _>(ours.udp_at, |&[.., last]| last)
+        && [last] == esp::KEEPALIVE
     {
         ours.class = Class::Keepalive;
     }
@@ -363,9 +374,13 @@ fn is_partial<F: Frame + ?Sized>(
     ip: &ipv4::Header,
     at: usize,
 ) -> bool {
+    let (lan, wan) = (
+        F::number(config.lan_partial.into()),
+        F::number(config.wan_partial.into()),
+    );
     let possible = match side {
-        Side::Lan => config.lan_partial,
-        Side::Wan | Side::Both | Side::Out => config.wan_partial,
+        Side::Lan => lan,
+        Side::Wan | Side::Both | Side::Out => wan,
     };
     if possible == 0 {
         return false;

@@ -52,7 +52,7 @@ pub fn remember<W: Word>(bucket: &Bucket<W>, digest: u64, value: u16, tick: u16,
         }
         way += 1;
     }
-    let at = (victim % WAYS) * WORDS;
+    let at = (W::blur(victim) % WAYS) * WORDS;
     let value = (u64::from(value) & VALUE) << VALUE_SHIFT;
     bucket[at + DIGEST].store(digest & KEPT | value | u64::from(tick));
     bucket[at + NOTE].store(note[0]);

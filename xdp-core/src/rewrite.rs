@@ -16,9 +16,10 @@ pub fn translate<F: Frame + ?Sized>(
     new_ttl: u8,
     config: &Config,
 ) -> bool {
+    let (vip, server) = (F::constant(config.vip), F::constant(config.server));
     let (at, old, new) = match ours.direction {
-        Direction::Inbound => (ipv4::DESTINATION, config.vip, config.server),
-        Direction::Outbound => (ipv4::SOURCE, config.server, config.vip),
+        Direction::Inbound => (ipv4::DESTINATION, vip, server),
+        Direction::Outbound => (ipv4::SOURCE, server, vip),
     };
     // The transport checksum first: in tc the helper invalidates what was read before.
     if ours.udp_at != 0 && !frame.update_udp_checksum(ours.udp_at + udp::CHECKSUM, old, new) {
@@ -28,10 +29,9 @@ pub fn translate<F: Frame + ?Sized>(
     let delta = Delta::new()
         .replace4(old, new)
         .replace2([ours.ttl, protocol], [new_ttl, protocol]);
-    let Some(address) = frame.array_mut::<4>(at) else {
+    if frame.change::<4, _>(at, |address| *address = new).is_none() {
         return false;
-    };
-    *address = new;
+    }
     let Some(field) = frame.array_mut::<2>(ipv4::CHECKSUM) else {
         return false;
     };

@@ -9,18 +9,22 @@ use xdp_common::{Class, Direction, Hook, Reason, cpu};
 /// Counts a packet that this hook does not forward.
 #[inline(always)]
 pub fn count_reason<W: Word>(block: &[W; cpu::WORDS], hook: Hook, reason: Reason) {
-    add(block, cpu::counters(hook) + counters::reason(reason), 1);
+    add(
+        block,
+        at(hook, W::blur(counters::reason(reason)) & REASONS),
+        1,
+    );
 }
 
 /// The same, of a reason that comes out of memory: it is hidden from the compiler, which knows that there is a counter for
 /// it. The verifier does not.
 #[inline(always)]
 pub fn count_any_reason<W: Word>(block: &[W; cpu::WORDS], hook: Hook, reason: Reason) {
-    let at = core::hint::black_box(cpu::counters(hook) + counters::reason(reason));
-    add(block, at, 1);
+    let place = W::blur(core::hint::black_box(counters::reason(reason)));
+    add(block, at(hook, place & REASONS), 1);
 }
 
-/// Counts a forwarded packet.
+/// Counts a forwarded packet whose class and direction are known where this is written.
 #[inline(always)]
 pub fn count_class<W: Word>(
     block: &[W; cpu::WORDS],
@@ -29,19 +33,39 @@ pub fn count_class<W: Word>(
     bytes: u16,
     tracked: bool,
 ) {
-    count_at(block, place(hook, direction, class), bytes, tracked);
+    let at = at(hook, counters::class(direction, class));
+    count_at(block, at, bytes, tracked);
 }
 
-/// Where the counters of a class begin.
+/// The same, where they come out of memory.
 #[inline(always)]
-#[must_use]
-pub const fn place(hook: Hook, direction: Direction, class: Class) -> usize {
-    cpu::counters(hook) + counters::class(direction, class)
+pub fn count_any_class<W: Word>(
+    block: &[W; cpu::WORDS],
+    hook: Hook,
+    (direction, class): (Direction, Class),
+    bytes: u16,
+    tracked: bool,
+) {
+    let place = W::blur(core::hint::black_box(counters::class(direction, class)));
+    count_at(block, at(hook, place & CLASSES), bytes, tracked);
 }
 
-/// Counts a forwarded packet at its [`place`].
+/// Masks that leave every number as it is, and show the verifier that it is small enough: of a reason's counter, and of the
+/// first of a class's four.
+const REASONS: usize = counters::WORDS - 1;
+const CLASSES: usize = counters::WORDS - 4;
+const _: () = assert!(counters::WORDS.is_power_of_two());
+const _: () = assert!(counters::class(Direction::Outbound, Class::Icmp) & !CLASSES == 0);
+const _: () = assert!(Quantity::UntrackedBytes as usize == 3);
+
+/// A hook's counter, in the block.
 #[inline(always)]
-pub fn count_at<W: Word>(block: &[W; cpu::WORDS], at: usize, bytes: u16, tracked: bool) {
+const fn at(hook: Hook, place: usize) -> usize {
+    cpu::counters(hook) + place
+}
+
+#[inline(always)]
+fn count_at<W: Word>(block: &[W; cpu::WORDS], at: usize, bytes: u16, tracked: bool) {
     add(block, at + Quantity::Packets as usize, 1);
     add(block, at + Quantity::Bytes as usize, u64::from(bytes));
     if !tracked {

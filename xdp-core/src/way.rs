@@ -99,7 +99,7 @@ fn ask<E: Env>(env: &E, config: &Config, ours: &Ours) -> Routed {
 #[inline(always)]
 fn remembered<E: Env>(env: &E, config: &Config, ours: &Ours, jiffies: u64) -> Option<Way> {
     // Hidden from the compiler, which knows that it is 0 or 1: the verifier does not.
-    let direction = core::hint::black_box(ours.direction as usize) & 1;
+    let direction = E::Word::blur(core::hint::black_box(ours.direction as usize)) & 1;
     let leg = &config.legs[direction];
     // That of the direction, without a branch.
     let egress = env.cpu()?[cpu::EGRESS_LAN * (1 - direction)].load();
@@ -131,7 +131,7 @@ fn egress_word<E: Env>(env: &E, config: &Config, ifindex: u32) -> Option<u64> {
         (wan, _) => cpu::EGRESS_WAN + wan - 1,
     };
     // Hidden from the compiler, which knows that it is small enough: the verifier does not.
-    let word = env.cpu()?[core::hint::black_box(place) & (cpu::COUNTERS - 1)].load();
+    let word = env.cpu()?[E::Word::blur(core::hint::black_box(place)) & (cpu::COUNTERS - 1)].load();
     (word != 0).then_some(word)
 }
 
@@ -197,7 +197,7 @@ fn way_of_xdp<E: Env>(
     };
     confirm(env, config, &neighbour, jiffies)?;
     let outbound = ours.direction == Direction::Outbound;
-    let hop_word = hop::of(config, outbound, egress, &neighbour, jiffies);
+    let hop_word = hop::of::<E::Word>(config, outbound, egress, &neighbour, jiffies);
     if !outbound && let Some(word) = env.meta(meta::SERVER_HOP) {
         word.store(hop_word);
     }

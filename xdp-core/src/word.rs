@@ -29,6 +29,12 @@ pub trait Word {
     fn replace(&self, old: u64, new: u64) -> bool;
     /// Writes the word with a full barrier before and after.
     fn publish(&self, value: u64);
+    /// The same number, as one that a place among words is computed from. Without CAP_PERFMON the verifier wants it to be the
+    /// same on every way to an instruction, or known on none.
+    #[inline(always)]
+    fn blur(place: usize) -> usize {
+        place
+    }
 }
 
 // On the BPF target this type has loads and stores only; `xdp-ebpf` brings a word of its own.

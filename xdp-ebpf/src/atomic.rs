@@ -74,6 +74,24 @@ impl Word for Shared {
         }
     }
 
+    #[cfg(feature = "without-perfmon")]
+    #[inline(always)]
+    fn blur(place: usize) -> usize {
+        let unknown = crate::egress::jiffies();
+        let mut place = place;
+        // SAFETY: arithmetic alone: twice the same number, of which the verifier knows nothing.
+        unsafe {
+            core::arch::asm!(
+                "{place} ^= {unknown}",
+                "{place} ^= {unknown}",
+                place = inout(reg) place,
+                unknown = in(reg) unknown,
+                options(pure, nomem, nostack, preserves_flags)
+            );
+        }
+        place
+    }
+
     #[inline(always)]
     fn publish(&self, value: u64) {
         // SAFETY: the pointer is valid and aligned. The result is made to look used, or the compiler would turn the

@@ -4,6 +4,7 @@
 
 #![expect(unsafe_code, reason = "helpers take raw pointers")]
 
+use crate::registers::{field, with_class};
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::{
     BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_FWD_DISABLED, BPF_FIB_LKUP_RET_NO_NEIGH,
@@ -17,29 +18,37 @@ use aya_ebpf::helpers::{
 use aya_ebpf::maps::ProgramArray;
 use aya_ebpf::programs::{TcContext, XdpContext};
 use core::arch::asm;
-use core::mem::{offset_of, size_of, zeroed};
-use xdp_common::config::mac_word;
+use core::mem::{offset_of, size_of};
 use xdp_core::nexthop::Neighbour;
 use xdp_core::{Hop, Routed};
 
 const AF_INET: u8 = 2;
 
+/// `struct bpf_fib_lookup` as words, which are written and read whole: before 6.8 the verifier refuses a part of a word where a
+/// whole one was, if the loader has no CAP_PERFMON. Little-endian; the place of `tot_len` and `mtu_result` in the first word.
+const TOT_LEN: u32 = 8 * offset_of!(Lookup, __bindgen_anon_1) as u32;
+const IFINDEX: usize = offset_of!(Lookup, ifindex) / 8;
+const SOURCE: usize = offset_of!(Lookup, __bindgen_anon_3) / 8;
+const DESTINATION: usize = offset_of!(Lookup, __bindgen_anon_4) / 8;
+/// Two words: VLAN, source and destination MAC address.
+const MACS: usize = 6;
+const _: () = assert!(
+    TOT_LEN == 48
+        && offset_of!(Lookup, ifindex).is_multiple_of(8)
+        && offset_of!(Lookup, __bindgen_anon_3).is_multiple_of(8)
+        && offset_of!(Lookup, __bindgen_anon_4).is_multiple_of(8)
+        && offset_of!(Lookup, smac) == 8 * MACS + 4
+        && offset_of!(Lookup, dmac) == 8 * MACS + 10
+        && size_of::<Lookup>() == 8 * MACS + 16
+        && size_of::<bpf_redir_neigh>() <= 24
+);
+
 /// XDP: the interface that the frame came in on.
 #[inline(always)]
 pub fn ingress_xdp(context: &XdpContext) -> u32 {
-    let index: u32;
-    // SAFETY: a load of a field of the kernel's own context. In assembly, and not `pure`: who wants it a second time shall
-    // load it again, and not have it kept in a register all the way.
-    unsafe {
-        asm!(
-            "{index} = *(u32 *)({context} + {field})",
-            index = out(wreg) index,
-            context = in(reg) context.ctx,
-            field = const offset_of!(xdp_md, ingress_ifindex),
-            options(readonly, nostack, preserves_flags)
-        );
-    }
-    index
+    // SAFETY: a load of a field of the kernel's own context. Whoever wants it a second time shall load it again, and not have it
+    // kept in a register all the way.
+    unsafe { with_class!(field!(context.ctx, offset_of!(xdp_md, ingress_ifindex))) }
 }
 
 /// tc: the interface that the packet came in on.
@@ -86,39 +95,33 @@ pub fn route(
     destination: [u8; 4],
     total_length: u16,
 ) -> Routed {
-    // SAFETY: all zeroes is a valid value of this plain C structure.
-    let mut lookup: Lookup = unsafe { zeroed() };
-    lookup.family = AF_INET;
-    lookup.ifindex = ingress;
-    lookup.__bindgen_anon_1.tot_len = total_length;
-    lookup.__bindgen_anon_3.ipv4_src = u32::from_ne_bytes(source);
-    lookup.__bindgen_anon_4.ipv4_dst = u32::from_ne_bytes(destination);
+    let word = |address: [u8; 4]| u64::from(u32::from_ne_bytes(address));
+    let mut lookup = [0; size_of::<Lookup>() / 8];
+    lookup[0] = u64::from(AF_INET) | u64::from(total_length) << TOT_LEN;
+    lookup[IFINDEX] = u64::from(ingress);
+    lookup[SOURCE] = word(source);
+    lookup[DESTINATION] = word(destination);
     // SAFETY: the structure lives on the stack and has the size that is named.
     let result = unsafe {
         bpf_fib_lookup(
             context.as_ptr(),
-            &raw mut lookup,
+            lookup.as_mut_ptr().cast(),
             size_of::<Lookup>() as i32,
             0,
         )
     };
-    // SAFETY: the kernel has written the IPv4 members of the unions; they are plain integers in any case.
-    let (gateway, mtu) = unsafe {
-        (
-            lookup.__bindgen_anon_4.ipv4_dst.to_ne_bytes(),
-            lookup.__bindgen_anon_1.mtu_result,
-        )
-    };
+    let gateway = (lookup[DESTINATION] as u32).to_ne_bytes();
+    let mtu = (lookup[0] >> TOT_LEN) as u16;
     let hop = Hop {
-        ifindex: lookup.ifindex,
+        ifindex: lookup[IFINDEX] as u32,
         gateway,
     };
     match u32::try_from(result) {
         Ok(BPF_FIB_LKUP_RET_SUCCESS) => Routed::Neighbour(Neighbour {
             ifindex: hop.ifindex,
             gateway,
-            destination: mac_word(lookup.dmac),
-            source: mac_word(lookup.smac),
+            destination: lookup[MACS + 1] >> 16,
+            source: lookup[MACS] >> 32 | (lookup[MACS + 1] & 0xffff) << 32,
             mtu,
         }),
         Ok(BPF_FIB_LKUP_RET_NO_NEIGH) => Routed::Unresolved(hop),
@@ -146,15 +149,14 @@ pub fn redirect_as_is(ifindex: u32) -> i32 {
 /// the program's.
 #[inline(always)]
 pub fn redirect_neighbour(hop: Hop) -> i32 {
-    // SAFETY: all zeroes is a valid value of this plain C structure.
-    let mut next: bpf_redir_neigh = unsafe { zeroed() };
-    next.nh_family = u32::from(AF_INET);
-    next.__bindgen_anon_1.ipv4_nh = u32::from_ne_bytes(hop.gateway);
+    // Family and next hop, and room for one of IPv6.
+    let next_hop = u64::from(u32::from_ne_bytes(hop.gateway));
+    let mut next = [u64::from(AF_INET) | next_hop << 32, 0, 0];
     // SAFETY: the structure lives on the stack and has the size that is named.
     unsafe {
         bpf_redirect_neigh(
             hop.ifindex,
-            &raw mut next,
+            next.as_mut_ptr().cast(),
             size_of::<bpf_redir_neigh>() as i32,
             0,
         ) as i32

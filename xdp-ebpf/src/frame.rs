@@ -5,20 +5,24 @@
 
 #![expect(unsafe_code, reason = "packet pointers")]
 
+use crate::atomic::Shared;
 use crate::maps::{self, SCRATCH_WORDS};
+use crate::registers::{load, store, with_class};
 use aya_ebpf::bindings::bpf_adj_room_mode::BPF_ADJ_ROOM_MAC;
 use aya_ebpf::bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, xdp_md};
 use aya_ebpf::helpers::{
     bpf_csum_diff, bpf_l4_csum_replace, bpf_skb_adjust_room, bpf_skb_change_tail,
     bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes,
 };
+#[cfg(feature = "without-perfmon")]
+use aya_ebpf::helpers::{bpf_xdp_get_buff_len, bpf_xdp_load_bytes, bpf_xdp_store_bytes};
 use aya_ebpf::programs::{TcContext, XdpContext};
 use core::arch::asm;
 use core::mem::offset_of;
-use xdp_core::Frame;
 use xdp_core::answer::{self, Answer};
 use xdp_core::checksum::fold;
 use xdp_core::wire::ethernet;
+use xdp_core::{Frame, Word};
 
 /// Where `struct xdp_md` has the packet's start and end.
 const XDP_DATA: usize = offset_of!(xdp_md, data);
@@ -57,6 +61,28 @@ fn at<const N: usize>(data: usize, end: usize, at: usize) -> Option<*mut [u8; N]
     // SAFETY: a packet is nowhere at address zero. Without this the compiler tests for it.
     unsafe { core::hint::assert_unchecked(start != 0) };
     Some(start as *mut [u8; N])
+}
+
+/// Bytes of a packet that were copied to the stack, where words have to be aligned.
+#[cfg(feature = "without-perfmon")]
+#[repr(align(8))]
+struct Aligned<const N: usize>([u8; N]);
+
+/// The same number in another register, of which the compiler knows nothing.
+#[cfg(feature = "without-perfmon")]
+#[inline(always)]
+fn hidden(number: u64) -> u64 {
+    let same: u64;
+    // SAFETY: a copy.
+    unsafe {
+        asm!(
+            "{same} = {number}",
+            same = lateout(reg) same,
+            number = in(reg) number,
+            options(pure, nomem, nostack, preserves_flags)
+        );
+    }
+    same
 }
 
 /// A context that is put away on the stack until the fast path is left: in a register it would be in the way of all that
@@ -121,6 +147,53 @@ impl Frame for XdpFrame<'_> {
         at(self.data(), self.data_end(), offset).map(|p| unsafe { &mut *p })
     }
 
+    #[cfg(feature = "without-perfmon")]
+    #[inline(always)]
+    fn number(constant: u64) -> u64 {
+        hidden(constant)
+    }
+
+    #[cfg(feature = "without-perfmon")]
+    #[inline(always)]
+    fn length(&self) -> usize {
+        // SAFETY: the context is the kernel's own.
+        unsafe { bpf_xdp_get_buff_len(self.0.ctx) as usize }
+    }
+
+    #[cfg(feature = "without-perfmon")]
+    #[inline(always)]
+    fn look<const N: usize, R>(&self, at: usize, read: impl FnOnce(&[u8; N]) -> R) -> Option<R> {
+        let mut copy = Aligned([0; N]);
+        let bytes = &mut copy.0;
+        // SAFETY: the helper writes `N` bytes, or fails.
+        let result = unsafe {
+            bpf_xdp_load_bytes(self.0.ctx, at as u32, bytes.as_mut_ptr().cast(), N as u32)
+        };
+        (result == 0).then(|| read(bytes))
+    }
+
+    #[cfg(feature = "without-perfmon")]
+    #[inline(always)]
+    fn change<const N: usize, R>(
+        &mut self,
+        at: usize,
+        write: impl FnOnce(&mut [u8; N]) -> R,
+    ) -> Option<R> {
+        let mut copy = Aligned([0; N]);
+        let bytes = &mut copy.0;
+        // SAFETY: the helpers read and write `N` bytes, or fail.
+        unsafe {
+            let place = bytes.as_mut_ptr().cast();
+            if bpf_xdp_load_bytes(self.0.ctx, at as u32, place, N as u32) != 0 {
+                return None;
+            }
+            let result = write(bytes);
+            let place = bytes.as_mut_ptr().cast();
+            (bpf_xdp_store_bytes(self.0.ctx, at as u32, place, N as u32) == 0).then_some(result)
+        }
+    }
+
+    #[cfg(not(feature = "without-perfmon"))]
     #[inline(always)]
     fn length(&self) -> usize {
         let length: usize;
@@ -140,17 +213,8 @@ impl Frame for XdpFrame<'_> {
     #[inline(always)]
     fn get16<const AT: usize, const N: usize>(bytes: &[u8; N]) -> u16 {
         const { assert!(AT + 2 <= N) };
-        let value: u32;
         // SAFETY: inside the array. In assembly, since the compiler takes unaligned words byte by byte.
-        unsafe {
-            asm!(
-                "{value} = *(u16 *)({bytes} + {at})",
-                value = out(wreg) value,
-                bytes = in(reg) bytes.as_ptr(),
-                at = const AT,
-                options(pure, readonly, nostack, preserves_flags)
-            );
-        }
+        let value = unsafe { with_class!(load!("u16", bytes, AT)) };
         // SAFETY: two bytes were loaded, and the rest of the register is zero.
         unsafe { core::hint::assert_unchecked(value <= 0xffff) };
         value as u16
@@ -159,18 +223,8 @@ impl Frame for XdpFrame<'_> {
     #[inline(always)]
     fn get32<const AT: usize, const N: usize>(bytes: &[u8; N]) -> u32 {
         const { assert!(AT + 4 <= N) };
-        let value: u32;
         // SAFETY: as above.
-        unsafe {
-            asm!(
-                "{value} = *(u32 *)({bytes} + {at})",
-                value = out(wreg) value,
-                bytes = in(reg) bytes.as_ptr(),
-                at = const AT,
-                options(pure, readonly, nostack, preserves_flags)
-            );
-        }
-        value
+        unsafe { with_class!(load!("u32", bytes, AT)) }
     }
 
     #[inline(always)]
@@ -194,30 +248,14 @@ impl Frame for XdpFrame<'_> {
     fn put16<const AT: usize, const N: usize>(bytes: &mut [u8; N], value: u32) {
         const { assert!(AT + 2 <= N) };
         // SAFETY: as above; the array is borrowed to be written.
-        unsafe {
-            asm!(
-                "*(u16 *)({bytes} + {at}) = {value}",
-                value = in(wreg) value,
-                bytes = in(reg) bytes.as_mut_ptr(),
-                at = const AT,
-                options(nostack, preserves_flags)
-            );
-        }
+        unsafe { with_class!(store!("u16", bytes, AT, value)) };
     }
 
     #[inline(always)]
     fn put32<const AT: usize, const N: usize>(bytes: &mut [u8; N], value: u32) {
         const { assert!(AT + 4 <= N) };
         // SAFETY: as above.
-        unsafe {
-            asm!(
-                "*(u32 *)({bytes} + {at}) = {value}",
-                value = in(wreg) value,
-                bytes = in(reg) bytes.as_mut_ptr(),
-                at = const AT,
-                options(nostack, preserves_flags)
-            );
-        }
+        unsafe { with_class!(store!("u32", bytes, AT, value)) };
     }
 
     #[inline(always)]
@@ -250,17 +288,12 @@ const SUMMED: usize = (SCRATCH_WORDS - 1) * 4;
 /// The sum of a part of a packet. Out of line, so that the verifier goes through it once for each place that wants it.
 #[inline(never)]
 fn sum(skb: *mut __sk_buff, offset: usize, length: usize) -> Option<u16> {
-    // Hidden from the compiler, which may know it of a caller: the verifier does not.
-    let length = core::hint::black_box(length) & (2 * SUMMED - 1);
-    // Two compares, and not one of a difference, of which the verifier learns nothing; and `< 2` where 6.1 learns nothing
-    // from `== 0`.
-    if length < 2 {
+    if !(2..=SUMMED).contains(&length) {
         return None;
     }
-    let length = core::hint::black_box(length);
-    if length > SUMMED {
-        return None;
-    }
+    // Hidden from the compiler, which knows that this changes nothing: where the verifier has lost what the compares say, it
+    // sees what stands here.
+    let length = (Shared::blur(core::hint::black_box(length - 2)) & (SUMMED - 1)) + 2;
     let scratch = maps::scratch()?;
     let start: *mut u8 = scratch.as_mut_ptr().cast();
     // SAFETY: `length` and the padding behind it are inside the scratch space.
@@ -357,6 +390,51 @@ impl Frame for TcFrame<'_> {
     #[inline(always)]
     fn length(&self) -> usize {
         self.0.len() as usize
+    }
+
+    #[cfg(feature = "without-perfmon")]
+    #[inline(always)]
+    fn number(constant: u64) -> u64 {
+        hidden(constant)
+    }
+
+    #[cfg(feature = "without-perfmon")]
+    #[inline(always)]
+    fn look<const N: usize, R>(&self, at: usize, read: impl FnOnce(&[u8; N]) -> R) -> Option<R> {
+        let mut copy = Aligned([0; N]);
+        let bytes = &mut copy.0;
+        // SAFETY: the helper writes `N` bytes, or fails.
+        let result = unsafe {
+            bpf_skb_load_bytes(
+                self.0.skb.skb.cast(),
+                at as u32,
+                bytes.as_mut_ptr().cast(),
+                N as u32,
+            )
+        };
+        (result == 0).then(|| read(bytes))
+    }
+
+    #[cfg(feature = "without-perfmon")]
+    #[inline(always)]
+    fn change<const N: usize, R>(
+        &mut self,
+        at: usize,
+        write: impl FnOnce(&mut [u8; N]) -> R,
+    ) -> Option<R> {
+        let skb = self.0.skb.skb;
+        let mut copy = Aligned([0; N]);
+        let bytes = &mut copy.0;
+        // SAFETY: the helpers read and write `N` bytes, or fail.
+        unsafe {
+            let place = bytes.as_mut_ptr().cast();
+            if bpf_skb_load_bytes(skb.cast(), at as u32, place, N as u32) != 0 {
+                return None;
+            }
+            let result = write(bytes);
+            let place = bytes.as_ptr().cast();
+            (bpf_skb_store_bytes(skb, at as u32, place, N as u32, 0) == 0).then_some(result)
+        }
     }
 
     /// Copied to where the verifier knows how far it may read, padded with zeroes, and summed by the kernel's helper.

@@ -21,3 +21,4 @@ pub mod env;
 pub mod frame;
 pub mod maps;
 pub mod measure;
+mod registers;

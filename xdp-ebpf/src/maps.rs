@@ -148,7 +148,7 @@ pub fn scratch() -> Option<&'static mut [u32; SCRATCH_WORDS]> {
 #[expect(clippy::mut_from_ref, reason = "a map is not its values")]
 pub fn own<T>(map: &PerCpuArray<T>, index: u32) -> Option<&mut T> {
     // SAFETY: the value belongs to this CPU, where programs do not interrupt each other.
-    map.get_ptr_mut(index).map(|value| unsafe { &mut *value })
+    own_pointer(map, index).map(|value| unsafe { &mut *value })
 }
 
 /// A value of a hash of the kernel's. For the yardstick, whose hashes are filled before and lose nothing.
@@ -165,6 +165,47 @@ pub fn in_lru_hash<K, V: Sync>(map: &'static LruHashMap<K, V>, key: &K) -> Optio
     map.get_ptr(key).map(|value| unsafe { &*value })
 }
 
+/// An element of an array.
+#[cfg(not(feature = "without-perfmon"))]
+#[inline(always)]
+fn value<T>(map: &'static Array<T>, index: u32) -> Option<&'static T> {
+    map.get(index)
+}
+
+/// This CPU's element of an array.
+#[cfg(not(feature = "without-perfmon"))]
+#[inline(always)]
+fn own_pointer<T>(map: &PerCpuArray<T>, index: u32) -> Option<*mut T> {
+    map.get_ptr_mut(index)
+}
+
+/// An element of an array.
+#[cfg(feature = "without-perfmon")]
+#[inline(always)]
+fn value<T>(map: &'static Array<T>, index: u32) -> Option<&'static T> {
+    let found: *const T = look_up(core::ptr::from_ref(map).cast(), index).cast();
+    // SAFETY: an element of an array lives as long as the program.
+    (!found.is_null()).then(|| unsafe { &*found })
+}
+
+/// This CPU's element of an array.
+#[cfg(feature = "without-perfmon")]
+#[inline(always)]
+fn own_pointer<T>(map: &PerCpuArray<T>, index: u32) -> Option<*mut T> {
+    let found: *mut T = look_up(core::ptr::from_ref(map).cast(), index).cast();
+    (!found.is_null()).then_some(found)
+}
+
+/// Looks an element up by a key that takes a whole word of the stack: half a word over what was a pointer is refused without
+/// CAP_PERFMON. The maps of aya-ebpf are their definitions, which stand for them in the program.
+#[cfg(feature = "without-perfmon")]
+#[inline(always)]
+fn look_up(map: *const core::ffi::c_void, index: u32) -> *mut core::ffi::c_void {
+    let key = u64::from(index);
+    // SAFETY: the helper reads the lower half of the key.
+    unsafe { aya_ebpf::helpers::bpf_map_lookup_elem(map.cast_mut(), (&raw const key).cast()) }
+}
+
 /// FLOW or SESSION.
 pub struct Table(&'static Array<Bucket<Shared>>);
 
@@ -177,26 +218,26 @@ impl Buckets for Table {
     type Word = Shared;
     #[inline(always)]
     fn bucket(&self, index: u32) -> Option<&Bucket<Shared>> {
-        self.0.get(index).map(known)
+        value(self.0, index).map(known)
     }
 }
 
 /// A bucket of HALF.
 #[inline(always)]
 pub fn half(index: u32) -> Option<&'static recent::Bucket<Shared>> {
-    HALF.get(index).map(known)
+    value(&HALF, index).map(known)
 }
 
 /// A bucket of FRAGMENT.
 #[inline(always)]
 pub fn fragments(index: u32) -> Option<&'static recent::Bucket<Shared>> {
-    FRAGMENT.get(index).map(known)
+    value(&FRAGMENT, index).map(known)
 }
 
 /// An entry of NEXTHOP.
 #[inline(always)]
 pub fn nexthop(index: u32) -> Option<&'static nexthop::Entry<Shared>> {
-    NEXTHOP.get(index).map(known)
+    value(&NEXTHOP, index).map(known)
 }
 
 /// What PEERS says of the longest prefix that holds an address.
@@ -208,19 +249,19 @@ pub fn listed(peer: [u8; 4]) -> Option<u32> {
 /// A token bucket for ICMP errors.
 #[inline(always)]
 pub fn limit(index: u32) -> Option<&'static Shared> {
-    LIMIT.get(index).map(known)
+    value(&LIMIT, index).map(known)
 }
 
 /// A word of META.
 #[inline(always)]
 pub fn meta(index: usize) -> Option<&'static Shared> {
-    known(META.get(0)?).get(index)
+    known(value(&META, 0)?).get(index)
 }
 
 /// The block of this CPU.
 #[inline(always)]
 pub fn cpu() -> Option<&'static [Shared; cpu::WORDS]> {
-    CPU.get(egress::cpu()).map(known)
+    value(&CPU, egress::cpu()).map(known)
 }
 
 /// A value that was found, behind a line that the compiler moves nothing across: before 6.16 the verifier refuses a
@@ -249,7 +290,7 @@ fn known<T>(value: &'static T) -> &'static T {
 /// Puts a packet away.
 #[inline(always)]
 pub fn put(hook: Hook, packed: Packed) {
-    if let Some(place) = PACKET.get_ptr_mut(hook as u32) {
+    if let Some(place) = own_pointer(&PACKET, hook as u32) {
         // SAFETY: the value belongs to this CPU, where programs of one hook do not interrupt each other.
         unsafe { place.write_volatile(packed) };
     }
@@ -258,7 +299,7 @@ pub fn put(hook: Hook, packed: Packed) {
 /// Takes back what was put away.
 #[inline(always)]
 pub fn take(hook: Hook) -> Option<Packed> {
-    let place = PACKET.get_ptr(hook as u32)?;
+    let place = own_pointer(&PACKET, hook as u32)?;
     // SAFETY: as for `put`.
     Some(unsafe { place.read_volatile() })
 }

@@ -335,7 +335,7 @@ pub enum Error {
     },
     /// The verifier wants one capability more.
     #[error(
-        "the kernel takes {program} from a process without CAP_PERFMON only if it can bound every address against speculation, and here it cannot: grant CAP_PERFMON as well (systemd: AmbientCapabilities=CAP_BPF CAP_NET_ADMIN CAP_PERFMON)"
+        "the kernel takes {program} from a process without CAP_PERFMON since Linux 6.17 only (it bounds every address against speculation): grant CAP_PERFMON as well (systemd: AmbientCapabilities=CAP_BPF CAP_NET_ADMIN CAP_PERFMON)"
     )]
     NoPerfmon {
         /// The program.

@@ -3,6 +3,7 @@
 //! It may not know what the capabilities are used for in detail; `docs/privileges.md` does.
 
 use crate::error::{Error, Result};
+use crate::requirements::{is_at_least, kernel_release};
 use rustix::thread::{
     CapabilitySet, CapabilitySets, capabilities, clear_ambient_capability_set,
     remove_capability_from_bounding_set, set_capabilities, set_no_new_privs,
@@ -38,6 +39,21 @@ pub fn check() -> Result<()> {
 pub(crate) fn has_perfmon() -> bool {
     let enough = CapabilitySet::PERFMON | CapabilitySet::SYS_ADMIN;
     own().is_ok_and(|own| own.effective.intersects(enough))
+}
+
+/// Since then the verifier puts a barrier where it finds a fault in what is only speculated, instead of refusing the program
+/// (`error_recoverable_with_nospec` in kernel/bpf/verifier.c). What was tried: 6.18 takes ours, 6.12 and 6.1 do not.
+const BARRIERS: (u32, u32) = (6, 17);
+
+/// Whether a kernel takes the programs that are for a process without CAP_PERFMON. An older one takes none, unless it was
+/// told that nobody needs protection (`mitigations=off`): then it takes the usual ones.
+pub(crate) fn knows_barriers(release: &str) -> bool {
+    is_at_least(release, BARRIERS) == Some(true)
+}
+
+/// Whether this process gets the programs that need no CAP_PERFMON, and are slower.
+pub fn is_hardened() -> bool {
+    !has_perfmon() && knows_barriers(&kernel_release())
 }
 
 /// Gives up everything but what house-keeping needs, for good: no program that this process might start gets more. Call it

@@ -19,10 +19,14 @@ pub(crate) fn kernel_release() -> String {
 
 /// Whether a release is one of those that ikenat runs on: by its first two numbers. `None`: it has none.
 pub(crate) fn is_new_enough(release: &str) -> Option<bool> {
-    const OLDEST: (u32, u32) = (6, 1);
+    is_at_least(release, (6, 1))
+}
+
+/// Whether a release is that one or newer.
+pub(crate) fn is_at_least(release: &str, wanted: (u32, u32)) -> Option<bool> {
     let mut parts = release.split(['.', '-']);
     let version = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
-    Some(version >= OLDEST)
+    Some(version >= wanted)
 }
 
 fn check_kernel() -> Result<()> {

@@ -7,8 +7,43 @@ use anyhow::{Context as _, Result};
 
 use crate::{elf, setup::Toolchain, shell, workspace::Workspace};
 
-/// The binaries of xdp-ebpf; each becomes `target/bpf/<name>.o`.
-const OBJECTS: [&str; 5] = ["bench", "ikenat", "peer", "restore", "yardstick"];
+/// One way to build xdp-ebpf.
+pub(crate) struct Variant {
+    /// Its target directory. Other flags would rebuild everything in that of another.
+    directory: &'static str,
+    /// The instructions that may be used.
+    cpu: &'static str,
+    /// What selects it among the features, for cargo.
+    features: &'static [&'static str],
+    /// Its binaries, and the object in `target/bpf` that each becomes.
+    objects: &'static [(&'static str, &'static str)],
+}
+
+/// The dataplane, and what tests and benchmarks need.
+const USUAL: Variant = Variant {
+    directory: "ebpf",
+    cpu: "v3",
+    features: &[],
+    objects: &[
+        ("bench", "bench.o"),
+        ("ikenat", "ikenat.o"),
+        ("peer", "peer.o"),
+        ("restore", "restore.o"),
+        ("yardstick", "yardstick.o"),
+    ],
+};
+
+/// The dataplane for a loader without CAP_PERFMON (xdp-ebpf/Cargo.toml says what is different). Without half registers: they
+/// are put away in half a word of the stack, which the verifier refuses where a pointer was.
+const WITHOUT_PERFMON: Variant = Variant {
+    directory: "ebpf-without-perfmon",
+    cpu: "v2",
+    features: &["--features", "without-perfmon"],
+    objects: &[("ikenat", "ikenat-without-perfmon.o")],
+};
+
+/// All of them.
+pub(crate) const VARIANTS: [&Variant; 2] = [&USUAL, &WITHOUT_PERFMON];
 
 /// The crates that end in an object. xdp-user/build.rs has the same list.
 const SOURCES: [&str; 3] = ["xdp-ebpf", "xdp-core", "xdp-common"];
@@ -18,10 +53,17 @@ const TARGET: &str = "bpfel-unknown-none";
 
 /// Builds the objects and copies them to `target/bpf`.
 pub(crate) fn objects(workspace: &Workspace, tools: &Toolchain) -> Result<()> {
+    for variant in VARIANTS {
+        objects_of(workspace, tools, variant)?;
+    }
+    Ok(())
+}
+
+fn objects_of(workspace: &Workspace, tools: &Toolchain, variant: &Variant) -> Result<()> {
     let sources = newest_source(workspace)?;
-    let mut cargo = bpf_cargo(workspace, tools, "cargo");
+    let mut cargo = bpf_cargo(workspace, tools, variant, "cargo");
     cargo.arg("build");
-    bpf_package(&mut cargo);
+    bpf_package(&mut cargo, variant);
     shell::run(&mut cargo).context("failed to compile the eBPF programs")?;
     let stamp = Stamp {
         sources,
@@ -29,9 +71,9 @@ pub(crate) fn objects(workspace: &Workspace, tools: &Toolchain) -> Result<()> {
         // the time of what it was made from, and xdp-user sees that it is old.
         edited: newest_source(workspace)? != sources,
     };
-    for name in OBJECTS {
+    for (name, object) in variant.objects {
         let built = workspace
-            .target("ebpf")
+            .target(variant.directory)
             .join(TARGET)
             .join("release")
             .join(name);
@@ -39,11 +81,7 @@ pub(crate) fn objects(workspace: &Workspace, tools: &Toolchain) -> Result<()> {
             fs::read(&built).with_context(|| format!("failed to read {}", built.display()))?;
         elf::check_bpf_object(&bytes)
             .with_context(|| format!("failed to accept {} as a BPF object", built.display()))?;
-        put(
-            &workspace.target("bpf").join(format!("{name}.o")),
-            &bytes,
-            &stamp,
-        )?;
+        put(&workspace.target("bpf").join(object), &bytes, &stamp)?;
     }
     Ok(())
 }
@@ -65,13 +103,19 @@ pub(crate) fn binaries(workspace: &Workspace, release: bool) -> Result<()> {
 }
 
 /// A cargo program of the eBPF toolchain with the flags and the target directory of the objects.
-pub(crate) fn bpf_cargo(workspace: &Workspace, tools: &Toolchain, program: &str) -> Command {
+pub(crate) fn bpf_cargo(
+    workspace: &Workspace,
+    tools: &Toolchain,
+    variant: &Variant,
+    program: &str,
+) -> Command {
     let mut linker = std::ffi::OsString::from("-Clinker=");
     linker.push(&tools.linker.path);
     let mut flags = std::ffi::OsString::from(format!(
         // aya-ebpf reads the layout of pt_regs from this, like its own build helper sets it.
-        "--cfg=bpf_target_arch=\"{}\"\x1f-Ctarget-cpu=v3\x1f-Cdebuginfo=2\x1f-Clink-arg=--btf\x1f",
-        std::env::consts::ARCH
+        "--cfg=bpf_target_arch=\"{}\"\x1f-Ctarget-cpu={}\x1f-Cdebuginfo=2\x1f-Clink-arg=--btf\x1f",
+        std::env::consts::ARCH,
+        variant.cpu
     ));
     // Otherwise every memset is a call of a loop over bytes: 40 bytes in 200 instructions instead of five.
     flags.push("-Clink-arg=--disable-expand-memcpy-in-order\x1f");
@@ -79,14 +123,18 @@ pub(crate) fn bpf_cargo(workspace: &Workspace, tools: &Toolchain, program: &str)
     let mut command = tools.compiler.command(workspace, program);
     command
         .env("CARGO_ENCODED_RUSTFLAGS", flags)
-        .env("CARGO_TARGET_DIR", workspace.target("ebpf"));
+        .env("CARGO_TARGET_DIR", workspace.target(variant.directory));
     command
 }
 
 /// The arguments that select the objects.
-pub(crate) fn bpf_package(command: &mut Command) {
+pub(crate) fn bpf_package(command: &mut Command, variant: &Variant) {
+    command.args(["-p", "xdp-ebpf", "--release", "--target", TARGET]);
+    for (name, _) in variant.objects {
+        command.args(["--bin", name]);
+    }
     command
-        .args(["-p", "xdp-ebpf", "--bins", "--release", "--target", TARGET])
+        .args(variant.features)
         .args(["-Z", "build-std=core"]);
 }
 

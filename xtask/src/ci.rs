@@ -62,11 +62,14 @@ fn bpf_clippy(workspace: &Workspace, tools: &Toolchain, summary: &mut Summary) -
         summary.add(name, Outcome::Skipped { reason }, Duration::ZERO);
         return Ok(());
     }
-    let mut clippy = build::bpf_cargo(workspace, tools, "cargo-clippy");
-    clippy.arg("clippy");
-    build::bpf_package(&mut clippy);
-    clippy.args(["--", "-D", "warnings"]);
-    check(name, &mut clippy, summary)
+    for variant in build::VARIANTS {
+        let mut clippy = build::bpf_cargo(workspace, tools, variant, "cargo-clippy");
+        clippy.arg("clippy");
+        build::bpf_package(&mut clippy, variant);
+        clippy.args(["--", "-D", "warnings"]);
+        check(name, &mut clippy, summary)?;
+    }
+    Ok(())
 }
 
 fn check(name: &str, command: &mut Command, summary: &mut Summary) -> Result<()> {

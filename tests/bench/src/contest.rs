@@ -6,7 +6,7 @@
 use anyhow::{Context, Result};
 use aya::programs::XdpMode;
 use aya::{Ebpf, EbpfLoader};
-use ikenat_tests::bpf::{Dataplane, fixture, object, with_sizes};
+use ikenat_tests::bpf::{Dataplane, Object, fixture, with_sizes};
 use ikenat_tests::lab::Lab;
 use ikenat_tests::lab::ikenat::Ikenat;
 use ikenat_tests::lab::netns::Namespace;
@@ -246,7 +246,7 @@ fn polled(gateway: &Namespace) -> Result<()> {
 }
 
 fn pass(gateway: &Namespace) -> Result<()> {
-    let object = object()?.with_file_name("peer.o");
+    let object = Object::Usual.path()?.with_file_name("peer.o");
     for interface in [WAN, LAN] {
         gateway.run(&format!(
             "unshare --mount ip link set dev {interface} xdpdrv obj {} sec xdp",
@@ -286,7 +286,7 @@ fn program(name: &str, ifindex: u32, to: [u8; 6], from: [u8; 6]) -> Result<Ebpf>
 fn load_with<T: bytemuck::Pod>(file: &str, name: &str, constant: &str, value: &T) -> Result<Ebpf> {
     let mut ebpf = EbpfLoader::new()
         .override_global(constant, bytemuck::bytes_of(value), true)
-        .load_file(object()?.with_file_name(file))
+        .load_file(Object::Usual.path()?.with_file_name(file))
         .with_context(|| format!("failed to load {file}"))?;
     xdp(&mut ebpf, name)?
         .load()

@@ -7,7 +7,7 @@ use aya::maps::{Array, MapData, PerCpuArray};
 use aya::programs::Xdp;
 use aya::{Ebpf, EbpfLoader, TestRun as _, TestRunAttrs, TestRunOptions};
 use bytemuck::{Pod, Zeroable};
-use ikenat_tests::bpf::object;
+use ikenat_tests::bpf::Object;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 use std::sync::Barrier;
@@ -151,7 +151,7 @@ impl Wire {
     /// The kernel refuses it, or it is not built.
     pub fn load() -> Result<Self> {
         let mut bench = EbpfLoader::new()
-            .load_file(object()?.with_file_name("bench.o"))
+            .load_file(Object::Usual.path()?.with_file_name("bench.o"))
             .context("failed to load bench.o")?;
         for name in [GENERATE, KEEP_PACE, SINK] {
             xdp(&mut bench, name)?

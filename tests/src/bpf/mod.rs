@@ -61,12 +61,57 @@ where
     })
 }
 
-/// Where `cargo xtask build` puts the object.
-///
-/// # Errors
-/// It is not there.
-pub fn object() -> Result<PathBuf> {
-    let path = std::env::var_os("IKENAT_BPF_OBJECT").map_or_else(
+/// The object that a loader takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Object {
+    /// That of one with CAP_PERFMON.
+    Usual,
+    /// That of one without.
+    WithoutPerfmon,
+}
+
+impl Object {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Usual, Self::WithoutPerfmon];
+
+    /// Why this kernel takes it from nobody, if so.
+    pub fn obstacle(self) -> Option<String> {
+        let name = nix::sys::utsname::uname();
+        let release = name.map(|name| name.release().to_string_lossy().into_owned());
+        let release = release.unwrap_or_default();
+        let mut numbers = release.split('.').map_while(|part| part.parse().ok());
+        let version: Option<(u32, u32)> = numbers.next().zip(numbers.next());
+        (self == Self::WithoutPerfmon && version < Some((6, 17)))
+            .then(|| format!("{release} takes no program without CAP_PERFMON; 6.17 does"))
+    }
+
+    /// What distinguishes a trial with it.
+    pub fn suffix(self) -> &'static str {
+        match self {
+            Self::Usual => "",
+            Self::WithoutPerfmon => " (without perfmon)",
+        }
+    }
+
+    /// Where `cargo xtask build` puts it.
+    ///
+    /// # Errors
+    /// It is not there.
+    pub fn path(self) -> Result<PathBuf> {
+        let usual = object();
+        let path = match self {
+            Self::Usual => usual,
+            Self::WithoutPerfmon => usual.with_file_name("ikenat-without-perfmon.o"),
+        };
+        if !path.exists() {
+            bail!("{} is missing: run `cargo xtask build`", path.display());
+        }
+        Ok(path)
+    }
+}
+
+fn object() -> PathBuf {
+    std::env::var_os("IKENAT_BPF_OBJECT").map_or_else(
         || {
             PathBuf::from(concat!(
                 env!("CARGO_MANIFEST_DIR"),
@@ -74,11 +119,7 @@ pub fn object() -> Result<PathBuf> {
             ))
         },
         PathBuf::from,
-    );
-    if !path.exists() {
-        bail!("{} is missing: run `cargo xtask build`", path.display());
-    }
-    Ok(path)
+    )
 }
 
 /// How many blocks the map CPU has.
@@ -109,12 +150,20 @@ impl Dataplane {
     /// # Errors
     /// The kernel refuses it; the verifier's log is in the error.
     pub fn load(config: &Config) -> Result<Self> {
+        Self::load_object(Object::Usual, config)
+    }
+
+    /// The same, with another object.
+    ///
+    /// # Errors
+    /// The kernel refuses it; the verifier's log is in the error.
+    pub fn load_object(object: Object, config: &Config) -> Result<Self> {
         let mut ebpf = EbpfLoader::new()
             .override_global("CONFIG", bytemuck::bytes_of(config), true)
             .map_max_entries("FLOW", config.flow_mask + 1)
             .map_max_entries("SESSION", config.session_mask + 1)
             .map_max_entries("CPU", cpus()?)
-            .load_file(object()?)
+            .load_file(object.path()?)
             .context("failed to load the object")?;
         for name in XDP {
             let xdp: &mut Xdp = ebpf

@@ -306,7 +306,7 @@ fn moves(lab: &Lab) -> Result<()> {
 
 /// The object with a program whose first instruction reads by a register that nobody has written.
 fn broken_object(lab: &Lab, program: &str) -> Result<PathBuf> {
-    let path = ikenat_tests::bpf::object()?;
+    let path = ikenat_tests::bpf::Object::Usual.path()?;
     let mut bytes =
         fs::read(&path).with_context(|| format!("failed to read {}", path.display()))?;
     let file = object::File::parse(bytes.as_slice()).context("failed to parse the object")?;

@@ -27,9 +27,9 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         ),
         Scenario::new("an_ordinary_user_with_capabilities_runs_it", ordinary_user)
             .with_programs(TOOLS),
-        Scenario::new("what_is_lost_without_cap_perfmon_is_said", without_perfmon)
+        Scenario::new("it_runs_without_cap_perfmon", without_perfmon).with_programs(TOOLS),
+        Scenario::new("an_ordinary_users_daemon_attaches_again", attaches_again)
             .with_programs(TOOLS),
-        Scenario::new("an_ordinary_users_daemon_attaches_again", comes_back).with_programs(TOOLS),
         Scenario::new("members_of_a_group_read_and_nobody_else", group).with_programs(&["setpriv"]),
         Scenario::new("a_group_that_does_not_exist_is_named", no_group)
             .with_programs(&["tc", "bpftool"]),
@@ -45,6 +45,7 @@ const BPF: u64 = 1 << 39;
 const USER: u32 = 64_321;
 const MEMBERS: u32 = 64_322;
 
+const TWO: &str = "+bpf,+net_admin";
 const THREE: &str = "+bpf,+net_admin,+perfmon";
 
 /// A mask of /proc/PID/status.
@@ -145,7 +146,12 @@ impl Place {
     }
 
     fn start(&self, lab: &Lab, more: &[&str]) -> Result<Process> {
-        let mut process = Process::spawn(&mut self.run(lab, THREE, more), lab.log("theirs"))?;
+        self.start_as(lab, THREE, more)
+    }
+
+    fn start_as(&self, lab: &Lab, capabilities: &str, more: &[&str]) -> Result<Process> {
+        let mut command = self.run(lab, capabilities, more);
+        let mut process = Process::spawn(&mut command, lab.log("theirs"))?;
         process.wait_for_log("ready: translating", Duration::from_secs(30))?;
         Ok(process)
     }
@@ -190,12 +196,18 @@ fn ordinary_user(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// With what is left after the start: an interface comes back, and a next hop is asked.
-fn comes_back(lab: &Lab) -> Result<()> {
+fn attaches_again(lab: &Lab) -> Result<()> {
     let place = prepare(lab)?;
     let mut process = place.start(lab, &["--group", &USER.to_string()])?;
     soon_keeps(process.id(), NET_ADMIN | BPF | PERFMON)?;
     everything_crosses(lab)?;
+    comes_back(lab, &place, &mut process)?;
+    process.terminate(Duration::from_secs(10))?;
+    place.ask(lab, "unload").map(drop)
+}
+
+/// With what is left after the start: an interface comes back, and a next hop is asked.
+fn comes_back(lab: &Lab, place: &Place, process: &mut Process) -> Result<()> {
     for side in sides(lab) {
         let before = process.log().matches("ready again").count();
         side.peer.run(&format!("ip link del {PEER}"))?;
@@ -214,34 +226,54 @@ fn comes_back(lab: &Lab) -> Result<()> {
         // The descriptor by which the pins are reached is no name for people.
         ensure!(!log.contains("/proc/self/fd"), "{log}");
     }
-    process.terminate(Duration::from_secs(10))?;
-    place.ask(lab, "unload").map(drop)
+    Ok(())
 }
 
-/// The verifier then takes no program that adds a variable to a packet pointer, unless the kernel is one that was told, and
-/// knows what to make of it, that nobody needs protection from speculation. Then it has to work.
+/// By programs that the verifier can bound, since 6.17. Before, it takes the usual ones where the kernel was told that nobody
+/// needs protection from speculation, or none.
 fn without_perfmon(lab: &Lab) -> Result<()> {
     let before = traces(lab)?;
     let place = prepare(lab)?;
-    let mut command = place.run(lab, "+bpf,+net_admin", &[]);
-    let mut process = Process::spawn(&mut command, lab.log("theirs"))?;
-    if process
-        .wait_for_log("ready: translating", Duration::from_secs(30))
-        .is_ok()
-    {
-        let line = fs::read_to_string("/proc/cmdline").context("failed to read /proc/cmdline")?;
-        ensure!(line.contains("mitigations=off"), "it runs: {line}");
-        soon_keeps(process.id(), NET_ADMIN | BPF)?;
-        return everything_crosses(lab);
+    if !kernel_is_at_least((6, 17))? {
+        return refused_without_perfmon(lab, &place);
     }
+    let more = ["--log-sessions", "--group", &USER.to_string()];
+    let mut process = place.start_as(lab, TWO, &more)?;
+    let log = process.log();
+    ensure!(log.matches("CAP_PERFMON").count() == 1, "{log}");
+    soon_keeps(process.id(), NET_ADMIN | BPF)?;
+    everything_crosses(lab)?;
+    process.wait_for_log("the server sends it ESP", Duration::from_secs(10))?;
+    comes_back(lab, &place, &mut process).context("an interface")?;
+    process.kill()?;
+    everything_crosses(lab).context("without its daemon")?;
+    // Programs of the other kind take the tables over, and back.
+    for capabilities in [THREE, TWO] {
+        let mut process = place.start_as(lab, capabilities, &[])?;
+        let log = process.log();
+        ensure!(
+            log.contains("counters go on") && log.contains("CAP_PERFMON") == (capabilities == TWO),
+            "{log}"
+        );
+        everything_crosses(lab).with_context(|| format!("with {capabilities}"))?;
+        process.terminate(Duration::from_secs(10))?;
+    }
+    place.ask(lab, "unload")?;
+    nothing_is_left(lab, &before)
+}
+
+fn refused_without_perfmon(lab: &Lab, place: &Place) -> Result<()> {
+    let before = traces(lab)?;
+    let line = fs::read_to_string("/proc/cmdline").context("failed to read /proc/cmdline")?;
+    ensure!(!line.contains("mitigations=off"), "not asked here: {line}");
+    let mut process = Process::spawn(&mut place.run(lab, TWO, &[]), lab.log("theirs"))?;
     let status = process.wait(Duration::from_secs(30))?;
     let log = process.log();
     ensure!(
         !status.success() && log.contains("CAP_PERFMON") && log.lines().count() == 1,
         "it ended with {status}: {log}"
     );
-    nothing_is_left(lab, &before)?;
-    Ok(())
+    nothing_is_left(lab, &before)
 }
 
 /// A question of somebody without any capability.

@@ -72,15 +72,19 @@ impl Header {
     /// Reads the fixed part of the header.
     #[inline(always)]
     pub fn read<F: Frame + ?Sized>(frame: &F) -> Option<Self> {
-        Self::read_at(frame, AT)
+        frame.array(AT).map(Self::of::<F>)
     }
 
     /// The same, of a header somewhere else: in the quote of an ICMP error.
     #[inline(always)]
     pub fn read_at<F: Frame + ?Sized>(frame: &F, at: usize) -> Option<Self> {
-        let b = frame.array::<LENGTH>(at)?;
+        frame.look(at, Self::of::<F>)
+    }
+
+    #[inline(always)]
+    fn of<F: Frame + ?Sized>(b: &[u8; LENGTH]) -> Self {
         let [ttl, protocol] = F::get16::<8, LENGTH>(b).to_ne_bytes();
-        Some(Self {
+        Self {
             version_length: b[0],
             total_length: u16::from_be(F::get16::<2, LENGTH>(b)),
             id: F::get16::<4, LENGTH>(b).to_ne_bytes(),
@@ -89,7 +93,7 @@ impl Header {
             protocol: Protocol(protocol),
             source: F::get32::<12, LENGTH>(b).to_ne_bytes(),
             destination: F::get32::<16, LENGTH>(b).to_ne_bytes(),
-        })
+        }
     }
 
     /// Length of the header with its options, 20 to 60, or `None` when version or length are wrong.

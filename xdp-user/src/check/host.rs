@@ -3,6 +3,8 @@
 use super::Finding;
 use super::scene::Scene;
 use crate::pins;
+use crate::privileges::knows_barriers;
+use crate::requirements::kernel_release;
 use rustix::fs::{Access, StatVfsMountFlags, access, statvfs};
 use rustix::thread::{CapabilitySet, capabilities};
 use std::fs;
@@ -14,15 +16,16 @@ pub(super) fn privileges() -> Vec<Finding> {
     const CODE: &str = "privileges";
     const WHY: &str = "CAP_BPF loads programs, CAP_NET_ADMIN attaches them";
     match capabilities(None) {
-        Ok(sets) => judge(sets.effective),
+        Ok(sets) => judge(sets.effective, knows_barriers(&kernel_release())),
         Err(error) => vec![Finding::unseen(CODE, error, WHY)],
     }
 }
 
-fn judge(has: CapabilitySet) -> Vec<Finding> {
+fn judge(has: CapabilitySet, barriers: bool) -> Vec<Finding> {
     const CODE: &str = "privileges";
     const WHY: &str = "CAP_BPF loads programs, CAP_NET_ADMIN attaches them";
-    const USEFUL: &str = "without CAP_PERFMON the verifier adds code against speculation (Spectre) to the programs, which makes each packet dearer, and an older kernel may refuse them because it cannot; without CAP_SYS_ADMIN the far ends of veths and other network namespaces cannot be looked at. Nothing else is lost";
+    const USEFUL: &str = "without CAP_PERFMON the verifier has to bound every address against speculation (Spectre): the programs are built so that it can, and it adds code, which makes each packet dearer; without CAP_SYS_ADMIN the far ends of veths and other network namespaces cannot be looked at. Nothing else is lost";
+    const NEEDED: &str = "before Linux 6.17 the verifier refuses the programs of a process without CAP_PERFMON, because it cannot bound every address against speculation (Spectre)";
     let admin = has.contains(CapabilitySet::SYS_ADMIN);
     let list = |wanted: &[(CapabilitySet, bool, &'static str)]| -> Vec<&'static str> {
         wanted
@@ -45,6 +48,9 @@ fn judge(has: CapabilitySet) -> Vec<Finding> {
     }
     if !useful.is_empty() {
         let found = "CAP_BPF and CAP_NET_ADMIN, but no CAP_PERFMON";
+        if !barriers {
+            return vec![Finding::error(CODE, found, NEEDED).mend(grant)];
+        }
         return vec![Finding::warning(CODE, found, USEFUL).mend(grant)];
     }
     vec![Finding::ok(
@@ -113,13 +119,14 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_named() {
-        let level = |has| judge(has)[0].level;
-        let found = |has| judge(has)[0].found.clone();
+        let level = |has| judge(has, true)[0].level;
+        let found = |has| judge(has, true)[0].found.clone();
         assert_eq!(level(CapabilitySet::empty()), Level::Error);
         assert_eq!(found(CapabilitySet::BPF), "CAP_NET_ADMIN missing");
         assert_eq!(found(CapabilitySet::NET_ADMIN), "CAP_BPF missing");
         let both = CapabilitySet::BPF | CapabilitySet::NET_ADMIN;
         assert_eq!(level(both), Level::Warning);
+        assert_eq!(judge(both, false)[0].level, Level::Error);
         assert_eq!(level(both | CapabilitySet::PERFMON), Level::Ok);
         let admin = CapabilitySet::SYS_ADMIN | CapabilitySet::NET_ADMIN;
         assert_eq!(level(admin), Level::Ok);

@@ -185,6 +185,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let events = Events::listen()?;
     let (mut running, mut loggers) = attach::start(&plan, &netlink)?;
     report(&plan, &running);
+    if privileges::is_hardened() {
+        info!(
+            "without CAP_PERFMON: the programs are those that the verifier can bound against speculation; nothing is lost but speed"
+        );
+    }
     let path = running.instance.directory.clone();
     running.hold_pins()?;
     let kept = privileges::give_up()?;

@@ -8,7 +8,7 @@ use crate::results::{BLoad, BMemory};
 use anyhow::{Context, Result};
 use aya::EbpfLoader;
 use aya::maps::Map;
-use ikenat_tests::bpf::object;
+use ikenat_tests::bpf::Object;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::sync::atomic::AtomicU64;
 use xdp_common::slot::{self, Key, WAYS};
@@ -33,7 +33,7 @@ pub(super) fn memory() -> Result<Vec<BMemory>> {
             .override_global("CONFIG", bytemuck::bytes_of(&config), true)
             .map_max_entries("FLOW", config.flow_mask + 1)
             .map_max_entries("SESSION", config.session_mask + 1)
-            .load_file(object()?)
+            .load_file(Object::Usual.path()?)
             .context("failed to load the object")?;
         let mut bytes = 0;
         for name in ["FLOW", "SESSION"] {

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use aya::maps::{Array, MapData, ProgramArray};
 use aya::programs::Xdp;
 use aya::{Ebpf, EbpfLoader, TestRun as _, TestRunOptions};
-use ikenat_tests::bpf::object;
+use ikenat_tests::bpf::Object;
 use std::path::PathBuf;
 use xdp_common::measure::{HEADER, Plan, state};
 
@@ -20,7 +20,7 @@ type State = [u64; state::WORDS];
 /// # Errors
 /// There is no build.
 pub(super) fn beside(name: &str) -> Result<PathBuf> {
-    Ok(object()?.with_file_name(name))
+    Ok(Object::Usual.path()?.with_file_name(name))
 }
 
 /// Loads an object and some of its programs.

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use super::*;
 use crate::daemon::traces;
+use crate::ways::kernel_is_at_least;
 use ikenat_tests::lab::topology::{LAN, WAN};
 
 pub(super) fn scenarios() -> Vec<Scenario> {
@@ -84,7 +85,11 @@ fn unseen(lab: &Lab) -> Result<()> {
     let found = expect(
         &findings,
         ("privileges", None),
-        "warning",
+        if kernel_is_at_least((6, 17))? {
+            "warning"
+        } else {
+            "error"
+        },
         &["no CAP_PERFMON"],
     )?;
     ensure!(found.why.contains("Spectre"), "{found:#?}");

@@ -1,0 +1,60 @@
+//! Loads and stores of half a word or less, as one instruction each.
+//!
+//! It may not know what is loaded. The compiler must assume the worst alignment of a packet, and would take it byte by byte.
+
+/// Calls a macro with the class of registers that holds 32 bits. With `-C target-cpu=v3` there is one of its own. Without
+/// CAP_PERFMON the verifier refuses that half a register is put away where a pointer was, so there (`-C target-cpu=v2`) all are
+/// whole.
+#[cfg(not(feature = "without-perfmon"))]
+macro_rules! with_class {
+    ($macro:ident!($($arguments:tt)*)) => { $macro!(wreg, $($arguments)*) };
+}
+#[cfg(feature = "without-perfmon")]
+macro_rules! with_class {
+    ($macro:ident!($($arguments:tt)*)) => { $macro!(reg, $($arguments)*) };
+}
+
+/// A load from a place in an array, zero-extended.
+macro_rules! load {
+    ($class:ident, $type:literal, $bytes:ident, $at:ident) => {{
+        let value: u32;
+        asm!(
+            concat!("{value} = *(", $type, " *)({bytes} + {at})"),
+            value = out($class) value,
+            bytes = in(reg) $bytes.as_ptr(),
+            at = const $at,
+            options(pure, readonly, nostack, preserves_flags)
+        );
+        value
+    }};
+}
+
+/// A store to a place in an array.
+macro_rules! store {
+    ($class:ident, $type:literal, $bytes:ident, $at:ident, $value:ident) => {
+        asm!(
+            concat!("*(", $type, " *)({bytes} + {at}) = {value}"),
+            value = in($class) $value,
+            bytes = in(reg) $bytes.as_mut_ptr(),
+            at = const $at,
+            options(nostack, preserves_flags)
+        )
+    };
+}
+
+/// A load of a field of a context. Not `pure`: who wants it a second time shall load it again.
+macro_rules! field {
+    ($class:ident, $context:expr, $at:expr) => {{
+        let value: u32;
+        asm!(
+            "{value} = *(u32 *)({context} + {at})",
+            value = out($class) value,
+            context = in(reg) $context,
+            at = const $at,
+            options(readonly, nostack, preserves_flags)
+        );
+        value
+    }};
+}
+
+pub(crate) use {field, load, store, with_class};
