@@ -5,6 +5,7 @@
 
 pub mod capture;
 mod certificates;
+pub mod cgroup;
 pub mod cleanup;
 pub mod errors;
 pub mod frames;

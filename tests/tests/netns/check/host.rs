@@ -1,4 +1,4 @@
-//! What the process may do, the kernel, the BPF file system and memory. What belongs to the whole machine is shown to
+//! What the process may do, the kernel and the BPF file system. What belongs to the whole machine is shown to
 //! `ikenat` in a mount namespace of its own, never changed.
 
 use std::fs;
@@ -17,7 +17,6 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         Scenario::new("check_names_an_old_kernel", kernel).with_programs(&["setarch"]),
         Scenario::new("check_names_a_jit_that_is_off", jit).with_programs(&["unshare"]),
         Scenario::new("check_names_a_bpffs_that_does_not_serve", bpffs),
-        Scenario::new("check_names_tables_larger_than_memory", memory).with_programs(&["unshare"]),
         Scenario::new("check_touches_nothing", touches_nothing).with_programs(&["tc", "bpftool"]),
         Scenario::new("check_refuses_half_of_the_arguments", usage),
     ]
@@ -133,7 +132,7 @@ fn kernel(lab: &Lab) -> Result<()> {
 }
 
 /// Shows `ikenat` another file in the place of one, in a mount namespace of its own; `between` is run there before it.
-fn with_file(
+pub(super) fn with_file(
     lab: &Lab,
     path: &str,
     text: &str,
@@ -225,35 +224,6 @@ fn bpffs(lab: &Lab) -> Result<()> {
         &["belongs to user 1234"],
         &[&format!("chown 0 {ours}/ikenat")],
     )
-}
-
-fn memory(lab: &Lab) -> Result<()> {
-    const PATH: &str = "/proc/meminfo";
-    const LITTLE: &str = "MemTotal: 131072 kB\nMemAvailable: 65536 kB\n";
-    let large = ["--flow-slots", "1048576", "--session-slots", "65536"];
-    let findings = with_file(lab, PATH, LITTLE, "true", &large)?;
-    let found = expect(
-        &findings,
-        ("memory", None),
-        "error",
-        &["of 64 MiB that are left"],
-    )?;
-    let (_, sizes) = found.mend[0]
-        .split_once("--flow-slots")
-        .context("no sizes are proposed")?;
-    let sizes = format!("--flow-slots{sizes}");
-    let sizes: Vec<&str> = sizes.split(' ').collect();
-    let findings = with_file(lab, PATH, LITTLE, "true", &sizes)?;
-    expect(&findings, ("memory", None), "ok", &["of 64 MiB"])?;
-    // Between half and all of it is worth a word.
-    let half = ["--flow-slots", "262144", "--session-slots", "65536"];
-    expect(
-        &with_file(lab, PATH, LITTLE, "true", &half)?,
-        ("memory", None),
-        "warning",
-        &[],
-    )?;
-    Ok(())
 }
 
 fn touches_nothing(lab: &Lab) -> Result<()> {

@@ -6,6 +6,7 @@
 mod device;
 mod firewall;
 mod host;
+mod memory;
 mod rules;
 mod vip;
 mod ways;
@@ -24,6 +25,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         device::scenarios(),
         firewall::scenarios(),
         host::scenarios(),
+        memory::scenarios(),
         rules::scenarios(),
         vip::scenarios(),
         ways::scenarios(),
