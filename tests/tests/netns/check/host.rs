@@ -2,10 +2,14 @@
 //! `ikenat` in a mount namespace of its own, never changed.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::*;
+use crate::arguments;
 use crate::daemon::traces;
+use crate::ways::kernel_is_at_least;
+use ikenat_tests::lab::ikenat::Ikenat;
+use ikenat_tests::lab::netns::execute;
 use ikenat_tests::lab::topology::{LAN, WAN};
 
 pub(super) fn scenarios() -> Vec<Scenario> {
@@ -16,6 +20,12 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             .with_programs(&["setpriv"]),
         Scenario::new("check_names_an_old_kernel", kernel).with_programs(&["setarch"]),
         Scenario::new("check_names_a_jit_that_is_off", jit).with_programs(&["unshare"]),
+        Scenario::in_a_guest("check_names_a_kernel_without_clsact", clsact)
+            .with_programs(&["tc", "rmmod"])
+            .unless(
+                kernel_is_at_least((6, 6)).unwrap_or(false),
+                "this kernel has tcx, and does without a clsact",
+            ),
         Scenario::new("check_names_a_bpffs_that_does_not_serve", bpffs),
         Scenario::new("check_touches_nothing", touches_nothing).with_programs(&["tc", "bpftool"]),
         Scenario::new("check_refuses_half_of_the_arguments", usage),
@@ -178,6 +188,69 @@ fn jit(lab: &Lab) -> Result<()> {
     let findings = with_file(lab, PATH, "0\n", &mending, &[])?;
     expect(&findings, ("jit", None), "ok", &["bpf_jit_enable is 1"])?;
     Ok(())
+}
+
+/// A kernel without one of its modules; it comes back when this is dropped.
+struct Without {
+    file: PathBuf,
+    list: PathBuf,
+    names: String,
+}
+
+impl Without {
+    fn module(name: &str) -> Result<Self> {
+        let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
+        let modules = Path::new("/lib/modules").join(release.trim());
+        let list = modules.join("modules.dep");
+        let names = fs::read_to_string(&list).context("failed to read modules.dep")?;
+        let is_it = |line: &&str| line.contains(&format!("/{name}.ko"));
+        let line = names.lines().find(is_it).context("it is built in")?;
+        let file = modules.join(line.split(':').next().unwrap_or_default());
+        let others: Vec<&str> = names.lines().filter(|line| !is_it(line)).collect();
+        let others = others.join("\n");
+        fs::rename(&file, aside(&file)).context("failed to take a module away")?;
+        let without = Self { file, list, names };
+        fs::write(&without.list, others).context("failed to write modules.dep")?;
+        let loaded = fs::read_to_string("/proc/modules")?;
+        if loaded
+            .lines()
+            .any(|line| line.starts_with(&format!("{name} ")))
+        {
+            execute(Command::new("rmmod").arg(name))?;
+        }
+        Ok(without)
+    }
+}
+
+impl Drop for Without {
+    fn drop(&mut self) {
+        let _ = fs::rename(aside(&self.file), &self.file);
+        let _ = fs::write(&self.list, &self.names);
+    }
+}
+
+fn aside(file: &Path) -> PathBuf {
+    file.with_extension("aside")
+}
+
+fn clsact(lab: &Lab) -> Result<()> {
+    const TC: (&str, Option<&str>) = ("tc", None);
+    for name in ["cls_bpf", "sch_ingress"] {
+        let _without = Without::module(name)?;
+        let missing = format!("no kernel module {name}");
+        let found = expect(&check(lab)?, TC, "error", &["no tcx", &missing])?;
+        ensure!(
+            found.mend == ["apt-get install linux-image-amd64"],
+            "{found:#?}"
+        );
+        let mut start = arguments::run(lab, &usual_arguments())?;
+        start.arg("--bpffs").arg(lab.bpffs());
+        let words = [WAN, &format!("no module {name}"), "tcx"];
+        arguments::refused(lab, start, &words)?;
+    }
+    // The command cannot be run here: the modules come back as they went.
+    expect(&check(lab)?, TC, "ok", &["a filter in a clsact"])?;
+    Ikenat::start(lab).map(drop)
 }
 
 fn bpffs(lab: &Lab) -> Result<()> {

@@ -3,6 +3,7 @@
 //!
 //! Knows what is printed as JSON, as a stranger reads it; knows nothing of how the conditions are found.
 
+mod cards;
 mod device;
 mod firewall;
 mod host;
@@ -22,6 +23,7 @@ use serde::Deserialize;
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     let parts = [
+        cards::scenarios(),
         device::scenarios(),
         firewall::scenarios(),
         host::scenarios(),
