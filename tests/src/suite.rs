@@ -16,6 +16,9 @@ use crate::lab::{Host, Lab, Options, cleanup};
 /// Trials that measure or load the machine take it for writing.
 static MACHINE: RwLock<()> = RwLock::new(());
 
+/// Set in a guest of `cargo xtask vm`, whose cards and kernel nobody else uses.
+const GUEST: &str = "IKENAT_TEST_GUEST";
+
 /// What one trial needs and does.
 pub struct Scenario {
     name: String,
@@ -23,6 +26,7 @@ pub struct Scenario {
     alone: bool,
     programs: Vec<&'static str>,
     variable: Option<(&'static str, &'static str)>,
+    useless: Option<&'static str>,
     test: fn(&Lab) -> Result<()>,
 }
 
@@ -35,8 +39,18 @@ impl Scenario {
             alone: false,
             programs: Vec::new(),
             variable: None,
+            useless: None,
             test,
         }
+    }
+
+    /// A trial that takes a card or a part of the kernel from the machine, named `NAME@guest`: `cargo xtask vm` runs those
+    /// of that name even when it is in a hurry. What is missing there is a failure.
+    pub fn in_a_guest(name: &str, test: fn(&Lab) -> Result<()>) -> Self {
+        Self::new(format!("{name}@guest"), test).alone().only_with(
+            GUEST,
+            "it takes from the machine what only a guest of `cargo xtask vm` has to spare",
+        )
     }
 
     /// A trial under each kind of host, named after it: `NAME@HOST`.
@@ -79,6 +93,12 @@ impl Scenario {
         self
     }
 
+    /// Not where there is nothing to try, for this reason.
+    pub fn unless(mut self, useless: bool, why: &'static str) -> Self {
+        self.useless = useless.then_some(why);
+        self
+    }
+
     fn obstacle(&self) -> Option<String> {
         const ALWAYS: [&str; 5] = ["ip", "nsenter", "sysctl", "ethtool", "nft"];
         if !nix::unistd::geteuid().is_root() {
@@ -88,6 +108,9 @@ impl Scenario {
             && std::env::var_os(variable).is_none()
         {
             return Some(format!("{why}: set {variable}=1"));
+        }
+        if let Some(why) = self.useless {
+            return Some(why.to_owned());
         }
         let programs = ALWAYS.iter().chain(&self.programs);
         let missing: Vec<&str> = programs

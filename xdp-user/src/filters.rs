@@ -181,19 +181,28 @@ pub(crate) fn sit_down(
     device: Device<'_>,
     program: BorrowedFd<'_>,
 ) -> Result<bool> {
-    let made = ensure_clsact(netlink, instance, device.index)?;
+    let made = ensure_clsact(netlink, instance, device)?;
     pass(Step::ClsactMade)?;
     let put = netlink.put_filter(device.key(), SEAT, (program, device.program), false);
     match put {
         Ok(()) => Ok(made),
         Err(error) => {
             remove_clsact(netlink, instance, namespaces::own()?, device.index)?;
-            Err(Error::Attach {
-                hook: "a clsact filter",
-                interface: device.name.to_owned(),
-                why: word(&error),
-            })
+            Err(not_attached(device, "cls_bpf", &error))
         }
+    }
+}
+
+/// What the kernel does not find is a module.
+fn not_attached(device: Device<'_>, module: &str, error: &io::Error) -> Error {
+    let mut why = word(error);
+    if error.kind() == io::ErrorKind::NotFound {
+        why = format!("this kernel has no module {module}, which it takes without tcx (Linux 6.6)");
+    }
+    Error::Attach {
+        hook: "a clsact filter",
+        interface: device.name.to_owned(),
+        why,
     }
 }
 
@@ -209,22 +218,21 @@ pub(crate) fn exchange(
 }
 
 /// The note comes first: a crash behind it leaves a note too much, which a qdisc that is not empty makes harmless.
-fn ensure_clsact(netlink: &Netlink, instance: &Instance, index: u32) -> Result<bool> {
-    let noted_before = instance.note_clsact(namespaces::own()?, index)?;
+fn ensure_clsact(netlink: &Netlink, instance: &Instance, device: Device<'_>) -> Result<bool> {
+    let noted_before = instance.note_clsact(namespaces::own()?, device.index)?;
     pass(Step::ClsactNoted)?;
-    match netlink.add_clsact(index) {
+    match netlink.add_clsact(device.index) {
         Ok(()) => Ok(true),
         Err(error) => {
             // An ingress qdisc is in the same place and takes filters as well, but only for what comes in.
             let is_there = error.kind() == io::ErrorKind::AlreadyExists;
             if !noted_before {
-                instance.forget_clsact(namespaces::own()?, index)?;
+                instance.forget_clsact(namespaces::own()?, device.index)?;
             }
             if is_there {
                 return Ok(false);
             }
-            let action = format!("add a clsact qdisc to interface {index}");
-            Err(Error::system(action)(error))
+            Err(not_attached(device, "sch_ingress", &error))
         }
     }
 }

@@ -4,7 +4,7 @@
 //! It may not know what is attached.
 
 use crate::attach::Running;
-use crate::config::{Mode, Plan};
+use crate::config::{Mode, Modes, Plan};
 use crate::error::Result;
 use crate::maps::Tables;
 use crate::netlink::{Link, Netlink};
@@ -25,16 +25,22 @@ pub enum Readiness {
 
 /// What leaves by an interface comes from the other side. In generic mode there, any hardware takes what XDP redirects: it
 /// goes the way of the stack's own frames.
-fn is_ready(netlink: &Netlink, plan: &Plan, port: Port, link: &Link) -> Result<bool> {
-    let (own, other) = match port.side {
-        Side::Wan => (plan.request.modes.wan, plan.request.modes.lan),
-        Side::Lan => (plan.request.modes.lan, plan.request.modes.wan),
+pub(crate) fn takes_any_frame(modes: Modes, side: Side, link: &Link) -> bool {
+    let other = match side {
+        Side::Wan => Side::Lan,
+        Side::Lan => Side::Wan,
     };
-    if other == Mode::Generic && link.kind.is_none() {
+    modes.of(other) == Mode::Generic && link.kind.is_none()
+}
+
+/// Whether an interface takes what XDP redirects to it from the other side.
+pub(crate) fn is_ready(netlink: &Netlink, modes: Modes, side: Side, link: &Link) -> Result<bool> {
+    if takes_any_frame(modes, side, link) {
         return Ok(true);
     }
     // Most drivers send such frames only while they have a program of their own. Some kernels say so.
-    if own == Mode::Generic && link.kind.is_none() && !netlink.tells_who_takes_frames() {
+    let own_is_generic = modes.of(side) == Mode::Generic;
+    if own_is_generic && link.kind.is_none() && !netlink.tells_who_takes_frames() {
         return Ok(false);
     }
     netlink.takes_frames(link)
@@ -52,7 +58,9 @@ pub(crate) fn begin(tables: &Tables<AtomicU64>, netlink: &Netlink, plan: &Plan) 
     let ports = plan.ports();
     for port in Port::all() {
         let word = match ports.iter().find(|(found, _)| *found == port) {
-            Some((_, link)) if is_ready(netlink, plan, port, link)? => cpu::egress(0, 0),
+            Some((_, link)) if is_ready(netlink, plan.request.modes, port.side, link)? => {
+                cpu::egress(0, 0)
+            }
             Some(_) | None => 0,
         };
         tables.set_egress(port.egress(), word);
@@ -86,7 +94,7 @@ impl Running {
     ) -> Vec<(String, Readiness)> {
         let mut changed: Vec<(String, Readiness)> = Vec::new();
         for (port, link) in plan.ports() {
-            let readiness = match is_ready(netlink, plan, port, link) {
+            let readiness = match is_ready(netlink, plan.request.modes, port.side, link) {
                 Ok(true) => Readiness::Ready,
                 Ok(false) => Readiness::NotReady,
                 Err(_) => Readiness::Gone,

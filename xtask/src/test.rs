@@ -74,13 +74,13 @@ pub(crate) fn stock(
     all: bool,
     summary: &mut Summary,
 ) -> Result<()> {
-    let names: &[&str] = if all { &suite::ALL } else { &suite::QUICK };
-    let title = format!("{VM} {}: {}", series.name(), names.join(", "));
+    let parts: &[suite::Part] = if all { &suite::ALL } else { &suite::QUICK };
+    let title = format!("{VM} {}: {}", series.name(), suite::title(parts));
     if let Some(reason) = suite::obstacle() {
         summary.add(&title, Outcome::Skipped { reason }, Duration::ZERO);
         return Ok(());
     }
-    let binaries = suite::binaries(workspace, names)?;
+    let binaries = suite::binaries(workspace, parts)?;
     let command = suite::recipe(workspace, series, &binaries)?;
     reported(&title, command, None, summary)
 }

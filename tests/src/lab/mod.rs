@@ -4,7 +4,9 @@
 //! Knows `ikenat` only as a program with arguments, a log and JSON; knows none of the other crates.
 
 pub mod capture;
+mod cards;
 mod certificates;
+pub mod cgroup;
 pub mod cleanup;
 pub mod errors;
 pub mod frames;

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use nix::mount::{MsFlags, mount};
 
+use super::cards::{self, Card};
 use super::cleanup::{self, Directory};
 use super::frames::Mac;
 use super::hosts::Host;
@@ -58,6 +59,9 @@ pub struct Options {
     pub server_routers: bool,
     /// The client's wire reverses the order of fragments, both ways.
     pub reversing_wire: bool,
+    /// The wire to the client is a real one, between the only two network cards of this machine: [`WAN`] is the one with
+    /// this driver.
+    pub wan_driver: Option<&'static str>,
     /// The gateway has one interface, [`WAN`] with [`WAN_MAC`], on one switch with client and server.
     pub one_armed: bool,
 }
@@ -65,6 +69,8 @@ pub struct Options {
 /// A running lab. Dropping it removes everything.
 #[derive(Debug)]
 pub struct Lab {
+    // First: they go back before their namespaces do.
+    cards: Vec<Card>,
     /// Holds [`CLIENT`] on [`PEER`].
     pub client: Namespace,
     /// Holds [`VIP`] on [`WAN`] and [`GATEWAY_LAN`] on [`LAN`].
@@ -95,6 +101,7 @@ impl Lab {
         let unique = cleanup::unique();
         let directory = Directory::create(&unique)?;
         let mut lab = Self {
+            cards: Vec::new(),
             client: Namespace::create(&unique, "client")?,
             gateway: Namespace::create(&unique, "gateway")?,
             server: Namespace::create(&unique, "server")?,
@@ -129,7 +136,19 @@ impl Lab {
             self.client_routers = Some(routers);
             return Ok(());
         }
-        if self.options.reversing_wire {
+        if let Some(driver) = self.options.wan_driver {
+            let near = Port {
+                namespace: &self.gateway,
+                name: WAN,
+                mac: WAN_MAC,
+            };
+            let far = Port {
+                namespace: &self.client,
+                name: PEER,
+                mac: CLIENT_MAC,
+            };
+            self.cards = cards::join(driver, near, far)?.into();
+        } else if self.options.reversing_wire {
             let wire = Namespace::create(&self.unique, "wire")?;
             self.reverser = Some(Reverser::between(wire, &self.client, &self.gateway)?);
         } else {
@@ -143,7 +162,7 @@ impl Lab {
         self.gateway.shell(&format!(
             "ip address add {VIP}/24 dev {WAN}; ip link set {WAN} up"
         ))?;
-        Ok(())
+        self.cards.iter().try_for_each(Card::wait_for_carrier)
     }
 
     fn server_side(&mut self) -> Result<()> {

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use ikenat_tests::lab::Lab;
+use ikenat_tests::lab::cgroup::MemoryGroup;
 use ikenat_tests::lab::ikenat::{Ikenat, binary, usual_arguments};
 use ikenat_tests::lab::load::Load;
 use ikenat_tests::lab::netns::execute;
@@ -267,30 +268,10 @@ fn vanished(lab: &Lab) -> Result<()> {
     everything_crosses(lab)
 }
 
-/// A command in a memory cgroup of its own, of version 1 or 2, which a mount namespace of its own shows whatever is mounted
-/// where. `$0` is the name of the cgroup, `$1` the limit.
-const IN_A_CGROUP: &str = r#"
-root=/sys/fs/cgroup/m; mount -t tmpfs none /sys/fs/cgroup; mkdir $root
-if mount -t cgroup -o memory none $root 2>/dev/null; then limit=memory.limit_in_bytes
-else mount -t cgroup2 none $root; echo +memory > $root/cgroup.subtree_control; limit=memory.max; fi
-cd $root; mkdir -p $0; echo $1 > $0/$limit; echo $$ > $0/cgroup.procs; shift; exec "$@""#;
-const REMOVE_CGROUP: &str = r#"
-root=/sys/fs/cgroup/m; mount -t tmpfs none /sys/fs/cgroup; mkdir $root
-mount -t cgroup -o memory none $root 2>/dev/null || mount -t cgroup2 none $root
-cd $root; for i in 1 2 3 4 5 6 7 8 9 10; do rmdir $0 && exit 0; sleep 0.1; done; exit 1"#;
-
 /// A start with so many bytes of memory.
 fn limited(lab: &Lab, bytes: u64, more: &[&str]) -> Result<Output> {
-    let cgroup = format!("ikenat-{}", lab.id());
-    let mut command = lab.gateway.command("unshare");
-    command.args([
-        "--mount",
-        "sh",
-        "-euc",
-        IN_A_CGROUP,
-        &cgroup,
-        &bytes.to_string(),
-    ]);
+    let group = MemoryGroup::of(lab);
+    let mut command = group.command(&lab.gateway, bytes);
     command
         .args(["timeout", "--signal=KILL", "20"])
         .arg(binary()?);
@@ -299,9 +280,9 @@ fn limited(lab: &Lab, bytes: u64, more: &[&str]) -> Result<Output> {
         .args(more)
         .arg("--bpffs")
         .arg(lab.bpffs());
-    let output = command.output().context("failed to start ikenat");
-    execute(Command::new("unshare").args(["--mount", "sh", "-euc", REMOVE_CGROUP, &cgroup]))?;
-    output
+    let output = command.output().context("failed to start ikenat")?;
+    group.remove()?;
+    Ok(output)
 }
 
 /// The largest tables that can be asked for take 2 GiB, and there are 64 MiB.

@@ -6,6 +6,7 @@ use super::scene::Scene;
 use crate::config::Mode;
 use crate::links;
 use crate::netlink::{Link, driver_of, will_take_frames};
+use crate::ready;
 use crate::spots::Side;
 
 /// The largest MTU with which drivers that keep a frame in one page run XDP: 4,096 bytes less the headroom of XDP (256),
@@ -152,19 +153,20 @@ fn program(scene: &Scene<'_>, link: &Link) -> Finding {
 fn redirect(scene: &Scene<'_>, link: &Link) -> Finding {
     const CODE: &str = "redirect";
     const WHY: &str = "what XDP cannot send out by a device takes the slow path, which is right for every device and costs several times as much";
-    match scene.netlink.takes_frames(link) {
-        Ok(true) => return Finding::ok(CODE, "takes frames from XDP", WHY),
-        Ok(false) => {}
-        Err(error) => return Finding::unseen(CODE, error, WHY),
-    }
-    if scene.subject.modes.of(side_of(scene, link)) == Mode::Generic && link.kind.is_none() {
+    let (modes, side) = (scene.subject.modes, side_of(scene, link));
+    if ready::takes_any_frame(modes, side, link) {
         return Finding::ok(
             CODE,
             "takes frames from generic XDP, like any hardware",
             WHY,
         );
     }
-    if will_take_frames(link) && link.xdp.is_none() {
+    match ready::is_ready(scene.netlink, modes, side, link) {
+        Ok(true) => return Finding::ok(CODE, "takes frames from XDP", WHY),
+        Ok(false) => {}
+        Err(error) => return Finding::unseen(CODE, error, WHY),
+    }
+    if modes.of(side) == Mode::Native && will_take_frames(link) && link.xdp.is_none() {
         return Finding::ok(
             CODE,
             "the driver takes frames from XDP once our program is on it",

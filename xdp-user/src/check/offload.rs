@@ -28,7 +28,7 @@ pub(super) fn all(scene: &Scene<'_>) -> Vec<Finding> {
     findings
 }
 
-const MERGED: &str = "a device that merges packets (LRO) gives them to nobody as they came; most drivers refuse native XDP then";
+const MERGED: &str = "a device that merges packets (LRO) gives them to nobody as they came; with native XDP drivers turn it off, or refuse to run it";
 
 fn lro(features: &BTreeSet<String>, name: &str) -> Finding {
     if features.contains("rx-lro") {
@@ -102,16 +102,11 @@ fn judge_spreading(name: &str, queues: u64, fields: Option<HashFields>) -> Findi
         return Finding::ok(CODE, found, WHY);
     };
     let whole = HASH_FIRST_HALF | HASH_SECOND_HALF;
-    let look = || format!("`ethtool -n {name} rx-flow-hash udp4` and `esp4` tell");
     let (Some(udp), esp) = (fields.udp, fields.esp) else {
-        return Finding::unseen(
-            CODE,
-            format!(
-                "this kernel does not say it over netlink (Linux 6.17); {}",
-                look()
-            ),
-            WHY,
+        let what = format!(
+            "{queues} receive queues; what they are chosen by is told over netlink from Linux 6.17 on, by drivers that know it; `ethtool -n {name} rx-flow-hash udp4` and `esp4` tell"
         );
+        return Finding::unseen(CODE, what, WHY);
     };
     let mut found = Vec::new();
     let mut mend = Vec::new();

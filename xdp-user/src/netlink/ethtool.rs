@@ -178,8 +178,14 @@ impl Netlink {
     }
 
     /// What packets are spread by. An error where the driver does not spread; nothing in it where the kernel does not
-    /// tell over netlink (before 6.17).
+    /// tell over netlink (before 6.17; before 6.3 it cannot even be asked).
     pub fn hash_fields(&self, device: &str) -> io::Result<HashFields> {
+        if !redirect::has_command(&self.generic, Message::family_name(), RSS_GET) {
+            return Ok(HashFields {
+                udp: None,
+                esp: None,
+            });
+        }
         Ok(hash_fields(&self.ask_ethtool(device, RSS_GET)?))
     }
 }
@@ -258,6 +264,8 @@ mod tests {
         let features = netlink.features("lo").expect("the loopback has features");
         assert!(features.contains("loopback") || features.contains("tx-scatter-gather"));
         assert!(netlink.receive_queues("lo").is_err());
+        let knows = |command| redirect::has_command(&netlink.generic, "ethtool", command);
+        assert!(knows(CHANNELS_GET) && !knows(u8::MAX));
         assert!(netlink.features("nosuch0").is_err());
     }
 }

@@ -12,7 +12,7 @@ use netlink_packet_core::{
     DecodeError, DefaultNla, Emitable, Nla as _, NlasIterator, Parseable as _,
     ParseableParametrized,
 };
-use netlink_packet_generic::ctrl::nlas::GenlCtrlAttrs;
+use netlink_packet_generic::ctrl::nlas::{GenlCtrlAttrs, OpAttrs};
 use netlink_packet_generic::ctrl::{GenlCtrl, GenlCtrlCmd};
 use netlink_packet_generic::{GenlFamily, GenlHeader, GenlMessage};
 use netlink_sys::Socket;
@@ -125,18 +125,38 @@ fn driver(bus: &str, name: &str) -> Option<String> {
     Some(driver.file_name()?.to_str()?.to_owned())
 }
 
-/// The number of a generic netlink family.
-pub(super) fn family(socket: &Socket, name: &str) -> Option<u16> {
+/// What the kernel says of a generic netlink family.
+fn about_family(socket: &Socket, name: &str) -> Option<Vec<GenlCtrlAttrs>> {
     let request = GenlMessage::from_payload(GenlCtrl {
         cmd: GenlCtrlCmd::GetFamily,
         nlas: vec![GenlCtrlAttrs::FamilyName(name.to_owned())],
     });
     let answers = ask(socket, request, false).ok()?;
-    answers.first()?.payload.nlas.iter().find_map(|attribute| {
+    Some(answers.into_iter().next()?.payload.nlas)
+}
+
+/// The number of a generic netlink family.
+pub(super) fn family(socket: &Socket, name: &str) -> Option<u16> {
+    let about = about_family(socket, name)?;
+    about.iter().find_map(|attribute| {
         if let GenlCtrlAttrs::FamilyId(id) = attribute {
             Some(*id)
         } else {
             None
+        }
+    })
+}
+
+/// Whether this kernel's family has a command. Asked for one that it has not, it answers as a driver does that has nothing to
+/// say.
+pub(super) fn has_command(socket: &Socket, name: &str, command: u8) -> bool {
+    let about = about_family(socket, name).unwrap_or_default();
+    about.iter().any(|attribute| {
+        if let GenlCtrlAttrs::Ops(commands) = attribute {
+            let id = OpAttrs::Id(command.into());
+            commands.iter().any(|about| about.contains(&id))
+        } else {
+            false
         }
     })
 }

@@ -26,6 +26,13 @@ ln -sf /proc/self/fd/2 /dev/stderr
 mkdir -p /run/lock /run/netns
 hostname vm
 ip link set lo up
+# Drivers of cards; udev would load them.
+read -r line </proc/cmdline
+case $line in *vm.modules=*)
+    modules=${line##*vm.modules=}
+    modprobe -a $(echo "${modules%% *}" | tr , ' ')
+    ;;
+esac
 ulimit -Hn 1048576
 cd /
 

@@ -49,6 +49,7 @@ drbg jitterentropy_rng ansi_cprng crypto_null
 crc32c* crc32_generic libcrc32c
 inet_diag tcp_diag udp_diag raw_diag unix_diag netlink_diag packet_diag af_packet_diag xsk_diag
 kheaders overlay fuse pktgen
+e1000e vmxnet3
 ";
 
 /// A kernel ready to start.

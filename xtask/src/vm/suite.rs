@@ -1,5 +1,5 @@
 //! The tests of behaviour under stock kernels: which binaries there are, and how a guest is told to run them.
-//! Knows names of binaries; knows no test.
+//! Knows names of binaries, and how trials are called that only a guest can run; knows no test.
 
 use std::{env, path::PathBuf, process::Command};
 
@@ -8,11 +8,66 @@ use anyhow::{Context as _, Result, bail};
 use super::Series;
 use crate::{packages, shell, test, workspace::Workspace};
 
-/// Load, verifier and packets: seconds. Fits every run of the tests.
-pub(crate) const QUICK: [&str; 2] = ["budget", "golden"];
+/// What a guest runs of one test binary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Part {
+    name: &'static str,
+    /// Only the trials with this in their names.
+    filter: Option<&'static str>,
+    /// Its trials take turns: those that wait for packets would take the emulated CPUs from each other.
+    turns: bool,
+}
+
+impl Part {
+    const fn whole(name: &'static str) -> Self {
+        Self {
+            name,
+            filter: None,
+            turns: false,
+        }
+    }
+
+    const fn in_turns(self) -> Self {
+        Self {
+            turns: true,
+            ..self
+        }
+    }
+
+    const fn only(self, filter: &'static str) -> Self {
+        Self {
+            filter: Some(filter),
+            ..self
+        }
+    }
+}
+
+/// Load, verifier and packets, and the trials that no other machine can run: a minute. Fits every run of the tests.
+pub(crate) const QUICK: [Part; 3] = [
+    Part::whole("budget"),
+    Part::whole("golden"),
+    Part::whole("netns").in_turns().only(GUEST),
+];
 
 /// And the gateway as a whole, in its namespaces: minutes, because each instruction is emulated.
-pub(crate) const ALL: [&str; 4] = ["budget", "golden", "netns", "ike"];
+pub(crate) const ALL: [Part; 4] = [
+    Part::whole("budget"),
+    Part::whole("golden"),
+    Part::whole("netns").in_turns(),
+    Part::whole("ike").in_turns(),
+];
+
+/// How trials end that take a guest's cards or kernel (`Scenario::in_a_guest` of the tests).
+const GUEST: &str = "@guest";
+
+/// What a run of them is called: `budget, golden, netns @guest`.
+pub(crate) fn title(parts: &[Part]) -> String {
+    let name = |part: &Part| match part.filter {
+        Some(filter) => format!("{} {filter}", part.name),
+        None => part.name.to_owned(),
+    };
+    parts.iter().map(name).collect::<Vec<_>>().join(", ")
+}
 
 /// Why no guest can be started here, if so.
 pub(crate) fn obstacle() -> Option<String> {
@@ -24,20 +79,19 @@ pub(crate) fn obstacle() -> Option<String> {
     (env::consts::ARCH != "x86_64").then(|| "the guests are x86-64".to_owned())
 }
 
-/// A test binary.
+/// A test binary, and what of it runs.
 pub(crate) struct Binary {
     path: PathBuf,
-    /// Its trials take turns: those that wait for packets would take the emulated CPUs from each other.
-    turns: bool,
+    part: Part,
 }
 
-/// The test binaries of these names, built if they are not.
-pub(crate) fn binaries(workspace: &Workspace, names: &[&str]) -> Result<Vec<Binary>> {
+/// The test binaries of these parts, built if they are not.
+pub(crate) fn binaries(workspace: &Workspace, parts: &[Part]) -> Result<Vec<Binary>> {
     let mut cargo = workspace.cargo();
     cargo.args(["test", "-p", "ikenat-tests", "--no-run"]);
     cargo.arg("--message-format=json-render-diagnostics");
-    for name in names {
-        cargo.args(["--test", name]);
+    for part in parts {
+        cargo.args(["--test", part.name]);
     }
     let text = shell::line(&cargo);
     let built = cargo
@@ -48,13 +102,12 @@ pub(crate) fn binaries(workspace: &Workspace, names: &[&str]) -> Result<Vec<Bina
         bail!("`{text}` failed ({})", built.status);
     }
     let said = String::from_utf8_lossy(&built.stdout);
-    let find = |name: &&str| {
-        let path = executable(&said, name)
-            .with_context(|| format!("`{text}` names no executable for {name}"))?;
-        let turns = !QUICK.contains(name);
-        Ok(Binary { path, turns })
+    let find = |part: &Part| {
+        let path = executable(&said, part.name)
+            .with_context(|| format!("`{text}` names no executable for {}", part.name))?;
+        Ok(Binary { path, part: *part })
     };
-    names.iter().map(find).collect()
+    parts.iter().map(find).collect()
 }
 
 /// The executable of a test in cargo's messages: `"executable":"/.../deps/<name>-<hash>"`.
@@ -98,8 +151,10 @@ pub(crate) fn recipe(
             .arg(format!("{name}={}", value.display()));
     }
     command.arg("--env").arg(format!("IKENAT_TEST_RATE={RATE}"));
-    // Nobody else goes by the guest's clock.
-    command.arg("--env").arg("IKENAT_TEST_WALL_CLOCK=1");
+    // Nobody else goes by the guest's clock, or uses its cards and its kernel.
+    for variable in ["IKENAT_TEST_WALL_CLOCK=1", "IKENAT_TEST_GUEST=1"] {
+        command.arg("--env").arg(variable);
+    }
     command.args(["--", "sh", "-c"]).arg(script(binaries));
     Ok(command)
 }
@@ -110,11 +165,19 @@ const RATE: u32 = 500;
 /// In seconds. All of the suite takes a quarter of an hour when other things run beside it.
 const TIMEOUT: &str = "3600";
 
+/// A filter that fits no trial would make a run of nothing, which looks like one that passed.
 fn script(binaries: &[Binary]) -> String {
-    let run = |Binary { path, turns }: &Binary| {
-        let path = shell::quoted(&path.to_string_lossy());
-        let turns = if *turns { " --test-threads=1" } else { "" };
-        format!("{path}{turns} || status=1\n")
+    let run = |Binary { path, part }: &Binary| {
+        let mut line = shell::quoted(&path.to_string_lossy());
+        let mut looked = String::new();
+        if let Some(filter) = part.filter {
+            line.push_str(&format!(" {}", shell::quoted(filter)));
+            looked = format!(
+                "{line} --list | grep -q ': test$' || {{ echo no trial is called {filter} >&2; status=1; }}\n"
+            );
+        }
+        let turns = if part.turns { " --test-threads=1" } else { "" };
+        format!("{looked}{line}{turns} || status=1\n")
     };
     let runs: String = binaries.iter().map(run).collect();
     format!("status=0\n{runs}exit $status")
@@ -122,6 +185,8 @@ fn script(binaries: &[Binary]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt as _};
+
     use super::*;
 
     #[test]
@@ -135,22 +200,41 @@ mod tests {
 
     #[test]
     fn every_binary_runs_and_one_failure_counts() {
-        let binary = |path: &str| Binary {
+        let binary = |path: &str, part: Part| Binary {
             path: path.into(),
-            turns: false,
+            part,
         };
-        let ran = |paths: &[&str]| {
-            let binaries: Vec<Binary> = paths.iter().map(|path| binary(path)).collect();
-            let script = script(&binaries);
-            let status = Command::new("sh").args(["-c", &script]).status();
+        let ended = |script: &str| {
+            let status = Command::new("sh").args(["-c", script]).status();
             status.expect("sh starts").code()
+        };
+        let whole = Part::whole("x");
+        let ran = |paths: &[&str]| {
+            let binaries: Vec<Binary> = paths.iter().map(|path| binary(path, whole)).collect();
+            ended(&script(&binaries))
         };
         assert_eq!(ran(&["true", "false", "true"]), Some(1));
         assert_eq!(ran(&["true", "true"]), Some(0));
-        let turns = Binary {
-            turns: true,
-            ..binary("a b")
-        };
-        assert!(script(&[turns]).contains("\n'a b' --test-threads=1 ||"));
+        let turns = script(&[binary("a b", whole.in_turns())]);
+        assert!(turns.contains("\n'a b' --test-threads=1 ||"));
+        // `true` lists no trials.
+        assert_eq!(ended(&script(&[binary("true", whole.only("y"))])), Some(1));
+        let lists = env::temp_dir().join(format!("xtask-suite-{}", std::process::id()));
+        let text = "#!/bin/sh\n[ \"$1 $2\" != 'y --list' ] || echo 'xyz: test'\n";
+        let made = fs::write(&lists, text)
+            .and_then(|()| fs::set_permissions(&lists, fs::Permissions::from_mode(0o755)));
+        let listed = ended(&script(&[binary(
+            &lists.to_string_lossy(),
+            whole.only("y"),
+        )]));
+        fs::remove_file(&lists).expect("the file was made");
+        made.expect("a file is made");
+        assert_eq!(listed, Some(0));
+    }
+
+    #[test]
+    fn a_title_says_what_of_a_binary_runs() {
+        assert_eq!(title(&QUICK), "budget, golden, netns @guest");
+        assert_eq!(title(&ALL), "budget, golden, netns, ike");
     }
 }

@@ -1,5 +1,4 @@
-//! Interfaces, drivers and offloads. LRO and RSS cannot be provoked here, because no device of this lab has them: their
-//! judgement has unit tests in `xdp-user/src/check/offload.rs`.
+//! Interfaces, drivers and offloads, as far as virtual devices have them; what only real drivers do is in `cards.rs`.
 
 use super::*;
 use ikenat_tests::lab::topology::{LAN, PEER, WAN};

@@ -1,12 +1,15 @@
-//! What the process may do, the kernel, the BPF file system and memory. What belongs to the whole machine is shown to
+//! What the process may do, the kernel and the BPF file system. What belongs to the whole machine is shown to
 //! `ikenat` in a mount namespace of its own, never changed.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::*;
+use crate::arguments;
 use crate::daemon::traces;
 use crate::ways::kernel_is_at_least;
+use ikenat_tests::lab::ikenat::Ikenat;
+use ikenat_tests::lab::netns::execute;
 use ikenat_tests::lab::topology::{LAN, WAN};
 
 pub(super) fn scenarios() -> Vec<Scenario> {
@@ -17,8 +20,13 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             .with_programs(&["setpriv"]),
         Scenario::new("check_names_an_old_kernel", kernel).with_programs(&["setarch"]),
         Scenario::new("check_names_a_jit_that_is_off", jit).with_programs(&["unshare"]),
+        Scenario::in_a_guest("check_names_a_kernel_without_clsact", clsact)
+            .with_programs(&["tc", "rmmod"])
+            .unless(
+                kernel_is_at_least((6, 6)).unwrap_or(false),
+                "this kernel has tcx, and does without a clsact",
+            ),
         Scenario::new("check_names_a_bpffs_that_does_not_serve", bpffs),
-        Scenario::new("check_names_tables_larger_than_memory", memory).with_programs(&["unshare"]),
         Scenario::new("check_touches_nothing", touches_nothing).with_programs(&["tc", "bpftool"]),
         Scenario::new("check_refuses_half_of_the_arguments", usage),
     ]
@@ -138,7 +146,7 @@ fn kernel(lab: &Lab) -> Result<()> {
 }
 
 /// Shows `ikenat` another file in the place of one, in a mount namespace of its own; `between` is run there before it.
-fn with_file(
+pub(super) fn with_file(
     lab: &Lab,
     path: &str,
     text: &str,
@@ -186,6 +194,69 @@ fn jit(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
+/// A kernel without one of its modules; it comes back when this is dropped.
+struct Without {
+    file: PathBuf,
+    list: PathBuf,
+    names: String,
+}
+
+impl Without {
+    fn module(name: &str) -> Result<Self> {
+        let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
+        let modules = Path::new("/lib/modules").join(release.trim());
+        let list = modules.join("modules.dep");
+        let names = fs::read_to_string(&list).context("failed to read modules.dep")?;
+        let is_it = |line: &&str| line.contains(&format!("/{name}.ko"));
+        let line = names.lines().find(is_it).context("it is built in")?;
+        let file = modules.join(line.split(':').next().unwrap_or_default());
+        let others: Vec<&str> = names.lines().filter(|line| !is_it(line)).collect();
+        let others = others.join("\n");
+        fs::rename(&file, aside(&file)).context("failed to take a module away")?;
+        let without = Self { file, list, names };
+        fs::write(&without.list, others).context("failed to write modules.dep")?;
+        let loaded = fs::read_to_string("/proc/modules")?;
+        if loaded
+            .lines()
+            .any(|line| line.starts_with(&format!("{name} ")))
+        {
+            execute(Command::new("rmmod").arg(name))?;
+        }
+        Ok(without)
+    }
+}
+
+impl Drop for Without {
+    fn drop(&mut self) {
+        let _ = fs::rename(aside(&self.file), &self.file);
+        let _ = fs::write(&self.list, &self.names);
+    }
+}
+
+fn aside(file: &Path) -> PathBuf {
+    file.with_extension("aside")
+}
+
+fn clsact(lab: &Lab) -> Result<()> {
+    const TC: (&str, Option<&str>) = ("tc", None);
+    for name in ["cls_bpf", "sch_ingress"] {
+        let _without = Without::module(name)?;
+        let missing = format!("no kernel module {name}");
+        let found = expect(&check(lab)?, TC, "error", &["no tcx", &missing])?;
+        ensure!(
+            found.mend == ["apt-get install linux-image-amd64"],
+            "{found:#?}"
+        );
+        let mut start = arguments::run(lab, &usual_arguments())?;
+        start.arg("--bpffs").arg(lab.bpffs());
+        let words = [WAN, &format!("no module {name}"), "tcx"];
+        arguments::refused(lab, start, &words)?;
+    }
+    // The command cannot be run here: the modules come back as they went.
+    expect(&check(lab)?, TC, "ok", &["a filter in a clsact"])?;
+    Ikenat::start(lab).map(drop)
+}
+
 fn bpffs(lab: &Lab) -> Result<()> {
     let plain = lab.directory().join("plain");
     let shown = plain.display().to_string();
@@ -230,35 +301,6 @@ fn bpffs(lab: &Lab) -> Result<()> {
         &["belongs to user 1234"],
         &[&format!("chown 0 {ours}/ikenat")],
     )
-}
-
-fn memory(lab: &Lab) -> Result<()> {
-    const PATH: &str = "/proc/meminfo";
-    const LITTLE: &str = "MemTotal: 131072 kB\nMemAvailable: 65536 kB\n";
-    let large = ["--flow-slots", "1048576", "--session-slots", "65536"];
-    let findings = with_file(lab, PATH, LITTLE, "true", &large)?;
-    let found = expect(
-        &findings,
-        ("memory", None),
-        "error",
-        &["of 64 MiB that are left"],
-    )?;
-    let (_, sizes) = found.mend[0]
-        .split_once("--flow-slots")
-        .context("no sizes are proposed")?;
-    let sizes = format!("--flow-slots{sizes}");
-    let sizes: Vec<&str> = sizes.split(' ').collect();
-    let findings = with_file(lab, PATH, LITTLE, "true", &sizes)?;
-    expect(&findings, ("memory", None), "ok", &["of 64 MiB"])?;
-    // Between half and all of it is worth a word.
-    let half = ["--flow-slots", "262144", "--session-slots", "65536"];
-    expect(
-        &with_file(lab, PATH, LITTLE, "true", &half)?,
-        ("memory", None),
-        "warning",
-        &[],
-    )?;
-    Ok(())
 }
 
 fn touches_nothing(lab: &Lab) -> Result<()> {

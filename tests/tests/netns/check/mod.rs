@@ -3,9 +3,11 @@
 //!
 //! Knows what is printed as JSON, as a stranger reads it; knows nothing of how the conditions are found.
 
+mod cards;
 mod device;
 mod firewall;
 mod host;
+mod memory;
 mod rules;
 mod vip;
 mod ways;
@@ -21,9 +23,11 @@ use serde::Deserialize;
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     let parts = [
+        cards::scenarios(),
         device::scenarios(),
         firewall::scenarios(),
         host::scenarios(),
+        memory::scenarios(),
         rules::scenarios(),
         vip::scenarios(),
         ways::scenarios(),

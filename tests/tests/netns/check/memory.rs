@@ -1,0 +1,75 @@
+//! Tables that are larger than what the host has left, or the control group.
+
+use std::time::Duration;
+
+use super::host::with_file;
+use super::*;
+use ikenat_tests::lab::cgroup::MemoryGroup;
+use ikenat_tests::lab::process::Process;
+
+pub(super) fn scenarios() -> Vec<Scenario> {
+    const UNSHARE: &[&str] = &["unshare"];
+    let trial = |name, test| Scenario::new(name, test).with_programs(UNSHARE);
+    vec![
+        trial("check_names_tables_larger_than_memory", host),
+        trial("check_names_tables_larger_than_a_control_group", group),
+    ]
+}
+
+/// 256 MiB and more.
+const LARGE: [&str; 4] = ["--flow-slots", "2097152", "--session-slots", "65536"];
+/// 136 MiB: more than the half of 256, and less than leaves no room to start.
+const HALF: [&str; 4] = ["--flow-slots", "1048576", "--session-slots", "65536"];
+const MEMORY: (&str, Option<&str>) = ("memory", None);
+
+/// The sizes that the command of a finding asks for.
+fn proposed(found: &Finding) -> Result<Vec<&str>> {
+    let words: Vec<&str> = found.mend.iter().flat_map(|line| line.split(' ')).collect();
+    let at = words.iter().position(|word| *word == "--flow-slots");
+    Ok(words[at.context("no sizes are proposed")?..].to_vec())
+}
+
+fn host(lab: &Lab) -> Result<()> {
+    const PATH: &str = "/proc/meminfo";
+    const LITTLE: &str = "MemTotal: 524288 kB\nMemAvailable: 262144 kB\n";
+    let look = |sizes: &[&str]| with_file(lab, PATH, LITTLE, "true", sizes);
+    let findings = look(&LARGE)?;
+    let found = expect(&findings, MEMORY, "error", &["of 256 MiB that are left"])?;
+    expect(&look(&proposed(&found)?)?, MEMORY, "ok", &["of 256 MiB"])?;
+    // Between half and all of it is worth a word.
+    expect(&look(&HALF)?, MEMORY, "warning", &["of 256 MiB"])?;
+    Ok(())
+}
+
+/// A group of this process has less than the host: what is called too large does not start in it, what is proposed does.
+fn group(lab: &Lab) -> Result<()> {
+    let group = MemoryGroup::of(lab);
+    let ikenat = |verb: &str, mebibytes: u64, sizes: &[&str]| -> Result<Command> {
+        let mut command = group.command(&lab.gateway, mebibytes << 20);
+        command.arg(binary()?).arg(verb);
+        command.args(&usual_arguments()[1..]).args(sizes);
+        command.arg("--bpffs").arg(lab.bpffs());
+        Ok(command)
+    };
+    let look = |mebibytes, sizes: &[&str]| findings_of(ikenat("check", mebibytes, sizes)?);
+    // No tables are small enough for that.
+    let found = expect(&look(48, &LARGE)?, MEMORY, "error", &["MiB that are left"])?;
+    ensure!(found.mend.is_empty(), "{found:#?}");
+
+    let found = expect(&look(96, &LARGE)?, MEMORY, "error", &["MiB that are left"])?;
+    let left = found.found.split(' ').rev().nth(4).context("no number")?;
+    ensure!((64..96).contains(&left.parse::<u64>()?), "{found:#?}");
+    let output = ikenat("run", 96, &LARGE)?.output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(
+        output.status.code() == Some(1) && said.contains("Cannot allocate memory"),
+        "it ended with {}: {said}",
+        output.status
+    );
+    let sizes = proposed(&found)?;
+    expect(&look(96, &sizes)?, MEMORY, "ok", &["MiB that are left"])?;
+    let mut process = Process::spawn(&mut ikenat("run", 96, &sizes)?, lab.log("ikenat"))?;
+    process.wait_for_log("ready: translating", Duration::from_secs(30))?;
+    process.kill()?;
+    group.remove()
+}
