@@ -1,4 +1,4 @@
-//! The kernel's atomic word. One of the four files with `unsafe` (DESIGN.md section 2).
+//! The kernel's atomic word. One of the five files with `unsafe` (DESIGN.md section 2).
 //!
 //! `core::sync::atomic` has no compare-and-swap on the BPF target, so these are compiler intrinsics; with
 //! `-C target-cpu=v3` they become `cmpxchg_64`, `lock +=` and `xchg_64`. Those that return a value are full barriers

@@ -1,4 +1,4 @@
-//! The kernel's FIB and the two ways out. One of the four files with `unsafe`.
+//! The kernel's FIB and the two ways out. One of the five files with `unsafe`.
 //!
 //! It may not know which packets are ours.
 

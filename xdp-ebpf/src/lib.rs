@@ -1,7 +1,7 @@
 //! The glue between the packet logic and the kernel: packet pointers, maps, atomics, FIB and redirect.
 //!
-//! It may not know what a packet means, nor which program runs. `unsafe` stands in [`frame`], [`maps`], [`atomic`] and
-//! [`egress`], nowhere else in this crate. A library, so that the programs that measure use the same glue.
+//! It may not know what a packet means, nor which program runs. `unsafe` stands in [`frame`], [`skb`], [`maps`],
+//! [`atomic`] and [`egress`], nowhere else in this crate. A library, so that the programs that measure use the same glue.
 
 #![no_std]
 #![feature(asm_experimental_arch, core_intrinsics)]
@@ -22,3 +22,4 @@ pub mod frame;
 pub mod maps;
 pub mod measure;
 mod registers;
+pub mod skb;

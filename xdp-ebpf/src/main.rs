@@ -19,7 +19,8 @@ use xdp_core::answer::News;
 use xdp_core::nat::not_ours;
 use xdp_core::{Frame, Hop, Side, Verdict, answer, forward, icmp, process, totals};
 use xdp_ebpf::env::Kernel;
-use xdp_ebpf::frame::{HEADERS, Kept, REPORTED, TcFrame, XdpFrame};
+use xdp_ebpf::frame::{Kept, XdpFrame};
+use xdp_ebpf::skb::{HEADERS, REPORTED, TcFrame};
 use xdp_ebpf::{egress, maps};
 
 /// The side of an interface; `None`: neither (the program outlived its interface).

@@ -1,4 +1,4 @@
-//! The maps' names and sizes, and the load-time constants. One of the four files with `unsafe`.
+//! The maps' names and sizes, and the load-time constants. One of the five files with `unsafe`.
 //!
 //! It may not know what a packet is. Sizes given here are the smallest; the loader sets the real ones.
 

@@ -1,0 +1,213 @@
+//! Packet pointers in tc: the [`Frame`] of an skb, and what makes an answer of it. One of the five files with `unsafe`.
+//!
+//! It may not know what the bytes mean. What is not in the linear part of the packet has to be pulled before it is looked at.
+
+#![expect(unsafe_code, reason = "packet pointers")]
+
+use crate::atomic::Shared;
+#[cfg(feature = "without-perfmon")]
+use crate::frame::{Aligned, hidden};
+use crate::frame::{at, pointer};
+use crate::maps::{self, SCRATCH_WORDS};
+use aya_ebpf::bindings::bpf_adj_room_mode::BPF_ADJ_ROOM_MAC;
+use aya_ebpf::bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR};
+use aya_ebpf::helpers::{
+    bpf_csum_diff, bpf_l4_csum_replace, bpf_skb_adjust_room, bpf_skb_change_tail,
+    bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes,
+};
+use aya_ebpf::programs::TcContext;
+use core::mem::offset_of;
+use xdp_core::answer::{self, Answer};
+use xdp_core::checksum::fold;
+use xdp_core::wire::ethernet;
+use xdp_core::{Frame, Word};
+
+/// Where `struct __sk_buff` has the packet's start and end.
+const TC_DATA: usize = offset_of!(__sk_buff, data);
+const TC_DATA_END: usize = offset_of!(__sk_buff, data_end);
+
+/// Bytes at the start of a packet that the logic may look at: Ethernet, IPv4 with options, UDP, marker, IKE.
+pub const HEADERS: u32 = 14 + 60 + 8 + 4 + 28;
+/// The same of an ICMP error: Ethernet, IPv4 with options, ICMP, and of what it quotes IPv4 with options and eight bytes. What
+/// is behind them is only summed, which reads it where it is.
+pub const REPORTED: u32 = 14 + 60 + 8 + 60 + 8;
+
+/// Bytes that `bpf_csum_diff` takes at once: more than 512 were refused before 6.13.
+const CHUNK: usize = 512;
+/// Bytes of a packet that are summed at most.
+const SUMMED: usize = (SCRATCH_WORDS - 1) * 4;
+
+/// The sum of a part of a packet. Out of line, so that the verifier goes through it once for each place that wants it.
+#[inline(never)]
+fn sum(skb: *mut __sk_buff, offset: usize, length: usize) -> Option<u16> {
+    if !(2..=SUMMED).contains(&length) {
+        return None;
+    }
+    // Hidden from the compiler, which knows that this changes nothing: where the verifier has lost what the compares say, it
+    // sees what stands here.
+    let length = (Shared::blur(core::hint::black_box(length - 2)) & (SUMMED - 1)) + 2;
+    let scratch = maps::scratch()?;
+    let start: *mut u8 = scratch.as_mut_ptr().cast();
+    // SAFETY: `length` and the padding behind it are inside the scratch space.
+    let loaded = unsafe {
+        let loaded = bpf_skb_load_bytes(skb.cast(), offset as u32, start.cast(), length as u32);
+        start.add(length).cast::<[u8; 3]>().write([0; 3]);
+        loaded
+    };
+    if loaded != 0 {
+        return None;
+    }
+    let mut left = (length + 3) & !3;
+    let mut total = 0_u32;
+    let mut done = 0;
+    while done < SUMMED {
+        let take = if left < CHUNK { left } else { CHUNK };
+        // SAFETY: `done + CHUNK` is inside the scratch space.
+        let added = unsafe {
+            let from = start.add(done).cast();
+            bpf_csum_diff(core::ptr::null_mut(), 0, from, take as u32, total)
+        };
+        total = added as u32;
+        left -= take;
+        done += CHUNK;
+    }
+    Some(u16::from_be(fold(u64::from(total))))
+}
+
+/// A frame in tc.
+pub struct TcFrame<'c>(&'c TcContext);
+
+impl<'c> TcFrame<'c> {
+    /// The frame of this context. What is not in the linear part of the packet is not there yet: see [`Self::pull`].
+    #[inline(always)]
+    pub fn new(context: &'c mut TcContext) -> Self {
+        Self(context)
+    }
+
+    /// Brings this many bytes, or all there are, into the linear part.
+    #[inline(always)]
+    pub fn pull(&mut self, bytes: u32) {
+        let length = self.0.len();
+        let wanted = if length < bytes { length } else { bytes };
+        // A failure leaves less to read, and the reader's checks see that.
+        // SAFETY: the context is the kernel's own.
+        let _ = unsafe { bpf_skb_pull_data(self.0.skb.skb, wanted) };
+    }
+
+    /// Makes an ICMP error of the packet: cut behind the quote, room before it, its headers there.
+    #[inline(always)]
+    pub fn become_answer(&mut self, answer: &Answer) -> bool {
+        let skb = self.0.skb.skb;
+        let length = ethernet::LENGTH as u32 + u32::from(answer.quote);
+        let room = answer::ROOM as i32;
+        // SAFETY: the context is the kernel's own, and the helpers check every length.
+        unsafe {
+            bpf_skb_change_tail(skb, length, 0) == 0
+                && bpf_skb_adjust_room(skb, room, BPF_ADJ_ROOM_MAC, 0) == 0
+                && bpf_skb_store_bytes(
+                    skb,
+                    0,
+                    answer.head.as_ptr().cast(),
+                    answer.head.len() as u32,
+                    0,
+                ) == 0
+        }
+    }
+
+    #[inline(always)]
+    fn data(&self) -> usize {
+        pointer::<_, TC_DATA>(self.0.skb.skb)
+    }
+
+    #[inline(always)]
+    fn data_end(&self) -> usize {
+        pointer::<_, TC_DATA_END>(self.0.skb.skb)
+    }
+}
+
+impl Frame for TcFrame<'_> {
+    #[inline(always)]
+    fn array<const N: usize>(&self, offset: usize) -> Option<&[u8; N]> {
+        // SAFETY: as for XDP.
+        at(self.data(), self.data_end(), offset).map(|p| unsafe { &*p })
+    }
+
+    #[inline(always)]
+    fn array_mut<const N: usize>(&mut self, offset: usize) -> Option<&mut [u8; N]> {
+        // SAFETY: as for XDP.
+        at(self.data(), self.data_end(), offset).map(|p| unsafe { &mut *p })
+    }
+
+    /// The whole length: the linear part alone may be shorter than the packet.
+    #[inline(always)]
+    fn length(&self) -> usize {
+        self.0.len() as usize
+    }
+
+    #[cfg(feature = "without-perfmon")]
+    #[inline(always)]
+    fn number(constant: u64) -> u64 {
+        hidden(constant)
+    }
+
+    #[cfg(feature = "without-perfmon")]
+    #[inline(always)]
+    fn look<const N: usize, R>(&self, at: usize, read: impl FnOnce(&[u8; N]) -> R) -> Option<R> {
+        let mut copy = Aligned([0; N]);
+        let bytes = &mut copy.0;
+        // SAFETY: the helper writes `N` bytes, or fails.
+        let result = unsafe {
+            bpf_skb_load_bytes(
+                self.0.skb.skb.cast(),
+                at as u32,
+                bytes.as_mut_ptr().cast(),
+                N as u32,
+            )
+        };
+        (result == 0).then(|| read(bytes))
+    }
+
+    #[cfg(feature = "without-perfmon")]
+    #[inline(always)]
+    fn change<const N: usize, R>(
+        &mut self,
+        at: usize,
+        write: impl FnOnce(&mut [u8; N]) -> R,
+    ) -> Option<R> {
+        let skb = self.0.skb.skb;
+        let mut copy = Aligned([0; N]);
+        let bytes = &mut copy.0;
+        // SAFETY: the helpers read and write `N` bytes, or fail.
+        unsafe {
+            let place = bytes.as_mut_ptr().cast();
+            if bpf_skb_load_bytes(skb.cast(), at as u32, place, N as u32) != 0 {
+                return None;
+            }
+            let result = write(bytes);
+            let place = bytes.as_ptr().cast();
+            (bpf_skb_store_bytes(skb, at as u32, place, N as u32, 0) == 0).then_some(result)
+        }
+    }
+
+    /// Copied to where the verifier knows how far it may read, padded with zeroes, and summed by the kernel's helper.
+    #[inline(always)]
+    fn sum(&self, offset: usize, length: usize) -> Option<u16> {
+        sum(self.0.skb.skb, offset, length)
+    }
+
+    /// The kernel knows whether the checksum is partial, complete or none; this helper is right in every case.
+    #[inline(always)]
+    fn update_udp_checksum(&mut self, offset: usize, old: [u8; 4], new: [u8; 4]) -> bool {
+        // SAFETY: the context is the kernel's own; the helper checks the offset.
+        let result = unsafe {
+            bpf_l4_csum_replace(
+                self.0.skb.skb,
+                offset as u32,
+                u64::from(u32::from_ne_bytes(old)),
+                u64::from(u32::from_ne_bytes(new)),
+                u64::from(BPF_F_PSEUDO_HDR | BPF_F_MARK_MANGLED_0) | 4,
+            )
+        };
+        result == 0
+    }
+}
