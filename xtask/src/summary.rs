@@ -37,7 +37,12 @@ impl Counts {
         {
             let name = name.trim_end();
             if let Some(rest) = outcome.strip_prefix("ignored") {
-                self.skips.push(format!("{name}: {}", reason(rest)));
+                // Our own trials have it in their names.
+                let named = name
+                    .strip_suffix(']')
+                    .and_then(|name| name.split_once(" [ignored: "));
+                let (name, why) = named.unwrap_or((name, reason(rest)));
+                self.skips.push(format!("{name}: {why}"));
             } else if outcome.starts_with("FAILED") {
                 self.failures.push(name.to_owned());
             }
@@ -179,18 +184,20 @@ mod tests {
              test netns_one     ... FAILED\n\
              test netns_two     ... ignored (the kernel has no ESP)\n\
              test three         ... ignored\n\
-             test result: FAILED. 40 passed; 1 failed; 2 ignored; 0 measured; 0 filtered out; finished in 2.50s\n",
+             test four [ignored: no such card [here]] ... ignored\n\
+             test result: FAILED. 40 passed; 1 failed; 3 ignored; 0 measured; 0 filtered out; finished in 2.50s\n",
         );
         assert_eq!(
             counts,
             Counts {
                 passed: 41,
                 failed: 1,
-                ignored: 3,
+                ignored: 4,
                 skips: vec![
                     "c: needs root".into(),
                     "netns_two: the kernel has no ESP".into(),
-                    "three: no reason given".into()
+                    "three: no reason given".into(),
+                    "four: no such card [here]".into()
                 ],
                 failures: vec!["netns_one".into()],
             }
