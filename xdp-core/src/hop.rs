@@ -53,8 +53,7 @@ pub fn of<W: Word>(
     neighbour: &Neighbour,
     jiffies: u64,
 ) -> u64 {
-    // Hidden from the compiler, which knows that it is 0 or 1 and so would leave out the bound that the verifier needs.
-    let leg = &config.legs[W::blur(core::hint::black_box(usize::from(outbound))) & 1];
+    let leg = &config.legs[W::hide(usize::from(outbound)) & 1];
     let stamp = stamp(config, egress, jiffies);
     let fits = neighbour.mtu == 0 || neighbour.mtu >= cpu::egress_mtu(egress);
     if fits && neighbour.ifindex == leg.egress && neighbour.source == leg.source_mac {

@@ -98,8 +98,7 @@ fn ask<E: Env>(env: &E, config: &Config, ours: &Ours) -> Routed {
 
 #[inline(always)]
 fn remembered<E: Env>(env: &E, config: &Config, ours: &Ours, jiffies: u64) -> Option<Way> {
-    // Hidden from the compiler, which knows that it is 0 or 1: the verifier does not.
-    let direction = E::Word::blur(core::hint::black_box(ours.direction as usize)) & 1;
+    let direction = E::Word::hide(ours.direction as usize) & 1;
     let leg = &config.legs[direction];
     // That of the direction, without a branch.
     let egress = env.cpu()?[cpu::EGRESS_LAN * (1 - direction)].load();
@@ -130,8 +129,7 @@ fn egress_word<E: Env>(env: &E, config: &Config, ifindex: u32) -> Option<u64> {
         (0, lan) => cpu::EGRESS_LAN + lan - 1,
         (wan, _) => cpu::EGRESS_WAN + wan - 1,
     };
-    // Hidden from the compiler, which knows that it is small enough: the verifier does not.
-    let word = env.cpu()?[E::Word::blur(core::hint::black_box(place)) & (cpu::COUNTERS - 1)].load();
+    let word = env.cpu()?[E::Word::hide(place) & (cpu::COUNTERS - 1)].load();
     (word != 0).then_some(word)
 }
 

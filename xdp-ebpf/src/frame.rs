@@ -11,6 +11,8 @@ use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::helpers::{bpf_xdp_get_buff_len, bpf_xdp_load_bytes, bpf_xdp_store_bytes};
 use aya_ebpf::programs::XdpContext;
 use core::arch::asm;
+#[cfg(feature = "without-perfmon")]
+use core::ffi::{c_long, c_void};
 use core::mem::offset_of;
 use xdp_core::Frame;
 
@@ -50,10 +52,39 @@ pub(crate) fn at<const N: usize>(data: usize, end: usize, at: usize) -> Option<*
     Some(start as *mut [u8; N])
 }
 
-/// Bytes of a packet that were copied to the stack, where words have to be aligned.
+/// Bytes of a packet that are copied to the stack, where words have to be aligned. They stay where they are: to move them would
+/// be to read what pads them.
 #[cfg(feature = "without-perfmon")]
 #[repr(align(8))]
-pub(crate) struct Aligned<const N: usize>(pub(crate) [u8; N]);
+struct Aligned<const N: usize>([u8; N]);
+
+/// Reads bytes that a helper copies; it returns zero when it has.
+#[cfg(feature = "without-perfmon")]
+#[inline(always)]
+pub(crate) fn look<const N: usize, R>(
+    load: impl FnOnce(*mut c_void, u32) -> c_long,
+    read: impl FnOnce(&[u8; N]) -> R,
+) -> Option<R> {
+    let mut copy = Aligned([0; N]);
+    let loaded = load(copy.0.as_mut_ptr().cast(), N as u32);
+    (loaded == 0).then(|| read(&copy.0))
+}
+
+/// Changes bytes that one helper copies and another one copies back.
+#[cfg(feature = "without-perfmon")]
+#[inline(always)]
+pub(crate) fn change<const N: usize, R>(
+    load: impl FnOnce(*mut c_void, u32) -> c_long,
+    store: impl FnOnce(*mut c_void, u32) -> c_long,
+    write: impl FnOnce(&mut [u8; N]) -> R,
+) -> Option<R> {
+    let mut copy = Aligned([0; N]);
+    if load(copy.0.as_mut_ptr().cast(), N as u32) != 0 {
+        return None;
+    }
+    let result = write(&mut copy.0);
+    (store(copy.0.as_mut_ptr().cast(), N as u32) == 0).then_some(result)
+}
 
 /// The same number in another register, of which the compiler knows nothing.
 #[cfg(feature = "without-perfmon")]
@@ -150,13 +181,10 @@ impl Frame for XdpFrame<'_> {
     #[cfg(feature = "without-perfmon")]
     #[inline(always)]
     fn look<const N: usize, R>(&self, at: usize, read: impl FnOnce(&[u8; N]) -> R) -> Option<R> {
-        let mut copy = Aligned([0; N]);
-        let bytes = &mut copy.0;
-        // SAFETY: the helper writes `N` bytes, or fails.
-        let result = unsafe {
-            bpf_xdp_load_bytes(self.0.ctx, at as u32, bytes.as_mut_ptr().cast(), N as u32)
-        };
-        (result == 0).then(|| read(bytes))
+        let context = self.0.ctx;
+        // SAFETY: the helper is given as much room as it may fill.
+        let load = |to, size| unsafe { bpf_xdp_load_bytes(context, at as u32, to, size) };
+        look(load, read)
     }
 
     #[cfg(feature = "without-perfmon")]
@@ -166,18 +194,12 @@ impl Frame for XdpFrame<'_> {
         at: usize,
         write: impl FnOnce(&mut [u8; N]) -> R,
     ) -> Option<R> {
-        let mut copy = Aligned([0; N]);
-        let bytes = &mut copy.0;
-        // SAFETY: the helpers read and write `N` bytes, or fail.
-        unsafe {
-            let place = bytes.as_mut_ptr().cast();
-            if bpf_xdp_load_bytes(self.0.ctx, at as u32, place, N as u32) != 0 {
-                return None;
-            }
-            let result = write(bytes);
-            let place = bytes.as_mut_ptr().cast();
-            (bpf_xdp_store_bytes(self.0.ctx, at as u32, place, N as u32) == 0).then_some(result)
-        }
+        let context = self.0.ctx;
+        // SAFETY: the helper is given as much room as it may fill or read.
+        let load = |to, size| unsafe { bpf_xdp_load_bytes(context, at as u32, to, size) };
+        // SAFETY: as above.
+        let store = |from, size| unsafe { bpf_xdp_store_bytes(context, at as u32, from, size) };
+        change(load, store, write)
     }
 
     #[cfg(not(feature = "without-perfmon"))]

@@ -7,10 +7,12 @@
 use crate::atomic::Shared;
 use crate::egress;
 use aya_ebpf::bindings::BPF_F_MMAPABLE;
+use aya_ebpf::helpers::bpf_map_lookup_elem;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::Key;
 use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray};
 use core::arch::asm;
+use core::ffi::c_void;
 use xdp_common::bench::Onward;
 use xdp_common::config::Leg;
 use xdp_common::{Config, Hook, cpu, limits, meta};
@@ -166,21 +168,6 @@ pub fn in_lru_hash<K, V: Sync>(map: &'static LruHashMap<K, V>, key: &K) -> Optio
 }
 
 /// An element of an array.
-#[cfg(not(feature = "without-perfmon"))]
-#[inline(always)]
-fn value<T>(map: &'static Array<T>, index: u32) -> Option<&'static T> {
-    map.get(index)
-}
-
-/// This CPU's element of an array.
-#[cfg(not(feature = "without-perfmon"))]
-#[inline(always)]
-fn own_pointer<T>(map: &PerCpuArray<T>, index: u32) -> Option<*mut T> {
-    map.get_ptr_mut(index)
-}
-
-/// An element of an array.
-#[cfg(feature = "without-perfmon")]
 #[inline(always)]
 fn value<T>(map: &'static Array<T>, index: u32) -> Option<&'static T> {
     let found: *const T = look_up(core::ptr::from_ref(map).cast(), index).cast();
@@ -189,21 +176,25 @@ fn value<T>(map: &'static Array<T>, index: u32) -> Option<&'static T> {
 }
 
 /// This CPU's element of an array.
-#[cfg(feature = "without-perfmon")]
 #[inline(always)]
 fn own_pointer<T>(map: &PerCpuArray<T>, index: u32) -> Option<*mut T> {
     let found: *mut T = look_up(core::ptr::from_ref(map).cast(), index).cast();
     (!found.is_null()).then_some(found)
 }
 
-/// Looks an element up by a key that takes a whole word of the stack: half a word over what was a pointer is refused without
-/// CAP_PERFMON. The maps of aya-ebpf are their definitions, which stand for them in the program.
+/// A key on the stack, of which the helper reads the lower half. Without CAP_PERFMON it takes a whole word: half of one over
+/// what was a pointer is refused.
+#[cfg(not(feature = "without-perfmon"))]
+type Index = u32;
 #[cfg(feature = "without-perfmon")]
+type Index = u64;
+
+/// Looks an element up. The maps of aya-ebpf are their definitions, which stand for them in the program.
 #[inline(always)]
-fn look_up(map: *const core::ffi::c_void, index: u32) -> *mut core::ffi::c_void {
-    let key = u64::from(index);
-    // SAFETY: the helper reads the lower half of the key.
-    unsafe { aya_ebpf::helpers::bpf_map_lookup_elem(map.cast_mut(), (&raw const key).cast()) }
+fn look_up(map: *const c_void, index: u32) -> *mut c_void {
+    let key = Index::from(index);
+    // SAFETY: the key lives on the stack and is no shorter than those of arrays.
+    unsafe { bpf_map_lookup_elem(map.cast_mut(), (&raw const key).cast()) }
 }
 
 /// FLOW or SESSION.

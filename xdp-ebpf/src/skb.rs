@@ -5,9 +5,9 @@
 #![expect(unsafe_code, reason = "packet pointers")]
 
 use crate::atomic::Shared;
-#[cfg(feature = "without-perfmon")]
-use crate::frame::{Aligned, hidden};
 use crate::frame::{at, pointer};
+#[cfg(feature = "without-perfmon")]
+use crate::frame::{change, hidden, look};
 use crate::maps::{self, SCRATCH_WORDS};
 use aya_ebpf::bindings::bpf_adj_room_mode::BPF_ADJ_ROOM_MAC;
 use aya_ebpf::bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR};
@@ -43,9 +43,8 @@ fn sum(skb: *mut __sk_buff, offset: usize, length: usize) -> Option<u16> {
     if !(2..=SUMMED).contains(&length) {
         return None;
     }
-    // Hidden from the compiler, which knows that this changes nothing: where the verifier has lost what the compares say, it
-    // sees what stands here.
-    let length = (Shared::blur(core::hint::black_box(length - 2)) & (SUMMED - 1)) + 2;
+    // Where the verifier has lost what the compares say, it sees what stands here.
+    let length = (Shared::hide(length - 2) & (SUMMED - 1)) + 2;
     let scratch = maps::scratch()?;
     let start: *mut u8 = scratch.as_mut_ptr().cast();
     // SAFETY: `length` and the padding behind it are inside the scratch space.
@@ -153,18 +152,10 @@ impl Frame for TcFrame<'_> {
     #[cfg(feature = "without-perfmon")]
     #[inline(always)]
     fn look<const N: usize, R>(&self, at: usize, read: impl FnOnce(&[u8; N]) -> R) -> Option<R> {
-        let mut copy = Aligned([0; N]);
-        let bytes = &mut copy.0;
-        // SAFETY: the helper writes `N` bytes, or fails.
-        let result = unsafe {
-            bpf_skb_load_bytes(
-                self.0.skb.skb.cast(),
-                at as u32,
-                bytes.as_mut_ptr().cast(),
-                N as u32,
-            )
-        };
-        (result == 0).then(|| read(bytes))
+        let skb = self.0.skb.skb;
+        // SAFETY: as for XDP.
+        let load = |to, size| unsafe { bpf_skb_load_bytes(skb.cast(), at as u32, to, size) };
+        look(load, read)
     }
 
     #[cfg(feature = "without-perfmon")]
@@ -175,18 +166,13 @@ impl Frame for TcFrame<'_> {
         write: impl FnOnce(&mut [u8; N]) -> R,
     ) -> Option<R> {
         let skb = self.0.skb.skb;
-        let mut copy = Aligned([0; N]);
-        let bytes = &mut copy.0;
-        // SAFETY: the helpers read and write `N` bytes, or fail.
-        unsafe {
-            let place = bytes.as_mut_ptr().cast();
-            if bpf_skb_load_bytes(skb.cast(), at as u32, place, N as u32) != 0 {
-                return None;
-            }
-            let result = write(bytes);
-            let place = bytes.as_ptr().cast();
-            (bpf_skb_store_bytes(skb, at as u32, place, N as u32, 0) == 0).then_some(result)
-        }
+        // SAFETY: as for XDP.
+        let load = |to, size| unsafe { bpf_skb_load_bytes(skb.cast(), at as u32, to, size) };
+        let store = |from: *mut _, size| {
+            // SAFETY: as above.
+            unsafe { bpf_skb_store_bytes(skb, at as u32, from, size, 0) }
+        };
+        change(load, store, write)
     }
 
     /// Copied to where the verifier knows how far it may read, padded with zeroes, and summed by the kernel's helper.
