@@ -1,5 +1,6 @@
 //! What the integration tests and `ikenat-lab` have in common.
 
 pub mod bpf;
+pub mod kernel;
 pub mod lab;
 pub mod suite;

@@ -101,8 +101,8 @@ impl Scenario {
 
     fn obstacle(&self) -> Option<String> {
         const ALWAYS: [&str; 5] = ["ip", "nsenter", "sysctl", "ethtool", "nft"];
-        if !nix::unistd::geteuid().is_root() {
-            return Some("not root".to_owned());
+        if let Some(why) = not_root() {
+            return Some(why);
         }
         if let Some((variable, why)) = self.variable
             && std::env::var_os(variable).is_none()
@@ -122,23 +122,36 @@ impl Scenario {
 
     fn into_trial(self) -> Trial {
         let obstacle = self.obstacle();
-        let name = match &obstacle {
-            Some(why) => format!("{} [ignored: {why}]", self.name),
-            None => self.name.clone(),
-        };
-        let run = move || {
+        trial(&self.name, obstacle, move || {
             let test = self.test;
-            let outcome = if self.alone {
+            if self.alone {
                 let _machine = MACHINE.write().unwrap_or_else(PoisonError::into_inner);
                 with_lab(self.options, test)
             } else {
                 let _machine = MACHINE.read().unwrap_or_else(PoisonError::into_inner);
                 with_lab(self.options, test)
-            };
-            outcome.map_err(|error| Failed::from(format!("{error:#}")))
-        };
-        Trial::test(name, run).with_ignored_flag(obstacle.is_some())
+            }
+        })
     }
+}
+
+/// A trial; where something is in its way, it is ignored under a name that says what.
+pub fn trial(
+    name: &str,
+    obstacle: Option<String>,
+    run: impl FnOnce() -> Result<()> + Send + 'static,
+) -> Trial {
+    let full = match &obstacle {
+        Some(why) => format!("{name} [ignored: {why}]"),
+        None => name.to_owned(),
+    };
+    let run = || run().map_err(|error| Failed::from(format!("{error:#}")));
+    Trial::test(full, run).with_ignored_flag(obstacle.is_some())
+}
+
+/// What is in the way of a trial that takes root.
+pub fn not_root() -> Option<String> {
+    (!nix::unistd::geteuid().is_root()).then(|| "not root".to_owned())
 }
 
 /// Runs the scenarios as the command line says; for `main` of a test without a harness.

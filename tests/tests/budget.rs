@@ -6,7 +6,9 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use ikenat_tests::bpf::{Dataplane, Object, fixture};
-use libtest_mimic::{Arguments, Failed, Trial};
+use ikenat_tests::kernel;
+use ikenat_tests::suite::{not_root, trial};
+use libtest_mimic::{Arguments, Trial};
 use object::{Object as _, ObjectSection as _, ObjectSymbol as _, SymbolKind};
 use std::collections::BTreeMap;
 use std::process::{Command, ExitCode};
@@ -39,20 +41,19 @@ fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let trials = match serde_json::from_str::<Budget>(RECORD) {
         Ok(budget) => trials(budget),
-        Err(error) => vec![Trial::test(
-            "tests/tests/budget.json can be read",
-            move || Err(Failed::from(error)),
-        )],
+        Err(error) => {
+            let name = "tests/tests/budget.json can be read";
+            vec![trial(name, None, || Err(error.into()))]
+        }
     };
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 
 fn trials(budget: Budget) -> Vec<Trial> {
-    let stack = Trial::test("bytes of stack", move || {
-        check_stack(&budget.stack).map_err(|e| Failed::from(format!("{e:#}")))
-    });
+    let stack = trial("bytes of stack", None, move || check_stack(&budget.stack));
     let instructions = Object::ALL.map(|object| {
-        let record = format!("{}{}", release(), object.suffix());
+        let (major, minor) = kernel::version().unwrap_or_default();
+        let record = format!("{major}.{minor}{}", object.suffix());
         let recorded = budget.instructions.get(&record).cloned();
         instructions(object, &record, recorded)
     });
@@ -60,32 +61,14 @@ fn trials(budget: Budget) -> Vec<Trial> {
 }
 
 fn instructions(object: Object, record: &str, recorded: Option<BTreeMap<String, u32>>) -> Trial {
-    let obstacle = if nix::unistd::geteuid().is_root() {
-        let unknown = recorded.is_none();
-        let unknown = unknown.then(|| format!("no record for kernel {record}"));
-        object.obstacle().or(unknown)
-    } else {
-        Some("not root".to_owned())
-    };
-    let mut name = format!(
-        "instructions that the verifier processes{}",
-        object.suffix()
-    );
-    if let Some(why) = &obstacle {
-        name += &format!(" [ignored: {why}]");
-    }
-    let run = move || {
+    let unknown = recorded.is_none();
+    let unknown = unknown.then(|| format!("no record for kernel {record}"));
+    let obstacle = not_root().or_else(|| object.obstacle()).or(unknown);
+    let suffix = object.suffix();
+    let name = format!("instructions that the verifier processes{suffix}");
+    trial(&name, obstacle, move || {
         check_instructions(object, &recorded.unwrap_or_default())
-            .map_err(|e| Failed::from(format!("{e:#}")))
-    };
-    Trial::test(name, run).with_ignored_flag(obstacle.is_some())
-}
-
-fn release() -> String {
-    let name = nix::sys::utsname::uname();
-    let release = name.map(|n| n.release().to_string_lossy().into_owned());
-    let release = release.unwrap_or_default();
-    release.split('.').take(2).collect::<Vec<_>>().join(".")
+    })
 }
 
 fn check(what: &str, measured: u32, recorded: Option<u32>) -> Result<()> {

@@ -12,7 +12,8 @@ use ikenat_tests::bpf::host::{self, Tables};
 use ikenat_tests::bpf::{Dataplane, Object, Run, Slot};
 use ikenat_tests::lab::topology::{LAN, WAN, with_lab};
 use ikenat_tests::lab::{Lab, Options, cleanup, frames};
-use libtest_mimic::{Arguments, Failed, Trial};
+use ikenat_tests::suite::{not_root, trial};
+use libtest_mimic::Arguments;
 use std::process::ExitCode;
 use xdp_common::Config;
 use xdp_common::Hook;
@@ -35,23 +36,12 @@ fn main() -> ExitCode {
         eprintln!("{error:#}");
         return ExitCode::FAILURE;
     }
-    let root = nix::unistd::geteuid().is_root();
     let trials = Object::ALL.map(|object| {
-        let obstacle = (!root)
-            .then(|| "not root".to_owned())
-            .or_else(|| object.obstacle());
-        let mut name = format!(
-            "host and kernel agree on 200,000 mutated packets{}",
-            object.suffix()
-        );
-        if let Some(why) = &obstacle {
-            name += &format!(" [ignored: {why}]");
-        }
-        let run = move || {
+        let suffix = object.suffix();
+        let name = format!("host and kernel agree on 200,000 mutated packets{suffix}");
+        trial(&name, not_root().or_else(|| object.obstacle()), move || {
             with_lab(Options::default(), |lab| compare(lab, object))
-                .map_err(|error| Failed::from(format!("{error:#}")))
-        };
-        Trial::test(name, run).with_ignored_flag(obstacle.is_some())
+        })
     });
     libtest_mimic::run(&arguments, trials.into()).exit_code()
 }

@@ -12,7 +12,8 @@ use ikenat_tests::bpf::host::{self, Tables};
 use ikenat_tests::bpf::{Dataplane, Object};
 use ikenat_tests::lab::topology::{LAN, WAN, with_lab};
 use ikenat_tests::lab::{Lab, Options, cleanup};
-use libtest_mimic::{Arguments, Failed, Trial};
+use ikenat_tests::suite::{not_root, trial};
+use libtest_mimic::{Arguments, Trial};
 use std::process::ExitCode;
 use std::sync::mpsc;
 use table::{Row, rows};
@@ -40,28 +41,26 @@ fn main() -> ExitCode {
             trials.push(on_host(&row, Hook::Tc));
         }
     }
-    if nix::unistd::geteuid().is_root() {
+    if let Some(why) = not_root() {
+        trials.push(trial("kernel", Some(why), || Ok(())));
+    } else {
         let (sender, results) = mpsc::channel();
         let ran = Object::ALL.map(|object| whole(object, &sender));
         drop(sender);
-        trials.extend(results.iter().map(|(name, result)| trial(name, result)));
+        trials.extend(results.iter().map(|(name, result)| done(&name, result)));
         trials.extend(ran);
-    } else {
-        let skipped = Trial::test("kernel [ignored: not root]", || Ok(()));
-        trials.push(skipped.with_ignored_flag(true));
     }
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 
-fn trial(name: String, result: Result<()>) -> Trial {
-    let result = result.map_err(|error| Failed::from(format!("{error:#}")));
-    Trial::test(name, move || result)
+fn done(name: &str, result: Result<()>) -> Trial {
+    trial(name, None, move || result)
 }
 
 /// A row through the packet logic of a hook on the host.
 fn on_host(row: &Row, hook: Hook) -> Trial {
     let word = if hook == Hook::Tc { "host tc" } else { "host" };
-    trial(format!("{word}: {}", row.name), run_on_host(row, hook))
+    done(&format!("{word}: {}", row.name), run_on_host(row, hook))
 }
 
 fn run_on_host(row: &Row, hook: Hook) -> Result<()> {
@@ -114,11 +113,10 @@ type Results = mpsc::Sender<(String, Result<()>)>;
 fn whole(object: Object, results: &Results) -> Trial {
     let name = format!("kernel: the whole table ran{}", object.suffix());
     if let Some(why) = object.obstacle() {
-        let skipped = Trial::test(format!("{name} [ignored: {why}]"), || Ok(()));
-        return skipped.with_ignored_flag(true);
+        return trial(&name, Some(why), || Ok(()));
     }
     let outcome = with_lab(Options::default(), |lab| in_kernel(lab, object, results));
-    trial(name, outcome)
+    done(&name, outcome)
 }
 
 /// Runs the table in a prepared gateway.

@@ -8,7 +8,8 @@ use ikenat_tests::bpf::{Dataplane, fixture, with_sizes};
 use ikenat_tests::lab::frames::Packet;
 use ikenat_tests::lab::topology::{LAN, LAN_MAC, SERVER, SERVER_MAC, WAN, with_lab};
 use ikenat_tests::lab::{Lab, Options, cleanup};
-use libtest_mimic::{Arguments, Failed, Trial};
+use ikenat_tests::suite::{not_root, trial};
+use libtest_mimic::Arguments;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 use std::collections::BTreeMap;
@@ -33,23 +34,11 @@ fn main() -> ExitCode {
         eprintln!("{error:#}");
         return ExitCode::FAILURE;
     }
-    let obstacle = if !nix::unistd::geteuid().is_root() {
-        Some("not root")
-    } else if thread::available_parallelism().is_ok_and(|cpus| cpus.get() < 2) {
-        Some("one CPU only")
-    } else {
-        None
-    };
+    let one_cpu = || thread::available_parallelism().is_ok_and(|cpus| cpus.get() < 2);
+    let obstacle = not_root().or_else(|| one_cpu().then(|| "one CPU only".to_owned()));
     let name = "two CPUs count while entries are retired";
-    let name = obstacle.map_or(name.to_owned(), |why| format!("{name} [ignored: {why}]"));
-    let trial = Trial::test(name, || {
-        with_lab(Options::default(), stress).map_err(|error| Failed::from(format!("{error:#}")))
-    });
-    libtest_mimic::run(
-        &arguments,
-        vec![trial.with_ignored_flag(obstacle.is_some())],
-    )
-    .exit_code()
+    let trial = trial(name, obstacle, || with_lab(Options::default(), stress));
+    libtest_mimic::run(&arguments, vec![trial]).exit_code()
 }
 
 const FIRST_SPI: u32 = 0x1000;

@@ -2,7 +2,7 @@
 //!
 //! It may not know what is measured.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -18,7 +18,6 @@ const FAULTS: &str = "/sys/devices/system/cpu/vulnerabilities";
 /// # Errors
 /// The kernel does not tell its release.
 pub fn here(command: String, quick: bool) -> Result<Conditions> {
-    let kernel = nix::sys::utsname::uname().context("failed to ask for the kernel's release")?;
     let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     Ok(Conditions {
         command,
@@ -34,7 +33,7 @@ pub fn here(command: String, quick: bool) -> Result<Conditions> {
             "release"
         }
         .to_owned(),
-        kernel: kernel.release().to_string_lossy().into_owned(),
+        kernel: ikenat_tests::kernel::release()?,
         cpu: field(&cpuinfo, "model name").unwrap_or_default().to_owned(),
         cpus: std::thread::available_parallelism().map_or(1, usize::from),
         mitigations: mitigations(Path::new(FAULTS)),

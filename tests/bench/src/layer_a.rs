@@ -128,10 +128,7 @@ fn cases(contestant: Contestant) -> impl Iterator<Item = (Traffic, Way)> {
 pub fn measure(options: &Options, progress: &dyn Fn(usize, usize, &str)) -> Result<LayerA> {
     let wanted = options.taking_part();
     let mut layer = LayerA {
-        kernel: nix::sys::utsname::uname()?
-            .release()
-            .to_string_lossy()
-            .into_owned(),
+        kernel: ikenat_tests::kernel::release()?,
         ..LayerA::default()
     };
     let all = wanted.iter().map(|one| cases(*one).count()).sum();

@@ -7,6 +7,7 @@
 pub mod fixture;
 pub mod host;
 
+use crate::kernel;
 use anyhow::{Context, Result, bail};
 use aya::maps::{Array, Map, MapData};
 
@@ -76,13 +77,11 @@ impl Object {
 
     /// Why this kernel takes it from nobody, if so.
     pub fn obstacle(self) -> Option<String> {
-        let name = nix::sys::utsname::uname();
-        let release = name.map(|name| name.release().to_string_lossy().into_owned());
-        let release = release.unwrap_or_default();
-        let mut numbers = release.split('.').map_while(|part| part.parse().ok());
-        let version: Option<(u32, u32)> = numbers.next().zip(numbers.next());
-        (self == Self::WithoutPerfmon && version < Some((6, 17)))
-            .then(|| format!("{release} takes no program without CAP_PERFMON; 6.17 does"))
+        let is_taken = self == Self::Usual || kernel::needs_no_perfmon().unwrap_or(false);
+        (!is_taken).then(|| {
+            let release = kernel::release().unwrap_or_default();
+            format!("{release} takes no program without CAP_PERFMON; 6.17 does")
+        })
     }
 
     /// What distinguishes a trial with it.

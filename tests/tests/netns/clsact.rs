@@ -6,6 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use ikenat_tests::kernel::kernel_is_at_least;
 use ikenat_tests::lab::Lab;
 use ikenat_tests::lab::ikenat::{Ikenat, usual_arguments};
 use ikenat_tests::lab::netns::{Namespace, execute};
@@ -14,7 +15,7 @@ use ikenat_tests::suite::Scenario;
 
 use crate::arguments::{refused, run, with};
 use crate::daemon::{nothing_is_left, pins, traces};
-use crate::ways::{count, everything_crosses, kernel_is_at_least};
+use crate::ways::{count, everything_crosses};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     const TOOLS: &[&str] = &["tc", "bpftool"];

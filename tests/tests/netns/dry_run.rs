@@ -1,6 +1,7 @@
 //! `--dry-run`: every packet is left alone and counted as if it were translated; and the ways into it and out of it.
 
 use anyhow::{Context, Result, ensure};
+use ikenat_tests::kernel::kernel_is_at_least;
 use ikenat_tests::lab::Lab;
 use ikenat_tests::lab::frames::protocol;
 use ikenat_tests::lab::ikenat::{Ikenat, binary, usual_arguments};
@@ -14,7 +15,7 @@ use std::time::Duration;
 
 use crate::arguments::run;
 use crate::daemon::{nothing_is_left, tenth, traces};
-use crate::ways::{count, everything_crosses, kernel_is_at_least};
+use crate::ways::{count, everything_crosses};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![

@@ -5,6 +5,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use ikenat_tests::kernel::kernel_is_at_least;
 use ikenat_tests::lab::Lab;
 use ikenat_tests::lab::frames::Mac;
 use ikenat_tests::lab::ikenat::{Ikenat, binary};
@@ -19,7 +20,7 @@ use ikenat_tests::suite::Scenario;
 use crate::arguments::with;
 use crate::daemon::{patience, pins, tenth, traces};
 use crate::faults_start::PROGRAMS;
-use crate::ways::{everything_crosses, kernel_is_at_least};
+use crate::ways::everything_crosses;
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     let load = |name, test| Scenario::new(name, test).alone();

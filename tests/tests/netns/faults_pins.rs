@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use ikenat_tests::kernel::kernel_is_at_least;
 use ikenat_tests::lab::Lab;
 use ikenat_tests::lab::cgroup::MemoryGroup;
 use ikenat_tests::lab::ikenat::{Ikenat, binary, usual_arguments};
@@ -23,7 +24,7 @@ use crate::arguments::{refused, run};
 use crate::daemon::{patience, pins, tenth, traces};
 use crate::faults_devices::no_loss;
 use crate::faults_start::PROGRAMS;
-use crate::ways::{everything_crosses, kernel_is_at_least};
+use crate::ways::everything_crosses;
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     const TOOLS: &[&str] = &["tc", "bpftool"];

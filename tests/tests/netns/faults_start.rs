@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use ikenat_tests::kernel::kernel_is_at_least;
 use ikenat_tests::lab::Lab;
 use ikenat_tests::lab::ikenat::{Ikenat, binary};
 use ikenat_tests::lab::load::Load;
@@ -21,7 +22,7 @@ use xdp_user::failpoints::Step;
 
 use crate::arguments::with;
 use crate::daemon::{is_emulated, nothing_is_left, tenth, traces};
-use crate::ways::{everything_crosses, kernel_is_at_least};
+use crate::ways::everything_crosses;
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     const TOOLS: &[&str] = &["tc", "bpftool"];

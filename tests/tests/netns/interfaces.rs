@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use ikenat_tests::kernel::kernel_is_at_least;
 use ikenat_tests::lab::Lab;
 use ikenat_tests::lab::capture::PacketSocket;
 use ikenat_tests::lab::frames::{Mac, Packet, not_ipv4};
@@ -158,7 +159,7 @@ fn by_second_lan(lab: &Lab) -> Result<()> {
 fn fewer(lab: &Lab) -> Result<()> {
     add_second_of_each(lab)?;
     for way in ["tcx", "clsact"] {
-        if way == "tcx" && !crate::ways::kernel_is_at_least((6, 6))? {
+        if way == "tcx" && !kernel_is_at_least((6, 6))? {
             continue;
         }
         let all = [&second_of_each()[..], &["--tc", way]].concat();

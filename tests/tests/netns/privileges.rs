@@ -7,6 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use ikenat_tests::kernel::{kernel_is_at_least, needs_no_perfmon};
 use ikenat_tests::lab::Lab;
 use ikenat_tests::lab::ikenat::{Ikenat, binary, usual_arguments};
 use ikenat_tests::lab::netns::execute;
@@ -16,7 +17,7 @@ use ikenat_tests::suite::Scenario;
 
 use crate::daemon::{nothing_is_left, traces};
 use crate::faults_devices::{plug_in, sides};
-use crate::ways::{everything_crosses, kernel_is_at_least};
+use crate::ways::everything_crosses;
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     const TOOLS: &[&str] = &["tc", "bpftool", "setpriv"];
@@ -232,11 +233,11 @@ fn comes_back(lab: &Lab, place: &Place, process: &mut Process) -> Result<()> {
 /// By programs that the verifier can bound, since 6.17. Before, it takes the usual ones where the kernel was told that nobody
 /// needs protection from speculation, or none.
 fn without_perfmon(lab: &Lab) -> Result<()> {
-    let before = traces(lab)?;
     let place = prepare(lab)?;
-    if !kernel_is_at_least((6, 17))? {
+    if !needs_no_perfmon()? {
         return refused_without_perfmon(lab, &place);
     }
+    let before = traces(lab)?;
     let more = ["--log-sessions", "--group", &USER.to_string()];
     let mut process = place.start_as(lab, TWO, &more)?;
     let log = process.log();

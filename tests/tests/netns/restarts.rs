@@ -6,6 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use ikenat_tests::kernel::kernel_is_at_least;
 use ikenat_tests::lab::Lab;
 use ikenat_tests::lab::ikenat::Ikenat;
 use ikenat_tests::lab::load::Load;
@@ -14,7 +15,7 @@ use ikenat_tests::suite::Scenario;
 
 use crate::clsact::{log_of, one_filter_each, only_the_slow_path};
 use crate::daemon::tenth;
-use crate::ways::{count, kernel_is_at_least};
+use crate::ways::count;
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![

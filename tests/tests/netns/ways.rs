@@ -2,6 +2,7 @@
 //! for. The bytes that arrive are the same in all of them.
 
 use anyhow::{Context, Result, ensure};
+use ikenat_tests::kernel::kernel_is_at_least;
 use ikenat_tests::lab::Lab;
 use ikenat_tests::lab::frames::protocol;
 use ikenat_tests::lab::ikenat::Ikenat;
@@ -10,7 +11,6 @@ use ikenat_tests::lab::wire::{
     Wire, esp, esp_from_server, exchange, from_client, from_server, ike, raw_from_client,
 };
 use ikenat_tests::suite::Scenario;
-use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -106,16 +106,6 @@ fn not_ready(lab: &Lab) -> Result<()> {
         "XDP sent frames although this kernel cannot tell whether they are taken"
     );
     Ok(())
-}
-
-/// Compares the release of the running kernel, as `6.1.0-44-amd64`, by its first two numbers.
-pub(crate) fn kernel_is_at_least(wanted: (u32, u32)) -> Result<bool> {
-    let path = "/proc/sys/kernel/osrelease";
-    let release = fs::read_to_string(path).with_context(|| format!("failed to read {path}"))?;
-    let mut numbers = release.split('.').map_while(|part| part.parse().ok());
-    let found = numbers.next().zip(numbers.next());
-    let found: (u32, u32) = found.with_context(|| format!("failed to read {release}"))?;
-    Ok(found >= wanted)
 }
 
 fn generic(lab: &Lab) -> Result<()> {

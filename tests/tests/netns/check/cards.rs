@@ -3,7 +3,8 @@
 
 use super::*;
 use crate::arguments;
-use crate::ways::{count, everything_crosses, kernel_is_at_least};
+use crate::ways::{count, everything_crosses};
+use ikenat_tests::kernel::kernel_is_at_least;
 use ikenat_tests::lab::Options;
 use ikenat_tests::lab::frames::not_ipv4;
 use ikenat_tests::lab::ikenat::Ikenat;
@@ -91,7 +92,7 @@ fn generic(lab: &Lab) -> Result<()> {
     const REDIRECT: (&str, Option<&str>) = ("redirect", Some(WAN));
     let run = format!("{} --wan-mode generic", usual_arguments().join(" "));
     let findings = check(lab)?;
-    if kernel_is_at_least((6, 3))? {
+    if device::kernel_tells()? {
         let found = expect(&findings, MODE, "error", &["no native XDP"])?;
         let named = format!("ikenat {run} --bpffs {}", lab.bpffs().display());
         ensure!(found.mend == [named], "{found:#?}");

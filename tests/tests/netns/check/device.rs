@@ -1,6 +1,7 @@
 //! Interfaces, drivers and offloads, as far as virtual devices have them; what only real drivers do is in `cards.rs`.
 
 use super::*;
+use ikenat_tests::kernel::kernel_is_at_least;
 use ikenat_tests::lab::topology::{LAN, PEER, WAN};
 
 pub(super) fn scenarios() -> Vec<Scenario> {
@@ -67,14 +68,9 @@ fn with_lan(lab: &Lab, lan: &str, more: &[&str]) -> Result<Command> {
     Ok(command)
 }
 
-/// Whether the kernel tells what devices can do with XDP: 6.3 and newer.
-fn kernel_tells() -> Result<bool> {
-    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease")?;
-    let mut numbers = release
-        .split('.')
-        .map(|part| part.parse::<u32>().unwrap_or(0));
-    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    Ok(version >= (6, 3))
+/// Whether the kernel tells what devices can do with XDP.
+pub(super) fn kernel_tells() -> Result<bool> {
+    kernel_is_at_least((6, 3))
 }
 
 fn modes(lab: &Lab) -> Result<()> {

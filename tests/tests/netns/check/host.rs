@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use super::*;
 use crate::arguments;
 use crate::daemon::traces;
-use crate::ways::kernel_is_at_least;
+
+use ikenat_tests::kernel::{kernel_is_at_least, needs_no_perfmon, release};
 use ikenat_tests::lab::ikenat::Ikenat;
 use ikenat_tests::lab::netns::execute;
 use ikenat_tests::lab::topology::{LAN, WAN};
@@ -93,7 +94,7 @@ fn unseen(lab: &Lab) -> Result<()> {
     let found = expect(
         &findings,
         ("privileges", None),
-        if kernel_is_at_least((6, 17))? {
+        if needs_no_perfmon()? {
             "warning"
         } else {
             "error"
@@ -203,8 +204,7 @@ struct Without {
 
 impl Without {
     fn module(name: &str) -> Result<Self> {
-        let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
-        let modules = Path::new("/lib/modules").join(release.trim());
+        let modules = Path::new("/lib/modules").join(release()?);
         let list = modules.join("modules.dep");
         let names = fs::read_to_string(&list).context("failed to read modules.dep")?;
         let is_it = |line: &&str| line.contains(&format!("/{name}.ko"));
