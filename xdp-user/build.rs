@@ -48,7 +48,7 @@ fn embed() -> Result<(), String> {
 /// The object of `cargo xtask build`, unless a source is newer.
 fn fresh_object(root: &Path, out: &Path) -> Result<PathBuf, String> {
     let object = find_object(root, out).ok_or(
-        "the eBPF object target/bpf/ikenat.o is missing: run `cargo xtask build`, which compiles it",
+        "the eBPF objects target/bpf/ikenat.o and ikenat-without-perfmon.o are missing, or one of them is: run `cargo xtask build`, which compiles them",
     )?;
     let built = modified(&object)?.min(modified(&object.with_file_name(BESIDE))?);
     for name in SOURCES {
@@ -78,8 +78,8 @@ fn find_object(root: &Path, out: &Path) -> Option<PathBuf> {
     below_target
         .chain(named)
         .chain([root.join("target")])
-        .map(|target| target.join("bpf/ikenat.o"))
-        .find(|object| object.is_file())
+        .map(|target| target.join("bpf").join(NAME))
+        .find(|object| object.is_file() && object.with_file_name(BESIDE).is_file())
 }
 
 /// A file at or below `path` that changed after `built`.

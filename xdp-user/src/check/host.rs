@@ -24,7 +24,7 @@ pub(super) fn privileges() -> Vec<Finding> {
 fn judge(has: CapabilitySet, barriers: bool) -> Vec<Finding> {
     const CODE: &str = "privileges";
     const WHY: &str = "CAP_BPF loads programs, CAP_NET_ADMIN attaches them";
-    const USEFUL: &str = "without CAP_PERFMON the verifier has to bound every address against speculation (Spectre): the programs are built so that it can, and it adds code, which makes each packet dearer; without CAP_SYS_ADMIN the far ends of veths and other network namespaces cannot be looked at. Nothing else is lost";
+    const USEFUL: &str = "without CAP_PERFMON the verifier has to bound every address against speculation (Spectre): the programs are built so that it can, and it adds code, which makes each packet dearer, and they have no names in bpftool; without CAP_SYS_ADMIN the far ends of veths and other network namespaces cannot be looked at. Nothing else is lost";
     const NEEDED: &str = "before Linux 6.17 the verifier refuses the programs of a process without CAP_PERFMON, because it cannot bound every address against speculation (Spectre)";
     let admin = has.contains(CapabilitySet::SYS_ADMIN);
     let list = |wanted: &[(CapabilitySet, bool, &'static str)]| -> Vec<&'static str> {

@@ -187,7 +187,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     report(&plan, &running);
     if privileges::is_hardened() {
         info!(
-            "without CAP_PERFMON: the programs are those that the verifier can bound against speculation; nothing is lost but speed"
+            "without CAP_PERFMON: the programs are those that the verifier can bound against speculation; each packet costs more (docs/privileges.md)"
         );
     }
     let path = running.instance.directory.clone();
