@@ -22,7 +22,7 @@ use xdp_common::slot::{self, STATE, WORDS, flow};
 use xdp_common::{Class, Config, Direction, Hook, meta};
 use xdp_core::Word;
 use xdp_core::table::{self, State};
-use xdp_user::maps::Memory;
+use xdp_user::tables::mmap::Memory;
 
 const SPIS: u32 = 40;
 const PACKETS_PER_CPU: u32 = 1_000_000;
@@ -109,7 +109,7 @@ fn expire(dataplane: &Dataplane, done: &AtomicBool) -> Result<Book> {
                 "only this thread retires"
             );
         }
-        xdp_user::expiry::grace()?;
+        xdp_user::tables::expiry::grace()?;
         for slot in live {
             let words = table::snapshot(slot).context("failed to read a dying slot")?;
             enter(&mut book, &words)?;

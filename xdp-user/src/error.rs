@@ -2,7 +2,7 @@
 //!
 //! It may not know who prints them.
 
-use crate::prefixes::Prefix;
+use crate::config::peer_lists::Prefix;
 use std::io;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;

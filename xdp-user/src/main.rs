@@ -1,6 +1,6 @@
-//! `ikenat`: a fast-path NAT gateway for IPsec. Arguments in, exit status out; the verbs are in `cmd`.
+//! `ikenat`: a fast-path NAT gateway for IPsec. Arguments in, exit status out; the verbs are in `cli`.
 
-mod cmd;
+mod cli;
 
 use clap::{Parser, Subcommand};
 use std::io::{self, IsTerminal as _};
@@ -17,24 +17,24 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
-    Check(cmd::check::Arguments),
-    Run(cmd::run::Arguments),
-    Stats(cmd::stats::Arguments),
-    Status(cmd::status::Arguments),
-    Unload(cmd::unload::Arguments),
+    Check(cli::check::Arguments),
+    Run(cli::run::Arguments),
+    Stats(cli::stats::Arguments),
+    Status(cli::status::Arguments),
+    Unload(cli::unload::Arguments),
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match &cli.verb {
-        Verb::Check(arguments) => cmd::check::run(arguments),
+        Verb::Check(arguments) => cli::check::run(arguments),
         Verb::Run(arguments) => {
             log_to_stderr();
-            cmd::run::run(arguments).map(|()| ExitCode::SUCCESS)
+            cli::run::run(arguments).map(|()| ExitCode::SUCCESS)
         }
-        Verb::Stats(arguments) => cmd::stats::run(arguments).map(|()| ExitCode::SUCCESS),
-        Verb::Status(arguments) => cmd::status::run(arguments).map(|()| ExitCode::SUCCESS),
-        Verb::Unload(arguments) => cmd::unload::run(arguments).map(|()| ExitCode::SUCCESS),
+        Verb::Stats(arguments) => cli::stats::run(arguments).map(|()| ExitCode::SUCCESS),
+        Verb::Status(arguments) => cli::status::run(arguments).map(|()| ExitCode::SUCCESS),
+        Verb::Unload(arguments) => cli::unload::run(arguments).map(|()| ExitCode::SUCCESS),
     };
     match done {
         Ok(status) => status,

@@ -18,7 +18,7 @@ use ikenat_tests::lab::netns::execute;
 use ikenat_tests::lab::process::Process;
 use ikenat_tests::suite::Scenario;
 use xdp_common::{ABI_VERSION, meta};
-use xdp_user::maps::Tables;
+use xdp_user::tables::mmap::Tables;
 
 use crate::arguments::{refused, run};
 use crate::daemon::{patience, pins, tenth, traces};

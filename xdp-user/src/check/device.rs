@@ -2,12 +2,12 @@
 //! and that they take frames that XDP redirects to them.
 
 use super::Finding;
-use super::scene::Scene;
-use crate::config::Mode;
-use crate::links;
+use super::context::Scene;
+use crate::config::interfaces::Side;
+use crate::config::plan::Mode;
+use crate::dataplane::egress;
+use crate::dataplane::link;
 use crate::netlink::{Link, driver_of, will_take_frames};
-use crate::ready;
-use crate::spots::Side;
 
 /// The largest MTU with which drivers that keep a frame in one page run XDP: 4,096 bytes less the headroom of XDP (256),
 /// `struct skb_shared_info` (320) and the Ethernet header with a tag.
@@ -126,8 +126,8 @@ fn program(scene: &Scene<'_>, link: &Link) -> Finding {
     let owner = scene
         .bpffs
         .as_ref()
-        .and_then(|bpffs| links::instance_of(bpffs, id));
-    let program = match links::program_name(id) {
+        .and_then(|bpffs| link::instance_of(bpffs, id));
+    let program = match link::program_name(id) {
         Some(name) => format!("`{name}` (id {id})"),
         None => format!("id {id}"),
     };
@@ -145,7 +145,7 @@ fn program(scene: &Scene<'_>, link: &Link) -> Finding {
         }
         None => {
             let found = format!("{program} of somebody else");
-            Finding::error(CODE, found, WHY).mend(links::removal(&link.name, id))
+            Finding::error(CODE, found, WHY).mend(link::removal(&link.name, id))
         }
     }
 }
@@ -154,14 +154,14 @@ fn redirect(scene: &Scene<'_>, link: &Link) -> Finding {
     const CODE: &str = "redirect";
     const WHY: &str = "what XDP cannot send out by a device takes the slow path, which is right for every device and costs several times as much";
     let (modes, side) = (scene.subject.modes, side_of(scene, link));
-    if ready::takes_any_frame(modes, side, link) {
+    if egress::takes_any_frame(modes, side, link) {
         return Finding::ok(
             CODE,
             "takes frames from generic XDP, like any hardware",
             WHY,
         );
     }
-    match ready::is_ready(scene.netlink, modes, side, link) {
+    match egress::is_ready(scene.netlink, modes, side, link) {
         Ok(true) => return Finding::ok(CODE, "takes frames from XDP", WHY),
         Ok(false) => {}
         Err(error) => return Finding::unseen(CODE, error, WHY),

@@ -2,10 +2,10 @@
 //! path.
 
 use super::Finding;
-use super::scene::{Scene, sysctl};
-use crate::links;
-use crate::namespaces::{self, Next};
-use crate::requirements::{is_new_enough, kernel_release};
+use super::context::{Scene, sysctl};
+use crate::config::validate::{is_new_enough, kernel_release};
+use crate::dataplane::link;
+use crate::sys::netns::{self, Next};
 use aya::programs::ProgramType;
 use aya::sys::is_program_supported;
 use std::fs;
@@ -73,7 +73,7 @@ fn jit_setting(scene: &Scene<'_>) -> Option<i64> {
     if found.is_some() {
         return found;
     }
-    let visit = namespaces::visit(scene.netlink, |_| {
+    let visit = netns::visit(scene.netlink, |_| {
         found = sysctl(JIT);
         Ok(if found.is_some() {
             Next::Enough
@@ -113,7 +113,7 @@ fn slow_path(scene: &Scene<'_>) -> Finding {
     let Some(wan) = scene.wans.first().filter(|_| scene.privileged) else {
         return Finding::unseen(CODE, "it takes the capabilities and a WAN", WHY);
     };
-    if links::has_tcx(wan.index) {
+    if link::has_tcx(wan.index) {
         return Finding::ok(CODE, "tcx", WHY);
     }
     let modules = format!("/lib/modules/{}", kernel_release());

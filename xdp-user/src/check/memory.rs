@@ -1,8 +1,8 @@
 //! Whether the tables fit into the memory that is left, to the host and to this process' control group.
 
 use super::Finding;
-use super::scene::Scene;
-use crate::pins::Sizes;
+use super::context::Scene;
+use crate::bpffs::layout::Sizes;
 use std::fs;
 use std::path::{Path, PathBuf};
 

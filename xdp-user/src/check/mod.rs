@@ -4,25 +4,25 @@
 //! It may not know how findings are printed. The names of the fields and the codes are part of the interface: scripts
 //! read them.
 
+mod context;
 mod device;
 mod firewall;
-mod host;
 mod kernel;
 mod memory;
 mod offload;
-mod peers;
+mod process;
 mod route;
 mod running;
-mod scene;
 mod sysctl;
+mod veth_peer;
 mod vip;
 
-use crate::config::{Mode, Modes};
+use crate::bpffs::layout::Sizes;
+use crate::config::interfaces::Side;
+use crate::config::plan::{Mode, Modes};
 use crate::error::Result;
 use crate::netlink::Netlink;
-use crate::pins::Sizes;
-use crate::spots::Side;
-use scene::Scene;
+use context::Scene;
 use serde::Serialize;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
@@ -147,9 +147,9 @@ impl Subject {
 pub fn check(subject: &Subject, netlink: &Netlink) -> Result<Vec<Finding>> {
     let scene = Scene::of(subject, netlink)?;
     let mut findings = Vec::new();
-    findings.extend(host::privileges());
+    findings.extend(process::privileges());
     findings.extend(kernel::all(&scene));
-    findings.extend(host::bpffs(&scene));
+    findings.extend(process::bpffs(&scene));
     findings.extend(memory::memory(&scene));
     findings.extend(running::attached(&scene));
     findings.extend(device::all(&scene));

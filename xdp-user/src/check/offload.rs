@@ -2,8 +2,8 @@
 //! spreading packets over receive queues.
 
 use super::Finding;
-use super::peers::Far;
-use super::scene::Scene;
+use super::context::Scene;
+use super::veth_peer::Far;
 use crate::netlink::Link;
 use crate::netlink::ethtool::{HASH_FIRST_HALF, HASH_SECOND_HALF, HashFields};
 use std::collections::BTreeSet;

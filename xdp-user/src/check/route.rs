@@ -1,9 +1,9 @@
 //! Conditions of the ways: to the server, to the clients, and from the server back to us.
 
 use super::Finding;
-use super::scene::{A_CLIENT, Scene};
+use super::context::{A_CLIENT, Scene};
 use crate::error::word;
-use crate::netlink::host::{Neighbour, Way};
+use crate::netlink::address::{Neighbour, Way};
 use xdp_common::Direction;
 use xdp_common::counters::{Quantity, class};
 use xdp_common::{Class, Hook};

@@ -1,22 +1,22 @@
 //! An instance that is attached already: what it works on, and whether all of its programs are where they belong.
 
-use super::scene::Scene;
+use super::context::Scene;
 use super::{Finding, Subject};
-use crate::config::{Mode, Modes};
+use crate::bpffs::layout::{self, Sizes};
+use crate::config::interfaces::Side;
+use crate::config::plan::{Mode, Modes};
 use crate::error::Result;
-use crate::pins::{self, Sizes};
-use crate::snapshot::{Interface, Snapshot};
-use crate::spots::Side;
-use crate::status::{Attached, Instance};
+use crate::report::status::{Attached, Instance};
+use crate::tables::snapshot::{Interface, Snapshot};
 use std::net::Ipv4Addr;
 use std::path::Path;
 use xdp_common::meta::flag;
 
 /// The subjects of the instances that are attached, all or that of one VIP.
 pub fn running(bpffs: Option<&Path>, vip: Option<Ipv4Addr>) -> Result<Vec<Subject>> {
-    let directory = pins::bpffs(bpffs)?;
+    let directory = layout::bpffs(bpffs)?;
     let mut subjects = Vec::new();
-    for instance in pins::instances(&directory, vip)? {
+    for instance in layout::instances(&directory, vip)? {
         let snapshot = Snapshot::take(&instance)?;
         let slots = |name: &str| {
             let table = snapshot.tables.iter().find(|table| table.name == name);

@@ -1,9 +1,9 @@
 //! Conditions of the kernel's IPv4 settings and of the sizes of packets: forwarding, reverse path filter, redirects, MTUs.
 
 use super::Finding;
-use super::scene::{A_CLIENT, Scene, sysctl};
+use super::context::{A_CLIENT, Scene, sysctl};
+use crate::config::validate::{sysctl_key as key, sysctl_path as path};
 use crate::netlink::Link;
-use crate::requirements::{sysctl_key as key, sysctl_path as path};
 
 pub(super) fn all(scene: &Scene<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();

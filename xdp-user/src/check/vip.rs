@@ -1,10 +1,10 @@
 //! Conditions of the VIP: that somebody answers ARP for it, and from which address the kernel speaks.
 
 use super::Finding;
-use super::scene::{Scene, sysctl};
+use super::context::{Scene, sysctl};
+use crate::config::validate::not_unicast;
 use crate::netlink::Link;
-use crate::netlink::host::Address;
-use crate::requirements::not_unicast;
+use crate::netlink::address::Address;
 
 const CODE: &str = "vip";
 const WHY: &str =

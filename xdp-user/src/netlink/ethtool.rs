@@ -3,7 +3,7 @@
 //!
 //! It may not know which of that is good or bad.
 
-use super::{Netlink, ask, redirect};
+use super::{Netlink, ask, xdp_features};
 use netlink_packet_core::{
     DecodeError, DefaultNla, Emitable, Nla as _, NlasIterator, Parseable as _,
     ParseableParametrized,
@@ -153,7 +153,7 @@ fn hash_fields(attributes: &[DefaultNla]) -> HashFields {
 
 impl Netlink {
     fn ask_ethtool(&self, device: &str, command: u8) -> io::Result<Vec<DefaultNla>> {
-        let family = redirect::family(&self.generic, Message::family_name())
+        let family = xdp_features::family(&self.generic, Message::family_name())
             .ok_or_else(|| io::Error::from(io::ErrorKind::Unsupported))?;
         let header = GenlHeader {
             cmd: command,
@@ -180,7 +180,7 @@ impl Netlink {
     /// What packets are spread by. An error where the driver does not spread; nothing in it where the kernel does not
     /// tell over netlink (before 6.17; before 6.3 it cannot even be asked).
     pub fn hash_fields(&self, device: &str) -> io::Result<HashFields> {
-        if !redirect::has_command(&self.generic, Message::family_name(), RSS_GET) {
+        if !xdp_features::has_command(&self.generic, Message::family_name(), RSS_GET) {
             return Ok(HashFields {
                 udp: None,
                 esp: None,
@@ -264,7 +264,7 @@ mod tests {
         let features = netlink.features("lo").expect("the loopback has features");
         assert!(features.contains("loopback") || features.contains("tx-scatter-gather"));
         assert!(netlink.receive_queues("lo").is_err());
-        let knows = |command| redirect::has_command(&netlink.generic, "ethtool", command);
+        let knows = |command| xdp_features::has_command(&netlink.generic, "ethtool", command);
         assert!(knows(CHANNELS_GET) && !knows(u8::MAX));
         assert!(netlink.features("nosuch0").is_err());
     }

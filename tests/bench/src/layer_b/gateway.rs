@@ -12,7 +12,7 @@ use xdp_common::{Class, Config, Direction, limits, meta};
 use xdp_core::Word;
 use xdp_core::hash::digest_key;
 use xdp_core::table::{self, Bucket, Place, Slot};
-use xdp_user::maps::Memory;
+use xdp_user::tables::mmap::Memory;
 
 /// The first flow's peer, 10.0.0.0; the others follow.
 pub(super) const PEER: u32 = 0x0a00_0000;

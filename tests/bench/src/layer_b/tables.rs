@@ -15,7 +15,7 @@ use std::sync::atomic::AtomicU64;
 use xdp_common::measure::Plan;
 use xdp_common::slot::{self, Key, WAYS};
 use xdp_common::{Class, Config, Direction};
-use xdp_user::maps::Memory;
+use xdp_user::tables::mmap::Memory;
 
 const NOTHING: &str = "ikenat_nothing";
 

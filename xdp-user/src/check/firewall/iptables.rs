@@ -1,7 +1,7 @@
 //! What `iptables-save` prints, read into the model. The same for the legacy tables and for those that nft keeps.
 
-use super::model::{Base, Chain, Kind, Language, Rule, Table, Target};
-use super::packet::{ESP, Hook, Range, Test, Truth, UDP};
+use super::ruleset::{Base, Chain, Kind, Language, Rule, Table, Target};
+use super::sample::{ESP, Hook, Range, Test, Truth, UDP};
 use std::collections::BTreeMap;
 
 /// All tables of a dump. `program` is the one that changes them.

@@ -1,4 +1,4 @@
-use super::super::packet::sample::{SERVER, outbound};
+use super::super::sample::fixtures::{SERVER, outbound};
 use super::*;
 use std::net::Ipv4Addr;
 

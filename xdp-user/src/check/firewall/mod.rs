@@ -3,18 +3,18 @@
 //!
 //! Packets as ours would be are sent through a model of the rules. A rule that is not understood is named, not ignored.
 
+mod fix;
 mod iptables;
-mod model;
 mod nft;
-mod nft_words;
-mod packet;
-mod pass;
-mod read;
+mod nft_display;
+mod ruleset;
+mod sample;
+mod source;
 
 use super::Finding;
-use super::scene::Scene;
-use model::{Kind, Rule, Table, Target};
-use packet::{ESP, End, Hook, Packet, Truth, UDP};
+use super::context::Scene;
+use ruleset::{Kind, Rule, Table, Target};
+use sample::{ESP, End, Hook, Packet, Truth, UDP};
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use xdp_common::Direction;
@@ -39,7 +39,7 @@ pub(super) fn all(scene: &Scene<'_>) -> Vec<Finding> {
         server: subject.server,
         server_is_local: scene.is_local(subject.server),
     };
-    let rules = read::all();
+    let rules = source::all();
     let mut findings = rules.findings;
     findings.extend(judge(&traffic, &rules.tables, rules.complete));
     findings
@@ -226,7 +226,7 @@ impl Judged {
                     finding.mend = if met.rule.is_about_a_service() {
                         vec![met.rule.remove.clone()]
                     } else {
-                        pass::commands(traffic, table, name, base.hook, direction)
+                        fix::commands(traffic, table, name, base.hook, direction)
                     };
                     self.findings.push(finding);
                 }
@@ -310,7 +310,7 @@ impl Judged {
                     } else {
                         Finding::warning("forward", found, DROPPED)
                     };
-                    finding.mend = pass::commands(traffic, table, name, *hook, direction);
+                    finding.mend = fix::commands(traffic, table, name, *hook, direction);
                     self.findings.push(finding);
                 }
             }
@@ -328,7 +328,7 @@ struct Verdict<'r> {
 
 fn dropped<'r>(
     table: &'r Table,
-    chain: &'r model::Chain,
+    chain: &'r ruleset::Chain,
     policy: bool,
     samples: &[Sample],
 ) -> Verdict<'r> {

@@ -1,9 +1,9 @@
 //! What `nft -j list ruleset` prints, read into the model.
 
 use super::iptables::{protocol_number, state};
-use super::model::{Base, Chain, Kind, Language, Rule, Table, Target};
-use super::nft_words::statements;
-use super::packet::{ESP, Hook, Range, Test, Truth, UDP};
+use super::nft_display::statements;
+use super::ruleset::{Base, Chain, Kind, Language, Rule, Table, Target};
+use super::sample::{ESP, Hook, Range, Test, Truth, UDP};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;

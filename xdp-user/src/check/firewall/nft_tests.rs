@@ -1,4 +1,4 @@
-use super::super::packet::sample::outbound;
+use super::super::sample::fixtures::outbound;
 use super::*;
 
 /// A ruleset with one rule of these statements in a base chain, and what nft prints beside it.

@@ -1,0 +1,393 @@
+//! Where the pins are: the BPF file system, one directory for each instance in it, and what a pinned map must look
+//! like before it is reused.
+//!
+//! It may not know what is in the maps, nor what is attached.
+
+use crate::bpffs::permissions;
+use crate::config::interfaces::Spot;
+use crate::error::{Error, Result, causes};
+use aya::maps::{MapInfo, MapType};
+use rustix::fs::{CWD, Mode, OFlags, openat, statfs};
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::net::Ipv4Addr;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+use xdp_common::{cpu, limits, meta, slot};
+
+/// `BPF_FS_MAGIC`.
+const MAGIC: u64 = 0xcafe_4a11;
+/// `BPF_F_MMAPABLE`.
+const MMAPABLE: u32 = 1 << 10;
+/// Where everybody mounts it; then the same as seen by process 1, because `ip netns exec` mounts a new /sys over it.
+const USUAL: [&str; 2] = ["/sys/fs/bpf", "/proc/1/root/sys/fs/bpf"];
+/// Our directory in it.
+pub(crate) const OURS: &str = "ikenat";
+
+fn is_bpffs(path: &Path) -> bool {
+    statfs(path).is_ok_and(|fs| u64::try_from(fs.f_type).is_ok_and(|kind| kind == MAGIC))
+}
+
+/// The BPF file system: the one that was named, else the usual one.
+pub fn bpffs(named: Option<&Path>) -> Result<PathBuf> {
+    let looked = match named {
+        Some(path) => vec![path.to_path_buf()],
+        None => USUAL.map(PathBuf::from).to_vec(),
+    };
+    match looked.iter().find(|path| is_bpffs(path)) {
+        Some(path) => Ok(path.clone()),
+        None => Err(Error::NoBpffs {
+            looked: looked[0].display().to_string(),
+        }),
+    }
+}
+
+/// Sizes of the tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// Slots of FLOW.
+    pub flow_slots: u32,
+    /// Slots of SESSION.
+    pub session_slots: u32,
+}
+
+/// What a map must look like.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Layout {
+    /// Its name: of the map and of the pin.
+    pub name: &'static str,
+    /// Its type.
+    pub kind: MapType,
+    /// Bytes of a value.
+    pub value_size: usize,
+    /// Number of values.
+    pub max_entries: u32,
+    /// Flags.
+    pub flags: u32,
+}
+
+const WORD: usize = size_of::<u64>();
+
+/// Bytes of a bucket of FLOW or SESSION.
+pub const BUCKET: usize = slot::WAYS * slot::WORDS * WORD;
+
+impl Sizes {
+    /// The layouts of all pinned maps.
+    pub fn layouts(&self) -> Result<[Layout; 8]> {
+        let cpus = aya::util::nr_cpus().map_err(|(path, error)| {
+            Error::system(format!("read the number of CPUs from {path}"))(error)
+        })?;
+        const WAYS: u32 = 4;
+        let mapped = |name, words: usize, max_entries| Layout {
+            name,
+            kind: MapType::Array,
+            value_size: words * WORD,
+            max_entries,
+            flags: MMAPABLE,
+        };
+        Ok([
+            mapped("FLOW", BUCKET / WORD, self.flow_slots / WAYS),
+            mapped("SESSION", BUCKET / WORD, self.session_slots / WAYS),
+            mapped("HALF", slot::WORDS, limits::HALF_BUCKETS),
+            mapped("FRAGMENT", slot::WORDS, limits::FRAGMENT_BUCKETS),
+            mapped("NEXTHOP", slot::nexthop::WORDS, limits::NEXTHOPS),
+            mapped("LIMIT", 1, limits::ICMP_BUCKETS),
+            mapped("META", meta::WORDS, 1),
+            mapped("CPU", cpu::WORDS, u32::try_from(cpus).unwrap_or(u32::MAX)),
+        ])
+    }
+}
+
+impl Layout {
+    /// Says in what a pinned map differs; `None` when it is as it should be.
+    fn difference(&self, found: &MapInfo) -> Option<String> {
+        let kind = found.map_type().ok();
+        if kind != Some(self.kind) {
+            return Some(format!(
+                "it is a map of type {kind:?} instead of {:?}",
+                self.kind
+            ));
+        }
+        let numbers = [
+            ("keys of {} bytes instead of {}", found.key_size(), 4),
+            (
+                "values of {} bytes instead of {}",
+                found.value_size(),
+                u32::try_from(self.value_size).unwrap_or(u32::MAX),
+            ),
+            ("flags {} instead of {}", found.map_flags(), self.flags),
+            (
+                "{} entries instead of the {} asked for, and the size of a live table cannot change",
+                found.max_entries(),
+                self.max_entries,
+            ),
+        ];
+        let differs = numbers.into_iter().find(|(_, is, should)| is != should);
+        differs.map(|(text, is, should)| {
+            let text = text.replacen("{}", &is.to_string(), 1);
+            format!("it has {}", text.replacen("{}", &should.to_string(), 1))
+        })
+    }
+}
+
+/// Behind the name of a pin that is about to take the place of the old one.
+pub(crate) const NEW: &str = "-new";
+/// Before the namespace and the index of a device whose clsact we have added.
+pub(crate) const CLSACT: &str = "clsact-";
+
+/// The directory of one instance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Instance {
+    /// Its VIP.
+    pub vip: Ipv4Addr,
+    /// Where its pins are.
+    pub directory: PathBuf,
+}
+
+impl Instance {
+    /// The instance of a VIP, whether it exists or not.
+    pub fn of(bpffs: &Path, vip: Ipv4Addr) -> Self {
+        Self {
+            vip,
+            // bpffs keeps names with a dot for itself (`bpf_lookup` in kernel/bpf/inode.c).
+            directory: bpffs.join(OURS).join(vip.to_string().replace('.', "_")),
+        }
+    }
+
+    /// The path of a pin.
+    pub fn pin(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    /// Makes the directory, for root and its group only.
+    pub fn create(&self) -> Result<()> {
+        // A bpffs is often writable for everybody: then somebody else may have been here first.
+        let above = self.directory.parent();
+        for path in above.into_iter().chain([self.directory.as_path()]) {
+            let failed = Error::system(format!("create {}", path.display()));
+            match DirBuilder::new().mode(0o750).create(path) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(failed(error));
+                }
+                Ok(()) | Err(_) => self.check_owner(path)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// The same instance by an open descriptor of its BPF file system, as long as that is held: the way there may need a
+    /// capability that is about to be given up (`/proc/1/root`), or go through directories of others.
+    pub fn by_descriptor(&self) -> Result<(Self, OwnedFd)> {
+        let root = self.directory.ancestors().nth(2).unwrap_or(Path::new("/"));
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root_descriptor = openat(CWD, root, flags, Mode::empty())
+            .map_err(|error| Error::system(format!("open {}", root.display()))(error.into()))?;
+        let way = format!("/proc/self/fd/{}", root_descriptor.as_raw_fd());
+        Ok((Self::of(Path::new(&way), self.vip), root_descriptor))
+    }
+
+    /// True when any map or link is pinned.
+    pub fn is_used(&self) -> bool {
+        fs::read_dir(&self.directory).is_ok_and(|mut entries| entries.next().is_some())
+    }
+
+    /// True when a link or a filter's program is pinned.
+    pub fn has_programs(&self) -> bool {
+        Spot::all().any(|spot| self.pin(&spot.link_pin()).exists()) || self.has_filters()
+    }
+
+    /// True when the program of a filter is pinned.
+    pub fn has_filters(&self) -> bool {
+        Self::filter_pins().any(|name| self.pin(&name).exists())
+    }
+
+    /// The names of all pins that filters can have.
+    pub(crate) fn filter_pins() -> impl Iterator<Item = String> {
+        Spot::all().filter_map(Spot::filter_pin)
+    }
+
+    fn foreign(&self, path: &Path, why: String) -> Error {
+        Error::ForeignPin {
+            path: path.to_path_buf(),
+            why,
+            vip: self.vip,
+        }
+    }
+
+    fn check_owner(&self, path: &Path) -> Result<()> {
+        let meta = fs::symlink_metadata(path)
+            .map_err(Error::system(format!("look at {}", path.display())))?;
+        if meta.uid() != 0 && meta.uid() != rustix::process::geteuid().as_raw() {
+            return Err(self.foreign(path, format!("it belongs to user {}", meta.uid())));
+        }
+        Ok(())
+    }
+
+    /// Refuses pinned maps that are not what this version would make.
+    pub fn check_maps(&self, sizes: &Sizes) -> Result<()> {
+        for layout in sizes.layouts()? {
+            let path = self.pin(layout.name);
+            if !path.exists() {
+                return Err(self.foreign(&path, "it is missing".to_owned()));
+            }
+            self.check_owner(&path)?;
+            let info = MapInfo::from_pin(&path).map_err(|error| {
+                self.foreign(&path, format!("it is not a map ({})", causes(&error)))
+            })?;
+            if let Some(why) = layout.difference(&info) {
+                return Err(self.foreign(&path, why));
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses maps of another version.
+    pub fn check_version(&self, found: u64) -> Result<()> {
+        let expected = u64::from(xdp_common::ABI_VERSION);
+        if found == expected {
+            return Ok(());
+        }
+        let why = format!("its layout is version {found} and this ikenat has version {expected}");
+        Err(self.foreign(&self.pin("META"), why))
+    }
+
+    /// Removes the pins of this instance, and says which there were. The directory stays: it is what the lock is on.
+    pub fn clear(&self) -> Result<Vec<String>> {
+        let mut removed = self.clear_links()?;
+        let sizes = Sizes {
+            flow_slots: 0,
+            session_slots: 0,
+        };
+        removed.extend(self.clear_filters()?);
+        for layout in sizes.layouts()? {
+            if remove_file(&self.pin(layout.name))? {
+                removed.push(layout.name.to_owned());
+            }
+        }
+        let entries = fs::read_dir(&self.directory).into_iter().flatten();
+        for entry in entries.filter_map(Result::<_, _>::ok) {
+            match entry.file_name().to_str() {
+                Some(name) if name.starts_with(CLSACT) => remove_directory(&entry.path())?,
+                Some(name) if name.ends_with(NEW) => _ = remove_file(&entry.path())?,
+                Some(_) | None => {}
+            }
+        }
+        Ok(removed)
+    }
+
+    /// Removes the pins of the links alone, which detaches them.
+    pub fn clear_links(&self) -> Result<Vec<String>> {
+        self.clear_named(Spot::all().map(Spot::link_pin))
+    }
+
+    /// Removes the pins of the filters' programs, which leaves the filters themselves.
+    pub(crate) fn clear_filters(&self) -> Result<Vec<String>> {
+        self.clear_named(Self::filter_pins())
+    }
+
+    fn clear_named(&self, names: impl Iterator<Item = String>) -> Result<Vec<String>> {
+        let mut removed = Vec::new();
+        for name in names {
+            remove_file(&self.new_pin(&name))?;
+            if remove_file(&self.pin(&name))? {
+                removed.push(name);
+            }
+        }
+        Ok(removed)
+    }
+
+    /// Removes the pins of this instance and the directory, and says which pins there were.
+    pub fn remove(&self) -> Result<Vec<String>> {
+        let removed = self.clear()?;
+        remove_directory(&self.directory)?;
+        if let Some(parent) = self.directory.parent() {
+            remove_directory(parent)?;
+        }
+        Ok(removed)
+    }
+}
+
+/// True when there was one.
+pub fn remove_file(path: &Path) -> Result<bool> {
+    match fs::remove_file(path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(Error::system(format!("remove {}", path.display()))(error)),
+    }
+}
+
+/// Removes an empty directory; one with other things in it stays.
+fn remove_directory(path: &Path) -> Result<()> {
+    match fs::remove_dir(path) {
+        Ok(()) => Ok(()),
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty
+            ) =>
+        {
+            Ok(())
+        }
+        Err(error) => Err(Error::system(format!("remove {}", path.display()))(error)),
+    }
+}
+
+/// All instances of a BPF file system, or the one of a VIP, in the order of their VIPs.
+pub fn instances(bpffs: &Path, vip: Option<Ipv4Addr>) -> Result<Vec<Instance>> {
+    let ours = bpffs.join(OURS);
+    let entries = match fs::read_dir(&ours) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(permissions::not_readable(&ours, error)),
+    };
+    let mut vips: Vec<Ipv4Addr> = entries
+        .filter_map(|entry| {
+            entry
+                .ok()?
+                .file_name()
+                .to_str()?
+                .replace('_', ".")
+                .parse()
+                .ok()
+        })
+        .filter(|found| vip.is_none_or(|vip| vip == *found))
+        .collect();
+    vips.sort_unstable();
+    Ok(vips
+        .into_iter()
+        .map(|vip| Instance::of(bpffs, vip))
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_layouts_are_those_of_the_abi() {
+        let layouts = Sizes {
+            flow_slots: 1 << 16,
+            session_slots: 1 << 15,
+        }
+        .layouts()
+        .expect("the number of CPUs");
+        let of = |name: &str| {
+            let found = layouts.iter().find(|layout| layout.name == name);
+            found.map(|layout| (layout.value_size, layout.max_entries))
+        };
+        assert_eq!(of("FLOW"), Some((512, 1 << 14)));
+        assert_eq!(of("SESSION"), Some((512, 1 << 13)));
+        assert_eq!(of("META"), Some((4096, 1)));
+        assert_eq!(of("HALF"), Some((128, 1 << 12)));
+    }
+
+    #[test]
+    fn a_directory_that_is_no_bpffs_is_refused_by_name() {
+        let error = bpffs(Some(Path::new("/proc")))
+            .expect_err("procfs")
+            .to_string();
+        assert!(error.contains("/proc is not a BPF file system"), "{error}");
+        assert!(error.contains("--bpffs"), "{error}");
+    }
+}

@@ -1,0 +1,93 @@
+//! The lock that keeps two daemons of one instance apart. It is on the directory of the pins itself, so that there is no
+//! file to be left behind and two namespaces that share /run do not meet.
+//!
+//! It may not know what is pinned there.
+
+use crate::bpffs::layout::Instance;
+use crate::error::{Error, Result};
+use rustix::fs::{CWD, FlockOperation, Mode, OFlags, flock, openat};
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt as _;
+use std::time::{Duration, Instant};
+
+impl Instance {
+    /// Takes the lock of the directory, which must exist. It goes with the process, however that ends.
+    pub fn lock(&self) -> Result<Lock> {
+        let path = self.directory.display();
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let directory = openat(CWD, &self.directory, flags, Mode::empty())
+            .map_err(|error| Error::system(format!("open {path}"))(error.into()))?;
+        // A daemon that was killed holds its lock until the kernel has taken its memory apart.
+        let deadline = Instant::now() + Duration::from_millis(500);
+        loop {
+            match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => break,
+                Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                Err(rustix::io::Errno::WOULDBLOCK) => {
+                    return Err(Error::Locked {
+                        vip: self.vip,
+                        whose: self.whose(),
+                    });
+                }
+                Err(error) => return Err(Error::system(format!("lock {path}"))(error.into())),
+            }
+        }
+        let directory = File::from(directory);
+        if self.is_this(&directory) {
+            return Ok(Lock(directory));
+        }
+        // An `unload` that held the lock has removed the directory.
+        let gone = std::io::ErrorKind::NotFound.into();
+        Err(Error::system(format!(
+            "lock {path}, which was removed meanwhile; try again"
+        ))(gone))
+    }
+
+    fn is_this(&self, directory: &File) -> bool {
+        let place = |meta: fs::Metadata| (meta.dev(), meta.ino());
+        let found = fs::metadata(&self.directory).map(place).ok();
+        found.is_some() && found == directory.metadata().map(place).ok()
+    }
+
+    /// The process that holds the lock, as /proc/locks tells: `1: FLOCK  ADVISORY  WRITE 123 00:2a:17 0 EOF`.
+    pub fn owner(&self) -> Option<u32> {
+        let inode = fs::metadata(&self.directory).ok()?;
+        let (major, minor) = (
+            rustix::fs::major(inode.dev()),
+            rustix::fs::minor(inode.dev()),
+        );
+        let place = format!("{major:02x}:{minor:02x}:{}", inode.ino());
+        let locks = fs::read_to_string("/proc/locks").ok()?;
+        owner_in(&locks, &place)
+    }
+}
+
+fn owner_in(locks: &str, place: &str) -> Option<u32> {
+    locks.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let at = fields.iter().position(|field| *field == place)?;
+        (fields.get(1) == Some(&"FLOCK")).then_some(())?;
+        fields.get(at.checked_sub(1)?)?.parse().ok()
+    })
+}
+
+/// The lock of an instance. Dropping it, or dying, gives it back.
+#[derive(Debug)]
+pub struct Lock(#[expect(dead_code, reason = "held for its lock")] File);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_owner_of_a_lock_is_found_by_device_and_inode() {
+        let locks = "1: POSIX  ADVISORY  WRITE 11 00:2a:17 0 EOF\n\
+                     2: -> FLOCK  ADVISORY  WRITE 12 00:2a:17 0 EOF\n\
+                     3: FLOCK  ADVISORY  WRITE 13 00:2b:17 0 EOF\n\
+                     4: FLOCK  ADVISORY  WRITE 14 00:2a:17 0 EOF\n";
+        assert_eq!(owner_in(locks, "00:2a:17"), Some(14));
+        assert_eq!(owner_in(locks, "00:2a:18"), None);
+    }
+}

@@ -1,0 +1,6 @@
+//! The pins of an instance in the BPF file system: their names, lock, owner and permissions.
+
+pub mod layout;
+pub mod lock;
+pub mod owner;
+pub mod permissions;

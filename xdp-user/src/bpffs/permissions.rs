@@ -1,0 +1,106 @@
+//! Who may read an instance: root, and the members of one group. Their `stats` and `status` need no capability.
+//!
+//! It may not know what is read.
+
+use crate::bpffs::layout::{Instance, Sizes};
+use crate::error::{Error, Result, word};
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+use std::path::{Path, PathBuf};
+
+/// The groups of this host. (Who has them elsewhere, in LDAP for example, gives the number.)
+const GROUPS: &str = "/etc/group";
+
+/// The number of a group, by its name or number.
+pub fn group(text: &str) -> Result<u32, String> {
+    if let Ok(number) = text.parse() {
+        return Ok(number);
+    }
+    let groups = fs::read_to_string(GROUPS)
+        .map_err(|error| format!("{GROUPS} cannot be read ({})", word(&error)))?;
+    number_of(&groups, text).ok_or_else(|| {
+        format!(
+            "there is no such group in {GROUPS}; add it with `groupadd {text}`, or give its number"
+        )
+    })
+}
+
+/// `name:password:number:members`.
+fn number_of(groups: &str, name: &str) -> Option<u32> {
+    groups.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        (fields.next() == Some(name)).then_some(())?;
+        fields.nth(1)?.parse().ok()
+    })
+}
+
+impl Instance {
+    /// Lets a group read the tables, and nobody else. Links stay closed: who can open one can detach it.
+    pub(crate) fn let_in(&self, group: Option<u32>, sizes: &Sizes) -> Result<()> {
+        let (number, mode) = match group {
+            Some(number) => (number, 0o640),
+            None => (rustix::process::getegid().as_raw(), 0o600),
+        };
+        let give = |path: &Path, mode: u32| -> Result<()> {
+            let given = chown(path, None, Some(number))
+                .and_then(|()| fs::set_permissions(path, Permissions::from_mode(mode)));
+            given.map_err(|error| Error::Group {
+                path: path.to_path_buf(),
+                group: number,
+                why: word(&error),
+            })
+        };
+        for layout in sizes.layouts()? {
+            give(&self.pin(layout.name), mode)?;
+        }
+        give(&self.directory, 0o750)?;
+        if group.is_some()
+            && let Some(parent) = self.directory.parent()
+        {
+            // Instances may have different groups. Nothing is to be seen there but VIPs.
+            fs::set_permissions(parent, Permissions::from_mode(0o755)).map_err(Error::system(
+                format!("open {} to others", parent.display()),
+            ))?;
+        }
+        Ok(())
+    }
+
+    /// The directory above that keeps members of a group out: systemd mounts /sys/fs/bpf for root alone.
+    pub fn closed_to(&self, group: u32) -> Option<PathBuf> {
+        let is_closed = |path: &&Path| {
+            fs::metadata(path).is_ok_and(|meta| {
+                let bit = if meta.gid() == group { 0o010 } else { 0o001 };
+                meta.mode() & bit == 0
+            })
+        };
+        let found = self.directory.ancestors().skip(1).find(is_closed)?;
+        Some(found.to_path_buf())
+    }
+}
+
+/// The sentence about a pin or directory that cannot be read.
+pub(crate) fn not_readable(path: &Path, error: io::Error) -> Error {
+    if error.kind() != io::ErrorKind::PermissionDenied {
+        return Error::system(format!("list {}", path.display()))(error);
+    }
+    Error::NotReadable {
+        path: path.to_path_buf(),
+        why: word(&error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_have_names_and_numbers() {
+        let groups = "root:x:0:\nvpn:x:1042:ann,bob\nvpn2:x:7:\n";
+        assert_eq!(number_of(groups, "vpn"), Some(1042));
+        assert_eq!(number_of(groups, "vp"), None);
+        assert_eq!(group("1042"), Ok(1042));
+        let error = group("no such group").expect_err("none");
+        assert!(error.contains("/etc/group"), "{error}");
+    }
+}

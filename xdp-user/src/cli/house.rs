@@ -1,0 +1,170 @@
+//! House-keeping: what the daemon does each second, and what it says of it.
+//!
+//! It may not know how a start came about, nor when it ends.
+
+use anyhow::{Result, bail};
+use std::path::PathBuf;
+use tracing::{debug, info, warn};
+use xdp_common::Hook;
+use xdp_user::config::plan::Plan;
+use xdp_user::daemon::neighbour_probe::Prober;
+use xdp_user::daemon::reattach::{Again, Fate, News, Watch};
+use xdp_user::dataplane::attach::{How, PutBack, hook_name};
+use xdp_user::dataplane::{Readiness, Running};
+use xdp_user::netlink::Netlink;
+use xdp_user::netlink::monitor::Events;
+use xdp_user::tables::expiry::Expiry;
+
+/// What is done each second, and what has been said of it.
+pub(super) struct House {
+    pub(super) expiry: Expiry,
+    /// The interfaces whose filter could not be put back.
+    pub(super) complained: Vec<String>,
+    /// Changes of routes and neighbours.
+    pub(super) events: Events,
+    /// Interfaces that go and come.
+    pub(super) watch: Watch,
+    /// Next hops that may have moved.
+    pub(super) prober: Prober,
+    /// Where the pins can be seen by their name, as long as they can.
+    pub(super) path: Option<PathBuf>,
+}
+
+impl House {
+    fn say_put_back(&mut self, all: Vec<(String, PutBack)>) {
+        let failed: Vec<String> = all
+            .iter()
+            .filter(|(_, what)| *what != PutBack::Done)
+            .map(|(interface, _)| interface.clone())
+            .collect();
+        for (interface, what) in all {
+            match what {
+                PutBack::Done => {
+                    warn!("somebody had removed the tc filter from {interface}; it is there again");
+                }
+                PutBack::Failed(_) if self.complained.contains(&interface) => {}
+                PutBack::Failed(why) => warn!(
+                    "somebody has removed the tc filter from {interface}, and it cannot be put back: {why}"
+                ),
+            }
+        }
+        self.complained = failed;
+    }
+}
+
+/// Attaches again where an interface has come back. With the new plan, when that was done.
+pub(super) fn follow(
+    running: &mut Running,
+    plan: &Plan,
+    netlink: &Netlink,
+    house: &mut House,
+) -> Option<Again> {
+    let (all, again) = house.watch.look(running, plan, netlink);
+    for news in all {
+        match news {
+            News::Of(interface, Fate::Renamed(name)) => warn!(
+                "{interface} is called {name} now, and translating goes on; name it so at the next start"
+            ),
+            News::Of(interface, Fate::Gone) => warn!(
+                "{interface} is gone, and its programs with it; they are attached again when an interface of that name is back"
+            ),
+            News::Of(interface, Fate::Bare(index)) => {
+                warn!(
+                    "{interface} (interface {index}) is there without our programs: attaching again"
+                );
+            }
+            News::NotYet(why) => warn!("failed to attach again, trying each second: {why}"),
+        }
+    }
+    if let Some((plan, _)) = &again {
+        report_attached(running);
+        report_not_ready(plan, running);
+        info!(
+            "ready again: translating {} to {}",
+            plan.request.vip, plan.request.server
+        );
+    }
+    again
+}
+
+pub(super) fn each_second(
+    running: &Running,
+    plan: &Plan,
+    netlink: &Netlink,
+    house: &mut House,
+) -> Result<()> {
+    if !running.instance.is_used() {
+        bail!(
+            "the pins of {} were removed by `ikenat unload --force`: nothing is attached any more",
+            plan.request.vip
+        );
+    }
+    if house.path.as_ref().is_some_and(|path| !path.exists())
+        && let Some(path) = house.path.take()
+    {
+        warn!(
+            "{} cannot be seen any more: its file system was unmounted, or another is mounted over it; packets are translated as long as this process runs, and `stats` finds nothing",
+            path.display()
+        );
+    }
+    // Before the count: what comes of it counts at once.
+    let silent = house.prober.pass(&running.tables, &running.clock, netlink);
+    for (index, gateway) in silent {
+        info!("the next hop {gateway} (interface {index}) does not answer: looking for it anew");
+    }
+    let epoch = house.events.epoch();
+    for (interface, readiness) in running.refresh_egress(netlink, plan, epoch) {
+        // Where nothing is redirected, it is news only that a device is gone.
+        let redirects = !plan.request.dry_run && !plan.server_is_local;
+        if redirects || readiness == Readiness::Gone {
+            say_readiness(&interface, readiness);
+        }
+    }
+    house.say_put_back(running.put_back(netlink, plan));
+    let freed = house.expiry.pass(&running.tables)?;
+    if freed.flows + freed.sessions > 0 {
+        debug!("{} SPIs and {} peers expired", freed.flows, freed.sessions);
+    }
+    Ok(())
+}
+
+fn say_readiness(interface: &str, readiness: Readiness) {
+    match readiness {
+        Readiness::Ready => info!("{interface} takes frames from XDP"),
+        Readiness::NotReady => warn!(
+            "{interface} does not take frames from XDP, so what leaves by it takes the slow path (a veth needs an XDP program on its peer or, from Linux 6.3 on, GRO)"
+        ),
+        // That was said already.
+        Readiness::Gone => {}
+    }
+}
+
+/// What a start, and an interface that came back, have in common.
+pub(super) fn report_attached(running: &Running) {
+    for attached in &running.attached {
+        let how = match attached.how {
+            How::Attached => "attached to",
+            How::Replaced => "replaced the program on",
+            How::Again => "attached again (the old link was dead or elsewhere) to",
+        };
+        let mode = match attached.hook {
+            Hook::Xdp => format!(", {} mode", attached.mode.name()),
+            Hook::Tc => ", ingress, for the slow path".to_owned(),
+            Hook::Egress => ", egress, for what this host sends of the server's".to_owned(),
+        };
+        info!(
+            "{} {how} {}{mode}",
+            hook_name(attached.hook, running.way),
+            attached.interface
+        );
+    }
+}
+
+pub(super) fn report_not_ready(plan: &Plan, running: &Running) {
+    if plan.request.dry_run || plan.server_is_local {
+        return;
+    }
+    for interface in running.not_ready(plan) {
+        say_readiness(interface, Readiness::NotReady);
+    }
+}

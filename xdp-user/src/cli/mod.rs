@@ -1,0 +1,73 @@
+//! One file for each verb: sentences for people. No decision about a packet or a map is made here.
+
+pub(crate) mod check;
+mod house;
+pub(crate) mod run;
+pub(crate) mod stats;
+pub(crate) mod status;
+pub(crate) mod table;
+pub(crate) mod unload;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use std::io::{self, Write as _};
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use xdp_user::bpffs::layout::{self, Instance};
+
+/// Where to look for instances.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Which {
+    /// Only the instance of this VIP
+    #[arg(long, value_name = "A", value_parser = address)]
+    pub(crate) vip: Option<Ipv4Addr>,
+    /// The BPF file system, if it is not /sys/fs/bpf
+    #[arg(long, value_name = "DIR")]
+    pub(crate) bpffs: Option<PathBuf>,
+}
+
+/// Prints, and ends quietly when the reader has seen enough (`| head`): that is no fault.
+pub(crate) fn print(text: &str) -> Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
+        Err(error) => Err(error).context("failed to print"),
+    }
+}
+
+/// An IPv4 address, or a sentence.
+pub(crate) fn address(text: &str) -> Result<Ipv4Addr, String> {
+    text.parse().map_err(|_| {
+        "it is not an IPv4 address; write it as four numbers, for example 203.0.113.1".to_owned()
+    })
+}
+
+impl Which {
+    fn bpffs(&self) -> Result<PathBuf> {
+        layout::bpffs(self.bpffs.as_deref()).context("failed to find what is attached")
+    }
+
+    /// The instances that there are.
+    fn instances(&self) -> Result<Vec<Instance>> {
+        let bpffs = self.bpffs()?;
+        layout::instances(&bpffs, self.vip).context("failed to find what is attached")
+    }
+
+    /// The same; that there is none is an error.
+    fn some_instances(&self) -> Result<Vec<Instance>> {
+        let instances = self.instances()?;
+        if instances.is_empty() {
+            let bpffs = self.bpffs()?;
+            let whose = self
+                .vip
+                .map(|vip| format!(" for {vip}"))
+                .unwrap_or_default();
+            bail!(
+                "no ikenat{whose} is attached under {}; start one with `ikenat run`, or name another BPF file system with --bpffs",
+                bpffs.join("ikenat").display()
+            );
+        }
+        Ok(instances)
+    }
+}

@@ -1,0 +1,182 @@
+//! `ikenat status`: what is attached where, how full the tables are, what became of the packets.
+
+use super::table::{Lean, Table, grouped, size};
+use super::{Which, print};
+use anyhow::{Context, Result};
+use clap::Args;
+use xdp_user::dataplane::attach::Way;
+use xdp_user::netlink::Netlink;
+use xdp_user::report::status::{Attached, Instance, Status};
+use xdp_user::tables::snapshot::Snapshot;
+
+/// Show what is attached where, the tables, and what became of all packets
+///
+/// Works from any shell and without the daemon.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Arguments {
+    /// For programs: one JSON document, with all reasons, also those that never occurred
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    which: Which,
+}
+
+/// Does it.
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let netlink = Netlink::open().context("failed to look up interfaces")?;
+    let links = netlink.links().context("failed to look up interfaces")?;
+    let mut instances = Vec::new();
+    for pins in arguments.which.some_instances()? {
+        let snapshot = Snapshot::take(&pins)
+            .with_context(|| format!("failed to read the tables of {}", pins.vip))?;
+        instances.push(Instance::of(&pins, &snapshot, &netlink, &links)?);
+    }
+    let status = Status { instances };
+    if arguments.json {
+        print(&format!("{}\n", serde_json::to_string_pretty(&status)?))
+    } else {
+        let texts: Vec<String> = status.instances.iter().map(text).collect();
+        print(&texts.join("\n"))
+    }
+}
+
+fn text(instance: &Instance) -> String {
+    let daemon = match instance.daemon {
+        Some(pid) => format!("the daemon is process {pid}"),
+        None => {
+            "no daemon runs: packets are forwarded, old entries stay (start `ikenat run` again)"
+                .to_owned()
+        }
+    };
+    let mut text = format!(
+        "VIP {} -> server {}; {daemon}\n\n",
+        instance.vip, instance.server
+    );
+    text.push_str(&told(instance));
+    text.push_str(&attached(&instance.attached));
+    let slow = instance.redirect.iter().filter(|redirect| !redirect.ready);
+    for redirect in slow.filter(|_| !instance.dry_run && !instance.server_is_local) {
+        text.push_str(&format!(
+            "{} does not take frames from XDP: what leaves by it takes the slow path\n",
+            redirect.interface
+        ));
+    }
+    text.push('\n');
+    text.push_str(&tables(instance));
+    text.push('\n');
+    text.push_str(&reasons(instance));
+    text
+}
+
+/// What is unusual about it.
+fn told(instance: &Instance) -> String {
+    let mut text = String::new();
+    if instance.dry_run {
+        text.push_str(
+            "DRY RUN: nothing is forwarded; `forwarded` below counts what would have been\n",
+        );
+    }
+    if instance.server_is_local {
+        text.push_str(
+            "The server is this host: there is no LAN, and no packet takes the fast path\n",
+        );
+    }
+    if instance.dedicated {
+        text.push_str(
+            "The VIP is dedicated: all its UDP fragments without ports are the server's\n",
+        );
+    }
+    for (count, option, fate) in [
+        (instance.except_peers, "--except-peer", "left to this host"),
+        (instance.denied, "--deny", "dropped"),
+    ] {
+        if count > 0 {
+            let prefixes = if count == 1 { "prefix" } else { "prefixes" };
+            text.push_str(&format!(
+                "{count} {prefixes} of {option}: packets from and to them are {fate}\n"
+            ));
+        }
+    }
+    if !text.is_empty() {
+        text.push('\n');
+    }
+    text
+}
+
+fn attached(attached: &[Attached]) -> String {
+    let mut table = Table::new(&[
+        ("INTERFACE", Lean::Left),
+        ("HOOK", Lean::Left),
+        ("MODE", Lean::Left),
+        ("PROGRAM", Lean::Right),
+        ("", Lean::Left),
+    ]);
+    if attached.is_empty() {
+        return "Nothing is attached: an earlier start died half-way; `ikenat run` heals it.\n"
+            .to_owned();
+    }
+    for one in attached {
+        let remark = match (one.alive, one.here) {
+            (false, _) if one.hook == Way::Clsact.name() => {
+                "DEAD: the interface is gone or somebody has removed the filter; a running ikenat attaches again when it is back".to_owned()
+            }
+            (false, _) => "DEAD: the interface is gone; a running ikenat attaches again when it is back".to_owned(),
+            (true, true) => String::new(),
+            (true, false) => format!("(index {} of another network namespace)", one.ifindex),
+        };
+        table.row([
+            one.interface.clone(),
+            one.hook.to_owned(),
+            one.mode.to_owned(),
+            one.program
+                .map_or_else(|| "?".to_owned(), |program| program.to_string()),
+            remark,
+        ]);
+    }
+    table.text(0)
+}
+
+fn tables(instance: &Instance) -> String {
+    let mut table = Table::new(&[
+        ("TABLE", Lean::Left),
+        ("ENTRIES", Lean::Right),
+        ("LIMIT", Lean::Right),
+        ("MEMORY", Lean::Right),
+        ("WHEN FULL", Lean::Left),
+    ]);
+    for one in &instance.tables {
+        table.row([
+            one.name.to_owned(),
+            grouped(one.entries),
+            grouped(one.limit),
+            size(one.bytes),
+            one.when_full.to_owned(),
+        ]);
+    }
+    table.text(0)
+}
+
+fn reasons(instance: &Instance) -> String {
+    let mut table = Table::new(&[
+        ("HOOK", Lean::Left),
+        ("OUTCOME", Lean::Left),
+        ("REASON", Lean::Left),
+        ("PACKETS", Lean::Right),
+    ]);
+    let seen = instance.reasons.iter().filter(|reason| reason.count > 0);
+    let mut any = false;
+    for reason in seen {
+        any = true;
+        table.row([
+            reason.hook.to_owned(),
+            reason.outcome.to_owned(),
+            reason.reason.clone(),
+            grouped(reason.count),
+        ]);
+    }
+    if any {
+        table.text(0)
+    } else {
+        "No packet has come in yet.\n".to_owned()
+    }
+}

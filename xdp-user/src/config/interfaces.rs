@@ -1,0 +1,204 @@
+//! The places of an instance: its interfaces by side and number, the programs that each has, and what their pins are
+//! called.
+//!
+//! It may not know what is attached there, nor how.
+
+use crate::config::plan::Plan;
+use crate::netlink::Link;
+use std::fmt;
+use xdp_common::limits::INTERFACES;
+use xdp_common::{Hook, cpu, meta};
+
+/// Towards whom an interface is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The clients.
+    Wan,
+    /// The server.
+    Lan,
+}
+
+/// An interface of an instance: the first WAN, the second LAN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Port {
+    /// Its side.
+    pub side: Side,
+    /// Its place in the list of that side.
+    pub number: usize,
+}
+
+/// As it stands in the names of pins: `wan`, `lan`, and from the second one on `wan2`.
+impl fmt::Display for Port {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let side = match self.side {
+            Side::Wan => "wan",
+            Side::Lan => "lan",
+        };
+        match self.number {
+            0 => write!(out, "{side}"),
+            number => write!(out, "{side}{}", number + 1),
+        }
+    }
+}
+
+impl Port {
+    /// All that there can be, WANs first.
+    pub fn all() -> impl Iterator<Item = Self> {
+        let of = |side| (0..INTERFACES).map(move |number| Self { side, number });
+        of(Side::Wan).chain(of(Side::Lan))
+    }
+
+    /// The place of its egress word in a CPU's block.
+    pub const fn egress(self) -> usize {
+        match self.side {
+            Side::Wan => cpu::EGRESS_WAN + self.number,
+            Side::Lan => cpu::EGRESS_LAN + self.number,
+        }
+    }
+
+    /// The first of its words in META.
+    pub const fn meta(self) -> usize {
+        let first = match self.side {
+            Side::Wan => meta::WANS,
+            Side::Lan => meta::LANS,
+        };
+        first + self.number * meta::INTERFACE_WORDS
+    }
+
+    /// Its bit in [`meta::GENERIC`].
+    pub const fn generic(self) -> u64 {
+        let first = match self.side {
+            Side::Wan => 0,
+            Side::Lan => INTERFACES,
+        };
+        1 << (first + self.number)
+    }
+}
+
+/// A hook of a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spot {
+    /// The port.
+    pub port: Port,
+    /// The hook.
+    pub hook: Hook,
+}
+
+impl Spot {
+    /// All that there can be, in the order in which links are detached: XDP goes first, so that what still comes in takes
+    /// the slow path.
+    pub fn all() -> impl Iterator<Item = Self> {
+        let at = |hook| Port::all().map(move |port| Self { port, hook });
+        Hook::ALL
+            .into_iter()
+            .flat_map(at)
+            .filter(|spot| spot.hook != Hook::Egress || spot.port.side == Side::Wan)
+    }
+
+    /// The name of the pin of its link.
+    pub fn link_pin(self) -> String {
+        format!("link-{}-{}", self.hook.name(), self.port)
+    }
+
+    /// The name of the pin of its program, where it is a filter in a clsact and has no link. XDP has none.
+    pub fn filter_pin(self) -> Option<String> {
+        let pin = || format!("filter-{}-{}", self.hook.name(), self.port);
+        (self.hook != Hook::Xdp).then(pin)
+    }
+
+    /// The name of its program in the object.
+    pub const fn program(self) -> &'static str {
+        match (self.hook, self.port.side) {
+            (Hook::Xdp, Side::Wan) => "ikenat_xdp_wan",
+            (Hook::Xdp, Side::Lan) => "ikenat_xdp_lan",
+            (Hook::Tc, _) => "ikenat_tc",
+            (Hook::Egress, _) => "ikenat_egress",
+        }
+    }
+}
+
+/// A spot that has a program under a plan.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place<'p> {
+    pub(crate) spot: Spot,
+    pub(crate) link: &'p Link,
+}
+
+impl Plan {
+    /// All ports, WANs first. On a one-armed gateway the first of each side are one interface.
+    pub fn ports(&self) -> Vec<(Port, &Link)> {
+        fn of(side: Side, links: &[Link]) -> impl Iterator<Item = (Port, &Link)> {
+            let numbered = links.iter().enumerate();
+            numbered.map(move |(number, link)| (Port { side, number }, link))
+        }
+        of(Side::Wan, &self.wans)
+            .chain(of(Side::Lan, &self.lans))
+            .collect()
+    }
+
+    /// Each interface once, by the port whose programs it has.
+    pub fn interfaces(&self) -> Vec<(Port, &Link)> {
+        const FIRST_LAN: Port = Port {
+            side: Side::Lan,
+            number: 0,
+        };
+        let mut ports = self.ports();
+        ports.retain(|(port, _)| !(self.is_one_armed() && *port == FIRST_LAN));
+        ports
+    }
+
+    /// Whether a program belongs there. A dry run has no XDP program, because attaching one may reset the link, and looks
+    /// at what leaves only where nothing else shows it.
+    const fn needs(&self, spot: Spot) -> bool {
+        match (spot.hook, spot.port.side) {
+            (Hook::Tc, _) => true,
+            (Hook::Xdp, _) => !self.request.dry_run,
+            (Hook::Egress, Side::Wan) => !self.request.dry_run || self.server_is_local,
+            (Hook::Egress, Side::Lan) => false,
+        }
+    }
+
+    /// The places, in the order of attaching: the slow path first, so that whatever XDP hands over has somewhere to go.
+    pub(crate) fn places(&self) -> Vec<Place<'_>> {
+        let at = |hook| {
+            let place = move |(port, link)| Place {
+                spot: Spot { port, hook },
+                link,
+            };
+            self.interfaces().into_iter().map(place)
+        };
+        [Hook::Tc, Hook::Egress, Hook::Xdp]
+            .into_iter()
+            .flat_map(at)
+            .filter(|place| self.needs(place.spot))
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pins_are_named_by_side_and_number() {
+        let names: Vec<String> = Spot::all().map(Spot::link_pin).collect();
+        assert_eq!(names.len(), 2 * 2 * INTERFACES + INTERFACES);
+        assert_eq!(names.first().map(String::as_str), Some("link-xdp-wan"));
+        for name in ["link-xdp-lan", "link-tc-lan4", "link-egress-wan2"] {
+            assert!(names.iter().any(|found| found == name), "{name}");
+        }
+        assert!(!names.iter().any(|name| name.starts_with("link-egress-lan")));
+    }
+
+    #[test]
+    fn no_two_ports_share_a_word_or_a_bit() {
+        let ports: Vec<Port> = Port::all().collect();
+        for (at, port) in ports.iter().enumerate() {
+            for other in &ports[at + 1..] {
+                assert_ne!(port.egress(), other.egress());
+                assert_ne!(port.generic(), other.generic());
+                assert!(port.meta().abs_diff(other.meta()) >= meta::INTERFACE_WORDS);
+            }
+        }
+    }
+}

@@ -1,0 +1,6 @@
+//! What the administrator asks for, checked against this host before anything is touched.
+
+pub mod interfaces;
+pub mod peer_lists;
+pub mod plan;
+pub mod validate;

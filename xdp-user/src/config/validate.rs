@@ -1,0 +1,275 @@
+//! What a request needs of this host: every check that needs no loaded program, before anything is touched.
+//!
+//! It may not know how a program is loaded or attached.
+
+use crate::config::plan::{Modes, Plan, Request};
+use crate::error::{Error, Result, word};
+use crate::netlink::{Link, Netlink, Route};
+use crate::sys::capabilities;
+use crate::sys::netns;
+use std::fs;
+use std::net::Ipv4Addr;
+use xdp_common::limits;
+
+/// The kernel's release, as `uname -r` prints it.
+pub(crate) fn kernel_release() -> String {
+    let name = rustix::system::uname();
+    name.release().to_string_lossy().into_owned()
+}
+
+/// Whether a release is one of those that ikenat runs on: by its first two numbers. `None`: it has none.
+pub(crate) fn is_new_enough(release: &str) -> Option<bool> {
+    is_at_least(release, (6, 1))
+}
+
+/// Whether a release is that one or newer.
+pub(crate) fn is_at_least(release: &str, wanted: (u32, u32)) -> Option<bool> {
+    let mut parts = release.split(['.', '-']);
+    let version = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+    Some(version >= wanted)
+}
+
+fn check_kernel() -> Result<()> {
+    let found = kernel_release();
+    if is_new_enough(&found) == Some(true) {
+        Ok(())
+    } else {
+        Err(Error::OldKernel { found })
+    }
+}
+
+/// Why an address is not that of a host.
+pub(crate) fn not_unicast(address: Ipv4Addr) -> Option<&'static str> {
+    let first = address.octets()[0];
+    match first {
+        0 => Some("it is in 0.0.0.0/8"),
+        127 => Some("it is a loopback address"),
+        224..=239 => Some("it is a multicast address"),
+        240..=255 => Some("it is reserved or broadcast"),
+        _ => None,
+    }
+}
+
+fn check_addresses(vip: Ipv4Addr, server: Ipv4Addr) -> Result<()> {
+    for (role, address) in [("the VIP", vip), ("the server", server)] {
+        if let Some(why) = not_unicast(address) {
+            return Err(Error::NotUnicast { role, address, why });
+        }
+    }
+    if vip == server {
+        return Err(Error::VipIsServer { address: vip });
+    }
+    Ok(())
+}
+
+/// The path below /proc/sys of a setting of an interface, or of all. It is that of the network namespace of whoever reads it,
+/// also after nsenter.
+pub(crate) fn sysctl_path(interface: &str, setting: &str) -> String {
+    format!("net/ipv4/conf/{interface}/{setting}")
+}
+
+/// The same as `sysctl -w` takes it; a name with a dot needs slashes.
+pub(crate) fn sysctl_key(interface: &str, setting: &str) -> String {
+    if interface.contains('.') {
+        sysctl_path(interface, setting)
+    } else {
+        format!("net.ipv4.conf.{interface}.{setting}")
+    }
+}
+
+fn check_ethernet(link: &Link) -> Result<()> {
+    if link.mac.is_none() {
+        return Err(Error::NotEthernet {
+            name: link.name.clone(),
+        });
+    }
+    Ok(())
+}
+
+fn check_forwarding(link: &Link) -> Result<()> {
+    let path = format!("/proc/sys/{}", sysctl_path(&link.name, "forwarding"));
+    let value = fs::read_to_string(&path).map_err(Error::system(format!("read {path}")))?;
+    if value.trim() == "0" {
+        return Err(Error::ForwardingOff {
+            name: link.name.clone(),
+            key: sysctl_key(&link.name, "forwarding"),
+        });
+    }
+    Ok(())
+}
+
+/// The interfaces of a side: not too many, each once.
+fn look_up(netlink: &Netlink, option: &'static str, names: &[String]) -> Result<Vec<Link>> {
+    if names.len() > limits::INTERFACES {
+        return Err(Error::TooManyInterfaces {
+            option,
+            limit: limits::INTERFACES,
+        });
+    }
+    if let Some((_, twice)) = names
+        .iter()
+        .enumerate()
+        .find(|(at, name)| names[..*at].contains(name))
+    {
+        return Err(Error::InterfaceTwice {
+            option,
+            name: twice.clone(),
+        });
+    }
+    names.iter().map(|name| netlink.link(name)).collect()
+}
+
+/// An interface that is WAN and LAN has one XDP program for both, that of the first pair.
+fn check_arms(wans: &[Link], lans: &[Link], modes: Modes) -> Result<()> {
+    for (at, wan) in wans.iter().enumerate() {
+        let Some(as_lan) = lans.iter().position(|lan| lan.index == wan.index) else {
+            continue;
+        };
+        let name = wan.name.clone();
+        if (at, as_lan) != (0, 0) {
+            return Err(Error::ArmNotFirst { name });
+        }
+        if modes.wan != modes.lan {
+            return Err(Error::ArmInTwoModes { name });
+        }
+    }
+    Ok(())
+}
+
+/// Where packets to the server go.
+enum Way {
+    /// To this host itself.
+    Here,
+    /// By a LAN; and the address that this host has for the server.
+    ByLan(Ipv4Addr),
+}
+
+fn way_to_server(netlink: &Netlink, server: Ipv4Addr, lans: &[Link]) -> Result<Way> {
+    let names: Vec<&str> = lans.iter().map(|lan| lan.name.as_str()).collect();
+    let lan = names.first().map(|name| (*name).to_owned());
+    match netlink.route(server) {
+        Ok(Route::Local) if lans.is_empty() => Ok(Way::Here),
+        Ok(Route::Local) => Err(Error::ServerIsLocal { server }),
+        Ok(Route::By { index, source }) if lans.iter().any(|lan| lan.index == index) => {
+            Ok(Way::ByLan(source.unwrap_or(Ipv4Addr::UNSPECIFIED)))
+        }
+        Ok(Route::By { index, .. }) => {
+            let links = netlink.links()?;
+            let found = links.into_iter().find(|link| link.index == index);
+            let found = found.map_or_else(|| format!("interface {index}"), |link| link.name);
+            match lan {
+                None => Err(Error::NoLan { server, found }),
+                Some(lan) => Err(Error::OtherLan {
+                    server,
+                    found,
+                    lans: names.join(" or "),
+                    lan,
+                }),
+            }
+        }
+        Err(error) => Err(Error::NotRoutable {
+            server,
+            why: word(&error),
+            lan: lan.unwrap_or_else(|| "the LAN".to_owned()),
+        }),
+    }
+}
+
+impl Plan {
+    /// Checks a request against this host.
+    pub fn check(request: Request, netlink: &Netlink) -> Result<Self> {
+        capabilities::check()?;
+        check_kernel()?;
+        check_addresses(request.vip, request.server)?;
+        request.lists.check()?;
+        let wans = look_up(netlink, "--wan", &request.wans)?;
+        let lans = look_up(netlink, "--lan", &request.lans)?;
+        for link in wans.iter().chain(&lans) {
+            check_ethernet(link)?;
+        }
+        check_arms(&wans, &lans, request.modes)?;
+        let (server_is_local, lan_address) = match way_to_server(netlink, request.server, &lans)? {
+            Way::Here => (true, Ipv4Addr::UNSPECIFIED),
+            Way::ByLan(source) => (false, source),
+        };
+        // What is for this host itself needs no forwarding.
+        for link in wans.iter().chain(&lans).filter(|_| !server_is_local) {
+            check_forwarding(link)?;
+        }
+        let vip_is_local = matches!(netlink.route(request.vip), Ok(Route::Local));
+        Ok(Self {
+            request,
+            wans,
+            lans,
+            server_is_local,
+            lan_address,
+            vip_is_local,
+            namespace: netns::own()?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::plan::Mode;
+
+    #[test]
+    fn only_addresses_of_hosts_are_taken() {
+        let server = Ipv4Addr::new(192, 168, 0, 1);
+        for bad in ["0.0.0.1", "127.0.0.1", "224.0.0.1", "255.255.255.255"] {
+            let address = bad.parse().expect("an address");
+            let error = check_addresses(address, server).expect_err(bad).to_string();
+            assert!(error.contains("the VIP") && error.contains(bad), "{error}");
+            let error = check_addresses(server, address).expect_err(bad).to_string();
+            assert!(
+                error.contains("the server") && error.contains(bad),
+                "{error}"
+            );
+        }
+        assert!(check_addresses(Ipv4Addr::new(203, 0, 113, 1), server).is_ok());
+        assert!(check_addresses(server, server).is_err());
+    }
+
+    #[test]
+    fn the_way_out_of_missing_forwarding_can_be_pasted() {
+        assert_eq!(
+            sysctl_key("eth0", "forwarding"),
+            "net.ipv4.conf.eth0.forwarding"
+        );
+        assert_eq!(
+            sysctl_key("eth0.5", "forwarding"),
+            "net/ipv4/conf/eth0.5/forwarding"
+        );
+    }
+
+    fn link(index: u8) -> Link {
+        Link {
+            index: index.into(),
+            name: format!("x{index}"),
+            ..Link::default()
+        }
+    }
+
+    #[test]
+    fn an_interface_that_is_both_is_the_first_of_both_in_one_mode() {
+        let native = Modes {
+            wan: Mode::Native,
+            lan: Mode::Native,
+        };
+        let mixed = Modes {
+            lan: Mode::Generic,
+            ..native
+        };
+        let links =
+            |indexes: &[u8]| -> Vec<Link> { indexes.iter().map(|index| link(*index)).collect() };
+        assert!(check_arms(&links(&[1, 2]), &links(&[1, 3]), native).is_ok());
+        assert!(check_arms(&links(&[1, 2]), &links(&[3, 4]), mixed).is_ok());
+        for (wans, lans) in [([1, 2], [2, 3]), ([1, 2], [3, 1]), ([1, 2], [1, 2])] {
+            let error = check_arms(&links(&wans), &links(&lans), native).expect_err("not first");
+            assert!(error.to_string().contains("first"), "{error}");
+        }
+        let error = check_arms(&links(&[1]), &links(&[1]), mixed).expect_err("two modes");
+        assert!(error.to_string().contains("--lan-mode"), "{error}");
+    }
+}

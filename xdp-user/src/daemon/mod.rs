@@ -1,0 +1,4 @@
+//! What the daemon does while an instance runs.
+
+pub mod neighbour_probe;
+pub mod reattach;

@@ -1,0 +1,79 @@
+//! What is noted beside the pins where the tc program is a filter: its program, and which clsacts were added by us. The
+//! kernel keeps neither with the filter.
+//!
+//! It may not know how a filter is attached.
+
+use crate::bpffs::layout::{CLSACT, Instance, NEW, remove_file};
+use crate::error::{Error, Result, causes};
+use crate::failpoints::{Step, pass};
+use aya::programs::{ProgramInfo, SchedClassifier};
+use std::path::PathBuf;
+use std::{fs, io};
+
+impl Instance {
+    /// Pins a program in the place of the one that has this pin, if there is one, with no moment without a pin.
+    pub fn pin_program(&self, name: &str, program: &mut SchedClassifier) -> Result<PathBuf> {
+        let (path, new) = (self.pin(name), self.new_pin(name));
+        remove_file(&new)?;
+        program.pin(&new).map_err(|error| Error::Map {
+            action: "pin",
+            name: path.display().to_string(),
+            why: causes(&error),
+        })?;
+        pass(Step::ProgramPinned)?;
+        self.put_in_place(name)?;
+        Ok(path)
+    }
+
+    /// Where a pin waits until it may take the place of an old one.
+    pub(crate) fn new_pin(&self, name: &str) -> PathBuf {
+        self.pin(&format!("{name}{NEW}"))
+    }
+
+    /// Puts a pin that was made beside the old one in its place.
+    pub(crate) fn put_in_place(&self, name: &str) -> Result<()> {
+        let new = self.new_pin(name);
+        fs::rename(&new, self.pin(name)).map_err(Error::system(format!("rename {}", new.display())))
+    }
+
+    fn clsact_note(&self, namespace: u64, index: u32) -> PathBuf {
+        self.pin(&format!("{CLSACT}{namespace}-{index}"))
+    }
+
+    /// Writes down that the clsact of a device is our work. True when that was written there already.
+    pub fn note_clsact(&self, namespace: u64, index: u32) -> Result<bool> {
+        let path = self.clsact_note(namespace, index);
+        // In a bpffs there can be pins and directories, and nothing else.
+        match fs::create_dir(&path) {
+            Ok(()) => Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(true),
+            Err(error) => Err(Error::system(format!("create {}", path.display()))(error)),
+        }
+    }
+
+    /// Takes that back. True when it was written there.
+    pub fn forget_clsact(&self, namespace: u64, index: u32) -> Result<bool> {
+        let path = self.clsact_note(namespace, index);
+        match fs::remove_dir(&path) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(Error::system(format!("remove {}", path.display()))(error)),
+        }
+    }
+
+    /// The id of a pinned program; `None` when there is no such pin.
+    pub fn pinned_program(&self, name: &str) -> Result<Option<u32>> {
+        let path = self.pin(name);
+        if !path.exists() {
+            return Ok(None);
+        }
+        match ProgramInfo::from_pin(&path) {
+            Ok(program) => Ok(Some(program.id())),
+            Err(error) => Err(Error::Map {
+                action: "open",
+                name: path.display().to_string(),
+                why: causes(&error),
+            }),
+        }
+    }
+}

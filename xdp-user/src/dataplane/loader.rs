@@ -1,0 +1,341 @@
+//! The object: how it is loaded over pinned maps, and what META says of it.
+//!
+//! It may not know what a program is attached to.
+
+use crate::bpffs::layout::Instance;
+use crate::config::interfaces::Port;
+use crate::config::peer_lists::{Lists, Prefix};
+use crate::config::plan::{Mode, Plan};
+use crate::error::{Error, Result, causes, is_denied};
+use crate::failpoints::{self, Step, pass};
+use crate::sys::capabilities;
+use crate::tables::clock::{self, Moment};
+use crate::tables::mmap::{self, Bytes, Memory, Seen, Tables};
+use crate::tables::snapshot::address;
+use aya::maps::lpm_trie::{Key, LpmTrie};
+use aya::programs::{ProgramError, SchedClassifier, TestRun as _, TestRunOptions, Xdp};
+use aya::{Ebpf, EbpfLoader};
+use std::net::Ipv4Addr;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+use xdp_common::meta::flag;
+use xdp_common::{ABI_VERSION, Hook, Secret, meta};
+use xdp_core::Word;
+
+static USUAL: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ikenat.o"));
+/// The same dataplane without a variable in the address of a packet's byte.
+static WITHOUT_PERFMON: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ikenat-without-perfmon.o"));
+
+/// The object that the verifier takes from this process.
+fn embedded() -> &'static [u8] {
+    if capabilities::is_hardened() {
+        WITHOUT_PERFMON
+    } else {
+        USUAL
+    }
+}
+
+/// What the tables of an earlier start say of themselves.
+#[derive(Clone, Copy)]
+pub(crate) struct Known {
+    /// The hash key.
+    pub(crate) secret: Secret,
+    /// Jiffies per second.
+    pub(crate) rate: u64,
+    /// A moment on both clocks.
+    pub(crate) anchor: Moment,
+    /// What it was told ([`meta::FLAGS`]).
+    pub(crate) flags: u64,
+    /// The server that they translate to.
+    pub(crate) server: Ipv4Addr,
+}
+
+impl Known {
+    /// `None`: there is nothing yet, after removing what a start left that died before anything was attached.
+    pub(crate) fn of(instance: &Instance, plan: &Plan) -> Result<Option<Self>> {
+        let complete = || {
+            let meta = mmap::open(&instance.pin("META")).ok()?;
+            let meta = Memory::<Seen>::of(&meta, "META").ok()?;
+            meta.words().get(meta::VERSION).map(|word| word.load() != 0)
+        };
+        if !instance.has_programs() && !complete().unwrap_or(false) {
+            instance.clear()?;
+            return Ok(None);
+        }
+        instance.check_maps(&plan.request.sizes)?;
+        let tables = Tables::<Seen>::open(&instance.directory)?;
+        instance.check_version(tables.meta(meta::VERSION).load())?;
+        Ok(Some(Self {
+            flags: tables.meta(meta::FLAGS).load(),
+            server: address(tables.meta(meta::SERVER).load()),
+            secret: std::array::from_fn(|i| tables.meta(meta::SECRET + i).load()),
+            rate: tables.meta(meta::HZ).load(),
+            anchor: Moment {
+                jiffies: tables.meta(meta::JIFFIES).load(),
+                monotonic: tables.meta(meta::MONOTONIC).load(),
+            },
+        }))
+    }
+
+    /// For new tables: a random key, and the time.
+    pub(crate) fn fresh(plan: &Plan) -> Result<Self> {
+        let mut bytes = [0_u8; size_of::<Secret>()];
+        let filled = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
+            .map_err(|error| Error::system("get random numbers")(error.into()))?;
+        if filled != bytes.len() {
+            return Err(Error::system("get random numbers")(
+                std::io::ErrorKind::UnexpectedEof.into(),
+            ));
+        }
+        let (rate, anchor) = learn_time()?;
+        pass(Step::TimeLearned)?;
+        Ok(Self {
+            secret: bytemuck::cast(bytes),
+            rate,
+            anchor,
+            flags: flags(plan),
+            server: plan.request.server,
+        })
+    }
+}
+
+fn load_failed(step: &'static str) -> impl Fn(&dyn std::error::Error) -> Error {
+    move |error| Error::Load {
+        step,
+        why: causes(error),
+    }
+}
+
+/// The object as it is loaded for one interface: constants and lists of its own, and the maps of all.
+#[derive(Debug)]
+pub(crate) struct Load {
+    pub(crate) port: Port,
+    pub(crate) ebpf: Ebpf,
+}
+
+/// Loads the object over the pinned maps, making those that are missing, once for each interface, with the programs that
+/// belong there.
+pub(crate) fn load(plan: &Plan, instance: &Instance, facts: &Known) -> Result<Vec<Load>> {
+    let interfaces = plan.interfaces();
+    interfaces
+        .iter()
+        .map(|(port, _)| load_one(plan, instance, facts, *port))
+        .collect()
+}
+
+fn load_one(plan: &Plan, instance: &Instance, facts: &Known, port: Port) -> Result<Load> {
+    let constants = Bytes(plan.constants(facts.secret, facts.rate, port));
+    let mut loader = EbpfLoader::new();
+    for layout in plan.request.sizes.layouts()? {
+        loader
+            .map_max_entries(layout.name, layout.max_entries)
+            .map_pin_path(layout.name, instance.pin(layout.name));
+    }
+    loader.override_global("CONFIG", &constants, true);
+    let mut ebpf = loader
+        .load(&failpoints::object(embedded())?)
+        .map_err(|error| load_failed("maps")(&error))?;
+    pass(Step::MapsMade)?;
+    fill_lists(&mut ebpf, &plan.request.lists)?;
+    for place in plan.places() {
+        if place.spot.port != port {
+            continue;
+        }
+        let name = place.spot.program();
+        match place.spot.hook {
+            Hook::Xdp => xdp(&mut ebpf, name)?.load(),
+            Hook::Tc | Hook::Egress => tc(&mut ebpf, name)?.load(),
+        }
+        .map_err(|error| refused(name, &error))?;
+        pass(Step::ProgramLoaded)?;
+    }
+    Ok(Load { port, ebpf })
+}
+
+/// The verifier refuses with "permission denied" whatever it does not like; what it likes depends on CAP_PERFMON.
+fn refused(name: &'static str, error: &ProgramError) -> Error {
+    if is_denied(error) && !capabilities::has_perfmon() {
+        tracing::debug!("{}", causes(error));
+        return Error::NoPerfmon { program: name };
+    }
+    load_failed(name)(error)
+}
+
+/// Before any program is attached: no packet of a peer that is refused may get through in between.
+fn fill_lists(ebpf: &mut Ebpf, lists: &Lists) -> Result<()> {
+    const NAME: &str = "PEERS";
+    let failed = |error: &dyn std::error::Error| Error::Map {
+        action: "fill",
+        name: NAME.to_owned(),
+        why: causes(error),
+    };
+    let map = ebpf.map_mut(NAME).ok_or_else(|| missing(NAME))?;
+    let mut peers: LpmTrie<_, [u8; 4], u32> =
+        LpmTrie::try_from(map).map_err(|error| failed(&error))?;
+    for (prefix, verdict) in lists.all() {
+        let key = Key::new(prefix.length, prefix.address.octets());
+        peers
+            .insert(&key, verdict, 0)
+            .map_err(|error| failed(&error))?;
+    }
+    Ok(())
+}
+
+/// Tells the time.
+const CLOCK: &str = "ikenat_clock";
+
+fn missing(step: &'static str) -> Error {
+    Error::Load {
+        step,
+        why: "the object has no such program; this binary was built with another one".to_owned(),
+    }
+}
+
+pub(crate) fn xdp<'e>(ebpf: &'e mut Ebpf, name: &'static str) -> Result<&'e mut Xdp> {
+    let program = ebpf.program_mut(name).ok_or_else(|| missing(name))?;
+    program.try_into().map_err(|_: ProgramError| missing(name))
+}
+
+pub(crate) fn tc<'e>(ebpf: &'e mut Ebpf, name: &'static str) -> Result<&'e mut SchedClassifier> {
+    let program = ebpf.program_mut(name).ok_or_else(|| missing(name))?;
+    program.try_into().map_err(|_: ProgramError| missing(name))
+}
+
+/// Lets the kernel tell its jiffies twice, a tenth of a second apart. Again, if they fit no rate: a virtual machine that
+/// did not get its CPU in between catches up on its ticks.
+fn learn_time() -> Result<(u64, Moment)> {
+    const TRIES: usize = 20;
+    let mut ebpf = Ebpf::load(embedded()).map_err(|error| load_failed("clock")(&error))?;
+    let program = xdp(&mut ebpf, CLOCK)?;
+    program.load().map_err(|error| load_failed(CLOCK)(&error))?;
+    let mut first = moment(program)?;
+    let mut second = first;
+    for _ in 0..TRIES {
+        std::thread::sleep(Duration::from_millis(100));
+        second = moment(program)?;
+        if let Some(rate) = clock::rate(first, second) {
+            return Ok((rate, second));
+        }
+        first = second;
+    }
+    Err(Error::Jiffies {
+        why: format!("no two of {TRIES} moments fit a kernel's tick; the last one is {second:?}"),
+    })
+}
+
+/// What both clocks show at this moment, told by an object that was loaded.
+pub(crate) fn now(loads: &mut [Load]) -> Result<Moment> {
+    let load = loads.first_mut().ok_or_else(|| missing(CLOCK))?;
+    let program = xdp(&mut load.ebpf, CLOCK)?;
+    program.load().map_err(|error| load_failed(CLOCK)(&error))?;
+    moment(program)
+}
+
+fn moment(program: &Xdp) -> Result<Moment> {
+    let mut output = [0; 64];
+    let mut options = TestRunOptions::new();
+    options.data_in = Some(&[0; 64]);
+    options.data_out = Some(&mut output);
+    let monotonic = clock::monotonic();
+    program
+        .test_run(options)
+        .map_err(|error| load_failed(CLOCK)(&error))?;
+    let [a, b, c, d, e, f, g, h, ..] = output;
+    Ok(Moment {
+        jiffies: u64::from_ne_bytes([a, b, c, d, e, f, g, h]),
+        monotonic,
+    })
+}
+
+/// Writes what `stats` and the next start need to know. The version comes last: without it the rest counts for nothing.
+pub(crate) fn describe(
+    tables: &Tables<AtomicU64>,
+    plan: &Plan,
+    facts: &Known,
+    fresh: bool,
+) -> Result<()> {
+    let set = |word: usize, value: u64| Word::store(tables.meta(word), value);
+    if fresh {
+        set(meta::HZ, facts.rate);
+        set(meta::JIFFIES, facts.anchor.jiffies);
+        set(meta::MONOTONIC, facts.anchor.monotonic);
+        set(meta::GENERATION, facts.secret[0] ^ facts.anchor.monotonic);
+        for (i, word) in facts.secret.iter().enumerate() {
+            set(meta::SECRET + i, *word);
+        }
+    }
+    let octets = |octets: [u8; 4]| u64::from(u32::from_ne_bytes(octets));
+    set(meta::VIP, octets(plan.request.vip.octets()));
+    set(meta::SERVER, octets(plan.request.server.octets()));
+    set(meta::FLAGS, flags(plan));
+    set(meta::NAMESPACE, plan.namespace);
+    let listed = |list: &[Prefix]| list.len() as u64;
+    let lists = &plan.request.lists;
+    set(
+        meta::LISTED,
+        listed(&lists.deny) << 32 | listed(&lists.except),
+    );
+    let ports = plan.ports();
+    let generic = ports.iter().map(|(port, _)| *port);
+    let generic = generic.filter(|port| plan.request.modes.of(port.side) == Mode::Generic);
+    set(
+        meta::GENERIC,
+        generic.fold(0, |bits, port| bits | port.generic()),
+    );
+    for port in Port::all() {
+        let link = ports.iter().find(|(found, _)| *found == port);
+        let (index, name) = link.map_or((0, ""), |(_, link)| (link.index, &link.name));
+        let [first, second] = name_words(name);
+        for (at, word) in [u64::from(index), first, second].into_iter().enumerate() {
+            set(port.meta() + at, word);
+        }
+    }
+    pass(Step::Described)?;
+    tables.meta(meta::VERSION).publish(u64::from(ABI_VERSION));
+    pass(Step::VersionWritten)
+}
+
+fn flags(plan: &Plan) -> u64 {
+    let bit = |set: bool, bit: u64| u64::from(set) * bit;
+    bit(plan.request.dry_run, flag::DRY_RUN)
+        | bit(plan.request.dedicated, flag::DEDICATED)
+        | bit(plan.server_is_local, flag::SERVER_IS_LOCAL)
+}
+
+/// An interface's name (15 bytes at most) as two words.
+fn name_words(name: &str) -> [u64; 2] {
+    let mut bytes = [0; 16];
+    for (to, from) in bytes.iter_mut().zip(name.bytes()) {
+        *to = from;
+    }
+    bytemuck::cast(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::interfaces::Spot;
+
+    #[test]
+    fn a_name_survives_its_two_words() {
+        let words = name_words("enp0s31f6.4094a");
+        let bytes: [u8; 16] = bytemuck::cast(words);
+        assert_eq!(&bytes, b"enp0s31f6.4094a\0");
+    }
+
+    #[test]
+    fn both_objects_have_the_programs_that_are_asked_for() {
+        let programs = Spot::all().map(Spot::program);
+        for name in programs.chain([CLOCK, "PEERS"]) {
+            for object in [USUAL, WITHOUT_PERFMON] {
+                let mut windows = object.windows(name.len());
+                assert!(
+                    windows.any(|window| window == name.as_bytes()),
+                    "no {name} in an object of {} bytes",
+                    object.len()
+                );
+            }
+        }
+    }
+}

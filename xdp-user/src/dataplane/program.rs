@@ -1,0 +1,87 @@
+//! One program at one place: attached by a link of its own, or exchanged under a link that is there.
+//!
+//! It may not know which places there are, nor in what order they come.
+
+use crate::config::interfaces::Place;
+use crate::config::plan::{Mode, Modes};
+use crate::dataplane::attach::{Way, hook_name};
+use crate::dataplane::loader::{tc, xdp};
+use crate::error::{Error, Result, causes};
+use aya::Ebpf;
+use aya::programs::LinkOrder;
+use aya::programs::links::{FdLink, PinnedLink};
+use aya::programs::tc::{SchedClassifierLink, TcAttachOptions, TcAttachType};
+use aya::programs::xdp::{XdpLink, XdpMode};
+use xdp_common::Hook;
+
+/// The sentence about a program that could not be attached.
+pub(crate) fn attach_failed(place: &Place<'_>, error: &dyn std::error::Error) -> Error {
+    Error::Attach {
+        hook: hook_name(place.spot.hook, Way::Tcx),
+        interface: place.link.name.clone(),
+        why: causes(error),
+    }
+}
+
+/// Attaches a program by a new link, which goes when it is dropped.
+pub(crate) fn attach(ebpf: &mut Ebpf, place: &Place<'_>, mode: Mode) -> Result<FdLink> {
+    let failed = |error: &dyn std::error::Error| attach_failed(place, error);
+    match place.spot.hook {
+        Hook::Xdp => {
+            let program = xdp(ebpf, place.spot.program())?;
+            let flags = match mode {
+                Mode::Native => XdpMode::Driver,
+                Mode::Generic => XdpMode::Skb,
+            };
+            let id = program
+                .attach_to_if_index(place.link.index, flags)
+                .map_err(|error| match mode {
+                    Mode::Native => Error::NativeRefused {
+                        option: Modes::option(place.spot.port.side),
+                        interface: place.link.name.clone(),
+                        why: causes(&error),
+                    },
+                    Mode::Generic => failed(&error),
+                })?;
+            let link = program.take_link(id).map_err(|error| failed(&error))?;
+            FdLink::try_from(link).map_err(|error| failed(&error))
+        }
+        Hook::Tc | Hook::Egress => {
+            let program = tc(ebpf, place.spot.program())?;
+            let block = match place.spot.hook {
+                Hook::Egress => TcAttachType::Egress,
+                Hook::Xdp | Hook::Tc => TcAttachType::Ingress,
+            };
+            // Nobody's program is to end the chain before ours has looked.
+            let first = TcAttachOptions::TcxOrder(LinkOrder::first());
+            let id = program
+                .attach_with_options(&place.link.name, block, first)
+                .map_err(|error| failed(&error))?;
+            let link = program.take_link(id).map_err(|error| failed(&error))?;
+            FdLink::try_from(link).map_err(|error| failed(&error))
+        }
+    }
+}
+
+/// Exchanges the program of a live link. The pin stays where it is and goes on holding the link.
+pub(crate) fn replace(ebpf: &mut Ebpf, place: &Place<'_>, link: PinnedLink) -> Result<()> {
+    let failed = |error: &dyn std::error::Error| attach_failed(place, error);
+    let link = FdLink::from(link);
+    match place.spot.hook {
+        Hook::Xdp => {
+            let link = XdpLink::try_from(link).map_err(|error| failed(&error))?;
+            let program = xdp(ebpf, place.spot.program())?;
+            program
+                .attach_to_link(link)
+                .map_err(|error| failed(&error))?;
+        }
+        Hook::Tc | Hook::Egress => {
+            let link = SchedClassifierLink::try_from(link).map_err(|error| failed(&error))?;
+            let program = tc(ebpf, place.spot.program())?;
+            program
+                .attach_to_link(link)
+                .map_err(|error| failed(&error))?;
+        }
+    }
+    Ok(())
+}

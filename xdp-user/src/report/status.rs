@@ -1,0 +1,301 @@
+//! What `ikenat status` tells: what is attached where, how full the tables are, and every reason with its count.
+//!
+//! It may not know how it is printed. The names of the fields are part of the interface: scripts read them.
+
+use crate::bpffs::layout::Instance as Pins;
+use crate::config::interfaces::Spot;
+use crate::config::plan::Mode;
+use crate::dataplane::attach::{Way, hook_name};
+use crate::dataplane::clsact;
+use crate::dataplane::clsact::cleanup;
+use crate::dataplane::link::{self, Attachment};
+use crate::error::Result;
+use crate::netlink::{Block, Link, Netlink};
+use crate::sys::netns;
+use crate::tables::snapshot::{Interface, Snapshot};
+use serde::Serialize;
+use std::net::Ipv4Addr;
+use xdp_common::counters::{Quantity, class, reason};
+use xdp_common::meta::flag;
+use xdp_common::{Class, Direction, Hook, Reason as Fate};
+
+/// The answer of `status --json`.
+#[derive(Clone, Debug, Serialize)]
+pub struct Status {
+    /// One for each VIP.
+    pub instances: Vec<Instance>,
+}
+
+/// One VIP.
+#[derive(Clone, Debug, Serialize)]
+pub struct Instance {
+    /// The VIP.
+    pub vip: Ipv4Addr,
+    /// The server behind it.
+    pub server: Ipv4Addr,
+    /// The process id of the daemon, if one runs.
+    pub daemon: Option<u32>,
+    /// True when packets are counted only and none is translated (`--dry-run`).
+    pub dry_run: bool,
+    /// True when the VIP is for IPsec alone (`--dedicated`).
+    pub dedicated: bool,
+    /// True when the server is an address of this host.
+    pub server_is_local: bool,
+    /// Prefixes of `--except-peer`.
+    pub except_peers: u32,
+    /// Prefixes of `--deny`.
+    pub denied: u32,
+    /// The programs.
+    pub attached: Vec<Attached>,
+    /// Whether the devices take frames that XDP redirects to them.
+    pub redirect: Vec<Redirect>,
+    /// The tables.
+    pub tables: Vec<Table>,
+    /// What became of the packets.
+    pub reasons: Vec<Reason>,
+}
+
+/// One program on one interface.
+#[derive(Clone, Debug, Serialize)]
+pub struct Attached {
+    /// The interface's name; the one it had when it was attached, where it cannot be looked up.
+    pub interface: String,
+    /// Its index in its own network namespace; 0 when it is gone.
+    pub ifindex: u32,
+    /// `xdp`, `tcx` or `clsact`.
+    pub hook: &'static str,
+    /// `native` or `generic`; `ingress` or `egress` for the others.
+    pub mode: &'static str,
+    /// Id of the program; `None` where this user may not look.
+    pub program: Option<u32>,
+    /// False when the interface is gone, or the filter was removed. Who may not look sees the interface alone.
+    pub alive: bool,
+    /// True when it is an interface of this network namespace.
+    pub here: bool,
+}
+
+/// Whether a device takes frames from XDP.
+#[derive(Clone, Debug, Serialize)]
+pub struct Redirect {
+    /// The interface.
+    pub interface: String,
+    /// Whether it does.
+    pub ready: bool,
+}
+
+/// One table.
+#[derive(Clone, Debug, Serialize)]
+pub struct Table {
+    /// Its name.
+    pub name: &'static str,
+    /// Entries now.
+    pub entries: u64,
+    /// Entries at most.
+    pub limit: u64,
+    /// Bytes of memory.
+    pub bytes: u64,
+    /// What happens then.
+    pub when_full: &'static str,
+}
+
+/// What became of packets, at one hook.
+#[derive(Clone, Debug, Serialize)]
+pub struct Reason {
+    /// `xdp` or `tc`.
+    pub hook: &'static str,
+    /// `forwarded`, `slow`, `punted` or `dropped`.
+    pub outcome: &'static str,
+    /// The reason; for forwarded packets what they were, as `esp-in-udp-in`.
+    pub reason: String,
+    /// Packets.
+    pub count: u64,
+}
+
+impl Instance {
+    /// Asks the kernel about an instance. `links` are the interfaces of this network namespace.
+    pub fn of(pins: &Pins, snapshot: &Snapshot, netlink: &Netlink, links: &[Link]) -> Result<Self> {
+        let mut attached = Vec::new();
+        for spot in Spot::all() {
+            let pin = pins.pin(&spot.link_pin());
+            if link::is_closed(&pin) {
+                attached.push(unseen(spot, Way::Tcx, snapshot, links));
+            } else if let Some((_, attachment)) = link::open(&pin)? {
+                attached.push(describe(&attachment, spot, snapshot, links));
+            }
+        }
+        attached.extend(filters_of(pins, snapshot, netlink, links)?);
+        let told = |bit| snapshot.flags & bit != 0;
+        let [except_peers, denied] = snapshot.listed;
+        Ok(Self {
+            vip: snapshot.vip,
+            server: snapshot.server,
+            daemon: pins.owner(),
+            dry_run: told(flag::DRY_RUN),
+            dedicated: told(flag::DEDICATED),
+            server_is_local: told(flag::SERVER_IS_LOCAL),
+            except_peers,
+            denied,
+            attached,
+            redirect: redirect(snapshot),
+            tables: snapshot.tables.iter().map(table).collect(),
+            reasons: reasons(snapshot),
+        })
+    }
+}
+
+/// Each interface once, though a one-armed gateway has it on both sides.
+fn redirect(snapshot: &Snapshot) -> Vec<Redirect> {
+    let mut all: Vec<Redirect> = Vec::new();
+    for interface in &snapshot.interfaces {
+        if all.iter().all(|found| found.interface != interface.name) {
+            all.push(Redirect {
+                interface: interface.name.clone(),
+                ready: interface.ready,
+            });
+        }
+    }
+    all
+}
+
+/// What the instance knows of the interface of a spot.
+fn known(snapshot: &Snapshot, spot: Spot) -> Option<&Interface> {
+    let mut all = snapshot.interfaces.iter();
+    all.find(|interface| interface.port == spot.port)
+}
+
+const fn mode(spot: Spot, interface: Option<&Interface>) -> &'static str {
+    match (spot.hook, interface) {
+        (Hook::Xdp, Some(interface)) => interface.mode.name(),
+        (Hook::Xdp, None) => Mode::Native.name(),
+        (Hook::Tc, _) => Block::Ingress.name(),
+        (Hook::Egress, _) => Block::Egress.name(),
+    }
+}
+
+fn describe(attachment: &Attachment, spot: Spot, snapshot: &Snapshot, links: &[Link]) -> Attached {
+    let mut here = links.iter();
+    let here = here.find(|link| link::is_on(attachment, spot.hook, link));
+    let known = known(snapshot, spot);
+    let name = here.map(|link| &link.name);
+    let name = name.or(known.map(|known| &known.name));
+    Attached {
+        interface: name.cloned().unwrap_or_default(),
+        ifindex: attachment.ifindex,
+        hook: hook_name(spot.hook, Way::Tcx),
+        mode: mode(spot, known),
+        program: Some(attachment.program),
+        alive: attachment.ifindex != 0,
+        here: here.is_some(),
+    }
+}
+
+/// A program that has a pin which this user may not open.
+fn unseen(spot: Spot, way: Way, snapshot: &Snapshot, links: &[Link]) -> Attached {
+    let known = known(snapshot, spot);
+    // In another network namespace nothing can be seen without a capability.
+    let here = netns::own().is_ok_and(|own| own == snapshot.namespace);
+    let mut found = links.iter();
+    let found = found.find(|link| here && known.is_some_and(|known| known.index == link.index));
+    let program = found.filter(|_| spot.hook == Hook::Xdp);
+    Attached {
+        interface: known.map_or_else(String::new, |known| known.name.clone()),
+        ifindex: known.map_or(0, |known| known.index),
+        hook: hook_name(spot.hook, way),
+        mode: mode(spot, known),
+        program: program.and_then(|link| link.xdp),
+        alive: !here || found.is_some(),
+        here,
+    }
+}
+
+fn filters_of(
+    pins: &Pins,
+    snapshot: &Snapshot,
+    netlink: &Netlink,
+    links: &[Link],
+) -> Result<Vec<Attached>> {
+    let (mut sought, mut closed) = (Vec::new(), Vec::new());
+    for spot in Spot::all() {
+        let (Some(pin), Some(block)) = (spot.filter_pin(), clsact::block(spot.hook)) else {
+            continue;
+        };
+        if link::is_closed(&pins.pin(&pin)) {
+            closed.push(unseen(spot, Way::Clsact, snapshot, links));
+        } else if let Some(program) = pins.pinned_program(&pin)? {
+            let index = known(snapshot, spot).map_or(0, |known| known.index);
+            sought.push((spot, program, (index, block)));
+        }
+    }
+    if sought.is_empty() {
+        return Ok(closed);
+    }
+    let places: Vec<(u32, Block)> = sought.iter().map(|(.., place)| *place).collect();
+    let found = cleanup::find(netlink, pins, &places)?;
+    let attached =
+        |((spot, pinned, (index, _)), found): ((Spot, u32, _), Option<cleanup::Found>)| {
+            let here = found.is_some_and(|found| found.here);
+            let link = links.iter().find(|link| link.index == index && here);
+            let known = known(snapshot, spot);
+            let name = link.map(|link| &link.name);
+            let name = name.or(known.map(|known| &known.name));
+            Attached {
+                interface: name.cloned().unwrap_or_default(),
+                ifindex: if found.is_some() { index } else { 0 },
+                hook: hook_name(spot.hook, Way::Clsact),
+                mode: mode(spot, known),
+                program: Some(found.map_or(pinned, |found| found.program)),
+                alive: found.is_some(),
+                here,
+            }
+        };
+    Ok(sought.into_iter().zip(found).map(attached).collect())
+}
+
+fn table(filling: &crate::tables::snapshot::Filling) -> Table {
+    let when_full = match filling.name {
+        "FLOW" => "packets of new SPIs are forwarded and counted as untracked",
+        "SESSION" => "new peers are forwarded, and their ESP is counted as untracked",
+        "HALF" => {
+            "the oldest handshake of a bucket is forgotten; its peer is listed once it sends ESP"
+        }
+        "FRAGMENT" => {
+            "the oldest datagram of a bucket is forgotten; its late fragments follow if the peer has a session"
+        }
+        _ => {
+            "the kernel's routing table is asked for every packet to a new gateway, which is slower"
+        }
+    };
+    Table {
+        name: filling.name,
+        entries: filling.entries,
+        limit: filling.limit,
+        bytes: filling.bytes,
+        when_full,
+    }
+}
+
+fn reasons(snapshot: &Snapshot) -> Vec<Reason> {
+    let mut reasons = Vec::new();
+    for hook in Hook::ALL {
+        let counters = &snapshot.counters[hook as usize];
+        for kind in Class::ALL {
+            for direction in Direction::ALL {
+                reasons.push(Reason {
+                    hook: hook.name(),
+                    outcome: "forwarded",
+                    reason: format!("{}-{}", kind.name(), direction.name()),
+                    count: counters[class(direction, kind) + Quantity::Packets as usize],
+                });
+            }
+        }
+        for fate in Fate::ALL {
+            reasons.push(Reason {
+                hook: hook.name(),
+                outcome: fate.outcome().name(),
+                reason: fate.name().to_owned(),
+                count: counters[reason(*fate)],
+            });
+        }
+    }
+    reasons
+}

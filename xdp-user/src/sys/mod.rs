@@ -1,0 +1,4 @@
+//! What the kernel grants this process: capabilities and network namespaces.
+
+pub mod capabilities;
+pub mod netns;

@@ -1,0 +1,70 @@
+//! What flows and sessions remember of peers that are listed now is forgotten.
+//!
+//! It may not know why a peer is listed.
+
+use crate::config::peer_lists::Lists;
+use crate::error::Result;
+use crate::tables::expiry;
+use crate::tables::mmap::Tables;
+use std::sync::atomic::AtomicU64;
+use xdp_common::slot::{self, flow, session};
+use xdp_core::Word;
+use xdp_core::table::{self, Slot};
+
+/// The fast path asks PEERS nothing: it sends where a flow's next hop says. A start makes most of those count no more, by
+/// another epoch; this leaves none to chance, once no program runs any more that could remember one again.
+pub(crate) fn hops_of_listed(tables: &Tables<AtomicU64>, lists: &Lists) -> Result<()> {
+    if lists.is_empty() {
+        return Ok(());
+    }
+    expiry::grace()?;
+    hops(tables.flow.slots(), flow::HOP, lists);
+    hops(tables.session.slots(), session::HOP, lists);
+    Ok(())
+}
+
+fn hops<W: Word>(slots: &[Slot<W>], hop: usize, lists: &Lists) {
+    for slot in slots {
+        let words = table::snapshot(slot);
+        if words.is_some_and(|words| lists.hold(slot::peer(&words).into())) {
+            slot[hop].store(0);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use xdp_common::slot::{KEY, STATE, WORDS, session_key};
+
+    const LIVE: u64 = 0x102;
+    const REMEMBERED: u64 = 0x0200_0000_0001_0007;
+
+    fn entry(peer: [u8; 4]) -> Slot<AtomicU64> {
+        let mut words = [0; WORDS];
+        words[STATE] = LIVE;
+        words[KEY..KEY + 3].copy_from_slice(&session_key(peer));
+        words[session::HOP] = REMEMBERED;
+        words.map(AtomicU64::new)
+    }
+
+    #[test]
+    fn only_listed_peers_are_forgotten() {
+        let lists = Lists {
+            except: vec!["203.0.113.8/30".parse().expect("a prefix")],
+            deny: vec!["198.51.100.7".parse().expect("an address")],
+        };
+        let peers = [
+            ([203, 0, 113, 10], 0),
+            ([203, 0, 113, 12], REMEMBERED),
+            ([198, 51, 100, 7], 0),
+            ([198, 51, 100, 6], REMEMBERED),
+        ];
+        let slots = peers.map(|(peer, _)| entry(peer));
+        hops(&slots, session::HOP, &lists);
+        for (slot, (peer, wanted)) in slots.iter().zip(peers) {
+            assert_eq!(Word::load(&slot[session::HOP]), wanted, "{peer:?}");
+            assert_eq!(Word::load(&slot[STATE]), LIVE);
+        }
+    }
+}

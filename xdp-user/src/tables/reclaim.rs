@@ -1,0 +1,255 @@
+//! Takes dying entries out of the tables: their counts go to the books, their slots become free, and the numbers of
+//! entries follow.
+//!
+//! It may not know why an entry was retired. A grace period must have passed since. Every step may be the last one of
+//! this daemon; the next one begins again with the dying entries, and [`recount`] mends what a number missed.
+
+use crate::tables::retired::{self, Amount, Entry, Table};
+use std::collections::HashMap;
+use xdp_common::counters::Direction;
+use xdp_common::meta::{FLOW_ENTRIES, SESSION_ENTRIES};
+use xdp_common::slot::{KEY, STATE, flow, session};
+use xdp_core::Word;
+use xdp_core::table::{self, Slot, State};
+
+/// The two words of a peer's address in a key.
+pub type Peer = [u64; 2];
+
+/// The tables and META, as words.
+#[derive(Debug)]
+pub struct Words<'w, W> {
+    /// The slots of FLOW.
+    pub flows: &'w [Slot<W>],
+    /// The slots of SESSION.
+    pub sessions: &'w [Slot<W>],
+    /// META.
+    pub meta: &'w [W],
+}
+
+impl<W> Clone for Words<'_, W> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<W> Copy for Words<'_, W> {}
+
+/// The peer in a slot's key.
+pub fn peer<W: Word>(slot: &Slot<W>) -> Peer {
+    [u64::from(slot[KEY].low()), slot[KEY + 1].load()]
+}
+
+/// The direction in a flow's key.
+pub const fn direction(key: u64) -> Direction {
+    if key & 1 == 0 {
+        Direction::Inbound
+    } else {
+        Direction::Outbound
+    }
+}
+
+fn live_sessions<W: Word>(sessions: &[Slot<W>]) -> HashMap<Peer, &Slot<W>> {
+    sessions
+        .iter()
+        .filter(|slot| State::of(slot[STATE].load()) == State::Live)
+        .map(|slot| (peer(slot), slot))
+        .collect()
+}
+
+/// What was freed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Freed {
+    /// Flows.
+    pub flows: usize,
+    /// Sessions.
+    pub sessions: usize,
+}
+
+/// Settles these slots, as far as they are dying.
+pub fn settle<W: Word>(words: Words<'_, W>, flows: &[usize], sessions: &[usize]) -> Freed {
+    let mut freed = Freed::default();
+    // An entry that is in the book already must be freed before another one takes its name out of it.
+    let last = retired::last(words.meta);
+    let of_last = |table, slots: &[Slot<W>]| {
+        last.filter(|entry| entry.table == table)
+            .filter(|entry| {
+                slots
+                    .get(entry.index)
+                    .is_some_and(|slot| slot[STATE].load() == entry.state)
+            })
+            .map(|entry| entry.index)
+    };
+    if let Some(index) = of_last(Table::Flow, words.flows) {
+        let owners = live_sessions(words.sessions);
+        freed.flows += usize::from(settle_flow(words, index, |peer| owners.get(peer).copied()));
+    }
+    if let Some(index) = of_last(Table::Session, words.sessions) {
+        freed.sessions += usize::from(settle_session(words, index));
+    }
+    if !flows.is_empty() {
+        let owners = live_sessions(words.sessions);
+        for &index in flows {
+            let owner = |peer: &Peer| owners.get(peer).copied();
+            freed.flows += usize::from(settle_flow(words, index, owner));
+        }
+    }
+    for &index in sessions {
+        freed.sessions += usize::from(settle_session(words, index));
+    }
+    freed
+}
+
+fn settle_flow<'w, W: Word + 'w>(
+    words: Words<'w, W>,
+    index: usize,
+    owner: impl Fn(&Peer) -> Option<&'w Slot<W>>,
+) -> bool {
+    let slot = &words.flows[index];
+    let way = direction(slot[KEY + 2].load());
+    let peer = peer(slot);
+    let amount = Amount {
+        packets: slot[flow::PACKETS].load(),
+        bytes: slot[flow::BYTES].load(),
+    };
+    if !free(words.meta, slot, Table::Flow, index, (way, amount)) {
+        return false;
+    }
+    one_less(&words.meta[FLOW_ENTRIES]);
+    if way == Direction::Inbound
+        && let Some(session) = owner(&peer)
+    {
+        one_less(&session[session::SPIS]);
+    }
+    true
+}
+
+fn settle_session<W: Word>(words: Words<'_, W>, index: usize) -> bool {
+    let slot = &words.sessions[index];
+    let nothing = (Direction::Inbound, Amount::default());
+    let freed = free(words.meta, slot, Table::Session, index, nothing);
+    if freed {
+        one_less(&words.meta[SESSION_ENTRIES]);
+    }
+    freed
+}
+
+/// Adds a dying slot's counts to the books and frees it. One that a dead daemon was freeing has been added, and some of
+/// its words are zero already.
+fn free<W: Word>(
+    meta: &[W],
+    slot: &Slot<W>,
+    table: Table,
+    index: usize,
+    (way, amount): (Direction, Amount),
+) -> bool {
+    let state = slot[STATE].load();
+    match State::of(state) {
+        State::Free | State::Claimed | State::Live => return false,
+        State::Freeing => {}
+        State::Dying => {
+            let entry = Entry {
+                table,
+                index,
+                state,
+            };
+            retired::add(meta, entry, way, amount);
+        }
+    }
+    table::free(slot);
+    true
+}
+
+/// Takes one away, never below zero: the dataplane may add at the same moment.
+fn one_less<W: Word>(word: &W) {
+    loop {
+        let before = word.load();
+        if before == 0 || word.replace(before, before - 1) {
+            return;
+        }
+    }
+}
+
+/// The slots that a dead daemon left dying, or was freeing.
+pub fn dying<W: Word>(slots: &[Slot<W>]) -> Vec<usize> {
+    let is_left = |slot: &Slot<W>| match State::of(slot[STATE].load()) {
+        State::Dying | State::Freeing => true,
+        State::Free | State::Claimed | State::Live => false,
+    };
+    slots
+        .iter()
+        .enumerate()
+        .filter(|(_, slot)| is_left(slot))
+        .map(|(index, _)| index)
+        .collect()
+}
+
+fn taken<W: Word>(slots: &[Slot<W>]) -> u64 {
+    slots
+        .iter()
+        .filter(|slot| State::of(slot[STATE].load()) != State::Free)
+        .count() as u64
+}
+
+/// How often a count is tried before it is left to the next start: only a table that grows all the time needs more.
+const TRIES: usize = 20;
+
+/// Mends the numbers of entries and of SPIs. A daemon that died between freeing a slot and the number leaves the
+/// number one too high, for every such death; left alone, a table would seem full one entry early.
+///
+/// A program may insert while we count. It first takes the slot and then adds to the number, and `grace` waits for all
+/// programs that are running. So if the number is the same before a grace period, the count and another grace period
+/// and after them, no insert overlapped the count: one that began before would have added by the end of the first,
+/// one that began during the count by the end of the second. Then number minus count is the drift, and it is taken
+/// off in one atomic addition, so that later inserts are not lost. The SPIs of sessions are counted in the same window:
+/// a flow's insert adds to its session before it adds to FLOW's number. True: all were mended.
+pub fn recount<W: Word, E>(
+    words: Words<'_, W>,
+    mut grace: impl FnMut() -> Result<(), E>,
+) -> Result<bool, E> {
+    for _ in 0..TRIES {
+        let numbers = || [FLOW_ENTRIES, SESSION_ENTRIES].map(|word| words.meta[word].load());
+        let before = numbers();
+        grace()?;
+        let counted = [taken(words.flows), taken(words.sessions)];
+        let drifts = spi_drifts(words);
+        grace()?;
+        if numbers() != before {
+            continue;
+        }
+        for ((word, number), count) in [FLOW_ENTRIES, SESSION_ENTRIES]
+            .into_iter()
+            .zip(before)
+            .zip(counted)
+        {
+            words.meta[word].add(count.wrapping_sub(number));
+        }
+        for (session, drift) in drifts {
+            session[session::SPIS].add(drift);
+        }
+        return Ok(true);
+    }
+    Ok(false)
+}
+
+/// What to add to each session's number of inbound SPIs.
+fn spi_drifts<'w, W: Word>(words: Words<'w, W>) -> Vec<(&'w Slot<W>, u64)> {
+    let mut counts: HashMap<Peer, u64> = HashMap::new();
+    for slot in words.flows {
+        let live = State::of(slot[STATE].load()) == State::Live;
+        if live && direction(slot[KEY + 2].load()) == Direction::Inbound {
+            *counts.entry(peer(slot)).or_default() += 1;
+        }
+    }
+    live_sessions(words.sessions)
+        .into_iter()
+        .filter_map(|(peer, slot)| {
+            let counted = counts.get(&peer).copied().unwrap_or_default();
+            let drift = counted.wrapping_sub(slot[session::SPIS].load());
+            (drift != 0).then_some((slot, drift))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+#[path = "reclaim_tests.rs"]
+mod tests;

@@ -1,0 +1,264 @@
+//! The daemon dies after each single write in turn; whatever the next one does must come out right.
+
+use super::*;
+use std::cell::Cell;
+use std::convert::Infallible;
+use std::sync::atomic::AtomicU64;
+use xdp_common::Class;
+use xdp_common::meta;
+use xdp_common::slot::{self, WORDS, flow_key, session_key};
+
+thread_local! {
+    /// Writes that the daemon still lives to do.
+    static LEFT: Cell<usize> = const { Cell::new(usize::MAX) };
+}
+
+/// A word that forgets what a dead daemon writes.
+struct Mortal(AtomicU64);
+
+fn alive() -> bool {
+    LEFT.with(|left| {
+        let now = left.get();
+        left.set(now.saturating_sub(usize::from(now != usize::MAX)));
+        now > 0
+    })
+}
+
+impl Word for Mortal {
+    fn load(&self) -> u64 {
+        Word::load(&self.0)
+    }
+    fn store(&self, value: u64) {
+        if alive() {
+            Word::store(&self.0, value);
+        }
+    }
+    fn add(&self, value: u64) {
+        if alive() {
+            Word::add(&self.0, value);
+        }
+    }
+    fn replace(&self, old: u64, new: u64) -> bool {
+        // A dead daemon does not go round a loop again.
+        !alive() || Word::replace(&self.0, old, new)
+    }
+    fn publish(&self, value: u64) {
+        if alive() {
+            Word::publish(&self.0, value);
+        }
+    }
+}
+
+struct Tables {
+    flows: Vec<Slot<Mortal>>,
+    sessions: Vec<Slot<Mortal>>,
+    meta: Vec<Mortal>,
+}
+
+const PEER: [u8; 4] = [203, 0, 113, 10];
+const LIVE: u64 = 0x102;
+
+fn word() -> Mortal {
+    Mortal(AtomicU64::new(0))
+}
+
+fn put(slot: &Slot<Mortal>, key: slot::Key, rest: &[(usize, u64)]) {
+    for (i, word) in key.into_iter().enumerate() {
+        slot[KEY + i].store(word);
+    }
+    for (at, value) in rest {
+        slot[*at].store(*value);
+    }
+    slot[STATE].store(LIVE);
+}
+
+impl Tables {
+    /// Two inbound flows and an outbound one of one session.
+    fn new() -> Self {
+        let slots = |n| {
+            (0..n)
+                .map(|_| std::array::from_fn::<_, WORDS, _>(|_| word()))
+                .collect()
+        };
+        let tables = Self {
+            flows: slots(8),
+            sessions: slots(4),
+            meta: (0..meta::WORDS).map(|_| word()).collect(),
+        };
+        for (at, spi, direction) in [
+            (1, 0x1000, Direction::Inbound),
+            (2, 0x2000, Direction::Inbound),
+            (5, 0x3000, Direction::Outbound),
+        ] {
+            let key = flow_key(PEER, spi, Class::Esp, direction);
+            put(
+                &tables.flows[at],
+                key,
+                &[(flow::PACKETS, 10), (flow::BYTES, 1000)],
+            );
+        }
+        put(
+            &tables.sessions[3],
+            session_key(PEER),
+            &[(session::SPIS, 2)],
+        );
+        tables.meta[FLOW_ENTRIES].store(3);
+        tables.meta[SESSION_ENTRIES].store(1);
+        tables
+    }
+
+    fn words(&self) -> Words<'_, Mortal> {
+        Words {
+            flows: &self.flows,
+            sessions: &self.sessions,
+            meta: &self.meta,
+        }
+    }
+
+    fn retire(&self, flows: &[usize], sessions: &[usize]) {
+        for &index in flows {
+            assert!(table::retire(&self.flows[index], LIVE));
+        }
+        for &index in sessions {
+            assert!(table::retire(&self.sessions[index], LIVE));
+        }
+    }
+
+    /// What a daemon does when it starts.
+    fn recover(&self) {
+        let words = self.words();
+        settle(words, &dying(words.flows), &dying(words.sessions));
+        let mended = recount(words, || Ok::<(), Infallible>(()));
+        assert_eq!(mended, Ok(true));
+    }
+
+    fn entries(&self) -> (u64, u64) {
+        (
+            self.meta[FLOW_ENTRIES].load(),
+            self.meta[SESSION_ENTRIES].load(),
+        )
+    }
+}
+
+#[test]
+fn a_settled_flow_leaves_its_counts_in_the_book_and_its_place_in_the_numbers() {
+    let tables = Tables::new();
+    tables.retire(&[1], &[]);
+    let freed = settle(tables.words(), &[1], &[]);
+    assert_eq!(
+        freed,
+        Freed {
+            flows: 1,
+            sessions: 0
+        }
+    );
+    assert_eq!(tables.entries(), (2, 1));
+    assert_eq!(tables.sessions[3][session::SPIS].load(), 1);
+    assert_eq!(
+        retired::read(&tables.meta).esp[0],
+        Amount {
+            packets: 10,
+            bytes: 1000
+        }
+    );
+    assert_eq!(State::of(tables.flows[1][STATE].load()), State::Free);
+}
+
+#[test]
+fn a_live_slot_is_left_alone() {
+    let tables = Tables::new();
+    assert_eq!(settle(tables.words(), &[1], &[3]), Freed::default());
+    assert_eq!(tables.entries(), (3, 1));
+    assert_eq!(retired::read(&tables.meta).flows, 0);
+}
+
+#[test]
+fn a_number_never_falls_below_zero() {
+    let tables = Tables::new();
+    tables.meta[FLOW_ENTRIES].store(0);
+    tables.sessions[3][session::SPIS].store(0);
+    tables.retire(&[1], &[]);
+    settle(tables.words(), &[1], &[]);
+    assert_eq!(tables.entries(), (0, 1));
+    assert_eq!(tables.sessions[3][session::SPIS].load(), 0);
+}
+
+#[test]
+fn whatever_write_is_the_last_the_next_daemon_makes_it_right() {
+    let mut deaths = 0;
+    for lifetime in 0.. {
+        let tables = Tables::new();
+        tables.retire(&[1, 5], &[]);
+        LEFT.set(lifetime);
+        settle(tables.words(), &[5, 1], &[]);
+        let died = LEFT.get() == 0;
+        LEFT.set(usize::MAX);
+        tables.recover();
+
+        let page = retired::read(&tables.meta);
+        let ten = Amount {
+            packets: 10,
+            bytes: 1000,
+        };
+        assert_eq!(page.esp, [ten, ten], "after {lifetime} writes");
+        assert_eq!(page.flows, 2, "after {lifetime} writes");
+        assert_eq!(tables.entries(), (1, 1), "after {lifetime} writes");
+        assert_eq!(
+            tables.sessions[3][session::SPIS].load(),
+            1,
+            "after {lifetime} writes"
+        );
+        for index in [1, 5] {
+            let words = &tables.flows[index];
+            assert_eq!(State::of(words[STATE].load()), State::Free);
+            assert!(
+                words[KEY..].iter().all(|word| word.load() == 0),
+                "after {lifetime} writes"
+            );
+        }
+        if !died {
+            break;
+        }
+        deaths += 1;
+    }
+    assert!(
+        deaths > 2 * meta::BOOK_WORDS,
+        "only {deaths} deaths: the daemon was never killed"
+    );
+}
+
+#[test]
+fn the_same_for_sessions() {
+    for lifetime in 0..400 {
+        let tables = Tables::new();
+        tables.retire(&[1, 2, 5], &[3]);
+        LEFT.set(lifetime);
+        settle(tables.words(), &[1, 2, 5], &[3]);
+        LEFT.set(usize::MAX);
+        tables.recover();
+        let page = retired::read(&tables.meta);
+        assert_eq!(
+            (page.flows, page.sessions),
+            (3, 1),
+            "after {lifetime} writes"
+        );
+        assert_eq!(page.esp[0].packets, 20, "after {lifetime} writes");
+        assert_eq!(tables.entries(), (0, 0), "after {lifetime} writes");
+    }
+}
+
+#[test]
+fn a_count_that_something_disturbs_is_tried_again() {
+    let tables = Tables::new();
+    tables.meta[FLOW_ENTRIES].store(9);
+    let mut disturbances = 3;
+    let mended = recount(tables.words(), || {
+        if disturbances > 0 {
+            disturbances -= 1;
+            tables.meta[SESSION_ENTRIES].add(1);
+        }
+        Ok::<(), Infallible>(())
+    });
+    assert_eq!(mended, Ok(true));
+    assert_eq!(tables.entries(), (3, 1));
+}
