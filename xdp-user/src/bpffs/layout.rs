@@ -4,7 +4,7 @@
 //! It may not know what is in the maps, nor what is attached.
 
 use crate::bpffs::permissions;
-use crate::config::interfaces::Spot;
+use crate::config::interfaces::HookPoint;
 use crate::error::{Error, Result, causes};
 use aya::maps::{MapInfo, MapType};
 use rustix::fs::{CWD, Mode, OFlags, openat, statfs};
@@ -194,7 +194,8 @@ impl Instance {
 
     /// True when a link or a filter's program is pinned.
     pub fn has_programs(&self) -> bool {
-        Spot::all().any(|spot| self.pin(&spot.link_pin()).exists()) || self.has_filters()
+        HookPoint::all().any(|hook_point| self.pin(&hook_point.link_pin()).exists())
+            || self.has_filters()
     }
 
     /// True when the program of a filter is pinned.
@@ -204,7 +205,7 @@ impl Instance {
 
     /// The names of all pins that filters can have.
     pub(crate) fn filter_pins() -> impl Iterator<Item = String> {
-        Spot::all().filter_map(Spot::filter_pin)
+        HookPoint::all().filter_map(HookPoint::filter_pin)
     }
 
     fn foreign(&self, path: &Path, why: String) -> Error {
@@ -278,7 +279,7 @@ impl Instance {
 
     /// Removes the pins of the links alone, which detaches them.
     pub fn clear_links(&self) -> Result<Vec<String>> {
-        self.clear_named(Spot::all().map(Spot::link_pin))
+        self.clear_named(HookPoint::all().map(HookPoint::link_pin))
     }
 
     /// Removes the pins of the filters' programs, which leaves the filters themselves.

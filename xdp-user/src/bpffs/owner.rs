@@ -3,7 +3,7 @@
 //! It may not know what is attached there.
 
 use crate::bpffs::layout::Instance;
-use crate::config::interfaces::Port;
+use crate::config::interfaces::Interface;
 use crate::config::plan::Plan;
 use crate::dataplane::clsact::cleanup;
 use crate::dataplane::link;
@@ -14,7 +14,7 @@ use xdp_common::{ABI_VERSION, meta};
 use xdp_core::Word;
 
 /// The index and the name of an interface, as META has them; `None` when there is no such port.
-pub(crate) fn interface<W: Word>(meta: &[W], port: Port) -> Option<(u32, String)> {
+pub(crate) fn interface<W: Word>(meta: &[W], port: Interface) -> Option<(u32, String)> {
     let [index, first, second] = std::array::from_fn(|at| meta[port.meta() + at].load());
     let bytes: [u8; 16] = bytemuck::cast([first, second]);
     let text = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
@@ -36,7 +36,7 @@ impl Place {
         (version == u64::from(ABI_VERSION) && meta.len() == meta::WORDS).then_some(())?;
         Some(Self {
             namespace: meta[meta::NAMESPACE].load(),
-            interfaces: Port::all()
+            interfaces: Interface::all()
                 .filter_map(|port| interface(meta, port))
                 .collect(),
         })

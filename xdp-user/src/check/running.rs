@@ -7,7 +7,7 @@ use crate::config::interfaces::Side;
 use crate::config::plan::{Mode, Modes};
 use crate::error::Result;
 use crate::report::status::{Attached, Instance};
-use crate::tables::snapshot::{Interface, Snapshot};
+use crate::tables::snapshot::{InterfaceRecord, Snapshot};
 use std::net::Ipv4Addr;
 use std::path::Path;
 use xdp_common::meta::flag;
@@ -46,7 +46,7 @@ pub fn running(bpffs: Option<&Path>, vip: Option<Ipv4Addr>) -> Result<Vec<Subjec
     Ok(subjects)
 }
 
-fn interfaces(snapshot: &Snapshot, side: Side) -> impl Iterator<Item = &Interface> {
+fn interfaces(snapshot: &Snapshot, side: Side) -> impl Iterator<Item = &InterfaceRecord> {
     let all = snapshot.interfaces.iter();
     all.filter(move |interface| interface.port.side == side)
 }

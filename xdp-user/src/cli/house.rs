@@ -8,9 +8,9 @@ use tracing::{debug, info, warn};
 use xdp_common::Hook;
 use xdp_user::config::plan::Plan;
 use xdp_user::daemon::neighbour_probe::Prober;
-use xdp_user::daemon::reattach::{Again, Fate, News, Watch};
+use xdp_user::daemon::reattach::{Event, LinkChange, LinkMonitor, Reattached};
 use xdp_user::dataplane::attach::{How, PutBack, hook_name};
-use xdp_user::dataplane::{Readiness, Running};
+use xdp_user::dataplane::{Dataplane, XmitSupport};
 use xdp_user::netlink::Netlink;
 use xdp_user::netlink::monitor::Events;
 use xdp_user::tables::expiry::Expiry;
@@ -23,7 +23,7 @@ pub(super) struct House {
     /// Changes of routes and neighbours.
     pub(super) events: Events,
     /// Interfaces that go and come.
-    pub(super) watch: Watch,
+    pub(super) watch: LinkMonitor,
     /// Next hops that may have moved.
     pub(super) prober: Prober,
     /// Where the pins can be seen by their name, as long as they can.
@@ -54,26 +54,26 @@ impl House {
 
 /// Attaches again where an interface has come back. With the new plan, when that was done.
 pub(super) fn follow(
-    running: &mut Running,
+    running: &mut Dataplane,
     plan: &Plan,
     netlink: &Netlink,
     house: &mut House,
-) -> Option<Again> {
+) -> Option<Reattached> {
     let (all, again) = house.watch.look(running, plan, netlink);
     for news in all {
         match news {
-            News::Of(interface, Fate::Renamed(name)) => warn!(
+            Event::Of(interface, LinkChange::Renamed(name)) => warn!(
                 "{interface} is called {name} now, and translating goes on; name it so at the next start"
             ),
-            News::Of(interface, Fate::Gone) => warn!(
+            Event::Of(interface, LinkChange::Gone) => warn!(
                 "{interface} is gone, and its programs with it; they are attached again when an interface of that name is back"
             ),
-            News::Of(interface, Fate::Bare(index)) => {
+            Event::Of(interface, LinkChange::Bare(index)) => {
                 warn!(
                     "{interface} (interface {index}) is there without our programs: attaching again"
                 );
             }
-            News::NotYet(why) => warn!("failed to attach again, trying each second: {why}"),
+            Event::NotYet(why) => warn!("failed to attach again, trying each second: {why}"),
         }
     }
     if let Some((plan, _)) = &again {
@@ -88,7 +88,7 @@ pub(super) fn follow(
 }
 
 pub(super) fn each_second(
-    running: &Running,
+    running: &Dataplane,
     plan: &Plan,
     netlink: &Netlink,
     house: &mut House,
@@ -116,7 +116,7 @@ pub(super) fn each_second(
     for (interface, readiness) in running.refresh_egress(netlink, plan, epoch) {
         // Where nothing is redirected, it is news only that a device is gone.
         let redirects = !plan.request.dry_run && !plan.server_is_local;
-        if redirects || readiness == Readiness::Gone {
+        if redirects || readiness == XmitSupport::Gone {
             say_readiness(&interface, readiness);
         }
     }
@@ -128,19 +128,19 @@ pub(super) fn each_second(
     Ok(())
 }
 
-fn say_readiness(interface: &str, readiness: Readiness) {
+fn say_readiness(interface: &str, readiness: XmitSupport) {
     match readiness {
-        Readiness::Ready => info!("{interface} takes frames from XDP"),
-        Readiness::NotReady => warn!(
+        XmitSupport::Ready => info!("{interface} takes frames from XDP"),
+        XmitSupport::NotReady => warn!(
             "{interface} does not take frames from XDP, so what leaves by it takes the slow path (a veth needs an XDP program on its peer or, from Linux 6.3 on, GRO)"
         ),
         // That was said already.
-        Readiness::Gone => {}
+        XmitSupport::Gone => {}
     }
 }
 
 /// What a start, and an interface that came back, have in common.
-pub(super) fn report_attached(running: &Running) {
+pub(super) fn report_attached(running: &Dataplane) {
     for attached in &running.attached {
         let how = match attached.how {
             How::Attached => "attached to",
@@ -160,11 +160,11 @@ pub(super) fn report_attached(running: &Running) {
     }
 }
 
-pub(super) fn report_not_ready(plan: &Plan, running: &Running) {
+pub(super) fn report_not_ready(plan: &Plan, running: &Dataplane) {
     if plan.request.dry_run || plan.server_is_local {
         return;
     }
     for interface in running.not_ready(plan) {
-        say_readiness(interface, Readiness::NotReady);
+        say_readiness(interface, XmitSupport::NotReady);
     }
 }

@@ -18,8 +18,8 @@ use xdp_user::config::interfaces::Side;
 use xdp_user::config::peer_lists::{Lists, Prefix};
 use xdp_user::config::plan::{Mode, Modes, Plan, Request, Tc};
 use xdp_user::daemon::neighbour_probe::Prober;
-use xdp_user::daemon::reattach::Watch;
-use xdp_user::dataplane::{self, Logger, Running};
+use xdp_user::daemon::reattach::LinkMonitor;
+use xdp_user::dataplane::{self, Dataplane, Logger};
 use xdp_user::netlink::Netlink;
 use xdp_user::netlink::monitor::Events;
 use xdp_user::sys::capabilities;
@@ -198,7 +198,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         expiry: Expiry::new(running.clock, plan.request.idle_secs),
         complained: Vec::new(),
         events,
-        watch: Watch::default(),
+        watch: LinkMonitor::default(),
         prober: Prober::default(),
         // Where it can be seen with the capabilities that are left.
         path: Some(path).filter(|path| path.exists()),
@@ -278,7 +278,7 @@ impl Signals {
 /// would need `unsafe`, and its messages are about sessions, not packets.
 const OFTEN: Duration = Duration::from_millis(250);
 
-fn report(plan: &Plan, running: &Running) {
+fn report(plan: &Plan, running: &Dataplane) {
     report_attached(running);
     for (side, name) in [(Side::Wan, "WAN"), (Side::Lan, "LAN")] {
         if plan.request.modes.of(side) == Mode::Generic && !plan.request.dry_run {
@@ -332,7 +332,7 @@ fn say_ready(plan: &Plan) {
     }
 }
 
-fn end(running: Running, netlink: &Netlink, plan: &Plan, stop: Stop) -> Result<()> {
+fn end(running: Dataplane, netlink: &Netlink, plan: &Plan, stop: Stop) -> Result<()> {
     let vip = plan.request.vip;
     let terminal = io::stdin().is_terminal() || io::stderr().is_terminal();
     if stop == Stop::Interrupted && terminal {

@@ -4,7 +4,7 @@ use super::table::{Lean, Table, grouped, size};
 use super::{Which, print};
 use anyhow::{Context, Result};
 use clap::Args;
-use xdp_user::dataplane::attach::Way;
+use xdp_user::dataplane::attach::TcBackend;
 use xdp_user::netlink::Netlink;
 use xdp_user::report::status::{Attached, Instance, Status};
 use xdp_user::tables::snapshot::Snapshot;
@@ -117,7 +117,7 @@ fn attached(attached: &[Attached]) -> String {
     }
     for one in attached {
         let remark = match (one.alive, one.here) {
-            (false, _) if one.hook == Way::Clsact.name() => {
+            (false, _) if one.hook == TcBackend::Clsact.name() => {
                 "DEAD: the interface is gone or somebody has removed the filter; a running ikenat attaches again when it is back".to_owned()
             }
             (false, _) => "DEAD: the interface is gone; a running ikenat attaches again when it is back".to_owned(),

@@ -20,7 +20,7 @@ pub enum Side {
 
 /// An interface of an instance: the first WAN, the second LAN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Port {
+pub struct Interface {
     /// Its side.
     pub side: Side,
     /// Its place in the list of that side.
@@ -28,7 +28,7 @@ pub struct Port {
 }
 
 /// As it stands in the names of pins: `wan`, `lan`, and from the second one on `wan2`.
-impl fmt::Display for Port {
+impl fmt::Display for Interface {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let side = match self.side {
             Side::Wan => "wan",
@@ -41,7 +41,7 @@ impl fmt::Display for Port {
     }
 }
 
-impl Port {
+impl Interface {
     /// All that there can be, WANs first.
     pub fn all() -> impl Iterator<Item = Self> {
         let of = |side| (0..INTERFACES).map(move |number| Self { side, number });
@@ -77,22 +77,21 @@ impl Port {
 
 /// A hook of a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Spot {
+pub struct HookPoint {
     /// The port.
-    pub port: Port,
+    pub port: Interface,
     /// The hook.
     pub hook: Hook,
 }
 
-impl Spot {
+impl HookPoint {
     /// All that there can be, in the order in which links are detached: XDP goes first, so that what still comes in takes
     /// the slow path.
     pub fn all() -> impl Iterator<Item = Self> {
-        let at = |hook| Port::all().map(move |port| Self { port, hook });
-        Hook::ALL
-            .into_iter()
-            .flat_map(at)
-            .filter(|spot| spot.hook != Hook::Egress || spot.port.side == Side::Wan)
+        let at = |hook| Interface::all().map(move |port| Self { port, hook });
+        Hook::ALL.into_iter().flat_map(at).filter(|hook_point| {
+            hook_point.hook != Hook::Egress || hook_point.port.side == Side::Wan
+        })
     }
 
     /// The name of the pin of its link.
@@ -117,19 +116,19 @@ impl Spot {
     }
 }
 
-/// A spot that has a program under a plan.
+/// A hook point that has a program under a plan.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Place<'p> {
-    pub(crate) spot: Spot,
+pub(crate) struct AttachTarget<'p> {
+    pub(crate) hook_point: HookPoint,
     pub(crate) link: &'p Link,
 }
 
 impl Plan {
     /// All ports, WANs first. On a one-armed gateway the first of each side are one interface.
-    pub fn ports(&self) -> Vec<(Port, &Link)> {
-        fn of(side: Side, links: &[Link]) -> impl Iterator<Item = (Port, &Link)> {
+    pub fn ports(&self) -> Vec<(Interface, &Link)> {
+        fn of(side: Side, links: &[Link]) -> impl Iterator<Item = (Interface, &Link)> {
             let numbered = links.iter().enumerate();
-            numbered.map(move |(number, link)| (Port { side, number }, link))
+            numbered.map(move |(number, link)| (Interface { side, number }, link))
         }
         of(Side::Wan, &self.wans)
             .chain(of(Side::Lan, &self.lans))
@@ -137,8 +136,8 @@ impl Plan {
     }
 
     /// Each interface once, by the port whose programs it has.
-    pub fn interfaces(&self) -> Vec<(Port, &Link)> {
-        const FIRST_LAN: Port = Port {
+    pub fn interfaces(&self) -> Vec<(Interface, &Link)> {
+        const FIRST_LAN: Interface = Interface {
             side: Side::Lan,
             number: 0,
         };
@@ -149,8 +148,8 @@ impl Plan {
 
     /// Whether a program belongs there. A dry run has no XDP program, because attaching one may reset the link, and looks
     /// at what leaves only where nothing else shows it.
-    const fn needs(&self, spot: Spot) -> bool {
-        match (spot.hook, spot.port.side) {
+    const fn needs(&self, hook_point: HookPoint) -> bool {
+        match (hook_point.hook, hook_point.port.side) {
             (Hook::Tc, _) => true,
             (Hook::Xdp, _) => !self.request.dry_run,
             (Hook::Egress, Side::Wan) => !self.request.dry_run || self.server_is_local,
@@ -159,10 +158,10 @@ impl Plan {
     }
 
     /// The places, in the order of attaching: the slow path first, so that whatever XDP hands over has somewhere to go.
-    pub(crate) fn places(&self) -> Vec<Place<'_>> {
+    pub(crate) fn places(&self) -> Vec<AttachTarget<'_>> {
         let at = |hook| {
-            let place = move |(port, link)| Place {
-                spot: Spot { port, hook },
+            let place = move |(port, link)| AttachTarget {
+                hook_point: HookPoint { port, hook },
                 link,
             };
             self.interfaces().into_iter().map(place)
@@ -170,7 +169,7 @@ impl Plan {
         [Hook::Tc, Hook::Egress, Hook::Xdp]
             .into_iter()
             .flat_map(at)
-            .filter(|place| self.needs(place.spot))
+            .filter(|place| self.needs(place.hook_point))
             .collect()
     }
 }
@@ -181,7 +180,7 @@ mod tests {
 
     #[test]
     fn pins_are_named_by_side_and_number() {
-        let names: Vec<String> = Spot::all().map(Spot::link_pin).collect();
+        let names: Vec<String> = HookPoint::all().map(HookPoint::link_pin).collect();
         assert_eq!(names.len(), 2 * 2 * INTERFACES + INTERFACES);
         assert_eq!(names.first().map(String::as_str), Some("link-xdp-wan"));
         for name in ["link-xdp-lan", "link-tc-lan4", "link-egress-wan2"] {
@@ -192,7 +191,7 @@ mod tests {
 
     #[test]
     fn no_two_ports_share_a_word_or_a_bit() {
-        let ports: Vec<Port> = Port::all().collect();
+        let ports: Vec<Interface> = Interface::all().collect();
         for (at, port) in ports.iter().enumerate() {
             for other in &ports[at + 1..] {
                 assert_ne!(port.egress(), other.egress());

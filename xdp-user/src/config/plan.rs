@@ -3,7 +3,7 @@
 //! It may not know how a program is loaded or attached.
 
 use crate::bpffs::layout::Sizes;
-use crate::config::interfaces::{Port, Side};
+use crate::config::interfaces::{Interface, Side};
 use crate::config::peer_lists::Lists;
 use crate::netlink::Link;
 use crate::tables::clock::tick_shift;
@@ -134,7 +134,7 @@ impl Plan {
     }
 
     /// The interface of a port, and otherwise the first of its side.
-    fn own_or_first(&self, port: Port, side: Side) -> Option<&Link> {
+    fn own_or_first(&self, port: Interface, side: Side) -> Option<&Link> {
         let links = match side {
             Side::Wan => &self.wans,
             Side::Lan => &self.lans,
@@ -144,7 +144,7 @@ impl Plan {
     }
 
     /// The load-time constants of the programs of a port.
-    pub fn constants(&self, secret: Secret, rate: u64, port: Port) -> Config {
+    pub fn constants(&self, secret: Secret, rate: u64, port: Interface) -> Config {
         let buckets = |slots: u32| slots / u32::try_from(slot::WAYS).unwrap_or(1);
         let Sizes {
             flow_slots,
@@ -246,11 +246,11 @@ mod tests {
         }
     }
 
-    const WAN: Port = Port {
+    const WAN: Interface = Interface {
         side: Side::Wan,
         number: 0,
     };
-    const LAN_2: Port = Port {
+    const LAN_2: Interface = Interface {
         side: Side::Lan,
         number: 1,
     };

@@ -4,19 +4,19 @@
 //! It may not know how a program is attached, nor what is printed.
 
 use crate::bpffs::layout::Instance;
-use crate::config::interfaces::{Port, Spot};
+use crate::config::interfaces::{HookPoint, Interface};
 use crate::config::plan::Plan;
 use crate::dataplane::attach;
 use crate::dataplane::foreign_xdp;
 use crate::dataplane::link;
-use crate::dataplane::{self, Logger, Running};
+use crate::dataplane::{self, Dataplane, Logger};
 use crate::error::{Error, Result, causes};
 use crate::netlink::{Link, Netlink};
 use std::path::Path;
 
 /// What has become of an interface of the plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fate {
+pub enum LinkChange {
     /// It is where it was, under this name now.
     Renamed(String),
     /// There is none of that name.
@@ -27,7 +27,7 @@ pub enum Fate {
 }
 
 /// The interfaces of a plan to which something has happened, by the names that they had.
-pub fn look(instance: &Instance, plan: &Plan, netlink: &Netlink) -> Vec<(String, Fate)> {
+pub fn look(instance: &Instance, plan: &Plan, netlink: &Netlink) -> Vec<(String, LinkChange)> {
     let dry = plan.request.dry_run;
     let fates = plan.interfaces().into_iter().filter_map(|(port, link)| {
         let now = netlink.look(link.index, None).ok();
@@ -39,10 +39,14 @@ pub fn look(instance: &Instance, plan: &Plan, netlink: &Netlink) -> Vec<(String,
 }
 
 /// A link that is attached to nothing any more: its interface is gone, or somebody has detached it.
-fn has_dead_link(instance: &Instance, port: Port) -> bool {
-    let mine = Spot::all().filter(|spot| spot.port == port);
-    mine.filter_map(|spot| link::open(&instance.pin(&spot.link_pin())).ok().flatten())
-        .any(|(_, attachment)| attachment.ifindex == 0)
+fn has_dead_link(instance: &Instance, port: Interface) -> bool {
+    let mine = HookPoint::all().filter(|hook_point| hook_point.port == port);
+    mine.filter_map(|hook_point| {
+        link::open(&instance.pin(&hook_point.link_pin()))
+            .ok()
+            .flatten()
+    })
+    .any(|(_, attachment)| attachment.ifindex == 0)
 }
 
 /// `now` is the interface of the same index, if our programs may be on it; `namesake` finds one of the same name. A dry run
@@ -52,50 +56,50 @@ fn fate(
     now: Option<Link>,
     dry: bool,
     namesake: impl FnOnce() -> Option<Link>,
-) -> Option<Fate> {
+) -> Option<LinkChange> {
     match now {
-        Some(now) if now.xdp.is_none() && !dry => Some(Fate::Bare(now.index)),
-        Some(now) if now.name != link.name => Some(Fate::Renamed(now.name)),
+        Some(now) if now.xdp.is_none() && !dry => Some(LinkChange::Bare(now.index)),
+        Some(now) if now.name != link.name => Some(LinkChange::Renamed(now.name)),
         Some(_) => None,
-        None => Some(namesake().map_or(Fate::Gone, |found| Fate::Bare(found.index))),
+        None => Some(namesake().map_or(LinkChange::Gone, |found| LinkChange::Bare(found.index))),
     }
 }
 
 /// What was said of an interface, so that it is said once.
 #[derive(Debug, Default)]
-pub struct Watch {
-    said: Vec<(String, Fate)>,
+pub struct LinkMonitor {
+    said: Vec<(String, LinkChange)>,
     failure: Option<String>,
 }
 
 /// Something that is worth a line.
 #[derive(Debug)]
-pub enum News {
+pub enum Event {
     /// Of one interface.
-    Of(String, Fate),
+    Of(String, LinkChange),
     /// It cannot be attached to again yet, for this reason.
     NotYet(String),
 }
 
 /// What an instance goes on with after it was attached again.
-pub type Again = (Plan, Vec<Logger>);
+pub type Reattached = (Plan, Vec<Logger>);
 
-impl Watch {
+impl LinkMonitor {
     /// Looks, and attaches again when every interface is there and one has no program.
     pub fn look(
         &mut self,
-        running: &mut Running,
+        running: &mut Dataplane,
         plan: &Plan,
         netlink: &Netlink,
-    ) -> (Vec<News>, Option<Again>) {
+    ) -> (Vec<Event>, Option<Reattached>) {
         let fates = look(&running.instance, plan, netlink);
         let new = fates.iter().filter(|fate| !self.said.contains(fate));
-        let mut news: Vec<News> = new
-            .map(|(name, fate)| News::Of(name.clone(), fate.clone()))
+        let mut news: Vec<Event> = new
+            .map(|(name, fate)| Event::Of(name.clone(), fate.clone()))
             .collect();
-        let bare = |fate: &Fate| matches!(fate, Fate::Bare(_));
+        let bare = |fate: &LinkChange| matches!(fate, LinkChange::Bare(_));
         let is_bare = fates.iter().any(|(_, fate)| bare(fate));
-        let is_gone = fates.iter().any(|(_, fate)| *fate == Fate::Gone);
+        let is_gone = fates.iter().any(|(_, fate)| *fate == LinkChange::Gone);
         self.said = fates;
         if !is_bare || is_gone {
             return (news, None);
@@ -109,7 +113,7 @@ impl Watch {
                 let why = causes(&error);
                 if self.failure.as_ref() != Some(&why) {
                     self.failure = Some(why.clone());
-                    news.push(News::NotYet(why));
+                    news.push(Event::NotYet(why));
                 }
                 (news, None)
             }
@@ -118,7 +122,7 @@ impl Watch {
 }
 
 /// As a start does, under the lock that we have.
-fn attach_again(running: &mut Running, old: &Plan, netlink: &Netlink) -> Result<Again> {
+fn attach_again(running: &mut Dataplane, old: &Plan, netlink: &Netlink) -> Result<Reattached> {
     let mut request = old.request.clone();
     // One that was renamed is still meant.
     for (names, links) in [
@@ -175,11 +179,17 @@ mod tests {
         assert_eq!(fate(Some(link(5, "eth1", Some(9))), None), None);
         assert_eq!(
             fate(Some(link(5, "up0", Some(7))), Some(link(8, "eth1", None))),
-            Some(Fate::Renamed("up0".to_owned()))
+            Some(LinkChange::Renamed("up0".to_owned()))
         );
-        assert_eq!(fate(Some(link(5, "eth1", None)), None), Some(Fate::Bare(5)));
-        assert_eq!(fate(None, Some(link(8, "eth1", None))), Some(Fate::Bare(8)));
-        assert_eq!(fate(None, None), Some(Fate::Gone));
+        assert_eq!(
+            fate(Some(link(5, "eth1", None)), None),
+            Some(LinkChange::Bare(5))
+        );
+        assert_eq!(
+            fate(None, Some(link(8, "eth1", None))),
+            Some(LinkChange::Bare(8))
+        );
+        assert_eq!(fate(None, None), Some(LinkChange::Gone));
         let dry = super::fate(&ours, Some(link(5, "eth1", None)), true, || None);
         assert_eq!(dry, None);
     }

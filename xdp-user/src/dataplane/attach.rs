@@ -4,7 +4,7 @@
 //! It may not know what the programs do, nor how they were loaded.
 
 use crate::bpffs::layout::{self, Instance};
-use crate::config::interfaces::{Place, Spot};
+use crate::config::interfaces::{AttachTarget, HookPoint};
 use crate::config::plan::{Mode, Plan, Tc};
 use crate::dataplane::clsact::cleanup;
 use crate::dataplane::clsact::{self, Device, Ours, Seat};
@@ -23,14 +23,14 @@ use xdp_common::Hook;
 
 /// By what means the tc program is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
+pub enum TcBackend {
     /// By a pinned tcx link (Linux 6.6).
     Tcx,
     /// As a filter in a clsact.
     Clsact,
 }
 
-impl Way {
+impl TcBackend {
     /// The word for people.
     pub const fn name(self) -> &'static str {
         match self {
@@ -41,8 +41,8 @@ impl Way {
 
     /// As the pins tell; `None` when nothing is attached.
     fn of(instance: &Instance) -> Option<Self> {
-        let mut spots = Spot::all().filter(|spot| spot.hook == Hook::Tc);
-        let has_link = spots.any(|spot| instance.pin(&spot.link_pin()).exists());
+        let mut spots = HookPoint::all().filter(|hook_point| hook_point.hook == Hook::Tc);
+        let has_link = spots.any(|hook_point| instance.pin(&hook_point.link_pin()).exists());
         if has_link {
             Some(Self::Tcx)
         } else {
@@ -102,7 +102,7 @@ pub struct Attached {
 }
 
 /// What the hook of a program is called.
-pub const fn hook_name(hook: Hook, way: Way) -> &'static str {
+pub const fn hook_name(hook: Hook, way: TcBackend) -> &'static str {
     match hook {
         Hook::Xdp => "xdp",
         Hook::Tc | Hook::Egress => way.name(),
@@ -111,15 +111,16 @@ pub const fn hook_name(hook: Hook, way: Way) -> &'static str {
 
 /// Refuses another mode than that in which a program of the instance is attached: a link keeps the one it has.
 pub(crate) fn check_modes(instance: &Instance, plan: &Plan) -> Result<()> {
-    for Place { spot, link } in plan.places() {
-        if spot.hook != Hook::Xdp {
+    for AttachTarget { hook_point, link } in plan.places() {
+        if hook_point.hook != Hook::Xdp {
             continue;
         }
-        let Some((_, attachment)) = link::open(&instance.pin(&spot.link_pin()))? else {
+        let Some((_, attachment)) = link::open(&instance.pin(&hook_point.link_pin()))? else {
             continue;
         };
         let is = Mode::of(!link.native_xdp);
-        if link::is_on(&attachment, spot.hook, link) && is != plan.request.modes.of(spot.port.side)
+        if link::is_on(&attachment, hook_point.hook, link)
+            && is != plan.request.modes.of(hook_point.port.side)
         {
             return Err(Error::OtherMode {
                 vip: instance.vip,
@@ -162,12 +163,12 @@ pub(crate) struct Work<'w> {
 
 impl Work<'_> {
     /// The object as it was loaded for the interface of a place.
-    fn ebpf(&mut self, place: &Place<'_>) -> Result<&mut Ebpf> {
+    fn ebpf(&mut self, place: &AttachTarget<'_>) -> Result<&mut Ebpf> {
         let mut loads = self.loads.iter_mut();
-        match loads.find(|load| load.port == place.spot.port) {
+        match loads.find(|load| load.port == place.hook_point.port) {
             Some(load) => Ok(&mut load.ebpf),
             None => Err(Error::Load {
-                step: place.spot.program(),
+                step: place.hook_point.program(),
                 why: format!("it was not loaded for {}", place.link.name),
             }),
         }
@@ -190,27 +191,27 @@ enum Rest {
 ///
 /// First comes what an interface may refuse, beside what is there: so a start that is refused changes nothing of an
 /// instance that works, also when it was to move to another interface. Then every program that runs is exchanged.
-pub(crate) fn attach_all(work: &mut Work<'_>, way: Way) -> Result<Vec<Attached>> {
+pub(crate) fn attach_all(work: &mut Work<'_>, way: TcBackend) -> Result<Vec<Attached>> {
     let mut attached = Vec::new();
     let mut rests = Vec::new();
     let plan = work.plan;
     let places = plan.places();
     for place in &places {
         let (how, rest) = match (Device::of(place), way) {
-            (None, _) | (Some(_), Way::Tcx) => by_link(work, place)?,
-            (Some(device), Way::Clsact) => by_filter(work, place, device)?,
+            (None, _) | (Some(_), TcBackend::Tcx) => by_link(work, place)?,
+            (Some(device), TcBackend::Clsact) => by_filter(work, place, device)?,
         };
         rests.push(rest);
         attached.push(Attached {
             interface: place.link.name.clone(),
-            hook: place.spot.hook,
-            mode: plan.request.modes.of(place.spot.port.side),
+            hook: place.hook_point.hook,
+            mode: plan.request.modes.of(place.hook_point.port.side),
             how,
         });
     }
     for (place, rest) in places.iter().zip(rests) {
         finish(work, place, rest)?;
-        if let (Some(device), Way::Tcx) = (Device::of(place), way) {
+        if let (Some(device), TcBackend::Tcx) = (Device::of(place), way) {
             remove_orphan(work, device)?;
         }
     }
@@ -220,9 +221,9 @@ pub(crate) fn attach_all(work: &mut Work<'_>, way: Way) -> Result<Vec<Attached>>
 }
 
 /// Removes what earlier starts have attached where nothing belongs any more.
-fn leave_old_places(work: &Work<'_>, way: Way, places: &[Place<'_>]) -> Result<()> {
+fn leave_old_places(work: &Work<'_>, way: TcBackend, places: &[AttachTarget<'_>]) -> Result<()> {
     let instance = work.instance;
-    if way == Way::Clsact {
+    if way == TcBackend::Clsact {
         // Filters on other interfaces; a link would have gone with its pin. Nothing tells whether there are any: a start
         // may have died in the middle of a move.
         let devices = places.iter().filter_map(Device::of);
@@ -230,10 +231,11 @@ fn leave_old_places(work: &Work<'_>, way: Way, places: &[Place<'_>]) -> Result<(
         cleanup::sweep(work.netlink, instance, &stay)?;
     }
     // The gateway has fewer interfaces than before, or has become one-armed.
-    let unused = Spot::all().filter(|spot| places.iter().all(|place| place.spot != *spot));
-    for spot in unused {
-        layout::remove_file(&instance.pin(&spot.link_pin()))?;
-        if let Some(pin) = spot.filter_pin() {
+    let unused = HookPoint::all()
+        .filter(|hook_point| places.iter().all(|place| place.hook_point != *hook_point));
+    for hook_point in unused {
+        layout::remove_file(&instance.pin(&hook_point.link_pin()))?;
+        if let Some(pin) = hook_point.filter_pin() {
             layout::remove_file(&instance.pin(&pin))?;
         }
     }
@@ -248,17 +250,17 @@ fn remove_orphan(work: &Work<'_>, device: Device<'_>) -> Result<()> {
     }
 }
 
-fn by_link(work: &mut Work<'_>, place: &Place<'_>) -> Result<(How, Rest)> {
-    let pin = place.spot.link_pin();
+fn by_link(work: &mut Work<'_>, place: &AttachTarget<'_>) -> Result<(How, Rest)> {
+    let pin = place.hook_point.link_pin();
     let (how, path) = match link::open(&work.instance.pin(&pin))? {
-        Some((link, found)) if link::is_on(&found, place.spot.hook, place.link) => {
+        Some((link, found)) if link::is_on(&found, place.hook_point.hook, place.link) => {
             return Ok((How::Replaced, Rest::Update(link)));
         }
         // The old one stays until nothing can fail any more.
         Some(_) => (How::Again, work.instance.new_pin(&pin)),
         None => (How::Attached, work.instance.pin(&pin)),
     };
-    let mode = work.plan.request.modes.of(place.spot.port.side);
+    let mode = work.plan.request.modes.of(place.hook_point.port.side);
     let link = attach(work.ebpf(place)?, place, mode)?;
     pass(Step::LinkMade)?;
     link.pin(&path)
@@ -272,15 +274,19 @@ fn by_link(work: &mut Work<'_>, place: &Place<'_>) -> Result<(How, Rest)> {
     Ok((how, rest))
 }
 
-fn by_filter(work: &mut Work<'_>, place: &Place<'_>, device: Device<'_>) -> Result<(How, Rest)> {
+fn by_filter(
+    work: &mut Work<'_>,
+    place: &AttachTarget<'_>,
+    device: Device<'_>,
+) -> Result<(How, Rest)> {
     let (netlink, instance) = (work.netlink, work.instance);
     let seat = clsact::seat(netlink, device, &Ours::of(instance))?;
     if let Seat::Other(filter) = &seat {
         return Err(clsact::in_the_way(device, filter));
     }
-    let pin = place.spot.filter_pin().unwrap_or_default();
+    let pin = place.hook_point.filter_pin().unwrap_or_default();
     let was_pinned = instance.pin(&pin).exists();
-    let program = tc(work.ebpf(place)?, place.spot.program())?;
+    let program = tc(work.ebpf(place)?, place.hook_point.program())?;
     let path = instance.pin_program(&pin, program)?;
     if !was_pinned {
         work.made.push(Made::Pin(path));
@@ -306,21 +312,21 @@ fn by_filter(work: &mut Work<'_>, place: &Place<'_>, device: Device<'_>) -> Resu
     }
 }
 
-fn tc_program<'e>(ebpf: &'e mut Ebpf, place: &Place<'_>) -> Result<BorrowedFd<'e>> {
-    let program = tc(ebpf, place.spot.program())?
+fn tc_program<'e>(ebpf: &'e mut Ebpf, place: &AttachTarget<'_>) -> Result<BorrowedFd<'e>> {
+    let program = tc(ebpf, place.hook_point.program())?
         .fd()
         .map_err(|error: ProgramError| attach_failed(place, &error))?;
     Ok(program.as_fd())
 }
 
-fn finish(work: &mut Work<'_>, place: &Place<'_>, rest: Rest) -> Result<()> {
+fn finish(work: &mut Work<'_>, place: &AttachTarget<'_>, rest: Rest) -> Result<()> {
     match rest {
         Rest::Update(link) => {
             replace(work.ebpf(place)?, place, link)?;
             pass(Step::LinkUpdated)
         }
         Rest::Rename => {
-            work.instance.put_in_place(&place.spot.link_pin())?;
+            work.instance.put_in_place(&place.hook_point.link_pin())?;
             pass(Step::LinkInPlace)
         }
         Rest::Exchange => {
@@ -355,7 +361,7 @@ pub(crate) fn put_back(
         let Some(device) = Device::of(&place) else {
             continue;
         };
-        let said = match clsact::put_back(netlink, instance, place.spot, device) {
+        let said = match clsact::put_back(netlink, instance, place.hook_point, device) {
             Ok(false) => continue,
             Ok(true) => PutBack::Done,
             Err(error) => PutBack::Failed(causes(&error)),

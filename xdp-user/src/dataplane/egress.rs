@@ -3,9 +3,9 @@
 //!
 //! It may not know what is attached.
 
-use crate::config::interfaces::{Port, Side};
+use crate::config::interfaces::{Interface, Side};
 use crate::config::plan::{Mode, Modes, Plan};
-use crate::dataplane::Running;
+use crate::dataplane::Dataplane;
 use crate::error::Result;
 use crate::netlink::{Link, Netlink};
 use crate::tables::mmap::Tables;
@@ -14,7 +14,7 @@ use xdp_common::cpu;
 
 /// Whether a device takes frames that XDP redirects to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Readiness {
+pub enum XmitSupport {
     /// It does.
     Ready,
     /// It does not.
@@ -56,7 +56,7 @@ fn egress(netlink: &Netlink, link: &Link, epoch: u16) -> u64 {
 /// packet. Interfaces that an earlier start had take nothing any more.
 pub(crate) fn begin(tables: &Tables<AtomicU64>, netlink: &Netlink, plan: &Plan) -> Result<()> {
     let ports = plan.ports();
-    for port in Port::all() {
+    for port in Interface::all() {
         let word = match ports.iter().find(|(found, _)| *found == port) {
             Some((_, link)) if is_ready(netlink, plan.request.modes, port.side, link)? => {
                 cpu::egress(0, 0)
@@ -70,7 +70,7 @@ pub(crate) fn begin(tables: &Tables<AtomicU64>, netlink: &Netlink, plan: &Plan) 
 
 /// The words as they are, of every port that there can be.
 pub(crate) fn words(tables: &Tables<AtomicU64>) -> Vec<(usize, u64)> {
-    Port::all()
+    Interface::all()
         .map(|port| (port.egress(), tables.egress(port.egress())))
         .collect()
 }
@@ -82,7 +82,7 @@ pub(crate) fn put_back(tables: &Tables<AtomicU64>, words: Vec<(usize, u64)>) {
     }
 }
 
-impl Running {
+impl Dataplane {
     /// Asks again which devices take frames from XDP, and how large ones. Names those that changed; a device that is gone
     /// takes none. A new `epoch` says that a route or a neighbour may have changed, so every next hop has to be asked for
     /// again.
@@ -91,16 +91,16 @@ impl Running {
         netlink: &Netlink,
         plan: &Plan,
         epoch: u16,
-    ) -> Vec<(String, Readiness)> {
-        let mut changed: Vec<(String, Readiness)> = Vec::new();
+    ) -> Vec<(String, XmitSupport)> {
+        let mut changed: Vec<(String, XmitSupport)> = Vec::new();
         for (port, link) in plan.ports() {
             let readiness = match is_ready(netlink, plan.request.modes, port.side, link) {
-                Ok(true) => Readiness::Ready,
-                Ok(false) => Readiness::NotReady,
-                Err(_) => Readiness::Gone,
+                Ok(true) => XmitSupport::Ready,
+                Ok(false) => XmitSupport::NotReady,
+                Err(_) => XmitSupport::Gone,
             };
             let old = self.tables.egress(port.egress());
-            let ready = readiness == Readiness::Ready;
+            let ready = readiness == XmitSupport::Ready;
             let word = if ready {
                 egress(netlink, link, epoch)
             } else {

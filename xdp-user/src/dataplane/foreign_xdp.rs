@@ -3,7 +3,7 @@
 //! It may not know how ours are attached.
 
 use crate::bpffs::layout::Instance;
-use crate::config::interfaces::Spot;
+use crate::config::interfaces::HookPoint;
 use crate::config::plan::Plan;
 use crate::dataplane::link;
 use crate::error::{Error, Result};
@@ -20,8 +20,8 @@ pub(crate) fn check(plan: &Plan, bpffs: &Path, instance: &Instance) -> Result<()
         return Ok(());
     }
     let mut ours = Vec::new();
-    for spot in Spot::all().filter(|spot| spot.hook == Hook::Xdp) {
-        let name = spot.link_pin();
+    for hook_point in HookPoint::all().filter(|hook_point| hook_point.hook == Hook::Xdp) {
+        let name = hook_point.link_pin();
         // The second is what a start has left that died while it moved to another interface.
         for path in [instance.pin(&name), instance.new_pin(&name)] {
             if let Some((_, attachment)) = link::open(&path)? {

@@ -3,7 +3,7 @@
 //! It may not know why anything is attached.
 
 use crate::bpffs::layout::{self, Instance};
-use crate::config::interfaces::Spot;
+use crate::config::interfaces::HookPoint;
 use crate::error::{Error, Result, causes};
 use crate::netlink::{Link, Netlink};
 use crate::tables::mmap;
@@ -126,8 +126,8 @@ pub fn removal(interface: &str, program: u32) -> String {
 pub fn instance_of(bpffs: &Path, program: u32) -> Option<Instance> {
     let instances = layout::instances(bpffs, None).ok()?;
     instances.into_iter().find(|instance| {
-        Spot::all().any(|spot| {
-            let found = open(&instance.pin(&spot.link_pin())).ok().flatten();
+        HookPoint::all().any(|hook_point| {
+            let found = open(&instance.pin(&hook_point.link_pin())).ok().flatten();
             found.is_some_and(|(_, attachment)| attachment.program == program)
         })
     })
@@ -146,7 +146,7 @@ fn still_runs(netlink: &Netlink, attachment: &Attachment) -> bool {
 /// Finishes or takes back what a start had begun that was to attach an instance elsewhere and died: the new link is
 /// pinned beside the old one then. Where the old one is alive, it stays.
 pub(crate) fn settle_moves(netlink: &Netlink, instance: &Instance) -> Result<()> {
-    for name in Spot::all().map(Spot::link_pin) {
+    for name in HookPoint::all().map(HookPoint::link_pin) {
         let new = instance.new_pin(&name);
         let Some((_, begun)) = open(&new)? else {
             continue;
@@ -181,8 +181,8 @@ pub fn wait_gone(netlink: &Netlink, attachments: &[Attachment], ids: &[u32]) {
 
 /// An instance's links.
 pub fn attachments(instance: &Instance) -> Vec<Attachment> {
-    Spot::all()
-        .filter_map(|spot| open(&instance.pin(&spot.link_pin())).ok().flatten())
+    HookPoint::all()
+        .filter_map(|hook_point| open(&instance.pin(&hook_point.link_pin())).ok().flatten())
         .map(|(_, attachment)| attachment)
         .collect()
 }

@@ -3,7 +3,7 @@
 //! It may not know what a program is attached to.
 
 use crate::bpffs::layout::Instance;
-use crate::config::interfaces::Port;
+use crate::config::interfaces::Interface;
 use crate::config::peer_lists::{Lists, Prefix};
 use crate::config::plan::{Mode, Plan};
 use crate::error::{Error, Result, causes, is_denied};
@@ -38,7 +38,7 @@ fn embedded() -> &'static [u8] {
 
 /// What the tables of an earlier start say of themselves.
 #[derive(Clone, Copy)]
-pub(crate) struct Known {
+pub(crate) struct SavedState {
     /// The hash key.
     pub(crate) secret: Secret,
     /// Jiffies per second.
@@ -51,7 +51,7 @@ pub(crate) struct Known {
     pub(crate) server: Ipv4Addr,
 }
 
-impl Known {
+impl SavedState {
     /// `None`: there is nothing yet, after removing what a start left that died before anything was attached.
     pub(crate) fn of(instance: &Instance, plan: &Plan) -> Result<Option<Self>> {
         let complete = || {
@@ -110,13 +110,13 @@ fn load_failed(step: &'static str) -> impl Fn(&dyn std::error::Error) -> Error {
 /// The object as it is loaded for one interface: constants and lists of its own, and the maps of all.
 #[derive(Debug)]
 pub(crate) struct Load {
-    pub(crate) port: Port,
+    pub(crate) port: Interface,
     pub(crate) ebpf: Ebpf,
 }
 
 /// Loads the object over the pinned maps, making those that are missing, once for each interface, with the programs that
 /// belong there.
-pub(crate) fn load(plan: &Plan, instance: &Instance, facts: &Known) -> Result<Vec<Load>> {
+pub(crate) fn load(plan: &Plan, instance: &Instance, facts: &SavedState) -> Result<Vec<Load>> {
     let interfaces = plan.interfaces();
     interfaces
         .iter()
@@ -124,7 +124,7 @@ pub(crate) fn load(plan: &Plan, instance: &Instance, facts: &Known) -> Result<Ve
         .collect()
 }
 
-fn load_one(plan: &Plan, instance: &Instance, facts: &Known, port: Port) -> Result<Load> {
+fn load_one(plan: &Plan, instance: &Instance, facts: &SavedState, port: Interface) -> Result<Load> {
     let constants = Bytes(plan.constants(facts.secret, facts.rate, port));
     let mut loader = EbpfLoader::new();
     for layout in plan.request.sizes.layouts()? {
@@ -139,11 +139,11 @@ fn load_one(plan: &Plan, instance: &Instance, facts: &Known, port: Port) -> Resu
     pass(Step::MapsMade)?;
     fill_lists(&mut ebpf, &plan.request.lists)?;
     for place in plan.places() {
-        if place.spot.port != port {
+        if place.hook_point.port != port {
             continue;
         }
-        let name = place.spot.program();
-        match place.spot.hook {
+        let name = place.hook_point.program();
+        match place.hook_point.hook {
             Hook::Xdp => xdp(&mut ebpf, name)?.load(),
             Hook::Tc | Hook::Egress => tc(&mut ebpf, name)?.load(),
         }
@@ -252,7 +252,7 @@ fn moment(program: &Xdp) -> Result<Moment> {
 pub(crate) fn describe(
     tables: &Tables<AtomicU64>,
     plan: &Plan,
-    facts: &Known,
+    facts: &SavedState,
     fresh: bool,
 ) -> Result<()> {
     let set = |word: usize, value: u64| Word::store(tables.meta(word), value);
@@ -283,7 +283,7 @@ pub(crate) fn describe(
         meta::GENERIC,
         generic.fold(0, |bits, port| bits | port.generic()),
     );
-    for port in Port::all() {
+    for port in Interface::all() {
         let link = ports.iter().find(|(found, _)| *found == port);
         let (index, name) = link.map_or((0, ""), |(_, link)| (link.index, &link.name));
         let [first, second] = name_words(name);
@@ -315,7 +315,7 @@ fn name_words(name: &str) -> [u64; 2] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::interfaces::Spot;
+    use crate::config::interfaces::HookPoint;
 
     #[test]
     fn a_name_survives_its_two_words() {
@@ -326,7 +326,7 @@ mod tests {
 
     #[test]
     fn both_objects_have_the_programs_that_are_asked_for() {
-        let programs = Spot::all().map(Spot::program);
+        let programs = HookPoint::all().map(HookPoint::program);
         for name in programs.chain([CLOCK, "PEERS"]) {
             for object in [USUAL, WITHOUT_PERFMON] {
                 let mut windows = object.windows(name.len());

@@ -14,9 +14,9 @@ pub mod program;
 use crate::bpffs::layout::{self, Instance};
 use crate::bpffs::lock::Lock;
 use crate::config::plan::Plan;
-use crate::dataplane::attach::{Attached, Made, PutBack, Way, Work};
+use crate::dataplane::attach::{Attached, Made, PutBack, TcBackend, Work};
 use crate::dataplane::clsact::cleanup;
-use crate::dataplane::loader::{Known, Load};
+use crate::dataplane::loader::{Load, SavedState};
 use crate::error::{Error, Result};
 use crate::failpoints::{Step, pass};
 use crate::netlink::Netlink;
@@ -29,11 +29,11 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::AtomicU64;
 use xdp_common::meta::flag;
 
-pub use crate::dataplane::egress::Readiness;
+pub use crate::dataplane::egress::XmitSupport;
 
 /// A running instance.
 #[derive(Debug)]
-pub struct Running {
+pub struct Dataplane {
     /// Its pins.
     pub instance: Instance,
     /// Its tables.
@@ -43,7 +43,7 @@ pub struct Running {
     /// What was attached.
     pub attached: Vec<Attached>,
     /// By what means the tc program was.
-    pub way: Way,
+    pub way: TcBackend,
     /// True when the tables were there before.
     pub reused: bool,
     /// The server that the programs translated to until now.
@@ -57,7 +57,7 @@ pub struct Running {
 pub type Logger = EbpfLogger<&'static dyn tracing_log::log::Log>;
 
 /// Loads and attaches.
-pub fn start(plan: &Plan, netlink: &Netlink) -> Result<(Running, Vec<Logger>)> {
+pub fn start(plan: &Plan, netlink: &Netlink) -> Result<(Dataplane, Vec<Logger>)> {
     let bpffs = layout::bpffs(plan.request.bpffs.as_deref())?;
     let instance = Instance::of(&bpffs, plan.request.vip);
     instance.check_namespace(plan, netlink)?;
@@ -76,7 +76,7 @@ pub fn start(plan: &Plan, netlink: &Netlink) -> Result<(Running, Vec<Logger>)> {
     let mut made = Vec::new();
     match bring_up(plan, netlink, &instance, known, &mut made) {
         Ok((tables, clock, (way, attached), loggers)) => {
-            let running = Running {
+            let running = Dataplane {
                 instance,
                 tables,
                 clock,
@@ -104,11 +104,11 @@ pub(crate) fn earlier(
     instance: &Instance,
     plan: &Plan,
     netlink: &Netlink,
-) -> Result<Option<Known>> {
+) -> Result<Option<SavedState>> {
     // Again, now that nobody else can start one.
     instance.check_namespace(plan, netlink)?;
     link::settle_moves(netlink, instance)?;
-    let known = Known::of(instance, plan)?;
+    let known = SavedState::of(instance, plan)?;
     pass(Step::EarlierFound)?;
     let Some(known) = known else {
         return Ok(None);
@@ -129,19 +129,24 @@ pub(crate) fn earlier(
     }
 }
 
-pub(crate) type Up = (Tables<AtomicU64>, Clock, (Way, Vec<Attached>), Vec<Logger>);
+pub(crate) type Up = (
+    Tables<AtomicU64>,
+    Clock,
+    (TcBackend, Vec<Attached>),
+    Vec<Logger>,
+);
 
 pub(crate) fn bring_up(
     plan: &Plan,
     netlink: &Netlink,
     instance: &Instance,
-    known: Option<Known>,
+    known: Option<SavedState>,
     made: &mut Vec<Made>,
 ) -> Result<Up> {
-    let way = Way::choose(plan, instance)?;
+    let way = TcBackend::choose(plan, instance)?;
     let facts = match known {
         Some(known) => known,
-        None => Known::fresh(plan)?,
+        None => SavedState::fresh(plan)?,
     };
     let mut loads = loader::load(plan, instance, &facts)?;
     // Its own anchor: this process may live in another time namespace than the one that made the tables, and entries that
@@ -190,7 +195,7 @@ fn loggers(loads: &mut [Load]) -> Vec<Logger> {
     loggers
 }
 
-impl Running {
+impl Dataplane {
     /// Makes the pins reachable whatever capabilities are left. Their path is no name for people from then on.
     pub fn hold_pins(&mut self) -> Result<()> {
         let (instance, held) = self.instance.by_descriptor()?;
@@ -202,8 +207,8 @@ impl Running {
     /// Puts back what somebody has taken out of the hooks. A link cannot be taken out; a filter can, with its clsact.
     pub fn put_back(&self, netlink: &Netlink, plan: &Plan) -> Vec<(String, PutBack)> {
         match self.way {
-            Way::Tcx => Vec::new(),
-            Way::Clsact => attach::put_back(netlink, &self.instance, plan),
+            TcBackend::Tcx => Vec::new(),
+            TcBackend::Clsact => attach::put_back(netlink, &self.instance, plan),
         }
     }
 

@@ -2,9 +2,9 @@
 //!
 //! It may not know which places there are, nor in what order they come.
 
-use crate::config::interfaces::Place;
+use crate::config::interfaces::AttachTarget;
 use crate::config::plan::{Mode, Modes};
-use crate::dataplane::attach::{Way, hook_name};
+use crate::dataplane::attach::{TcBackend, hook_name};
 use crate::dataplane::loader::{tc, xdp};
 use crate::error::{Error, Result, causes};
 use aya::Ebpf;
@@ -15,20 +15,20 @@ use aya::programs::xdp::{XdpLink, XdpMode};
 use xdp_common::Hook;
 
 /// The sentence about a program that could not be attached.
-pub(crate) fn attach_failed(place: &Place<'_>, error: &dyn std::error::Error) -> Error {
+pub(crate) fn attach_failed(place: &AttachTarget<'_>, error: &dyn std::error::Error) -> Error {
     Error::Attach {
-        hook: hook_name(place.spot.hook, Way::Tcx),
+        hook: hook_name(place.hook_point.hook, TcBackend::Tcx),
         interface: place.link.name.clone(),
         why: causes(error),
     }
 }
 
 /// Attaches a program by a new link, which goes when it is dropped.
-pub(crate) fn attach(ebpf: &mut Ebpf, place: &Place<'_>, mode: Mode) -> Result<FdLink> {
+pub(crate) fn attach(ebpf: &mut Ebpf, place: &AttachTarget<'_>, mode: Mode) -> Result<FdLink> {
     let failed = |error: &dyn std::error::Error| attach_failed(place, error);
-    match place.spot.hook {
+    match place.hook_point.hook {
         Hook::Xdp => {
-            let program = xdp(ebpf, place.spot.program())?;
+            let program = xdp(ebpf, place.hook_point.program())?;
             let flags = match mode {
                 Mode::Native => XdpMode::Driver,
                 Mode::Generic => XdpMode::Skb,
@@ -37,7 +37,7 @@ pub(crate) fn attach(ebpf: &mut Ebpf, place: &Place<'_>, mode: Mode) -> Result<F
                 .attach_to_if_index(place.link.index, flags)
                 .map_err(|error| match mode {
                     Mode::Native => Error::NativeRefused {
-                        option: Modes::option(place.spot.port.side),
+                        option: Modes::option(place.hook_point.port.side),
                         interface: place.link.name.clone(),
                         why: causes(&error),
                     },
@@ -47,8 +47,8 @@ pub(crate) fn attach(ebpf: &mut Ebpf, place: &Place<'_>, mode: Mode) -> Result<F
             FdLink::try_from(link).map_err(|error| failed(&error))
         }
         Hook::Tc | Hook::Egress => {
-            let program = tc(ebpf, place.spot.program())?;
-            let block = match place.spot.hook {
+            let program = tc(ebpf, place.hook_point.program())?;
+            let block = match place.hook_point.hook {
                 Hook::Egress => TcAttachType::Egress,
                 Hook::Xdp | Hook::Tc => TcAttachType::Ingress,
             };
@@ -64,20 +64,20 @@ pub(crate) fn attach(ebpf: &mut Ebpf, place: &Place<'_>, mode: Mode) -> Result<F
 }
 
 /// Exchanges the program of a live link. The pin stays where it is and goes on holding the link.
-pub(crate) fn replace(ebpf: &mut Ebpf, place: &Place<'_>, link: PinnedLink) -> Result<()> {
+pub(crate) fn replace(ebpf: &mut Ebpf, place: &AttachTarget<'_>, link: PinnedLink) -> Result<()> {
     let failed = |error: &dyn std::error::Error| attach_failed(place, error);
     let link = FdLink::from(link);
-    match place.spot.hook {
+    match place.hook_point.hook {
         Hook::Xdp => {
             let link = XdpLink::try_from(link).map_err(|error| failed(&error))?;
-            let program = xdp(ebpf, place.spot.program())?;
+            let program = xdp(ebpf, place.hook_point.program())?;
             program
                 .attach_to_link(link)
                 .map_err(|error| failed(&error))?;
         }
         Hook::Tc | Hook::Egress => {
             let link = SchedClassifierLink::try_from(link).map_err(|error| failed(&error))?;
-            let program = tc(ebpf, place.spot.program())?;
+            let program = tc(ebpf, place.hook_point.program())?;
             program
                 .attach_to_link(link)
                 .map_err(|error| failed(&error))?;

@@ -273,7 +273,7 @@ fn totals(snapshot: &Snapshot) -> Totals {
 mod tests {
     use super::*;
     use crate::tables::clock::{Clock, Moment};
-    use crate::tables::retired::Page;
+    use crate::tables::retired::RetiredTotals;
     use xdp_common::counters::WORDS;
 
     fn snapshot() -> Snapshot {
@@ -314,7 +314,7 @@ mod tests {
             }],
             sessions: Vec::new(),
             half_open: Vec::new(),
-            retired: Page::default(),
+            retired: RetiredTotals::default(),
             counters,
             tables: Vec::new(),
         }

@@ -3,16 +3,16 @@
 //! It may not know how it is printed. The names of the fields are part of the interface: scripts read them.
 
 use crate::bpffs::layout::Instance as Pins;
-use crate::config::interfaces::Spot;
+use crate::config::interfaces::HookPoint;
 use crate::config::plan::Mode;
-use crate::dataplane::attach::{Way, hook_name};
+use crate::dataplane::attach::{TcBackend, hook_name};
 use crate::dataplane::clsact;
 use crate::dataplane::clsact::cleanup;
 use crate::dataplane::link::{self, Attachment};
 use crate::error::Result;
 use crate::netlink::{Block, Link, Netlink};
 use crate::sys::netns;
-use crate::tables::snapshot::{Interface, Snapshot};
+use crate::tables::snapshot::{InterfaceRecord, Snapshot};
 use serde::Serialize;
 use std::net::Ipv4Addr;
 use xdp_common::counters::{Quantity, class, reason};
@@ -115,12 +115,12 @@ impl Instance {
     /// Asks the kernel about an instance. `links` are the interfaces of this network namespace.
     pub fn of(pins: &Pins, snapshot: &Snapshot, netlink: &Netlink, links: &[Link]) -> Result<Self> {
         let mut attached = Vec::new();
-        for spot in Spot::all() {
-            let pin = pins.pin(&spot.link_pin());
+        for hook_point in HookPoint::all() {
+            let pin = pins.pin(&hook_point.link_pin());
             if link::is_closed(&pin) {
-                attached.push(unseen(spot, Way::Tcx, snapshot, links));
+                attached.push(unseen(hook_point, TcBackend::Tcx, snapshot, links));
             } else if let Some((_, attachment)) = link::open(&pin)? {
-                attached.push(describe(&attachment, spot, snapshot, links));
+                attached.push(describe(&attachment, hook_point, snapshot, links));
             }
         }
         attached.extend(filters_of(pins, snapshot, netlink, links)?);
@@ -157,14 +157,14 @@ fn redirect(snapshot: &Snapshot) -> Vec<Redirect> {
     all
 }
 
-/// What the instance knows of the interface of a spot.
-fn known(snapshot: &Snapshot, spot: Spot) -> Option<&Interface> {
+/// What the instance knows of the interface of a hook point.
+fn known(snapshot: &Snapshot, hook_point: HookPoint) -> Option<&InterfaceRecord> {
     let mut all = snapshot.interfaces.iter();
-    all.find(|interface| interface.port == spot.port)
+    all.find(|interface| interface.port == hook_point.port)
 }
 
-const fn mode(spot: Spot, interface: Option<&Interface>) -> &'static str {
-    match (spot.hook, interface) {
+const fn mode(hook_point: HookPoint, interface: Option<&InterfaceRecord>) -> &'static str {
+    match (hook_point.hook, interface) {
         (Hook::Xdp, Some(interface)) => interface.mode.name(),
         (Hook::Xdp, None) => Mode::Native.name(),
         (Hook::Tc, _) => Block::Ingress.name(),
@@ -172,17 +172,22 @@ const fn mode(spot: Spot, interface: Option<&Interface>) -> &'static str {
     }
 }
 
-fn describe(attachment: &Attachment, spot: Spot, snapshot: &Snapshot, links: &[Link]) -> Attached {
+fn describe(
+    attachment: &Attachment,
+    hook_point: HookPoint,
+    snapshot: &Snapshot,
+    links: &[Link],
+) -> Attached {
     let mut here = links.iter();
-    let here = here.find(|link| link::is_on(attachment, spot.hook, link));
-    let known = known(snapshot, spot);
+    let here = here.find(|link| link::is_on(attachment, hook_point.hook, link));
+    let known = known(snapshot, hook_point);
     let name = here.map(|link| &link.name);
     let name = name.or(known.map(|known| &known.name));
     Attached {
         interface: name.cloned().unwrap_or_default(),
         ifindex: attachment.ifindex,
-        hook: hook_name(spot.hook, Way::Tcx),
-        mode: mode(spot, known),
+        hook: hook_name(hook_point.hook, TcBackend::Tcx),
+        mode: mode(hook_point, known),
         program: Some(attachment.program),
         alive: attachment.ifindex != 0,
         here: here.is_some(),
@@ -190,18 +195,18 @@ fn describe(attachment: &Attachment, spot: Spot, snapshot: &Snapshot, links: &[L
 }
 
 /// A program that has a pin which this user may not open.
-fn unseen(spot: Spot, way: Way, snapshot: &Snapshot, links: &[Link]) -> Attached {
-    let known = known(snapshot, spot);
+fn unseen(hook_point: HookPoint, way: TcBackend, snapshot: &Snapshot, links: &[Link]) -> Attached {
+    let known = known(snapshot, hook_point);
     // In another network namespace nothing can be seen without a capability.
     let here = netns::own().is_ok_and(|own| own == snapshot.namespace);
     let mut found = links.iter();
     let found = found.find(|link| here && known.is_some_and(|known| known.index == link.index));
-    let program = found.filter(|_| spot.hook == Hook::Xdp);
+    let program = found.filter(|_| hook_point.hook == Hook::Xdp);
     Attached {
         interface: known.map_or_else(String::new, |known| known.name.clone()),
         ifindex: known.map_or(0, |known| known.index),
-        hook: hook_name(spot.hook, way),
-        mode: mode(spot, known),
+        hook: hook_name(hook_point.hook, way),
+        mode: mode(hook_point, known),
         program: program.and_then(|link| link.xdp),
         alive: !here || found.is_some(),
         here,
@@ -215,15 +220,16 @@ fn filters_of(
     links: &[Link],
 ) -> Result<Vec<Attached>> {
     let (mut sought, mut closed) = (Vec::new(), Vec::new());
-    for spot in Spot::all() {
-        let (Some(pin), Some(block)) = (spot.filter_pin(), clsact::block(spot.hook)) else {
+    for hook_point in HookPoint::all() {
+        let (Some(pin), Some(block)) = (hook_point.filter_pin(), clsact::block(hook_point.hook))
+        else {
             continue;
         };
         if link::is_closed(&pins.pin(&pin)) {
-            closed.push(unseen(spot, Way::Clsact, snapshot, links));
+            closed.push(unseen(hook_point, TcBackend::Clsact, snapshot, links));
         } else if let Some(program) = pins.pinned_program(&pin)? {
-            let index = known(snapshot, spot).map_or(0, |known| known.index);
-            sought.push((spot, program, (index, block)));
+            let index = known(snapshot, hook_point).map_or(0, |known| known.index);
+            sought.push((hook_point, program, (index, block)));
         }
     }
     if sought.is_empty() {
@@ -231,23 +237,25 @@ fn filters_of(
     }
     let places: Vec<(u32, Block)> = sought.iter().map(|(.., place)| *place).collect();
     let found = cleanup::find(netlink, pins, &places)?;
-    let attached =
-        |((spot, pinned, (index, _)), found): ((Spot, u32, _), Option<cleanup::Found>)| {
-            let here = found.is_some_and(|found| found.here);
-            let link = links.iter().find(|link| link.index == index && here);
-            let known = known(snapshot, spot);
-            let name = link.map(|link| &link.name);
-            let name = name.or(known.map(|known| &known.name));
-            Attached {
-                interface: name.cloned().unwrap_or_default(),
-                ifindex: if found.is_some() { index } else { 0 },
-                hook: hook_name(spot.hook, Way::Clsact),
-                mode: mode(spot, known),
-                program: Some(found.map_or(pinned, |found| found.program)),
-                alive: found.is_some(),
-                here,
-            }
-        };
+    let attached = |((hook_point, pinned, (index, _)), found): (
+        (HookPoint, u32, _),
+        Option<cleanup::Found>,
+    )| {
+        let here = found.is_some_and(|found| found.here);
+        let link = links.iter().find(|link| link.index == index && here);
+        let known = known(snapshot, hook_point);
+        let name = link.map(|link| &link.name);
+        let name = name.or(known.map(|known| &known.name));
+        Attached {
+            interface: name.cloned().unwrap_or_default(),
+            ifindex: if found.is_some() { index } else { 0 },
+            hook: hook_name(hook_point.hook, TcBackend::Clsact),
+            mode: mode(hook_point, known),
+            program: Some(found.map_or(pinned, |found| found.program)),
+            alive: found.is_some(),
+            here,
+        }
+    };
     Ok(sought.into_iter().zip(found).map(attached).collect())
 }
 

@@ -26,7 +26,7 @@ pub struct Entry {
     pub table: Table,
     /// Index of the slot.
     pub index: usize,
-    /// Its state word, which holds the generation.
+    /// Its state word, which contains the generation.
     pub state: u64,
 }
 
@@ -55,7 +55,7 @@ pub struct Amount {
 
 /// The active book.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Page {
+pub struct RetiredTotals {
     /// Retired ESP of each direction.
     pub esp: [Amount; 2],
     /// Retired flows.
@@ -66,9 +66,9 @@ pub struct Page {
     mark: [u64; 3],
 }
 
-impl Page {
+impl RetiredTotals {
     /// True when this entry has been added, however its slot looks.
-    pub fn holds(&self, entry: Entry) -> bool {
+    pub fn contains(&self, entry: Entry) -> bool {
         self.mark[1] == entry.name() && self.mark[2] == entry.state
     }
 }
@@ -82,7 +82,7 @@ fn active<W: Word>(meta: &[W]) -> usize {
 }
 
 /// Reads the active book.
-pub fn read<W: Word>(meta: &[W]) -> Page {
+pub fn read<W: Word>(meta: &[W]) -> RetiredTotals {
     loop {
         let active = active(meta);
         let word = |word: usize| meta[at(active, word)].load();
@@ -90,7 +90,7 @@ pub fn read<W: Word>(meta: &[W]) -> Page {
             packets: word(book::ESP + 2 * direction as usize),
             bytes: word(book::ESP + 2 * direction as usize + 1),
         };
-        let page = Page {
+        let page = RetiredTotals {
             esp: Direction::ALL.map(amount),
             flows: word(book::FLOWS),
             sessions: word(book::SESSIONS),
@@ -125,7 +125,7 @@ pub fn last<W: Word>(meta: &[W]) -> Option<Entry> {
 /// Adds an entry's counts, once: an entry that the active book names already is left out.
 pub fn add<W: Word>(meta: &[W], entry: Entry, direction: Direction, amount: Amount) {
     let now = active(meta);
-    if read(meta).holds(entry) {
+    if read(meta).contains(entry) {
         return;
     }
     let next = 1 - now;
@@ -203,7 +203,7 @@ mod tests {
             index: 5,
             state: 0x103,
         };
-        assert!(!read(&meta).holds(session));
+        assert!(!read(&meta).contains(session));
         add(&meta, session, Direction::Inbound, Amount::default());
         let page = read(&meta);
         assert_eq!((page.flows, page.sessions), (1, 1));

@@ -4,13 +4,13 @@
 
 use crate::bpffs::layout::Instance;
 use crate::bpffs::owner;
-use crate::config::interfaces::Port;
+use crate::config::interfaces::Interface;
 use crate::config::plan::Mode;
 use crate::error::Result;
 use crate::tables::clock::{Clock, Moment};
 use crate::tables::mmap::{Mapped, Memory, Seen, Tables};
 use crate::tables::reclaim::direction;
-use crate::tables::retired::{self, Entry, Page, Table};
+use crate::tables::retired::{self, Entry, RetiredTotals, Table};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use xdp_common::counters::Counters;
@@ -86,9 +86,9 @@ pub struct Filling {
 
 /// An interface as the instance knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Interface {
+pub struct InterfaceRecord {
     /// Its side and number.
-    pub port: Port,
+    pub port: Interface,
     /// Its index.
     pub index: u32,
     /// Its name when it was attached.
@@ -113,7 +113,7 @@ pub struct Snapshot {
     /// The number of the network namespace of the interfaces.
     pub namespace: u64,
     /// WANs and LANs.
-    pub interfaces: Vec<Interface>,
+    pub interfaces: Vec<InterfaceRecord>,
     /// Time.
     pub clock: Clock,
     /// `jiffies_64` when it was taken.
@@ -125,7 +125,7 @@ pub struct Snapshot {
     /// Half-open peers without a session, sorted by peer.
     pub half_open: Vec<HalfOpen>,
     /// Retired totals.
-    pub retired: Page,
+    pub retired: RetiredTotals,
     /// Counters of each hook.
     pub counters: [Counters; Hook::ALL.len()],
     /// The tables.
@@ -200,7 +200,7 @@ fn read_session(words: &[u64; slot::WORDS], clock: &Clock, now: u64) -> Option<S
     })
 }
 
-fn flows<W: Word>(slots: &[Slot<W>], page: &Page, clock: &Clock, now: u64) -> Vec<Flow> {
+fn flows<W: Word>(slots: &[Slot<W>], page: &RetiredTotals, clock: &Clock, now: u64) -> Vec<Flow> {
     let mut found: BTreeMap<(Ipv4Addr, Direction, Class, u32), Flow> = BTreeMap::new();
     for (index, slot) in slots.iter().enumerate() {
         let Some(words) = table::snapshot(slot) else {
@@ -212,7 +212,7 @@ fn flows<W: Word>(slots: &[Slot<W>], page: &Page, clock: &Clock, now: u64) -> Ve
             state: words[STATE],
         };
         // What the book holds already is about to be freed, and must not count twice.
-        if page.holds(entry) {
+        if page.contains(entry) {
             continue;
         }
         let Some(flow) = read_flow(&words, clock, now) else {
@@ -300,12 +300,12 @@ pub(crate) fn address(word: u64) -> Ipv4Addr {
     Ipv4Addr::from(low.to_ne_bytes())
 }
 
-fn interfaces<W: Mapped>(tables: &Tables<W>) -> Vec<Interface> {
+fn interfaces<W: Mapped>(tables: &Tables<W>) -> Vec<InterfaceRecord> {
     let meta = tables.meta.words();
     let generic = meta[meta::GENERIC].load();
-    let read = |port: Port| {
+    let read = |port: Interface| {
         let (index, name) = owner::interface(meta, port)?;
-        Some(Interface {
+        Some(InterfaceRecord {
             port,
             index,
             name,
@@ -313,7 +313,7 @@ fn interfaces<W: Mapped>(tables: &Tables<W>) -> Vec<Interface> {
             ready: tables.egress(port.egress()) != 0,
         })
     };
-    Port::all().filter_map(read).collect()
+    Interface::all().filter_map(read).collect()
 }
 
 /// The tables; of a copy one in which no entry was retired while it was made, or the last of some tries.

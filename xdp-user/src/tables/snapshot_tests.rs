@@ -56,7 +56,7 @@ fn esp(packets: u64, first: (u64, u64), last: (u64, u64), highest: u64) -> Slot<
 #[test]
 fn every_word_of_a_flow_is_read() {
     let slots = [esp(10, (500, 1), (250, 12), 12)];
-    let flows = flows(&slots, &Page::default(), &clock(), NOW);
+    let flows = flows(&slots, &RetiredTotals::default(), &clock(), NOW);
     let [flow] = flows.as_slice() else {
         panic!("{flows:?}");
     };
@@ -79,7 +79,7 @@ fn two_slots_of_one_key_are_one_flow() {
         esp(10, (400, 3), (250, 12), 12),
         esp(3, (500, 1), (300, 4), 4),
     ];
-    let flows = flows(&slots, &Page::default(), &clock(), NOW);
+    let flows = flows(&slots, &RetiredTotals::default(), &clock(), NOW);
     let [flow] = flows.as_slice() else {
         panic!("{flows:?}");
     };
@@ -92,17 +92,17 @@ fn two_slots_of_one_key_are_one_flow() {
 #[test]
 fn a_late_packet_is_the_last_one_until_a_higher_number_comes() {
     let slots = [esp(10, (500, 1), (250, 9), 12)];
-    let late = flows(&slots, &Page::default(), &clock(), NOW);
+    let late = flows(&slots, &RetiredTotals::default(), &clock(), NOW);
     assert_eq!((late[0].last_sequence, late[0].highest), (9, 12));
     Word::store(&slots[0][flow::SEEN], 5 << 32 | 13);
-    let after = flows(&slots, &Page::default(), &clock(), NOW);
+    let after = flows(&slots, &RetiredTotals::default(), &clock(), NOW);
     assert_eq!((after[0].last_sequence, after[0].highest), (13, 13));
 }
 
 #[test]
 fn a_wrapped_sequence_number_goes_on_counting() {
     let slots = [esp(10, (400, 0xffff_fffe), (250, 7), 0x1_0000_0007)];
-    let flows = flows(&slots, &Page::default(), &clock(), NOW);
+    let flows = flows(&slots, &RetiredTotals::default(), &clock(), NOW);
     assert_eq!(flows[0].highest, 0x1_0000_0007);
     assert_eq!(flows[0].estimated_loss(), 0);
 }
@@ -112,7 +112,7 @@ fn free_and_claimed_slots_are_not_read() {
     for state in [0x100, 0x101] {
         let key = flow_key(PEER.octets(), 1, Class::Esp, Direction::Inbound);
         let slots = [slot(state, key, &[(flow::PACKETS, 1)])];
-        assert_eq!(flows(&slots, &Page::default(), &clock(), NOW), []);
+        assert_eq!(flows(&slots, &RetiredTotals::default(), &clock(), NOW), []);
     }
 }
 
@@ -131,7 +131,7 @@ fn a_session_is_as_young_as_its_youngest_flow() {
     )];
     let flows = flows(
         &[esp(1, (9, 1), (7, 1), 1 << 32)],
-        &Page::default(),
+        &RetiredTotals::default(),
         &clock(),
         NOW,
     );

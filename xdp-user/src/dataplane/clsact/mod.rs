@@ -14,7 +14,7 @@ pub mod cleanup;
 pub mod pins;
 
 use crate::bpffs::layout::Instance;
-use crate::config::interfaces::{Place, Spot};
+use crate::config::interfaces::{AttachTarget, HookPoint};
 use crate::dataplane::link;
 use crate::error::{Error, Result, causes, word};
 use crate::failpoints::{Step, pass};
@@ -52,12 +52,12 @@ pub(crate) const fn block(hook: Hook) -> Option<Block> {
 
 impl<'d> Device<'d> {
     /// Of a place that has a filter.
-    pub(crate) fn of(place: &Place<'d>) -> Option<Self> {
+    pub(crate) fn of(place: &AttachTarget<'d>) -> Option<Self> {
         Some(Self {
             index: place.link.index,
             name: &place.link.name,
-            block: block(place.spot.hook)?,
-            program: place.spot.program(),
+            block: block(place.hook_point.hook)?,
+            program: place.hook_point.program(),
         })
     }
 
@@ -294,10 +294,10 @@ pub(crate) fn remove_orphan(
 pub(crate) fn put_back(
     netlink: &Netlink,
     instance: &Instance,
-    spot: Spot,
+    hook_point: HookPoint,
     device: Device<'_>,
 ) -> Result<bool> {
-    let Some(pin) = spot.filter_pin() else {
+    let Some(pin) = hook_point.filter_pin() else {
         return Ok(false);
     };
     let filters = device.filters(netlink)?;
