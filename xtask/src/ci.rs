@@ -9,9 +9,9 @@ use anyhow::{Context as _, Result};
 
 use crate::{
     build,
+    report::{Counts, Outcome, Summary},
     setup::Toolchain,
     shell,
-    summary::{Counts, Outcome, Summary},
     workspace::Workspace,
 };
 
