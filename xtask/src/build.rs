@@ -82,6 +82,9 @@ const BENCHMARK_SOURCES: [&str; 4] = ["xdp-ebpf", "xdp-core", "xdp-common", "tes
 /// The only BPF target: the supported machines are little-endian.
 const TARGET: &str = "bpfel-unknown-none";
 
+/// The profile of the objects, in the root Cargo.toml; and the directory of what cargo builds with it.
+const PROFILE: &str = "bpf";
+
 /// Builds the objects and copies them to `target/bpf`.
 pub(crate) fn objects(workspace: &Workspace, tools: &Toolchain) -> Result<()> {
     for variant in VARIANTS {
@@ -113,7 +116,7 @@ fn objects_of(workspace: &Workspace, tools: &Toolchain, variant: &Variant) -> Re
         let built = workspace
             .target(variant.directory)
             .join(TARGET)
-            .join("release")
+            .join(PROFILE)
             .join(object.binary);
         let bytes =
             fs::read(&built).with_context(|| format!("failed to read {}", built.display()))?;
@@ -167,7 +170,7 @@ pub(crate) fn bpf_cargo(
 
 /// The arguments that select the objects.
 pub(crate) fn bpf_package(command: &mut Command, variant: &Variant) {
-    command.args(["-p", "xdp-ebpf", "--release", "--target", TARGET]);
+    command.args(["-p", "xdp-ebpf", "--profile", PROFILE, "--target", TARGET]);
     for object in variant.objects {
         command.args(["--bin", object.binary]);
     }
