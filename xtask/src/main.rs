@@ -11,6 +11,7 @@ mod build;
 mod ci;
 mod demo;
 mod elf;
+mod layout;
 mod packages;
 mod report;
 mod setup;
