@@ -7,12 +7,10 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
-pub mod bench;
 pub mod config;
 pub mod counters;
 pub mod cpu;
 pub mod limits;
-pub mod measure;
 pub mod meta;
 pub mod reason;
 pub mod slot;

@@ -20,6 +20,5 @@ pub mod egress;
 pub mod env;
 pub mod frame;
 pub mod maps;
-pub mod measure;
 mod registers;
 pub mod skb;

@@ -10,10 +10,9 @@ use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::helpers::bpf_map_lookup_elem;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::Key;
-use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray};
+use aya_ebpf::maps::{Array, LpmTrie, PerCpuArray};
 use core::arch::asm;
 use core::ffi::c_void;
-use xdp_common::bench::Onward;
 use xdp_common::config::Leg;
 use xdp_common::{Config, Hook, cpu, limits, meta};
 use xdp_core::nat::Packed;
@@ -118,27 +117,6 @@ pub fn config() -> &'static Config {
     }
 }
 
-/// Load-time constants of the benchmark's contestants.
-#[unsafe(no_mangle)]
-static ONWARD: Onward = Onward {
-    ifindex: 0,
-    server: [0; 4],
-    macs: [0; 12],
-};
-
-/// Where a contestant of the benchmark sends frames.
-#[inline(always)]
-pub fn onward() -> &'static Onward {
-    constant(&ONWARD)
-}
-
-/// What the loader has written into a constant.
-#[inline(always)]
-fn constant<T>(value: &'static T) -> &'static T {
-    // The compiler would otherwise fold what stands in the source into the program.
-    known(value)
-}
-
 /// This CPU's scratch space. Not twice at a time: the two would alias.
 #[inline(always)]
 pub fn scratch() -> Option<&'static mut [u32; SCRATCH_WORDS]> {
@@ -151,20 +129,6 @@ pub fn scratch() -> Option<&'static mut [u32; SCRATCH_WORDS]> {
 pub fn own<T>(map: &PerCpuArray<T>, index: u32) -> Option<&mut T> {
     // SAFETY: the value belongs to this CPU, where programs do not interrupt each other.
     own_pointer(map, index).map(|value| unsafe { &mut *value })
-}
-
-/// A value of a hash of the kernel's. For the yardstick, whose hashes are filled before and lose nothing.
-#[inline(always)]
-pub fn in_hash<K, V: Sync>(map: &'static HashMap<K, V>, key: &K) -> Option<&'static V> {
-    // SAFETY: the pointer is that of an element that nobody deletes, and `Sync` lets others have it at the same time.
-    map.get_ptr(key).map(|value| unsafe { &*value })
-}
-
-/// The same for the kind that forgets what was not used for long.
-#[inline(always)]
-pub fn in_lru_hash<K, V: Sync>(map: &'static LruHashMap<K, V>, key: &K) -> Option<&'static V> {
-    // SAFETY: as above; nothing is inserted while it is read, so nothing has to go.
-    map.get_ptr(key).map(|value| unsafe { &*value })
 }
 
 /// An element of an array.
@@ -262,7 +226,7 @@ pub fn cpu() -> Option<&'static [Shared; cpu::WORDS]> {
     clippy::pointers_in_nomem_asm_block,
     reason = "the pointer is copied, not followed"
 )]
-fn known<T>(value: &'static T) -> &'static T {
+pub fn known<T>(value: &'static T) -> &'static T {
     let pointer: *const T;
     // SAFETY: a copy of the pointer. It has to be an instruction: one line of source without any gives line information
     // that the kernel refuses.

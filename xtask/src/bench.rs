@@ -13,10 +13,9 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 use crate::{
+    report::{self, Outcome, Summary},
     setup::Toolchain,
     shell,
-    summary::{Outcome, Summary},
-    test,
     vm::{self, Series, suite},
     workspace::{Workspace, is_root},
 };
@@ -180,7 +179,7 @@ pub(crate) fn gate(workspace: &Workspace, tools: &Toolchain, summary: &mut Summa
     let mut command = program(workspace);
     gate_arguments(workspace, tools, &mut command);
     boot_arguments(workspace, &mut command)?;
-    test::reported(title, command, None, summary)
+    report::run(title, command, None, summary)
 }
 
 fn binaries(workspace: &Workspace) -> Result<()> {
@@ -195,8 +194,9 @@ fn binaries(workspace: &Workspace) -> Result<()> {
 fn program(workspace: &Workspace) -> Command {
     let mut command = Command::new(workspace.target("debug/ikenat-bench"));
     command.current_dir(workspace.root());
-    test::lab_environment(workspace, &mut command);
-    command.env("IKENAT_BPF_OBJECT", object(workspace));
+    command
+        .envs(workspace.lab_variables())
+        .env("IKENAT_BPF_OBJECT", object(workspace));
     command
 }
 
@@ -262,7 +262,7 @@ fn boot_arguments(workspace: &Workspace, command: &mut Command) -> Result<()> {
     for path in objects {
         boot.arg("--with").arg(path);
     }
-    let variables = test::lab_variables(workspace);
+    let variables = workspace.lab_variables();
     for (name, value) in variables.into_iter().chain([("IKENAT_BPF_OBJECT", object)]) {
         boot.arg("--env").arg(format!("{name}={}", value.display()));
     }

@@ -15,8 +15,36 @@ pub(crate) struct Variant {
     cpu: &'static str,
     /// What selects it among the features, for cargo.
     features: &'static [&'static str],
-    /// Its binaries, and the object in `target/bpf` that each becomes.
-    objects: &'static [(&'static str, &'static str)],
+    /// What it makes.
+    objects: &'static [Object],
+}
+
+/// A binary of xdp-ebpf, and what becomes of it.
+struct Object {
+    /// The binary.
+    binary: &'static str,
+    /// Its file in `target/bpf`.
+    file: &'static str,
+    /// The crates that it is made of.
+    sources: &'static [&'static str],
+}
+
+impl Object {
+    const fn new(binary: &'static str, file: &'static str) -> Self {
+        Self {
+            binary,
+            file,
+            sources: &SOURCES,
+        }
+    }
+
+    const fn of_benchmark(binary: &'static str, file: &'static str) -> Self {
+        Self {
+            binary,
+            file,
+            sources: &BENCHMARK_SOURCES,
+        }
+    }
 }
 
 /// The dataplane, and what tests and benchmarks need.
@@ -25,11 +53,11 @@ const USUAL: Variant = Variant {
     cpu: "v3",
     features: &[],
     objects: &[
-        ("bench", "bench.o"),
-        ("ikenat", "ikenat.o"),
-        ("peer", "peer.o"),
-        ("restore", "restore.o"),
-        ("yardstick", "yardstick.o"),
+        Object::of_benchmark("bench", "bench.o"),
+        Object::new("ikenat", "ikenat.o"),
+        Object::new("peer", "peer.o"),
+        Object::of_benchmark("restore", "restore.o"),
+        Object::of_benchmark("yardstick", "yardstick.o"),
     ],
 };
 
@@ -39,17 +67,23 @@ const WITHOUT_PERFMON: Variant = Variant {
     directory: "ebpf-without-perfmon",
     cpu: "v2",
     features: &["--features", "without-perfmon"],
-    objects: &[("ikenat", "ikenat-without-perfmon.o")],
+    objects: &[Object::new("ikenat", "ikenat-without-perfmon.o")],
 };
 
 /// All of them.
 pub(crate) const VARIANTS: [&Variant; 2] = [&USUAL, &WITHOUT_PERFMON];
 
-/// The crates that end in an object. xdp-user/build.rs has the same list.
+/// The crates that the dataplane is made of. xdp-user/build.rs has the same list.
 const SOURCES: [&str; 3] = ["xdp-ebpf", "xdp-core", "xdp-common"];
+
+/// The crates that the benchmark's programs are made of.
+const BENCHMARK_SOURCES: [&str; 4] = ["xdp-ebpf", "xdp-core", "xdp-common", "tests/bench/abi"];
 
 /// The only BPF target: the supported machines are little-endian.
 const TARGET: &str = "bpfel-unknown-none";
+
+/// The profile of the objects, in the root Cargo.toml; and the directory of what cargo builds with it.
+const PROFILE: &str = "bpf";
 
 /// Builds the objects and copies them to `target/bpf`.
 pub(crate) fn objects(workspace: &Workspace, tools: &Toolchain) -> Result<()> {
@@ -60,28 +94,35 @@ pub(crate) fn objects(workspace: &Workspace, tools: &Toolchain) -> Result<()> {
 }
 
 fn objects_of(workspace: &Workspace, tools: &Toolchain, variant: &Variant) -> Result<()> {
-    let sources = newest_source(workspace)?;
+    let newest = || -> Result<Vec<SystemTime>> {
+        let objects = variant.objects.iter();
+        objects
+            .map(|object| newest_source(workspace, object.sources))
+            .collect()
+    };
+    let before = newest()?;
     let mut cargo = bpf_cargo(workspace, tools, variant, "cargo");
     cargo.arg("build");
     bpf_package(&mut cargo, variant);
     shell::run(&mut cargo).context("failed to compile the eBPF programs")?;
-    let stamp = Stamp {
-        sources,
-        // A source that was edited during the build belongs to the next one: then the object keeps
-        // the time of what it was made from, and xdp-user sees that it is old.
-        edited: newest_source(workspace)? != sources,
-    };
-    for (name, object) in variant.objects {
+    let times = before.into_iter().zip(newest()?);
+    for (object, (sources, after)) in variant.objects.iter().zip(times) {
+        let stamp = Stamp {
+            sources,
+            // A source that was edited during the build belongs to the next one: then the object keeps
+            // the time of what it was made from, and xdp-user sees that it is old.
+            edited: after != sources,
+        };
         let built = workspace
             .target(variant.directory)
             .join(TARGET)
-            .join("release")
-            .join(name);
+            .join(PROFILE)
+            .join(object.binary);
         let bytes =
             fs::read(&built).with_context(|| format!("failed to read {}", built.display()))?;
         elf::check_bpf_object(&bytes)
             .with_context(|| format!("failed to accept {} as a BPF object", built.display()))?;
-        put(&workspace.target("bpf").join(object), &bytes, &stamp)?;
+        put(&workspace.target("bpf").join(object.file), &bytes, &stamp)?;
     }
     Ok(())
 }
@@ -129,9 +170,9 @@ pub(crate) fn bpf_cargo(
 
 /// The arguments that select the objects.
 pub(crate) fn bpf_package(command: &mut Command, variant: &Variant) {
-    command.args(["-p", "xdp-ebpf", "--release", "--target", TARGET]);
-    for (name, _) in variant.objects {
-        command.args(["--bin", name]);
+    command.args(["-p", "xdp-ebpf", "--profile", PROFILE, "--target", TARGET]);
+    for object in variant.objects {
+        command.args(["--bin", object.binary]);
     }
     command
         .args(variant.features)
@@ -176,9 +217,9 @@ fn modified(path: &Path) -> Result<SystemTime> {
         .with_context(|| format!("failed to look at {}", path.display()))
 }
 
-fn newest_source(workspace: &Workspace) -> Result<SystemTime> {
+fn newest_source(workspace: &Workspace, sources: &[&str]) -> Result<SystemTime> {
     let mut newest = SystemTime::UNIX_EPOCH;
-    for name in SOURCES {
+    for name in sources {
         let root = workspace.root().join(name);
         visit(&root.join("src"), &mut newest)?;
         visit(&root.join("Cargo.toml"), &mut newest)?;

@@ -8,10 +8,10 @@ use std::{
 use anyhow::{Context as _, Result};
 
 use crate::{
-    build,
+    build, layout,
+    report::{Counts, Outcome, Summary},
     setup::Toolchain,
     shell,
-    summary::{Counts, Outcome, Summary},
     workspace::Workspace,
 };
 
@@ -24,6 +24,8 @@ pub(crate) fn checks(
     let mut format = workspace.cargo();
     format.args(["fmt", "--all", "--check"]);
     check("fmt", &mut format, summary)?;
+
+    check_layout(workspace, summary)?;
 
     let mut host = workspace.cargo();
     host.args([
@@ -51,6 +53,22 @@ pub(crate) fn checks(
     ]);
     doc.env("RUSTDOCFLAGS", "-D warnings");
     check("doc", &mut doc, summary)
+}
+
+/// Arrows between rooms, lengths, words and links: read by this program itself.
+fn check_layout(workspace: &Workspace, summary: &mut Summary) -> Result<()> {
+    println!("== layout");
+    let started = Instant::now();
+    let findings = layout::check(workspace.root())?;
+    for finding in &findings {
+        println!("{finding}");
+    }
+    let outcome = Outcome::Ran {
+        ok: findings.is_empty(),
+        counts: Counts::default(),
+    };
+    summary.add("layout", outcome, started.elapsed());
+    Ok(())
 }
 
 /// The lints of the eBPF crate, with the clippy of the compiler that builds it: called by path,

@@ -4,7 +4,7 @@ use std::{os::unix::process::CommandExt as _, process::Command};
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{test, workspace::Workspace, workspace::is_root};
+use crate::workspace::{Workspace, is_root};
 
 /// Refuses early what the lab could not do after minutes of building.
 pub(crate) fn require_root() -> Result<()> {
@@ -24,8 +24,8 @@ pub(crate) fn run(workspace: &Workspace, keep: bool, args: &[String]) -> Result<
     command
         .arg("demo")
         .args(keep.then_some("--keep"))
-        .args(args);
-    test::lab_environment(workspace, &mut command);
+        .args(args)
+        .envs(workspace.lab_variables());
     // In our place, not below us: Ctrl-C then reaches one process, and the prompt comes back when
     // it has cleaned up.
     let error = command.exec();

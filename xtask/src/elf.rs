@@ -1,87 +1,94 @@
-//! Looks into an object file just far enough to see that it is one for BPF and carries its types.
+//! Checks that a linked file is a BPF object which still carries its types.
 
 use anyhow::{Context as _, Result, bail};
+use object::{Architecture, File, Object as _, ObjectSection as _};
 
-/// The machine number of BPF in an ELF header.
-const EM_BPF: u16 = 247;
+/// Type information, and the same for functions and lines of source.
+const TYPES: [&str; 2] = [".BTF", ".BTF.ext"];
 
-/// Fails unless the bytes are a BPF object with a `.BTF` section.
+/// Fails unless the bytes are a 64-bit little-endian BPF object with type information.
 pub(crate) fn check_bpf_object(bytes: &[u8]) -> Result<()> {
-    if bytes.get(..6) != Some(b"\x7fELF\x02\x01") {
-        bail!("it is no little-endian ELF64 file");
+    let file = File::parse(bytes).context("failed to read it as an object file")?;
+    if file.architecture() != Architecture::Bpf {
+        bail!("its architecture is {:?}, not BPF", file.architecture());
     }
-    let machine = u16_at(bytes, 0x12).context("its header is cut short")?;
-    if machine != EM_BPF {
-        bail!("its machine is {machine}, not BPF ({EM_BPF})");
+    if !file.is_64() || !file.is_little_endian() {
+        bail!("it is not a 64-bit little-endian object");
     }
-    let names = section_names(bytes).context("its section table is damaged")?;
-    if !names.iter().any(|name| *name == b".BTF") {
-        bail!("it has no .BTF section: the linker dropped the debug information");
+    for name in TYPES {
+        let Some(section) = file.section_by_name(name) else {
+            bail!("it has no {name} section: the linker dropped the debug information");
+        };
+        let data = section.data();
+        if data
+            .with_context(|| format!("failed to read its {name} section"))?
+            .is_empty()
+        {
+            bail!("its {name} section is empty");
+        }
     }
     Ok(())
 }
 
-fn section_names(bytes: &[u8]) -> Option<Vec<&[u8]>> {
-    let table = offset_at(bytes, 0x28)?;
-    let size = usize::from(u16_at(bytes, 0x3a)?);
-    let count = usize::from(u16_at(bytes, 0x3c)?);
-    let names = usize::from(u16_at(bytes, 0x3e)?);
-    let header = |index: usize| table.checked_add(index.checked_mul(size)?);
-    let strings = bytes.get(offset_at(bytes, header(names)?.checked_add(0x18)?)?..)?;
-    (0..count)
-        .map(|index| {
-            let at = usize::try_from(u32_at(bytes, header(index)?)?).ok()?;
-            strings.get(at..)?.split(|byte| *byte == 0).next()
-        })
-        .collect()
-}
-
-fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
-    Some(u16::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
-    Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
-}
-
-fn offset_at(bytes: &[u8], at: usize) -> Option<usize> {
-    usize::try_from(u64::from_le_bytes(*bytes.get(at..)?.first_chunk()?)).ok()
-}
-
 #[cfg(test)]
 mod tests {
+    use object::elf::{ELFCLASS64, ELFDATA2LSB, EM_BPF, EM_X86_64, EV_CURRENT, SHT_STRTAB};
+
     use super::*;
 
-    /// A header, a string table and two section headers.
-    fn object(machine: u16, name: &[u8; 4]) -> Vec<u8> {
-        let mut bytes = vec![0; 0x40];
-        bytes[..6].copy_from_slice(b"\x7fELF\x02\x01");
-        bytes[0x12..0x14].copy_from_slice(&machine.to_le_bytes());
-        bytes[0x28] = 0x50;
-        bytes[0x3a] = 0x40;
-        bytes[0x3c] = 2;
-        bytes.extend_from_slice(b"\0");
-        bytes.extend_from_slice(name);
-        bytes.resize(0x50 + 0x80, 0);
-        bytes[0x50 + 0x18] = 0x40;
-        bytes[0x90] = 1;
-        bytes
+    const HEADER: usize = 64;
+
+    /// An object with a section for each name, which holds its own name, and the table of names.
+    fn made_up(machine: u16, names: &[&str]) -> Vec<u8> {
+        let mut strings = vec![0];
+        let mut headers = vec![vec![0; HEADER]];
+        let mut section = |name: usize, kind: u32, from: usize, size: usize| {
+            let mut header = vec![0; HEADER];
+            header[..4].copy_from_slice(&u32::try_from(name).expect("short").to_le_bytes());
+            header[4..8].copy_from_slice(&kind.to_le_bytes());
+            header[24..32].copy_from_slice(&(HEADER + from).to_le_bytes());
+            header[32..40].copy_from_slice(&size.to_le_bytes());
+            headers.push(header);
+        };
+        for name in names {
+            section(strings.len(), 1, strings.len(), name.len());
+            strings.extend(name.bytes().chain([0]));
+        }
+        section(0, SHT_STRTAB, 0, strings.len());
+        let mut bytes = vec![0; HEADER];
+        bytes[..4].copy_from_slice(b"\x7fELF");
+        bytes[4..7].copy_from_slice(&[ELFCLASS64, ELFDATA2LSB, EV_CURRENT]);
+        bytes[16] = 1;
+        bytes[18..20].copy_from_slice(&machine.to_le_bytes());
+        bytes[20] = EV_CURRENT;
+        strings.resize(strings.len().next_multiple_of(8), 0);
+        bytes[40..48].copy_from_slice(&(HEADER + strings.len()).to_le_bytes());
+        bytes[52] = 64;
+        bytes[58] = 64;
+        let count = u8::try_from(headers.len()).expect("a handful");
+        (bytes[60], bytes[62]) = (count, count - 1);
+        [bytes, strings, headers.concat()].concat()
     }
 
     #[test]
-    fn btf_is_seen_and_missed() {
-        check_bpf_object(&object(EM_BPF, b".BTF")).expect("an object with BTF");
-        let error = check_bpf_object(&object(EM_BPF, b".BTX")).expect_err("no BTF");
-        assert!(error.to_string().contains(".BTF"), "{error}");
-        let error = check_bpf_object(&object(62, b".BTF")).expect_err("x86-64");
-        assert!(error.to_string().contains("62"), "{error}");
+    fn types_are_found_and_missed() {
+        check_bpf_object(&made_up(EM_BPF, &TYPES)).expect("an object with types");
+        for (object, expected) in [
+            (made_up(EM_BPF, &[".BTX", ".BTF.ext"]), "no .BTF section"),
+            (made_up(EM_BPF, &[".BTF"]), "no .BTF.ext section"),
+            (made_up(EM_X86_64, &TYPES), "X86_64"),
+            (b"!<arch>\n".to_vec(), "failed to read"),
+        ] {
+            let error = check_bpf_object(&object).expect_err(expected);
+            assert!(error.to_string().contains(expected), "{error}");
+        }
     }
 
     #[test]
-    fn a_cut_object_is_an_error_at_every_length() {
-        let whole = object(EM_BPF, b".BTF");
-        for length in 0..0x94 {
-            check_bpf_object(&whole[..length]).expect_err("cut");
+    fn a_truncated_object_is_an_error_at_every_length() {
+        let whole = made_up(EM_BPF, &TYPES);
+        for length in 0..whole.len() {
+            check_bpf_object(&whole[..length]).expect_err("truncated");
         }
     }
 }

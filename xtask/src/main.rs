@@ -11,17 +11,18 @@ mod build;
 mod ci;
 mod demo;
 mod elf;
+mod layout;
 mod packages;
+mod report;
 mod setup;
 mod shell;
-mod summary;
 mod test;
 mod toolchain;
 mod vm;
 mod workspace;
 
+use report::Summary;
 use setup::Toolchain;
-use summary::Summary;
 use workspace::Workspace;
 
 #[derive(Parser)]
@@ -96,7 +97,7 @@ fn run(started: Instant) -> Result<ExitCode> {
             build::binaries(&workspace, false)?;
             let mut summary = Summary::new(started);
             test::stock(&workspace, arguments.kernel, true, &mut summary)?;
-            test::finish(&summary)
+            report::finish(&summary)
         }
         Task::Bench(arguments) => bench::run(&workspace, &arguments, || objects(&workspace)),
         Task::Setup => setup::run(&workspace).map(drop),
@@ -121,7 +122,7 @@ fn run(started: Instant) -> Result<ExitCode> {
             build::binaries(&workspace, false)?;
             let mut summary = Summary::new(started);
             test::run(&workspace, &tools, &filter, all, &mut summary)?;
-            test::finish(&summary)
+            report::finish(&summary)
         }
         Task::Ci => {
             let tools = objects(&workspace)?;
@@ -129,7 +130,7 @@ fn run(started: Instant) -> Result<ExitCode> {
             let mut summary = Summary::new(started);
             ci::checks(&workspace, &tools, &mut summary)?;
             test::run(&workspace, &tools, &[], false, &mut summary)?;
-            test::finish(&summary)
+            report::finish(&summary)
         }
     }?;
     Ok(ExitCode::SUCCESS)

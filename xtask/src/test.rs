@@ -1,20 +1,15 @@
 //! `cargo xtask test`: runs the test binaries part by part, passes on what they print, and adds
 //! up. Knows which parts there are and what each needs; knows no test.
 
-use std::{
-    io::{self, Read as _},
-    path::{Path, PathBuf},
-    process::{Command, Stdio},
-    time::{Duration, Instant},
-};
+use std::{path::Path, process::Command, time::Duration};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::Result;
 
 use crate::{
     bench::{self, GATE},
+    report::{self, Outcome, Summary},
     setup::Toolchain,
     shell,
-    summary::{Counts, Outcome, Summary},
     vm::{Series, suite},
     workspace::Workspace,
 };
@@ -82,30 +77,7 @@ pub(crate) fn stock(
     }
     let binaries = suite::binaries(workspace, parts)?;
     let command = suite::recipe(workspace, series, &binaries)?;
-    reported(&title, command, None, summary)
-}
-
-/// Prints the summary; fails when a part did.
-pub(crate) fn finish(summary: &Summary) -> Result<()> {
-    println!("{}", summary.text());
-    if summary.failed() {
-        // The summary has the last word on stdout; the error would only repeat it.
-        std::process::exit(1);
-    }
-    Ok(())
-}
-
-/// What the lab needs to know to find what we built.
-pub(crate) fn lab_environment(workspace: &Workspace, command: &mut Command) {
-    command.envs(lab_variables(workspace));
-}
-
-/// The same, as names and values.
-pub(crate) fn lab_variables(workspace: &Workspace) -> [(&'static str, PathBuf); 2] {
-    [
-        ("IKENAT_BIN", workspace.target("debug/ikenat")),
-        ("IKENAT_PEER_OBJECT", workspace.target("bpf/peer.o")),
-    ]
+    report::run(&title, command, None, summary)
 }
 
 /// A command line that can be built again for each filter.
@@ -121,7 +93,7 @@ fn host(workspace: &Workspace) -> impl Fn() -> Command {
             "xdp-ebpf",
             "--no-fail-fast",
         ]);
-        lab_environment(workspace, &mut cargo);
+        cargo.envs(workspace.lab_variables());
         cargo
     }
 }
@@ -198,78 +170,5 @@ fn tests(
 ) -> Result<()> {
     let mut command = recipe();
     command.args(filter.map(|filter| ["--", filter]).into_iter().flatten());
-    reported(name, command, filter, summary)
-}
-
-/// Runs a command that reports as test binaries do, and adds up what it says.
-pub(crate) fn reported(
-    name: &str,
-    mut command: Command,
-    filter: Option<&str>,
-    summary: &mut Summary,
-) -> Result<()> {
-    println!("== {name}: {}", shell::line(&command));
-    let started = Instant::now();
-    let (ok, counts) = streamed(&mut command, &mut io::stdout())?;
-    if filter.is_some() && ok && counts.is_empty() {
-        bail!("no test has {} in its name", filter.unwrap_or_default());
-    }
-    summary.add(name, Outcome::Ran { ok, counts }, started.elapsed());
-    Ok(())
-}
-
-/// Runs with standard output passed on as it comes and read along.
-fn streamed(command: &mut Command, terminal: &mut impl io::Write) -> Result<(bool, Counts)> {
-    let text = shell::line(command);
-    let failed = || format!("failed to run `{text}`");
-    let mut child = command
-        .stdout(Stdio::piped())
-        .spawn()
-        .with_context(failed)?;
-    let mut from = child.stdout.take().with_context(failed)?;
-    let mut counts = Counts::default();
-    let mut line = Vec::new();
-    let mut chunk = [0; 4096];
-    loop {
-        let size = from.read(&mut chunk).with_context(failed)?;
-        if size == 0 {
-            break;
-        }
-        // A reader that has gone (`| head`) does not end the tests, which clean up after themselves.
-        let _ = terminal
-            .write_all(&chunk[..size])
-            .and_then(|()| terminal.flush());
-        for byte in &chunk[..size] {
-            if *byte == b'\n' {
-                counts.read(&String::from_utf8_lossy(&line));
-                line.clear();
-            } else {
-                line.push(*byte);
-            }
-        }
-    }
-    let status = child.wait().with_context(failed)?;
-    Ok((status.success(), counts))
-}
-
-#[cfg(test)]
-mod unit {
-    use super::*;
-
-    #[test]
-    fn output_is_read_along() {
-        let mut command = Command::new("sh");
-        command.args([
-            "-c",
-            "echo 'test result: ok. 2 passed; 0 failed; 0 ignored;'; exit 3",
-        ]);
-        // Not to the real output: whoever reads along there would count it.
-        let mut shown = Vec::new();
-        let (ok, counts) = streamed(&mut command, &mut shown).expect("sh starts");
-        assert!(!ok);
-        assert_eq!(shown, b"test result: ok. 2 passed; 0 failed; 0 ignored;\n");
-        let mut expected = Counts::default();
-        expected.read("test result: ok. 2 passed;");
-        assert_eq!(counts, expected);
-    }
+    report::run(name, command, filter, summary)
 }

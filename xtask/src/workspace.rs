@@ -62,6 +62,14 @@ impl Workspace {
         self.target.join(path)
     }
 
+    /// The variables by which tests and the lab find what was built here.
+    pub(crate) fn lab_variables(&self) -> [(&'static str, PathBuf); 2] {
+        [
+            ("IKENAT_BIN", self.target("debug/ikenat")),
+            ("IKENAT_PEER_OBJECT", self.target("bpf/peer.o")),
+        ]
+    }
+
     /// The cargo that runs us, in the root, with our target directory.
     pub(crate) fn cargo(&self) -> Command {
         let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());

@@ -6,12 +6,12 @@
 use anyhow::{Context, Result};
 use aya::programs::XdpMode;
 use aya::{Ebpf, EbpfLoader};
+use ikenat_bench_abi::traffic::Onward;
 use ikenat_tests::bpf::{Dataplane, Object, fixture, with_sizes};
 use ikenat_tests::lab::Lab;
 use ikenat_tests::lab::ikenat::Ikenat;
 use ikenat_tests::lab::netns::Namespace;
 use ikenat_tests::lab::topology::{CLIENT_MAC, LAN, LAN_MAC, SERVER, SERVER_MAC, WAN, WAN_MAC};
-use xdp_common::bench::Onward;
 use xdp_common::limits;
 
 use crate::kinds::{Case, Gateway};

@@ -4,10 +4,10 @@
 
 use anyhow::{Context, Result, ensure};
 use bytemuck::Zeroable;
+use ikenat_bench_abi::traffic::{HEADER, KINDS, NONE, PEER_AS_DESTINATION, PEER_AS_SOURCE, Spec};
 use ikenat_tests::lab::frames::{Checksum, Mac, Packet, protocol};
 use ikenat_tests::lab::topology::{CLIENT_MAC, LAN_MAC, SERVER, SERVER_MAC, VIP, WAN_MAC};
 use std::net::Ipv4Addr;
-use xdp_common::bench::{HEADER, KINDS, NONE, PEER_AS_DESTINATION, PEER_AS_SOURCE, Spec};
 
 use crate::results::{Traffic, Way};
 

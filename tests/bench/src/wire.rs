@@ -7,12 +7,12 @@ use aya::maps::{Array, MapData, PerCpuArray};
 use aya::programs::Xdp;
 use aya::{Ebpf, EbpfLoader, TestRun as _, TestRunAttrs, TestRunOptions};
 use bytemuck::{Pod, Zeroable};
+use ikenat_bench_abi::traffic::{BUCKETS, KINDS, Pace, Spec, Tally, WRONGS};
 use ikenat_tests::bpf::Object;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 use std::sync::Barrier;
 use std::time::Duration;
-use xdp_common::bench::{BUCKETS, KINDS, Pace, Spec, Tally, WRONGS};
 
 /// Frames that the kernel puts on the wire at once when nobody keeps a pace.
 const BATCH: u32 = 64;
@@ -42,7 +42,7 @@ pub struct Outcome {
     pub missed: u64,
     /// Packets that arrived as they must.
     pub arrived: u64,
-    /// Packets that arrived otherwise, by [`xdp_common::bench::Wrong`].
+    /// Packets that arrived otherwise, by [`ikenat_bench_abi::traffic::Wrong`].
     pub wrong: [u64; WRONGS],
     /// Right packets that did not follow their predecessor.
     pub gaps: u64,

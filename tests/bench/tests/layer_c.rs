@@ -12,8 +12,8 @@ use ikenat_bench::order::Random;
 use ikenat_bench::results::{CRow, Contestant, Traffic};
 use ikenat_bench::rig::Bench;
 use ikenat_bench::wire::Outcome;
+use ikenat_bench_abi::traffic::Wrong;
 use std::time::Duration;
-use xdp_common::bench::Wrong;
 
 /// Packets of a single run: whole batches.
 const PACKETS: u32 = 6_400;

@@ -19,7 +19,7 @@ use aya_ebpf::macros::{map, xdp};
 use aya_ebpf::maps::{Array, PerCpuArray};
 use aya_ebpf::programs::XdpContext;
 use core::hint::black_box;
-use xdp_common::bench::{self, HEADER, KINDS, Pace, Spec, Tally, Wrong};
+use ikenat_bench_abi::traffic::{self, HEADER, KINDS, Pace, Spec, Tally, Wrong};
 use xdp_core::Frame;
 use xdp_core::checksum::fold;
 use xdp_ebpf::frame::XdpFrame;
@@ -123,12 +123,12 @@ fn generate<F: Frame>(frame: &mut F, stamp: impl FnOnce() -> u64) -> Option<()> 
     put(frame, place(spec.peer_at), peer.to_be_bytes())?;
     let ip = finish(spec.ip_sum, words(peer) + id);
     put(frame, CHECKSUM_AT, ip.to_be_bytes())?;
-    if spec.esp_at != bench::NONE {
+    if spec.esp_at != traffic::NONE {
         put(frame, place(spec.esp_at), spi.to_be_bytes())?;
         put(frame, place(spec.esp_at) + 4, sequence.to_be_bytes())?;
     }
-    if spec.checksum_at != bench::NONE {
-        let esp = if spec.esp_at == bench::NONE {
+    if spec.checksum_at != traffic::NONE {
+        let esp = if spec.esp_at == traffic::NONE {
             0
         } else {
             words(spi) + words(sequence)
@@ -139,7 +139,7 @@ fn generate<F: Frame>(frame: &mut F, stamp: impl FnOnce() -> u64) -> Option<()> 
         };
         put(frame, place(spec.checksum_at), sum.to_be_bytes())?;
     }
-    if spec.stamp_at != bench::NONE {
+    if spec.stamp_at != traffic::NONE {
         put(frame, place(spec.stamp_at), stamp().to_ne_bytes())?;
     }
     Some(())
@@ -208,10 +208,10 @@ fn number(bytes: [u8; 4]) -> u32 {
 /// The addresses: the fixed one must be that of the specification, the varying one that of a flow. Gives the flow.
 #[inline(always)]
 fn addresses(frame: &impl Frame, spec: &Spec) -> Result<(u32, u32), Wrong> {
-    let fixed_at = if spec.peer_at == bench::PEER_AS_SOURCE {
-        bench::PEER_AS_DESTINATION
+    let fixed_at = if spec.peer_at == traffic::PEER_AS_SOURCE {
+        traffic::PEER_AS_DESTINATION
     } else {
-        bench::PEER_AS_SOURCE
+        traffic::PEER_AS_SOURCE
     };
     let fixed = frame.array::<4>(place(fixed_at)).ok_or(Wrong::Length)?;
     let at = usize::from(fixed_at) & 63;
@@ -252,7 +252,7 @@ fn ip_header(frame: &impl Frame, spec: &Spec) -> Result<(), Wrong> {
 #[inline(always)]
 fn beyond(frame: &impl Frame, spec: &Spec, peer: u32, flow: u32, id: u64) -> Result<(), Wrong> {
     let mut varying = words(peer);
-    if spec.esp_at != bench::NONE {
+    if spec.esp_at != traffic::NONE {
         let at = place(spec.esp_at);
         let spi = number(*frame.array::<4>(at).ok_or(Wrong::Length)?);
         let sequence = number(*frame.array::<4>(at + 4).ok_or(Wrong::Length)?);
@@ -270,7 +270,7 @@ fn beyond(frame: &impl Frame, spec: &Spec, peer: u32, flow: u32, id: u64) -> Res
         {
             return Err(Wrong::Header);
         }
-        let sum = if spec.checksum_at == bench::NONE {
+        let sum = if spec.checksum_at == traffic::NONE {
             0
         } else {
             match finish(spec.udp_sum, varying) {
@@ -282,7 +282,7 @@ fn beyond(frame: &impl Frame, spec: &Spec, peer: u32, flow: u32, id: u64) -> Res
             return Err(Wrong::UdpChecksum);
         }
     }
-    if spec.esp_at == bench::NONE {
+    if spec.esp_at == traffic::NONE {
         rest(frame, spec)
     } else if id & 0xff == 0 {
         // One packet in 256 to its last byte.
@@ -364,7 +364,7 @@ fn sink(frame: &impl Frame) -> Option<()> {
         tally.gaps += 1;
     }
     tally.last = id;
-    if spec.stamp_at != bench::NONE {
+    if spec.stamp_at != traffic::NONE {
         let sent = u64::from_ne_bytes(*frame.array::<8>(place(spec.stamp_at))?);
         let age = egress::nanoseconds().wrapping_sub(sent);
         let age = if age > 0xffff_ffff {
@@ -372,7 +372,7 @@ fn sink(frame: &impl Frame) -> Option<()> {
         } else {
             age as u32
         };
-        let count = tally.ages.get_mut(black_box(bench::bucket(age)))?;
+        let count = tally.ages.get_mut(black_box(traffic::bucket(age)))?;
         *count += 1;
     }
     Some(())

@@ -6,16 +6,20 @@
 #![no_std]
 #![no_main]
 
+// A crate of one file looks for its modules beside it, where Cargo would take this for a program.
+#[path = "bench/measure.rs"]
+mod measure;
+
 use aya_ebpf::bindings::xdp_action;
 use aya_ebpf::macros::{map, xdp};
 use aya_ebpf::maps::{Array, ProgramArray};
 use aya_ebpf::programs::XdpContext;
-use xdp_common::measure::{HEADER, Plan};
+use ikenat_bench_abi::measure::{HEADER, Next, Plan};
+use measure::State;
 use xdp_core::Frame;
 use xdp_core::checksum::fold;
 use xdp_ebpf::egress;
 use xdp_ebpf::frame::XdpFrame;
-use xdp_ebpf::measure::{self, Next, State};
 
 /// What is sent.
 #[map]

@@ -4,13 +4,22 @@
 
 #![no_std]
 #![no_main]
+#![expect(
+    unsafe_code,
+    reason = "values of the kernel's hashes are reached through raw pointers"
+)]
+
+// A crate of one file looks for its modules beside it, where Cargo would take this for a program.
+#[path = "bench/measure.rs"]
+mod measure;
 
 use aya_ebpf::bindings::xdp_action;
 use aya_ebpf::macros::{map, xdp};
 use aya_ebpf::maps::{Array, HashMap, LruHashMap};
 use aya_ebpf::programs::XdpContext;
 use core::hint::black_box;
-use xdp_common::measure::{Plan, state};
+use ikenat_bench_abi::measure::{Plan, state};
+use measure::State;
 use xdp_common::slot::{self, Key, flow};
 use xdp_common::{Class, Direction};
 use xdp_core::Word as _;
@@ -18,7 +27,6 @@ use xdp_core::hash::digest_key;
 use xdp_core::table::{self, Place};
 use xdp_ebpf::atomic::Shared;
 use xdp_ebpf::maps::{self, FLOWS};
-use xdp_ebpf::measure::{self, State};
 
 /// Packets and bytes.
 type Counts = [Shared; 2];
@@ -53,9 +61,33 @@ fn run(count: impl FnOnce(&Key) -> Option<u64>) -> u32 {
     if let Some(read) = count(&key) {
         let found = state[state::FOUND].load() + 1;
         state[state::FOUND].store(found);
-        measure::depend(state, plan, read);
+        depend(state, plan, read);
     }
     xdp_action::XDP_PASS
+}
+
+/// Makes the next step depend on a word that was just read.
+///
+/// Without it the CPU begins the next look-up while this one still waits for memory (a locked instruction does not hold
+/// back younger loads), which it cannot do between two packets: there lie some hundred instructions in between.
+#[inline(always)]
+fn depend(state: &State, plan: &Plan, word: u64) {
+    let walk = state[state::WALK].load();
+    state[state::WALK].store(walk ^ (word & plan.link));
+}
+
+/// A value of a hash of the kernel's.
+#[inline(always)]
+fn in_hash<K, V: Sync>(map: &'static HashMap<K, V>, key: &K) -> Option<&'static V> {
+    // SAFETY: the benchmark fills the map before and deletes nothing, so the element stays; `Sync` lets others read it.
+    map.get_ptr(key).map(|value| unsafe { &*value })
+}
+
+/// The same for the kind that evicts what was not used for long.
+#[inline(always)]
+fn in_lru_hash<K, V: Sync>(map: &'static LruHashMap<K, V>, key: &K) -> Option<&'static V> {
+    // SAFETY: as above; nothing is inserted while the programs run, so nothing is evicted.
+    map.get_ptr(key).map(|value| unsafe { &*value })
 }
 
 /// No look-up.
@@ -94,13 +126,13 @@ fn count(counts: Option<&Counts>) -> Option<u64> {
 /// `BPF_MAP_TYPE_HASH`.
 #[xdp]
 fn ikenat_hash(_: XdpContext) -> u32 {
-    run(|key| count(maps::in_hash(&HASH, key)))
+    run(|key| count(in_hash(&HASH, key)))
 }
 
 /// `BPF_MAP_TYPE_LRU_HASH`.
 #[xdp]
 fn ikenat_lru_hash(_: XdpContext) -> u32 {
-    run(|key| count(maps::in_lru_hash(&LRU_HASH, key)))
+    run(|key| count(in_lru_hash(&LRU_HASH, key)))
 }
 
 #[panic_handler]

@@ -5,8 +5,8 @@ use std::{env, path::PathBuf, process::Command};
 
 use anyhow::{Context as _, Result, bail};
 
-use super::Series;
-use crate::{packages, shell, test, workspace::Workspace};
+use super::kernel::Series;
+use crate::{packages, shell, workspace::Workspace};
 
 /// What a guest runs of one test binary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,7 +145,7 @@ pub(crate) fn recipe(
     }
     // Not one of the lab's variables on the host: there it would have xdp-user built again.
     let object = ("IKENAT_BPF_OBJECT", objects.join("ikenat.o"));
-    for (name, value) in test::lab_variables(workspace).into_iter().chain([object]) {
+    for (name, value) in workspace.lab_variables().into_iter().chain([object]) {
         command
             .arg("--env")
             .arg(format!("{name}={}", value.display()));

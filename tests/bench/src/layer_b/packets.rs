@@ -6,11 +6,11 @@ use super::gateway::{PEER, SPI, STRANGER};
 use super::wrapper::plan;
 use crate::results::{Traffic, Way};
 use anyhow::{Context, Result, bail, ensure};
+use ikenat_bench_abi::measure::Plan;
 use ikenat_tests::lab::frames::{self, Captured, Checksum, Packet, Verdict, protocol};
 use ikenat_tests::lab::topology::{CLIENT_MAC, LAN_MAC, SERVER, SERVER_MAC, VIP, WAN_MAC};
 use std::net::Ipv4Addr;
 use xdp_common::limits::{IKE_PORT, NATT_PORT};
-use xdp_common::measure::Plan;
 use xdp_common::{Class, Direction};
 
 /// A port that is not ours.

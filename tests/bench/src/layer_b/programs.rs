@@ -12,11 +12,11 @@ use crate::results::{BRow, Traffic, Way};
 use anyhow::{Context, Result, ensure};
 use aya::programs::Xdp;
 use aya::{Ebpf, EbpfLoader};
+use ikenat_bench_abi::measure::Plan;
 use ikenat_tests::bpf::{Dataplane, fixture};
 use ikenat_tests::lab::topology::{CLIENT, LAN, WAN, with_lab};
 use ikenat_tests::lab::{self, Lab};
 use xdp_common::counters::{self, Quantity};
-use xdp_common::measure::Plan;
 use xdp_common::{Class, Config, Direction, Hook, Reason};
 
 const RESTORE: &str = "ikenat_restore";

@@ -7,9 +7,9 @@ use anyhow::{Context, Result, ensure};
 use aya::maps::{Array, MapData, ProgramArray};
 use aya::programs::Xdp;
 use aya::{Ebpf, EbpfLoader, TestRun as _, TestRunOptions};
+use ikenat_bench_abi::measure::{HEADER, Plan, state};
 use ikenat_tests::bpf::Object;
 use std::path::PathBuf;
-use xdp_common::measure::{HEADER, Plan, state};
 
 /// The plan as the map's value.
 type PlanBytes = [u8; size_of::<Plan>()];

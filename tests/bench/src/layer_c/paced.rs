@@ -6,7 +6,7 @@
 //! time that it takes to generate the burst.
 
 use anyhow::Result;
-use xdp_common::bench::BUCKETS;
+use ikenat_bench_abi::traffic::BUCKETS;
 
 use super::statistics;
 use crate::contest::Standing;

@@ -4,7 +4,7 @@
 
 use crate::order::Random;
 use crate::results::{Interval, Latency};
-use xdp_common::bench::{BUCKETS, age};
+use ikenat_bench_abi::traffic::{BUCKETS, age};
 
 /// How often figures are drawn again.
 const RESAMPLES: usize = 4000;
@@ -72,7 +72,7 @@ pub(super) fn latency(ages: &[u64; BUCKETS]) -> Option<Latency> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use xdp_common::bench::bucket;
+    use ikenat_bench_abi::traffic::bucket;
 
     #[test]
     fn the_interval_holds_the_median_and_shrinks() {

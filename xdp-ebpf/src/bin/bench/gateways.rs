@@ -5,9 +5,26 @@
 use aya_ebpf::bindings::xdp_action;
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
+use ikenat_bench_abi::traffic::Onward;
 use xdp_core::Frame;
 use xdp_ebpf::frame::XdpFrame;
 use xdp_ebpf::{egress, maps};
+
+/// Where the contestants send frames. The loader writes it before the programs are loaded.
+#[expect(unsafe_code, reason = "the loader finds the constant by its name")]
+#[unsafe(no_mangle)]
+static ONWARD: Onward = Onward {
+    ifindex: 0,
+    server: [0; 4],
+    macs: [0; 12],
+};
+
+/// What the loader has written.
+#[inline(always)]
+fn onward() -> &'static Onward {
+    // Without `known` the compiler would fold the zeros above into the program.
+    maps::known(&ONWARD)
+}
 
 /// Writes both MAC addresses in two loads and two stores: a copy of twelve bytes becomes a call that goes byte by byte,
 /// and then this would not be the least that a gateway can do.
@@ -22,7 +39,7 @@ fn put_macs<F: Frame>(frame: &mut F, macs: &[u8; 12]) -> Option<()> {
 /// The least that a gateway can do: two MAC addresses and a redirect.
 #[xdp]
 fn ikenat_noop(mut context: XdpContext) -> u32 {
-    let onward = maps::onward();
+    let onward = onward();
     match put_macs(&mut XdpFrame::new(&mut context), &onward.macs) {
         Some(()) => egress::redirect(onward.ifindex),
         None => xdp_action::XDP_ABORTED,
@@ -32,7 +49,7 @@ fn ikenat_noop(mut context: XdpContext) -> u32 {
 /// A gateway that is broken on purpose: it writes the server's address and leaves the checksum as it was.
 #[xdp]
 fn ikenat_broken(mut context: XdpContext) -> u32 {
-    let onward = maps::onward();
+    let onward = onward();
     let mut frame = XdpFrame::new(&mut context);
     let written = put_macs(&mut frame, &onward.macs).and_then(|()| {
         *frame.array_mut::<4>(30)? = onward.server;

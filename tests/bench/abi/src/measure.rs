@@ -40,6 +40,17 @@ pub struct Plan {
     pub checksum: u8,
 }
 
+/// The next packet.
+#[derive(Clone, Copy)]
+pub struct Next {
+    /// Address of the peer, host order.
+    pub peer: u32,
+    /// SPI.
+    pub spi: u32,
+    /// Sequence number: rises from packet to packet.
+    pub sequence: u32,
+}
+
 /// The words of the state that lives from run to run: one cache line.
 pub mod state {
     /// Words of the state.

@@ -3,31 +3,20 @@
 //!
 //! It may not know what is measured.
 
-use crate::atomic::Shared;
-use crate::egress;
-use xdp_common::measure::{Plan, state};
+use ikenat_bench_abi::measure::{Next, Plan, state};
 use xdp_core::Word as _;
+use xdp_ebpf::atomic::Shared;
+use xdp_ebpf::egress;
 
 /// What lives from run to run. Only one CPU measures at a time.
-pub type State = [Shared; state::WORDS];
-
-/// The next packet.
-#[derive(Clone, Copy)]
-pub struct Next {
-    /// Address of the peer, host order.
-    pub peer: u32,
-    /// SPI.
-    pub spi: u32,
-    /// Sequence number: rises from packet to packet.
-    pub sequence: u32,
-}
+pub(crate) type State = [Shared; state::WORDS];
 
 /// Steps to the next flow.
 ///
 /// The walk is a linear congruential generator modulo 2^64 (the constants are Knuth's, MMIX): its low k bits alone are
 /// one modulo 2^k with a full period.
 #[inline(always)]
-pub fn next(state: &State, plan: &Plan) -> Next {
+pub(crate) fn next(state: &State, plan: &Plan) -> Next {
     let walk = state[state::WALK].load();
     state[state::WALK].store(
         walk.wrapping_mul(6_364_136_223_846_793_005)
@@ -49,7 +38,7 @@ pub fn next(state: &State, plan: &Plan) -> Next {
 /// the store buffer, from where a wider or a shifted load could not be forwarded; and what is measured begins when what
 /// came before has ended, as it does between the packets of a driver.
 #[inline(always)]
-pub fn begin(state: &State, plan: &Plan) {
+pub(crate) fn begin(state: &State, plan: &Plan) {
     let runs = state[state::RUNS].load() + 1;
     if runs == 1 {
         state[state::BEGAN].store(egress::nanoseconds());
@@ -58,14 +47,4 @@ pub fn begin(state: &State, plan: &Plan) {
         state[state::ENDED].store(egress::nanoseconds());
     }
     state[state::RUNS].publish(runs);
-}
-
-/// Makes the next step depend on a word that was just read.
-///
-/// Without it the CPU begins the next look-up while this one still waits for memory (a locked instruction does not hold
-/// back younger loads), which it cannot do between two packets: there lie some hundred instructions in between.
-#[inline(always)]
-pub fn depend(state: &State, plan: &Plan, word: u64) {
-    let walk = state[state::WALK].load();
-    state[state::WALK].store(walk ^ (word & plan.link));
 }

@@ -3,10 +3,14 @@
 
 use std::{
     fmt::Write as _,
+    io::{self, Read as _},
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
-use crate::shell::seconds;
+use anyhow::{Context as _, Result, bail};
+
+use crate::shell::{self, seconds};
 
 /// What the test binaries of one part reported.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -164,6 +168,67 @@ fn part_line(name: &str, outcome: &Outcome, took: Duration) -> String {
     }
 }
 
+/// Prints the summary; fails when a part did.
+pub(crate) fn finish(summary: &Summary) -> Result<()> {
+    println!("{}", summary.text());
+    if summary.failed() {
+        // The summary has the last word on stdout; the error would only repeat it.
+        std::process::exit(1);
+    }
+    Ok(())
+}
+
+/// Runs a command that reports as test binaries do, and adds up what it says.
+pub(crate) fn run(
+    name: &str,
+    mut command: Command,
+    filter: Option<&str>,
+    summary: &mut Summary,
+) -> Result<()> {
+    println!("== {name}: {}", shell::line(&command));
+    let started = Instant::now();
+    let (ok, counts) = streamed(&mut command, &mut io::stdout())?;
+    if filter.is_some() && ok && counts.is_empty() {
+        bail!("no test has {} in its name", filter.unwrap_or_default());
+    }
+    summary.add(name, Outcome::Ran { ok, counts }, started.elapsed());
+    Ok(())
+}
+
+/// Runs with standard output passed on as it comes and read along.
+fn streamed(command: &mut Command, terminal: &mut impl io::Write) -> Result<(bool, Counts)> {
+    let text = shell::line(command);
+    let failed = || format!("failed to run `{text}`");
+    let mut child = command
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(failed)?;
+    let mut from = child.stdout.take().with_context(failed)?;
+    let mut counts = Counts::default();
+    let mut line = Vec::new();
+    let mut chunk = [0; 4096];
+    loop {
+        let size = from.read(&mut chunk).with_context(failed)?;
+        if size == 0 {
+            break;
+        }
+        // A reader that has gone (`| head`) does not end the tests, which clean up after themselves.
+        let _ = terminal
+            .write_all(&chunk[..size])
+            .and_then(|()| terminal.flush());
+        for byte in &chunk[..size] {
+            if *byte == b'\n' {
+                counts.read(&String::from_utf8_lossy(&line));
+                line.clear();
+            } else {
+                line.push(*byte);
+            }
+        }
+    }
+    let status = child.wait().with_context(failed)?;
+    Ok((status.success(), counts))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -251,5 +316,22 @@ mod tests {
             Some("7 passed, 1 failed, 3 skipped")
         );
         assert!(summary.text().contains("skipped: miri (not installed)"));
+    }
+
+    #[test]
+    fn output_is_read_along() {
+        let mut command = Command::new("sh");
+        command.args([
+            "-c",
+            "echo 'test result: ok. 2 passed; 0 failed; 0 ignored;'; exit 3",
+        ]);
+        // Not to the real output: whoever reads along there would count it.
+        let mut shown = Vec::new();
+        let (ok, counts) = streamed(&mut command, &mut shown).expect("sh starts");
+        assert!(!ok);
+        assert_eq!(shown, b"test result: ok. 2 passed; 0 failed; 0 ignored;\n");
+        let mut expected = Counts::default();
+        expected.read("test result: ok. 2 passed;");
+        assert_eq!(counts, expected);
     }
 }
