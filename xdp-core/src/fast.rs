@@ -8,9 +8,10 @@
 //! What it costs is why it exists: words instead of bytes, constants that the loader has worked out ([`Leg`]), one
 //! look-up, and no call of a helper but the two look-ups and the redirect.
 
-use crate::Frame;
 use crate::checksum::{fold, ip_less, udp_more};
-use crate::gateway::{Env, Hop, Side, Verdict, process};
+use crate::env::{Env, NextHop, Side, Verdict};
+use crate::frame::Frame;
+use crate::gateway::process;
 use crate::hash::digest_key;
 use crate::hop;
 use crate::table::{self, Place};
@@ -160,7 +161,7 @@ fn esp<F: Frame + ?Sized, E: Env, const OUTBOUND: bool, const IN_UDP: bool>(
     rewrite::<F, OUTBOUND, IN_UDP>(head, leg, mac);
     totals::count_class(block, Hook::Xdp, (direction, class), total, true);
     Some(Verdict::Forward {
-        hop: Hop {
+        hop: NextHop {
             ifindex: leg.egress,
             gateway: [0; 4],
         },

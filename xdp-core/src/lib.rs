@@ -9,6 +9,7 @@
 
 pub mod answer;
 pub mod checksum;
+pub mod env;
 pub mod fast;
 pub mod frame;
 pub mod gateway;
@@ -18,6 +19,7 @@ pub mod icmp;
 pub mod limit;
 pub mod nat;
 pub mod nexthop;
+pub mod packet;
 pub mod recent;
 pub mod rewrite;
 pub mod sequence;
@@ -28,7 +30,8 @@ mod way;
 pub mod wire;
 pub mod word;
 
+pub use env::{Env, FibResult, NextHop, Side, Verdict};
 pub use fast::{forward, run};
 pub use frame::Frame;
-pub use gateway::{Env, Hop, Routed, Side, Verdict, process};
+pub use gateway::process;
 pub use word::Word;

@@ -3,7 +3,7 @@
 //!
 //! It may not know what the errors say. Two CPUs that write one word at the same moment let one error more through.
 
-use crate::gateway::Env;
+use crate::env::Env;
 use crate::hash::digest;
 use crate::word::Word;
 use xdp_common::Config;

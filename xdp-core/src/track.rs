@@ -5,16 +5,17 @@
 //! Established means a proof that a spoofer cannot give: the server sends ESP to the peer (it shares a key with it), or
 //! an IKE message carries the pair of SPIs that the server's own reply to that address contained.
 
-use crate::gateway::Env;
+use crate::env::Env;
+use crate::frame::Frame;
 use crate::hash::{digest, digest_key};
-use crate::nat::Ours;
+use crate::packet::Packet;
 use crate::recent;
 use crate::sequence::is_ahead;
 use crate::table::{self, Place, Slot};
 use crate::wire::esp;
 use crate::wire::ike::Spis;
+use crate::wire::ipv4::Protocol;
 use crate::word::Word;
-use crate::{Frame, wire::ipv4::Protocol};
 use xdp_common::limits::{FRAGMENT_TICKS, HALF_OPEN_TICKS};
 use xdp_common::slot::{self, Key, flow, session};
 use xdp_common::{Class, Config, Direction, Reason, meta};
@@ -29,11 +30,11 @@ pub struct FlowKey {
 impl FlowKey {
     /// The key of an ESP packet; `None` for other packets and for SPIs that cannot be (RFC 4303 section 2.1).
     #[inline(always)]
-    pub fn of(ours: &Ours, config: &Config) -> Option<Self> {
-        if !ours.class.is_esp() || ours.esp.spi < esp::FIRST_SPI {
+    pub fn of(packet: &Packet, config: &Config) -> Option<Self> {
+        if !packet.class.is_esp() || packet.esp.spi < esp::FIRST_SPI {
             return None;
         }
-        let key = slot::flow_key(ours.peer, ours.esp.spi, ours.class, ours.direction);
+        let key = slot::flow_key(packet.peer, packet.esp.spi, packet.class, packet.direction);
         let place = Place::new(digest_key(&config.secret, &key), config.flow_mask);
         Some(Self { key, place })
     }
@@ -93,14 +94,14 @@ fn count_unusual<W: Word>(slot: &Slot<W>, sequence: u32, highest: u32, jiffies: 
 /// Counts an ESP packet that did not come through the fast path: there its flow's next hop has expired, or is not known.
 /// So it is the moment to remember another one, and to look at the peer's port, which a NAT may have changed.
 #[inline(always)]
-pub fn count_flow<W: Word>(slot: &Slot<W>, ours: &Ours, jiffies: u64, hop: u64) {
-    count(slot, ours.esp.sequence, ours.total_length, jiffies);
+pub fn count_flow<W: Word>(slot: &Slot<W>, packet: &Packet, jiffies: u64, hop: u64) {
+    count(slot, packet.esp.sequence, packet.total_length, jiffies);
     if hop != 0 {
         slot[flow::HOP].store(hop);
     }
     let first = slot[flow::FIRST].load();
-    if first & 0xffff != u64::from(ours.port) {
-        slot[flow::FIRST].store(first & !0xffff | u64::from(ours.port));
+    if first & 0xffff != u64::from(packet.port) {
+        slot[flow::FIRST].store(first & !0xffff | u64::from(packet.port));
     }
 }
 
@@ -116,18 +117,18 @@ pub fn track<F: Frame + ?Sized, E: Env>(
     jiffies: u64,
     hop: u64,
 ) -> bool {
-    let Some(ours) = &env.take().and_then(Ours::unpack) else {
+    let Some(packet) = &env.take().and_then(Packet::unpack) else {
         return false;
     };
-    remember_fragment(env, config, ours, jiffies);
-    let Some(key) = FlowKey::of(ours, config) else {
-        return count_session(frame, env, config, ours, jiffies, hop);
+    remember_fragment(env, config, packet, jiffies);
+    let Some(key) = FlowKey::of(packet, config) else {
+        return count_session(frame, env, config, packet, jiffies, hop);
     };
     if let Some(slot) = key.find(env) {
-        count_flow(slot, ours, jiffies, hop);
+        count_flow(slot, packet, jiffies, hop);
         return true;
     }
-    admit_flow(env, config, key, ours, jiffies, hop)
+    admit_flow(env, config, key, packet, jiffies, hop)
 }
 
 /// Makes a flow for an SPI that has none, if the peer has given a proof and there is room. True: it is counted.
@@ -136,16 +137,16 @@ fn admit_flow<E: Env>(
     env: &E,
     config: &Config,
     flow: FlowKey,
-    ours: &Ours,
+    packet: &Packet,
     jiffies: u64,
     hop: u64,
 ) -> bool {
     // The server's ESP is the proof: it has a key with this peer.
-    let proven = ours.direction == Direction::Outbound;
-    let Some(session) = session_or_new(env, config, ours, jiffies, proven) else {
+    let proven = packet.direction == Direction::Outbound;
+    let Some(session) = session_or_new(env, config, packet, jiffies, proven) else {
         return false;
     };
-    if ours.direction == Direction::Inbound
+    if packet.direction == Direction::Inbound
         && session[session::SPIS].load() >= u64::from(config.spis_per_session)
     {
         return false;
@@ -155,16 +156,16 @@ fn admit_flow<E: Env>(
     }
     let inserted = table::insert(env.flows(), flow.place, &flow.key, |slot| {
         slot[flow::PACKETS].store(1);
-        slot[flow::BYTES].store(u64::from(ours.total_length));
-        slot[flow::SEEN].store(seen_word(ours.esp.sequence, jiffies));
+        slot[flow::BYTES].store(u64::from(packet.total_length));
+        slot[flow::SEEN].store(seen_word(packet.esp.sequence, jiffies));
         slot[flow::HOP].store(hop);
         slot[flow::FIRST_SEEN].store(jiffies);
-        slot[flow::FIRST].store(u64::from(ours.esp.sequence) << 32 | u64::from(ours.port));
+        slot[flow::FIRST].store(u64::from(packet.esp.sequence) << 32 | u64::from(packet.port));
     });
     if inserted.is_none() {
         return false;
     }
-    if ours.direction == Direction::Inbound {
+    if packet.direction == Direction::Inbound {
         session[session::SPIS].add(1);
     }
     one_more(env, meta::FLOW_ENTRIES);
@@ -190,11 +191,11 @@ fn one_more<E: Env>(env: &E, entries: usize) {
 fn session_or_new<'e, E: Env>(
     env: &'e E,
     config: &Config,
-    ours: &Ours,
+    packet: &Packet,
     jiffies: u64,
     proven: bool,
 ) -> Option<&'e Slot<E::Word>> {
-    let key = slot::session_key(ours.peer);
+    let key = slot::session_key(packet.peer);
     let place = Place::new(digest_key(&config.secret, &key), config.session_mask);
     if let Some(found) = table::find(env.sessions(), place, &key) {
         return Some(found);
@@ -206,7 +207,7 @@ fn session_or_new<'e, E: Env>(
         slot[session::LAST_SEEN].store(jiffies & 0xffff_ffff);
     })?;
     one_more(env, meta::SESSION_ENTRIES);
-    env.established(ours.peer, ours.direction);
+    env.established(packet.peer, packet.direction);
     Some(inserted)
 }
 
@@ -224,11 +225,11 @@ const fn session_counter(class: Class) -> Option<usize> {
 
 /// The next hop that is remembered for packets of no flow: the server's, or the one towards a peer with a session.
 #[inline(always)]
-pub fn next_hop<E: Env>(env: &E, config: &Config, ours: &Ours, jiffies: u64) -> Option<u64> {
-    match ours.direction {
+pub fn next_hop<E: Env>(env: &E, config: &Config, packet: &Packet, jiffies: u64) -> Option<u64> {
+    match packet.direction {
         Direction::Inbound => Some(env.meta(meta::SERVER_HOP)?.load()),
         Direction::Outbound => {
-            let session = session_or_new(env, config, ours, jiffies, false)?;
+            let session = session_or_new(env, config, packet, jiffies, false)?;
             Some(session[session::HOP].load())
         }
     }
@@ -243,35 +244,35 @@ fn count_session<F: Frame + ?Sized, E: Env>(
     frame: &F,
     env: &E,
     config: &Config,
-    ours: &Ours,
+    packet: &Packet,
     jiffies: u64,
     hop: u64,
 ) -> bool {
-    let Some(counter) = session_counter(ours.class) else {
+    let Some(counter) = session_counter(packet.class) else {
         return false;
     };
-    let session = match session_or_new(env, config, ours, jiffies, false) {
+    let session = match session_or_new(env, config, packet, jiffies, false) {
         Some(found) => found,
         None => {
-            if !half(frame, env, config, ours, jiffies) {
+            if !half(frame, env, config, packet, jiffies) {
                 return false;
             }
-            match session_or_new(env, config, ours, jiffies, true) {
+            match session_or_new(env, config, packet, jiffies, true) {
                 Some(new) => new,
                 None => return false,
             }
         }
     };
-    let at = session::COUNTERS + 2 * counter + ours.direction as usize;
+    let at = session::COUNTERS + 2 * counter + packet.direction as usize;
     session[E::Word::hide(at) & (slot::WORDS - 1)].add(1);
     session[session::LAST_SEEN].store(jiffies & 0xffff_ffff);
-    if hop != 0 && ours.direction == Direction::Outbound {
+    if hop != 0 && packet.direction == Direction::Outbound {
         session[session::HOP].store(hop);
     }
     let ports = session[session::PORTS].load();
-    let now = match ours.class {
-        Class::Ike => ports & 0xffff | u64::from(ours.port) << 16,
-        Class::NattIke | Class::Keepalive => ports & 0xffff_0000 | u64::from(ours.port),
+    let now = match packet.class {
+        Class::Ike => ports & 0xffff | u64::from(packet.port) << 16,
+        Class::NattIke | Class::Keepalive => ports & 0xffff_0000 | u64::from(packet.port),
         Class::EspInUdp | Class::Esp | Class::Fragment | Class::Other | Class::Icmp => ports,
     };
     if now != ports {
@@ -293,13 +294,13 @@ fn half<F: Frame + ?Sized, E: Env>(
     frame: &F,
     env: &E,
     config: &Config,
-    ours: &Ours,
+    packet: &Packet,
     jiffies: u64,
 ) -> bool {
-    if ours.ike_at == 0 {
+    if packet.ike_at == 0 {
         return false;
     }
-    let Some(spis) = Spis::read(frame, ours.ike_at) else {
+    let Some(spis) = Spis::read(frame, packet.ike_at) else {
         return false;
     };
     if !spis.is_complete() {
@@ -310,7 +311,7 @@ fn half<F: Frame + ?Sized, E: Env>(
     let digest = digest(
         &config.secret,
         [
-            u32::from_ne_bytes(ours.peer),
+            u32::from_ne_bytes(packet.peer),
             u32::from_ne_bytes([a, b, c, d]),
             u32::from_ne_bytes([e, f, g, h]),
             u32::from_ne_bytes([i, j, k, l]),
@@ -321,14 +322,14 @@ fn half<F: Frame + ?Sized, E: Env>(
         return false;
     };
     let tick = short_tick(config, jiffies);
-    match ours.direction {
+    match packet.direction {
         Direction::Inbound => recent::recall(bucket, digest, tick, HALF_OPEN_TICKS).is_some(),
         Direction::Outbound => {
-            let [high, low] = slot::peer_words(ours.peer);
+            let [high, low] = slot::peer_words(packet.peer);
             let note = [high, low, u64::from_be_bytes(spis.initiator)];
             recent::remember(bucket, digest, 0, tick, note);
             // And the peer alone, for its fragments, which show no SPIs. Not for people: the entry above is.
-            if let Some((bucket, digest)) = half_open_bucket(env, config, ours.peer) {
+            if let Some((bucket, digest)) = half_open_bucket(env, config, packet.peer) {
                 recent::remember(bucket, digest, 0, tick, [0; 3]);
             }
             false
@@ -351,13 +352,13 @@ fn half_open_bucket<'e, E: Env>(
 /// Remembers the first fragment of a packet of ours, and where it ends: so the others follow it, and none of them may
 /// write over what it says.
 #[inline(always)]
-fn remember_fragment<E: Env>(env: &E, config: &Config, ours: &Ours, jiffies: u64) {
-    if ours.first_fragment
-        && let Some((bucket, digest)) = fragment_bucket(env, config, ours)
+fn remember_fragment<E: Env>(env: &E, config: &Config, packet: &Packet, jiffies: u64) {
+    if packet.first_fragment
+        && let Some((bucket, digest)) = fragment_bucket(env, config, packet)
     {
-        let [high, low] = slot::peer_words(ours.peer);
+        let [high, low] = slot::peer_words(packet.peer);
         let tick = short_tick(config, jiffies);
-        recent::remember(bucket, digest, ours.data / 8, tick, [high, low, 0]);
+        recent::remember(bucket, digest, packet.data / 8, tick, [high, low, 0]);
     }
 }
 
@@ -367,7 +368,7 @@ const FOREIGN: u16 = 0;
 /// Remembers that a datagram is not ours, so that its later fragments follow the first one: without that they would go the way
 /// of their peer's session.
 #[inline(always)]
-pub fn remember_foreign<E: Env>(env: &E, config: &Config, first: &Ours, jiffies: u64) {
+pub fn remember_foreign<E: Env>(env: &E, config: &Config, first: &Packet, jiffies: u64) {
     if let Some((bucket, digest)) = fragment_bucket(env, config, first) {
         let tick = short_tick(config, jiffies);
         recent::remember(bucket, digest, FOREIGN, tick, [0; 3]);
@@ -381,22 +382,22 @@ pub fn remember_foreign<E: Env>(env: &E, config: &Config, first: &Ours, jiffies:
 pub fn refuse_fragment<E: Env>(
     env: &E,
     config: &Config,
-    ours: &Ours,
+    packet: &Packet,
     jiffies: u64,
 ) -> Option<Reason> {
     let tick = short_tick(config, jiffies);
-    if let Some((bucket, digest)) = fragment_bucket(env, config, ours)
+    if let Some((bucket, digest)) = fragment_bucket(env, config, packet)
         && let Some(end) = recent::recall(bucket, digest, tick, FRAGMENT_TICKS)
     {
         if end == FOREIGN {
             return Some(Reason::OtherFragment);
         }
-        return (ours.offset < end).then_some(Reason::FragmentOverlap);
+        return (packet.offset < end).then_some(Reason::FragmentOverlap);
     }
-    let connected = ours.protocol == Protocol::ESP
-        || (config.dedicated != 0 && ours.direction == Direction::Inbound)
-        || session_or_new(env, config, ours, jiffies, false).is_some()
-        || half_open_bucket(env, config, ours.peer).is_some_and(|(bucket, digest)| {
+    let connected = packet.protocol == Protocol::ESP
+        || (config.dedicated != 0 && packet.direction == Direction::Inbound)
+        || session_or_new(env, config, packet, jiffies, false).is_some()
+        || half_open_bucket(env, config, packet.peer).is_some_and(|(bucket, digest)| {
             recent::recall(bucket, digest, tick, HALF_OPEN_TICKS).is_some()
         });
     (!connected).then_some(Reason::OtherFragment)
@@ -409,17 +410,17 @@ pub fn refuse_fragment<E: Env>(
 fn fragment_bucket<'e, E: Env>(
     env: &'e E,
     config: &Config,
-    ours: &Ours,
+    packet: &Packet,
 ) -> Option<(&'e recent::Bucket<E::Word>, u64)> {
-    let peer = u32::from_ne_bytes(ours.peer);
-    let place = digest(&config.secret, [peer, ours.direction as u32]);
+    let peer = u32::from_ne_bytes(packet.peer);
+    let place = digest(&config.secret, [peer, packet.direction as u32]);
     let name = digest(
         &config.secret,
         [
             peer,
-            u32::from(u16::from_ne_bytes(ours.id)) << 16
-                | u32::from(ours.protocol.number()) << 8
-                | ours.direction as u32,
+            u32::from(u16::from_ne_bytes(packet.id)) << 16
+                | u32::from(packet.protocol.number()) << 8
+                | packet.direction as u32,
         ],
     );
     let bucket = env.fragments(recent::index(place, config.fragment_mask))?;

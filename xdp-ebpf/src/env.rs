@@ -7,8 +7,8 @@ use crate::{egress, maps};
 use aya_ebpf::EbpfContext;
 use aya_log_ebpf::info;
 use xdp_common::{Direction, Hook, cpu};
-use xdp_core::nat::Packed;
-use xdp_core::{Env, Routed, nexthop, recent};
+use xdp_core::packet::PackedPacket;
+use xdp_core::{Env, FibResult, nexthop, recent};
 
 /// The environment of one packet. `TC`: in a tc program, else in XDP; `OUT`: on the way out.
 pub struct Kernel<'c, C, const TC: bool, const OUT: bool = false> {
@@ -78,7 +78,7 @@ impl<C: EbpfContext, const TC: bool, const OUT: bool> Env for Kernel<'_, C, TC, 
     }
 
     #[inline(always)]
-    fn route(&self, source: [u8; 4], destination: [u8; 4], total_length: u16) -> Routed {
+    fn route(&self, source: [u8; 4], destination: [u8; 4], total_length: u16) -> FibResult {
         egress::route(
             self.context,
             self.ingress,
@@ -89,12 +89,12 @@ impl<C: EbpfContext, const TC: bool, const OUT: bool> Env for Kernel<'_, C, TC, 
     }
 
     #[inline(always)]
-    fn put(&self, packed: Packed) {
+    fn put(&self, packed: PackedPacket) {
         maps::put(Self::HOOK, packed);
     }
 
     #[inline(always)]
-    fn take(&self) -> Option<Packed> {
+    fn take(&self) -> Option<PackedPacket> {
         maps::take(Self::HOOK)
     }
 

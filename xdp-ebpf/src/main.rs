@@ -17,7 +17,7 @@ use aya_ebpf::programs::{TcContext, XdpContext};
 use xdp_common::{Config, Hook, Outcome, Reason};
 use xdp_core::answer::News;
 use xdp_core::nat::not_ours;
-use xdp_core::{Frame, Hop, Side, Verdict, answer, forward, icmp, process, totals};
+use xdp_core::{Frame, NextHop, Side, Verdict, answer, forward, icmp, process, totals};
 use xdp_ebpf::env::Kernel;
 use xdp_ebpf::frame::{Kept, XdpFrame};
 use xdp_ebpf::skb::{HEADERS, REPORTED, TcFrame};
@@ -41,7 +41,7 @@ fn side(config: &Config, ifindex: u32) -> Option<Side> {
 /// What an entry point has to do with a frame.
 enum Act {
     /// Send it this way.
-    Send(Hop),
+    Send(NextHop),
     /// Tell its sender by an ICMP error.
     Answer(Reason, u16),
     /// Leave it to whoever comes next.

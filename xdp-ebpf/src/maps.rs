@@ -16,7 +16,7 @@ use core::ffi::c_void;
 use xdp_common::bench::Onward;
 use xdp_common::config::Leg;
 use xdp_common::{Config, Hook, cpu, limits, meta};
-use xdp_core::nat::Packed;
+use xdp_core::packet::PackedPacket;
 use xdp_core::table::{Bucket, Buckets};
 use xdp_core::{nexthop, recent};
 
@@ -43,7 +43,7 @@ static LIMIT: Array<Shared> = Array::with_max_entries(limits::ICMP_BUCKETS, BPF_
 static META: Array<[Shared; meta::WORDS]> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 /// The packet that each CPU is at, at each hook: nobody else reads it.
 #[map]
-static PACKET: PerCpuArray<Packed> = PerCpuArray::with_max_entries(Hook::ALL.len() as u32, 0);
+static PACKET: PerCpuArray<PackedPacket> = PerCpuArray::with_max_entries(Hook::ALL.len() as u32, 0);
 /// Where a part of a packet is copied to when its checksum is computed.
 #[map]
 static SCRATCH: PerCpuArray<[u32; SCRATCH_WORDS]> = PerCpuArray::with_max_entries(1, 0);
@@ -280,7 +280,7 @@ fn known<T>(value: &'static T) -> &'static T {
 
 /// Puts a packet away.
 #[inline(always)]
-pub fn put(hook: Hook, packed: Packed) {
+pub fn put(hook: Hook, packed: PackedPacket) {
     if let Some(place) = own_pointer(&PACKET, hook as u32) {
         // SAFETY: the value belongs to this CPU, where programs of one hook do not interrupt each other.
         unsafe { place.write_volatile(packed) };
@@ -289,7 +289,7 @@ pub fn put(hook: Hook, packed: Packed) {
 
 /// Takes back what was put away.
 #[inline(always)]
-pub fn take(hook: Hook) -> Option<Packed> {
+pub fn take(hook: Hook) -> Option<PackedPacket> {
     let place = own_pointer(&PACKET, hook as u32)?;
     // SAFETY: as for `put`.
     Some(unsafe { place.read_volatile() })

@@ -6,17 +6,17 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
 use xdp_common::{Class, Config, Direction, Hook, Reason, cpu, limits, slot};
-use xdp_core::nat::Packed;
 use xdp_core::nexthop::Entry;
+use xdp_core::packet::PackedPacket;
 use xdp_core::table::Bucket;
-use xdp_core::{Env, Routed, Side, Verdict, Word, answer, icmp, recent};
+use xdp_core::{Env, FibResult, Side, Verdict, Word, answer, icmp, recent};
 
 /// Tables and FIB of one gateway on the host, for one hook (`TC`: the slow path, else XDP; `OUT`: its way out).
 pub struct Host<'t, const TC: bool, const OUT: bool = false> {
     tables: &'t Tables,
     route: &'t Fib<'t>,
     jiffies: u64,
-    packed: Cell<Option<Packed>>,
+    packed: Cell<Option<PackedPacket>>,
 }
 
 /// The tables, shared by both hooks.
@@ -117,7 +117,7 @@ impl<'t, const TC: bool, const OUT: bool> Host<'t, TC, OUT> {
 }
 
 /// What the FIB says of a packet: from, to, of this length.
-pub type Fib<'f> = dyn Fn([u8; 4], [u8; 4], u16) -> Routed + 'f;
+pub type Fib<'f> = dyn Fn([u8; 4], [u8; 4], u16) -> FibResult + 'f;
 
 /// Puts a frame through the packet logic of a hook, always at one moment. What tc answers becomes the answer.
 pub fn run_in(
@@ -173,13 +173,13 @@ impl<const TC: bool, const OUT: bool> Env for Host<'_, TC, OUT> {
     fn jiffies(&self) -> u64 {
         self.jiffies
     }
-    fn route(&self, source: [u8; 4], destination: [u8; 4], total_length: u16) -> Routed {
+    fn route(&self, source: [u8; 4], destination: [u8; 4], total_length: u16) -> FibResult {
         (self.route)(source, destination, total_length)
     }
-    fn put(&self, packed: Packed) {
+    fn put(&self, packed: PackedPacket) {
         self.packed.set(Some(packed));
     }
-    fn take(&self) -> Option<Packed> {
+    fn take(&self) -> Option<PackedPacket> {
         self.packed.get()
     }
     /// The host keeps no log.
