@@ -1,11 +1,11 @@
 //! What the packet logic needs from outside, and the words in which it answers: the side of a frame, the next hop, the
 //! FIB's result, the verdict, and the trait [`Env`] for tables and kernel.
 
-use crate::nexthop::{self, Neighbour};
+use crate::neighbour::table::{self as neighbour_table, Neighbour};
 use crate::packet::PackedPacket;
-use crate::recent;
 use crate::table::Buckets;
-use crate::word::Word;
+use crate::table::recent;
+use crate::table::word::Word;
 use xdp_common::{Class, Direction, Hook, Reason, cpu};
 
 /// Which interface a frame came in on.
@@ -90,7 +90,7 @@ pub trait Env {
     /// A bucket of FRAGMENT.
     fn fragments(&self, index: u32) -> Option<&recent::Bucket<Self::Word>>;
     /// An entry of NEXTHOP.
-    fn nexthop(&self, index: u32) -> Option<&nexthop::Entry<Self::Word>>;
+    fn nexthop(&self, index: u32) -> Option<&neighbour_table::Entry<Self::Word>>;
     /// What PEERS says of a peer ([`xdp_common::config::EXCEPT`], [`xdp_common::config::DENY`]).
     fn listed(&self, peer: [u8; 4]) -> Option<u32>;
     /// A token bucket for ICMP errors.
@@ -117,7 +117,7 @@ pub trait Env {
 pub enum Verdict {
     /// Not forwarded by this hook; the reason says whether it is left alone or dropped.
     Leave(Reason),
-    /// Not forwarded: its sender is to be told why ([`crate::answer`]). No byte has changed.
+    /// Not forwarded: its sender is to be told why ([`crate::icmp::error`]). No byte has changed.
     Answer {
         /// What is to be said: [`Reason::TimeExceeded`] or [`Reason::FragmentationNeeded`].
         reason: Reason,

@@ -8,7 +8,7 @@ use crate::packet::Packet;
 use crate::wire::{ipv4, udp};
 use xdp_common::{Config, Direction};
 
-/// Translates a packet in place, and gives it this TTL. False when the frame is too short, which [`crate::nat::classify`] has ruled out.
+/// Translates a packet in place, and gives it this TTL. False when the frame is too short, which [`crate::classify::classify`] has ruled out.
 #[inline(always)]
 pub fn translate<F: Frame + ?Sized>(
     frame: &mut F,

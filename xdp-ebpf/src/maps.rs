@@ -5,7 +5,7 @@
 #![expect(unsafe_code, reason = "map values are reached through raw pointers")]
 
 use crate::atomic::Shared;
-use crate::egress;
+use crate::helpers;
 use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::helpers::bpf_map_lookup_elem;
 use aya_ebpf::macros::map;
@@ -16,9 +16,10 @@ use core::ffi::c_void;
 use xdp_common::bench::Onward;
 use xdp_common::config::Leg;
 use xdp_common::{Config, Hook, cpu, limits, meta};
+use xdp_core::neighbour::table as neighbour_table;
 use xdp_core::packet::PackedPacket;
+use xdp_core::table::recent;
 use xdp_core::table::{Bucket, Buckets};
-use xdp_core::{nexthop, recent};
 
 #[map]
 static FLOW: Array<Bucket<Shared>> = Array::with_max_entries(1, BPF_F_MMAPABLE);
@@ -31,7 +32,7 @@ static HALF: Array<recent::Bucket<Shared>> =
 static FRAGMENT: Array<recent::Bucket<Shared>> =
     Array::with_max_entries(limits::FRAGMENT_BUCKETS, BPF_F_MMAPABLE);
 #[map]
-static NEXTHOP: Array<nexthop::Entry<Shared>> =
+static NEXTHOP: Array<neighbour_table::Entry<Shared>> =
     Array::with_max_entries(limits::NEXTHOPS, BPF_F_MMAPABLE);
 /// Prefixes of peers, and what is to become of their packets ([`xdp_common::config`]).
 #[map]
@@ -227,7 +228,7 @@ pub fn fragments(index: u32) -> Option<&'static recent::Bucket<Shared>> {
 
 /// An entry of NEXTHOP.
 #[inline(always)]
-pub fn nexthop(index: u32) -> Option<&'static nexthop::Entry<Shared>> {
+pub fn nexthop(index: u32) -> Option<&'static neighbour_table::Entry<Shared>> {
     value(&NEXTHOP, index).map(known)
 }
 
@@ -252,7 +253,7 @@ pub fn meta(index: usize) -> Option<&'static Shared> {
 /// The block of this CPU.
 #[inline(always)]
 pub fn cpu() -> Option<&'static [Shared; cpu::WORDS]> {
-    value(&CPU, egress::cpu()).map(known)
+    value(&CPU, helpers::cpu()).map(known)
 }
 
 /// A value that was found, behind a line that the compiler moves nothing across: before 6.16 the verifier refuses a

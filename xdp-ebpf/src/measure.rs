@@ -4,7 +4,7 @@
 //! It may not know what is measured.
 
 use crate::atomic::Shared;
-use crate::egress;
+use crate::helpers;
 use xdp_common::measure::{Plan, state};
 use xdp_core::Word as _;
 
@@ -52,10 +52,10 @@ pub fn next(state: &State, plan: &Plan) -> Next {
 pub fn begin(state: &State, plan: &Plan) {
     let runs = state[state::RUNS].load() + 1;
     if runs == 1 {
-        state[state::BEGAN].store(egress::nanoseconds());
+        state[state::BEGAN].store(helpers::nanoseconds());
     }
     if runs == plan.runs {
-        state[state::ENDED].store(egress::nanoseconds());
+        state[state::ENDED].store(helpers::nanoseconds());
     }
     state[state::RUNS].publish(runs);
 }

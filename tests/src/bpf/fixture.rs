@@ -11,7 +11,7 @@ use crate::lab::topology::{
 use anyhow::{Context, Result};
 use xdp_common::Config;
 use xdp_common::config::mac_word;
-use xdp_core::nexthop::Neighbour;
+use xdp_core::neighbour::Neighbour;
 use xdp_core::{FibResult, NextHop, Side};
 
 /// The MTU of every interface.

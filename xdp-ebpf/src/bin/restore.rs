@@ -13,8 +13,8 @@ use aya_ebpf::programs::XdpContext;
 use xdp_common::measure::{HEADER, Plan};
 use xdp_core::Frame;
 use xdp_core::checksum::fold;
-use xdp_ebpf::egress;
-use xdp_ebpf::frame::XdpFrame;
+use xdp_ebpf::frame::xdp::XdpFrame;
+use xdp_ebpf::helpers;
 use xdp_ebpf::measure::{self, Next, State};
 
 /// What is sent.
@@ -85,7 +85,7 @@ fn ikenat_restore(mut context: XdpContext) -> u32 {
         let next = measure::next(state, plan);
         if write(&mut XdpFrame::new(&mut context), plan, next).is_some() {
             measure::begin(state, plan);
-            egress::tail_call(&pointer, &NEXT, 0);
+            helpers::tail_call(&pointer, &NEXT, 0);
         }
     }
     xdp_action::XDP_ABORTED

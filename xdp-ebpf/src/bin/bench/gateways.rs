@@ -6,8 +6,8 @@ use aya_ebpf::bindings::xdp_action;
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
 use xdp_core::Frame;
-use xdp_ebpf::frame::XdpFrame;
-use xdp_ebpf::{egress, maps};
+use xdp_ebpf::frame::xdp::XdpFrame;
+use xdp_ebpf::{helpers, maps};
 
 /// Writes both MAC addresses in two loads and two stores: a copy of twelve bytes becomes a call that goes byte by byte,
 /// and then this would not be the least that a gateway can do.
@@ -24,7 +24,7 @@ fn put_macs<F: Frame>(frame: &mut F, macs: &[u8; 12]) -> Option<()> {
 fn ikenat_noop(mut context: XdpContext) -> u32 {
     let onward = maps::onward();
     match put_macs(&mut XdpFrame::new(&mut context), &onward.macs) {
-        Some(()) => egress::redirect(onward.ifindex),
+        Some(()) => helpers::redirect(onward.ifindex),
         None => xdp_action::XDP_ABORTED,
     }
 }
@@ -39,7 +39,7 @@ fn ikenat_broken(mut context: XdpContext) -> u32 {
         Some(())
     });
     match written {
-        Some(()) => egress::redirect(onward.ifindex),
+        Some(()) => helpers::redirect(onward.ifindex),
         None => xdp_action::XDP_ABORTED,
     }
 }

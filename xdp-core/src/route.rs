@@ -2,12 +2,12 @@
 //!
 //! It may not know how a packet is classified, counted or written.
 
+use crate::conntrack;
 use crate::env::{Env, FibResult, NextHop};
-use crate::hop;
-use crate::nexthop::{self, Neighbour};
+use crate::neighbour::cached_hop;
+use crate::neighbour::table::{self as neighbour_table, Neighbour};
 use crate::packet::Packet;
-use crate::track;
-use crate::word::Word;
+use crate::table::word::Word;
 use xdp_common::limits::INTERFACES;
 use xdp_common::{Config, Direction, Hook, Reason, cpu, meta};
 
@@ -102,8 +102,8 @@ fn remembered<E: Env>(env: &E, config: &Config, packet: &Packet, jiffies: u64) -
     let leg = &config.legs[direction];
     // That of the direction, without a branch.
     let egress = env.cpu()?[cpu::EGRESS_LAN * (1 - direction)].load();
-    let hop_word = track::next_hop(env, config, packet, jiffies)?;
-    let destination = hop::mac(hop_word, hop::stamp(config, egress, jiffies))?;
+    let hop_word = conntrack::next_hop(env, config, packet, jiffies)?;
+    let destination = cached_hop::mac(hop_word, cached_hop::stamp(config, egress, jiffies))?;
     (packet.total_length <= cpu::egress_mtu(egress)).then_some(Way {
         hop: NextHop {
             ifindex: leg.egress,
@@ -198,7 +198,7 @@ fn way_of_xdp<E: Env>(
     };
     confirm(env, config, &neighbour, jiffies)?;
     let outbound = packet.direction == Direction::Outbound;
-    let hop_word = hop::of::<E::Word>(config, outbound, egress, &neighbour, jiffies);
+    let hop_word = cached_hop::of::<E::Word>(config, outbound, egress, &neighbour, jiffies);
     if !outbound && let Some(word) = env.meta(meta::SERVER_HOP) {
         word.store(hop_word);
     }
@@ -228,11 +228,11 @@ fn confirm<E: Env>(
     while probe < PROBES {
         let index = neighbour.hash().wrapping_add(probe) & (xdp_common::limits::NEXTHOPS - 1);
         if let Some(entry) = env.nexthop(index)
-            && nexthop::claim(entry, neighbour)
+            && neighbour_table::claim(entry, neighbour)
         {
-            nexthop::write(entry, neighbour);
+            neighbour_table::write(entry, neighbour);
             let tick = (jiffies >> config.tick_shift) as u32;
-            if nexthop::due(entry, tick, config.confirm_ticks) {
+            if neighbour_table::due(entry, tick, config.confirm_ticks) {
                 return Err(Reason::NeighbourConfirm);
             }
             return Ok(());

@@ -5,7 +5,7 @@
 //! is written and read whole: no lock, no claim, no expiry, no daemon. Two CPUs that write one way at the same moment
 //! lose one entry, which costs a statistic. The note behind it is for people and may be torn; it decides nothing.
 
-use crate::word::Word;
+use crate::table::word::Word;
 use xdp_common::slot::recent::{DIGEST, NOTE, NOTE_WORDS, WORDS};
 use xdp_common::slot::{self, WAYS};
 

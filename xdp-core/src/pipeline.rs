@@ -2,14 +2,14 @@
 //!
 //! It may not know what XDP or tc are, only which of the two it runs for: they differ in what they can send.
 
+use crate::classify::{self, listed};
+use crate::conntrack;
 use crate::env::{Env, Side, Verdict};
 use crate::frame::Frame;
-use crate::limit;
-use crate::nat::{self, listed};
+use crate::icmp::rate_limit;
 use crate::packet::Packet;
 use crate::rewrite;
-use crate::track;
-use crate::way::{Way, find_way, recall_way};
+use crate::route::{Way, find_way, recall_way};
 use xdp_common::{Class, Config, Hook, Outcome, Reason};
 
 /// Decides what becomes of a frame, and rewrites it when it is forwarded. On [`Verdict::Leave`] no byte has changed.
@@ -41,7 +41,7 @@ pub fn process<F: Frame + ?Sized, E: Env>(
     {
         return stay(env, config, reason, way.mtu, jiffies);
     }
-    let tracked = track::track(frame, env, config, jiffies, way.hop_word);
+    let tracked = conntrack::track(frame, env, config, jiffies, way.hop_word);
     let Some(packet) = env.take().and_then(Packet::unpack) else {
         return Verdict::Leave(Reason::Malformed);
     };
@@ -66,8 +66,8 @@ pub fn process<F: Frame + ?Sized, E: Env>(
 /// Remembers the first fragment of a datagram that is not ours.
 #[inline(never)]
 fn note_foreign<F: Frame + ?Sized, E: Env>(frame: &F, env: &E, config: &Config, side: Side) {
-    if let Some(first) = nat::foreign_fragment(frame, config, side) {
-        track::remember_foreign(env, config, &first, env.jiffies());
+    if let Some(first) = classify::foreign_fragment(frame, config, side) {
+        conntrack::remember_foreign(env, config, &first, env.jiffies());
     }
 }
 
@@ -75,7 +75,7 @@ fn note_foreign<F: Frame + ?Sized, E: Env>(frame: &F, env: &E, config: &Config, 
 #[inline(never)]
 fn refuse_fragment<E: Env>(env: &E, config: &Config, jiffies: u64) -> Option<Reason> {
     let packet = env.take().and_then(Packet::unpack)?;
-    track::refuse_fragment(env, config, &packet, jiffies)
+    conntrack::refuse_fragment(env, config, &packet, jiffies)
 }
 
 /// What becomes of a packet that has no way: its sender is told, when there is something to tell, somebody to be told, and
@@ -89,7 +89,7 @@ fn stay<E: Env>(env: &E, config: &Config, reason: Reason, mtu: u16, jiffies: u64
         return Verdict::Leave(Reason::Malformed);
     };
     // RFC 1122 section 3.2.2: no error about a fragment other than the first.
-    let told = packet.offset == 0 && limit::allow(env, config, packet.peer, [0; 4], jiffies);
+    let told = packet.offset == 0 && rate_limit::allow(env, config, packet.peer, [0; 4], jiffies);
     if told {
         Verdict::Answer { reason, mtu }
     } else {
@@ -110,7 +110,7 @@ enum Seen {
 /// Looks at the headers and puts away what they say.
 #[inline(never)]
 fn examine<F: Frame + ?Sized, E: Env>(frame: &F, env: &E, config: &Config, side: Side) -> Seen {
-    let packet = match nat::classify(frame, config, side, E::HOOK) {
+    let packet = match classify::classify(frame, config, side, E::HOOK) {
         Ok(packet) => packet,
         Err(reason) => return Seen::Left(reason),
     };

@@ -4,13 +4,13 @@
 //! only: errors are rare, and most ICMP is the gateway's own.
 
 use crate::checksum::Delta;
+use crate::classify::{is_bogus, is_to_us, listed};
+use crate::conntrack;
 use crate::env::{Env, FibResult, NextHop, Side, Verdict};
 use crate::frame::Frame;
-use crate::limit;
-use crate::nat::{is_bogus, is_to_us, listed};
+use crate::icmp::rate_limit;
 use crate::packet::Packet;
-use crate::track;
-use crate::way::{leaves_right, refusal};
+use crate::route::{leaves_right, refusal};
 use crate::wire::icmp::{self, Kind};
 use crate::wire::ipv4::{self, Protocol};
 use crate::wire::{ethernet, udp};
@@ -241,7 +241,7 @@ fn refuse_quoted_fragment<E: Env>(
         report.peer,
         quoted,
     );
-    track::refuse_fragment(env, config, &packet, env.jiffies()).map(|_| Reason::OtherIcmp)
+    conntrack::refuse_fragment(env, config, &packet, env.jiffies()).map(|_| Reason::OtherIcmp)
 }
 
 /// Refuses an error of ours that must not be passed on.
@@ -268,7 +268,7 @@ fn refuse<F: Frame + ?Sized, E: Env>(
     }
     let ends_here =
         report.ttl <= 1 && E::HOOK == Hook::Tc && !(inbound && config.server_is_local != 0);
-    if ends_here || !limit::allow(env, config, report.peer, report.source, env.jiffies()) {
+    if ends_here || !rate_limit::allow(env, config, report.peer, report.source, env.jiffies()) {
         return Some(Reason::IcmpLimited);
     }
     None

@@ -7,15 +7,15 @@
 
 use crate::env::Env;
 use crate::frame::Frame;
-use crate::hash::{digest, digest_key};
 use crate::packet::Packet;
-use crate::recent;
 use crate::sequence::is_ahead;
+use crate::table::hash::{digest, digest_key};
+use crate::table::recent;
+use crate::table::word::Word;
 use crate::table::{self, Place, Slot};
 use crate::wire::esp;
 use crate::wire::ike::Spis;
 use crate::wire::ipv4::Protocol;
-use crate::word::Word;
 use xdp_common::limits::{FRAGMENT_TICKS, HALF_OPEN_TICKS};
 use xdp_common::slot::{self, Key, flow, session};
 use xdp_common::{Class, Config, Direction, Reason, meta};

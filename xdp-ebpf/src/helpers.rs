@@ -4,7 +4,7 @@
 
 #![expect(unsafe_code, reason = "helpers take raw pointers")]
 
-use crate::registers::{field, with_class};
+use crate::frame::asm::{field, with_class};
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::{
     BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_FWD_DISABLED, BPF_FIB_LKUP_RET_NO_NEIGH,
@@ -19,7 +19,7 @@ use aya_ebpf::maps::ProgramArray;
 use aya_ebpf::programs::{TcContext, XdpContext};
 use core::arch::asm;
 use core::mem::{offset_of, size_of};
-use xdp_core::nexthop::Neighbour;
+use xdp_core::neighbour::Neighbour;
 use xdp_core::{FibResult, NextHop};
 
 const AF_INET: u8 = 2;
