@@ -9,7 +9,7 @@
 //! look-up, and no call of a helper but the two look-ups and the redirect.
 
 use crate::checksum::{fold, ip_less, udp_more};
-use crate::conntrack;
+use crate::conntrack::flow;
 use crate::counters;
 use crate::env::{Env, NextHop, Side, Verdict};
 use crate::frame::Frame;
@@ -22,7 +22,7 @@ use crate::wire::ipv4::Protocol;
 use crate::wire::{esp, ipv4, udp};
 use xdp_common::config::Leg;
 use xdp_common::limits::NATT_PORT;
-use xdp_common::slot::{self, flow};
+use xdp_common::slot;
 use xdp_common::{Class, Config, Direction, Hook, cpu};
 
 /// Bytes that are looked at: Ethernet, IPv4, UDP, ESP.
@@ -148,7 +148,7 @@ fn esp<F: Frame + ?Sized, E: Env, const OUTBOUND: bool, const IN_UDP: bool>(
     let egress = block[cpu::egress_of(direction)].load();
     let jiffies = env.jiffies();
     let mac = cached_hop::mac(
-        slot[flow::HOP].load(),
+        slot[slot::flow::HOP].load(),
         cached_hop::stamp(config, egress, jiffies),
     )?;
     if total > cpu::egress_mtu(egress) {
@@ -160,7 +160,7 @@ fn esp<F: Frame + ?Sized, E: Env, const OUTBOUND: bool, const IN_UDP: bool>(
     } else {
         F::get32::<{ PAYLOAD + 4 }, HEAD>(head)
     });
-    conntrack::count(slot, sequence, total, jiffies);
+    flow::count(slot, sequence, total, jiffies);
     rewrite::<F, OUTBOUND, IN_UDP>(head, leg, mac);
     counters::count_class(block, Hook::Xdp, (direction, class), total, true);
     Some(Verdict::Forward {

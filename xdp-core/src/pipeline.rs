@@ -67,7 +67,7 @@ pub fn process<F: Frame + ?Sized, E: Env>(
 #[inline(never)]
 fn note_foreign<F: Frame + ?Sized, E: Env>(frame: &F, env: &E, config: &Config, side: Side) {
     if let Some(first) = classify::foreign_fragment(frame, config, side) {
-        conntrack::remember_foreign(env, config, &first, env.jiffies());
+        conntrack::fragment::remember_foreign(env, config, &first, env.jiffies());
     }
 }
 
@@ -75,7 +75,7 @@ fn note_foreign<F: Frame + ?Sized, E: Env>(frame: &F, env: &E, config: &Config, 
 #[inline(never)]
 fn refuse_fragment<E: Env>(env: &E, config: &Config, jiffies: u64) -> Option<Reason> {
     let packet = env.take().and_then(Packet::unpack)?;
-    conntrack::refuse_fragment(env, config, &packet, jiffies)
+    conntrack::fragment::refuse_fragment(env, config, &packet, jiffies)
 }
 
 /// What becomes of a packet that has no way: its sender is told, when there is something to tell, somebody to be told, and

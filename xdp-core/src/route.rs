@@ -2,7 +2,7 @@
 //!
 //! It may not know how a packet is classified, counted or written.
 
-use crate::conntrack;
+use crate::conntrack::session;
 use crate::env::{Env, FibResult, NextHop};
 use crate::neighbour::cached_hop;
 use crate::neighbour::table::{self as neighbour_table, Neighbour};
@@ -102,7 +102,7 @@ fn remembered<E: Env>(env: &E, config: &Config, packet: &Packet, jiffies: u64) -
     let leg = &config.legs[direction];
     // That of the direction, without a branch.
     let egress = env.cpu()?[cpu::EGRESS_LAN * (1 - direction)].load();
-    let hop_word = conntrack::next_hop(env, config, packet, jiffies)?;
+    let hop_word = session::next_hop(env, config, packet, jiffies)?;
     let destination = cached_hop::mac(hop_word, cached_hop::stamp(config, egress, jiffies))?;
     (packet.total_length <= cpu::egress_mtu(egress)).then_some(Way {
         hop: NextHop {

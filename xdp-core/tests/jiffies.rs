@@ -9,7 +9,7 @@ use xdp_common::slot::flow;
 use xdp_common::slot::nexthop::{CONFIRMED, WORDS as NEXTHOP_WORDS};
 use xdp_common::{Config, cpu};
 use xdp_core::Word;
-use xdp_core::conntrack;
+use xdp_core::conntrack::flow as flows;
 use xdp_core::icmp::rate_limit;
 use xdp_core::neighbour::{cached_hop, table as neighbour_table};
 use xdp_core::table::Slot;
@@ -94,7 +94,7 @@ fn a_packet_behind_the_wrap_is_the_latest() {
     let slot: Slot<AtomicU64> = Default::default();
     let seen = || Word::load(&slot[flow::SEEN]) >> 32;
     for (sequence, jiffies) in (1..).zip([WRAP - 2, WRAP - 1, WRAP, WRAP + 1]) {
-        conntrack::count(&slot, sequence, 100, jiffies);
+        flows::count(&slot, sequence, 100, jiffies);
         assert_eq!(seen(), jiffies & 0xffff_ffff, "{jiffies}");
     }
     assert_eq!(Word::load(&slot[flow::PACKETS]), 4);

@@ -10,7 +10,7 @@ use xdp_common::slot::nexthop::WORDS as NEXTHOP_WORDS;
 use xdp_common::{Config, cpu};
 use xdp_core::Word;
 use xdp_core::checksum::{Delta, fold, ip_less, udp_more, udp_partial};
-use xdp_core::conntrack;
+use xdp_core::conntrack::flow as flows;
 use xdp_core::icmp::rate_limit;
 use xdp_core::neighbour::Neighbour;
 use xdp_core::neighbour::cached_hop;
@@ -138,7 +138,7 @@ proptest! {
             } else {
                 true_highest + u64::from(step) * 1000
             };
-            conntrack::count(&slot, low(next), 100, 7);
+            flows::count(&slot, low(next), 100, 7);
             if next <= true_highest {
                 late += 1;
                 prop_assert_eq!(Word::load(&slot[flow::LATE]), u64::from(low(next)) << 32 | u64::from(low(true_highest)));

@@ -5,7 +5,7 @@
 
 use crate::checksum::Delta;
 use crate::classify::{is_bogus, is_to_us, listed};
-use crate::conntrack;
+use crate::conntrack::fragment;
 use crate::env::{Env, FibResult, NextHop, Side, Verdict};
 use crate::frame::Frame;
 use crate::icmp::rate_limit;
@@ -241,7 +241,7 @@ fn refuse_quoted_fragment<E: Env>(
         report.peer,
         quoted,
     );
-    conntrack::refuse_fragment(env, config, &packet, env.jiffies()).map(|_| Reason::OtherIcmp)
+    fragment::refuse_fragment(env, config, &packet, env.jiffies()).map(|_| Reason::OtherIcmp)
 }
 
 /// Refuses an error of ours that must not be passed on.
