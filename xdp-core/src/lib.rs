@@ -7,28 +7,25 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
-pub mod answer;
 pub mod checksum;
-pub mod fast;
+pub mod classify;
+pub mod conntrack;
+pub mod counters;
+pub mod env;
+pub mod fast_path;
 pub mod frame;
-pub mod gateway;
-pub mod hash;
-pub mod hop;
 pub mod icmp;
-pub mod limit;
-pub mod nat;
-pub mod nexthop;
-pub mod recent;
+pub mod neighbour;
+pub mod packet;
+pub mod pipeline;
 pub mod rewrite;
+mod route;
 pub mod sequence;
 pub mod table;
-pub mod totals;
-pub mod track;
-mod way;
 pub mod wire;
-pub mod word;
 
-pub use fast::{forward, run};
+pub use env::{Env, FibResult, NextHop, Side, Verdict};
+pub use fast_path::{forward, run};
 pub use frame::Frame;
-pub use gateway::{Env, Hop, Routed, Side, Verdict, process};
-pub use word::Word;
+pub use pipeline::process;
+pub use table::word::Word;

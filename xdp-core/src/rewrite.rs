@@ -2,33 +2,33 @@
 //!
 //! One address, the TTL, the IPv4 checksum, the UDP checksum; in XDP the two MAC addresses. Nothing else.
 
-use crate::Frame;
 use crate::checksum::Delta;
-use crate::nat::Ours;
+use crate::frame::Frame;
+use crate::packet::Packet;
 use crate::wire::{ipv4, udp};
 use xdp_common::{Config, Direction};
 
-/// Translates a packet in place, and gives it this TTL. False when the frame is too short, which [`crate::nat::classify`] has ruled out.
+/// Translates a packet in place, and gives it this TTL. False when the frame is too short, which [`crate::classify::classify`] has ruled out.
 #[inline(always)]
 pub fn translate<F: Frame + ?Sized>(
     frame: &mut F,
-    ours: &Ours,
+    packet: &Packet,
     new_ttl: u8,
     config: &Config,
 ) -> bool {
     let (vip, server) = (F::constant(config.vip), F::constant(config.server));
-    let (at, old, new) = match ours.direction {
+    let (at, old, new) = match packet.direction {
         Direction::Inbound => (ipv4::DESTINATION, vip, server),
         Direction::Outbound => (ipv4::SOURCE, server, vip),
     };
     // The transport checksum first: in tc the helper invalidates what was read before.
-    if ours.udp_at != 0 && !frame.update_udp_checksum(ours.udp_at + udp::CHECKSUM, old, new) {
+    if packet.udp_at != 0 && !frame.update_udp_checksum(packet.udp_at + udp::CHECKSUM, old, new) {
         return false;
     }
-    let protocol = ours.protocol.number();
+    let protocol = packet.protocol.number();
     let delta = Delta::new()
         .replace4(old, new)
-        .replace2([ours.ttl, protocol], [new_ttl, protocol]);
+        .replace2([packet.ttl, protocol], [new_ttl, protocol]);
     if frame.change::<4, _>(at, |address| *address = new).is_none() {
         return false;
     }

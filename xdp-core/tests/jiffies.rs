@@ -8,8 +8,12 @@ use xdp_common::limits::ICMP_BURST;
 use xdp_common::slot::flow;
 use xdp_common::slot::nexthop::{CONFIRMED, WORDS as NEXTHOP_WORDS};
 use xdp_common::{Config, cpu};
+use xdp_core::Word;
+use xdp_core::conntrack::flow as flows;
+use xdp_core::icmp::rate_limit;
+use xdp_core::neighbour::{cached_hop, table as neighbour_table};
 use xdp_core::table::Slot;
-use xdp_core::{Word, hop, limit, nexthop, recent, track};
+use xdp_core::table::recent;
 
 /// Jiffies per second, and the shift that makes about a second of them.
 const RATES: [(u64, u32); 4] = [(100, 7), (250, 8), (300, 8), (1000, 10)];
@@ -24,9 +28,10 @@ fn a_next_hop_lives_as_long_across_the_wrap_as_elsewhere() {
     .seal();
     let egress = cpu::egress(1500, 7);
     let life = |from: u64| {
-        let word = hop::word(2, hop::stamp(&config, egress, from));
-        let counts =
-            |jiffies: &u64| hop::mac(word, hop::stamp(&config, egress, *jiffies)).is_some();
+        let word = cached_hop::word(2, cached_hop::stamp(&config, egress, from));
+        let counts = |jiffies: &u64| {
+            cached_hop::mac(word, cached_hop::stamp(&config, egress, *jiffies)).is_some()
+        };
         (from..from + (1 << 13)).take_while(counts).count()
     };
     for before in [1, 100, 1000, 2047] {
@@ -47,7 +52,7 @@ fn a_neighbour_is_confirmed_as_often_across_the_wrap_as_elsewhere() {
             let every = usize::try_from(rate / 10).expect("small");
             let moments = (from..to).step_by(every);
             moments
-                .filter(|now| nexthop::due(&entry, tick(*now), 4))
+                .filter(|now| neighbour_table::due(&entry, tick(*now), 4))
                 .count()
         };
         let minute = 60 * rate;
@@ -89,7 +94,7 @@ fn a_packet_behind_the_wrap_is_the_latest() {
     let slot: Slot<AtomicU64> = Default::default();
     let seen = || Word::load(&slot[flow::SEEN]) >> 32;
     for (sequence, jiffies) in (1..).zip([WRAP - 2, WRAP - 1, WRAP, WRAP + 1]) {
-        track::count(&slot, sequence, 100, jiffies);
+        flows::count(&slot, sequence, 100, jiffies);
         assert_eq!(seen(), jiffies & 0xffff_ffff, "{jiffies}");
     }
     assert_eq!(Word::load(&slot[flow::PACKETS]), 4);
@@ -102,7 +107,7 @@ fn errors_are_limited_across_the_wrap_as_elsewhere() {
             let word = AtomicU64::new(0);
             let moments = (from..from + 20 * rate).step_by(2);
             moments
-                .filter(|now| limit::take(&word, shift, *now))
+                .filter(|now| rate_limit::take(&word, shift, *now))
                 .count()
         };
         let across = passed(WRAP - 10 * rate);

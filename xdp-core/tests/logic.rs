@@ -8,11 +8,15 @@ use xdp_common::limits::{ICMP_BURST, ICMP_RATE};
 use xdp_common::slot::flow;
 use xdp_common::slot::nexthop::WORDS as NEXTHOP_WORDS;
 use xdp_common::{Config, cpu};
+use xdp_core::Word;
 use xdp_core::checksum::{Delta, fold, ip_less, udp_more, udp_partial};
-use xdp_core::nexthop::{self, Neighbour};
-use xdp_core::recent;
+use xdp_core::conntrack::flow as flows;
+use xdp_core::icmp::rate_limit;
+use xdp_core::neighbour::Neighbour;
+use xdp_core::neighbour::cached_hop;
+use xdp_core::neighbour::table as neighbour_table;
 use xdp_core::table::Slot;
-use xdp_core::{Word, hop, limit, track};
+use xdp_core::table::recent;
 
 /// The sum as RFC 1071 defines it, over all words at once.
 fn sum(words: &[u16]) -> u16 {
@@ -134,7 +138,7 @@ proptest! {
             } else {
                 true_highest + u64::from(step) * 1000
             };
-            track::count(&slot, low(next), 100, 7);
+            flows::count(&slot, low(next), 100, 7);
             if next <= true_highest {
                 late += 1;
                 prop_assert_eq!(Word::load(&slot[flow::LATE]), u64::from(low(next)) << 32 | u64::from(low(true_highest)));
@@ -153,12 +157,12 @@ proptest! {
     fn a_next_hop_counts_for_a_while(mac in 1..1_u64 << 48, jiffies in 0_u64..1 << 40, epoch in 0_u16..0xfff0) {
         let config = Config { tick_shift: 8, ..bytemuck::Zeroable::zeroed() }.seal();
         let egress = cpu::egress(1500, epoch);
-        let now = hop::stamp(&config, egress, jiffies);
-        let word = hop::word(mac, now);
-        prop_assert_eq!(hop::mac(word, now), Some(mac));
-        prop_assert_eq!(hop::mac(word, hop::stamp(&config, cpu::egress(1500, epoch + 1), jiffies)), None);
-        prop_assert_eq!(hop::mac(word, hop::stamp(&config, egress, jiffies + (1 << 11))), None);
-        prop_assert_eq!(hop::mac(hop::UNKNOWN, now), None, "unknown, and memory that nobody has written");
+        let now = cached_hop::stamp(&config, egress, jiffies);
+        let word = cached_hop::word(mac, now);
+        prop_assert_eq!(cached_hop::mac(word, now), Some(mac));
+        prop_assert_eq!(cached_hop::mac(word, cached_hop::stamp(&config, cpu::egress(1500, epoch + 1), jiffies)), None);
+        prop_assert_eq!(cached_hop::mac(word, cached_hop::stamp(&config, egress, jiffies + (1 << 11))), None);
+        prop_assert_eq!(cached_hop::mac(cached_hop::UNKNOWN, now), None, "unknown, and memory that nobody has written");
     }
 
     #[test]
@@ -177,16 +181,16 @@ proptest! {
     fn a_neighbour_is_read_as_it_was_written(ifindex in 1..1000_u32, gateway: [u8; 4], destination in 0..1_u64 << 48, source in 0..1_u64 << 48, mtu: u16) {
         let entry: [AtomicU64; NEXTHOP_WORDS] = Default::default();
         let neighbour = Neighbour { ifindex, gateway, destination, source, mtu };
-        prop_assert_eq!(nexthop::read(&entry), None);
-        prop_assert!(nexthop::claim(&entry, &neighbour));
-        prop_assert_eq!(nexthop::read(&entry), None, "claimed, but nothing is known");
-        nexthop::write(&entry, &neighbour);
-        prop_assert_eq!(nexthop::read(&entry), Some(neighbour));
+        prop_assert_eq!(neighbour_table::read(&entry), None);
+        prop_assert!(neighbour_table::claim(&entry, &neighbour));
+        prop_assert_eq!(neighbour_table::read(&entry), None, "claimed, but nothing is known");
+        neighbour_table::write(&entry, &neighbour);
+        prop_assert_eq!(neighbour_table::read(&entry), Some(neighbour));
         let other = Neighbour { ifindex: ifindex + 1, ..neighbour };
-        prop_assert!(!nexthop::claim(&entry, &other), "an entry belongs to one gateway for good");
+        prop_assert!(!neighbour_table::claim(&entry, &other), "an entry belongs to one gateway for good");
         let moved = Neighbour { destination: 2, ..neighbour };
-        nexthop::write(&entry, &moved);
-        prop_assert_eq!(nexthop::read(&entry), Some(moved));
+        neighbour_table::write(&entry, &moved);
+        prop_assert_eq!(neighbour_table::read(&entry), Some(moved));
     }
 }
 
@@ -217,11 +221,11 @@ fn icmp_errors_are_limited_to_a_burst_and_a_rate() {
         let passed = |from: u64, to: u64, step: u64| {
             (from..to)
                 .step_by(usize::try_from(step).expect("small"))
-                .filter(|now| limit::take(&word, shift, *now))
+                .filter(|now| rate_limit::take(&word, shift, *now))
                 .count() as u64
         };
         let at_once = (0..100)
-            .filter(|_| limit::take(&word, shift, start))
+            .filter(|_| rate_limit::take(&word, shift, start))
             .count() as u64;
         assert_eq!(at_once, ICMP_BURST, "{shift} {start}");
         let steady = passed(start + 1, start + 10 * second, 1);
@@ -231,7 +235,7 @@ fn icmp_errors_are_limited_to_a_burst_and_a_rate() {
         );
         let rested = start + 30 * second;
         let at_once = (0..100)
-            .filter(|_| limit::take(&word, shift, rested))
+            .filter(|_| rate_limit::take(&word, shift, rested))
             .count() as u64;
         assert_eq!(at_once, ICMP_BURST, "after a rest at {shift} {start}");
     }
@@ -240,8 +244,8 @@ fn icmp_errors_are_limited_to_a_burst_and_a_rate() {
 #[test]
 fn a_neighbour_is_confirmed_once_per_period() {
     let entry: [AtomicU64; NEXTHOP_WORDS] = Default::default();
-    assert!(nexthop::due(&entry, 100, 4));
-    assert!(!nexthop::due(&entry, 103, 4));
-    assert!(nexthop::due(&entry, 104, 4));
-    assert!(!nexthop::due(&entry, 104, 4));
+    assert!(neighbour_table::due(&entry, 100, 4));
+    assert!(!neighbour_table::due(&entry, 103, 4));
+    assert!(neighbour_table::due(&entry, 104, 4));
+    assert!(!neighbour_table::due(&entry, 104, 4));
 }

@@ -7,9 +7,10 @@ use loom::sync::Arc;
 use loom::sync::atomic::{AtomicU64, Ordering};
 use loom::thread;
 use xdp_common::slot::{Key, STATE, WAYS, WORDS, nexthop as hop};
-use xdp_core::nexthop::{self, Neighbour};
+use xdp_core::Word;
+use xdp_core::neighbour::Neighbour;
+use xdp_core::neighbour::table as neighbour_table;
 use xdp_core::table::{self, Bucket, Buckets, Place, State};
-use xdp_core::word::Word;
 
 const COUNT: usize = 4;
 const KEY: Key = [1, 2, 3];
@@ -200,20 +201,20 @@ fn a_next_hop_is_never_torn() {
             source: byte,
             mtu: 1500,
         };
-        assert!(nexthop::claim(&*entry, &neighbour(1)));
-        nexthop::write(&*entry, &neighbour(1));
+        assert!(neighbour_table::claim(&*entry, &neighbour(1)));
+        neighbour_table::write(&*entry, &neighbour(1));
         let writers = [2, 3].map(|byte| {
             let entry = Arc::clone(&entry);
-            thread::spawn(move || nexthop::write(&*entry, &neighbour(byte)))
+            thread::spawn(move || neighbour_table::write(&*entry, &neighbour(byte)))
         });
-        if let Some(read) = nexthop::read(&*entry) {
+        if let Some(read) = neighbour_table::read(&*entry) {
             assert!([1, 2, 3].contains(&read.destination));
             assert_eq!(read.destination, read.source);
         }
         for writer in writers {
             writer.join().unwrap();
         }
-        let last = nexthop::read(&*entry).expect("nobody writes now");
+        let last = neighbour_table::read(&*entry).expect("nobody writes now");
         assert_eq!(last.destination, last.source);
     });
 }

@@ -9,7 +9,7 @@ use xdp_common::slot::flow_key;
 use xdp_common::slot::{Key, STATE, WAYS, WORDS};
 use xdp_common::{Class, Direction};
 use xdp_core::Word;
-use xdp_core::hash::digest_key;
+use xdp_core::table::hash::digest_key;
 use xdp_core::table::{self, Bucket, Place, State};
 
 const COUNT: usize = 4;

@@ -77,7 +77,7 @@ impl Word for Shared {
     #[cfg(feature = "without-perfmon")]
     #[inline(always)]
     fn blur(place: usize) -> usize {
-        let unknown = crate::egress::jiffies();
+        let unknown = crate::helpers::jiffies();
         let mut place = place;
         // SAFETY: arithmetic alone: twice the same number, of which the verifier knows nothing.
         unsafe {

@@ -1,7 +1,7 @@
 //! The glue between the packet logic and the kernel: packet pointers, maps, atomics, FIB and redirect.
 //!
-//! It may not know what a packet means, nor which program runs. `unsafe` stands in [`frame`], [`skb`], [`maps`],
-//! [`atomic`] and [`egress`], nowhere else in this crate. A library, so that the programs that measure use the same glue.
+//! It may not know what a packet means, nor which program runs. `unsafe` stands in [`frame`], [`frame`], [`maps`],
+//! [`atomic`] and [`helpers`], nowhere else in this crate. A library, so that the programs that measure use the same glue.
 
 #![no_std]
 #![feature(asm_experimental_arch, core_intrinsics)]
@@ -16,9 +16,8 @@
 )]
 
 pub mod atomic;
-pub mod egress;
-pub mod env;
 pub mod frame;
+pub mod helpers;
+pub mod kernel_env;
+mod log;
 pub mod maps;
-mod registers;
-pub mod skb;

@@ -15,13 +15,14 @@ use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action};
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
 use xdp_common::{Config, Hook, Outcome, Reason};
-use xdp_core::answer::News;
-use xdp_core::nat::not_ours;
-use xdp_core::{Frame, Hop, Side, Verdict, answer, forward, icmp, process, totals};
-use xdp_ebpf::env::Kernel;
-use xdp_ebpf::frame::{Kept, XdpFrame};
-use xdp_ebpf::skb::{HEADERS, REPORTED, TcFrame};
-use xdp_ebpf::{egress, maps};
+use xdp_core::classify::not_ours;
+use xdp_core::icmp::error::News;
+use xdp_core::icmp::{error, translate};
+use xdp_core::{Frame, NextHop, Side, Verdict, counters, forward, process};
+use xdp_ebpf::frame::tc::{HEADERS, REPORTED, TcFrame};
+use xdp_ebpf::frame::xdp::{Kept, XdpFrame};
+use xdp_ebpf::kernel_env::Kernel;
+use xdp_ebpf::{helpers, maps};
 
 /// The side of an interface; `None`: neither (the program outlived its interface).
 #[inline(always)]
@@ -41,7 +42,7 @@ fn side(config: &Config, ifindex: u32) -> Option<Side> {
 /// What an entry point has to do with a frame.
 enum Act {
     /// Send it this way.
-    Send(Hop),
+    Send(NextHop),
     /// Tell its sender by an ICMP error.
     Answer(Reason, u16),
     /// Leave it to whoever comes next.
@@ -53,7 +54,7 @@ enum Act {
 #[inline(always)]
 fn count_reason(hook: Hook, reason: Reason) {
     if let Some(block) = maps::cpu() {
-        totals::count_reason(block, hook, reason);
+        counters::count_reason(block, hook, reason);
     }
 }
 
@@ -69,7 +70,7 @@ fn count(hook: Hook, verdict: Verdict) -> Act {
             tracked,
         } => {
             if let Some(block) = maps::cpu() {
-                totals::count_any_class(block, hook, (direction, class), bytes, tracked);
+                counters::count_any_class(block, hook, (direction, class), bytes, tracked);
             }
             Act::Send(hop)
         }
@@ -77,7 +78,7 @@ fn count(hook: Hook, verdict: Verdict) -> Act {
         Verdict::Answer { reason, mtu } => Act::Answer(reason, mtu),
         Verdict::Leave(reason) => {
             if let Some(block) = maps::cpu() {
-                totals::count_any_reason(block, hook, reason);
+                counters::count_any_reason(block, hook, reason);
             }
             match reason.outcome() {
                 Outcome::Punted | Outcome::Slow => Act::Pass,
@@ -105,7 +106,7 @@ fn xdp_entry<const OUTBOUND: bool>(mut context: XdpContext) -> u32 {
     kept.put(&context);
     match xdp_fast::<OUTBOUND>(&mut context) {
         // It has been counted.
-        Some(Verdict::Forward { hop, .. }) => egress::redirect(hop.ifindex),
+        Some(Verdict::Forward { hop, .. }) => helpers::redirect(hop.ifindex),
         _ => xdp_rest(kept.take()),
     }
 }
@@ -125,7 +126,7 @@ fn xdp_fast<const OUTBOUND: bool>(context: &mut XdpContext) -> Option<Verdict> {
 #[inline(always)]
 fn xdp_rest(mut context: XdpContext) -> u32 {
     let config = maps::config();
-    let ingress = egress::ingress_xdp(&context);
+    let ingress = helpers::ingress_xdp(&context);
     if let Some(side) = side(config, ingress)
         && let Some(reason) = not_ours(&XdpFrame::new(&mut context), config, side)
     {
@@ -140,7 +141,7 @@ fn xdp_rest(mut context: XdpContext) -> u32 {
 #[inline(never)]
 fn xdp_general(mut context: XdpContext) -> u32 {
     let config = maps::config();
-    let ingress = egress::ingress_xdp(&context);
+    let ingress = helpers::ingress_xdp(&context);
     let Some(side) = side(config, ingress) else {
         return xdp_action::XDP_PASS;
     };
@@ -156,7 +157,7 @@ fn xdp_general(mut context: XdpContext) -> u32 {
 #[inline(always)]
 fn xdp_code(act: Act) -> u32 {
     match act {
-        Act::Send(hop) => egress::redirect(hop.ifindex),
+        Act::Send(hop) => helpers::redirect(hop.ifindex),
         Act::Pass => xdp_action::XDP_PASS,
         // XDP answers nobody.
         Act::Drop | Act::Answer(..) => xdp_action::XDP_DROP,
@@ -209,10 +210,10 @@ enum First {
 #[inline(never)]
 fn tc_first<const OUT: bool>(mut context: TcContext) -> First {
     let config = maps::config();
-    let Some(side) = tc_side::<OUT>(egress::ingress_tc(&context)) else {
+    let Some(side) = tc_side::<OUT>(helpers::ingress_tc(&context)) else {
         return First::Left;
     };
-    let reason = if egress::is_tagged(&context) {
+    let reason = if helpers::is_tagged(&context) {
         // Another network on the same wire. XDP has left it alone because the tag was where an EtherType is.
         Some(Reason::NotIpv4)
     } else {
@@ -221,7 +222,9 @@ fn tc_first<const OUT: bool>(mut context: TcContext) -> First {
     match reason {
         None => First::Ours,
         // A router inside reports, too.
-        Some(Reason::Icmp | Reason::OtherAddress) if icmp::is_icmp(&TcFrame::new(&mut context)) => {
+        Some(Reason::Icmp | Reason::OtherAddress)
+            if translate::is_icmp(&TcFrame::new(&mut context)) =>
+        {
             First::Icmp
         }
         Some(reason) => {
@@ -249,7 +252,7 @@ fn tc_side<const OUT: bool>(ingress: u32) -> Option<Side> {
 #[inline(never)]
 fn tc_icmp<const OUT: bool>(mut context: TcContext) -> i32 {
     let pointer = TcContext::new(context.skb.skb);
-    let ingress = egress::ingress_tc(&pointer);
+    let ingress = helpers::ingress_tc(&pointer);
     let Some(side) = tc_side::<OUT>(ingress) else {
         return TC_ACT_UNSPEC;
     };
@@ -259,7 +262,7 @@ fn tc_icmp<const OUT: bool>(mut context: TcContext) -> i32 {
     };
     let mut frame = TcFrame::new(&mut context);
     frame.pull(REPORTED);
-    let verdict = icmp::process(&mut frame, &env, maps::config(), side);
+    let verdict = translate::process(&mut frame, &env, maps::config(), side);
     tc_code(count(tc_hook(OUT), verdict)) as i32
 }
 
@@ -267,7 +270,7 @@ fn tc_icmp<const OUT: bool>(mut context: TcContext) -> i32 {
 #[inline(never)]
 fn tc_packet<const OUT: bool>(mut context: TcContext) -> u64 {
     let pointer = TcContext::new(context.skb.skb);
-    let ingress = egress::ingress_tc(&pointer);
+    let ingress = helpers::ingress_tc(&pointer);
     let config = maps::config();
     let Some(side) = tc_side::<OUT>(ingress) else {
         return tc_code(Act::Pass);
@@ -299,7 +302,7 @@ fn tc_code(act: Act) -> u64 {
         }
         Act::Send(_) | Act::Drop if dry_run => PASS,
         Act::Send(hop) if hop.is_stack() => PASS,
-        Act::Send(hop) => u64::from(egress::redirect_neighbour(hop) as u32),
+        Act::Send(hop) => u64::from(helpers::redirect_neighbour(hop) as u32),
         Act::Answer(Reason::FragmentationNeeded, mtu) => {
             FRAGMENTATION_NEEDED | u64::from(mtu) << 32
         }
@@ -313,7 +316,7 @@ fn tc_code(act: Act) -> u64 {
 #[inline(never)]
 fn tc_answer(mut context: TcContext, done: u64) -> i32 {
     let pointer = TcContext::new(context.skb.skb);
-    let ingress = egress::ingress_tc(&pointer);
+    let ingress = helpers::ingress_tc(&pointer);
     let config = maps::config();
     let Some(side) = side(config, ingress) else {
         return TC_ACT_UNSPEC;
@@ -330,10 +333,10 @@ fn tc_answer(mut context: TcContext, done: u64) -> i32 {
     };
     let mut frame = TcFrame::new(&mut context);
     let made =
-        answer::build(&frame, config, &news).is_some_and(|answer| frame.become_answer(&answer));
+        error::build(&frame, config, &news).is_some_and(|answer| frame.become_answer(&answer));
     if made {
         count_reason(Hook::Tc, reason);
-        egress::redirect_as_is(ingress)
+        helpers::redirect_as_is(ingress)
     } else {
         count_reason(Hook::Tc, Reason::Unwritable);
         TC_ACT_SHOT
@@ -343,7 +346,7 @@ fn tc_answer(mut context: TcContext, done: u64) -> i32 {
 /// Tells the loader what `jiffies_64` is: writes it into the first eight bytes. For `BPF_PROG_TEST_RUN` only.
 #[xdp]
 fn ikenat_clock(mut context: XdpContext) -> u32 {
-    let now = egress::jiffies();
+    let now = helpers::jiffies();
     if let Some(bytes) = XdpFrame::new(&mut context).array_mut::<8>(0) {
         *bytes = now.to_ne_bytes();
     }

@@ -5,7 +5,7 @@
 #![expect(unsafe_code, reason = "map values are reached through raw pointers")]
 
 use crate::atomic::Shared;
-use crate::egress;
+use crate::helpers;
 use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::helpers::bpf_map_lookup_elem;
 use aya_ebpf::macros::map;
@@ -15,9 +15,10 @@ use core::arch::asm;
 use core::ffi::c_void;
 use xdp_common::config::Leg;
 use xdp_common::{Config, Hook, cpu, limits, meta};
-use xdp_core::nat::Packed;
+use xdp_core::neighbour::table as neighbour_table;
+use xdp_core::packet::PackedPacket;
+use xdp_core::table::recent;
 use xdp_core::table::{Bucket, Buckets};
-use xdp_core::{nexthop, recent};
 
 #[map]
 static FLOW: Array<Bucket<Shared>> = Array::with_max_entries(1, BPF_F_MMAPABLE);
@@ -30,7 +31,7 @@ static HALF: Array<recent::Bucket<Shared>> =
 static FRAGMENT: Array<recent::Bucket<Shared>> =
     Array::with_max_entries(limits::FRAGMENT_BUCKETS, BPF_F_MMAPABLE);
 #[map]
-static NEXTHOP: Array<nexthop::Entry<Shared>> =
+static NEXTHOP: Array<neighbour_table::Entry<Shared>> =
     Array::with_max_entries(limits::NEXTHOPS, BPF_F_MMAPABLE);
 /// Prefixes of peers, and what is to become of their packets ([`xdp_common::config`]).
 #[map]
@@ -42,7 +43,7 @@ static LIMIT: Array<Shared> = Array::with_max_entries(limits::ICMP_BUCKETS, BPF_
 static META: Array<[Shared; meta::WORDS]> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 /// The packet that each CPU is at, at each hook: nobody else reads it.
 #[map]
-static PACKET: PerCpuArray<Packed> = PerCpuArray::with_max_entries(Hook::ALL.len() as u32, 0);
+static PACKET: PerCpuArray<PackedPacket> = PerCpuArray::with_max_entries(Hook::ALL.len() as u32, 0);
 /// Where a part of a packet is copied to when its checksum is computed.
 #[map]
 static SCRATCH: PerCpuArray<[u32; SCRATCH_WORDS]> = PerCpuArray::with_max_entries(1, 0);
@@ -191,7 +192,7 @@ pub fn fragments(index: u32) -> Option<&'static recent::Bucket<Shared>> {
 
 /// An entry of NEXTHOP.
 #[inline(always)]
-pub fn nexthop(index: u32) -> Option<&'static nexthop::Entry<Shared>> {
+pub fn nexthop(index: u32) -> Option<&'static neighbour_table::Entry<Shared>> {
     value(&NEXTHOP, index).map(known)
 }
 
@@ -216,7 +217,7 @@ pub fn meta(index: usize) -> Option<&'static Shared> {
 /// The block of this CPU.
 #[inline(always)]
 pub fn cpu() -> Option<&'static [Shared; cpu::WORDS]> {
-    value(&CPU, egress::cpu()).map(known)
+    value(&CPU, helpers::cpu()).map(known)
 }
 
 /// A value that was found, behind a line that the compiler moves nothing across: before 6.16 the verifier refuses a
@@ -244,7 +245,7 @@ pub fn known<T>(value: &'static T) -> &'static T {
 
 /// Puts a packet away.
 #[inline(always)]
-pub fn put(hook: Hook, packed: Packed) {
+pub fn put(hook: Hook, packed: PackedPacket) {
     if let Some(place) = own_pointer(&PACKET, hook as u32) {
         // SAFETY: the value belongs to this CPU, where programs of one hook do not interrupt each other.
         unsafe { place.write_volatile(packed) };
@@ -253,7 +254,7 @@ pub fn put(hook: Hook, packed: Packed) {
 
 /// Takes back what was put away.
 #[inline(always)]
-pub fn take(hook: Hook) -> Option<Packed> {
+pub fn take(hook: Hook) -> Option<PackedPacket> {
     let place = own_pointer(&PACKET, hook as u32)?;
     // SAFETY: as for `put`.
     Some(unsafe { place.read_volatile() })

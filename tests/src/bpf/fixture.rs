@@ -11,8 +11,8 @@ use crate::lab::topology::{
 use anyhow::{Context, Result};
 use xdp_common::Config;
 use xdp_common::config::mac_word;
-use xdp_core::nexthop::Neighbour;
-use xdp_core::{Hop, Routed, Side};
+use xdp_core::neighbour::Neighbour;
+use xdp_core::{FibResult, NextHop, Side};
 
 /// The MTU of every interface.
 pub const MTU: u16 = 1500;
@@ -78,10 +78,10 @@ pub fn ingress(config: &Config, side: Side) -> u32 {
 }
 
 /// What the prepared gateway's FIB says: `bpf_fib_lookup` looks at the route, then at the MTU, then at the neighbour.
-pub fn fib(config: &Config, destination: [u8; 4], total_length: u16) -> Routed {
+pub fn fib(config: &Config, destination: [u8; 4], total_length: u16) -> FibResult {
     let (ifindex, gateway, macs) = match destination {
-        d if d == VIP.octets() || d == GATEWAY_LAN.octets() => return Routed::NotForwarded,
-        [203, 0, 113, 255] | [192, 168, 0, 255] => return Routed::NotForwarded,
+        d if d == VIP.octets() || d == GATEWAY_LAN.octets() => return FibResult::NotForwarded,
+        [203, 0, 113, 255] | [192, 168, 0, 255] => return FibResult::NotForwarded,
         d if d == SERVER.octets() => (config.lan_ifindex, d, Some((SERVER_MAC, LAN_MAC))),
         [198, 51, 100, _] => (
             config.wan_ifindex,
@@ -91,14 +91,14 @@ pub fn fib(config: &Config, destination: [u8; 4], total_length: u16) -> Routed {
         d if d == CLIENT.octets() => (config.wan_ifindex, d, Some((CLIENT_MAC, WAN_MAC))),
         [203, 0, 113, _] => (config.wan_ifindex, destination, None),
         [192, 168, 0, _] => (config.lan_ifindex, destination, None),
-        _ => return Routed::NotForwarded,
+        _ => return FibResult::NotForwarded,
     };
     if total_length > MTU {
-        return Routed::TooBig(MTU);
+        return FibResult::TooBig(MTU);
     }
     match macs {
-        None => Routed::Unresolved(Hop { ifindex, gateway }),
-        Some((destination, source)) => Routed::Neighbour(Neighbour {
+        None => FibResult::Unresolved(NextHop { ifindex, gateway }),
+        Some((destination, source)) => FibResult::Neighbour(Neighbour {
             ifindex,
             gateway,
             destination: mac_word(destination),

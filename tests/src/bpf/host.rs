@@ -6,17 +6,18 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
 use xdp_common::{Class, Config, Direction, Hook, Reason, cpu, limits, slot};
-use xdp_core::nat::Packed;
-use xdp_core::nexthop::Entry;
-use xdp_core::table::Bucket;
-use xdp_core::{Env, Routed, Side, Verdict, Word, answer, icmp, recent};
+use xdp_core::icmp::{error, translate};
+use xdp_core::neighbour::table::Entry;
+use xdp_core::packet::PackedPacket;
+use xdp_core::table::{Bucket, recent};
+use xdp_core::{Env, FibResult, Side, Verdict, Word};
 
 /// Tables and FIB of one gateway on the host, for one hook (`TC`: the slow path, else XDP; `OUT`: its way out).
 pub struct Host<'t, const TC: bool, const OUT: bool = false> {
     tables: &'t Tables,
     route: &'t Fib<'t>,
     jiffies: u64,
-    packed: Cell<Option<Packed>>,
+    packed: Cell<Option<PackedPacket>>,
 }
 
 /// The tables, shared by both hooks.
@@ -93,8 +94,8 @@ impl<'t, const TC: bool, const OUT: bool> Host<'t, TC, OUT> {
 
     /// Puts a frame through the packet logic.
     pub fn run(&self, config: &Config, side: Side, frame: &mut [u8]) -> Verdict {
-        if TC && icmp::is_icmp(frame) {
-            return icmp::process(frame, self, config, side);
+        if TC && translate::is_icmp(frame) {
+            return translate::process(frame, self, config, side);
         }
         xdp_core::run(frame, self, config, side)
     }
@@ -106,8 +107,8 @@ impl<'t, const TC: bool, const OUT: bool> Host<'t, TC, OUT> {
     pub fn run_and_answer(&self, config: &Config, side: Side, frame: &mut Vec<u8>) -> Verdict {
         let verdict = self.run(config, side, frame);
         if let Verdict::Answer { reason, mtu } = verdict {
-            let news = answer::News { side, reason, mtu };
-            let answer = answer::build(frame.as_slice(), config, &news)
+            let news = error::News { side, reason, mtu };
+            let answer = error::build(frame.as_slice(), config, &news)
                 .expect("a frame that can be answered");
             let quote = &frame[14..14 + usize::from(answer.quote)];
             *frame = [&answer.head, quote].concat();
@@ -117,7 +118,7 @@ impl<'t, const TC: bool, const OUT: bool> Host<'t, TC, OUT> {
 }
 
 /// What the FIB says of a packet: from, to, of this length.
-pub type Fib<'f> = dyn Fn([u8; 4], [u8; 4], u16) -> Routed + 'f;
+pub type Fib<'f> = dyn Fn([u8; 4], [u8; 4], u16) -> FibResult + 'f;
 
 /// Puts a frame through the packet logic of a hook, always at one moment. What tc answers becomes the answer.
 pub fn run_in(
@@ -173,13 +174,13 @@ impl<const TC: bool, const OUT: bool> Env for Host<'_, TC, OUT> {
     fn jiffies(&self) -> u64 {
         self.jiffies
     }
-    fn route(&self, source: [u8; 4], destination: [u8; 4], total_length: u16) -> Routed {
+    fn route(&self, source: [u8; 4], destination: [u8; 4], total_length: u16) -> FibResult {
         (self.route)(source, destination, total_length)
     }
-    fn put(&self, packed: Packed) {
+    fn put(&self, packed: PackedPacket) {
         self.packed.set(Some(packed));
     }
-    fn take(&self) -> Option<Packed> {
+    fn take(&self) -> Option<PackedPacket> {
         self.packed.get()
     }
     /// The host keeps no log.

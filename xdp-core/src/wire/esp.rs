@@ -1,6 +1,6 @@
 //! ESP (RFC 4303 section 2), and what tells it from IKE on UDP 4500 (RFC 3948 section 2).
 
-use crate::Frame;
+use crate::frame::Frame;
 
 /// Length of SPI and sequence number.
 pub const LENGTH: usize = 8;

@@ -1,6 +1,6 @@
 //! Ethernet II (IEEE 802.3 clause 3.2.6).
 
-use crate::Frame;
+use crate::frame::Frame;
 
 /// Length of the header.
 pub const LENGTH: usize = 14;

@@ -1,6 +1,6 @@
 //! ICMP errors (RFC 792): type, code, checksum, four bytes of their own, and the quoted packet.
 
-use crate::Frame;
+use crate::frame::Frame;
 
 /// Length of the header; the quote follows.
 pub const LENGTH: usize = 8;

@@ -1,6 +1,6 @@
 //! The IKE header (RFC 7296 section 3.1; ISAKMP's in RFC 2408 section 3.1 has its cookies at the same place).
 
-use crate::Frame;
+use crate::frame::Frame;
 
 /// Length of the header.
 pub const LENGTH: usize = 28;

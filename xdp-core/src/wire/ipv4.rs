@@ -1,6 +1,6 @@
 //! IPv4 (RFC 791 section 3.1).
 
-use crate::Frame;
+use crate::frame::Frame;
 
 /// Where the header begins: right behind Ethernet. VLAN tags are not ours.
 pub const AT: usize = super::ethernet::LENGTH;

@@ -1,6 +1,6 @@
 //! UDP (RFC 768).
 
-use crate::Frame;
+use crate::frame::Frame;
 
 /// Length of the header.
 pub const LENGTH: usize = 8;

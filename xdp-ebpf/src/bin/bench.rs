@@ -22,8 +22,8 @@ use core::hint::black_box;
 use ikenat_bench_abi::traffic::{self, HEADER, KINDS, Pace, Spec, Tally, Wrong};
 use xdp_core::Frame;
 use xdp_core::checksum::fold;
-use xdp_ebpf::frame::XdpFrame;
-use xdp_ebpf::{egress, maps};
+use xdp_ebpf::frame::xdp::XdpFrame;
+use xdp_ebpf::{helpers, maps};
 
 /// Kinds to send.
 #[map]
@@ -114,7 +114,7 @@ fn generate<F: Frame>(frame: &mut F, stamp: impl FnOnce() -> u64) -> Option<()> 
     let spec = SEND.get(kind(id, SEND.get(0)?.others))?;
     // Every flow once in a period, in an order that the hash of no table follows.
     let step = (number as u32).wrapping_mul(0x9e37_79b1);
-    let flow = (step << (spec.cpu_shift & 1) | egress::cpu() & spec.cpu_shift) & spec.flow_mask;
+    let flow = (step << (spec.cpu_shift & 1) | helpers::cpu() & spec.cpu_shift) & spec.flow_mask;
     let peer = spec.peer.wrapping_add(flow);
     let spi = spec.spi.wrapping_add(flow);
     let sequence = number as u32;
@@ -148,7 +148,7 @@ fn generate<F: Frame>(frame: &mut F, stamp: impl FnOnce() -> u64) -> Option<()> 
 /// Sends a packet on the interface that it is said to have come from.
 #[xdp]
 fn ikenat_generate(mut context: XdpContext) -> u32 {
-    match generate(&mut XdpFrame::new(&mut context), egress::nanoseconds) {
+    match generate(&mut XdpFrame::new(&mut context), helpers::nanoseconds) {
         Some(()) => xdp_action::XDP_TX,
         None => xdp_action::XDP_ABORTED,
     }
@@ -159,7 +159,7 @@ fn ikenat_generate(mut context: XdpContext) -> u32 {
 fn due() -> Option<u64> {
     let pace = maps::own(&PACE, 0)?;
     if pace.place == 0 {
-        let mut now = egress::nanoseconds();
+        let mut now = helpers::nanoseconds();
         if pace.next == 0 {
             pace.next = now;
         }
@@ -173,7 +173,7 @@ fn due() -> Option<u64> {
         pace.next += pace.gap;
         let mut turns = 0;
         while now < pace.due && turns < TURNS {
-            now = egress::nanoseconds();
+            now = helpers::nanoseconds();
             turns += 1;
         }
         pace.early += u64::from(now < pace.due);
@@ -366,7 +366,7 @@ fn sink(frame: &impl Frame) -> Option<()> {
     tally.last = id;
     if spec.stamp_at != traffic::NONE {
         let sent = u64::from_ne_bytes(*frame.array::<8>(place(spec.stamp_at))?);
-        let age = egress::nanoseconds().wrapping_sub(sent);
+        let age = helpers::nanoseconds().wrapping_sub(sent);
         let age = if age > 0xffff_ffff {
             0xffff_ffff
         } else {

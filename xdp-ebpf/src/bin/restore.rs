@@ -18,8 +18,8 @@ use ikenat_bench_abi::measure::{HEADER, Next, Plan};
 use measure::State;
 use xdp_core::Frame;
 use xdp_core::checksum::fold;
-use xdp_ebpf::egress;
-use xdp_ebpf::frame::XdpFrame;
+use xdp_ebpf::frame::xdp::XdpFrame;
+use xdp_ebpf::helpers;
 
 /// What is sent.
 #[map]
@@ -89,7 +89,7 @@ fn ikenat_restore(mut context: XdpContext) -> u32 {
         let next = measure::next(state, plan);
         if write(&mut XdpFrame::new(&mut context), plan, next).is_some() {
             measure::begin(state, plan);
-            egress::tail_call(&pointer, &NEXT, 0);
+            helpers::tail_call(&pointer, &NEXT, 0);
         }
     }
     xdp_action::XDP_ABORTED

@@ -23,7 +23,7 @@ use measure::State;
 use xdp_common::slot::{self, Key, flow};
 use xdp_common::{Class, Direction};
 use xdp_core::Word as _;
-use xdp_core::hash::digest_key;
+use xdp_core::table::hash::digest_key;
 use xdp_core::table::{self, Place};
 use xdp_ebpf::atomic::Shared;
 use xdp_ebpf::maps::{self, FLOWS};

@@ -10,7 +10,7 @@ use std::sync::atomic::AtomicU64;
 use xdp_common::slot::{self, Key, flow, session};
 use xdp_common::{Class, Config, Direction, limits, meta};
 use xdp_core::Word;
-use xdp_core::hash::digest_key;
+use xdp_core::table::hash::digest_key;
 use xdp_core::table::{self, Bucket, Place, Slot};
 use xdp_user::tables::mmap::Memory;
 

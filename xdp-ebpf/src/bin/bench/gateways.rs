@@ -7,8 +7,8 @@ use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
 use ikenat_bench_abi::traffic::Onward;
 use xdp_core::Frame;
-use xdp_ebpf::frame::XdpFrame;
-use xdp_ebpf::{egress, maps};
+use xdp_ebpf::frame::xdp::XdpFrame;
+use xdp_ebpf::{helpers, maps};
 
 /// Where the contestants send frames. The loader writes it before the programs are loaded.
 #[expect(unsafe_code, reason = "the loader finds the constant by its name")]
@@ -41,7 +41,7 @@ fn put_macs<F: Frame>(frame: &mut F, macs: &[u8; 12]) -> Option<()> {
 fn ikenat_noop(mut context: XdpContext) -> u32 {
     let onward = onward();
     match put_macs(&mut XdpFrame::new(&mut context), &onward.macs) {
-        Some(()) => egress::redirect(onward.ifindex),
+        Some(()) => helpers::redirect(onward.ifindex),
         None => xdp_action::XDP_ABORTED,
     }
 }
@@ -56,7 +56,7 @@ fn ikenat_broken(mut context: XdpContext) -> u32 {
         Some(())
     });
     match written {
-        Some(()) => egress::redirect(onward.ifindex),
+        Some(()) => helpers::redirect(onward.ifindex),
         None => xdp_action::XDP_ABORTED,
     }
 }

@@ -6,7 +6,7 @@
 use ikenat_bench_abi::measure::{Next, Plan, state};
 use xdp_core::Word as _;
 use xdp_ebpf::atomic::Shared;
-use xdp_ebpf::egress;
+use xdp_ebpf::helpers;
 
 /// What lives from run to run. Only one CPU measures at a time.
 pub(crate) type State = [Shared; state::WORDS];
@@ -41,10 +41,10 @@ pub(crate) fn next(state: &State, plan: &Plan) -> Next {
 pub(crate) fn begin(state: &State, plan: &Plan) {
     let runs = state[state::RUNS].load() + 1;
     if runs == 1 {
-        state[state::BEGAN].store(egress::nanoseconds());
+        state[state::BEGAN].store(helpers::nanoseconds());
     }
     if runs == plan.runs {
-        state[state::ENDED].store(egress::nanoseconds());
+        state[state::ENDED].store(helpers::nanoseconds());
     }
     state[state::RUNS].publish(runs);
 }

@@ -6,8 +6,8 @@
 //! seconds by itself, so that a change is followed also when the daemon is dead, and at once when the daemon counts up
 //! the epoch of the egress.
 
-use crate::nexthop::Neighbour;
-use crate::word::Word;
+use crate::neighbour::table::Neighbour;
+use crate::table::word::Word;
 use xdp_common::{Config, cpu};
 
 /// The stamp of this moment. Time and epoch only grow, so their sum does not come back before its 15 bits are through:

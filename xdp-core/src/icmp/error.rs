@@ -4,9 +4,9 @@
 //! packet is quoted as it was sent: nothing of it has been translated. It may not know how a packet is made longer, nor who
 //! decided that there is something to say.
 
-use crate::Frame;
 use crate::checksum::{fold, udp_partial};
-use crate::gateway::Side;
+use crate::env::Side;
+use crate::frame::Frame;
 use crate::wire::icmp::{self, Kind};
 use crate::wire::ipv4::{self, Protocol};
 use crate::wire::{ethernet, udp};

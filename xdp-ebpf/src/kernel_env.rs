@@ -3,12 +3,13 @@
 //! It may not know the packet logic.
 
 use crate::atomic::Shared;
-use crate::{egress, maps};
+use crate::{helpers, log, maps};
 use aya_ebpf::EbpfContext;
-use aya_log_ebpf::info;
 use xdp_common::{Direction, Hook, cpu};
-use xdp_core::nat::Packed;
-use xdp_core::{Env, Routed, nexthop, recent};
+use xdp_core::neighbour::table as neighbour_table;
+use xdp_core::packet::PackedPacket;
+use xdp_core::table::recent;
+use xdp_core::{Env, FibResult};
 
 /// The environment of one packet. `TC`: in a tc program, else in XDP; `OUT`: on the way out.
 pub struct Kernel<'c, C, const TC: bool, const OUT: bool = false> {
@@ -48,7 +49,7 @@ impl<C: EbpfContext, const TC: bool, const OUT: bool> Env for Kernel<'_, C, TC, 
     }
 
     #[inline(always)]
-    fn nexthop(&self, index: u32) -> Option<&nexthop::Entry<Shared>> {
+    fn nexthop(&self, index: u32) -> Option<&neighbour_table::Entry<Shared>> {
         maps::nexthop(index)
     }
 
@@ -74,12 +75,12 @@ impl<C: EbpfContext, const TC: bool, const OUT: bool> Env for Kernel<'_, C, TC, 
 
     #[inline(always)]
     fn jiffies(&self) -> u64 {
-        egress::jiffies()
+        helpers::jiffies()
     }
 
     #[inline(always)]
-    fn route(&self, source: [u8; 4], destination: [u8; 4], total_length: u16) -> Routed {
-        egress::route(
+    fn route(&self, source: [u8; 4], destination: [u8; 4], total_length: u16) -> FibResult {
+        helpers::route(
             self.context,
             self.ingress,
             source,
@@ -89,12 +90,12 @@ impl<C: EbpfContext, const TC: bool, const OUT: bool> Env for Kernel<'_, C, TC, 
     }
 
     #[inline(always)]
-    fn put(&self, packed: Packed) {
+    fn put(&self, packed: PackedPacket) {
         maps::put(Self::HOOK, packed);
     }
 
     #[inline(always)]
-    fn take(&self) -> Option<Packed> {
+    fn take(&self) -> Option<PackedPacket> {
         maps::take(Self::HOOK)
     }
 
@@ -102,15 +103,6 @@ impl<C: EbpfContext, const TC: bool, const OUT: bool> Env for Kernel<'_, C, TC, 
         if maps::config().log == 0 {
             return;
         }
-        let peer = u32::from_be_bytes(peer);
-        match by {
-            Direction::Inbound => info!(
-                self.context,
-                "session {:i}: completed the IKE handshake", peer
-            ),
-            Direction::Outbound => {
-                info!(self.context, "session {:i}: the server sends it ESP", peer);
-            }
-        }
+        log::established::<_, OUT>(self.context, peer, by);
     }
 }

@@ -2,19 +2,19 @@
 //!
 //! It may not know how a packet is classified, counted or written.
 
-use crate::gateway::{Env, Hop, Routed};
-use crate::hop;
-use crate::nat::Ours;
-use crate::nexthop::{self, Neighbour};
-use crate::track;
-use crate::word::Word;
+use crate::conntrack::session;
+use crate::env::{Env, FibResult, NextHop};
+use crate::neighbour::cached_hop;
+use crate::neighbour::table::{self as neighbour_table, Neighbour};
+use crate::packet::Packet;
+use crate::table::word::Word;
 use xdp_common::limits::INTERFACES;
 use xdp_common::{Config, Direction, Hook, Reason, cpu, meta};
 
 /// The way out, and what of it can be remembered. Plain numbers, all of them always written: the verifier sees to that
 /// where one function hands them to another.
 pub(crate) struct Way {
-    pub(crate) hop: Hop,
+    pub(crate) hop: NextHop,
     /// MAC addresses of neighbour and egress, as words; zero in tc, where the kernel writes them.
     pub(crate) destination: u64,
     pub(crate) source: u64,
@@ -26,10 +26,10 @@ pub(crate) struct Way {
 
 impl Way {
     /// To the host's own stack.
-    pub(crate) const STACK: Self = Self::of_tc(Hop::STACK);
+    pub(crate) const STACK: Self = Self::of_tc(NextHop::STACK);
 
     /// In tc, where the kernel writes MAC addresses and nothing is remembered.
-    const fn of_tc(hop: Hop) -> Self {
+    const fn of_tc(hop: NextHop) -> Self {
         Self {
             hop,
             destination: 0,
@@ -48,8 +48,8 @@ pub(crate) fn recall_way<E: Env>(env: &E, config: &Config, jiffies: u64, way: &m
     }
     let found = env
         .take()
-        .and_then(Ours::unpack)
-        .and_then(|ours| remembered(env, config, &ours, jiffies));
+        .and_then(Packet::unpack)
+        .and_then(|packet| remembered(env, config, &packet, jiffies));
     match found {
         Some(found) => {
             *way = found;
@@ -68,12 +68,12 @@ pub(crate) fn find_way<E: Env>(
     jiffies: u64,
     way: &mut Way,
 ) -> Option<Reason> {
-    let Some(ours) = &env.take().and_then(Ours::unpack) else {
+    let Some(packet) = &env.take().and_then(Packet::unpack) else {
         return Some(Reason::Malformed);
     };
     let found = match E::HOOK {
-        Hook::Xdp => way_of_xdp(env, config, ours, ask(env, config, ours), jiffies),
-        Hook::Tc => way_of_tc(env, config, ours, way),
+        Hook::Xdp => way_of_xdp(env, config, packet, ask(env, config, packet), jiffies),
+        Hook::Tc => way_of_tc(env, config, packet, way),
         // The kernel has found it already.
         Hook::Egress => Ok(Way::STACK),
     };
@@ -88,24 +88,24 @@ pub(crate) fn find_way<E: Env>(
 
 /// Asks the FIB for the way of a packet as it will look, so that policy routing for the VIP applies.
 #[inline(always)]
-fn ask<E: Env>(env: &E, config: &Config, ours: &Ours) -> Routed {
-    let (source, destination) = match ours.direction {
-        Direction::Inbound => (ours.peer, config.server),
-        Direction::Outbound => (config.vip, ours.peer),
+fn ask<E: Env>(env: &E, config: &Config, packet: &Packet) -> FibResult {
+    let (source, destination) = match packet.direction {
+        Direction::Inbound => (packet.peer, config.server),
+        Direction::Outbound => (config.vip, packet.peer),
     };
-    env.route(source, destination, ours.total_length)
+    env.route(source, destination, packet.total_length)
 }
 
 #[inline(always)]
-fn remembered<E: Env>(env: &E, config: &Config, ours: &Ours, jiffies: u64) -> Option<Way> {
-    let direction = E::Word::hide(ours.direction as usize) & 1;
+fn remembered<E: Env>(env: &E, config: &Config, packet: &Packet, jiffies: u64) -> Option<Way> {
+    let direction = E::Word::hide(packet.direction as usize) & 1;
     let leg = &config.legs[direction];
     // That of the direction, without a branch.
     let egress = env.cpu()?[cpu::EGRESS_LAN * (1 - direction)].load();
-    let hop_word = track::next_hop(env, config, ours, jiffies)?;
-    let destination = hop::mac(hop_word, hop::stamp(config, egress, jiffies))?;
-    (ours.total_length <= cpu::egress_mtu(egress)).then_some(Way {
-        hop: Hop {
+    let hop_word = session::next_hop(env, config, packet, jiffies)?;
+    let destination = cached_hop::mac(hop_word, cached_hop::stamp(config, egress, jiffies))?;
+    (packet.total_length <= cpu::egress_mtu(egress)).then_some(Way {
+        hop: NextHop {
             ifindex: leg.egress,
             gateway: [0; 4],
         },
@@ -151,13 +151,13 @@ fn place_of(interfaces: &[u32; INTERFACES], ifindex: u32) -> usize {
 
 /// What the FIB's other answers mean for a packet of ours.
 #[inline(always)]
-pub(crate) fn refusal(direction: Direction, routed: Routed) -> Reason {
+pub(crate) fn refusal(direction: Direction, routed: FibResult) -> Reason {
     match (direction, routed) {
-        (_, Routed::TooBig(_)) => Reason::TooBig,
+        (_, FibResult::TooBig(_)) => Reason::TooBig,
         // It would be passed up as the gateway's own.
-        (Direction::Inbound, Routed::ForwardingDisabled) => Reason::ForwardingDisabledInbound,
+        (Direction::Inbound, FibResult::ForwardingDisabled) => Reason::ForwardingDisabledInbound,
         (Direction::Inbound, _) => Reason::NoRoute,
-        (Direction::Outbound, Routed::ForwardingDisabled) => Reason::ForwardingDisabled,
+        (Direction::Outbound, FibResult::ForwardingDisabled) => Reason::ForwardingDisabled,
         // The server's talk with the gateway, or with nobody: the kernel knows what to answer.
         (Direction::Outbound, _) => Reason::NotByWan,
     }
@@ -173,34 +173,37 @@ pub(crate) fn leaves_right(config: &Config, direction: Direction, ifindex: u32) 
 fn way_of_xdp<E: Env>(
     env: &E,
     config: &Config,
-    ours: &Ours,
-    routed: Routed,
+    packet: &Packet,
+    routed: FibResult,
     jiffies: u64,
 ) -> Result<Way, Reason> {
     let neighbour = match routed {
-        Routed::Neighbour(neighbour) => neighbour,
-        Routed::Unresolved(hop) if leaves_right(config, ours.direction, hop.ifindex) => {
+        FibResult::Neighbour(neighbour) => neighbour,
+        FibResult::Unresolved(hop) if leaves_right(config, packet.direction, hop.ifindex) => {
             return Err(Reason::NeighbourUnresolved);
         }
-        Routed::Unresolved(_) => return Err(Reason::NotByWan),
-        Routed::TooBig(_) | Routed::NotForwarded | Routed::NoRoute | Routed::ForwardingDisabled => {
-            return Err(refusal(ours.direction, routed));
+        FibResult::Unresolved(_) => return Err(Reason::NotByWan),
+        FibResult::TooBig(_)
+        | FibResult::NotForwarded
+        | FibResult::NoRoute
+        | FibResult::ForwardingDisabled => {
+            return Err(refusal(packet.direction, routed));
         }
     };
-    if !leaves_right(config, ours.direction, neighbour.ifindex) {
+    if !leaves_right(config, packet.direction, neighbour.ifindex) {
         return Err(Reason::NotByWan);
     }
     let Some(egress) = egress_word(env, config, neighbour.ifindex) else {
         return Err(Reason::EgressNotXdp);
     };
     confirm(env, config, &neighbour, jiffies)?;
-    let outbound = ours.direction == Direction::Outbound;
-    let hop_word = hop::of::<E::Word>(config, outbound, egress, &neighbour, jiffies);
+    let outbound = packet.direction == Direction::Outbound;
+    let hop_word = cached_hop::of::<E::Word>(config, outbound, egress, &neighbour, jiffies);
     if !outbound && let Some(word) = env.meta(meta::SERVER_HOP) {
         word.store(hop_word);
     }
     Ok(Way {
-        hop: Hop::to(&neighbour),
+        hop: NextHop::to(&neighbour),
         destination: neighbour.destination,
         source: neighbour.source,
         hop_word,
@@ -225,11 +228,11 @@ fn confirm<E: Env>(
     while probe < PROBES {
         let index = neighbour.hash().wrapping_add(probe) & (xdp_common::limits::NEXTHOPS - 1);
         if let Some(entry) = env.nexthop(index)
-            && nexthop::claim(entry, neighbour)
+            && neighbour_table::claim(entry, neighbour)
         {
-            nexthop::write(entry, neighbour);
+            neighbour_table::write(entry, neighbour);
             let tick = (jiffies >> config.tick_shift) as u32;
-            if nexthop::due(entry, tick, config.confirm_ticks) {
+            if neighbour_table::due(entry, tick, config.confirm_ticks) {
                 return Err(Reason::NeighbourConfirm);
             }
             return Ok(());
@@ -240,36 +243,41 @@ fn confirm<E: Env>(
 }
 
 #[inline(always)]
-fn way_of_tc<E: Env>(env: &E, config: &Config, ours: &Ours, way: &mut Way) -> Result<Way, Reason> {
-    let inbound = ours.direction == Direction::Inbound;
+fn way_of_tc<E: Env>(
+    env: &E,
+    config: &Config,
+    packet: &Packet,
+    way: &mut Way,
+) -> Result<Way, Reason> {
+    let inbound = packet.direction == Direction::Inbound;
     if inbound && config.server_is_local != 0 {
         return Ok(Way::STACK);
     }
-    let hop = match ask(env, config, ours) {
-        Routed::TooBig(_) if ours.ttl <= 1 => return Err(expired(config, ours)),
-        Routed::TooBig(mtu) => {
+    let hop = match ask(env, config, packet) {
+        FibResult::TooBig(_) if packet.ttl <= 1 => return Err(expired(config, packet)),
+        FibResult::TooBig(mtu) => {
             way.mtu = mtu;
-            return cut(config, ours);
+            return cut(config, packet);
         }
-        Routed::Neighbour(neighbour) => Hop::to(&neighbour),
-        Routed::Unresolved(hop) => hop,
-        routed @ (Routed::NotForwarded | Routed::NoRoute | Routed::ForwardingDisabled) => {
-            return Err(refusal(ours.direction, routed));
+        FibResult::Neighbour(neighbour) => NextHop::to(&neighbour),
+        FibResult::Unresolved(hop) => hop,
+        routed @ (FibResult::NotForwarded | FibResult::NoRoute | FibResult::ForwardingDisabled) => {
+            return Err(refusal(packet.direction, routed));
         }
     };
-    if !leaves_right(config, ours.direction, hop.ifindex) {
+    if !leaves_right(config, packet.direction, hop.ifindex) {
         return Err(Reason::NotByWan);
     }
-    if ours.ttl <= 1 {
-        return Err(expired(config, ours));
+    if packet.ttl <= 1 {
+        return Err(expired(config, packet));
     }
     Ok(Way::of_tc(hop))
 }
 
 /// The TTL ends here.
 #[inline(always)]
-fn expired(config: &Config, ours: &Ours) -> Reason {
-    if ours.direction == Direction::Inbound || has_answer(config) {
+fn expired(config: &Config, packet: &Packet) -> Reason {
+    if packet.direction == Direction::Inbound || has_answer(config) {
         Reason::TimeExceeded
     } else {
         Reason::TtlExpired
@@ -285,8 +293,8 @@ const fn has_answer(config: &Config) -> bool {
 /// A packet larger than its way: the kernel fragments it, inbound after the translation and outbound before. Where nobody
 /// may, its sender is told.
 #[inline(always)]
-const fn cut(config: &Config, ours: &Ours) -> Result<Way, Reason> {
-    match (ours.direction, ours.dont_fragment) {
+const fn cut(config: &Config, packet: &Packet) -> Result<Way, Reason> {
+    match (packet.direction, packet.dont_fragment) {
         (Direction::Inbound, true) => Err(Reason::FragmentationNeeded),
         (Direction::Outbound, true) if has_answer(config) => Err(Reason::FragmentationNeeded),
         (Direction::Outbound, true) => Err(Reason::TooBig),

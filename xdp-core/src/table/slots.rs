@@ -31,7 +31,7 @@
 //!    that reads the state before and after the other words knows whether they belong together (loom found that the
 //!    announcement is needed), and a daemon that is killed in between leaves a slot that the next one finishes.
 
-use crate::word::Word;
+use crate::table::word::Word;
 use xdp_common::slot::{self, KEY, KEY_WORDS, Key, STATE, WAYS, WORDS};
 
 /// One entry's words.

@@ -3,14 +3,14 @@
 //! The quoted packet alone decides: no session is needed, none is made, refreshed or ended (RFC 4787 REQ-12). It runs in tc
 //! only: errors are rare, and most ICMP is the gateway's own.
 
-use crate::Frame;
 use crate::checksum::Delta;
-use crate::gateway::{Env, Hop, Routed, Side, Verdict, listed};
-use crate::limit;
-use crate::nat::Ours;
-use crate::nat::{is_bogus, is_to_us};
-use crate::track;
-use crate::way::{leaves_right, refusal};
+use crate::classify::{is_bogus, is_to_us, listed};
+use crate::conntrack::fragment;
+use crate::env::{Env, FibResult, NextHop, Side, Verdict};
+use crate::frame::Frame;
+use crate::icmp::rate_limit;
+use crate::packet::Packet;
+use crate::route::{leaves_right, refusal};
 use crate::wire::icmp::{self, Kind};
 use crate::wire::ipv4::{self, Protocol};
 use crate::wire::{ethernet, udp};
@@ -84,7 +84,7 @@ pub fn process<F: Frame + ?Sized, E: Env>(
     if let Some(reason) = refuse(frame, env, config, &report) {
         return Verdict::Leave(reason);
     }
-    let mut hop = Hop::STACK;
+    let mut hop = NextHop::STACK;
     if let Some(reason) = find_way(env, config, &report, &mut hop) {
         return Verdict::Leave(reason);
     }
@@ -233,7 +233,7 @@ fn refuse_quoted_fragment<E: Env>(
     report: &Report,
     quoted: &ipv4::Header,
 ) -> Option<Reason> {
-    let ours = Ours::fragment(
+    let packet = Packet::fragment(
         match report.direction {
             Direction::Inbound => Direction::Outbound,
             Direction::Outbound => Direction::Inbound,
@@ -241,7 +241,7 @@ fn refuse_quoted_fragment<E: Env>(
         report.peer,
         quoted,
     );
-    track::refuse_fragment(env, config, &ours, env.jiffies()).map(|_| Reason::OtherIcmp)
+    fragment::refuse_fragment(env, config, &packet, env.jiffies()).map(|_| Reason::OtherIcmp)
 }
 
 /// Refuses an error of ours that must not be passed on.
@@ -268,7 +268,7 @@ fn refuse<F: Frame + ?Sized, E: Env>(
     }
     let ends_here =
         report.ttl <= 1 && E::HOOK == Hook::Tc && !(inbound && config.server_is_local != 0);
-    if ends_here || !limit::allow(env, config, report.peer, report.source, env.jiffies()) {
+    if ends_here || !rate_limit::allow(env, config, report.peer, report.source, env.jiffies()) {
         return Some(Reason::IcmpLimited);
     }
     None
@@ -276,7 +276,12 @@ fn refuse<F: Frame + ?Sized, E: Env>(
 
 /// Asks the FIB for the way of an error as it will look; the stack, unless it says otherwise.
 #[inline(never)]
-fn find_way<E: Env>(env: &E, config: &Config, report: &Report, hop: &mut Hop) -> Option<Reason> {
+fn find_way<E: Env>(
+    env: &E,
+    config: &Config,
+    report: &Report,
+    hop: &mut NextHop,
+) -> Option<Reason> {
     let inbound = report.direction == Direction::Inbound;
     if E::HOOK == Hook::Egress || (inbound && config.server_is_local != 0) {
         return None;
@@ -287,12 +292,12 @@ fn find_way<E: Env>(env: &E, config: &Config, report: &Report, hop: &mut Hop) ->
         (config.vip, report.destination)
     };
     *hop = match env.route(source, destination, report.total_length) {
-        Routed::Neighbour(neighbour) => Hop::to(&neighbour),
-        Routed::Unresolved(hop) => hop,
+        FibResult::Neighbour(neighbour) => NextHop::to(&neighbour),
+        FibResult::Unresolved(hop) => hop,
         // Nobody is told that an error was too long.
-        Routed::TooBig(_) if inbound => return None,
-        Routed::TooBig(_) => return Some(Reason::IcmpLimited),
-        routed @ (Routed::NotForwarded | Routed::NoRoute | Routed::ForwardingDisabled) => {
+        FibResult::TooBig(_) if inbound => return None,
+        FibResult::TooBig(_) => return Some(Reason::IcmpLimited),
+        routed @ (FibResult::NotForwarded | FibResult::NoRoute | FibResult::ForwardingDisabled) => {
             return Some(refusal(report.direction, routed));
         }
     };

@@ -2,139 +2,16 @@
 //!
 //! Order matters: what is not ours must leave after one or two compares.
 
-use crate::Frame;
 use crate::checksum::udp_partial;
-use crate::gateway::Side;
+use crate::env::{Env, Side};
+use crate::frame::Frame;
+use crate::packet::Packet;
 use crate::wire::ethernet::{self, EtherType};
 use crate::wire::ipv4::{self, Protocol};
 use crate::wire::{esp, udp};
 use xdp_common::config::mac_word;
 use xdp_common::limits::{IKE_PORT, NATT_PORT};
-use xdp_common::{Class, Config, Direction, Hook, Reason};
-
-/// A packet of ours, as far as its headers tell.
-#[derive(Clone, Copy, Debug)]
-pub struct Ours {
-    /// Which way it goes.
-    pub direction: Direction,
-    /// What it is.
-    pub class: Class,
-    /// The client's address.
-    pub peer: [u8; 4],
-    /// The client's UDP port; 0 without UDP.
-    pub port: u16,
-    /// SPI and sequence number; zero when it is not ESP, or none that can be tracked.
-    pub esp: esp::Header,
-    /// Where the IKE header begins; 0: none.
-    pub ike_at: usize,
-    /// IPv4 total length.
-    pub total_length: u16,
-    /// TTL as it came.
-    pub ttl: u8,
-    /// IP protocol.
-    pub protocol: Protocol,
-    /// Where the UDP header begins; 0: there is none in this packet (ESP, or a non-first fragment).
-    pub udp_at: usize,
-    /// IPv4 identification, for the fragments.
-    pub id: [u8; 2],
-    /// It is the first of several fragments.
-    pub first_fragment: bool,
-    /// Nobody may cut it.
-    pub dont_fragment: bool,
-    /// Where a fragment's data belongs, in units of eight bytes; 0: it is the first one, or whole.
-    pub offset: u16,
-    /// How much data it carries: the total length less the header's.
-    pub data: u16,
-}
-
-/// [`Ours`] as words: what is put away by [`crate::Env::put`] and taken back by [`crate::Env::take`].
-pub type Packed = [u64; 4];
-
-/// Headers end well before this: an offset that comes out of memory is bounded by it for the verifier.
-const OFFSETS: u64 = 0x7f;
-
-impl Ours {
-    /// A fragment that an ICMP error quotes, as far as it says whose it is.
-    #[inline(always)]
-    pub const fn fragment(direction: Direction, peer: [u8; 4], ip: &ipv4::Header) -> Self {
-        Self {
-            direction,
-            class: Class::Fragment,
-            peer,
-            port: 0,
-            esp: NO_ESP,
-            ike_at: 0,
-            total_length: ip.total_length,
-            ttl: ip.ttl,
-            protocol: ip.protocol,
-            udp_at: 0,
-            id: ip.id,
-            first_fragment: ip.is_first_fragment(),
-            dont_fragment: ip.dont_fragment(),
-            offset: ip.offset(),
-            data: 0,
-        }
-    }
-
-    /// The words.
-    #[inline(always)]
-    pub const fn pack(&self) -> Packed {
-        let id = u16::from_ne_bytes(self.id) as u64;
-        let kind =
-            (self.class as u64) << 4 | (self.direction as u64) << 1 | self.first_fragment as u64;
-        [
-            (u32::from_ne_bytes(self.peer) as u64) << 32
-                | (self.port as u64) << 16
-                | self.total_length as u64,
-            (self.esp.spi as u64) << 32 | self.esp.sequence as u64,
-            id << 48
-                | (self.ttl as u64) << 40
-                | (self.protocol.number() as u64) << 32
-                | (self.udp_at as u64 & OFFSETS) << 24
-                | (self.ike_at as u64 & OFFSETS) << 16
-                | kind,
-            (self.data as u64) << 32 | (self.offset as u64) << 16 | self.dont_fragment as u64,
-        ]
-    }
-
-    /// The packet again. `None`: no packet was packed there.
-    #[inline(always)]
-    #[expect(clippy::cast_possible_truncation, reason = "parts of words are meant")]
-    pub const fn unpack([addresses, esp, rest, cut]: Packed) -> Option<Self> {
-        let Some(class) = Class::from_number(rest >> 4 & 0xf) else {
-            return None;
-        };
-        Some(Self {
-            direction: if rest & 2 == 0 {
-                Direction::Inbound
-            } else {
-                Direction::Outbound
-            },
-            class,
-            peer: ((addresses >> 32) as u32).to_ne_bytes(),
-            port: (addresses >> 16) as u16,
-            esp: esp::Header {
-                spi: (esp >> 32) as u32,
-                sequence: esp as u32,
-            },
-            ike_at: (rest >> 16 & OFFSETS) as usize,
-            total_length: addresses as u16,
-            ttl: (rest >> 40) as u8,
-            protocol: Protocol::from_number((rest >> 32) as u8),
-            udp_at: (rest >> 24 & OFFSETS) as usize,
-            id: ((rest >> 48) as u16).to_ne_bytes(),
-            first_fragment: rest & 1 != 0,
-            dont_fragment: cut & 1 != 0,
-            offset: (cut >> 16) as u16,
-            data: (cut >> 32) as u16,
-        })
-    }
-}
-
-const NO_ESP: esp::Header = esp::Header {
-    spi: 0,
-    sequence: 0,
-};
+use xdp_common::{Class, Config, Direction, Hook, Reason, config};
 
 /// The first look at a frame: EtherType, address, protocol.
 #[inline(always)]
@@ -199,7 +76,7 @@ pub fn classify<F: Frame + ?Sized>(
     config: &Config,
     side: Side,
     hook: Hook,
-) -> Result<Ours, Reason> {
+) -> Result<Packet, Reason> {
     let (ethernet, ip, direction) = look(frame, config, side)?;
     // A redirect would take a frame that was not sent to us out of somebody else's hands.
     if !is_to_us::<F>(&ethernet, config, side) {
@@ -214,7 +91,7 @@ pub fn classify<F: Frame + ?Sized>(
         Direction::Inbound => ip.source,
         Direction::Outbound => ip.destination,
     };
-    let mut ours = Ours::fragment(direction, peer, &ip);
+    let mut packet = Packet::fragment(direction, peer, &ip);
     let at = ipv4::AT + header_length;
     let length = total - header_length;
     #[expect(
@@ -222,30 +99,30 @@ pub fn classify<F: Frame + ?Sized>(
         reason = "less than the total length"
     )]
     let data = length as u16;
-    ours.data = data;
-    check_fragment(&ours, header_length)?;
+    packet.data = data;
+    check_fragment(&packet, header_length)?;
     if !ip.is_later_fragment() {
         if ip.protocol == Protocol::ESP {
-            read_esp(frame, &mut ours, at, length);
+            read_esp(frame, &mut packet, at, length);
         } else {
-            read_udp(frame, &mut ours, at, length)?;
+            read_udp(frame, &mut packet, at, length)?;
             if hook == Hook::Xdp && is_partial(frame, config, side, &ip, at) {
                 return Err(Reason::ChecksumPartial);
             }
         }
     }
-    refuse(&ours, config, &ip, hook)?;
-    Ok(ours)
+    refuse(&packet, config, &ip, hook)?;
+    Ok(packet)
 }
 
 /// Refuses fragments that nobody can put together, whoever they are for: a first one that does not hold what decides
 /// about it (RFC 1858 section 3), and one that ends beyond 65,535 bytes.
 #[inline(always)]
-fn check_fragment(ours: &Ours, header_length: usize) -> Result<(), Reason> {
-    if ours.first_fragment && usize::from(ours.data) < udp::LENGTH {
+fn check_fragment(packet: &Packet, header_length: usize) -> Result<(), Reason> {
+    if packet.first_fragment && usize::from(packet.data) < udp::LENGTH {
         return Err(Reason::FragmentTiny);
     }
-    let end = header_length + usize::from(ours.offset) * 8 + usize::from(ours.data);
+    let end = header_length + usize::from(packet.offset) * 8 + usize::from(packet.data);
     if end > usize::from(u16::MAX) {
         return Err(Reason::FragmentPastEnd);
     }
@@ -254,14 +131,18 @@ fn check_fragment(ours: &Ours, header_length: usize) -> Result<(), Reason> {
 
 /// The first of several fragments of a datagram that is not ours.
 #[inline(always)]
-pub fn foreign_fragment<F: Frame + ?Sized>(frame: &F, config: &Config, side: Side) -> Option<Ours> {
+pub fn foreign_fragment<F: Frame + ?Sized>(
+    frame: &F,
+    config: &Config,
+    side: Side,
+) -> Option<Packet> {
     let ip = ipv4::Header::read(frame).filter(ipv4::Header::is_first_fragment)?;
     let direction = direction(&ip, config, side).ok()?;
     let peer = match direction {
         Direction::Inbound => ip.source,
         Direction::Outbound => ip.destination,
     };
-    Some(Ours::fragment(direction, peer, &ip))
+    Some(Packet::fragment(direction, peer, &ip))
 }
 
 #[inline(always)]
@@ -296,25 +177,25 @@ pub fn is_to_us<F: Frame + ?Sized>(
 }
 
 #[inline(always)]
-fn read_esp<F: Frame + ?Sized>(frame: &F, ours: &mut Ours, at: usize, length: usize) {
-    ours.class = Class::Other;
+fn read_esp<F: Frame + ?Sized>(frame: &F, packet: &mut Packet, at: usize, length: usize) {
+    packet.class = Class::Other;
     if length >= esp::LENGTH
         && let Some(header) = esp::Header::read(frame, at)
     {
-        ours.class = Class::Esp;
-        ours.esp = header;
+        packet.class = Class::Esp;
+        packet.esp = header;
     }
 }
 
 #[inline(always)]
 fn read_udp<F: Frame + ?Sized>(
     frame: &F,
-    ours: &mut Ours,
+    packet: &mut Packet,
     at: usize,
     length: usize,
 ) -> Result<(), Reason> {
     let header = udp::Header::read(frame, at).ok_or(Reason::Malformed)?;
-    let (our_port, port) = match ours.direction {
+    let (our_port, port) = match packet.direction {
         Direction::Inbound => (header.destination, header.source),
         Direction::Outbound => (header.source, header.destination),
     };
@@ -323,43 +204,44 @@ fn read_udp<F: Frame + ?Sized>(
     }
     let claimed = usize::from(header.length);
     // The first of several fragments holds less than the datagram; anything else must hold all of it.
-    if length < udp::LENGTH || claimed < udp::LENGTH || (claimed > length && !ours.first_fragment) {
+    if length < udp::LENGTH || claimed < udp::LENGTH || (claimed > length && !packet.first_fragment)
+    {
         return Err(Reason::Malformed);
     }
-    ours.port = port;
-    ours.udp_at = at;
+    packet.port = port;
+    packet.udp_at = at;
     let payload_at = at + udp::LENGTH;
     let payload = if claimed < length { claimed } else { length } - udp::LENGTH;
     if our_port == IKE_PORT {
-        ours.class = Class::Ike;
-        ours.ike_at = payload_at;
+        packet.class = Class::Ike;
+        packet.ike_at = payload_at;
     } else {
-        read_natt(frame, ours, payload_at, payload);
+        read_natt(frame, packet, payload_at, payload);
     }
     Ok(())
 }
 
 /// Tells the three kinds of traffic on UDP 4500 apart (RFC 3948 section 2).
 #[inline(always)]
-fn read_natt<F: Frame + ?Sized>(frame: &F, ours: &mut Ours, at: usize, payload: usize) {
-    ours.class = Class::Other;
+fn read_natt<F: Frame + ?Sized>(frame: &F, packet: &mut Packet, at: usize, payload: usize) {
+    packet.class = Class::Other;
     if payload >= esp::LENGTH {
         if let Some(header) = esp::Header::read(frame, at) {
             if header.spi.to_be_bytes() == esp::NON_ESP_MARKER {
-                ours.class = Class::NattIke;
-                ours.ike_at = at + esp::NON_ESP_MARKER.len();
+                packet.class = Class::NattIke;
+                packet.ike_at = at + esp::NON_ESP_MARKER.len();
             } else {
-                ours.class = Class::EspInUdp;
-                ours.esp = header;
+                packet.class = Class::EspInUdp;
+                packet.esp = header;
             }
         }
     } else if payload == esp::KEEPALIVE.len()
         // With the UDP header before it: the verifier gives no range for a single byte at a variable place.
         && let Some(last) = frame
-            .look::<{ udp::LENGTH + esp::KEEPALIVE.len() }, _>(ours.udp_at, |&[.., last]| last)
+            .look::<{ udp::LENGTH + esp::KEEPALIVE.len() }, _>(packet.udp_at, |&[.., last]| last)
         && [last] == esp::KEEPALIVE
     {
-        ours.class = Class::Keepalive;
+        packet.class = Class::Keepalive;
     }
 }
 
@@ -395,8 +277,8 @@ fn is_partial<F: Frame + ?Sized>(
 /// Refuses what must not be translated: sources that no client has; and what XDP cannot translate: a TTL that ends here,
 /// and what is for a server on this host.
 #[inline(always)]
-fn refuse(ours: &Ours, config: &Config, ip: &ipv4::Header, hook: Hook) -> Result<(), Reason> {
-    let inbound = ours.direction == Direction::Inbound;
+fn refuse(packet: &Packet, config: &Config, ip: &ipv4::Header, hook: Hook) -> Result<(), Reason> {
+    let inbound = packet.direction == Direction::Inbound;
     if inbound && is_bogus(ip.source, config) {
         return Err(Reason::BogusSource);
     }
@@ -417,4 +299,17 @@ pub fn is_bogus(source: [u8; 4], config: &Config) -> bool {
         || source == [255; 4]
         || source == config.vip
         || source == config.server
+}
+
+/// The reason why a peer's packets are not forwarded, if a list names it.
+#[inline(always)]
+pub(crate) fn listed<E: Env>(env: &E, config: &Config, peer: [u8; 4]) -> Option<Reason> {
+    if config.lists == 0 {
+        return None;
+    }
+    match env.listed(peer)? {
+        config::EXCEPT => Some(Reason::ExceptPeer),
+        config::DENY => Some(Reason::Denied),
+        _ => None,
+    }
 }

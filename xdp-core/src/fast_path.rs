@@ -8,20 +8,21 @@
 //! What it costs is why it exists: words instead of bytes, constants that the loader has worked out ([`Leg`]), one
 //! look-up, and no call of a helper but the two look-ups and the redirect.
 
-use crate::Frame;
 use crate::checksum::{fold, ip_less, udp_more};
-use crate::gateway::{Env, Hop, Side, Verdict, process};
-use crate::hash::digest_key;
-use crate::hop;
+use crate::conntrack::flow;
+use crate::counters;
+use crate::env::{Env, NextHop, Side, Verdict};
+use crate::frame::Frame;
+use crate::neighbour::cached_hop;
+use crate::pipeline::process;
+use crate::table::hash::digest_key;
+use crate::table::word::Word;
 use crate::table::{self, Place};
-use crate::totals;
-use crate::track;
 use crate::wire::ipv4::Protocol;
 use crate::wire::{esp, ipv4, udp};
-use crate::word::Word;
 use xdp_common::config::Leg;
 use xdp_common::limits::NATT_PORT;
-use xdp_common::slot::{self, flow};
+use xdp_common::slot;
 use xdp_common::{Class, Config, Direction, Hook, cpu};
 
 /// Bytes that are looked at: Ethernet, IPv4, UDP, ESP.
@@ -146,7 +147,10 @@ fn esp<F: Frame + ?Sized, E: Env, const OUTBOUND: bool, const IN_UDP: bool>(
     let block = env.cpu()?;
     let egress = block[cpu::egress_of(direction)].load();
     let jiffies = env.jiffies();
-    let mac = hop::mac(slot[flow::HOP].load(), hop::stamp(config, egress, jiffies))?;
+    let mac = cached_hop::mac(
+        slot[slot::flow::HOP].load(),
+        cached_hop::stamp(config, egress, jiffies),
+    )?;
     if total > cpu::egress_mtu(egress) {
         return None;
     }
@@ -156,11 +160,11 @@ fn esp<F: Frame + ?Sized, E: Env, const OUTBOUND: bool, const IN_UDP: bool>(
     } else {
         F::get32::<{ PAYLOAD + 4 }, HEAD>(head)
     });
-    track::count(slot, sequence, total, jiffies);
+    flow::count(slot, sequence, total, jiffies);
     rewrite::<F, OUTBOUND, IN_UDP>(head, leg, mac);
-    totals::count_class(block, Hook::Xdp, (direction, class), total, true);
+    counters::count_class(block, Hook::Xdp, (direction, class), total, true);
     Some(Verdict::Forward {
-        hop: Hop {
+        hop: NextHop {
             ifindex: leg.egress,
             gateway: [0; 4],
         },

@@ -5,9 +5,9 @@
 #![expect(unsafe_code, reason = "packet pointers")]
 
 use crate::atomic::Shared;
-use crate::frame::{at, pointer};
+use crate::frame::xdp::{at, pointer};
 #[cfg(feature = "without-perfmon")]
-use crate::frame::{change, hidden, look};
+use crate::frame::xdp::{change, hidden, look};
 use crate::maps::{self, SCRATCH_WORDS};
 use aya_ebpf::bindings::bpf_adj_room_mode::BPF_ADJ_ROOM_MAC;
 use aya_ebpf::bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR};
@@ -17,8 +17,8 @@ use aya_ebpf::helpers::{
 };
 use aya_ebpf::programs::TcContext;
 use core::mem::offset_of;
-use xdp_core::answer::{self, Answer};
 use xdp_core::checksum::fold;
+use xdp_core::icmp::error::{self, Answer};
 use xdp_core::wire::ethernet;
 use xdp_core::{Frame, Word};
 
@@ -98,7 +98,7 @@ impl<'c> TcFrame<'c> {
     pub fn become_answer(&mut self, answer: &Answer) -> bool {
         let skb = self.0.skb.skb;
         let length = ethernet::LENGTH as u32 + u32::from(answer.quote);
-        let room = answer::ROOM as i32;
+        let room = error::ROOM as i32;
         // SAFETY: the context is the kernel's own, and the helpers check every length.
         unsafe {
             bpf_skb_change_tail(skb, length, 0) == 0

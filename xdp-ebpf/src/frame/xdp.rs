@@ -5,7 +5,7 @@
 
 #![expect(unsafe_code, reason = "packet pointers")]
 
-use crate::registers::{load, store, with_class};
+use crate::frame::asm::{load, store, with_class};
 use aya_ebpf::bindings::xdp_md;
 #[cfg(feature = "without-perfmon")]
 use aya_ebpf::helpers::{bpf_xdp_get_buff_len, bpf_xdp_load_bytes, bpf_xdp_store_bytes};

@@ -3,9 +3,9 @@
 //!
 //! It may not know what the errors say. Two CPUs that write one word at the same moment let one error more through.
 
-use crate::gateway::Env;
-use crate::hash::digest;
-use crate::word::Word;
+use crate::env::Env;
+use crate::table::hash::digest;
+use crate::table::word::Word;
 use xdp_common::Config;
 use xdp_common::limits::{ICMP_BUCKETS, ICMP_BURST, ICMP_RATE};
 

@@ -4,7 +4,7 @@
 
 #![expect(unsafe_code, reason = "helpers take raw pointers")]
 
-use crate::registers::{field, with_class};
+use crate::frame::asm::{field, with_class};
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::{
     BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_FWD_DISABLED, BPF_FIB_LKUP_RET_NO_NEIGH,
@@ -19,8 +19,8 @@ use aya_ebpf::maps::ProgramArray;
 use aya_ebpf::programs::{TcContext, XdpContext};
 use core::arch::asm;
 use core::mem::{offset_of, size_of};
-use xdp_core::nexthop::Neighbour;
-use xdp_core::{Hop, Routed};
+use xdp_core::neighbour::Neighbour;
+use xdp_core::{FibResult, NextHop};
 
 const AF_INET: u8 = 2;
 
@@ -94,7 +94,7 @@ pub fn route(
     source: [u8; 4],
     destination: [u8; 4],
     total_length: u16,
-) -> Routed {
+) -> FibResult {
     let word = |address: [u8; 4]| u64::from(u32::from_ne_bytes(address));
     let mut lookup = [0; size_of::<Lookup>() / 8];
     lookup[0] = u64::from(AF_INET) | u64::from(total_length) << TOT_LEN;
@@ -112,23 +112,23 @@ pub fn route(
     };
     let gateway = (lookup[DESTINATION] as u32).to_ne_bytes();
     let mtu = (lookup[0] >> TOT_LEN) as u16;
-    let hop = Hop {
+    let hop = NextHop {
         ifindex: lookup[IFINDEX] as u32,
         gateway,
     };
     match u32::try_from(result) {
-        Ok(BPF_FIB_LKUP_RET_SUCCESS) => Routed::Neighbour(Neighbour {
+        Ok(BPF_FIB_LKUP_RET_SUCCESS) => FibResult::Neighbour(Neighbour {
             ifindex: hop.ifindex,
             gateway,
             destination: lookup[MACS + 1] >> 16,
             source: lookup[MACS] >> 32 | (lookup[MACS + 1] & 0xffff) << 32,
             mtu,
         }),
-        Ok(BPF_FIB_LKUP_RET_NO_NEIGH) => Routed::Unresolved(hop),
-        Ok(BPF_FIB_LKUP_RET_FRAG_NEEDED) => Routed::TooBig(mtu),
-        Ok(BPF_FIB_LKUP_RET_NOT_FWDED) => Routed::NotForwarded,
-        Ok(BPF_FIB_LKUP_RET_FWD_DISABLED) => Routed::ForwardingDisabled,
-        Ok(_) | Err(_) => Routed::NoRoute,
+        Ok(BPF_FIB_LKUP_RET_NO_NEIGH) => FibResult::Unresolved(hop),
+        Ok(BPF_FIB_LKUP_RET_FRAG_NEEDED) => FibResult::TooBig(mtu),
+        Ok(BPF_FIB_LKUP_RET_NOT_FWDED) => FibResult::NotForwarded,
+        Ok(BPF_FIB_LKUP_RET_FWD_DISABLED) => FibResult::ForwardingDisabled,
+        Ok(_) | Err(_) => FibResult::NoRoute,
     }
 }
 
@@ -148,7 +148,7 @@ pub fn redirect_as_is(ifindex: u32) -> i32 {
 /// tc: sends the packet through the neighbour layer, which resolves and writes the MAC addresses. The return value is
 /// the program's.
 #[inline(always)]
-pub fn redirect_neighbour(hop: Hop) -> i32 {
+pub fn redirect_neighbour(hop: NextHop) -> i32 {
     // Family and next hop, and room for one of IPv6.
     let next_hop = u64::from(u32::from_ne_bytes(hop.gateway));
     let mut next = [u64::from(AF_INET) | next_hop << 32, 0, 0];

@@ -2,7 +2,7 @@
 //!
 //! It may not know how the block is found, nor what a packet is.
 
-use crate::word::Word;
+use crate::table::word::Word;
 use xdp_common::counters::{self, Quantity};
 use xdp_common::{Class, Direction, Hook, Reason, cpu};
 

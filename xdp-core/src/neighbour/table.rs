@@ -5,7 +5,7 @@
 //! may write them at once, so they stand behind a sequence number that is odd while somebody writes. Who finds it odd
 //! does not wait: a reader asks the FIB itself, a writer leaves the news to the one who is writing.
 
-use crate::word::Word;
+use crate::table::word::Word;
 use xdp_common::slot::nexthop::{CONFIRMED, DESTINATION, KEY, SEQUENCE, SOURCE, WORDS};
 
 /// One entry's words.

@@ -5,7 +5,8 @@
 //! is written and read whole: no lock, no claim, no expiry, no daemon. Two CPUs that write one way at the same moment
 //! lose one entry, which costs a statistic. The note behind it is for people and may be torn; it decides nothing.
 
-use crate::word::Word;
+use crate::table::word::Word;
+use xdp_common::Config;
 use xdp_common::slot::recent::{DIGEST, NOTE, NOTE_WORDS, WORDS};
 use xdp_common::slot::{self, WAYS};
 
@@ -23,6 +24,13 @@ const VALUE: u64 = 0x1fff;
 #[expect(clippy::cast_possible_truncation, reason = "16 bits of tick are kept")]
 const fn age(word: u64, tick: u16) -> u16 {
     tick.wrapping_sub(word as u16)
+}
+
+/// The current tick, as HALF and FRAGMENT keep it.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "16 bits of tick are kept")]
+pub const fn short_tick(config: &Config, jiffies: u64) -> u16 {
+    (jiffies >> config.tick_shift) as u16
 }
 
 /// The index of a digest's bucket.

@@ -1,0 +1,138 @@
+//! FLOW: the counters of one SPI of one peer in one direction.
+
+use crate::conntrack::session::{has_room, one_more, session_or_new};
+use crate::env::Env;
+use crate::packet::Packet;
+use crate::sequence::is_ahead;
+use crate::table::hash::digest_key;
+use crate::table::word::Word;
+use crate::table::{self, Place, Slot};
+use crate::wire::esp;
+use xdp_common::slot::{self, Key, flow, session};
+use xdp_common::{Config, Direction, meta};
+
+/// Where a flow stands, or would stand.
+#[derive(Clone, Copy)]
+pub struct FlowKey {
+    key: Key,
+    place: Place,
+}
+
+impl FlowKey {
+    /// The key of an ESP packet; `None` for other packets and for SPIs that cannot be (RFC 4303 section 2.1).
+    #[inline(always)]
+    pub fn of(packet: &Packet, config: &Config) -> Option<Self> {
+        if !packet.class.is_esp() || packet.esp.spi < esp::FIRST_SPI {
+            return None;
+        }
+        let key = slot::flow_key(packet.peer, packet.esp.spi, packet.class, packet.direction);
+        let place = Place::new(digest_key(&config.secret, &key), config.flow_mask);
+        Some(Self { key, place })
+    }
+
+    /// The live slot.
+    #[inline(always)]
+    pub fn find<'e, E: Env>(&self, env: &'e E) -> Option<&'e Slot<E::Word>> {
+        table::find(env.flows(), self.place, &self.key)
+    }
+}
+
+#[inline(always)]
+const fn seen_word(highest: u32, jiffies: u64) -> u64 {
+    jiffies << 32 | highest as u64
+}
+
+/// Counts an ESP packet into its flow.
+///
+/// Packets and bytes are atomic adds. The other words are plain stores: when two CPUs have packets of one SPI at the
+/// same moment, one of two neighbouring values wins, and both were true. All that changes with every packet stands in
+/// the slot's first cache line; the second one is touched by what is rare.
+#[inline(always)]
+pub fn count<W: Word>(slot: &Slot<W>, sequence: u32, bytes: u16, jiffies: u64) {
+    slot[flow::PACKETS].add(1);
+    slot[flow::BYTES].add(u64::from(bytes));
+    let highest = slot[flow::SEEN].low();
+    // The next one, or some later one, without a wrap: one compare says all of it.
+    let step = u64::from(sequence).wrapping_sub(u64::from(highest));
+    if step.wrapping_sub(1) < 0x7fff_ffff {
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "the low 32 bits of jiffies are kept"
+        )]
+        slot[flow::SEEN].store_halves(jiffies as u32, sequence);
+    } else {
+        count_unusual(slot, sequence, highest, jiffies);
+    }
+}
+
+/// The sequence number of a packet that is not simply ahead of the highest one.
+#[inline(never)]
+fn count_unusual<W: Word>(slot: &Slot<W>, sequence: u32, highest: u32, jiffies: u64) {
+    let ahead = is_ahead(sequence, highest);
+    let now = if ahead { sequence } else { highest };
+    slot[flow::SEEN].store(seen_word(now, jiffies));
+    if !ahead {
+        slot[flow::REORDERED].add(1);
+        slot[flow::LATE].store(u64::from(sequence) << 32 | u64::from(highest));
+    } else {
+        // Ahead and yet a smaller number: it has wrapped.
+        let first = slot[flow::FIRST].load();
+        let wraps = first.wrapping_add(0x1_0000) & 0xffff_0000;
+        slot[flow::FIRST].store(first & !0xffff_0000 | wraps);
+    }
+}
+
+/// Counts an ESP packet that did not come through the fast path: there its flow's next hop has expired, or is not known.
+/// So it is the moment to remember another one, and to look at the peer's port, which a NAT may have changed.
+#[inline(always)]
+pub fn count_flow<W: Word>(slot: &Slot<W>, packet: &Packet, jiffies: u64, hop: u64) {
+    count(slot, packet.esp.sequence, packet.total_length, jiffies);
+    if hop != 0 {
+        slot[flow::HOP].store(hop);
+    }
+    let first = slot[flow::FIRST].load();
+    if first & 0xffff != u64::from(packet.port) {
+        slot[flow::FIRST].store(first & !0xffff | u64::from(packet.port));
+    }
+}
+
+/// Makes a flow for an SPI that has none, if the peer has given a proof and there is room. True: it is counted.
+#[inline(always)]
+pub(super) fn admit_flow<E: Env>(
+    env: &E,
+    config: &Config,
+    flow: FlowKey,
+    packet: &Packet,
+    jiffies: u64,
+    hop: u64,
+) -> bool {
+    // The server's ESP is the proof: it has a key with this peer.
+    let proven = packet.direction == Direction::Outbound;
+    let Some(session) = session_or_new(env, config, packet, jiffies, proven) else {
+        return false;
+    };
+    if packet.direction == Direction::Inbound
+        && session[session::SPIS].load() >= u64::from(config.spis_per_session)
+    {
+        return false;
+    }
+    if !has_room(env, meta::FLOW_ENTRIES, config.flow_limit) {
+        return false;
+    }
+    let inserted = table::insert(env.flows(), flow.place, &flow.key, |slot| {
+        slot[flow::PACKETS].store(1);
+        slot[flow::BYTES].store(u64::from(packet.total_length));
+        slot[flow::SEEN].store(seen_word(packet.esp.sequence, jiffies));
+        slot[flow::HOP].store(hop);
+        slot[flow::FIRST_SEEN].store(jiffies);
+        slot[flow::FIRST].store(u64::from(packet.esp.sequence) << 32 | u64::from(packet.port));
+    });
+    if inserted.is_none() {
+        return false;
+    }
+    if packet.direction == Direction::Inbound {
+        session[session::SPIS].add(1);
+    }
+    one_more(env, meta::FLOW_ENTRIES);
+    true
+}

@@ -1,0 +1,89 @@
+//! FRAGMENT: the first fragments of datagrams, which the later ones follow.
+
+use crate::conntrack::proof::half_open_bucket;
+use crate::conntrack::session::session_or_new;
+use crate::env::Env;
+use crate::packet::Packet;
+use crate::table::hash::digest;
+use crate::table::recent::{self, short_tick};
+use crate::wire::ipv4::Protocol;
+use xdp_common::limits::{FRAGMENT_TICKS, HALF_OPEN_TICKS};
+use xdp_common::{Config, Direction, Reason, slot};
+
+/// Remembers the first fragment of a packet of ours, and where it ends: so the others follow it, and none of them may
+/// write over what it says.
+#[inline(always)]
+pub(super) fn remember_fragment<E: Env>(env: &E, config: &Config, packet: &Packet, jiffies: u64) {
+    if packet.first_fragment
+        && let Some((bucket, digest)) = fragment_bucket(env, config, packet)
+    {
+        let [high, low] = slot::peer_words(packet.peer);
+        let tick = short_tick(config, jiffies);
+        recent::remember(bucket, digest, packet.data / 8, tick, [high, low, 0]);
+    }
+}
+
+/// What FRAGMENT says of a datagram that is not ours. One of ours ends after eight bytes at least.
+const FOREIGN: u16 = 0;
+
+/// Remembers that a datagram is not ours, so that its later fragments follow the first one: without that they would go the way
+/// of their peer's session.
+#[inline(always)]
+pub fn remember_foreign<E: Env>(env: &E, config: &Config, first: &Packet, jiffies: u64) {
+    if let Some((bucket, digest)) = fragment_bucket(env, config, first) {
+        let tick = short_tick(config, jiffies);
+        recent::remember(bucket, digest, FOREIGN, tick, [0; 3]);
+    }
+}
+
+/// The reason why a fragment without ports is not forwarded: it begins before the first one ends, or nothing connects it
+/// with us. Every fragment of ESP is ours by its protocol number; one of UDP goes the way of the first one; where that has not
+/// come yet, it is ours when its peer has a session or the server has answered it lately, or when the VIP is for nothing else.
+#[inline(always)]
+pub fn refuse_fragment<E: Env>(
+    env: &E,
+    config: &Config,
+    packet: &Packet,
+    jiffies: u64,
+) -> Option<Reason> {
+    let tick = short_tick(config, jiffies);
+    if let Some((bucket, digest)) = fragment_bucket(env, config, packet)
+        && let Some(end) = recent::recall(bucket, digest, tick, FRAGMENT_TICKS)
+    {
+        if end == FOREIGN {
+            return Some(Reason::OtherFragment);
+        }
+        return (packet.offset < end).then_some(Reason::FragmentOverlap);
+    }
+    let connected = packet.protocol == Protocol::ESP
+        || (config.dedicated != 0 && packet.direction == Direction::Inbound)
+        || session_or_new(env, config, packet, jiffies, false).is_some()
+        || half_open_bucket(env, config, packet.peer).is_some_and(|(bucket, digest)| {
+            recent::recall(bucket, digest, tick, HALF_OPEN_TICKS).is_some()
+        });
+    (!connected).then_some(Reason::OtherFragment)
+}
+
+/// A datagram is named by source, destination, protocol and identification (RFC 791 section 3.2); of source and
+/// destination only the peer and the direction vary. All of a peer share a bucket, so that whoever sends first fragments
+/// without end forgets his own.
+#[inline(always)]
+fn fragment_bucket<'e, E: Env>(
+    env: &'e E,
+    config: &Config,
+    packet: &Packet,
+) -> Option<(&'e recent::Bucket<E::Word>, u64)> {
+    let peer = u32::from_ne_bytes(packet.peer);
+    let place = digest(&config.secret, [peer, packet.direction as u32]);
+    let name = digest(
+        &config.secret,
+        [
+            peer,
+            u32::from(u16::from_ne_bytes(packet.id)) << 16
+                | u32::from(packet.protocol.number()) << 8
+                | packet.direction as u32,
+        ],
+    );
+    let bucket = env.fragments(recent::index(place, config.fragment_mask))?;
+    Some((bucket, name))
+}

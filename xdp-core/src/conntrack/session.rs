@@ -1,0 +1,120 @@
+//! SESSION: the peers that have given their proof.
+
+use crate::conntrack::proof::half;
+use crate::env::Env;
+use crate::frame::Frame;
+use crate::packet::Packet;
+use crate::table::hash::digest_key;
+use crate::table::word::Word;
+use crate::table::{self, Place, Slot};
+use xdp_common::slot::{self, session};
+use xdp_common::{Class, Config, Direction, meta};
+
+#[inline(always)]
+pub(super) fn has_room<E: Env>(env: &E, entries: usize, limit: u32) -> bool {
+    env.meta(entries)
+        .is_some_and(|word| word.load() < u64::from(limit))
+}
+
+#[inline(always)]
+pub(super) fn one_more<E: Env>(env: &E, entries: usize) {
+    if let Some(word) = env.meta(entries) {
+        word.add(1);
+    }
+}
+
+/// The peer's session; when it has none and `proven` says that it may, a new one.
+// Out of line: four callers, none of them on ESP's hot path. Inlined it makes the XDP program half as long again.
+#[inline(never)]
+pub(super) fn session_or_new<'e, E: Env>(
+    env: &'e E,
+    config: &Config,
+    packet: &Packet,
+    jiffies: u64,
+    proven: bool,
+) -> Option<&'e Slot<E::Word>> {
+    let key = slot::session_key(packet.peer);
+    let place = Place::new(digest_key(&config.secret, &key), config.session_mask);
+    if let Some(found) = table::find(env.sessions(), place, &key) {
+        return Some(found);
+    }
+    if !proven || !has_room(env, meta::SESSION_ENTRIES, config.session_limit) {
+        return None;
+    }
+    let inserted = table::insert(env.sessions(), place, &key, |slot| {
+        slot[session::LAST_SEEN].store(jiffies & 0xffff_ffff);
+    })?;
+    one_more(env, meta::SESSION_ENTRIES);
+    env.established(packet.peer, packet.direction);
+    Some(inserted)
+}
+
+/// Which of a session's pairs of counters a class has.
+#[inline(always)]
+const fn session_counter(class: Class) -> Option<usize> {
+    match class {
+        Class::Ike => Some(0),
+        Class::NattIke => Some(1),
+        Class::Keepalive => Some(2),
+        Class::Other => Some(3),
+        Class::EspInUdp | Class::Esp | Class::Fragment | Class::Icmp => None,
+    }
+}
+
+/// The next hop that is remembered for packets of no flow: the server's, or the one towards a peer with a session.
+#[inline(always)]
+pub fn next_hop<E: Env>(env: &E, config: &Config, packet: &Packet, jiffies: u64) -> Option<u64> {
+    match packet.direction {
+        Direction::Inbound => Some(env.meta(meta::SERVER_HOP)?.load()),
+        Direction::Outbound => {
+            let session = session_or_new(env, config, packet, jiffies, false)?;
+            Some(session[session::HOP].load())
+        }
+    }
+}
+
+/// Counts IKE, keepalives and the rest into the peer's session. True: it is counted.
+///
+/// A keepalive refreshes a session and never creates one. A peer without a session has its half of the proof
+/// remembered (outbound) or checked (inbound).
+#[inline(always)]
+pub(super) fn count_session<F: Frame + ?Sized, E: Env>(
+    frame: &F,
+    env: &E,
+    config: &Config,
+    packet: &Packet,
+    jiffies: u64,
+    hop: u64,
+) -> bool {
+    let Some(counter) = session_counter(packet.class) else {
+        return false;
+    };
+    let session = match session_or_new(env, config, packet, jiffies, false) {
+        Some(found) => found,
+        None => {
+            if !half(frame, env, config, packet, jiffies) {
+                return false;
+            }
+            match session_or_new(env, config, packet, jiffies, true) {
+                Some(new) => new,
+                None => return false,
+            }
+        }
+    };
+    let at = session::COUNTERS + 2 * counter + packet.direction as usize;
+    session[E::Word::hide(at) & (slot::WORDS - 1)].add(1);
+    session[session::LAST_SEEN].store(jiffies & 0xffff_ffff);
+    if hop != 0 && packet.direction == Direction::Outbound {
+        session[session::HOP].store(hop);
+    }
+    let ports = session[session::PORTS].load();
+    let now = match packet.class {
+        Class::Ike => ports & 0xffff | u64::from(packet.port) << 16,
+        Class::NattIke | Class::Keepalive => ports & 0xffff_0000 | u64::from(packet.port),
+        Class::EspInUdp | Class::Esp | Class::Fragment | Class::Other | Class::Icmp => ports,
+    };
+    if now != ports {
+        session[session::PORTS].store(now);
+    }
+    true
+}

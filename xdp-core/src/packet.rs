@@ -1,0 +1,129 @@
+//! The parsed packet, and the four words that it is packed into between two steps of the pipeline.
+
+use crate::wire::esp;
+use crate::wire::ipv4::{self, Protocol};
+use xdp_common::{Class, Direction};
+
+/// A packet of ours, as far as its headers tell.
+#[derive(Clone, Copy, Debug)]
+pub struct Packet {
+    /// Which way it goes.
+    pub direction: Direction,
+    /// What it is.
+    pub class: Class,
+    /// The client's address.
+    pub peer: [u8; 4],
+    /// The client's UDP port; 0 without UDP.
+    pub port: u16,
+    /// SPI and sequence number; zero when it is not ESP, or none that can be tracked.
+    pub esp: esp::Header,
+    /// Where the IKE header begins; 0: none.
+    pub ike_at: usize,
+    /// IPv4 total length.
+    pub total_length: u16,
+    /// TTL as it came.
+    pub ttl: u8,
+    /// IP protocol.
+    pub protocol: Protocol,
+    /// Where the UDP header begins; 0: there is none in this packet (ESP, or a non-first fragment).
+    pub udp_at: usize,
+    /// IPv4 identification, for the fragments.
+    pub id: [u8; 2],
+    /// It is the first of several fragments.
+    pub first_fragment: bool,
+    /// Nobody may cut it.
+    pub dont_fragment: bool,
+    /// Where a fragment's data belongs, in units of eight bytes; 0: it is the first one, or whole.
+    pub offset: u16,
+    /// How much data it carries: the total length less the header's.
+    pub data: u16,
+}
+
+/// [`Packet`] as words: what is put away by [`crate::Env::put`] and taken back by [`crate::Env::take`].
+pub type PackedPacket = [u64; 4];
+
+/// Headers end well before this: an offset that comes out of memory is bounded by it for the verifier.
+const OFFSETS: u64 = 0x7f;
+
+impl Packet {
+    /// A fragment that an ICMP error quotes, as far as it says whose it is.
+    #[inline(always)]
+    pub const fn fragment(direction: Direction, peer: [u8; 4], ip: &ipv4::Header) -> Self {
+        Self {
+            direction,
+            class: Class::Fragment,
+            peer,
+            port: 0,
+            esp: NO_ESP,
+            ike_at: 0,
+            total_length: ip.total_length,
+            ttl: ip.ttl,
+            protocol: ip.protocol,
+            udp_at: 0,
+            id: ip.id,
+            first_fragment: ip.is_first_fragment(),
+            dont_fragment: ip.dont_fragment(),
+            offset: ip.offset(),
+            data: 0,
+        }
+    }
+
+    /// The words.
+    #[inline(always)]
+    pub const fn pack(&self) -> PackedPacket {
+        let id = u16::from_ne_bytes(self.id) as u64;
+        let kind =
+            (self.class as u64) << 4 | (self.direction as u64) << 1 | self.first_fragment as u64;
+        [
+            (u32::from_ne_bytes(self.peer) as u64) << 32
+                | (self.port as u64) << 16
+                | self.total_length as u64,
+            (self.esp.spi as u64) << 32 | self.esp.sequence as u64,
+            id << 48
+                | (self.ttl as u64) << 40
+                | (self.protocol.number() as u64) << 32
+                | (self.udp_at as u64 & OFFSETS) << 24
+                | (self.ike_at as u64 & OFFSETS) << 16
+                | kind,
+            (self.data as u64) << 32 | (self.offset as u64) << 16 | self.dont_fragment as u64,
+        ]
+    }
+
+    /// The packet again. `None`: no packet was packed there.
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "parts of words are meant")]
+    pub const fn unpack([addresses, esp, rest, cut]: PackedPacket) -> Option<Self> {
+        let Some(class) = Class::from_number(rest >> 4 & 0xf) else {
+            return None;
+        };
+        Some(Self {
+            direction: if rest & 2 == 0 {
+                Direction::Inbound
+            } else {
+                Direction::Outbound
+            },
+            class,
+            peer: ((addresses >> 32) as u32).to_ne_bytes(),
+            port: (addresses >> 16) as u16,
+            esp: esp::Header {
+                spi: (esp >> 32) as u32,
+                sequence: esp as u32,
+            },
+            ike_at: (rest >> 16 & OFFSETS) as usize,
+            total_length: addresses as u16,
+            ttl: (rest >> 40) as u8,
+            protocol: Protocol::from_number((rest >> 32) as u8),
+            udp_at: (rest >> 24 & OFFSETS) as usize,
+            id: ((rest >> 48) as u16).to_ne_bytes(),
+            first_fragment: rest & 1 != 0,
+            dont_fragment: cut & 1 != 0,
+            offset: (cut >> 16) as u16,
+            data: (cut >> 32) as u16,
+        })
+    }
+}
+
+const NO_ESP: esp::Header = esp::Header {
+    spi: 0,
+    sequence: 0,
+};

@@ -1,0 +1,11 @@
+//! Tables in shared memory: the slots of FLOW and SESSION, the small overwriting buckets of HALF and FRAGMENT, the keyed
+//! hash, and the atomic word that all of them are made of.
+
+pub mod hash;
+pub mod recent;
+pub mod slots;
+pub mod word;
+
+pub use slots::{
+    Bucket, Buckets, Place, Slot, State, find, find_at, free, insert, retire, snapshot,
+};

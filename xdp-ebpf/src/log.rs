@@ -1,0 +1,20 @@
+//! The lines that the dataplane writes to the log, with `--log` alone.
+
+use aya_ebpf::EbpfContext;
+use aya_log_ebpf::info;
+use xdp_common::Direction;
+
+/// A peer has proved that it is a client of the server: a packet in this direction completed the proof.
+// `OUT` makes an instance for each program, which is inlined: a shared one is a function with a stack frame of its own.
+#[inline(always)]
+pub(crate) fn established<C: EbpfContext, const OUT: bool>(
+    context: &C,
+    peer: [u8; 4],
+    by: Direction,
+) {
+    let peer = u32::from_be_bytes(peer);
+    match by {
+        Direction::Inbound => info!(context, "session {:i}: completed the IKE handshake", peer),
+        Direction::Outbound => info!(context, "session {:i}: the server sends it ESP", peer),
+    }
+}
