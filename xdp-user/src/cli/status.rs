@@ -4,7 +4,7 @@ use super::table::{Lean, Table, grouped, size};
 use super::{Which, print};
 use anyhow::{Context, Result};
 use clap::Args;
-use xdp_user::dataplane::attach::TcBackend;
+use xdp_user::dataplane::tc_backend::TcBackend;
 use xdp_user::netlink::Netlink;
 use xdp_user::report::status::{Attached, Instance, Status};
 use xdp_user::tables::snapshot::Snapshot;

@@ -5,12 +5,13 @@
 
 use crate::bpffs::layout::{self, Instance};
 use crate::config::interfaces::{AttachTarget, HookPoint};
-use crate::config::plan::{Mode, Plan, Tc};
+use crate::config::plan::{Mode, Plan};
 use crate::dataplane::clsact::cleanup;
 use crate::dataplane::clsact::{self, Device, Ours, Seat};
 use crate::dataplane::link;
 use crate::dataplane::loader::{Load, tc};
 use crate::dataplane::program::{attach, attach_failed, replace};
+use crate::dataplane::tc_backend::TcBackend;
 use crate::error::{Error, Result, causes};
 use crate::failpoints::{Step, pass};
 use crate::netlink::{Block, Netlink};
@@ -20,62 +21,6 @@ use aya::programs::links::PinnedLink;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::PathBuf;
 use xdp_common::Hook;
-
-/// By what means the tc program is attached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TcBackend {
-    /// By a pinned tcx link (Linux 6.6).
-    Tcx,
-    /// As a filter in a clsact.
-    Clsact,
-}
-
-impl TcBackend {
-    /// The word for people.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Tcx => "tcx",
-            Self::Clsact => "clsact",
-        }
-    }
-
-    /// As the pins tell; `None` when nothing is attached.
-    fn of(instance: &Instance) -> Option<Self> {
-        let mut spots = HookPoint::all().filter(|hook_point| hook_point.hook == Hook::Tc);
-        let has_link = spots.any(|hook_point| instance.pin(&hook_point.link_pin()).exists());
-        if has_link {
-            Some(Self::Tcx)
-        } else {
-            instance.has_filters().then_some(Self::Clsact)
-        }
-    }
-
-    /// What was asked for, if that is possible; left to us, what is there is kept, because there must never be two.
-    pub(crate) fn choose(plan: &Plan, instance: &Instance) -> Result<Self> {
-        let asked = match plan.request.tc {
-            Tc::Auto => None,
-            Tc::Tcx => Some(Self::Tcx),
-            Tc::Clsact => Some(Self::Clsact),
-        };
-        let has_tcx = plan
-            .wans
-            .first()
-            .is_some_and(|wan| link::has_tcx(wan.index));
-        if asked == Some(Self::Tcx) && !has_tcx {
-            return Err(Error::NoTcx);
-        }
-        match (Self::of(instance), asked) {
-            (Some(is), Some(asked)) if is != asked => Err(Error::OtherWay {
-                vip: instance.vip,
-                is: is.name(),
-            }),
-            (Some(is), _) => Ok(is),
-            (None, Some(asked)) => Ok(asked),
-            (None, None) if has_tcx => Ok(Self::Tcx),
-            (None, None) => Ok(Self::Clsact),
-        }
-    }
-}
 
 /// How a program came to its interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,14 +44,6 @@ pub struct Attached {
     pub mode: Mode,
     /// How it came there.
     pub how: How,
-}
-
-/// What the hook of a program is called.
-pub const fn hook_name(hook: Hook, way: TcBackend) -> &'static str {
-    match hook {
-        Hook::Xdp => "xdp",
-        Hook::Tc | Hook::Egress => way.name(),
-    }
 }
 
 /// Refuses another mode than that in which a program of the instance is attached: a link keeps the one it has.

@@ -10,13 +10,15 @@ pub mod foreign_xdp;
 pub mod link;
 pub mod loader;
 pub mod program;
+pub mod tc_backend;
 
 use crate::bpffs::layout::{self, Instance};
 use crate::bpffs::lock::Lock;
 use crate::config::plan::Plan;
-use crate::dataplane::attach::{Attached, Made, PutBack, TcBackend, Work};
+use crate::dataplane::attach::{Attached, Made, PutBack, Work};
 use crate::dataplane::clsact::cleanup;
 use crate::dataplane::loader::{Load, SavedState};
+use crate::dataplane::tc_backend::TcBackend;
 use crate::error::{Error, Result};
 use crate::failpoints::{Step, pass};
 use crate::netlink::Netlink;

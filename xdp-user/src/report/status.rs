@@ -5,10 +5,10 @@
 use crate::bpffs::layout::Instance as Pins;
 use crate::config::interfaces::HookPoint;
 use crate::config::plan::Mode;
-use crate::dataplane::attach::{TcBackend, hook_name};
 use crate::dataplane::clsact;
 use crate::dataplane::clsact::cleanup;
 use crate::dataplane::link::{self, Attachment};
+use crate::dataplane::tc_backend::{TcBackend, hook_name};
 use crate::error::Result;
 use crate::netlink::{Block, Link, Netlink};
 use crate::sys::netns;
