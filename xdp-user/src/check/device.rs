@@ -154,14 +154,14 @@ fn redirect(scene: &Scene<'_>, link: &Link) -> Finding {
     const CODE: &str = "redirect";
     const WHY: &str = "what XDP cannot send out by a device takes the slow path, which is right for every device and costs several times as much";
     let (modes, side) = (scene.subject.modes, side_of(scene, link));
-    if egress::takes_any_frame(modes, side, link) {
+    if egress::is_sent_by_stack(modes, side, link) {
         return Finding::ok(
             CODE,
             "takes frames from generic XDP, like any hardware",
             WHY,
         );
     }
-    match egress::is_ready(scene.netlink, modes, side, link) {
+    match egress::supports_xmit(scene.netlink, modes, side, link) {
         Ok(true) => return Finding::ok(CODE, "takes frames from XDP", WHY),
         Ok(false) => {}
         Err(error) => return Finding::unseen(CODE, error, WHY),

@@ -9,9 +9,10 @@ use xdp_common::Hook;
 use xdp_user::config::plan::Plan;
 use xdp_user::daemon::neighbour_probe::Prober;
 use xdp_user::daemon::reattach::{Event, LinkChange, LinkMonitor, Reattached};
+use xdp_user::dataplane::Dataplane;
 use xdp_user::dataplane::attach::{How, PutBack};
+use xdp_user::dataplane::egress::{self, XmitSupport};
 use xdp_user::dataplane::tc_backend::hook_name;
-use xdp_user::dataplane::{Dataplane, XmitSupport};
 use xdp_user::netlink::Netlink;
 use xdp_user::netlink::monitor::Events;
 use xdp_user::tables::expiry::Expiry;
@@ -114,10 +115,10 @@ pub(super) fn each_second(
         info!("the next hop {gateway} (interface {index}) does not answer: looking for it anew");
     }
     let epoch = house.events.epoch();
-    for (interface, readiness) in running.refresh_egress(netlink, plan, epoch) {
+    for (interface, readiness) in egress::refresh(&running.tables, netlink, plan, epoch) {
         // Where nothing is redirected, it is news only that a device is gone.
         let redirects = !plan.request.dry_run && !plan.server_is_local;
-        if redirects || readiness == XmitSupport::Gone {
+        if redirects || readiness == XmitSupport::InterfaceGone {
             say_readiness(&interface, readiness);
         }
     }
@@ -131,12 +132,12 @@ pub(super) fn each_second(
 
 fn say_readiness(interface: &str, readiness: XmitSupport) {
     match readiness {
-        XmitSupport::Ready => info!("{interface} takes frames from XDP"),
-        XmitSupport::NotReady => warn!(
+        XmitSupport::Supported => info!("{interface} takes frames from XDP"),
+        XmitSupport::Unsupported => warn!(
             "{interface} does not take frames from XDP, so what leaves by it takes the slow path (a veth needs an XDP program on its peer or, from Linux 6.3 on, GRO)"
         ),
         // That was said already.
-        XmitSupport::Gone => {}
+        XmitSupport::InterfaceGone => {}
     }
 }
 
@@ -165,7 +166,7 @@ pub(super) fn report_not_ready(plan: &Plan, running: &Dataplane) {
     if plan.request.dry_run || plan.server_is_local {
         return;
     }
-    for interface in running.not_ready(plan) {
-        say_readiness(interface, XmitSupport::NotReady);
+    for interface in egress::unsupported(&running.tables, plan) {
+        say_readiness(interface, XmitSupport::Unsupported);
     }
 }

@@ -31,8 +31,6 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::AtomicU64;
 use xdp_common::meta::flag;
 
-pub use crate::dataplane::egress::XmitSupport;
-
 /// A running instance.
 #[derive(Debug)]
 pub struct Dataplane {
@@ -160,8 +158,8 @@ pub(crate) fn bring_up(
         loader::describe(&tables, plan, &facts, fresh)?;
     }
     instance.let_in(plan.request.group, &plan.request.sizes)?;
-    let before = egress::words(&tables);
-    egress::begin(&tables, netlink, plan)?;
+    let saved_egress = egress::save(&tables);
+    egress::initialise(&tables, netlink, plan)?;
     let mut work = Work {
         plan,
         netlink,
@@ -172,7 +170,7 @@ pub(crate) fn bring_up(
     let attached = pass(Step::EgressesSet).and_then(|()| attach::attach_all(&mut work, way));
     let attached = attached.inspect_err(|_| {
         // The programs that were there before go on, and by the devices of before.
-        egress::put_back(&tables, before);
+        egress::restore(&tables, saved_egress);
     })?;
     if !fresh {
         // Nothing can be refused any more, and what was there before is gone.
