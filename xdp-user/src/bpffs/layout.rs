@@ -160,6 +160,17 @@ impl Instance {
         self.directory.join(name)
     }
 
+    /// Where a pin waits until it may take the place of an old one.
+    pub(crate) fn new_pin(&self, name: &str) -> PathBuf {
+        self.pin(&format!("{name}{NEW}"))
+    }
+
+    /// Puts a pin that was made beside the old one in its place.
+    pub(crate) fn put_in_place(&self, name: &str) -> Result<()> {
+        let new = self.new_pin(name);
+        fs::rename(&new, self.pin(name)).map_err(Error::system(format!("rename {}", new.display())))
+    }
+
     /// Makes the directory, for root and its group only.
     pub fn create(&self) -> Result<()> {
         // A bpffs is often writable for everybody: then somebody else may have been here first.

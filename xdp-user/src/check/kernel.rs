@@ -4,7 +4,7 @@
 use super::Finding;
 use super::context::{Scene, sysctl};
 use crate::config::validate::{is_new_enough, kernel_release};
-use crate::dataplane::link;
+use crate::dataplane::bpf_query;
 use crate::sys::netns::{self, Next};
 use aya::programs::ProgramType;
 use aya::sys::is_program_supported;
@@ -113,7 +113,7 @@ fn slow_path(scene: &Scene<'_>) -> Finding {
     let Some(wan) = scene.wans.first().filter(|_| scene.privileged) else {
         return Finding::unseen(CODE, "it takes the capabilities and a WAN", WHY);
     };
-    if link::has_tcx(wan.index) {
+    if bpf_query::has_tcx(wan.index) {
         return Finding::ok(CODE, "tcx", WHY);
     }
     let modules = format!("/lib/modules/{}", kernel_release());

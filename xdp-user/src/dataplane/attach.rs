@@ -8,6 +8,7 @@ use crate::config::interfaces::{AttachTarget, HookPoint};
 use crate::config::plan::{Mode, Plan};
 use crate::dataplane::clsact::cleanup;
 use crate::dataplane::clsact::{self, Device, Ours, Seat};
+use crate::dataplane::detach;
 use crate::dataplane::link;
 use crate::dataplane::loader::{Load, tc};
 use crate::dataplane::program::{attach, attach_failed, replace};
@@ -122,6 +123,25 @@ enum Rest {
     Exchange,
     /// Nothing.
     Nothing,
+}
+
+/// Finishes or takes back what a start had begun that was to attach an instance elsewhere and died: the new link is
+/// pinned beside the old one then. Where the old one is alive, it stays.
+pub(crate) fn settle_moves(netlink: &Netlink, instance: &Instance) -> Result<()> {
+    for name in HookPoint::all().map(HookPoint::link_pin) {
+        let new = instance.new_pin(&name);
+        let Some((_, begun)) = link::open(&new)? else {
+            continue;
+        };
+        let old = link::open(&instance.pin(&name))?;
+        if old.is_some_and(|(_, old)| old.ifindex != 0) {
+            layout::remove_file(&new)?;
+            detach::wait_until_gone(netlink, &[begun], &[begun.program]);
+        } else {
+            instance.put_in_place(&name)?;
+        }
+    }
+    Ok(())
 }
 
 /// Attaches or exchanges every program, and removes those of places that are no more.

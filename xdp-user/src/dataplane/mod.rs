@@ -4,11 +4,14 @@
 //! It may not know the sentences that are printed, nor what the programs do.
 
 pub mod attach;
+pub mod bpf_query;
 pub mod clsact;
+pub mod detach;
 pub mod egress;
 pub mod foreign_xdp;
 pub mod link;
 pub mod loader;
+mod namespace;
 pub mod program;
 pub mod tc_backend;
 
@@ -16,7 +19,6 @@ use crate::bpffs::layout::{self, Instance};
 use crate::bpffs::lock::Lock;
 use crate::config::plan::Plan;
 use crate::dataplane::attach::{Attached, Made, PutBack, Work};
-use crate::dataplane::clsact::cleanup;
 use crate::dataplane::loader::{Load, SavedState};
 use crate::dataplane::tc_backend::TcBackend;
 use crate::error::{Error, Result};
@@ -60,7 +62,7 @@ pub type Logger = EbpfLogger<&'static dyn tracing_log::log::Log>;
 pub fn start(plan: &Plan, netlink: &Netlink) -> Result<(Dataplane, Vec<Logger>)> {
     let bpffs = layout::bpffs(plan.request.bpffs.as_deref())?;
     let instance = Instance::of(&bpffs, plan.request.vip);
-    instance.check_namespace(plan, netlink)?;
+    namespace::check(&instance, plan, netlink)?;
     foreign_xdp::check(plan, &bpffs, &instance)?;
     instance.create()?;
     let lock = instance.lock()?;
@@ -106,8 +108,8 @@ pub(crate) fn earlier(
     netlink: &Netlink,
 ) -> Result<Option<SavedState>> {
     // Again, now that nobody else can start one.
-    instance.check_namespace(plan, netlink)?;
-    link::settle_moves(netlink, instance)?;
+    namespace::check(instance, plan, netlink)?;
+    attach::settle_moves(netlink, instance)?;
     let known = SavedState::of(instance, plan)?;
     pass(Step::EarlierFound)?;
     let Some(known) = known else {
@@ -118,7 +120,7 @@ pub(crate) fn earlier(
         (false, true) if instance.has_programs() => Err(Error::IsLive { vip: instance.vip }),
         // Nobody's packets depend on a dry run, and what it has counted never happened: the live one begins anew.
         (true, false) => {
-            take_down(instance, netlink)?;
+            detach::detach_all(instance, netlink)?;
             instance.clear()?;
             Ok(None)
         }
@@ -214,34 +216,9 @@ impl Dataplane {
 
     /// Detaches everything and gives the lock back.
     pub fn detach(self, netlink: &Netlink) -> Result<Vec<String>> {
-        let removed = remove(&self.instance, netlink);
+        let removed = detach::remove(&self.instance, netlink);
         drop(self.held);
         drop(self.lock);
         removed
     }
-}
-
-/// Removes an instance and waits until its programs are gone. Returns the names of its pins. What fails leaves the
-/// tables, by which a second try finds the rest.
-pub fn remove(instance: &Instance, netlink: &Netlink) -> Result<Vec<String>> {
-    let mut removed = take_down(instance, netlink)?;
-    removed.extend(instance.remove()?);
-    Ok(removed)
-}
-
-/// Takes the programs of an instance out of their hooks, and leaves its tables.
-fn take_down(instance: &Instance, netlink: &Netlink) -> Result<Vec<String>> {
-    let attachments = link::attachments(instance);
-    let mut programs: Vec<u32> = attachments.iter().map(|one| one.program).collect();
-    for name in Instance::filter_pins() {
-        programs.extend(instance.pinned_program(&name)?);
-    }
-    // XDP goes first: what still comes in takes the slow path.
-    let mut removed = instance.clear_links()?;
-    if instance.has_filters() {
-        cleanup::sweep(netlink, instance, &[])?;
-        removed.extend(instance.clear_filters()?);
-    }
-    link::wait_gone(netlink, &attachments, &programs);
-    Ok(removed)
 }

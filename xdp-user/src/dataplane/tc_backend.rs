@@ -4,7 +4,7 @@
 use crate::bpffs::layout::Instance;
 use crate::config::interfaces::HookPoint;
 use crate::config::plan::{Plan, Tc};
-use crate::dataplane::link;
+use crate::dataplane::bpf_query;
 use crate::error::{Error, Result};
 use xdp_common::Hook;
 
@@ -48,7 +48,7 @@ impl TcBackend {
         let has_tcx = plan
             .wans
             .first()
-            .is_some_and(|wan| link::has_tcx(wan.index));
+            .is_some_and(|wan| bpf_query::has_tcx(wan.index));
         if asked == Some(Self::Tcx) && !has_tcx {
             return Err(Error::NoTcx);
         }

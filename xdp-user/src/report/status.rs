@@ -7,7 +7,7 @@ use crate::config::interfaces::HookPoint;
 use crate::config::plan::Mode;
 use crate::dataplane::clsact;
 use crate::dataplane::clsact::cleanup;
-use crate::dataplane::link::{self, Attachment};
+use crate::dataplane::link::{self, BpfLink};
 use crate::dataplane::tc_backend::{TcBackend, hook_name};
 use crate::error::Result;
 use crate::netlink::{Block, Link, Netlink};
@@ -173,7 +173,7 @@ const fn mode(hook_point: HookPoint, interface: Option<&InterfaceRecord>) -> &'s
 }
 
 fn describe(
-    attachment: &Attachment,
+    attachment: &BpfLink,
     hook_point: HookPoint,
     snapshot: &Snapshot,
     links: &[Link],
