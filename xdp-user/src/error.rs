@@ -1,11 +1,11 @@
-//! Everything that can go wrong, as sentences that name the thing and the way out.
+//! The errors of this crate, as sentences that name the object and the remedy.
 //!
-//! It may not know who prints them.
+//! Invariant: it imports no other module, so that every module can use it.
 
-use crate::config::peer_lists::Prefix;
+use ipnet::Ipv4Net;
 use std::io;
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The library's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -156,7 +156,7 @@ pub enum Error {
     )]
     PrefixTwice {
         /// The prefix.
-        prefix: Prefix,
+        prefix: Ipv4Net,
     },
     /// Too many prefixes.
     #[error(
@@ -362,6 +362,17 @@ impl Error {
     pub fn system(action: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let action = action.into();
         move |source| Self::System { action, source }
+    }
+
+    /// A directory of pins that cannot be listed.
+    pub(crate) fn not_readable(path: &Path, error: io::Error) -> Self {
+        if error.kind() != io::ErrorKind::PermissionDenied {
+            return Self::system(format!("list {}", path.display()))(error);
+        }
+        Self::NotReadable {
+            path: path.to_path_buf(),
+            why: word(&error),
+        }
     }
 }
 

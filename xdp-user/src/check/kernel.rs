@@ -3,8 +3,8 @@
 
 use super::Finding;
 use super::context::{Scene, sysctl};
-use crate::config::validate::{is_new_enough, kernel_release};
 use crate::dataplane::link;
+use crate::sys::kernel_version;
 use crate::sys::netns::{self, Next};
 use aya::programs::ProgramType;
 use aya::sys::is_program_supported;
@@ -15,7 +15,7 @@ pub(super) fn all(scene: &Scene<'_>) -> Vec<Finding> {
 }
 
 fn version() -> Finding {
-    judge_version(&kernel_release())
+    judge_version(&kernel_version::release())
 }
 
 fn judge_version(release: &str) -> Finding {
@@ -23,7 +23,7 @@ fn judge_version(release: &str) -> Finding {
     const WHY: &str =
         "ikenat is tested on Linux 6.1 and newer; older verifiers refuse its programs";
     let found = format!("Linux {release}");
-    match is_new_enough(release) {
+    match kernel_version::is_supported(release) {
         Some(true) => Finding::ok(CODE, found, WHY),
         Some(false) => Finding::error(CODE, found, WHY).mend("apt-get install linux-image-amd64"),
         None => Finding::unseen(CODE, format!("{found} is no version"), WHY),
@@ -116,7 +116,7 @@ fn slow_path(scene: &Scene<'_>) -> Finding {
     if link::has_tcx(wan.index) {
         return Finding::ok(CODE, "tcx", WHY);
     }
-    let modules = format!("/lib/modules/{}", kernel_release());
+    let modules = format!("/lib/modules/{}", kernel_version::release());
     let read = |name: &str| fs::read_to_string(format!("{modules}/{name}"));
     match (read("modules.builtin"), read("modules.dep")) {
         (Ok(builtin), Ok(loadable)) => judge_clsact(&[builtin, loadable].concat()),

@@ -81,7 +81,7 @@ pub(super) fn follow(
         report_not_ready(plan, running);
         info!(
             "ready again: translating {} to {}",
-            plan.request.vip, plan.request.server
+            plan.settings.vip, plan.settings.server
         );
     }
     again
@@ -96,7 +96,7 @@ pub(super) fn each_second(
     if !running.instance.is_used() {
         bail!(
             "the pins of {} were removed by `ikenat unload --force`: nothing is attached any more",
-            plan.request.vip
+            plan.settings.vip
         );
     }
     if house.path.as_ref().is_some_and(|path| !path.exists())
@@ -115,7 +115,7 @@ pub(super) fn each_second(
     let epoch = house.events.epoch();
     for (interface, readiness) in running.refresh_egress(netlink, plan, epoch) {
         // Where nothing is redirected, it is news only that a device is gone.
-        let redirects = !plan.request.dry_run && !plan.server_is_local;
+        let redirects = !plan.settings.dry_run && !plan.server_is_local;
         if redirects || readiness == XmitSupport::Gone {
             say_readiness(&interface, readiness);
         }
@@ -161,7 +161,7 @@ pub(super) fn report_attached(running: &Dataplane) {
 }
 
 pub(super) fn report_not_ready(plan: &Plan, running: &Dataplane) {
-    if plan.request.dry_run || plan.server_is_local {
+    if plan.settings.dry_run || plan.server_is_local {
         return;
     }
     for interface in running.not_ready(plan) {

@@ -5,7 +5,7 @@
 use crate::bpffs::layout::Instance;
 use crate::bpffs::owner;
 use crate::config::interfaces::Interface;
-use crate::config::plan::Mode;
+use crate::config::settings::Mode;
 use crate::error::Result;
 use crate::tables::clock::{Clock, Moment};
 use crate::tables::mmap::{Mapped, Memory, Seen, Tables};
