@@ -234,16 +234,6 @@ impl Instance {
         Ok(())
     }
 
-    /// Refuses maps of another version.
-    pub fn check_version(&self, found: u64) -> Result<()> {
-        let expected = u64::from(xdp_common::ABI_VERSION);
-        if found == expected {
-            return Ok(());
-        }
-        let why = format!("its layout is version {found} and this ikenat has version {expected}");
-        Err(self.foreign(&self.pin("META"), why))
-    }
-
     /// Removes the pins of this instance, and says which there were. The directory stays: it is what the lock is on.
     pub fn clear(&self) -> Result<Vec<String>> {
         let mut removed = self.clear_links()?;

@@ -53,7 +53,7 @@ impl<'a> Scene<'a> {
             .map(|bpffs| Instance::of(bpffs, subject.vip))
             .filter(Instance::is_used)
             .map(|instance| {
-                let snapshot = Snapshot::take(&instance).ok();
+                let snapshot = Snapshot::take(&instance.directory, instance.vip).ok();
                 (instance, snapshot)
             });
         let mut scene = Self {

@@ -4,11 +4,12 @@
 use super::Finding;
 use super::context::{Scene, sysctl};
 use crate::dataplane::link;
+use crate::netlink::namespaces;
 use crate::sys::kernel_version;
-use crate::sys::netns::{self, Next};
 use aya::programs::ProgramType;
 use aya::sys::is_program_supported;
 use std::fs;
+use std::ops::ControlFlow;
 
 pub(super) fn all(scene: &Scene<'_>) -> Vec<Finding> {
     vec![version(), programs(scene), jit(scene), slow_path(scene)]
@@ -73,12 +74,12 @@ fn jit_setting(scene: &Scene<'_>) -> Option<i64> {
     if found.is_some() {
         return found;
     }
-    let visit = netns::visit(scene.netlink, |_| {
+    let visit = namespaces::visit(scene.netlink, |_| {
         found = sysctl(JIT);
         Ok(if found.is_some() {
-            Next::Enough
+            ControlFlow::Break(())
         } else {
-            Next::GoOn
+            ControlFlow::Continue(())
         })
     });
     if let Err(error) = visit {

@@ -17,7 +17,7 @@ pub fn running(bpffs: Option<&Path>, vip: Option<Ipv4Addr>) -> Result<Vec<Settin
     let directory = layout::bpffs(bpffs)?;
     let mut subjects = Vec::new();
     for instance in layout::instances(&directory, vip)? {
-        let snapshot = Snapshot::take(&instance)?;
+        let snapshot = Snapshot::take(&instance.directory, instance.vip)?;
         let slots = |name: &str| {
             let table = snapshot.tables.iter().find(|table| table.name == name);
             let slots = table.map_or(0, |table| table.limit * 2);

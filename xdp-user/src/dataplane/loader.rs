@@ -11,8 +11,8 @@ use crate::error::{Error, Result, causes, is_denied};
 use crate::failpoints::{self, Step, pass};
 use crate::sys::capabilities;
 use crate::tables::clock::{self, Moment, tick_shift};
+use crate::tables::meta::{address, check_version};
 use crate::tables::mmap::{self, Bytes, Memory, Seen, Tables};
-use crate::tables::snapshot::address;
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::programs::{ProgramError, SchedClassifier, TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
@@ -67,7 +67,8 @@ impl SavedState {
         }
         instance.check_maps(&plan.settings.sizes)?;
         let tables = Tables::<Seen>::open(&instance.directory)?;
-        instance.check_version(tables.meta(meta::VERSION).load())?;
+        let version = tables.meta(meta::VERSION).load();
+        check_version(&instance.directory, instance.vip, version)?;
         Ok(Some(Self {
             flags: tables.meta(meta::FLAGS).load(),
             server: address(tables.meta(meta::SERVER).load()),
