@@ -261,6 +261,14 @@ pub enum Error {
         /// ` (process 123, on eth1 and eth0)`, as far as that is known.
         whose: String,
     },
+    /// Somebody has removed its pins.
+    #[error(
+        "the pins of {vip} were removed by `ikenat unload --force`: nothing is attached any more"
+    )]
+    Unloaded {
+        /// The instance.
+        vip: Ipv4Addr,
+    },
     /// It is attached in another network namespace.
     #[error(
         "an ikenat{whose} serves {vip} in another network namespace, and this BPF file system has room for one of each VIP: give this one its own (`mount -t bpf bpf DIR`, then --bpffs DIR), or remove the other with `ikenat unload --vip {vip}`"

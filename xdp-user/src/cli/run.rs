@@ -1,7 +1,6 @@
 //! `ikenat run`: attaches, says what it did, keeps house, and stops without detaching.
 
 use super::address;
-use super::house::{House, each_second, follow, report_attached, report_not_ready};
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use ipnet::Ipv4Net;
@@ -19,6 +18,9 @@ use xdp_user::config::peer_lists::{self, Lists};
 use xdp_user::config::plan::Plan;
 use xdp_user::config::settings::Sizes;
 use xdp_user::config::settings::{Mode, Modes, Settings, Tc};
+use xdp_user::daemon::maintenance::{
+    House, each_second, follow, report_attached, report_not_ready,
+};
 use xdp_user::daemon::neighbour_probe::Prober;
 use xdp_user::daemon::reattach::LinkMonitor;
 use xdp_user::dataplane::{self, Dataplane, Logger};
