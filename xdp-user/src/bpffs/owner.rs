@@ -3,18 +3,10 @@
 
 use crate::bpffs::layout::Instance;
 use crate::config::interfaces::Interface;
+use crate::tables::meta::interface;
 use crate::tables::mmap::{Memory, Seen};
 use xdp_common::{ABI_VERSION, meta};
 use xdp_core::Word;
-
-/// The index and the name of an interface in META; `None` when the instance has no such interface.
-pub(crate) fn interface<W: Word>(meta: &[W], interface: Interface) -> Option<(u32, String)> {
-    let [index, first, second] = std::array::from_fn(|at| meta[interface.meta() + at].load());
-    let bytes: [u8; 16] = bytemuck::cast([first, second]);
-    let text = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
-    let index = u32::try_from(index).ok().filter(|index| *index != 0)?;
-    Some((index, String::from_utf8_lossy(text).into_owned()))
-}
 
 /// Where META says that an instance was attached last.
 pub(crate) struct Location {

@@ -4,7 +4,7 @@
 use super::Finding;
 use super::context::Scene;
 use crate::config::interfaces::Side;
-use crate::config::plan::Mode;
+use crate::config::settings::Mode;
 use crate::dataplane::{bpf_query, egress, foreign_xdp};
 use crate::netlink::{Link, driver_of, will_take_frames};
 

@@ -5,7 +5,8 @@
 
 use crate::bpffs::layout::{self, Instance};
 use crate::config::interfaces::{AttachTarget, HookPoint};
-use crate::config::plan::{Mode, Plan};
+use crate::config::plan::Plan;
+use crate::config::settings::Mode;
 use crate::dataplane::clsact::cleanup;
 use crate::dataplane::clsact::{self, Device, Ours, Seat};
 use crate::dataplane::detach;
@@ -58,7 +59,7 @@ pub(crate) fn check_modes(instance: &Instance, plan: &Plan) -> Result<()> {
         };
         let is = Mode::of(!link.native_xdp);
         if link::is_on(&attachment, hook_point.hook, link)
-            && is != plan.request.modes.of(hook_point.port.side)
+            && is != plan.settings.modes.of(hook_point.port.side)
         {
             return Err(Error::OtherMode {
                 vip: instance.vip,
@@ -162,7 +163,7 @@ pub(crate) fn attach_all(work: &mut Work<'_>, way: TcBackend) -> Result<Vec<Atta
         attached.push(Attached {
             interface: place.link.name.clone(),
             hook: place.hook_point.hook,
-            mode: plan.request.modes.of(place.hook_point.port.side),
+            mode: plan.settings.modes.of(place.hook_point.port.side),
             how,
         });
     }
@@ -217,7 +218,7 @@ fn by_link(work: &mut Work<'_>, place: &AttachTarget<'_>) -> Result<(How, Rest)>
         Some(_) => (How::Again, work.instance.new_pin(&pin)),
         None => (How::Attached, work.instance.pin(&pin)),
     };
-    let mode = work.plan.request.modes.of(place.hook_point.port.side);
+    let mode = work.plan.settings.modes.of(place.hook_point.port.side);
     let link = attach(work.ebpf(place)?, place, mode)?;
     pass(Step::LinkMade)?;
     link.pin(&path)

@@ -2,12 +2,12 @@
 //! or links needs CAP_SYS_ADMIN; without it these queries find nothing.
 
 use crate::netlink::Netlink;
-use crate::tables::mmap;
+use crate::tables::bpf_syscall;
 use aya::programs::{ProgramInfo, loaded_links, loaded_programs};
 
 /// Whether the kernel has tcx links. The version does not decide: a 6.6 may be built without them.
 pub fn has_tcx(ifindex: u32) -> bool {
-    mmap::tcx_programs(ifindex, false).is_ok()
+    bpf_syscall::tcx_programs(ifindex, false).is_ok()
 }
 
 /// The name of a loaded program, if this process may read it.
@@ -51,6 +51,7 @@ pub(crate) fn is_attached(netlink: &Netlink, ifindex: u32, program: u32) -> bool
     let xdp = netlink
         .look(ifindex, None)
         .is_ok_and(|link| link.xdp == Some(program));
-    let tcx = |egress| mmap::tcx_programs(ifindex, egress).is_ok_and(|all| all.contains(&program));
+    let tcx =
+        |egress| bpf_syscall::tcx_programs(ifindex, egress).is_ok_and(|all| all.contains(&program));
     xdp || tcx(false) || tcx(true)
 }

@@ -2,7 +2,8 @@
 //! of its routes and neighbours. The daemon writes them; the dataplane reads them for every packet.
 
 use crate::config::interfaces::{Interface, Side};
-use crate::config::plan::{Mode, Modes, Plan};
+use crate::config::plan::Plan;
+use crate::config::settings::{Mode, Modes};
 use crate::error::Result;
 use crate::netlink::{Link, Netlink};
 use crate::tables::mmap::Tables;
@@ -65,7 +66,7 @@ pub(crate) fn initialise(tables: &Tables<AtomicU64>, netlink: &Netlink, plan: &P
     for interface in Interface::all() {
         let word = match planned.iter().find(|(found, _)| *found == interface) {
             Some((_, link))
-                if supports_xmit(netlink, plan.request.modes, interface.side, link)? =>
+                if supports_xmit(netlink, plan.settings.modes, interface.side, link)? =>
             {
                 cpu::egress(0, 0)
             }
@@ -101,7 +102,7 @@ pub fn refresh(
 ) -> Vec<(String, XmitSupport)> {
     let mut changed: Vec<(String, XmitSupport)> = Vec::new();
     for (interface, link) in plan.ports() {
-        let support = match supports_xmit(netlink, plan.request.modes, interface.side, link) {
+        let support = match supports_xmit(netlink, plan.settings.modes, interface.side, link) {
             Ok(true) => XmitSupport::Supported,
             Ok(false) => XmitSupport::Unsupported,
             Err(_) => XmitSupport::InterfaceGone,

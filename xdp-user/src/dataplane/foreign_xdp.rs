@@ -15,7 +15,7 @@ const DISPATCHER: &str = "xdp_dispatcher";
 /// Fails when an interface of the plan has a foreign XDP program. A dry run attaches no XDP program,
 /// so it can count the traffic of another gateway.
 pub(crate) fn check(plan: &Plan, bpffs: &Path, instance: &Instance) -> Result<()> {
-    if plan.request.dry_run {
+    if plan.settings.dry_run {
         return Ok(());
     }
     let mut own = Vec::new();

@@ -4,7 +4,7 @@ use crate::bpffs::layout::Instance;
 use crate::config::interfaces::HookPoint;
 use crate::error::{Error, Result, causes};
 use crate::netlink::Link;
-use crate::tables::mmap;
+use crate::tables::bpf_syscall;
 use aya::programs::links::{FdLink, PinnedLink};
 use rustix::fs::{Access, access};
 use std::fs;
@@ -82,7 +82,7 @@ pub fn is_on(bpf_link: &BpfLink, hook: Hook, link: &Link) -> bool {
     let runs_here = match hook {
         Hook::Xdp => link.xdp == Some(bpf_link.program),
         Hook::Tc | Hook::Egress => {
-            let programs = mmap::tcx_programs(link.index, hook == Hook::Egress);
+            let programs = bpf_syscall::tcx_programs(link.index, hook == Hook::Egress);
             programs.is_ok_and(|programs| programs.contains(&bpf_link.program))
         }
     };

@@ -3,7 +3,8 @@
 
 use crate::bpffs::layout::Instance;
 use crate::config::interfaces::HookPoint;
-use crate::config::plan::{Plan, Tc};
+use crate::config::plan::Plan;
+use crate::config::settings::Tc;
 use crate::dataplane::bpf_query;
 use crate::error::{Error, Result};
 use xdp_common::Hook;
@@ -40,7 +41,7 @@ impl TcBackend {
     /// Returns the backend that was asked for, if the kernel has it. With `auto`, the backend in
     /// use is kept: programs attached by both at once would count every packet twice.
     pub(crate) fn choose(plan: &Plan, instance: &Instance) -> Result<Self> {
-        let asked = match plan.request.tc {
+        let asked = match plan.settings.tc {
             Tc::Auto => None,
             Tc::Tcx => Some(Self::Tcx),
             Tc::Clsact => Some(Self::Clsact),

@@ -4,7 +4,7 @@
 
 use crate::bpffs::layout::Instance as Pins;
 use crate::config::interfaces::HookPoint;
-use crate::config::plan::Mode;
+use crate::config::settings::Mode;
 use crate::dataplane::clsact;
 use crate::dataplane::clsact::cleanup;
 use crate::dataplane::link::{self, BpfLink};
