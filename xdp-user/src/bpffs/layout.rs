@@ -3,8 +3,8 @@
 //!
 //! It may not know what is in the maps, nor what is attached.
 
-use crate::bpffs::permissions;
 use crate::config::interfaces::HookPoint;
+use crate::config::settings::Sizes;
 use crate::error::{Error, Result, causes};
 use aya::maps::{MapInfo, MapType};
 use rustix::fs::{CWD, Mode, OFlags, openat, statfs};
@@ -41,15 +41,6 @@ pub fn bpffs(named: Option<&Path>) -> Result<PathBuf> {
             looked: looked[0].display().to_string(),
         }),
     }
-}
-
-/// Sizes of the tables.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sizes {
-    /// Slots of FLOW.
-    pub flow_slots: u32,
-    /// Slots of SESSION.
-    pub session_slots: u32,
 }
 
 /// What a map must look like.
@@ -160,6 +151,17 @@ impl Instance {
         self.directory.join(name)
     }
 
+    /// Where a pin waits until it may take the place of an old one.
+    pub(crate) fn new_pin(&self, name: &str) -> PathBuf {
+        self.pin(&format!("{name}{NEW}"))
+    }
+
+    /// Puts a pin that was made beside the old one in its place.
+    pub(crate) fn put_in_place(&self, name: &str) -> Result<()> {
+        let new = self.new_pin(name);
+        fs::rename(&new, self.pin(name)).map_err(Error::system(format!("rename {}", new.display())))
+    }
+
     /// Makes the directory, for root and its group only.
     pub fn create(&self) -> Result<()> {
         // A bpffs is often writable for everybody: then somebody else may have been here first.
@@ -241,16 +243,6 @@ impl Instance {
             }
         }
         Ok(())
-    }
-
-    /// Refuses maps of another version.
-    pub fn check_version(&self, found: u64) -> Result<()> {
-        let expected = u64::from(xdp_common::ABI_VERSION);
-        if found == expected {
-            return Ok(());
-        }
-        let why = format!("its layout is version {found} and this ikenat has version {expected}");
-        Err(self.foreign(&self.pin("META"), why))
     }
 
     /// Removes the pins of this instance, and says which there were. The directory stays: it is what the lock is on.
@@ -340,7 +332,7 @@ pub fn instances(bpffs: &Path, vip: Option<Ipv4Addr>) -> Result<Vec<Instance>> {
     let entries = match fs::read_dir(&ours) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(permissions::not_readable(&ours, error)),
+        Err(error) => return Err(Error::not_readable(&ours, error)),
     };
     let mut vips: Vec<Ipv4Addr> = entries
         .filter_map(|entry| {

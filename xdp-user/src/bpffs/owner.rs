@@ -1,35 +1,24 @@
-//! Whose an instance is: the process that keeps its house, its interfaces, and the network namespace that they are in.
-//!
-//! It may not know what is attached there.
+//! Who uses an instance: the process of its daemon, its interfaces and their network namespace, as
+//! META and the lock record them.
 
 use crate::bpffs::layout::Instance;
 use crate::config::interfaces::Interface;
-use crate::config::plan::Plan;
-use crate::dataplane::clsact::cleanup;
-use crate::dataplane::link;
-use crate::error::{Error, Result};
-use crate::netlink::{Block, Netlink};
+use crate::tables::meta::interface;
 use crate::tables::mmap::{Memory, Seen};
 use xdp_common::{ABI_VERSION, meta};
 use xdp_core::Word;
 
-/// The index and the name of an interface, as META has them; `None` when there is no such port.
-pub(crate) fn interface<W: Word>(meta: &[W], port: Interface) -> Option<(u32, String)> {
-    let [index, first, second] = std::array::from_fn(|at| meta[port.meta() + at].load());
-    let bytes: [u8; 16] = bytemuck::cast([first, second]);
-    let text = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
-    let index = u32::try_from(index).ok().filter(|index| *index != 0)?;
-    Some((index, String::from_utf8_lossy(text).into_owned()))
+/// Where META says that an instance was attached last.
+pub(crate) struct Location {
+    /// The number of the network namespace.
+    pub(crate) namespace: u64,
+    /// Index and name of each interface.
+    pub(crate) interfaces: Vec<(u32, String)>,
 }
 
-/// What META says, if it is of this version.
-struct Place {
-    namespace: u64,
-    interfaces: Vec<(u32, String)>,
-}
-
-impl Place {
-    fn of(instance: &Instance) -> Option<Self> {
+impl Location {
+    /// Reads META; `None` when it is missing or of another version.
+    pub(crate) fn of(instance: &Instance) -> Option<Self> {
         let memory = Memory::<Seen>::read(&instance.pin("META"), "META").ok()?;
         let meta = memory.words();
         let version = meta.get(meta::VERSION)?.load();
@@ -37,19 +26,20 @@ impl Place {
         Some(Self {
             namespace: meta[meta::NAMESPACE].load(),
             interfaces: Interface::all()
-                .filter_map(|port| interface(meta, port))
+                .filter_map(|found| interface(meta, found))
                 .collect(),
         })
     }
 }
 
 impl Instance {
-    /// Its process and its interfaces, as they stand behind a name: ` (process 123, on eth1 and eth0)`.
+    /// The daemon's process and the interfaces, to append to a sentence:
+    /// ` (process 123, on eth1 and eth0)`. Empty when neither is known.
     pub(crate) fn whose(&self) -> String {
         let process = self.owner().map(|pid| format!("process {pid}"));
         let mut names: Vec<String> = Vec::new();
-        for (_, name) in Place::of(self)
-            .map(|place| place.interfaces)
+        for (_, name) in Location::of(self)
+            .map(|location| location.interfaces)
             .into_iter()
             .flatten()
         {
@@ -64,29 +54,5 @@ impl Instance {
         } else {
             format!(" ({})", known.join(", "))
         }
-    }
-
-    /// Refuses to take an instance away from another network namespace in which it is attached. One that has gone with its
-    /// interfaces has left pins that anybody may take over.
-    pub(crate) fn check_namespace(&self, plan: &Plan, netlink: &Netlink) -> Result<()> {
-        let Some(place) = Place::of(self).filter(|place| place.namespace != plan.namespace) else {
-            return Ok(());
-        };
-        let linked = link::attachments(self).iter().any(|one| one.ifindex != 0);
-        let filtered = || -> Result<bool> {
-            let blocks = |(index, _): &(u32, String)| Block::ALL.map(|block| (*index, block));
-            let sought: Vec<(u32, Block)> = place.interfaces.iter().flat_map(blocks).collect();
-            Ok(self.has_filters()
-                && cleanup::find(netlink, self, &sought)?
-                    .iter()
-                    .any(Option::is_some))
-        };
-        if linked || filtered()? {
-            return Err(Error::OtherNamespace {
-                vip: self.vip,
-                whose: self.whose(),
-            });
-        }
-        Ok(())
     }
 }

@@ -4,9 +4,8 @@
 use super::Finding;
 use super::context::Scene;
 use crate::config::interfaces::Side;
-use crate::config::plan::Mode;
-use crate::dataplane::egress;
-use crate::dataplane::link;
+use crate::config::settings::Mode;
+use crate::dataplane::{bpf_query, egress, foreign_xdp};
 use crate::netlink::{Link, driver_of, will_take_frames};
 
 /// The largest MTU with which drivers that keep a frame in one page run XDP: 4,096 bytes less the headroom of XDP (256),
@@ -126,8 +125,8 @@ fn program(scene: &Scene<'_>, link: &Link) -> Finding {
     let owner = scene
         .bpffs
         .as_ref()
-        .and_then(|bpffs| link::instance_of(bpffs, id));
-    let program = match link::program_name(id) {
+        .and_then(|bpffs| foreign_xdp::instance_of(bpffs, id));
+    let program = match bpf_query::program_name(id) {
         Some(name) => format!("`{name}` (id {id})"),
         None => format!("id {id}"),
     };
@@ -145,7 +144,7 @@ fn program(scene: &Scene<'_>, link: &Link) -> Finding {
         }
         None => {
             let found = format!("{program} of somebody else");
-            Finding::error(CODE, found, WHY).mend(link::removal(&link.name, id))
+            Finding::error(CODE, found, WHY).mend(foreign_xdp::removal_command(&link.name, id))
         }
     }
 }
@@ -154,14 +153,14 @@ fn redirect(scene: &Scene<'_>, link: &Link) -> Finding {
     const CODE: &str = "redirect";
     const WHY: &str = "what XDP cannot send out by a device takes the slow path, which is right for every device and costs several times as much";
     let (modes, side) = (scene.subject.modes, side_of(scene, link));
-    if egress::takes_any_frame(modes, side, link) {
+    if egress::is_sent_by_stack(modes, side, link) {
         return Finding::ok(
             CODE,
             "takes frames from generic XDP, like any hardware",
             WHY,
         );
     }
-    match egress::is_ready(scene.netlink, modes, side, link) {
+    match egress::supports_xmit(scene.netlink, modes, side, link) {
         Ok(true) => return Finding::ok(CODE, "takes frames from XDP", WHY),
         Ok(false) => {}
         Err(error) => return Finding::unseen(CODE, error, WHY),

@@ -6,9 +6,10 @@
 use super::context::{A_CLIENT, Scene};
 use crate::netlink::Link;
 use crate::netlink::address::Way;
-use crate::sys::netns::{self, Inside, Next};
+use crate::netlink::namespaces::{self, Namespace};
 use std::collections::BTreeSet;
 use std::fs::File;
+use std::ops::ControlFlow;
 use std::os::fd::AsFd as _;
 
 /// The far end of a veth.
@@ -41,7 +42,7 @@ pub(super) fn far_ends(scene: &Scene<'_>) -> Vec<Far> {
         return found;
     }
     let server = scene.subject.server;
-    let visit = netns::visit(scene.netlink, |inside| {
+    let visit = namespaces::visit(scene.netlink, |inside| {
         let number = File::open(inside.path)
             .ok()
             .and_then(|file| scene.netlink.namespace_number(file.as_fd()));
@@ -66,7 +67,11 @@ pub(super) fn far_ends(scene: &Scene<'_>) -> Vec<Far> {
             }
         }
         let enough = found.len() == wanted.len();
-        Ok(if enough { Next::Enough } else { Next::GoOn })
+        Ok(if enough {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        })
     });
     if let Err(error) = visit {
         tracing::debug!("not all network namespaces were looked at: {error}");
@@ -76,7 +81,7 @@ pub(super) fn far_ends(scene: &Scene<'_>) -> Vec<Far> {
 
 /// The far end, if it is in that namespace, which has this number for ours. An index is not enough to know it by: every
 /// namespace counts from 1.
-fn far_end(near: &Link, number: Option<i32>, inside: &Inside<'_>) -> Option<Link> {
+fn far_end(near: &Link, number: Option<i32>, inside: &Namespace<'_>) -> Option<Link> {
     let peer = near.peer?;
     let is_there = match peer.namespace {
         None => inside.own,

@@ -4,7 +4,7 @@ use super::table::{Lean, Table, grouped, size};
 use super::{Which, print};
 use anyhow::{Context, Result};
 use clap::Args;
-use xdp_user::dataplane::attach::TcBackend;
+use xdp_user::dataplane::tc_backend::TcBackend;
 use xdp_user::netlink::Netlink;
 use xdp_user::report::status::{Attached, Instance, Status};
 use xdp_user::tables::snapshot::Snapshot;
@@ -27,7 +27,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let links = netlink.links().context("failed to look up interfaces")?;
     let mut instances = Vec::new();
     for pins in arguments.which.some_instances()? {
-        let snapshot = Snapshot::take(&pins)
+        let snapshot = Snapshot::take(&pins.directory, pins.vip)
             .with_context(|| format!("failed to read the tables of {}", pins.vip))?;
         instances.push(Instance::of(&pins, &snapshot, &netlink, &links)?);
     }

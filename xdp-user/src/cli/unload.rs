@@ -4,7 +4,7 @@ use super::{Which, print};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use xdp_user::Error;
-use xdp_user::dataplane;
+use xdp_user::dataplane::detach;
 use xdp_user::netlink::Netlink;
 use xdp_user::sys::capabilities;
 
@@ -46,7 +46,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             }
             Err(error) => return Err(error).context("failed to remove an instance"),
         };
-        let removed = dataplane::remove(pins, &netlink)
+        let removed = detach::remove(pins, &netlink)
             .with_context(|| format!("failed to remove the instance of {}", pins.vip))?;
         drop(lock);
         if removed.is_empty() {

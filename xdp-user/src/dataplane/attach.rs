@@ -5,12 +5,15 @@
 
 use crate::bpffs::layout::{self, Instance};
 use crate::config::interfaces::{AttachTarget, HookPoint};
-use crate::config::plan::{Mode, Plan, Tc};
+use crate::config::plan::Plan;
+use crate::config::settings::Mode;
 use crate::dataplane::clsact::cleanup;
 use crate::dataplane::clsact::{self, Device, Ours, Seat};
+use crate::dataplane::detach;
 use crate::dataplane::link;
 use crate::dataplane::loader::{Load, tc};
 use crate::dataplane::program::{attach, attach_failed, replace};
+use crate::dataplane::tc_backend::TcBackend;
 use crate::error::{Error, Result, causes};
 use crate::failpoints::{Step, pass};
 use crate::netlink::{Block, Netlink};
@@ -20,62 +23,6 @@ use aya::programs::links::PinnedLink;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::PathBuf;
 use xdp_common::Hook;
-
-/// By what means the tc program is attached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TcBackend {
-    /// By a pinned tcx link (Linux 6.6).
-    Tcx,
-    /// As a filter in a clsact.
-    Clsact,
-}
-
-impl TcBackend {
-    /// The word for people.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Tcx => "tcx",
-            Self::Clsact => "clsact",
-        }
-    }
-
-    /// As the pins tell; `None` when nothing is attached.
-    fn of(instance: &Instance) -> Option<Self> {
-        let mut spots = HookPoint::all().filter(|hook_point| hook_point.hook == Hook::Tc);
-        let has_link = spots.any(|hook_point| instance.pin(&hook_point.link_pin()).exists());
-        if has_link {
-            Some(Self::Tcx)
-        } else {
-            instance.has_filters().then_some(Self::Clsact)
-        }
-    }
-
-    /// What was asked for, if that is possible; left to us, what is there is kept, because there must never be two.
-    pub(crate) fn choose(plan: &Plan, instance: &Instance) -> Result<Self> {
-        let asked = match plan.request.tc {
-            Tc::Auto => None,
-            Tc::Tcx => Some(Self::Tcx),
-            Tc::Clsact => Some(Self::Clsact),
-        };
-        let has_tcx = plan
-            .wans
-            .first()
-            .is_some_and(|wan| link::has_tcx(wan.index));
-        if asked == Some(Self::Tcx) && !has_tcx {
-            return Err(Error::NoTcx);
-        }
-        match (Self::of(instance), asked) {
-            (Some(is), Some(asked)) if is != asked => Err(Error::OtherWay {
-                vip: instance.vip,
-                is: is.name(),
-            }),
-            (Some(is), _) => Ok(is),
-            (None, Some(asked)) => Ok(asked),
-            (None, None) if has_tcx => Ok(Self::Tcx),
-            (None, None) => Ok(Self::Clsact),
-        }
-    }
-}
 
 /// How a program came to its interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,14 +48,6 @@ pub struct Attached {
     pub how: How,
 }
 
-/// What the hook of a program is called.
-pub const fn hook_name(hook: Hook, way: TcBackend) -> &'static str {
-    match hook {
-        Hook::Xdp => "xdp",
-        Hook::Tc | Hook::Egress => way.name(),
-    }
-}
-
 /// Refuses another mode than that in which a program of the instance is attached: a link keeps the one it has.
 pub(crate) fn check_modes(instance: &Instance, plan: &Plan) -> Result<()> {
     for AttachTarget { hook_point, link } in plan.places() {
@@ -120,7 +59,7 @@ pub(crate) fn check_modes(instance: &Instance, plan: &Plan) -> Result<()> {
         };
         let is = Mode::of(!link.native_xdp);
         if link::is_on(&attachment, hook_point.hook, link)
-            && is != plan.request.modes.of(hook_point.port.side)
+            && is != plan.settings.modes.of(hook_point.port.side)
         {
             return Err(Error::OtherMode {
                 vip: instance.vip,
@@ -187,6 +126,25 @@ enum Rest {
     Nothing,
 }
 
+/// Finishes or takes back what a start had begun that was to attach an instance elsewhere and died: the new link is
+/// pinned beside the old one then. Where the old one is alive, it stays.
+pub(crate) fn settle_moves(netlink: &Netlink, instance: &Instance) -> Result<()> {
+    for name in HookPoint::all().map(HookPoint::link_pin) {
+        let new = instance.new_pin(&name);
+        let Some((_, begun)) = link::open(&new)? else {
+            continue;
+        };
+        let old = link::open(&instance.pin(&name))?;
+        if old.is_some_and(|(_, old)| old.ifindex != 0) {
+            layout::remove_file(&new)?;
+            detach::wait_until_gone(netlink, &[begun], &[begun.program]);
+        } else {
+            instance.put_in_place(&name)?;
+        }
+    }
+    Ok(())
+}
+
 /// Attaches or exchanges every program, and removes those of places that are no more.
 ///
 /// First comes what an interface may refuse, beside what is there: so a start that is refused changes nothing of an
@@ -205,7 +163,7 @@ pub(crate) fn attach_all(work: &mut Work<'_>, way: TcBackend) -> Result<Vec<Atta
         attached.push(Attached {
             interface: place.link.name.clone(),
             hook: place.hook_point.hook,
-            mode: plan.request.modes.of(place.hook_point.port.side),
+            mode: plan.settings.modes.of(place.hook_point.port.side),
             how,
         });
     }
@@ -260,7 +218,7 @@ fn by_link(work: &mut Work<'_>, place: &AttachTarget<'_>) -> Result<(How, Rest)>
         Some(_) => (How::Again, work.instance.new_pin(&pin)),
         None => (How::Attached, work.instance.pin(&pin)),
     };
-    let mode = work.plan.request.modes.of(place.hook_point.port.side);
+    let mode = work.plan.settings.modes.of(place.hook_point.port.side);
     let link = attach(work.ebpf(place)?, place, mode)?;
     pass(Step::LinkMade)?;
     link.pin(&path)

@@ -1,31 +1,30 @@
-//! The egress words: whether an interface takes the frames that XDP redirects to it, how large ones, and since when its
-//! neighbours and routes are as they are.
-//!
-//! It may not know what is attached.
+//! The egress words: per interface, whether XDP may redirect frames to it, its MTU, and the epoch
+//! of its routes and neighbours. The daemon writes them; the dataplane reads them for every packet.
 
 use crate::config::interfaces::{Interface, Side};
-use crate::config::plan::{Mode, Modes, Plan};
-use crate::dataplane::Dataplane;
+use crate::config::plan::Plan;
+use crate::config::settings::{Mode, Modes};
 use crate::error::Result;
 use crate::netlink::{Link, Netlink};
 use crate::tables::mmap::Tables;
 use std::sync::atomic::AtomicU64;
 use xdp_common::cpu;
 
-/// Whether a device takes frames that XDP redirects to it.
+/// Whether the driver of an interface transmits frames that XDP redirects to it (`ndo_xdp_xmit`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum XmitSupport {
     /// It does.
-    Ready,
-    /// It does not.
-    NotReady,
-    /// The kernel knows no such device any more.
-    Gone,
+    Supported,
+    /// It does not: egress uses the tc slow path.
+    Unsupported,
+    /// The interface no longer exists.
+    InterfaceGone,
 }
 
-/// What leaves by an interface comes from the other side. In generic mode there, any hardware takes what XDP redirects: it
-/// goes the way of the stack's own frames.
-pub(crate) fn takes_any_frame(modes: Modes, side: Side, link: &Link) -> bool {
+/// Whether frames for this interface are sent by the network stack, which every device supports.
+/// What leaves by an interface came in on the other side; generic XDP there redirects through the
+/// stack.
+pub(crate) fn is_sent_by_stack(modes: Modes, side: Side, link: &Link) -> bool {
     let other = match side {
         Side::Wan => Side::Lan,
         Side::Lan => Side::Wan,
@@ -33,12 +32,18 @@ pub(crate) fn takes_any_frame(modes: Modes, side: Side, link: &Link) -> bool {
     modes.of(other) == Mode::Generic && link.kind.is_none()
 }
 
-/// Whether an interface takes what XDP redirects to it from the other side.
-pub(crate) fn is_ready(netlink: &Netlink, modes: Modes, side: Side, link: &Link) -> Result<bool> {
-    if takes_any_frame(modes, side, link) {
+/// Whether an interface transmits what XDP redirects to it from the other side.
+pub(crate) fn supports_xmit(
+    netlink: &Netlink,
+    modes: Modes,
+    side: Side,
+    link: &Link,
+) -> Result<bool> {
+    if is_sent_by_stack(modes, side, link) {
         return Ok(true);
     }
-    // Most drivers send such frames only while they have a program of their own. Some kernels say so.
+    // Most drivers transmit such frames only while an XDP program is attached to them in native
+    // mode. Since Linux 6.3 the kernel reports which ones transmit them at the moment.
     let own_is_generic = modes.of(side) == Mode::Generic;
     if own_is_generic && link.kind.is_none() && !netlink.tells_who_takes_frames() {
         return Ok(false);
@@ -46,81 +51,83 @@ pub(crate) fn is_ready(netlink: &Netlink, modes: Modes, side: Side, link: &Link)
     netlink.takes_frames(link)
 }
 
-/// The word of an egress that takes frames. A larger MTU than 16 bits hold is one that no packet exceeds.
-fn egress(netlink: &Netlink, link: &Link, epoch: u16) -> u64 {
+/// The egress word of an interface that transmits. No packet exceeds an MTU that needs more than
+/// 16 bits, so such an MTU is capped.
+fn ready_word(netlink: &Netlink, link: &Link, epoch: u16) -> u64 {
     let mtu = netlink.look(link.index, None).map_or(0, |now| now.mtu);
     cpu::egress(u16::try_from(mtu).unwrap_or(u16::MAX), epoch)
 }
 
-/// Writes the words before anything is attached: without an MTU, until house is kept; so long the FIB is asked for every
-/// packet. Interfaces that an earlier start had take nothing any more.
-pub(crate) fn begin(tables: &Tables<AtomicU64>, netlink: &Netlink, plan: &Plan) -> Result<()> {
-    let ports = plan.ports();
-    for port in Interface::all() {
-        let word = match ports.iter().find(|(found, _)| *found == port) {
-            Some((_, link)) if is_ready(netlink, plan.request.modes, port.side, link)? => {
+/// Writes the first egress words of a start, before anything is attached. They have no MTU, so the
+/// dataplane asks the FIB for every packet until the daemon calls [`refresh`]. Interfaces of an
+/// earlier start that the plan no longer has become unusable.
+pub(crate) fn initialise(tables: &Tables<AtomicU64>, netlink: &Netlink, plan: &Plan) -> Result<()> {
+    let planned = plan.ports();
+    for interface in Interface::all() {
+        let word = match planned.iter().find(|(found, _)| *found == interface) {
+            Some((_, link))
+                if supports_xmit(netlink, plan.settings.modes, interface.side, link)? =>
+            {
                 cpu::egress(0, 0)
             }
             Some(_) | None => 0,
         };
-        tables.set_egress(port.egress(), word);
+        tables.set_egress(interface.egress(), word);
     }
     Ok(())
 }
 
-/// The words as they are, of every port that there can be.
-pub(crate) fn words(tables: &Tables<AtomicU64>) -> Vec<(usize, u64)> {
+/// The current egress words of all possible interfaces, for [`restore`].
+pub(crate) fn save(tables: &Tables<AtomicU64>) -> Vec<(usize, u64)> {
     Interface::all()
-        .map(|port| (port.egress(), tables.egress(port.egress())))
+        .map(|interface| (interface.egress(), tables.egress(interface.egress())))
         .collect()
 }
 
-/// Writes the words as they were.
-pub(crate) fn put_back(tables: &Tables<AtomicU64>, words: Vec<(usize, u64)>) {
-    for (side, word) in words {
-        tables.set_egress(side, word);
+/// Writes back the words that [`save`] returned.
+pub(crate) fn restore(tables: &Tables<AtomicU64>, words: Vec<(usize, u64)>) {
+    for (index, word) in words {
+        tables.set_egress(index, word);
     }
 }
 
-impl Dataplane {
-    /// Asks again which devices take frames from XDP, and how large ones. Names those that changed; a device that is gone
-    /// takes none. A new `epoch` says that a route or a neighbour may have changed, so every next hop has to be asked for
-    /// again.
-    pub fn refresh_egress(
-        &self,
-        netlink: &Netlink,
-        plan: &Plan,
-        epoch: u16,
-    ) -> Vec<(String, XmitSupport)> {
-        let mut changed: Vec<(String, XmitSupport)> = Vec::new();
-        for (port, link) in plan.ports() {
-            let readiness = match is_ready(netlink, plan.request.modes, port.side, link) {
-                Ok(true) => XmitSupport::Ready,
-                Ok(false) => XmitSupport::NotReady,
-                Err(_) => XmitSupport::Gone,
-            };
-            let old = self.tables.egress(port.egress());
-            let ready = readiness == XmitSupport::Ready;
-            let word = if ready {
-                egress(netlink, link, epoch)
-            } else {
-                0
-            };
-            self.tables.set_egress(port.egress(), word);
-            // A one-armed gateway has one interface on both sides.
-            if (old != 0) != ready && changed.iter().all(|(name, _)| *name != link.name) {
-                changed.push((link.name.clone(), readiness));
-            }
+/// Updates the egress words: transmit support, MTU and `epoch`. Returns the names of the
+/// interfaces that changed their support. A new epoch means that a route or a neighbour may have
+/// changed, and makes the dataplane look up every next hop again.
+pub fn refresh(
+    tables: &Tables<AtomicU64>,
+    netlink: &Netlink,
+    plan: &Plan,
+    epoch: u16,
+) -> Vec<(String, XmitSupport)> {
+    let mut changed: Vec<(String, XmitSupport)> = Vec::new();
+    for (interface, link) in plan.ports() {
+        let support = match supports_xmit(netlink, plan.settings.modes, interface.side, link) {
+            Ok(true) => XmitSupport::Supported,
+            Ok(false) => XmitSupport::Unsupported,
+            Err(_) => XmitSupport::InterfaceGone,
+        };
+        let old = tables.egress(interface.egress());
+        let supported = support == XmitSupport::Supported;
+        let word = if supported {
+            ready_word(netlink, link, epoch)
+        } else {
+            0
+        };
+        tables.set_egress(interface.egress(), word);
+        // A one-armed gateway has one interface on both sides.
+        if (old != 0) != supported && changed.iter().all(|(name, _)| *name != link.name) {
+            changed.push((link.name.clone(), support));
         }
-        changed
     }
+    changed
+}
 
-    /// The devices that take no frames from XDP, as the dataplane believes.
-    pub fn not_ready<'p>(&self, plan: &'p Plan) -> Vec<&'p str> {
-        let interfaces = plan.interfaces();
-        let slow = interfaces
-            .iter()
-            .filter(|(port, _)| self.tables.egress(port.egress()) == 0);
-        slow.map(|(_, link)| link.name.as_str()).collect()
-    }
+/// The names of the interfaces without transmit support, by the current egress words.
+pub fn unsupported<'p>(tables: &Tables<AtomicU64>, plan: &'p Plan) -> Vec<&'p str> {
+    let interfaces = plan.interfaces();
+    let slow = interfaces
+        .iter()
+        .filter(|(interface, _)| tables.egress(interface.egress()) == 0);
+    slow.map(|(_, link)| link.name.as_str()).collect()
 }

@@ -1,45 +1,45 @@
-//! XDP programs of others on our interfaces: an interface has room for one.
-//!
-//! It may not know how ours are attached.
+//! XDP programs of other software, or of another instance, on the interfaces of a plan. An interface
+//! can have one XDP program.
 
-use crate::bpffs::layout::Instance;
+use crate::bpffs::layout::{self, Instance};
 use crate::config::interfaces::HookPoint;
 use crate::config::plan::Plan;
-use crate::dataplane::link;
+use crate::dataplane::{bpf_query, link};
 use crate::error::{Error, Result};
 use std::path::Path;
 use xdp_common::Hook;
 
-/// What libxdp puts on an interface.
+/// The name of libxdp's program, which calls the programs that are registered with it.
 const DISPATCHER: &str = "xdp_dispatcher";
 
-/// Refuses an interface on which an XDP program of somebody else runs. A dry run attaches none, and so can look at
-/// another gateway's traffic.
+/// Fails when an interface of the plan has a foreign XDP program. A dry run attaches no XDP program,
+/// so it can count the traffic of another gateway.
 pub(crate) fn check(plan: &Plan, bpffs: &Path, instance: &Instance) -> Result<()> {
-    if plan.request.dry_run {
+    if plan.settings.dry_run {
         return Ok(());
     }
-    let mut ours = Vec::new();
+    let mut own = Vec::new();
     for hook_point in HookPoint::all().filter(|hook_point| hook_point.hook == Hook::Xdp) {
         let name = hook_point.link_pin();
-        // The second is what a start has left that died while it moved to another interface.
+        // The second is the pending pin of a start that died while it moved to another
+        // interface.
         for path in [instance.pin(&name), instance.new_pin(&name)] {
-            if let Some((_, attachment)) = link::open(&path)? {
-                ours.push(attachment.program);
+            if let Some((_, bpf_link)) = link::open(&path)? {
+                own.push(bpf_link.program);
             }
         }
     }
     for (_, link) in plan.ports() {
-        let Some(id) = link.xdp.filter(|id| !ours.contains(id)) else {
+        let Some(id) = link.xdp.filter(|id| !own.contains(id)) else {
             continue;
         };
-        let called = link::program_name(id);
+        let called = bpf_query::program_name(id);
         let program = match &called {
             Some(name) => format!("`{name}` (id {id})"),
             None => format!("id {id}"),
         };
         let name = &link.name;
-        let way_out = match link::instance_of(bpffs, id) {
+        let way_out = match instance_of(bpffs, id) {
             Some(other) => format!(
                 "that is ikenat for {0}, and an interface has room for one; remove it with `ikenat unload --vip {0}`",
                 other.vip
@@ -50,7 +50,7 @@ pub(crate) fn check(plan: &Plan, bpffs: &Path, instance: &Instance) -> Result<()
             ),
             None => format!(
                 "an interface has room for one; remove it with `{}`, or stop the program that holds it",
-                link::removal(name, id)
+                removal_command(name, id)
             ),
         };
         return Err(Error::OtherProgram {
@@ -60,4 +60,26 @@ pub(crate) fn check(plan: &Plan, bpffs: &Path, instance: &Instance) -> Result<()
         });
     }
     Ok(())
+}
+
+/// The command that removes a foreign program from an interface.
+pub fn removal_command(interface: &str, program: u32) -> String {
+    // `ip` cannot remove a program that a BPF link holds.
+    match bpf_query::link_of_program(program) {
+        Some(id) => format!("bpftool link detach id {id}"),
+        None => format!("ip link set dev {interface} xdp off"),
+    }
+}
+
+/// The instance to which an XDP program belongs; `None` when it is foreign.
+pub fn instance_of(bpffs: &Path, program: u32) -> Option<Instance> {
+    let instances = layout::instances(bpffs, None).ok()?;
+    instances.into_iter().find(|instance| {
+        HookPoint::all().any(|hook_point| {
+            let found = link::open(&instance.pin(&hook_point.link_pin()))
+                .ok()
+                .flatten();
+            found.is_some_and(|(_, bpf_link)| bpf_link.program == program)
+        })
+    })
 }

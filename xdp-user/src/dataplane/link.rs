@@ -1,33 +1,30 @@
-//! Pinned links: to which interface one is attached, whether it still is, and whose an XDP program is.
-//!
-//! It may not know why anything is attached.
+//! Pinned BPF links: to which interface and program one belongs, and whether it is still attached.
 
-use crate::bpffs::layout::{self, Instance};
+use crate::bpffs::layout::Instance;
 use crate::config::interfaces::HookPoint;
 use crate::error::{Error, Result, causes};
-use crate::netlink::{Link, Netlink};
-use crate::tables::mmap;
-use aya::programs::links::PinnedLink;
-use aya::programs::{loaded_links, loaded_programs};
+use crate::netlink::Link;
+use crate::tables::bpf_syscall;
+use aya::programs::links::{FdLink, PinnedLink};
 use rustix::fs::{Access, access};
 use std::fs;
 use std::path::Path;
-use std::time::{Duration, Instant};
 use xdp_common::Hook;
 
-/// What the kernel knows of a link.
+/// The kernel's description of a BPF link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Attachment {
+pub struct BpfLink {
     /// Id of the link.
-    pub link: u32,
+    pub id: u32,
     /// Id of the program.
     pub program: u32,
-    /// Index of the interface in its own network namespace; 0 when it is gone.
+    /// Index of the interface in its own network namespace; 0 once the interface is gone or the
+    /// link was detached.
     pub ifindex: u32,
 }
 
 /// Opens a pinned link; `None` when there is no such pin.
-pub fn open(path: &Path) -> Result<Option<(PinnedLink, Attachment)>> {
+pub fn open(path: &Path) -> Result<Option<(PinnedLink, BpfLink)>> {
     if !path.exists() {
         return Ok(None);
     }
@@ -37,27 +34,29 @@ pub fn open(path: &Path) -> Result<Option<(PinnedLink, Attachment)>> {
         why,
     };
     let link = PinnedLink::from_pin(path).map_err(|error| failed(causes(&error)))?;
-    let link = aya::programs::links::FdLink::from(link);
+    let link = FdLink::from(link);
     let info = link.info().map_err(|error| failed(causes(&error)))?;
-    let attachment = Attachment {
-        link: info.id(),
+    let bpf_link = BpfLink {
+        id: info.id(),
         program: info.program_id(),
         ifindex: ifindex(info.id())
-            .ok_or_else(|| failed("/proc/self/fdinfo does not tell its interface".to_owned()))?,
+            .ok_or_else(|| failed("/proc/self/fdinfo does not show its interface".to_owned()))?,
     };
-    // The fd that has been looked at goes; the pin holds the link.
+    // `FdLink` cannot become a `PinnedLink` again, so the pin is opened a second time. Closing the
+    // first descriptor detaches nothing: the pin holds the link.
     let link = PinnedLink::from_pin(path).map_err(|error| failed(causes(&error)))?;
-    Ok(Some((link, attachment)))
+    Ok(Some((link, bpf_link)))
 }
 
-/// Whether there is a pin that this user may not open. A link or a program can only be opened for writing as well.
+/// Whether there is a pin that this user may not open. A link or a program can only be opened for
+/// reading and writing.
 pub fn is_closed(path: &Path) -> bool {
     let both = Access::READ_OK | Access::WRITE_OK;
     path.exists() && access(path, both).is_err()
 }
 
-/// The interface of a link of which this process holds a descriptor. aya keeps that part of the answer to itself, so
-/// it is read where the kernel shows it too.
+/// The interface of a link of which this process has a descriptor open. aya does not expose that
+/// part of the kernel's answer, so it is read from /proc.
 fn ifindex(link: u32) -> Option<u32> {
     let descriptors = fs::read_dir("/proc/self/fdinfo").ok()?;
     descriptors
@@ -77,113 +76,24 @@ fn field(text: &str, name: &str) -> Option<u32> {
         .ok()
 }
 
-/// Whether a link is attached to this interface of our own network namespace. The index alone does not tell: another
-/// namespace may have the same one.
-pub fn is_on(attachment: &Attachment, hook: Hook, link: &Link) -> bool {
+/// Whether a link is attached to this interface of this network namespace. Its index alone does not
+/// show it: an interface of another namespace may have the same one.
+pub fn is_on(bpf_link: &BpfLink, hook: Hook, link: &Link) -> bool {
     let runs_here = match hook {
-        Hook::Xdp => link.xdp == Some(attachment.program),
+        Hook::Xdp => link.xdp == Some(bpf_link.program),
         Hook::Tc | Hook::Egress => {
-            let programs = mmap::tcx_programs(link.index, hook == Hook::Egress);
-            programs.is_ok_and(|programs| programs.contains(&attachment.program))
+            let programs = bpf_syscall::tcx_programs(link.index, hook == Hook::Egress);
+            programs.is_ok_and(|programs| programs.contains(&bpf_link.program))
         }
     };
-    attachment.ifindex == link.index && runs_here
+    bpf_link.ifindex == link.index && runs_here
 }
 
-/// Whether the kernel has tcx links. It is asked, because one of 6.6 may be built without them.
-pub fn has_tcx(index: u32) -> bool {
-    mmap::tcx_programs(index, false).is_ok()
-}
-
-/// The name of a program, if it may be looked at.
-pub fn program_name(id: u32) -> Option<String> {
-    loaded_programs()
-        .filter_map(Result::<_, _>::ok)
-        .find(|program| program.id() == id)?
-        .name_as_str()
-        .filter(|name| !name.is_empty())
-        .map(ToOwned::to_owned)
-}
-
-/// The id of a link that a program hangs on, if links may be looked at.
-fn link_of(program: u32) -> Option<u32> {
-    loaded_links()
-        .filter_map(Result::<_, _>::ok)
-        .find(|link| link.program_id() == program)
-        .map(|link| link.id())
-}
-
-/// The command that takes a program of somebody else off an interface.
-pub fn removal(interface: &str, program: u32) -> String {
-    // `ip` cannot take away what hangs on a link of BPF's.
-    match link_of(program) {
-        Some(number) => format!("bpftool link detach id {number}"),
-        None => format!("ip link set dev {interface} xdp off"),
-    }
-}
-
-/// The instance whose XDP program this is.
-pub fn instance_of(bpffs: &Path, program: u32) -> Option<Instance> {
-    let instances = layout::instances(bpffs, None).ok()?;
-    instances.into_iter().find(|instance| {
-        HookPoint::all().any(|hook_point| {
-            let found = open(&instance.pin(&hook_point.link_pin())).ok().flatten();
-            found.is_some_and(|(_, attachment)| attachment.program == program)
-        })
-    })
-}
-
-/// Whether a program is still where a link had it, in our own network namespace.
-fn still_runs(netlink: &Netlink, attachment: &Attachment) -> bool {
-    let (index, program) = (attachment.ifindex, attachment.program);
-    let xdp = netlink
-        .look(index, None)
-        .is_ok_and(|link| link.xdp == Some(program));
-    let tcx = |egress| mmap::tcx_programs(index, egress).is_ok_and(|all| all.contains(&program));
-    xdp || tcx(false) || tcx(true)
-}
-
-/// Finishes or takes back what a start had begun that was to attach an instance elsewhere and died: the new link is
-/// pinned beside the old one then. Where the old one is alive, it stays.
-pub(crate) fn settle_moves(netlink: &Netlink, instance: &Instance) -> Result<()> {
-    for name in HookPoint::all().map(HookPoint::link_pin) {
-        let new = instance.new_pin(&name);
-        let Some((_, begun)) = open(&new)? else {
-            continue;
-        };
-        let old = open(&instance.pin(&name))?;
-        if old.is_some_and(|(_, old)| old.ifindex != 0) {
-            layout::remove_file(&new)?;
-            wait_gone(netlink, &[begun], &[begun.program]);
-        } else {
-            instance.put_in_place(&name)?;
-        }
-    }
-    Ok(())
-}
-
-/// Waits until the kernel has taken these links and programs down: it does so in the background after the last pin is gone. A link
-/// loses its number before it is detached, and its program goes after that (`bpf_link_free` in kernel/bpf/syscall.c): so
-/// it is the programs that are waited for. To list those takes CAP_SYS_ADMIN; without it only the interfaces tell.
-pub fn wait_gone(netlink: &Netlink, attachments: &[Attachment], ids: &[u32]) {
-    let deadline = Instant::now() + Duration::from_secs(2);
-    let is_left = || {
-        let mut links = loaded_links().filter_map(Result::<_, _>::ok);
-        let mut programs = loaded_programs().filter_map(Result::<_, _>::ok);
-        attachments.iter().any(|one| still_runs(netlink, one))
-            || links.any(|link| attachments.iter().any(|a| a.link == link.id()))
-            || programs.any(|program| ids.contains(&program.id()))
-    };
-    while Instant::now() < deadline && is_left() {
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
-
-/// An instance's links.
-pub fn attachments(instance: &Instance) -> Vec<Attachment> {
+/// The links of an instance.
+pub fn all_of(instance: &Instance) -> Vec<BpfLink> {
     HookPoint::all()
         .filter_map(|hook_point| open(&instance.pin(&hook_point.link_pin())).ok().flatten())
-        .map(|(_, attachment)| attachment)
+        .map(|(_, bpf_link)| bpf_link)
         .collect()
 }
 

@@ -4,19 +4,23 @@
 //! It may not know the sentences that are printed, nor what the programs do.
 
 pub mod attach;
+pub mod bpf_query;
 pub mod clsact;
+pub mod detach;
 pub mod egress;
 pub mod foreign_xdp;
 pub mod link;
 pub mod loader;
+mod namespace;
 pub mod program;
+pub mod tc_backend;
 
 use crate::bpffs::layout::{self, Instance};
 use crate::bpffs::lock::Lock;
 use crate::config::plan::Plan;
-use crate::dataplane::attach::{Attached, Made, PutBack, TcBackend, Work};
-use crate::dataplane::clsact::cleanup;
+use crate::dataplane::attach::{Attached, Made, PutBack, Work};
 use crate::dataplane::loader::{Load, SavedState};
+use crate::dataplane::tc_backend::TcBackend;
 use crate::error::{Error, Result};
 use crate::failpoints::{Step, pass};
 use crate::netlink::Netlink;
@@ -28,8 +32,6 @@ use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::AtomicU64;
 use xdp_common::meta::flag;
-
-pub use crate::dataplane::egress::XmitSupport;
 
 /// A running instance.
 #[derive(Debug)]
@@ -58,9 +60,9 @@ pub type Logger = EbpfLogger<&'static dyn tracing_log::log::Log>;
 
 /// Loads and attaches.
 pub fn start(plan: &Plan, netlink: &Netlink) -> Result<(Dataplane, Vec<Logger>)> {
-    let bpffs = layout::bpffs(plan.request.bpffs.as_deref())?;
-    let instance = Instance::of(&bpffs, plan.request.vip);
-    instance.check_namespace(plan, netlink)?;
+    let bpffs = layout::bpffs(plan.settings.bpffs.as_deref())?;
+    let instance = Instance::of(&bpffs, plan.settings.vip);
+    namespace::check(&instance, plan, netlink)?;
     foreign_xdp::check(plan, &bpffs, &instance)?;
     instance.create()?;
     let lock = instance.lock()?;
@@ -106,19 +108,19 @@ pub(crate) fn earlier(
     netlink: &Netlink,
 ) -> Result<Option<SavedState>> {
     // Again, now that nobody else can start one.
-    instance.check_namespace(plan, netlink)?;
-    link::settle_moves(netlink, instance)?;
+    namespace::check(instance, plan, netlink)?;
+    attach::settle_moves(netlink, instance)?;
     let known = SavedState::of(instance, plan)?;
     pass(Step::EarlierFound)?;
     let Some(known) = known else {
         return Ok(None);
     };
     let was_dry = known.flags & flag::DRY_RUN != 0;
-    match (was_dry, plan.request.dry_run) {
+    match (was_dry, plan.settings.dry_run) {
         (false, true) if instance.has_programs() => Err(Error::IsLive { vip: instance.vip }),
         // Nobody's packets depend on a dry run, and what it has counted never happened: the live one begins anew.
         (true, false) => {
-            take_down(instance, netlink)?;
+            detach::detach_all(instance, netlink)?;
             instance.clear()?;
             Ok(None)
         }
@@ -157,9 +159,9 @@ pub(crate) fn bring_up(
     if fresh {
         loader::describe(&tables, plan, &facts, fresh)?;
     }
-    instance.let_in(plan.request.group, &plan.request.sizes)?;
-    let before = egress::words(&tables);
-    egress::begin(&tables, netlink, plan)?;
+    instance.let_in(plan.settings.group, &plan.settings.sizes)?;
+    let saved_egress = egress::save(&tables);
+    egress::initialise(&tables, netlink, plan)?;
     let mut work = Work {
         plan,
         netlink,
@@ -170,7 +172,7 @@ pub(crate) fn bring_up(
     let attached = pass(Step::EgressesSet).and_then(|()| attach::attach_all(&mut work, way));
     let attached = attached.inspect_err(|_| {
         // The programs that were there before go on, and by the devices of before.
-        egress::put_back(&tables, before);
+        egress::restore(&tables, saved_egress);
     })?;
     if !fresh {
         // Nothing can be refused any more, and what was there before is gone.
@@ -178,7 +180,7 @@ pub(crate) fn bring_up(
         // What an instance says of itself changes with its programs, not before.
         loader::describe(&tables, plan, &facts, fresh)?;
     }
-    invalidate::hops_of_listed(&tables, &plan.request.lists)?;
+    invalidate::hops_of_listed(&tables, &plan.settings.lists)?;
     Ok((tables, clock, (way, attached), loggers(&mut loads)))
 }
 
@@ -214,34 +216,9 @@ impl Dataplane {
 
     /// Detaches everything and gives the lock back.
     pub fn detach(self, netlink: &Netlink) -> Result<Vec<String>> {
-        let removed = remove(&self.instance, netlink);
+        let removed = detach::remove(&self.instance, netlink);
         drop(self.held);
         drop(self.lock);
         removed
     }
-}
-
-/// Removes an instance and waits until its programs are gone. Returns the names of its pins. What fails leaves the
-/// tables, by which a second try finds the rest.
-pub fn remove(instance: &Instance, netlink: &Netlink) -> Result<Vec<String>> {
-    let mut removed = take_down(instance, netlink)?;
-    removed.extend(instance.remove()?);
-    Ok(removed)
-}
-
-/// Takes the programs of an instance out of their hooks, and leaves its tables.
-fn take_down(instance: &Instance, netlink: &Netlink) -> Result<Vec<String>> {
-    let attachments = link::attachments(instance);
-    let mut programs: Vec<u32> = attachments.iter().map(|one| one.program).collect();
-    for name in Instance::filter_pins() {
-        programs.extend(instance.pinned_program(&name)?);
-    }
-    // XDP goes first: what still comes in takes the slow path.
-    let mut removed = instance.clear_links()?;
-    if instance.has_filters() {
-        cleanup::sweep(netlink, instance, &[])?;
-        removed.extend(instance.clear_filters()?);
-    }
-    link::wait_gone(netlink, &attachments, &programs);
-    Ok(removed)
 }

@@ -7,6 +7,7 @@
 pub mod address;
 pub mod ethtool;
 pub mod monitor;
+pub mod namespaces;
 pub mod neighbour;
 mod tc;
 mod xdp_features;

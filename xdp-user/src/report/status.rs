@@ -4,11 +4,11 @@
 
 use crate::bpffs::layout::Instance as Pins;
 use crate::config::interfaces::HookPoint;
-use crate::config::plan::Mode;
-use crate::dataplane::attach::{TcBackend, hook_name};
+use crate::config::settings::Mode;
 use crate::dataplane::clsact;
 use crate::dataplane::clsact::cleanup;
-use crate::dataplane::link::{self, Attachment};
+use crate::dataplane::link::{self, BpfLink};
+use crate::dataplane::tc_backend::{TcBackend, hook_name};
 use crate::error::Result;
 use crate::netlink::{Block, Link, Netlink};
 use crate::sys::netns;
@@ -173,7 +173,7 @@ const fn mode(hook_point: HookPoint, interface: Option<&InterfaceRecord>) -> &'s
 }
 
 fn describe(
-    attachment: &Attachment,
+    attachment: &BpfLink,
     hook_point: HookPoint,
     snapshot: &Snapshot,
     links: &[Link],

@@ -15,13 +15,13 @@ pub mod pins;
 
 use crate::bpffs::layout::Instance;
 use crate::config::interfaces::{AttachTarget, HookPoint};
-use crate::dataplane::link;
+use crate::dataplane::bpf_query;
 use crate::error::{Error, Result, causes, word};
 use crate::failpoints::{Step, pass};
 use crate::netlink::{Block, Filter, Netlink};
 use crate::sys::netns;
 use aya::maps::MapInfo;
-use aya::programs::{ProgramInfo, SchedClassifier, loaded_programs};
+use aya::programs::SchedClassifier;
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use xdp_common::Hook;
@@ -105,12 +105,7 @@ impl Ours {
             .filter_map(|name| instance.pinned_program(&name).ok().flatten());
         let mut ours: Vec<u32> = pinned.collect();
         if let Ok(meta) = MapInfo::from_pin(instance.pin("META")) {
-            let uses = |program: &ProgramInfo| {
-                let maps = program.map_ids().ok().flatten();
-                maps.is_some_and(|maps| maps.contains(&meta.id()))
-            };
-            let programs = loaded_programs().filter_map(Result::<_, _>::ok);
-            ours.extend(programs.filter(uses).map(|program| program.id()));
+            ours.extend(bpf_query::programs_using_map(meta.id()));
         }
         Self(ours)
     }
@@ -155,12 +150,17 @@ pub(crate) fn failed(action: &str, interface: &str) -> impl FnOnce(io::Error) ->
 /// Looks who sits where our filter of a device belongs.
 pub(crate) fn seat(netlink: &Netlink, device: Device<'_>, ours: &Ours) -> Result<Seat> {
     let filters = device.filters(netlink)?;
-    Ok(seat_in(&filters, ours, device.program, link::program_name))
+    Ok(seat_in(
+        &filters,
+        ours,
+        device.program,
+        bpf_query::program_name,
+    ))
 }
 
 /// The sentence about a filter in the way.
 pub(crate) fn in_the_way(device: Device<'_>, filter: &Filter) -> Error {
-    let program = filter.program.map(|id| match link::program_name(id) {
+    let program = filter.program.map(|id| match bpf_query::program_name(id) {
         Some(name) => format!(", program `{name}` (id {id})"),
         None => format!(", program id {id}"),
     });
@@ -316,7 +316,7 @@ pub(crate) fn put_back(
     let program = SchedClassifier::from_pin(&path).map_err(|error| failed(&error))?;
     let program = program.fd().map_err(|error| failed(&error))?.as_fd();
     let ours = Ours::of(instance);
-    match seat_in(&filters, &ours, device.program, link::program_name) {
+    match seat_in(&filters, &ours, device.program, bpf_query::program_name) {
         Seat::Other(filter) => Err(in_the_way(device, &filter)),
         Seat::Ours | Seat::Orphan => exchange(netlink, device, program).map(|()| true),
         Seat::Free => sit_down(netlink, instance, device, program).map(|_| true),

@@ -3,7 +3,7 @@
 //!
 //! It may not know how a filter is attached.
 
-use crate::bpffs::layout::{CLSACT, Instance, NEW, remove_file};
+use crate::bpffs::layout::{CLSACT, Instance, remove_file};
 use crate::error::{Error, Result, causes};
 use crate::failpoints::{Step, pass};
 use aya::programs::{ProgramInfo, SchedClassifier};
@@ -23,17 +23,6 @@ impl Instance {
         pass(Step::ProgramPinned)?;
         self.put_in_place(name)?;
         Ok(path)
-    }
-
-    /// Where a pin waits until it may take the place of an old one.
-    pub(crate) fn new_pin(&self, name: &str) -> PathBuf {
-        self.pin(&format!("{name}{NEW}"))
-    }
-
-    /// Puts a pin that was made beside the old one in its place.
-    pub(crate) fn put_in_place(&self, name: &str) -> Result<()> {
-        let new = self.new_pin(name);
-        fs::rename(&new, self.pin(name)).map_err(Error::system(format!("rename {}", new.display())))
     }
 
     fn clsact_note(&self, namespace: u64, index: u32) -> PathBuf {
