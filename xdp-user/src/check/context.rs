@@ -6,8 +6,8 @@ use super::Subject;
 use super::veth_peer::{self, Far};
 use crate::bpffs::layout::{self, Instance};
 use crate::error::Result;
-use crate::netlink::address::{Address, Way};
-use crate::netlink::{Link, Netlink};
+use crate::netlink::address::Address;
+use crate::netlink::{Link, Netlink, Route};
 use crate::sys::capabilities;
 use crate::tables::snapshot::Snapshot;
 use std::collections::BTreeSet;
@@ -92,7 +92,9 @@ impl<'a> Scene<'a> {
     }
 
     pub(super) fn is_local(&self, address: Ipv4Addr) -> bool {
-        self.netlink.way(address, None).is_ok_and(|way| way.local)
+        self.netlink
+            .route(address)
+            .is_ok_and(|route| route == Route::Local)
     }
 
     /// The gateway's address in the server's network, or any of the LAN.
@@ -100,14 +102,17 @@ impl<'a> Scene<'a> {
         let on_lan = |one: &&Address| self.lans.iter().any(|lan| lan.index == one.index);
         let near = self.addresses.iter().filter(on_lan);
         let near: Vec<&Address> = near.collect();
-        let best = near.iter().find(|one| one.reaches(self.subject.server));
+        let best = near.iter().find(|one| one.is_on_link(self.subject.server));
         best.or(near.first()).map(|one| one.address)
     }
 
-    /// The way that answers to clients take.
-    pub(super) fn way_to_clients(&self) -> io::Result<Way> {
-        let from = self.is_local(self.subject.vip).then_some(self.subject.vip);
-        self.netlink.way(A_CLIENT, from)
+    /// The route of replies to clients.
+    pub(super) fn route_to_clients(&self) -> io::Result<Route> {
+        if self.is_local(self.subject.vip) {
+            self.netlink.route_from(self.subject.vip, A_CLIENT)
+        } else {
+            self.netlink.route(A_CLIENT)
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use crate::config::interfaces::Side;
 use crate::config::plan::Mode;
 use crate::dataplane::egress;
 use crate::dataplane::link;
-use crate::netlink::{Link, driver_of, will_take_frames};
+use crate::netlink::{Link, driver_of, is_known_to_transmit};
 
 /// The largest MTU with which drivers that keep a frame in one page run XDP: 4,096 bytes less the headroom of XDP (256),
 /// `struct skb_shared_info` (320) and the Ethernet header with a tag.
@@ -75,7 +75,7 @@ fn mode(scene: &Scene<'_>, link: &Link) -> Finding {
     if scene.subject.dry_run {
         return Finding::ok(CODE, "a dry run attaches no XDP program", WHY);
     }
-    let native = match scene.netlink.runs_native_xdp(link) {
+    let native = match scene.netlink.has_native_xdp(link) {
         Ok(native) => native,
         Err(error) => return Finding::unseen(CODE, error, WHY),
     };
@@ -166,7 +166,7 @@ fn redirect(scene: &Scene<'_>, link: &Link) -> Finding {
         Ok(false) => {}
         Err(error) => return Finding::unseen(CODE, error, WHY),
     }
-    if modes.of(side) == Mode::Native && will_take_frames(link) && link.xdp.is_none() {
+    if modes.of(side) == Mode::Native && is_known_to_transmit(link) && link.xdp.is_none() {
         return Finding::ok(
             CODE,
             "the driver takes frames from XDP once our program is on it",
@@ -175,7 +175,7 @@ fn redirect(scene: &Scene<'_>, link: &Link) -> Finding {
     }
     let far = scene.far.iter().find(|far| far.near == link.index);
     match (link.kind.as_deref(), far) {
-        (Some("veth"), _) if !scene.netlink.tells_xdp_features() => Finding::warning(
+        (Some("veth"), _) if !scene.netlink.reports_xdp_features() => Finding::warning(
             CODE,
             "takes no frames from XDP, as far as one can see: before Linux 6.3 that takes a native XDP program at the far end of a veth",
             WHY,

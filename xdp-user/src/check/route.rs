@@ -3,26 +3,26 @@
 use super::Finding;
 use super::context::{A_CLIENT, Scene};
 use crate::error::word;
-use crate::netlink::address::{Neighbour, Way};
+use crate::netlink::Route;
+use crate::netlink::neighbour::Neighbour;
+use std::net::Ipv4Addr;
 use xdp_common::Direction;
 use xdp_common::counters::{Quantity, class};
 use xdp_common::{Class, Hook};
 
 pub(super) fn all(scene: &Scene<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let way = scene.netlink.way(scene.subject.server, None);
-    findings.push(to_server(scene, &way));
-    if let Ok(way) = way
-        && !way.local
-    {
-        findings.push(neighbour(scene, &way));
+    let route = scene.netlink.route(scene.subject.server);
+    findings.push(to_server(scene, &route));
+    if let Ok(Route::Via { index, gateway, .. }) = route {
+        findings.push(neighbour(scene, index, gateway));
         findings.push(back(scene));
     }
     findings.push(to_clients(scene));
     findings
 }
 
-fn to_server(scene: &Scene<'_>, way: &std::io::Result<Way>) -> Finding {
+fn to_server(scene: &Scene<'_>, route: &std::io::Result<Route>) -> Finding {
     const CODE: &str = "server-route";
     const WHY: &str = "packets for the server have to leave by a LAN";
     let server = scene.subject.server;
@@ -31,34 +31,36 @@ fn to_server(scene: &Scene<'_>, way: &std::io::Result<Way>) -> Finding {
         Some(lan) => finding.mend(format!("ip route replace {server} dev {lan}")),
         None => finding,
     };
-    match way {
-        Ok(way) if way.local && scene.subject.lans.is_empty() => {
+    match route {
+        Ok(Route::Local) if scene.subject.lans.is_empty() => {
             Finding::ok(CODE, format!("{server} is an address of this host"), WHY)
         }
-        Ok(way) if way.local => {
+        Ok(Route::Local) => {
             let found = format!("{server} is an address of this host, so there is no LAN");
             let mut alone = scene.subject.clone();
             alone.lans.clear();
             Finding::error(CODE, found, WHY).mend(alone.run())
         }
-        Ok(way) if scene.subject.lans.is_empty() => {
+        Ok(Route::Via { index, .. }) if scene.subject.lans.is_empty() => {
             let found = format!(
                 "{server} is behind {}, and no LAN is named",
-                scene.name(way.index)
+                scene.name(*index)
             );
             let mut named = scene.subject.clone();
-            named.lans.push(scene.name(way.index));
+            named.lans.push(scene.name(*index));
             Finding::error(CODE, found, WHY).mend(named.run())
         }
-        Ok(way) if scene.lans.iter().any(|lan| lan.index == way.index) => {
-            let via = match way.gateway {
+        Ok(Route::Via { index, gateway, .. })
+            if scene.lans.iter().any(|lan| lan.index == *index) =>
+        {
+            let via = match gateway {
                 Some(gateway) => format!(" via {gateway}"),
                 None => String::new(),
             };
-            Finding::ok(CODE, format!("by {}{via}", scene.name(way.index)), WHY)
+            Finding::ok(CODE, format!("by {}{via}", scene.name(*index)), WHY)
         }
-        Ok(way) => {
-            let found = format!("the route to {server} leaves by {}", scene.name(way.index));
+        Ok(Route::Via { index, .. }) => {
+            let found = format!("the route to {server} leaves by {}", scene.name(*index));
             mend(Finding::error(CODE, found, WHY))
         }
         Err(error) => {
@@ -68,15 +70,17 @@ fn to_server(scene: &Scene<'_>, way: &std::io::Result<Way>) -> Finding {
     }
 }
 
-fn neighbour(scene: &Scene<'_>, way: &Way) -> Finding {
+fn neighbour(scene: &Scene<'_>, index: u32, gateway: Option<Ipv4Addr>) -> Finding {
     const CODE: &str = "server-neighbour";
     const WHY: &str = "packets go to the MAC address of the server, or of the router before it; until that is known, they take the slow path, which asks";
-    let next = way.gateway.unwrap_or(scene.subject.server);
-    let interface = scene.name(way.index);
+    let next = gateway.unwrap_or(scene.subject.server);
+    let interface = scene.name(index);
     let ping = format!("ping -c 1 -I {interface} {next}");
-    match scene.netlink.neighbour(way.index, next) {
-        Ok(Some(Neighbour::Known)) => Finding::ok(CODE, format!("{next} is known"), WHY),
-        Ok(Some(Neighbour::Asked)) => {
+    match scene.netlink.neighbour((index, next)) {
+        Ok(Some(Neighbour::Resolved | Neighbour::Probing | Neighbour::External)) => {
+            Finding::ok(CODE, format!("{next} is known"), WHY)
+        }
+        Ok(Some(Neighbour::Incomplete)) => {
             Finding::warning(CODE, format!("{next} is being asked for"), WHY).mend(ping)
         }
         Ok(Some(Neighbour::Failed)) => {
@@ -87,7 +91,7 @@ fn neighbour(scene: &Scene<'_>, way: &Way) -> Finding {
             let found = format!("nobody has asked for {next} yet");
             Finding::warning(CODE, found, WHY).mend(ping)
         }
-        Err(error) => Finding::unseen(CODE, error, WHY),
+        Err(error) => Finding::unseen(CODE, word(&error), WHY),
     }
     .on(&interface)
 }
@@ -97,21 +101,21 @@ const BACK: &str = "the server's answers have to come back through this gateway,
 fn back(scene: &Scene<'_>) -> Finding {
     const CODE: &str = "return-route";
     if let Some(far) = scene.far.iter().find(|far| far.has_server && !far.here) {
-        let ours = |way: &Way| {
-            let gateway = way.gateway;
+        let ours = |route: &Route| {
+            let gateway = route.gateway();
             scene
                 .addresses
                 .iter()
                 .any(|one| Some(one.address) == gateway)
         };
-        if far.way_to_clients.as_ref().is_some_and(ours) {
+        if far.route_to_clients.as_ref().is_some_and(ours) {
             return Finding::ok(
                 CODE,
                 "the server's default route leads here (seen in its namespace)",
                 BACK,
             );
         }
-        let found = match far.way_to_clients.and_then(|way| way.gateway) {
+        let found = match far.route_to_clients.and_then(|route| route.gateway()) {
             Some(gateway) => {
                 format!("the server's default route leads to {gateway} (seen in its namespace)")
             }
@@ -167,20 +171,19 @@ fn to_clients(scene: &Scene<'_>) -> Finding {
         return Finding::unseen(CODE, "there is no WAN", WHY);
     };
     let mend = format!("ip route replace default via GATEWAY dev {}", wan.name);
-    match scene.way_to_clients() {
-        Ok(way) if scene.wans.iter().any(|wan| wan.index == way.index) => Finding::ok(
-            CODE,
-            format!("the default route leaves by {}", scene.name(way.index)),
-            WHY,
-        ),
-        Ok(way) => {
+    match scene.route_to_clients() {
+        Ok(Route::Via { index, .. }) if scene.wans.iter().any(|wan| wan.index == index) => {
+            let found = format!("the default route leaves by {}", scene.name(index));
+            Finding::ok(CODE, found, WHY)
+        }
+        Ok(Route::Via { index, .. }) => {
             let found = format!(
                 "the default route leaves by {}, which is no WAN",
-                scene.name(way.index)
+                scene.name(index)
             );
             Finding::warning(CODE, found, WHY).mend(mend)
         }
-        Err(_) => {
+        Ok(Route::Local) | Err(_) => {
             let found = "there is no default route: only clients in networks that have a route by a WAN get answers";
             Finding::warning(CODE, found, WHY).mend(mend)
         }

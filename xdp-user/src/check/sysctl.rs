@@ -3,7 +3,7 @@
 use super::Finding;
 use super::context::{A_CLIENT, Scene, sysctl};
 use crate::config::validate::{sysctl_key as key, sysctl_path as path};
-use crate::netlink::Link;
+use crate::netlink::{Link, Route};
 
 pub(super) fn all(scene: &Scene<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
@@ -58,17 +58,19 @@ fn reverse_path(scene: &Scene<'_>, wan: &Link) -> Finding {
     let [Some(all), Some(own)] = values else {
         return Finding::unseen(CODE, "rp_filter cannot be read", WHY);
     };
-    let back = scene.netlink.way(A_CLIENT, None);
+    let back = scene.netlink.route(A_CLIENT);
     match (all.max(own), back) {
-        (1, Ok(way)) if way.index == wan.index => Finding::ok(
+        (1, Ok(route)) if route.interface() == Some(wan.index) => Finding::ok(
             CODE,
             "strict, and the default route leaves by this interface",
             WHY,
         ),
         (1, back) => {
             let leaves = match back {
-                Ok(way) => format!("the default route leaves by {}", scene.name(way.index)),
-                Err(_) => "there is no default route".to_owned(),
+                Ok(Route::Via { index, .. }) => {
+                    format!("the default route leaves by {}", scene.name(index))
+                }
+                Ok(Route::Local) | Err(_) => "there is no default route".to_owned(),
             };
             Finding::warning(CODE, format!("strict, and {leaves}"), WHY)
                 .mend(format!("sysctl -w {}=2", key(&wan.name, "rp_filter")))

@@ -4,8 +4,7 @@
 //! It may not know what is good or bad.
 
 use super::context::{A_CLIENT, Scene};
-use crate::netlink::Link;
-use crate::netlink::address::Way;
+use crate::netlink::{Link, Route};
 use crate::sys::netns::{self, Inside, Next};
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -26,8 +25,8 @@ pub(super) struct Far {
     pub(super) here: bool,
     /// True when the server's address is one of that namespace.
     pub(super) has_server: bool,
-    /// The way from there to the clients.
-    pub(super) way_to_clients: Option<Way>,
+    /// The route from there to the clients.
+    pub(super) route_to_clients: Option<Route>,
 }
 
 /// Those that can be seen. Entering another namespace takes CAP_SYS_ADMIN.
@@ -44,11 +43,16 @@ pub(super) fn far_ends(scene: &Scene<'_>) -> Vec<Far> {
     let visit = netns::visit(scene.netlink, |inside| {
         let number = File::open(inside.path)
             .ok()
-            .and_then(|file| scene.netlink.namespace_number(file.as_fd()));
+            .and_then(|file| scene.netlink.namespace_id(file.as_fd()));
         for near in &wanted {
             if let Some(link) = far_end(near, number, inside) {
                 let features = inside.netlink.features(&link.name).unwrap_or_default();
-                let local = |address| inside.netlink.way(address, None).is_ok_and(|way| way.local);
+                let local = |address| {
+                    inside
+                        .netlink
+                        .route(address)
+                        .is_ok_and(|route| route == Route::Local)
+                };
                 let entry = if inside.own {
                     String::new()
                 } else {
@@ -61,7 +65,7 @@ pub(super) fn far_ends(scene: &Scene<'_>) -> Vec<Far> {
                     entry,
                     here: inside.own,
                     has_server: local(server),
-                    way_to_clients: inside.netlink.way(A_CLIENT, None).ok(),
+                    route_to_clients: inside.netlink.route(A_CLIENT).ok(),
                 });
             }
         }
@@ -85,5 +89,5 @@ fn far_end(near: &Link, number: Option<i32>, inside: &Inside<'_>) -> Option<Link
     if !is_there {
         return None;
     }
-    inside.netlink.look(peer.index, None).ok()
+    inside.netlink.link_by_index(peer.index).ok()
 }

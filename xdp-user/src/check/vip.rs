@@ -67,7 +67,7 @@ fn local(scene: &Scene<'_>, own: &Address) -> Finding {
         let first = scene
             .addresses
             .iter()
-            .find(|one| one.index == own.index && !one.secondary && one.reaches(vip));
+            .find(|one| one.index == own.index && !one.secondary && one.is_on_link(vip));
         if let Some(first) = first {
             found.push_str(&format!(
                 "; it is a secondary one, so what the kernel itself says comes from {} (ikenat's own ICMP comes from {vip})",
@@ -92,7 +92,7 @@ fn foreign(scene: &Scene<'_>) -> Finding {
         return Finding::ok(CODE, found, WHY);
     }
     let near =
-        |one: &&Address| scene.wans.iter().any(|wan| wan.index == one.index) && one.reaches(vip);
+        |one: &&Address| scene.wans.iter().any(|wan| wan.index == one.index) && one.is_on_link(vip);
     if scene.addresses.iter().find(near).is_some() {
         let found = format!("{vip} is no address of this host, and nobody here answers ARP for it");
         return Finding::warning(CODE, found, WHY)
@@ -110,8 +110,8 @@ fn foreign(scene: &Scene<'_>) -> Finding {
 /// interface than the one that the question came in by, and by no other (`arp_process` in net/ipv4/arp.c).
 fn is_proxied(scene: &Scene<'_>, wan: &Link) -> bool {
     let vip = scene.subject.vip;
-    let way = scene.netlink.way(vip, None);
-    let entry = scene.netlink.is_proxied(wan.index, vip);
-    way.is_ok_and(|way| way.index != wan.index)
+    let route = scene.netlink.route(vip);
+    let entry = scene.netlink.is_proxied((wan.index, vip));
+    route.is_ok_and(|route| route.interface() != Some(wan.index))
         && (entry.unwrap_or_default() || of_all_and(&wan.name, "proxy_arp") > 0)
 }

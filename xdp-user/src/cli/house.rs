@@ -12,7 +12,7 @@ use xdp_user::daemon::reattach::{Event, LinkChange, LinkMonitor, Reattached};
 use xdp_user::dataplane::attach::{How, PutBack, hook_name};
 use xdp_user::dataplane::{Dataplane, XmitSupport};
 use xdp_user::netlink::Netlink;
-use xdp_user::netlink::monitor::Events;
+use xdp_user::netlink::monitor::ChangeMonitor;
 use xdp_user::tables::expiry::Expiry;
 
 /// What is done each second, and what has been said of it.
@@ -21,7 +21,7 @@ pub(super) struct House {
     /// The interfaces whose filter could not be put back.
     pub(super) complained: Vec<String>,
     /// Changes of routes and neighbours.
-    pub(super) events: Events,
+    pub(super) events: ChangeMonitor,
     /// Interfaces that go and come.
     pub(super) watch: LinkMonitor,
     /// Next hops that may have moved.

@@ -40,15 +40,15 @@ pub(crate) fn is_ready(netlink: &Netlink, modes: Modes, side: Side, link: &Link)
     }
     // Most drivers send such frames only while they have a program of their own. Some kernels say so.
     let own_is_generic = modes.of(side) == Mode::Generic;
-    if own_is_generic && link.kind.is_none() && !netlink.tells_who_takes_frames() {
+    if own_is_generic && link.kind.is_none() && !netlink.reports_xdp_features() {
         return Ok(false);
     }
-    netlink.takes_frames(link)
+    netlink.has_xdp_xmit(link)
 }
 
 /// The word of an egress that takes frames. A larger MTU than 16 bits hold is one that no packet exceeds.
 fn egress(netlink: &Netlink, link: &Link, epoch: u16) -> u64 {
-    let mtu = netlink.look(link.index, None).map_or(0, |now| now.mtu);
+    let mtu = netlink.link_by_index(link.index).map_or(0, |now| now.mtu);
     cpu::egress(u16::try_from(mtu).unwrap_or(u16::MAX), epoch)
 }
 

@@ -137,7 +137,7 @@ pub fn instance_of(bpffs: &Path, program: u32) -> Option<Instance> {
 fn still_runs(netlink: &Netlink, attachment: &Attachment) -> bool {
     let (index, program) = (attachment.ifindex, attachment.program);
     let xdp = netlink
-        .look(index, None)
+        .link_by_index(index)
         .is_ok_and(|link| link.xdp == Some(program));
     let tcx = |egress| mmap::tcx_programs(index, egress).is_ok_and(|all| all.contains(&program));
     xdp || tcx(false) || tcx(true)
