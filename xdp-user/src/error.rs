@@ -1,11 +1,11 @@
-//! Everything that can go wrong, as sentences that name the thing and the way out.
+//! The errors of this crate, as sentences that name the object and the remedy.
 //!
-//! It may not know who prints them.
+//! Invariant: it imports no other module, so that every module can use it.
 
-use crate::config::peer_lists::Prefix;
+use ipnet::Ipv4Net;
 use std::io;
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The library's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -156,7 +156,7 @@ pub enum Error {
     )]
     PrefixTwice {
         /// The prefix.
-        prefix: Prefix,
+        prefix: Ipv4Net,
     },
     /// Too many prefixes.
     #[error(
@@ -261,6 +261,14 @@ pub enum Error {
         /// ` (process 123, on eth1 and eth0)`, as far as that is known.
         whose: String,
     },
+    /// Somebody has removed its pins.
+    #[error(
+        "the pins of {vip} were removed by `ikenat unload --force`: nothing is attached any more"
+    )]
+    Unloaded {
+        /// The instance.
+        vip: Ipv4Addr,
+    },
     /// It is attached in another network namespace.
     #[error(
         "an ikenat{whose} serves {vip} in another network namespace, and this BPF file system has room for one of each VIP: give this one its own (`mount -t bpf bpf DIR`, then --bpffs DIR), or remove the other with `ikenat unload --vip {vip}`"
@@ -362,6 +370,17 @@ impl Error {
     pub fn system(action: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let action = action.into();
         move |source| Self::System { action, source }
+    }
+
+    /// A directory of pins that cannot be listed.
+    pub(crate) fn not_readable(path: &Path, error: io::Error) -> Self {
+        if error.kind() != io::ErrorKind::PermissionDenied {
+            return Self::system(format!("list {}", path.display()))(error);
+        }
+        Self::NotReadable {
+            path: path.to_path_buf(),
+            why: word(&error),
+        }
     }
 }
 

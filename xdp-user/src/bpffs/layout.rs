@@ -3,8 +3,8 @@
 //!
 //! It may not know what is in the maps, nor what is attached.
 
-use crate::bpffs::permissions;
 use crate::config::interfaces::HookPoint;
+use crate::config::settings::Sizes;
 use crate::error::{Error, Result, causes};
 use aya::maps::{MapInfo, MapType};
 use rustix::fs::{CWD, Mode, OFlags, openat, statfs};
@@ -41,15 +41,6 @@ pub fn bpffs(named: Option<&Path>) -> Result<PathBuf> {
             looked: looked[0].display().to_string(),
         }),
     }
-}
-
-/// Sizes of the tables.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sizes {
-    /// Slots of FLOW.
-    pub flow_slots: u32,
-    /// Slots of SESSION.
-    pub session_slots: u32,
 }
 
 /// What a map must look like.
@@ -243,16 +234,6 @@ impl Instance {
         Ok(())
     }
 
-    /// Refuses maps of another version.
-    pub fn check_version(&self, found: u64) -> Result<()> {
-        let expected = u64::from(xdp_common::ABI_VERSION);
-        if found == expected {
-            return Ok(());
-        }
-        let why = format!("its layout is version {found} and this ikenat has version {expected}");
-        Err(self.foreign(&self.pin("META"), why))
-    }
-
     /// Removes the pins of this instance, and says which there were. The directory stays: it is what the lock is on.
     pub fn clear(&self) -> Result<Vec<String>> {
         let mut removed = self.clear_links()?;
@@ -340,7 +321,7 @@ pub fn instances(bpffs: &Path, vip: Option<Ipv4Addr>) -> Result<Vec<Instance>> {
     let entries = match fs::read_dir(&ours) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(permissions::not_readable(&ours, error)),
+        Err(error) => return Err(Error::not_readable(&ours, error)),
     };
     let mut vips: Vec<Ipv4Addr> = entries
         .filter_map(|entry| {

@@ -9,18 +9,10 @@ use crate::dataplane::clsact::cleanup;
 use crate::dataplane::link;
 use crate::error::{Error, Result};
 use crate::netlink::{Block, Netlink};
+use crate::tables::meta::interface;
 use crate::tables::mmap::{Memory, Seen};
 use xdp_common::{ABI_VERSION, meta};
 use xdp_core::Word;
-
-/// The index and the name of an interface, as META has them; `None` when there is no such port.
-pub(crate) fn interface<W: Word>(meta: &[W], port: Interface) -> Option<(u32, String)> {
-    let [index, first, second] = std::array::from_fn(|at| meta[port.meta() + at].load());
-    let bytes: [u8; 16] = bytemuck::cast([first, second]);
-    let text = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
-    let index = u32::try_from(index).ok().filter(|index| *index != 0)?;
-    Some((index, String::from_utf8_lossy(text).into_owned()))
-}
 
 /// What META says, if it is of this version.
 struct Place {

@@ -2,10 +2,10 @@
 //!
 //! It may not know what is read.
 
-use crate::bpffs::layout::{Instance, Sizes};
+use crate::bpffs::layout::Instance;
+use crate::config::settings::Sizes;
 use crate::error::{Error, Result, word};
 use std::fs::{self, Permissions};
-use std::io;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 
@@ -76,17 +76,6 @@ impl Instance {
         };
         let found = self.directory.ancestors().skip(1).find(is_closed)?;
         Some(found.to_path_buf())
-    }
-}
-
-/// The sentence about a pin or directory that cannot be read.
-pub(crate) fn not_readable(path: &Path, error: io::Error) -> Error {
-    if error.kind() != io::ErrorKind::PermissionDenied {
-        return Error::system(format!("list {}", path.display()))(error);
-    }
-    Error::NotReadable {
-        path: path.to_path_buf(),
-        why: word(&error),
     }
 }
 

@@ -2,9 +2,9 @@
 //!
 //! It may not know what is good or bad.
 
-use super::Subject;
 use super::veth_peer::{self, Far};
 use crate::bpffs::layout::{self, Instance};
+use crate::config::settings::Settings;
 use crate::error::Result;
 use crate::netlink::address::Address;
 use crate::netlink::{Link, Netlink, Route};
@@ -22,7 +22,7 @@ pub(super) const A_CLIENT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 
 /// This host, as seen from the network namespace of this process.
 pub(super) struct Scene<'a> {
-    pub(super) subject: &'a Subject,
+    pub(super) subject: &'a Settings,
     pub(super) netlink: &'a Netlink,
     /// The interfaces of the subject that exist: WANs.
     pub(super) wans: Vec<Link>,
@@ -40,7 +40,7 @@ pub(super) struct Scene<'a> {
 }
 
 impl<'a> Scene<'a> {
-    pub(super) fn of(subject: &'a Subject, netlink: &'a Netlink) -> Result<Self> {
+    pub(super) fn of(subject: &'a Settings, netlink: &'a Netlink) -> Result<Self> {
         let links = netlink.links()?;
         let named = |names: &[String]| -> Vec<Link> {
             let find = |name: &String| links.iter().find(|link| link.name == *name).cloned();
@@ -53,7 +53,7 @@ impl<'a> Scene<'a> {
             .map(|bpffs| Instance::of(bpffs, subject.vip))
             .filter(Instance::is_used)
             .map(|instance| {
-                let snapshot = Snapshot::take(&instance).ok();
+                let snapshot = Snapshot::take(&instance.directory, instance.vip).ok();
                 (instance, snapshot)
             });
         let mut scene = Self {

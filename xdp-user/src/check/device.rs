@@ -4,7 +4,7 @@
 use super::Finding;
 use super::context::Scene;
 use crate::config::interfaces::Side;
-use crate::config::plan::Mode;
+use crate::config::settings::Mode;
 use crate::dataplane::egress;
 use crate::dataplane::link;
 use crate::netlink::{Link, driver_of, is_known_to_transmit};

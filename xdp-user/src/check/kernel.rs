@@ -3,19 +3,20 @@
 
 use super::Finding;
 use super::context::{Scene, sysctl};
-use crate::config::validate::{is_new_enough, kernel_release};
 use crate::dataplane::link;
-use crate::sys::netns::{self, Next};
+use crate::netlink::namespaces;
+use crate::sys::kernel_version;
 use aya::programs::ProgramType;
 use aya::sys::is_program_supported;
 use std::fs;
+use std::ops::ControlFlow;
 
 pub(super) fn all(scene: &Scene<'_>) -> Vec<Finding> {
     vec![version(), programs(scene), jit(scene), slow_path(scene)]
 }
 
 fn version() -> Finding {
-    judge_version(&kernel_release())
+    judge_version(&kernel_version::release())
 }
 
 fn judge_version(release: &str) -> Finding {
@@ -23,7 +24,7 @@ fn judge_version(release: &str) -> Finding {
     const WHY: &str =
         "ikenat is tested on Linux 6.1 and newer; older verifiers refuse its programs";
     let found = format!("Linux {release}");
-    match is_new_enough(release) {
+    match kernel_version::is_supported(release) {
         Some(true) => Finding::ok(CODE, found, WHY),
         Some(false) => Finding::error(CODE, found, WHY).mend("apt-get install linux-image-amd64"),
         None => Finding::unseen(CODE, format!("{found} is no version"), WHY),
@@ -73,12 +74,12 @@ fn jit_setting(scene: &Scene<'_>) -> Option<i64> {
     if found.is_some() {
         return found;
     }
-    let visit = netns::visit(scene.netlink, |_| {
+    let visit = namespaces::visit(scene.netlink, |_| {
         found = sysctl(JIT);
         Ok(if found.is_some() {
-            Next::Enough
+            ControlFlow::Break(())
         } else {
-            Next::GoOn
+            ControlFlow::Continue(())
         })
     });
     if let Err(error) = visit {
@@ -116,7 +117,7 @@ fn slow_path(scene: &Scene<'_>) -> Finding {
     if link::has_tcx(wan.index) {
         return Finding::ok(CODE, "tcx", WHY);
     }
-    let modules = format!("/lib/modules/{}", kernel_release());
+    let modules = format!("/lib/modules/{}", kernel_version::release());
     let read = |name: &str| fs::read_to_string(format!("{modules}/{name}"));
     match (read("modules.builtin"), read("modules.dep")) {
         (Ok(builtin), Ok(loadable)) => judge_clsact(&[builtin, loadable].concat()),

@@ -2,7 +2,7 @@
 
 use super::Finding;
 use super::context::Scene;
-use crate::bpffs::layout::Sizes;
+use crate::config::settings::Sizes;
 use std::fs;
 use std::path::{Path, PathBuf};
 

@@ -17,38 +17,14 @@ mod sysctl;
 mod veth_peer;
 mod vip;
 
-use crate::bpffs::layout::Sizes;
 use crate::config::interfaces::Side;
-use crate::config::plan::{Mode, Modes};
+use crate::config::settings::{Mode, Settings};
 use crate::error::Result;
 use crate::netlink::Netlink;
 use context::Scene;
 use serde::Serialize;
-use std::net::Ipv4Addr;
-use std::path::PathBuf;
 
 pub use running::running;
-
-/// What the gateway is to do, or does.
-#[derive(Clone, Debug)]
-pub struct Subject {
-    /// Interfaces towards the clients.
-    pub wans: Vec<String>,
-    /// Interfaces towards the server; none when the server is this host.
-    pub lans: Vec<String>,
-    /// The public address.
-    pub vip: Ipv4Addr,
-    /// The server behind it.
-    pub server: Ipv4Addr,
-    /// How the XDP programs run.
-    pub modes: Modes,
-    /// Whether packets are only counted.
-    pub dry_run: bool,
-    /// A BPF file system other than the usual one.
-    pub bpffs: Option<PathBuf>,
-    /// Sizes of the tables.
-    pub sizes: Sizes,
-}
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -119,7 +95,7 @@ impl Finding {
     }
 }
 
-impl Subject {
+impl Settings {
     /// The command line that starts it.
     pub fn run(&self) -> String {
         let mut words = vec!["ikenat run".to_owned()];
@@ -144,7 +120,7 @@ impl Subject {
 }
 
 /// Looks at everything. An error is that nothing could be looked at; that a condition could not be is a finding.
-pub fn check(subject: &Subject, netlink: &Netlink) -> Result<Vec<Finding>> {
+pub fn check(subject: &Settings, netlink: &Netlink) -> Result<Vec<Finding>> {
     let scene = Scene::of(subject, netlink)?;
     let mut findings = Vec::new();
     findings.extend(process::privileges());
@@ -164,25 +140,15 @@ pub fn check(subject: &Subject, netlink: &Netlink) -> Result<Vec<Finding>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::Ipv4Addr;
+    use std::path::PathBuf;
 
     #[test]
     fn the_command_line_is_that_of_the_subject() {
-        let mut subject = Subject {
-            wans: vec!["eth1".to_owned(), "eth2".to_owned()],
-            lans: vec!["eth0".to_owned()],
-            vip: Ipv4Addr::new(203, 0, 113, 1),
-            server: Ipv4Addr::new(192, 168, 0, 1),
-            modes: Modes {
-                wan: Mode::Native,
-                lan: Mode::Native,
-            },
-            dry_run: false,
-            bpffs: None,
-            sizes: Sizes {
-                flow_slots: 1024,
-                session_slots: 256,
-            },
-        };
+        let vip = Ipv4Addr::new(203, 0, 113, 1);
+        let mut subject = Settings::new(vip, Ipv4Addr::new(192, 168, 0, 1));
+        subject.wans = vec!["eth1".to_owned(), "eth2".to_owned()];
+        subject.lans = vec!["eth0".to_owned()];
         let usual =
             "ikenat run --wan eth1 --wan eth2 --lan eth0 --vip 203.0.113.1 --server 192.168.0.1";
         assert_eq!(subject.run(), usual);

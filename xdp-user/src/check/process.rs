@@ -3,8 +3,8 @@
 use super::Finding;
 use super::context::Scene;
 use crate::bpffs::layout;
-use crate::config::validate::kernel_release;
 use crate::sys::capabilities::knows_barriers;
+use crate::sys::kernel_version;
 use rustix::fs::{Access, StatVfsMountFlags, access, statvfs};
 use rustix::thread::{CapabilitySet, capabilities};
 use std::fs;
@@ -16,7 +16,7 @@ pub(super) fn privileges() -> Vec<Finding> {
     const CODE: &str = "privileges";
     const WHY: &str = "CAP_BPF loads programs, CAP_NET_ADMIN attaches them";
     match capabilities(None) {
-        Ok(sets) => judge(sets.effective, knows_barriers(&kernel_release())),
+        Ok(sets) => judge(sets.effective, knows_barriers(&kernel_version::release())),
         Err(error) => vec![Finding::unseen(CODE, error, WHY)],
     }
 }

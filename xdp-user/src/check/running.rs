@@ -1,10 +1,10 @@
 //! An instance that is attached already: what it works on, and whether all of its programs are where they belong.
 
+use super::Finding;
 use super::context::Scene;
-use super::{Finding, Subject};
-use crate::bpffs::layout::{self, Sizes};
+use crate::bpffs::layout;
 use crate::config::interfaces::Side;
-use crate::config::plan::{Mode, Modes};
+use crate::config::settings::{Mode, Modes, Settings, Sizes};
 use crate::error::Result;
 use crate::report::status::{Attached, Instance};
 use crate::tables::snapshot::{InterfaceRecord, Snapshot};
@@ -12,12 +12,12 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 use xdp_common::meta::flag;
 
-/// The subjects of the instances that are attached, all or that of one VIP.
-pub fn running(bpffs: Option<&Path>, vip: Option<Ipv4Addr>) -> Result<Vec<Subject>> {
+/// The settings of the instances that are attached, all or that of one VIP.
+pub fn running(bpffs: Option<&Path>, vip: Option<Ipv4Addr>) -> Result<Vec<Settings>> {
     let directory = layout::bpffs(bpffs)?;
     let mut subjects = Vec::new();
     for instance in layout::instances(&directory, vip)? {
-        let snapshot = Snapshot::take(&instance)?;
+        let snapshot = Snapshot::take(&instance.directory, instance.vip)?;
         let slots = |name: &str| {
             let table = snapshot.tables.iter().find(|table| table.name == name);
             let slots = table.map_or(0, |table| table.limit * 2);
@@ -26,11 +26,9 @@ pub fn running(bpffs: Option<&Path>, vip: Option<Ipv4Addr>) -> Result<Vec<Subjec
         let names = |side| interfaces(&snapshot, side).map(|one| one.name.clone());
         let mode = |side| interfaces(&snapshot, side).next().map(|one| one.mode);
         let wan_mode = mode(Side::Wan).unwrap_or(Mode::Native);
-        subjects.push(Subject {
+        subjects.push(Settings {
             wans: names(Side::Wan).collect(),
             lans: names(Side::Lan).collect(),
-            vip: snapshot.vip,
-            server: snapshot.server,
             modes: Modes {
                 wan: wan_mode,
                 lan: mode(Side::Lan).unwrap_or(wan_mode),
@@ -41,6 +39,7 @@ pub fn running(bpffs: Option<&Path>, vip: Option<Ipv4Addr>) -> Result<Vec<Subjec
                 flow_slots: slots("FLOW"),
                 session_slots: slots("SESSION"),
             },
+            ..Settings::new(snapshot.vip, snapshot.server)
         });
     }
     Ok(subjects)

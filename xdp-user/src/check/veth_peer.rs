@@ -4,10 +4,11 @@
 //! It may not know what is good or bad.
 
 use super::context::{A_CLIENT, Scene};
+use crate::netlink::namespaces::{self, Namespace};
 use crate::netlink::{Link, Route};
-use crate::sys::netns::{self, Inside, Next};
 use std::collections::BTreeSet;
 use std::fs::File;
+use std::ops::ControlFlow;
 use std::os::fd::AsFd as _;
 
 /// The far end of a veth.
@@ -40,7 +41,7 @@ pub(super) fn far_ends(scene: &Scene<'_>) -> Vec<Far> {
         return found;
     }
     let server = scene.subject.server;
-    let visit = netns::visit(scene.netlink, |inside| {
+    let visit = namespaces::visit(scene.netlink, |inside| {
         let number = File::open(inside.path)
             .ok()
             .and_then(|file| scene.netlink.namespace_id(file.as_fd()));
@@ -70,7 +71,11 @@ pub(super) fn far_ends(scene: &Scene<'_>) -> Vec<Far> {
             }
         }
         let enough = found.len() == wanted.len();
-        Ok(if enough { Next::Enough } else { Next::GoOn })
+        Ok(if enough {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        })
     });
     if let Err(error) = visit {
         tracing::debug!("not all network namespaces were looked at: {error}");
@@ -80,7 +85,7 @@ pub(super) fn far_ends(scene: &Scene<'_>) -> Vec<Far> {
 
 /// The far end, if it is in that namespace, which has this number for ours. An index is not enough to know it by: every
 /// namespace counts from 1.
-fn far_end(near: &Link, number: Option<i32>, inside: &Inside<'_>) -> Option<Link> {
+fn far_end(near: &Link, number: Option<i32>, inside: &Namespace<'_>) -> Option<Link> {
     let peer = near.peer?;
     let is_there = match peer.namespace {
         None => inside.own,

@@ -9,7 +9,7 @@ use serde::Serialize;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use xdp_user::check::{Finding, Level, Subject, check, running};
+use xdp_user::check::{Finding, Level, check, running};
 use xdp_user::netlink::Netlink;
 
 /// Look at everything that the gateway depends on, and say what is wrong and which command mends it
@@ -92,24 +92,10 @@ struct Check {
     findings: Vec<Finding>,
 }
 
-fn subject(run: &Run) -> Subject {
-    let request = run.request();
-    Subject {
-        wans: request.wans,
-        lans: request.lans,
-        vip: request.vip,
-        server: request.server,
-        modes: request.modes,
-        dry_run: request.dry_run,
-        bpffs: request.bpffs,
-        sizes: request.sizes,
-    }
-}
-
 /// Does it.
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let subjects = match &arguments.run {
-        Optional::Given(run) => vec![subject(run)],
+        Optional::Given(run) => vec![run.settings()],
         Optional::Missing { vip, bpffs } => match running(bpffs.as_deref(), *vip) {
             // Without a BPF file system nothing can be attached.
             Err(xdp_user::Error::NoBpffs { .. }) => Vec::new(),

@@ -1,7 +1,6 @@
 //! One file for each verb: sentences for people. No decision about a packet or a map is made here.
 
 pub(crate) mod check;
-mod house;
 pub(crate) mod run;
 pub(crate) mod stats;
 pub(crate) mod status;

@@ -1,9 +1,9 @@
 //! `ikenat run`: attaches, says what it did, keeps house, and stops without detaching.
 
 use super::address;
-use super::house::{House, each_second, follow, report_attached, report_not_ready};
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
+use ipnet::Ipv4Net;
 use std::io::{self, IsTerminal as _};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
@@ -12,11 +12,15 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::MissedTickBehavior;
 use tracing::{debug, info, warn};
 use xdp_common::limits::{FLOW_SLOTS, IDLE_SECS, IDLE_SECS_MIN, SESSION_SLOTS};
-use xdp_user::bpffs::layout::Sizes;
 use xdp_user::bpffs::permissions;
 use xdp_user::config::interfaces::Side;
-use xdp_user::config::peer_lists::{Lists, Prefix};
-use xdp_user::config::plan::{Mode, Modes, Plan, Request, Tc};
+use xdp_user::config::peer_lists::{self, Lists};
+use xdp_user::config::plan::Plan;
+use xdp_user::config::settings::Sizes;
+use xdp_user::config::settings::{Mode, Modes, Settings, Tc};
+use xdp_user::daemon::maintenance::{
+    House, each_second, follow, report_attached, report_not_ready,
+};
 use xdp_user::daemon::neighbour_probe::Prober;
 use xdp_user::daemon::reattach::LinkMonitor;
 use xdp_user::dataplane::{self, Dataplane, Logger};
@@ -57,11 +61,11 @@ pub(crate) struct Arguments {
     lan_mode: Option<ModeArgument>,
     /// A peer that is this host's own (an address or a prefix): its packets are left alone, as if ikenat were not there;
     /// any number of times. The longest prefix of both lists counts
-    #[arg(long, value_name = "PREFIX")]
-    except_peer: Vec<Prefix>,
+    #[arg(long, value_name = "PREFIX", value_parser = peer_lists::prefix)]
+    except_peer: Vec<Ipv4Net>,
     /// A peer that is refused (an address or a prefix): its packets to our ports are dropped; any number of times
-    #[arg(long, value_name = "PREFIX")]
-    deny: Vec<Prefix>,
+    #[arg(long, value_name = "PREFIX", value_parser = peer_lists::prefix)]
+    deny: Vec<Ipv4Net>,
     /// The VIP is for IPsec alone: every UDP fragment without ports is the server's
     #[arg(long)]
     dedicated: bool,
@@ -136,8 +140,8 @@ fn idle(text: &str) -> Result<u32, String> {
 }
 
 impl Arguments {
-    pub(super) fn request(&self) -> Request {
-        Request {
+    pub(super) fn settings(&self) -> Settings {
+        Settings {
             wans: self.wan.clone(),
             lans: self.lan.clone(),
             vip: self.vip,
@@ -172,7 +176,7 @@ impl Arguments {
 /// Does it.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let netlink = Netlink::open()?;
-    let mut plan = Plan::check(arguments.request(), &netlink)?;
+    let mut plan = Plan::check(arguments.settings(), &netlink)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -195,7 +199,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let kept = capabilities::give_up()?;
     debug!("capabilities that are kept: {kept:?}");
     let mut house = House {
-        expiry: Expiry::new(running.clock, plan.request.idle_secs),
+        expiry: Expiry::new(running.clock, plan.settings.idle_secs),
         complained: Vec::new(),
         events,
         watch: LinkMonitor::default(),
@@ -281,7 +285,7 @@ const OFTEN: Duration = Duration::from_millis(250);
 fn report(plan: &Plan, running: &Dataplane) {
     report_attached(running);
     for (side, name) in [(Side::Wan, "WAN"), (Side::Lan, "LAN")] {
-        if plan.request.modes.of(side) == Mode::Generic && !plan.request.dry_run {
+        if plan.settings.modes.of(side) == Mode::Generic && !plan.settings.dry_run {
             warn!(
                 "generic mode was asked for on the {name}: it works on any device and is several times slower than native mode"
             );
@@ -296,7 +300,7 @@ fn report(plan: &Plan, running: &Dataplane) {
         "pins are in {}; {tables}",
         running.instance.directory.display()
     );
-    let (vip, server) = (plan.request.vip, plan.request.server);
+    let (vip, server) = (plan.settings.vip, plan.settings.server);
     if let Some(earlier) = running.earlier_server.filter(|earlier| *earlier != server) {
         warn!(
             "the server of {vip} was {earlier} and is {server} now: all live tunnels go to the new one"
@@ -308,7 +312,7 @@ fn report(plan: &Plan, running: &Dataplane) {
             plan.wans[0].name
         );
     }
-    if let Some(group) = plan.request.group
+    if let Some(group) = plan.settings.group
         && let Some(closed) = running.instance.closed_to(group)
     {
         warn!(
@@ -321,8 +325,8 @@ fn report(plan: &Plan, running: &Dataplane) {
 
 /// The last line of a start.
 fn say_ready(plan: &Plan) {
-    let (vip, server) = (plan.request.vip, plan.request.server);
-    if plan.request.dry_run {
+    let (vip, server) = (plan.settings.vip, plan.settings.server);
+    if plan.settings.dry_run {
         warn!(
             "dry run: nothing is forwarded, every packet is left alone; `ikenat status` counts what would have been done"
         );
@@ -333,7 +337,7 @@ fn say_ready(plan: &Plan) {
 }
 
 fn end(running: Dataplane, netlink: &Netlink, plan: &Plan, stop: Stop) -> Result<()> {
-    let vip = plan.request.vip;
+    let vip = plan.settings.vip;
     let terminal = io::stdin().is_terminal() || io::stderr().is_terminal();
     if stop == Stop::Interrupted && terminal {
         let removed = running.detach(netlink).context("failed to detach")?;

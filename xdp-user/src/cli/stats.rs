@@ -49,7 +49,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 fn look(which: &Which, looks: &mut Looks) -> Result<Stats> {
     let mut instances = Vec::new();
     for pins in which.some_instances()? {
-        let snapshot = Snapshot::take(&pins)
+        let snapshot = Snapshot::take(&pins.directory, pins.vip)
             .with_context(|| format!("failed to read the tables of {}", pins.vip))?;
         let now = Instant::now();
         let earlier = looks

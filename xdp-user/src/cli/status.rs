@@ -27,7 +27,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let links = netlink.links().context("failed to look up interfaces")?;
     let mut instances = Vec::new();
     for pins in arguments.which.some_instances()? {
-        let snapshot = Snapshot::take(&pins)
+        let snapshot = Snapshot::take(&pins.directory, pins.vip)
             .with_context(|| format!("failed to read the tables of {}", pins.vip))?;
         instances.push(Instance::of(&pins, &snapshot, &netlink, &links)?);
     }

@@ -151,8 +151,8 @@ impl Plan {
     const fn needs(&self, hook_point: HookPoint) -> bool {
         match (hook_point.hook, hook_point.port.side) {
             (Hook::Tc, _) => true,
-            (Hook::Xdp, _) => !self.request.dry_run,
-            (Hook::Egress, Side::Wan) => !self.request.dry_run || self.server_is_local,
+            (Hook::Xdp, _) => !self.settings.dry_run,
+            (Hook::Egress, Side::Wan) => !self.settings.dry_run || self.server_is_local,
             (Hook::Egress, Side::Lan) => false,
         }
     }

@@ -3,4 +3,5 @@
 pub mod interfaces;
 pub mod peer_lists;
 pub mod plan;
+pub mod settings;
 pub mod validate;

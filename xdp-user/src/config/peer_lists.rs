@@ -1,83 +1,38 @@
-//! The lists of peers that are not translated: prefixes of `--except-peer`, which are left to the gateway, and of
-//! `--deny`, which are dropped.
-//!
-//! It may not know how the dataplane looks them up.
+//! The lists of peers that are not translated: prefixes of `--except-peer`, whose packets are left to
+//! this host, and of `--deny`, whose packets are dropped.
 
 use crate::error::{Error, Result};
-use std::fmt;
+use ipnet::Ipv4Net;
 use std::net::Ipv4Addr;
-use std::str::FromStr;
 use xdp_common::config::{DENY, EXCEPT};
 use xdp_common::limits;
 
-/// An IPv4 prefix; a single address has 32 bits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Prefix {
-    /// Its address; the bits behind the length are zero.
-    pub address: Ipv4Addr,
-    /// Its length in bits, at most 32.
-    pub length: u32,
-}
-
-const BITS: u32 = 32;
-
-const fn mask(length: u32) -> u32 {
-    match u32::MAX.checked_shl(BITS - length) {
-        Some(mask) => mask,
-        None => 0,
+/// An IPv4 prefix, as an option names it: an address alone is a prefix of 32 bits, and no bit behind
+/// the length is set.
+pub fn prefix(text: &str) -> Result<Ipv4Net, String> {
+    const WRONG: &str = "it is neither an IPv4 address nor a prefix of at most 32 bits; write it as 198.51.100.7 or 198.51.100.0/24";
+    let prefix: Ipv4Net = match text.parse::<Ipv4Addr>() {
+        Ok(address) => address.into(),
+        Err(_) => text.parse().map_err(|_| WRONG)?,
+    };
+    if prefix.addr() == prefix.network() {
+        return Ok(prefix);
     }
-}
-
-impl Prefix {
-    /// Whether it has an address in it.
-    pub fn contains(self, address: Ipv4Addr) -> bool {
-        address.to_bits() & mask(self.length) == self.address.to_bits()
-    }
-}
-
-impl fmt::Display for Prefix {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{}/{}", self.address, self.length)
-    }
-}
-
-impl FromStr for Prefix {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || {
-            "it is neither an IPv4 address nor a prefix; write it as 198.51.100.7 or 198.51.100.0/24"
-                .to_owned()
-        };
-        let (address, length) = match text.split_once('/') {
-            Some((address, length)) => (address, length.parse().map_err(|_| wrong())?),
-            None => (text, BITS),
-        };
-        let address: Ipv4Addr = address.parse().map_err(|_| wrong())?;
-        if length > BITS {
-            return Err(format!("a prefix has at most {BITS} bits, not {length}"));
-        }
-        let prefix = Self {
-            address: Ipv4Addr::from_bits(address.to_bits() & mask(length)),
-            length,
-        };
-        if prefix.address == address {
-            Ok(prefix)
-        } else {
-            Err(format!(
-                "bits behind the first {length} are set; did you mean {prefix}, or the host {address}/{BITS}?"
-            ))
-        }
-    }
+    Err(format!(
+        "bits behind the first {} are set; did you mean {}, or the host {}/32?",
+        prefix.prefix_len(),
+        prefix.trunc(),
+        prefix.addr()
+    ))
 }
 
 /// Both lists.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Lists {
     /// Of `--except-peer`.
-    pub except: Vec<Prefix>,
+    pub except: Vec<Ipv4Net>,
     /// Of `--deny`.
-    pub deny: Vec<Prefix>,
+    pub deny: Vec<Ipv4Net>,
 }
 
 impl Lists {
@@ -95,8 +50,8 @@ impl Lists {
     }
 
     /// Every prefix once, with what PEERS says of it.
-    pub fn all(&self) -> impl Iterator<Item = (Prefix, u32)> {
-        let once = |list: &[Prefix]| {
+    pub fn all(&self) -> impl Iterator<Item = (Ipv4Net, u32)> {
+        let once = |list: &[Ipv4Net]| {
             let mut list = list.to_vec();
             list.sort_unstable();
             list.dedup();
@@ -114,7 +69,7 @@ impl Lists {
     /// Whether a peer is in any prefix.
     pub fn hold(&self, peer: Ipv4Addr) -> bool {
         let mut both = self.except.iter().chain(&self.deny);
-        both.any(|prefix| prefix.contains(peer))
+        both.any(|prefix| prefix.contains(&peer))
     }
 }
 
@@ -122,23 +77,23 @@ impl Lists {
 mod tests {
     use super::*;
 
-    fn prefix(text: &str) -> Prefix {
-        text.parse().expect(text)
+    fn prefix(text: &str) -> Ipv4Net {
+        super::prefix(text).expect(text)
     }
 
     #[test]
     fn a_prefix_is_an_address_or_has_a_length() {
         assert_eq!(prefix("198.51.100.7").to_string(), "198.51.100.7/32");
-        assert_eq!(prefix("198.51.100.0/24").length, 24);
-        assert_eq!(prefix("0.0.0.0/0").length, 0);
+        assert_eq!(prefix("198.51.100.0/24").prefix_len(), 24);
+        assert_eq!(prefix("0.0.0.0/0").prefix_len(), 0);
         for wrong in ["", "1.2.3", "1.2.3.4/", "1.2.3.4/x", "1.2.3.4/33", "::/0"] {
-            assert!(wrong.parse::<Prefix>().is_err(), "{wrong}");
+            assert!(super::prefix(wrong).is_err(), "{wrong}");
         }
     }
 
     #[test]
     fn bits_behind_the_prefix_are_an_error_that_names_the_right_one() {
-        let error = "198.51.100.7/24".parse::<Prefix>().expect_err("host bits");
+        let error = super::prefix("198.51.100.7/24").expect_err("host bits");
         assert!(error.contains("198.51.100.0/24"), "{error}");
         assert!(error.contains("198.51.100.7/32"), "{error}");
     }
@@ -151,15 +106,15 @@ mod tests {
             ("128.0.0.0/1", "255.255.255.255", "127.255.255.255"),
         ] {
             assert!(
-                prefix(text).contains(inside.parse().expect(inside)),
+                prefix(text).contains(&inside.parse::<Ipv4Addr>().expect(inside)),
                 "{text}"
             );
             assert!(
-                !prefix(text).contains(outside.parse().expect(outside)),
+                !prefix(text).contains(&outside.parse::<Ipv4Addr>().expect(outside)),
                 "{text}"
             );
         }
-        assert!(prefix("0.0.0.0/0").contains(Ipv4Addr::BROADCAST));
+        assert!(prefix("0.0.0.0/0").contains(&Ipv4Addr::BROADCAST));
     }
 
     #[test]
@@ -175,10 +130,7 @@ mod tests {
         let nested = lists(&["10.1.0.0/16", "10.1.0.0/16"], &["10.0.0.0/8"]);
         assert!(nested.check().is_ok());
         assert_eq!(nested.all().count(), 2);
-        let address = |number: u32| Prefix {
-            address: Ipv4Addr::from_bits(number),
-            length: BITS,
-        };
+        let address = |number: u32| Ipv4Net::from(Ipv4Addr::from_bits(number));
         let mut many = Lists {
             except: Vec::new(),
             deny: (0..limits::PREFIXES).map(address).collect(),

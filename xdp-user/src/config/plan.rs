@@ -1,117 +1,17 @@
-//! What was asked for, what can be done (`requirements.rs` says whether), and the load-time constants that follow.
-//!
-//! It may not know how a program is loaded or attached.
+//! The plan of an instance: its settings, the interfaces of this host that they name, and the
+//! load-time constants of the programs that follow from both. `validate.rs` makes a plan of settings.
 
-use crate::bpffs::layout::Sizes;
 use crate::config::interfaces::{Interface, Side};
-use crate::config::peer_lists::Lists;
+use crate::config::settings::{Mode, Settings, Sizes};
 use crate::netlink::Link;
-use crate::tables::clock::tick_shift;
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
 use xdp_common::{Config, Secret, limits, slot};
 
-/// How the XDP programs run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// In the driver.
-    Native,
-    /// In the stack, on any device; slower.
-    Generic,
-}
-
-impl Mode {
-    /// The word for people.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Native => "native",
-            Self::Generic => "generic",
-        }
-    }
-
-    /// The mode of a program that is generic, or is not.
-    pub(crate) const fn of(generic: bool) -> Self {
-        if generic { Self::Generic } else { Self::Native }
-    }
-}
-
-/// How the XDP programs run on each side: a bridge, a VLAN device or a tap has no native XDP, and must not take it away
-/// from the other side.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Modes {
-    /// On the WANs.
-    pub wan: Mode,
-    /// On the LANs.
-    pub lan: Mode,
-}
-
-impl Modes {
-    /// The mode of a side.
-    pub const fn of(self, side: Side) -> Mode {
-        match side {
-            Side::Wan => self.wan,
-            Side::Lan => self.lan,
-        }
-    }
-
-    /// The option that changes a side alone.
-    pub const fn option(side: Side) -> &'static str {
-        match side {
-            Side::Wan => "--wan-mode",
-            Side::Lan => "--lan-mode",
-        }
-    }
-}
-
-/// How the tc programs are attached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tc {
-    /// As an earlier start did; else by tcx where the kernel has it.
-    Auto,
-    /// By pinned tcx links.
-    Tcx,
-    /// As filters in a clsact.
-    Clsact,
-}
-
-/// What was asked for.
-#[derive(Clone, Debug)]
-pub struct Request {
-    /// Interfaces towards the clients, the first one first.
-    pub wans: Vec<String>,
-    /// Interfaces towards the server, likewise; none when it is this host.
-    pub lans: Vec<String>,
-    /// The public address.
-    pub vip: Ipv4Addr,
-    /// The server behind it.
-    pub server: Ipv4Addr,
-    /// How the XDP programs run.
-    pub modes: Modes,
-    /// Peers that are not translated.
-    pub lists: Lists,
-    /// Whether the VIP is for IPsec alone.
-    pub dedicated: bool,
-    /// Whether to count only, and leave every packet alone.
-    pub dry_run: bool,
-    /// How the tc programs are attached.
-    pub tc: Tc,
-    /// Sizes of the tables.
-    pub sizes: Sizes,
-    /// Seconds of silence after which an entry goes.
-    pub idle_secs: u32,
-    /// Whether messages about sessions go to the log.
-    pub log_sessions: bool,
-    /// A BPF file system other than the usual one.
-    pub bpffs: Option<PathBuf>,
-    /// The group that may read the tables.
-    pub group: Option<u32>,
-}
-
-/// What can be done: the request, and the interfaces it names.
+/// Settings that fit this host, and the interfaces that they name.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// The request.
-    pub request: Request,
+    /// What was asked for.
+    pub settings: Settings,
     /// The WANs: one at least.
     pub wans: Vec<Link>,
     /// The LANs: none when the server is this host.
@@ -144,19 +44,19 @@ impl Plan {
     }
 
     /// The load-time constants of the programs of a port.
-    pub fn constants(&self, secret: Secret, rate: u64, port: Interface) -> Config {
+    pub fn constants(&self, secret: Secret, tick_shift: u32, port: Interface) -> Config {
         let buckets = |slots: u32| slots / u32::try_from(slot::WAYS).unwrap_or(1);
         let Sizes {
             flow_slots,
             session_slots,
-        } = self.request.sizes;
+        } = self.settings.sizes;
         let indexes = |links: &[Link]| {
             std::array::from_fn(|at| links.get(at).map_or(0, |link: &Link| link.index))
         };
         // Packets of other namespaces of this host come with partial checksums, and generic XDP sees those of any.
         let side = |side| {
             let link = self.own_or_first(port, side);
-            let generic = self.request.modes.of(side) == Mode::Generic;
+            let generic = self.settings.modes.of(side) == Mode::Generic;
             let index = link.map_or(0, |link| link.index);
             let mac = link.and_then(|link| link.mac).unwrap_or_default();
             let partial = link.is_some_and(|link| link.kind.is_some() || generic);
@@ -166,8 +66,8 @@ impl Plan {
         let (lan_ifindex, lan_mac, lan_partial) = side(Side::Lan);
         Config {
             secret,
-            vip: self.request.vip.octets(),
-            server: self.request.server.octets(),
+            vip: self.settings.vip.octets(),
+            server: self.settings.server.octets(),
             lan_address: self.lan_address.octets(),
             wans: indexes(&self.wans),
             lans: indexes(&self.lans),
@@ -180,17 +80,17 @@ impl Plan {
             flow_limit: flow_slots / 2,
             session_limit: session_slots / 2,
             spis_per_session: limits::SPIS_PER_SESSION,
-            tick_shift: tick_shift(rate),
+            tick_shift,
             confirm_ticks: limits::NEIGHBOUR_CONFIRM_TICKS,
             wan_mac,
             lan_mac,
             wan_partial,
             lan_partial,
-            log: u8::from(self.request.log_sessions),
-            dry_run: u8::from(self.request.dry_run),
-            dedicated: u8::from(self.request.dedicated),
+            log: u8::from(self.settings.log_sessions),
+            dry_run: u8::from(self.settings.dry_run),
+            dedicated: u8::from(self.settings.dedicated),
             server_is_local: u8::from(self.server_is_local),
-            lists: u8::from(!self.request.lists.is_empty()),
+            lists: u8::from(!self.settings.lists.is_empty()),
             reserved: [0; 5],
             legs: Default::default(),
         }
@@ -201,6 +101,8 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::peer_lists::Lists;
+    use crate::config::settings::{Modes, Tc};
 
     fn link(index: u8, kind: Option<&str>) -> Link {
         Link {
@@ -215,7 +117,7 @@ mod tests {
     fn plan(wans: Vec<Link>, lans: Vec<Link>) -> Plan {
         let names = |links: &[Link]| links.iter().map(|link| link.name.clone()).collect();
         Plan {
-            request: Request {
+            settings: Settings {
                 wans: names(&wans),
                 lans: names(&lans),
                 vip: Ipv4Addr::new(203, 0, 113, 1),
@@ -258,7 +160,7 @@ mod tests {
     #[test]
     fn the_constants_fit_the_tables() {
         let plan = plan(vec![link(5, None)], vec![link(6, Some("veth"))]);
-        let constants = plan.constants([7; 16], 250, WAN);
+        let constants = plan.constants([7; 16], 8, WAN);
         assert_eq!((constants.flow_mask, constants.flow_limit), (255, 512));
         assert_eq!((constants.session_mask, constants.session_limit), (63, 128));
         assert_eq!((constants.wan_partial, constants.lan_partial), (0, 1));
@@ -271,20 +173,20 @@ mod tests {
     fn each_port_has_itself_and_the_first_of_the_other_side() {
         let lans = vec![link(6, Some("veth")), link(8, None)];
         let plan = plan(vec![link(5, None), link(7, None)], lans);
-        let constants = plan.constants([7; 16], 250, LAN_2);
+        let constants = plan.constants([7; 16], 8, LAN_2);
         assert_eq!(constants.wans, [5, 7, 0, 0]);
         assert_eq!(constants.lans, [6, 8, 0, 0]);
         assert_eq!((constants.wan_ifindex, constants.lan_ifindex), (5, 8));
         assert_eq!(constants.lan_mac, [2, 0, 0, 0, 0, 8]);
         assert_eq!((constants.wan_partial, constants.lan_partial), (0, 0));
-        let constants = plan.constants([7; 16], 250, WAN);
+        let constants = plan.constants([7; 16], 8, WAN);
         assert_eq!((constants.wan_ifindex, constants.lan_ifindex), (5, 6));
         assert_eq!(constants.lan_partial, 1);
     }
 
     #[test]
     fn a_server_on_this_host_has_no_lan() {
-        let constants = plan(vec![link(5, None)], Vec::new()).constants([7; 16], 250, WAN);
+        let constants = plan(vec![link(5, None)], Vec::new()).constants([7; 16], 8, WAN);
         assert_eq!((constants.lan_ifindex, constants.lan_mac), (0, [0; 6]));
     }
 }

@@ -1,37 +1,19 @@
-//! What a request needs of this host: every check that needs no loaded program, before anything is touched.
+//! What a settings needs of this host: every check that needs no loaded program, before anything is touched.
 //!
 //! It may not know how a program is loaded or attached.
 
-use crate::config::plan::{Modes, Plan, Request};
+use crate::config::plan::Plan;
+use crate::config::settings::{Modes, Settings};
 use crate::error::{Error, Result, word};
 use crate::netlink::{Link, Netlink, Route};
-use crate::sys::capabilities;
-use crate::sys::netns;
+use crate::sys::{capabilities, kernel_version, netns};
 use std::fs;
 use std::net::Ipv4Addr;
 use xdp_common::limits;
 
-/// The kernel's release, as `uname -r` prints it.
-pub(crate) fn kernel_release() -> String {
-    let name = rustix::system::uname();
-    name.release().to_string_lossy().into_owned()
-}
-
-/// Whether a release is one of those that ikenat runs on: by its first two numbers. `None`: it has none.
-pub(crate) fn is_new_enough(release: &str) -> Option<bool> {
-    is_at_least(release, (6, 1))
-}
-
-/// Whether a release is that one or newer.
-pub(crate) fn is_at_least(release: &str, wanted: (u32, u32)) -> Option<bool> {
-    let mut parts = release.split(['.', '-']);
-    let version = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
-    Some(version >= wanted)
-}
-
 fn check_kernel() -> Result<()> {
-    let found = kernel_release();
-    if is_new_enough(&found) == Some(true) {
+    let found = kernel_version::release();
+    if kernel_version::is_supported(&found) == Some(true) {
         Ok(())
     } else {
         Err(Error::OldKernel { found })
@@ -176,19 +158,19 @@ fn way_to_server(netlink: &Netlink, server: Ipv4Addr, lans: &[Link]) -> Result<W
 }
 
 impl Plan {
-    /// Checks a request against this host.
-    pub fn check(request: Request, netlink: &Netlink) -> Result<Self> {
+    /// Checks a settings against this host.
+    pub fn check(settings: Settings, netlink: &Netlink) -> Result<Self> {
         capabilities::check()?;
         check_kernel()?;
-        check_addresses(request.vip, request.server)?;
-        request.lists.check()?;
-        let wans = look_up(netlink, "--wan", &request.wans)?;
-        let lans = look_up(netlink, "--lan", &request.lans)?;
+        check_addresses(settings.vip, settings.server)?;
+        settings.lists.check()?;
+        let wans = look_up(netlink, "--wan", &settings.wans)?;
+        let lans = look_up(netlink, "--lan", &settings.lans)?;
         for link in wans.iter().chain(&lans) {
             check_ethernet(link)?;
         }
-        check_arms(&wans, &lans, request.modes)?;
-        let (server_is_local, lan_address) = match way_to_server(netlink, request.server, &lans)? {
+        check_arms(&wans, &lans, settings.modes)?;
+        let (server_is_local, lan_address) = match way_to_server(netlink, settings.server, &lans)? {
             Way::Here => (true, Ipv4Addr::UNSPECIFIED),
             Way::ByLan(source) => (false, source),
         };
@@ -196,9 +178,9 @@ impl Plan {
         for link in wans.iter().chain(&lans).filter(|_| !server_is_local) {
             check_forwarding(link)?;
         }
-        let vip_is_local = matches!(netlink.route(request.vip), Ok(Route::Local));
+        let vip_is_local = matches!(netlink.route(settings.vip), Ok(Route::Local));
         Ok(Self {
-            request,
+            settings,
             wans,
             lans,
             server_is_local,
@@ -212,7 +194,7 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::plan::Mode;
+    use crate::config::settings::Mode;
 
     #[test]
     fn only_addresses_of_hosts_are_taken() {

@@ -28,7 +28,7 @@ pub enum LinkChange {
 
 /// The interfaces of a plan to which something has happened, by the names that they had.
 pub fn look(instance: &Instance, plan: &Plan, netlink: &Netlink) -> Vec<(String, LinkChange)> {
-    let dry = plan.request.dry_run;
+    let dry = plan.settings.dry_run;
     let fates = plan.interfaces().into_iter().filter_map(|(port, link)| {
         let now = netlink.link_by_index(link.index).ok();
         let now = now.filter(|_| !has_dead_link(instance, port));
@@ -123,11 +123,11 @@ impl LinkMonitor {
 
 /// As a start does, under the lock that we have.
 fn attach_again(running: &mut Dataplane, old: &Plan, netlink: &Netlink) -> Result<Reattached> {
-    let mut request = old.request.clone();
+    let mut settings = old.settings.clone();
     // One that was renamed is still meant.
     for (names, links) in [
-        (&mut request.wans, &old.wans),
-        (&mut request.lans, &old.lans),
+        (&mut settings.wans, &old.wans),
+        (&mut settings.lans, &old.lans),
     ] {
         for (name, link) in names.iter_mut().zip(links) {
             if let Ok(now) = netlink.link_by_index(link.index) {
@@ -135,7 +135,7 @@ fn attach_again(running: &mut Dataplane, old: &Plan, netlink: &Netlink) -> Resul
             }
         }
     }
-    let plan = Plan::check(request, netlink)?;
+    let plan = Plan::check(settings, netlink)?;
     // By the descriptor that is held: the path may need a capability that was given up.
     let bpffs = running.instance.directory.ancestors().nth(2);
     foreign_xdp::check(&plan, bpffs.unwrap_or(Path::new("/")), &running.instance)?;

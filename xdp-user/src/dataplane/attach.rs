@@ -5,7 +5,8 @@
 
 use crate::bpffs::layout::{self, Instance};
 use crate::config::interfaces::{AttachTarget, HookPoint};
-use crate::config::plan::{Mode, Plan, Tc};
+use crate::config::plan::Plan;
+use crate::config::settings::{Mode, Tc};
 use crate::dataplane::clsact::cleanup;
 use crate::dataplane::clsact::{self, Device, Ours, Seat};
 use crate::dataplane::link;
@@ -52,7 +53,7 @@ impl TcBackend {
 
     /// What was asked for, if that is possible; left to us, what is there is kept, because there must never be two.
     pub(crate) fn choose(plan: &Plan, instance: &Instance) -> Result<Self> {
-        let asked = match plan.request.tc {
+        let asked = match plan.settings.tc {
             Tc::Auto => None,
             Tc::Tcx => Some(Self::Tcx),
             Tc::Clsact => Some(Self::Clsact),
@@ -120,7 +121,7 @@ pub(crate) fn check_modes(instance: &Instance, plan: &Plan) -> Result<()> {
         };
         let is = Mode::of(!link.native_xdp);
         if link::is_on(&attachment, hook_point.hook, link)
-            && is != plan.request.modes.of(hook_point.port.side)
+            && is != plan.settings.modes.of(hook_point.port.side)
         {
             return Err(Error::OtherMode {
                 vip: instance.vip,
@@ -205,7 +206,7 @@ pub(crate) fn attach_all(work: &mut Work<'_>, way: TcBackend) -> Result<Vec<Atta
         attached.push(Attached {
             interface: place.link.name.clone(),
             hook: place.hook_point.hook,
-            mode: plan.request.modes.of(place.hook_point.port.side),
+            mode: plan.settings.modes.of(place.hook_point.port.side),
             how,
         });
     }
@@ -260,7 +261,7 @@ fn by_link(work: &mut Work<'_>, place: &AttachTarget<'_>) -> Result<(How, Rest)>
         Some(_) => (How::Again, work.instance.new_pin(&pin)),
         None => (How::Attached, work.instance.pin(&pin)),
     };
-    let mode = work.plan.request.modes.of(place.hook_point.port.side);
+    let mode = work.plan.settings.modes.of(place.hook_point.port.side);
     let link = attach(work.ebpf(place)?, place, mode)?;
     pass(Step::LinkMade)?;
     link.pin(&path)

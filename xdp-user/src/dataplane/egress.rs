@@ -4,7 +4,8 @@
 //! It may not know what is attached.
 
 use crate::config::interfaces::{Interface, Side};
-use crate::config::plan::{Mode, Modes, Plan};
+use crate::config::plan::Plan;
+use crate::config::settings::{Mode, Modes};
 use crate::dataplane::Dataplane;
 use crate::error::Result;
 use crate::netlink::{Link, Netlink};
@@ -58,7 +59,7 @@ pub(crate) fn begin(tables: &Tables<AtomicU64>, netlink: &Netlink, plan: &Plan) 
     let ports = plan.ports();
     for port in Interface::all() {
         let word = match ports.iter().find(|(found, _)| *found == port) {
-            Some((_, link)) if is_ready(netlink, plan.request.modes, port.side, link)? => {
+            Some((_, link)) if is_ready(netlink, plan.settings.modes, port.side, link)? => {
                 cpu::egress(0, 0)
             }
             Some(_) | None => 0,
@@ -94,7 +95,7 @@ impl Dataplane {
     ) -> Vec<(String, XmitSupport)> {
         let mut changed: Vec<(String, XmitSupport)> = Vec::new();
         for (port, link) in plan.ports() {
-            let readiness = match is_ready(netlink, plan.request.modes, port.side, link) {
+            let readiness = match is_ready(netlink, plan.settings.modes, port.side, link) {
                 Ok(true) => XmitSupport::Ready,
                 Ok(false) => XmitSupport::NotReady,
                 Err(_) => XmitSupport::Gone,

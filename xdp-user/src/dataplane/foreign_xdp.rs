@@ -16,7 +16,7 @@ const DISPATCHER: &str = "xdp_dispatcher";
 /// Refuses an interface on which an XDP program of somebody else runs. A dry run attaches none, and so can look at
 /// another gateway's traffic.
 pub(crate) fn check(plan: &Plan, bpffs: &Path, instance: &Instance) -> Result<()> {
-    if plan.request.dry_run {
+    if plan.settings.dry_run {
         return Ok(());
     }
     let mut ours = Vec::new();

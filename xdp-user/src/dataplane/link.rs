@@ -6,7 +6,7 @@ use crate::bpffs::layout::{self, Instance};
 use crate::config::interfaces::HookPoint;
 use crate::error::{Error, Result, causes};
 use crate::netlink::{Link, Netlink};
-use crate::tables::mmap;
+use crate::tables::bpf_syscall;
 use aya::programs::links::PinnedLink;
 use aya::programs::{loaded_links, loaded_programs};
 use rustix::fs::{Access, access};
@@ -83,7 +83,7 @@ pub fn is_on(attachment: &Attachment, hook: Hook, link: &Link) -> bool {
     let runs_here = match hook {
         Hook::Xdp => link.xdp == Some(attachment.program),
         Hook::Tc | Hook::Egress => {
-            let programs = mmap::tcx_programs(link.index, hook == Hook::Egress);
+            let programs = bpf_syscall::tcx_programs(link.index, hook == Hook::Egress);
             programs.is_ok_and(|programs| programs.contains(&attachment.program))
         }
     };
@@ -92,7 +92,7 @@ pub fn is_on(attachment: &Attachment, hook: Hook, link: &Link) -> bool {
 
 /// Whether the kernel has tcx links. It is asked, because one of 6.6 may be built without them.
 pub fn has_tcx(index: u32) -> bool {
-    mmap::tcx_programs(index, false).is_ok()
+    bpf_syscall::tcx_programs(index, false).is_ok()
 }
 
 /// The name of a program, if it may be looked at.
@@ -139,7 +139,8 @@ fn still_runs(netlink: &Netlink, attachment: &Attachment) -> bool {
     let xdp = netlink
         .link_by_index(index)
         .is_ok_and(|link| link.xdp == Some(program));
-    let tcx = |egress| mmap::tcx_programs(index, egress).is_ok_and(|all| all.contains(&program));
+    let tcx =
+        |egress| bpf_syscall::tcx_programs(index, egress).is_ok_and(|all| all.contains(&program));
     xdp || tcx(false) || tcx(true)
 }
 

@@ -4,17 +4,19 @@
 
 use crate::bpffs::layout::Instance;
 use crate::config::interfaces::Interface;
-use crate::config::peer_lists::{Lists, Prefix};
-use crate::config::plan::{Mode, Plan};
+use crate::config::peer_lists::Lists;
+use crate::config::plan::Plan;
+use crate::config::settings::Mode;
 use crate::error::{Error, Result, causes, is_denied};
 use crate::failpoints::{self, Step, pass};
 use crate::sys::capabilities;
-use crate::tables::clock::{self, Moment};
+use crate::tables::clock::{self, Moment, tick_shift};
+use crate::tables::meta::{address, check_version};
 use crate::tables::mmap::{self, Bytes, Memory, Seen, Tables};
-use crate::tables::snapshot::address;
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::programs::{ProgramError, SchedClassifier, TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
+use ipnet::Ipv4Net;
 use std::net::Ipv4Addr;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -63,9 +65,10 @@ impl SavedState {
             instance.clear()?;
             return Ok(None);
         }
-        instance.check_maps(&plan.request.sizes)?;
+        instance.check_maps(&plan.settings.sizes)?;
         let tables = Tables::<Seen>::open(&instance.directory)?;
-        instance.check_version(tables.meta(meta::VERSION).load())?;
+        let version = tables.meta(meta::VERSION).load();
+        check_version(&instance.directory, instance.vip, version)?;
         Ok(Some(Self {
             flags: tables.meta(meta::FLAGS).load(),
             server: address(tables.meta(meta::SERVER).load()),
@@ -95,7 +98,7 @@ impl SavedState {
             rate,
             anchor,
             flags: flags(plan),
-            server: plan.request.server,
+            server: plan.settings.server,
         })
     }
 }
@@ -125,9 +128,9 @@ pub(crate) fn load(plan: &Plan, instance: &Instance, facts: &SavedState) -> Resu
 }
 
 fn load_one(plan: &Plan, instance: &Instance, facts: &SavedState, port: Interface) -> Result<Load> {
-    let constants = Bytes(plan.constants(facts.secret, facts.rate, port));
+    let constants = Bytes(plan.constants(facts.secret, tick_shift(facts.rate), port));
     let mut loader = EbpfLoader::new();
-    for layout in plan.request.sizes.layouts()? {
+    for layout in plan.settings.sizes.layouts()? {
         loader
             .map_max_entries(layout.name, layout.max_entries)
             .map_pin_path(layout.name, instance.pin(layout.name));
@@ -137,7 +140,7 @@ fn load_one(plan: &Plan, instance: &Instance, facts: &SavedState, port: Interfac
         .load(&failpoints::object(embedded())?)
         .map_err(|error| load_failed("maps")(&error))?;
     pass(Step::MapsMade)?;
-    fill_lists(&mut ebpf, &plan.request.lists)?;
+    fill_lists(&mut ebpf, &plan.settings.lists)?;
     for place in plan.places() {
         if place.hook_point.port != port {
             continue;
@@ -174,7 +177,7 @@ fn fill_lists(ebpf: &mut Ebpf, lists: &Lists) -> Result<()> {
     let mut peers: LpmTrie<_, [u8; 4], u32> =
         LpmTrie::try_from(map).map_err(|error| failed(&error))?;
     for (prefix, verdict) in lists.all() {
-        let key = Key::new(prefix.length, prefix.address.octets());
+        let key = Key::new(prefix.prefix_len().into(), prefix.network().octets());
         peers
             .insert(&key, verdict, 0)
             .map_err(|error| failed(&error))?;
@@ -266,19 +269,19 @@ pub(crate) fn describe(
         }
     }
     let octets = |octets: [u8; 4]| u64::from(u32::from_ne_bytes(octets));
-    set(meta::VIP, octets(plan.request.vip.octets()));
-    set(meta::SERVER, octets(plan.request.server.octets()));
+    set(meta::VIP, octets(plan.settings.vip.octets()));
+    set(meta::SERVER, octets(plan.settings.server.octets()));
     set(meta::FLAGS, flags(plan));
     set(meta::NAMESPACE, plan.namespace);
-    let listed = |list: &[Prefix]| list.len() as u64;
-    let lists = &plan.request.lists;
+    let listed = |list: &[Ipv4Net]| list.len() as u64;
+    let lists = &plan.settings.lists;
     set(
         meta::LISTED,
         listed(&lists.deny) << 32 | listed(&lists.except),
     );
     let ports = plan.ports();
     let generic = ports.iter().map(|(port, _)| *port);
-    let generic = generic.filter(|port| plan.request.modes.of(port.side) == Mode::Generic);
+    let generic = generic.filter(|port| plan.settings.modes.of(port.side) == Mode::Generic);
     set(
         meta::GENERIC,
         generic.fold(0, |bits, port| bits | port.generic()),
@@ -298,8 +301,8 @@ pub(crate) fn describe(
 
 fn flags(plan: &Plan) -> u64 {
     let bit = |set: bool, bit: u64| u64::from(set) * bit;
-    bit(plan.request.dry_run, flag::DRY_RUN)
-        | bit(plan.request.dedicated, flag::DEDICATED)
+    bit(plan.settings.dry_run, flag::DRY_RUN)
+        | bit(plan.settings.dedicated, flag::DEDICATED)
         | bit(plan.server_is_local, flag::SERVER_IS_LOCAL)
 }
 

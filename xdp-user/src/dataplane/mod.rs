@@ -58,8 +58,8 @@ pub type Logger = EbpfLogger<&'static dyn tracing_log::log::Log>;
 
 /// Loads and attaches.
 pub fn start(plan: &Plan, netlink: &Netlink) -> Result<(Dataplane, Vec<Logger>)> {
-    let bpffs = layout::bpffs(plan.request.bpffs.as_deref())?;
-    let instance = Instance::of(&bpffs, plan.request.vip);
+    let bpffs = layout::bpffs(plan.settings.bpffs.as_deref())?;
+    let instance = Instance::of(&bpffs, plan.settings.vip);
     instance.check_namespace(plan, netlink)?;
     foreign_xdp::check(plan, &bpffs, &instance)?;
     instance.create()?;
@@ -114,7 +114,7 @@ pub(crate) fn earlier(
         return Ok(None);
     };
     let was_dry = known.flags & flag::DRY_RUN != 0;
-    match (was_dry, plan.request.dry_run) {
+    match (was_dry, plan.settings.dry_run) {
         (false, true) if instance.has_programs() => Err(Error::IsLive { vip: instance.vip }),
         // Nobody's packets depend on a dry run, and what it has counted never happened: the live one begins anew.
         (true, false) => {
@@ -157,7 +157,7 @@ pub(crate) fn bring_up(
     if fresh {
         loader::describe(&tables, plan, &facts, fresh)?;
     }
-    instance.let_in(plan.request.group, &plan.request.sizes)?;
+    instance.let_in(plan.settings.group, &plan.settings.sizes)?;
     let before = egress::words(&tables);
     egress::begin(&tables, netlink, plan)?;
     let mut work = Work {
@@ -178,7 +178,7 @@ pub(crate) fn bring_up(
         // What an instance says of itself changes with its programs, not before.
         loader::describe(&tables, plan, &facts, fresh)?;
     }
-    invalidate::hops_of_listed(&tables, &plan.request.lists)?;
+    invalidate::hops_of_listed(&tables, &plan.settings.lists)?;
     Ok((tables, clock, (way, attached), loggers(&mut loads)))
 }
 

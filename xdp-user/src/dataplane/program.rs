@@ -3,7 +3,7 @@
 //! It may not know which places there are, nor in what order they come.
 
 use crate::config::interfaces::AttachTarget;
-use crate::config::plan::{Mode, Modes};
+use crate::config::settings::{Mode, Modes};
 use crate::dataplane::attach::{TcBackend, hook_name};
 use crate::dataplane::loader::{tc, xdp};
 use crate::error::{Error, Result, causes};

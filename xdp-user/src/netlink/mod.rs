@@ -8,6 +8,7 @@ pub mod ethtool;
 mod generic;
 mod link;
 pub mod monitor;
+pub mod namespaces;
 pub mod neighbour;
 mod route;
 mod socket;

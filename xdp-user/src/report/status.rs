@@ -4,7 +4,7 @@
 
 use crate::bpffs::layout::Instance as Pins;
 use crate::config::interfaces::HookPoint;
-use crate::config::plan::Mode;
+use crate::config::settings::Mode;
 use crate::dataplane::attach::{TcBackend, hook_name};
 use crate::dataplane::clsact;
 use crate::dataplane::clsact::cleanup;

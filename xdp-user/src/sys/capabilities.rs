@@ -2,8 +2,8 @@
 //!
 //! It may not know what the capabilities are used for in detail; `docs/privileges.md` does.
 
-use crate::config::validate::{is_at_least, kernel_release};
 use crate::error::{Error, Result};
+use crate::sys::kernel_version;
 use rustix::thread::{
     CapabilitySet, CapabilitySets, capabilities, clear_ambient_capability_set,
     remove_capability_from_bounding_set, set_capabilities, set_no_new_privs,
@@ -48,12 +48,12 @@ const BARRIERS: (u32, u32) = (6, 17);
 /// Whether a kernel takes the programs that are for a process without CAP_PERFMON. An older one takes none, unless it was
 /// told that nobody needs protection (`mitigations=off`): then it takes the usual ones.
 pub(crate) fn knows_barriers(release: &str) -> bool {
-    is_at_least(release, BARRIERS) == Some(true)
+    kernel_version::is_at_least(release, BARRIERS) == Some(true)
 }
 
 /// Whether this process gets the programs that need no CAP_PERFMON, and are slower.
 pub fn is_hardened() -> bool {
-    !has_perfmon() && knows_barriers(&kernel_release())
+    !has_perfmon() && knows_barriers(&kernel_version::release())
 }
 
 /// Gives up everything but what house-keeping needs, for good: no program that this process might start gets more. Call it

@@ -35,6 +35,7 @@ fn hops<W: Word>(slots: &[Slot<W>], hop: usize, lists: &Lists) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::peer_lists::prefix;
     use xdp_common::slot::{KEY, STATE, WORDS, session_key};
 
     const LIVE: u64 = 0x102;
@@ -51,8 +52,8 @@ mod tests {
     #[test]
     fn only_listed_peers_are_forgotten() {
         let lists = Lists {
-            except: vec!["203.0.113.8/30".parse().expect("a prefix")],
-            deny: vec!["198.51.100.7".parse().expect("an address")],
+            except: vec![prefix("203.0.113.8/30").expect("a prefix")],
+            deny: vec![prefix("198.51.100.7").expect("an address")],
         };
         let peers = [
             ([203, 0, 113, 10], 0),

@@ -1,19 +1,14 @@
-//! Typed access to the maps. The only file of this crate with `unsafe`: the promise that a value is plain bytes, the
-//! memory map, and the commands of bpf(2) that aya has not.
-//!
-//! It may not know what the words mean, nor where the maps are pinned.
+//! The maps of an instance as slices of words: mapped into memory, or copied where this user may only
+//! read the pins.
 
-#![expect(
-    unsafe_code,
-    reason = "aya::Pod, mmap and bpf(2) have no safe form here"
-)]
+#![expect(unsafe_code, reason = "aya::Pod and mmap have no safe form here")]
 
 use crate::error::{Error, Result, causes, is_denied, word};
+use crate::tables::bpf_syscall::{lookup_batch, open_for_reading};
 use aya::maps::MapData;
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd};
-use std::os::unix::ffi::OsStrExt as _;
+use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
@@ -204,6 +199,17 @@ impl Memory<Seen> {
     }
 }
 
+/// All values of an array, copied by the kernel.
+fn copy(map: &MapData) -> Result<Vec<u64>, String> {
+    let (values, bytes) = size(map)?;
+    let mut words = vec![0_u64; values * bytes / size_of::<u64>()];
+    match lookup_batch(map.fd().as_fd(), values, &mut words) {
+        Ok(copied) if copied == values => Ok(words),
+        Ok(copied) => Err(format!("{copied} of {values} values came")),
+        Err(error) => Err(word(&error)),
+    }
+}
+
 /// Opens a pinned map.
 pub fn open(path: &Path) -> Result<MapData> {
     MapData::from_pin(path)
@@ -307,132 +313,4 @@ impl Tables<Seen> {
             cpu: memory("CPU")?,
         })
     }
-}
-
-/// Calls bpf(2) with the part of `union bpf_attr` that a command uses.
-///
-/// # Safety
-/// Pointers in the attribute must be to memory that is as large as the command takes it to be, and that lives until this
-/// returns.
-unsafe fn bpf<A>(command: libc::c_int, attribute: &mut A) -> io::Result<libc::c_long> {
-    // SAFETY: the size is that of the attribute; what it points to is the caller's promise.
-    let done = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            command,
-            std::ptr::from_mut(attribute),
-            size_of::<A>(),
-        )
-    };
-    if done < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(done)
-}
-
-fn address<T>(memory: &mut [T]) -> u64 {
-    memory.as_mut_ptr().expose_provenance() as u64
-}
-
-/// `BPF_OBJ_GET`.
-const OBJ_GET: libc::c_int = 7;
-/// `BPF_F_RDONLY`.
-const READ_ONLY: u32 = 1 << 3;
-
-#[repr(C)]
-struct Get {
-    path: u64,
-    descriptor: u32,
-    flags: u32,
-}
-
-/// Opens a pin that may be read and not written. aya opens for both.
-fn open_for_reading(path: &Path) -> io::Result<OwnedFd> {
-    let mut bytes = [path.as_os_str().as_bytes(), &[0]].concat();
-    let mut get = Get {
-        path: address(&mut bytes),
-        descriptor: 0,
-        flags: READ_ONLY,
-    };
-    // SAFETY: the path ends with a zero.
-    let descriptor = unsafe { bpf(OBJ_GET, &mut get)? };
-    let descriptor = i32::try_from(descriptor).map_err(io::Error::other)?;
-    // SAFETY: the kernel has just made it for us.
-    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
-}
-
-/// `BPF_MAP_LOOKUP_BATCH`.
-const LOOKUP_BATCH: libc::c_int = 24;
-
-#[repr(C)]
-struct Batch {
-    from: u64,
-    to: u64,
-    keys: u64,
-    values: u64,
-    count: u32,
-    map: u32,
-    flags: [u64; 2],
-}
-
-/// All values of an array.
-fn copy(map: &MapData) -> Result<Vec<u64>, String> {
-    let (values, bytes) = size(map)?;
-    let mut keys = vec![0_u32; values];
-    let mut words = vec![0_u64; values * bytes / size_of::<u64>()];
-    let mut next = [0_u32; 1];
-    let mut batch = Batch {
-        from: 0,
-        to: address(&mut next),
-        keys: address(&mut keys),
-        values: address(&mut words),
-        count: u32::try_from(values).unwrap_or(u32::MAX),
-        map: map.fd().as_fd().as_raw_fd().unsigned_abs(),
-        flags: [0; 2],
-    };
-    // SAFETY: there is room for all keys and all values of the map, and for the key to go on from.
-    let done = unsafe { bpf(LOOKUP_BATCH, &mut batch) };
-    match done {
-        Ok(_) if batch.count as usize == values => Ok(words),
-        Ok(_) => Err(format!("{} of {values} values came", batch.count)),
-        Err(error) => Err(word(&error)),
-    }
-}
-
-/// `BPF_PROG_QUERY`.
-const PROG_QUERY: libc::c_int = 16;
-/// `BPF_TCX_INGRESS`; that of egress is the next one.
-const TCX_INGRESS: u32 = 46;
-
-/// The part of `union bpf_attr` that `BPF_PROG_QUERY` reads and writes.
-#[derive(Default)]
-#[repr(C)]
-struct Query {
-    ifindex: u32,
-    attach_type: u32,
-    query_flags: u32,
-    attach_flags: u32,
-    program_ids: u64,
-    count: u32,
-    padding: u32,
-    rest: [u64; 4],
-}
-
-/// The ids of the programs in one of the tcx hooks of an interface. aya looks at the programs as well, which takes
-/// CAP_SYS_ADMIN.
-pub(crate) fn tcx_programs(index: u32, egress: bool) -> io::Result<Vec<u32>> {
-    /// `BPF_MPROG_MAX`: more do not fit into a hook.
-    const MOST: u32 = 64;
-    let mut ids = [0_u32; MOST as usize];
-    let mut query = Query {
-        ifindex: index,
-        attach_type: TCX_INGRESS + u32::from(egress),
-        program_ids: address(&mut ids),
-        count: MOST,
-        ..Query::default()
-    };
-    // SAFETY: the pointer in it is to as many ids as it says.
-    unsafe { bpf(PROG_QUERY, &mut query)? };
-    let found = ids.iter().take(query.count as usize);
-    Ok(found.copied().collect())
 }

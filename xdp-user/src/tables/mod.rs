@@ -1,8 +1,10 @@
-//! The BPF maps of an instance, as the daemon and the readers see them.
+//! The BPF maps of an instance: how they are read, and how old entries leave them.
 
+pub(crate) mod bpf_syscall;
 pub mod clock;
 pub mod expiry;
 pub mod invalidate;
+pub(crate) mod meta;
 pub mod mmap;
 pub mod reclaim;
 pub mod retired;

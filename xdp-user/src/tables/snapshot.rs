@@ -2,17 +2,17 @@
 //!
 //! It may not know how the result is shown.
 
-use crate::bpffs::layout::Instance;
-use crate::bpffs::owner;
 use crate::config::interfaces::Interface;
-use crate::config::plan::Mode;
+use crate::config::settings::Mode;
 use crate::error::Result;
 use crate::tables::clock::{Clock, Moment};
+use crate::tables::meta::{address, check_version, interface};
 use crate::tables::mmap::{Mapped, Memory, Seen, Tables};
 use crate::tables::reclaim::direction;
 use crate::tables::retired::{self, Entry, RetiredTotals, Table};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::path::Path;
 use xdp_common::counters::Counters;
 use xdp_common::limits::{FRAGMENT_TICKS, HALF_OPEN_TICKS};
 use xdp_common::slot::{self, KEY, STATE, flow, recent, session};
@@ -295,16 +295,11 @@ fn half_open(
     peers.into_iter().map(half_open).collect()
 }
 
-pub(crate) fn address(word: u64) -> Ipv4Addr {
-    let (_, low) = halves(word);
-    Ipv4Addr::from(low.to_ne_bytes())
-}
-
 fn interfaces<W: Mapped>(tables: &Tables<W>) -> Vec<InterfaceRecord> {
     let meta = tables.meta.words();
     let generic = meta[meta::GENERIC].load();
     let read = |port: Interface| {
-        let (index, name) = owner::interface(meta, port)?;
+        let (index, name) = interface(meta, port)?;
         Some(InterfaceRecord {
             port,
             index,
@@ -317,13 +312,13 @@ fn interfaces<W: Mapped>(tables: &Tables<W>) -> Vec<InterfaceRecord> {
 }
 
 /// The tables; of a copy one in which no entry was retired while it was made, or the last of some tries.
-fn read(instance: &Instance) -> Result<Tables<Seen>> {
+fn read(directory: &Path, vip: Ipv4Addr) -> Result<Tables<Seen>> {
     const TRIES: usize = 8;
     let mut tries = 0;
     loop {
-        let before = Memory::<Seen>::read(&instance.pin("META"), "META")?;
-        instance.check_version(before.words()[meta::VERSION].load())?;
-        let tables = Tables::read(&instance.directory)?;
+        let before = Memory::<Seen>::read(&directory.join("META"), "META")?;
+        check_version(directory, vip, before.words()[meta::VERSION].load())?;
+        let tables = Tables::read(directory)?;
         tries += 1;
         let same = || retired::read(before.words()) == retired::read(tables.meta.words());
         if !tables.is_copy() || same() || tries == TRIES {
@@ -333,9 +328,9 @@ fn read(instance: &Instance) -> Result<Tables<Seen>> {
 }
 
 impl Snapshot {
-    /// Reads an instance.
-    pub fn take(instance: &Instance) -> Result<Self> {
-        let tables = read(instance)?;
+    /// Reads the tables that are pinned in the directory of the instance of `vip`.
+    pub fn take(directory: &Path, vip: Ipv4Addr) -> Result<Self> {
+        let tables = read(directory, vip)?;
         let meta = tables.meta.words();
         let anchor = Moment {
             jiffies: meta[meta::JIFFIES].load(),

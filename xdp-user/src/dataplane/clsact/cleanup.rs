@@ -5,20 +5,21 @@
 use crate::bpffs::layout::Instance;
 use crate::dataplane::clsact::{self, Ours, failed};
 use crate::error::{Error, Result};
+use crate::netlink::namespaces::{self, Namespace};
 use crate::netlink::{Block, Netlink};
-use crate::sys::netns::{self, Inside, Next};
+use std::ops::ControlFlow;
 
 /// Removes the filters of an instance, in whatever namespace they are, but for those of the own one that are to stay.
 pub(crate) fn sweep(netlink: &Netlink, instance: &Instance, stay: &[(u32, Block)]) -> Result<()> {
     let ours = Ours::of(instance);
-    netns::visit(netlink, |inside| {
+    namespaces::visit(netlink, |inside| {
         sweep_one(inside, instance, &ours, if inside.own { stay } else { &[] })?;
-        Ok(Next::GoOn)
+        Ok(ControlFlow::Continue(()))
     })
 }
 
 fn sweep_one(
-    inside: &Inside<'_>,
+    inside: &Namespace<'_>,
     instance: &Instance,
     ours: &Ours,
     stay: &[(u32, Block)],
@@ -59,7 +60,7 @@ pub fn find(
 ) -> Result<Vec<Option<Found>>> {
     let ours = Ours::of(instance);
     let mut found = vec![None; sought.len()];
-    netns::visit(netlink, |inside| {
+    namespaces::visit(netlink, |inside| {
         for (found, (index, block)) in found.iter_mut().zip(sought) {
             if found.is_some() {
                 continue;
@@ -75,9 +76,9 @@ pub fn find(
             });
         }
         Ok(if found.iter().all(Option::is_some) {
-            Next::Enough
+            ControlFlow::Break(())
         } else {
-            Next::GoOn
+            ControlFlow::Continue(())
         })
     })?;
     Ok(found)

@@ -2,32 +2,32 @@
 //!
 //! It may not know how a start came about, nor when it ends.
 
-use anyhow::{Result, bail};
+use crate::config::plan::Plan;
+use crate::daemon::neighbour_probe::Prober;
+use crate::daemon::reattach::{Event, LinkChange, LinkMonitor, Reattached};
+use crate::dataplane::attach::{How, PutBack, hook_name};
+use crate::dataplane::{Dataplane, XmitSupport};
+use crate::error::{Error, Result};
+use crate::netlink::Netlink;
+use crate::netlink::monitor::ChangeMonitor;
+use crate::tables::expiry::Expiry;
 use std::path::PathBuf;
 use tracing::{debug, info, warn};
 use xdp_common::Hook;
-use xdp_user::config::plan::Plan;
-use xdp_user::daemon::neighbour_probe::Prober;
-use xdp_user::daemon::reattach::{Event, LinkChange, LinkMonitor, Reattached};
-use xdp_user::dataplane::attach::{How, PutBack, hook_name};
-use xdp_user::dataplane::{Dataplane, XmitSupport};
-use xdp_user::netlink::Netlink;
-use xdp_user::netlink::monitor::ChangeMonitor;
-use xdp_user::tables::expiry::Expiry;
 
 /// What is done each second, and what has been said of it.
-pub(super) struct House {
-    pub(super) expiry: Expiry,
+pub struct House {
+    pub expiry: Expiry,
     /// The interfaces whose filter could not be put back.
-    pub(super) complained: Vec<String>,
+    pub complained: Vec<String>,
     /// Changes of routes and neighbours.
-    pub(super) events: ChangeMonitor,
+    pub events: ChangeMonitor,
     /// Interfaces that go and come.
-    pub(super) watch: LinkMonitor,
+    pub watch: LinkMonitor,
     /// Next hops that may have moved.
-    pub(super) prober: Prober,
+    pub prober: Prober,
     /// Where the pins can be seen by their name, as long as they can.
-    pub(super) path: Option<PathBuf>,
+    pub path: Option<PathBuf>,
 }
 
 impl House {
@@ -53,7 +53,7 @@ impl House {
 }
 
 /// Attaches again where an interface has come back. With the new plan, when that was done.
-pub(super) fn follow(
+pub fn follow(
     running: &mut Dataplane,
     plan: &Plan,
     netlink: &Netlink,
@@ -81,23 +81,22 @@ pub(super) fn follow(
         report_not_ready(plan, running);
         info!(
             "ready again: translating {} to {}",
-            plan.request.vip, plan.request.server
+            plan.settings.vip, plan.settings.server
         );
     }
     again
 }
 
-pub(super) fn each_second(
+pub fn each_second(
     running: &Dataplane,
     plan: &Plan,
     netlink: &Netlink,
     house: &mut House,
 ) -> Result<()> {
     if !running.instance.is_used() {
-        bail!(
-            "the pins of {} were removed by `ikenat unload --force`: nothing is attached any more",
-            plan.request.vip
-        );
+        return Err(Error::Unloaded {
+            vip: plan.settings.vip,
+        });
     }
     if house.path.as_ref().is_some_and(|path| !path.exists())
         && let Some(path) = house.path.take()
@@ -115,7 +114,7 @@ pub(super) fn each_second(
     let epoch = house.events.epoch();
     for (interface, readiness) in running.refresh_egress(netlink, plan, epoch) {
         // Where nothing is redirected, it is news only that a device is gone.
-        let redirects = !plan.request.dry_run && !plan.server_is_local;
+        let redirects = !plan.settings.dry_run && !plan.server_is_local;
         if redirects || readiness == XmitSupport::Gone {
             say_readiness(&interface, readiness);
         }
@@ -140,7 +139,7 @@ fn say_readiness(interface: &str, readiness: XmitSupport) {
 }
 
 /// What a start, and an interface that came back, have in common.
-pub(super) fn report_attached(running: &Dataplane) {
+pub fn report_attached(running: &Dataplane) {
     for attached in &running.attached {
         let how = match attached.how {
             How::Attached => "attached to",
@@ -160,8 +159,8 @@ pub(super) fn report_attached(running: &Dataplane) {
     }
 }
 
-pub(super) fn report_not_ready(plan: &Plan, running: &Dataplane) {
-    if plan.request.dry_run || plan.server_is_local {
+pub fn report_not_ready(plan: &Plan, running: &Dataplane) {
+    if plan.settings.dry_run || plan.server_is_local {
         return;
     }
     for interface in running.not_ready(plan) {

@@ -1,0 +1,145 @@
+//! What the administrator asks for, before it is compared with this host: the arguments of `run` and
+//! `check` as plain values.
+//!
+//! A new option of `run` is an argument in `cli/run.rs` and a field of [`Settings`].
+
+use crate::config::interfaces::Side;
+use crate::config::peer_lists::Lists;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use xdp_common::limits;
+
+/// How the XDP programs run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// In the driver.
+    Native,
+    /// In the stack, on any device; slower.
+    Generic,
+}
+
+impl Mode {
+    /// The word for people.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Generic => "generic",
+        }
+    }
+
+    /// The mode of a program that is generic, or is not.
+    pub(crate) const fn of(generic: bool) -> Self {
+        if generic { Self::Generic } else { Self::Native }
+    }
+}
+
+/// How the XDP programs run on each side: a bridge, a VLAN device or a tap has no native XDP, and must not take it away
+/// from the other side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Modes {
+    /// On the WANs.
+    pub wan: Mode,
+    /// On the LANs.
+    pub lan: Mode,
+}
+
+impl Modes {
+    /// The mode of a side.
+    pub const fn of(self, side: Side) -> Mode {
+        match side {
+            Side::Wan => self.wan,
+            Side::Lan => self.lan,
+        }
+    }
+
+    /// The option that changes a side alone.
+    pub const fn option(side: Side) -> &'static str {
+        match side {
+            Side::Wan => "--wan-mode",
+            Side::Lan => "--lan-mode",
+        }
+    }
+}
+
+/// How the tc programs are attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tc {
+    /// As an earlier start did; else by tcx where the kernel has it.
+    Auto,
+    /// By pinned tcx links.
+    Tcx,
+    /// As filters in a clsact.
+    Clsact,
+}
+
+/// Sizes of the tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// Slots of FLOW.
+    pub flow_slots: u32,
+    /// Slots of SESSION.
+    pub session_slots: u32,
+}
+
+/// Everything that the administrator asks for. `run` reads it from its arguments, and `check` from
+/// the same arguments or from an instance that is attached.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Interfaces towards the clients, the first one first.
+    pub wans: Vec<String>,
+    /// Interfaces towards the server, likewise; none when it is this host.
+    pub lans: Vec<String>,
+    /// The public address.
+    pub vip: Ipv4Addr,
+    /// The server behind it.
+    pub server: Ipv4Addr,
+    /// How the XDP programs run.
+    pub modes: Modes,
+    /// Peers that are not translated.
+    pub lists: Lists,
+    /// Whether the VIP is for IPsec alone.
+    pub dedicated: bool,
+    /// Whether to count only, and leave every packet alone.
+    pub dry_run: bool,
+    /// How the tc programs are attached.
+    pub tc: Tc,
+    /// Sizes of the tables.
+    pub sizes: Sizes,
+    /// Seconds of silence after which an entry goes.
+    pub idle_secs: u32,
+    /// Whether messages about sessions go to the log.
+    pub log_sessions: bool,
+    /// A BPF file system other than the usual one.
+    pub bpffs: Option<PathBuf>,
+    /// The group that may read the tables.
+    pub group: Option<u32>,
+}
+
+impl Settings {
+    /// The settings of a `run` that names an address on either side, and leaves everything else at
+    /// its default.
+    pub fn new(vip: Ipv4Addr, server: Ipv4Addr) -> Self {
+        Self {
+            wans: Vec::new(),
+            lans: Vec::new(),
+            vip,
+            server,
+            modes: Modes {
+                wan: Mode::Native,
+                lan: Mode::Native,
+            },
+            lists: Lists::default(),
+            dedicated: false,
+            dry_run: false,
+            tc: Tc::Auto,
+            sizes: Sizes {
+                flow_slots: limits::FLOW_SLOTS,
+                session_slots: limits::SESSION_SLOTS,
+            },
+            idle_secs: limits::IDLE_SECS,
+            log_sessions: false,
+            bpffs: None,
+            group: None,
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! META's words as values: what an instance says of itself, whether or not its daemon runs.
+
+use crate::config::interfaces::Interface;
+use crate::error::{Error, Result};
+use std::net::Ipv4Addr;
+use std::path::Path;
+use xdp_common::ABI_VERSION;
+use xdp_core::Word;
+
+/// The index and the name of an interface; `None` when the instance has no such interface.
+pub(crate) fn interface<W: Word>(meta: &[W], interface: Interface) -> Option<(u32, String)> {
+    let [index, first, second] = std::array::from_fn(|at| meta[interface.meta() + at].load());
+    let bytes: [u8; 16] = bytemuck::cast([first, second]);
+    let text = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
+    let index = u32::try_from(index).ok().filter(|index| *index != 0)?;
+    Some((index, String::from_utf8_lossy(text).into_owned()))
+}
+
+/// The IPv4 address in the low half of a word.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the low half of the word is meant"
+)]
+pub(crate) fn address(word: u64) -> Ipv4Addr {
+    Ipv4Addr::from((word as u32).to_ne_bytes())
+}
+
+/// Refuses tables of another version of the ABI.
+pub(crate) fn check_version(directory: &Path, vip: Ipv4Addr, found: u64) -> Result<()> {
+    let expected = u64::from(ABI_VERSION);
+    if found == expected {
+        return Ok(());
+    }
+    Err(Error::ForeignPin {
+        path: directory.join("META"),
+        why: format!("its layout is version {found} and this ikenat has version {expected}"),
+        vip,
+    })
+}
