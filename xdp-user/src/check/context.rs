@@ -1,13 +1,11 @@
-//! What all conditions look at: the interfaces, addresses and namespaces of this host, asked for once.
-//!
-//! It may not know what is good or bad.
+//! What the checks share: interfaces, addresses, veth peers and the running instance, read once.
 
-use super::veth_peer::{self, Far};
+use super::veth_peer::{self, VethPeer};
 use crate::bpffs::layout::{self, Instance};
 use crate::config::settings::Settings;
 use crate::error::Result;
-use crate::netlink::address::{Address, Way};
-use crate::netlink::{Link, Netlink};
+use crate::netlink::address::Address;
+use crate::netlink::{Link, Netlink, Route};
 use crate::sys::capabilities;
 use crate::tables::snapshot::Snapshot;
 use std::collections::BTreeSet;
@@ -16,73 +14,79 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
-/// An address that stands for the clients: of a network that no host is in (RFC 5737), so the way to it is the default
-/// route unless somebody has given it one of its own.
-pub(super) const A_CLIENT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+/// An address that stands for the clients. It is from a documentation network (RFC 5737), so its route
+/// is the default route, unless the administrator has added one for that network.
+pub(super) const EXAMPLE_CLIENT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 
 /// This host, as seen from the network namespace of this process.
-pub(super) struct Scene<'a> {
-    pub(super) subject: &'a Settings,
+pub(super) struct Context<'a> {
+    pub(super) settings: &'a Settings,
     pub(super) netlink: &'a Netlink,
-    /// The interfaces of the subject that exist: WANs.
+    /// The WANs of the settings that exist.
     pub(super) wans: Vec<Link>,
-    /// LANs.
+    /// The LANs of the settings that exist.
     pub(super) lans: Vec<Link>,
     pub(super) links: Vec<Link>,
     pub(super) addresses: Vec<Address>,
-    /// The far ends of veths, where they can be seen.
-    pub(super) far: Vec<Far>,
-    /// True when the capabilities suffice to load a program.
+    /// The peers of the veths among them, as far as they can be inspected.
+    pub(super) veth_peers: Vec<VethPeer>,
+    /// True when the capabilities are sufficient to load a program.
     pub(super) privileged: bool,
     pub(super) bpffs: Option<PathBuf>,
-    /// The instance of this VIP and its tables, where it exists.
+    /// The instance of this VIP, if it exists, and its tables, if they can be read.
     pub(super) instance: Option<(Instance, Option<Snapshot>)>,
 }
 
-impl<'a> Scene<'a> {
-    pub(super) fn of(subject: &'a Settings, netlink: &'a Netlink) -> Result<Self> {
+impl<'a> Context<'a> {
+    pub(super) fn of(settings: &'a Settings, netlink: &'a Netlink) -> Result<Self> {
         let links = netlink.links()?;
         let named = |names: &[String]| -> Vec<Link> {
             let find = |name: &String| links.iter().find(|link| link.name == *name).cloned();
             names.iter().filter_map(find).collect()
         };
-        let (wans, lans) = (named(&subject.wans), named(&subject.lans));
-        let bpffs = layout::bpffs(subject.bpffs.as_deref()).ok();
+        let (wans, lans) = (named(&settings.wans), named(&settings.lans));
+        let bpffs = layout::bpffs(settings.bpffs.as_deref()).ok();
         let instance = bpffs
             .as_ref()
-            .map(|bpffs| Instance::of(bpffs, subject.vip))
+            .map(|bpffs| Instance::of(bpffs, settings.vip))
             .filter(Instance::is_used)
             .map(|instance| {
                 let snapshot = Snapshot::take(&instance.directory, instance.vip).ok();
                 (instance, snapshot)
             });
-        let mut scene = Self {
-            subject,
+        let mut context = Self {
+            settings,
             netlink,
             wans,
             lans,
             addresses: netlink.addresses()?,
             links,
-            far: Vec::new(),
+            veth_peers: Vec::new(),
             privileged: capabilities::check().is_ok(),
             bpffs,
             instance,
         };
-        scene.far = veth_peer::far_ends(&scene);
-        Ok(scene)
+        context.veth_peers = veth_peer::find(&context);
+        Ok(context)
     }
 
-    /// Each interface once, also where one is both.
+    /// WANs and LANs, each interface once.
     pub(super) fn interfaces(&self) -> impl Iterator<Item = &Link> {
         let mut seen = BTreeSet::new();
         let both = self.wans.iter().chain(&self.lans);
         both.filter(move |link| seen.insert(link.index))
     }
 
-    /// Those that are WAN and LAN at once.
+    /// The interfaces that are both WAN and LAN.
     pub(super) fn one_armed(&self) -> impl Iterator<Item = &Link> {
         let is_lan = |wan: &&Link| self.lans.iter().any(|lan| lan.index == wan.index);
         self.wans.iter().filter(is_lan)
+    }
+
+    /// The peer of a veth, if it can be inspected.
+    pub(super) fn veth_peer(&self, link: &Link) -> Option<&VethPeer> {
+        let mut peers = self.veth_peers.iter();
+        peers.find(|peer| peer.interface == link.index)
     }
 
     /// The name of an interface.
@@ -92,26 +96,31 @@ impl<'a> Scene<'a> {
     }
 
     pub(super) fn is_local(&self, address: Ipv4Addr) -> bool {
-        self.netlink.way(address, None).is_ok_and(|way| way.local)
+        self.netlink
+            .route(address)
+            .is_ok_and(|route| route == Route::Local)
     }
 
-    /// The gateway's address in the server's network, or any of the LAN.
+    /// The gateway's address in the server's network, or else any address of a LAN.
     pub(super) fn lan_address(&self) -> Option<Ipv4Addr> {
         let on_lan = |one: &&Address| self.lans.iter().any(|lan| lan.index == one.index);
         let near = self.addresses.iter().filter(on_lan);
         let near: Vec<&Address> = near.collect();
-        let best = near.iter().find(|one| one.reaches(self.subject.server));
+        let best = near.iter().find(|one| one.is_on_link(self.settings.server));
         best.or(near.first()).map(|one| one.address)
     }
 
-    /// The way that answers to clients take.
-    pub(super) fn way_to_clients(&self) -> io::Result<Way> {
-        let from = self.is_local(self.subject.vip).then_some(self.subject.vip);
-        self.netlink.way(A_CLIENT, from)
+    /// The route of replies to clients.
+    pub(super) fn route_to_clients(&self) -> io::Result<Route> {
+        if self.is_local(self.settings.vip) {
+            self.netlink.route_from(self.settings.vip, EXAMPLE_CLIENT)
+        } else {
+            self.netlink.route(EXAMPLE_CLIENT)
+        }
     }
 }
 
-/// A file of one line under /proc/sys; `None` where there is none.
+/// A number under /proc/sys; `None` when it cannot be read.
 pub(super) fn sysctl(path: &str) -> Option<i64> {
     let text = fs::read_to_string(format!("/proc/sys/{path}")).ok()?;
     text.trim().parse().ok()

@@ -1,44 +1,45 @@
-//! Conditions of the interfaces: that they are there, that their drivers run XDP, that nobody else's program is on them,
-//! and that they take frames that XDP redirects to them.
+//! Checks of the interfaces: whether they exist, run XDP programs, have no foreign XDP program, and
+//! transmit frames that XDP redirects to them.
 
-use super::Finding;
-use super::context::Scene;
+use super::context::Context;
+use super::veth_peer::VethPeer;
+use super::{Finding, run_command};
 use crate::config::interfaces::Side;
 use crate::config::settings::Mode;
 use crate::dataplane::{bpf_query, egress, foreign_xdp};
-use crate::netlink::{Link, driver_of, will_take_frames};
+use crate::netlink::{Link, driver_of, is_known_to_transmit};
 
-/// The largest MTU with which drivers that keep a frame in one page run XDP: 4,096 bytes less the headroom of XDP (256),
-/// `struct skb_shared_info` (320) and the Ethernet header with a tag.
+/// The largest MTU at which drivers that keep a frame in one page run XDP: 4,096 bytes minus the
+/// headroom of XDP (256), `struct skb_shared_info` (320) and an Ethernet header with one tag.
 const ONE_PAGE_MTU: u32 = 3498;
 
-pub(super) fn all(scene: &Scene<'_>) -> Vec<Finding> {
+pub(super) fn all(context: &Context<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let names = scene.subject.wans.iter().chain(&scene.subject.lans);
+    let names = context.settings.wans.iter().chain(&context.settings.lans);
     for name in names {
-        if !scene.links.iter().any(|link| link.name == *name) {
-            findings.push(missing(scene, name));
+        if !context.links.iter().any(|link| link.name == *name) {
+            findings.push(missing(context, name));
         }
     }
-    for link in scene.interfaces() {
+    for link in context.interfaces() {
         findings.push(interface(link).on(&link.name));
-        findings.push(mode(scene, link).on(&link.name));
-        findings.push(program(scene, link).on(&link.name));
-        findings.push(redirect(scene, link).on(&link.name));
+        findings.push(mode(context, link).on(&link.name));
+        findings.push(program(context, link).on(&link.name));
+        findings.push(redirect(context, link).on(&link.name));
     }
     findings
 }
 
-const THERE: &str =
-    "packets come in and go out by the WAN and the LAN, which have to be up and Ethernet";
+const EXISTS: &str = "WAN and LAN must exist, be up, and be Ethernet interfaces";
 
-fn missing(scene: &Scene<'_>, name: &str) -> Finding {
-    let names: Vec<&str> = scene.links.iter().map(|link| link.name.as_str()).collect();
-    let found = format!(
-        "there is no interface {name}; there are {}",
-        names.join(", ")
-    );
-    Finding::error("interface", found, THERE).on(name)
+fn missing(context: &Context<'_>, name: &str) -> Finding {
+    let names: Vec<&str> = context
+        .links
+        .iter()
+        .map(|link| link.name.as_str())
+        .collect();
+    let message = format!("no interface {name}; existing are {}", names.join(", "));
+    Finding::error("interface", message, EXISTS).on(name)
 }
 
 fn interface(link: &Link) -> Finding {
@@ -49,80 +50,82 @@ fn interface(link: &Link) -> Finding {
         (None, None) => "hardware".to_owned(),
     };
     if link.mac.is_none() {
-        let found = format!("not Ethernet ({kind}): there are no MAC addresses to rewrite");
-        return Finding::error(CODE, found, THERE);
+        let message = format!("not Ethernet ({kind}): its frames have no MAC addresses to rewrite");
+        return Finding::error(CODE, message, EXISTS);
     }
     if !link.up {
-        let found = format!("{kind}, down");
-        return Finding::error(CODE, found, THERE)
-            .mend(format!("ip link set dev {} up", link.name));
+        let message = format!("{kind}, down");
+        return Finding::error(CODE, message, EXISTS)
+            .fix(format!("ip link set dev {} up", link.name));
     }
-    Finding::ok(CODE, format!("{kind}, up, MTU {}", link.mtu), THERE)
+    Finding::ok(CODE, format!("{kind}, up, MTU {}", link.mtu), EXISTS)
 }
 
-fn side_of(scene: &Scene<'_>, link: &Link) -> Side {
-    if scene.wans.iter().any(|wan| wan.index == link.index) {
+fn side_of(context: &Context<'_>, link: &Link) -> Side {
+    if context.wans.iter().any(|wan| wan.index == link.index) {
         Side::Wan
     } else {
         Side::Lan
     }
 }
 
-fn mode(scene: &Scene<'_>, link: &Link) -> Finding {
-    const CODE: &str = "xdp-mode";
-    const WHY: &str = "native XDP runs in the driver, before the kernel makes anything of a frame; generic XDP works on any device and is several times slower";
-    if scene.subject.dry_run {
-        return Finding::ok(CODE, "a dry run attaches no XDP program", WHY);
+/// The command that runs ikenat with another mode on an interface. An interface that is both WAN and
+/// LAN has one program, and so one mode.
+fn run_in_mode(context: &Context<'_>, link: &Link, mode: Mode) -> String {
+    let is_one_of = |links: &[Link]| links.iter().any(|one| one.index == link.index);
+    let mut settings = context.settings.clone();
+    if is_one_of(&context.wans) {
+        settings.modes.wan = mode;
     }
-    let native = match scene.netlink.runs_native_xdp(link) {
+    if is_one_of(&context.lans) {
+        settings.modes.lan = mode;
+    }
+    run_command(&settings)
+}
+
+fn mode(context: &Context<'_>, link: &Link) -> Finding {
+    const CODE: &str = "xdp-mode";
+    const REASON: &str = "native XDP runs in the driver, before the kernel allocates a socket buffer; generic XDP runs on any device and is several times slower";
+    if context.settings.dry_run {
+        return Finding::ok(CODE, "a dry run attaches no XDP program", REASON);
+    }
+    let native = match context.netlink.has_native_xdp(link) {
         Ok(native) => native,
-        Err(error) => return Finding::unseen(CODE, error, WHY),
+        Err(error) => return Finding::not_checked(CODE, error, REASON),
     };
-    let side = side_of(scene, link);
-    let is_wan = side == Side::Wan;
-    // One that is both has one program, and so one mode.
-    let is_lan = scene.lans.iter().any(|lan| lan.index == link.index);
-    let in_mode = |mode| {
-        let mut subject = scene.subject.clone();
-        if is_wan {
-            subject.modes.wan = mode;
-        }
-        if is_lan {
-            subject.modes.lan = mode;
-        }
-        subject.run()
-    };
-    match (scene.subject.modes.of(side), native) {
+    let mode = context.settings.modes.of(side_of(context, link));
+    match (mode, native) {
         (Mode::Generic, Some(true)) => {
-            let found = "generic mode was asked for, and the driver has native XDP";
-            Finding::warning(CODE, found, WHY).mend(in_mode(Mode::Native))
+            let message = "generic mode is requested, but the driver has native XDP";
+            Finding::warning(CODE, message, REASON).fix(run_in_mode(context, link, Mode::Native))
         }
-        (Mode::Generic, _) => Finding::ok(CODE, "generic", WHY),
-        (Mode::Native, Some(false)) => {
-            Finding::error(CODE, "the driver has no native XDP", WHY).mend(in_mode(Mode::Generic))
-        }
-        (Mode::Native, None) => Finding::unseen(
+        (Mode::Generic, _) => Finding::ok(CODE, "generic", REASON),
+        (Mode::Native, Some(false)) => Finding::error(CODE, "the driver has no native XDP", REASON)
+            .fix(run_in_mode(context, link, Mode::Generic)),
+        (Mode::Native, None) => Finding::not_checked(
             CODE,
-            "this kernel does not tell which drivers have native XDP (Linux 6.3); if it is refused, use --mode generic (or --wan-mode, --lan-mode)",
-            WHY,
+            "this kernel does not report which drivers have native XDP (Linux 6.3 does); if `ikenat run` is refused, use --mode generic, or --wan-mode or --lan-mode for one side",
+            REASON,
         ),
-        (Mode::Native, Some(true)) if link.mtu > ONE_PAGE_MTU => Finding::warning(
-            CODE,
-            format!("native, but with an MTU of {} a frame does not fit into one page, and many drivers then refuse XDP", link.mtu),
-            WHY,
-        )
-        .mend(format!("ip link set dev {} mtu 1500", link.name)),
-        (Mode::Native, Some(true)) => Finding::ok(CODE, "native", WHY),
+        (Mode::Native, Some(true)) if link.mtu > ONE_PAGE_MTU => {
+            let message = format!(
+                "native; with an MTU of {} a frame does not fit into one page, and many drivers then refuse XDP",
+                link.mtu
+            );
+            Finding::warning(CODE, message, REASON)
+                .fix(format!("ip link set dev {} mtu 1500", link.name))
+        }
+        (Mode::Native, Some(true)) => Finding::ok(CODE, "native", REASON),
     }
 }
 
-fn program(scene: &Scene<'_>, link: &Link) -> Finding {
+fn program(context: &Context<'_>, link: &Link) -> Finding {
     const CODE: &str = "xdp-program";
-    const WHY: &str = "an interface has room for one XDP program";
+    const REASON: &str = "an interface can have only one XDP program";
     let Some(id) = link.xdp else {
-        return Finding::ok(CODE, "none of anybody else's", WHY);
+        return Finding::ok(CODE, "no XDP program of another owner", REASON);
     };
-    let owner = scene
+    let owner = context
         .bpffs
         .as_ref()
         .and_then(|bpffs| foreign_xdp::instance_of(bpffs, id));
@@ -131,72 +134,65 @@ fn program(scene: &Scene<'_>, link: &Link) -> Finding {
         None => format!("id {id}"),
     };
     match owner {
-        Some(owner) if owner.vip == scene.subject.vip => {
-            Finding::ok(CODE, format!("{program}, which is ours"), WHY)
+        Some(owner) if owner.vip == context.settings.vip => {
+            Finding::ok(CODE, format!("{program} of this instance"), REASON)
         }
-        _ if scene.subject.dry_run => {
-            let found = format!("{program} of somebody else, beside which a dry run can be");
-            Finding::ok(CODE, found, WHY)
+        _ if context.settings.dry_run => {
+            let message = format!("{program} of another owner; a dry run can run beside it");
+            Finding::ok(CODE, message, REASON)
         }
         Some(owner) => {
-            let found = format!("{program}: that is ikenat for {}", owner.vip);
-            Finding::error(CODE, found, WHY).mend(format!("ikenat unload --vip {}", owner.vip))
+            let message = format!("{program} of ikenat for {}", owner.vip);
+            Finding::error(CODE, message, REASON).fix(format!("ikenat unload --vip {}", owner.vip))
         }
         None => {
-            let found = format!("{program} of somebody else");
-            Finding::error(CODE, found, WHY).mend(foreign_xdp::removal_command(&link.name, id))
+            let message = format!("{program} of another owner");
+            Finding::error(CODE, message, REASON).fix(foreign_xdp::removal_command(&link.name, id))
         }
     }
 }
 
-fn redirect(scene: &Scene<'_>, link: &Link) -> Finding {
+fn redirect(context: &Context<'_>, link: &Link) -> Finding {
     const CODE: &str = "redirect";
-    const WHY: &str = "what XDP cannot send out by a device takes the slow path, which is right for every device and costs several times as much";
-    let (modes, side) = (scene.subject.modes, side_of(scene, link));
+    const REASON: &str =
+        "the slow path works on every device, but costs several times as much per packet";
+    let (modes, side) = (context.settings.modes, side_of(context, link));
     if egress::is_sent_by_stack(modes, side, link) {
-        return Finding::ok(
-            CODE,
-            "takes frames from generic XDP, like any hardware",
-            WHY,
-        );
+        let message = "frames of generic XDP leave through the network stack, on any hardware";
+        return Finding::ok(CODE, message, REASON);
     }
-    match egress::supports_xmit(scene.netlink, modes, side, link) {
-        Ok(true) => return Finding::ok(CODE, "takes frames from XDP", WHY),
+    match egress::supports_xmit(context.netlink, modes, side, link) {
+        Ok(true) => return Finding::ok(CODE, "device has XDP transmit", REASON),
         Ok(false) => {}
-        Err(error) => return Finding::unseen(CODE, error, WHY),
+        Err(error) => return Finding::not_checked(CODE, error, REASON),
     }
-    if modes.of(side) == Mode::Native && will_take_frames(link) && link.xdp.is_none() {
-        return Finding::ok(
-            CODE,
-            "the driver takes frames from XDP once our program is on it",
-            WHY,
-        );
+    if modes.of(side) == Mode::Native && is_known_to_transmit(link) && link.xdp.is_none() {
+        let message = "driver has XDP transmit once the program of ikenat is attached";
+        return Finding::ok(CODE, message, REASON);
     }
-    let far = scene.far.iter().find(|far| far.near == link.index);
-    match (link.kind.as_deref(), far) {
-        (Some("veth"), _) if !scene.netlink.tells_xdp_features() => Finding::warning(
-            CODE,
-            "takes no frames from XDP, as far as one can see: before Linux 6.3 that takes a native XDP program at the far end of a veth",
-            WHY,
-        ),
-        (Some("veth"), Some(far)) => Finding::warning(
-            CODE,
-            "takes no frames from XDP: a veth needs an XDP program or GRO at its far end",
-            WHY,
-        )
-        .mend(format!("{}ethtool -K {} gro on", far.entry, far.name)),
-        (Some("veth"), None) => Finding::warning(
-            CODE,
-            "takes no frames from XDP: a veth needs an XDP program or GRO at its far end, which cannot be seen from here: in its namespace, `ethtool -K eth0 gro on`",
-            WHY,
-        ),
-        (Some(kind), _) => Finding::warning(
-            CODE,
-            format!(
-                "takes no frames from XDP: a {kind} never does; name the device beneath it where that is possible"
-            ),
-            WHY,
-        ),
-        (None, _) => Finding::warning(CODE, "the driver takes no frames from XDP", WHY),
+    let peer = context.veth_peer(link);
+    let cause = no_transmit(link, peer, context.netlink.reports_xdp_features());
+    let message = format!("{cause}; egress uses the tc slow path");
+    let finding = Finding::warning(CODE, message, REASON);
+    match peer {
+        Some(peer) if context.netlink.reports_xdp_features() => {
+            finding.fix(format!("{}ethtool -K {} gro on", peer.nsenter, peer.name))
+        }
+        Some(_) | None => finding,
+    }
+}
+
+/// Why a device does not transmit frames that XDP redirects to it.
+fn no_transmit(link: &Link, peer: Option<&VethPeer>, kernel_reports: bool) -> String {
+    match (link.kind.as_deref(), peer) {
+        (Some("veth"), _) if !kernel_reports => "no XDP transmit is known; before Linux 6.3 a veth needs a native XDP program on its peer".to_owned(),
+        (Some("veth"), Some(_)) => {
+            "no XDP transmit, because a veth needs GRO or an XDP program on its peer".to_owned()
+        }
+        (Some("veth"), None) => "no XDP transmit, because a veth needs GRO or an XDP program on its peer, which is not visible from here (in its network namespace: `ethtool -K eth0 gro on`)".to_owned(),
+        (Some(kind), _) => {
+            format!("a {kind} has no XDP transmit (use the device beneath it if possible)")
+        }
+        (None, _) => "driver has no XDP transmit (ndo_xdp_xmit)".to_owned(),
     }
 }

@@ -1,8 +1,7 @@
-//! Conditions of the kernel: its version, the BPF system call, the JIT, and how programs can be attached for the slow
-//! path.
+//! Checks of the kernel: its version, BPF program types, the JIT compiler, and what the slow path needs.
 
 use super::Finding;
-use super::context::{Scene, sysctl};
+use super::context::{Context, sysctl};
 use crate::dataplane::bpf_query;
 use crate::netlink::namespaces;
 use crate::sys::kernel_version;
@@ -11,8 +10,13 @@ use aya::sys::is_program_supported;
 use std::fs;
 use std::ops::ControlFlow;
 
-pub(super) fn all(scene: &Scene<'_>) -> Vec<Finding> {
-    vec![version(), programs(scene), jit(scene), slow_path(scene)]
+pub(super) fn all(context: &Context<'_>) -> Vec<Finding> {
+    vec![
+        version(),
+        programs(context),
+        jit(context),
+        slow_path(context),
+    ]
 }
 
 fn version() -> Finding {
@@ -21,24 +25,26 @@ fn version() -> Finding {
 
 fn judge_version(release: &str) -> Finding {
     const CODE: &str = "kernel";
-    const WHY: &str =
+    const REASON: &str =
         "ikenat is tested on Linux 6.1 and newer; older verifiers refuse its programs";
-    let found = format!("Linux {release}");
+    let message = format!("Linux {release}");
     match kernel_version::is_supported(release) {
-        Some(true) => Finding::ok(CODE, found, WHY),
-        Some(false) => Finding::error(CODE, found, WHY).mend("apt-get install linux-image-amd64"),
-        None => Finding::unseen(CODE, format!("{found} is no version"), WHY),
+        Some(true) => Finding::ok(CODE, message, REASON),
+        Some(false) => {
+            Finding::error(CODE, message, REASON).fix("apt-get install linux-image-amd64")
+        }
+        None => Finding::not_checked(CODE, format!("{message} is not a version number"), REASON),
     }
 }
 
-fn programs(scene: &Scene<'_>) -> Finding {
+fn programs(context: &Context<'_>) -> Finding {
     const CODE: &str = "bpf";
-    const WHY: &str = "the gateway is made of XDP and tc programs that the kernel has to load";
-    if !scene.privileged {
-        return Finding::unseen(
+    const REASON: &str = "ikenat consists of XDP and tc programs that the kernel must load";
+    if !context.privileged {
+        return Finding::not_checked(
             CODE,
-            "loading a program takes CAP_BPF and CAP_NET_ADMIN",
-            WHY,
+            "loading a program needs CAP_BPF and CAP_NET_ADMIN",
+            REASON,
         );
     }
     for (kind, name) in [
@@ -48,92 +54,100 @@ fn programs(scene: &Scene<'_>) -> Finding {
         match is_program_supported(kind) {
             Ok(true) => {}
             Ok(false) => {
-                let found = format!("this kernel has no {name} programs");
-                return Finding::error(CODE, found, WHY).mend("apt-get install linux-image-amd64");
+                let message = format!("this kernel does not support {name} programs");
+                return Finding::error(CODE, message, REASON)
+                    .fix("apt-get install linux-image-amd64");
             }
             Err(error) => {
-                let why = crate::error::causes(&error);
-                let found = format!("the kernel refuses to load {name} programs: {why}");
-                return Finding::error(CODE, found, WHY);
+                let reason = crate::error::causes(&error);
+                let message = format!("the kernel refuses to load {name} programs: {reason}");
+                return Finding::error(CODE, message, REASON);
             }
         }
     }
     Finding::ok(
         CODE,
         "the kernel loads XDP and tc programs; BTF is not needed",
-        WHY,
+        REASON,
     )
 }
 
 const JIT: &str = "net/core/bpf_jit_enable";
 
-/// The sysctl exists in the first network namespace alone. A process in another one may still find some process that is
-/// in the first, and look with its eyes.
-fn jit_setting(scene: &Scene<'_>) -> Option<i64> {
-    let mut found = sysctl(JIT);
-    if found.is_some() {
-        return found;
+/// The sysctl exists only in the initial network namespace. If this process is in another one, it is
+/// read through a process that is in the initial one.
+fn jit_setting(context: &Context<'_>) -> Option<i64> {
+    let mut message = sysctl(JIT);
+    if message.is_some() {
+        return message;
     }
-    let visit = namespaces::visit(scene.netlink, |_| {
-        found = sysctl(JIT);
-        Ok(if found.is_some() {
+    let visit = namespaces::visit(context.netlink, |_| {
+        message = sysctl(JIT);
+        Ok(if message.is_some() {
             ControlFlow::Break(())
         } else {
             ControlFlow::Continue(())
         })
     });
     if let Err(error) = visit {
-        tracing::debug!("not all network namespaces were looked at: {error}");
+        tracing::debug!(
+            "network namespaces: not all network namespaces could be inspected: {error}"
+        );
     }
-    found
+    message
 }
 
-fn jit(scene: &Scene<'_>) -> Finding {
-    judge_jit(jit_setting(scene))
+fn jit(context: &Context<'_>) -> Finding {
+    judge_jit(jit_setting(context))
 }
 
 fn judge_jit(setting: Option<i64>) -> Finding {
     const CODE: &str = "jit";
-    const WHY: &str = "without the JIT the kernel interprets the programs, several times slower";
+    const REASON: &str =
+        "without the JIT compiler the kernel interprets the programs, several times slower";
     match setting {
-        Some(0) => Finding::warning(CODE, "net.core.bpf_jit_enable is 0", WHY)
-            .mend("sysctl -w net.core.bpf_jit_enable=1"),
-        Some(value) => Finding::ok(CODE, format!("net.core.bpf_jit_enable is {value}"), WHY),
-        None => Finding::unseen(
+        Some(0) => Finding::warning(CODE, "net.core.bpf_jit_enable is 0", REASON)
+            .fix("sysctl -w net.core.bpf_jit_enable=1"),
+        Some(value) => Finding::ok(CODE, format!("net.core.bpf_jit_enable is {value}"), REASON),
+        None => Finding::not_checked(
             CODE,
-            "net.core.bpf_jit_enable is in the host's first network namespace only; run `sysctl net.core.bpf_jit_enable` there",
-            WHY,
+            "net.core.bpf_jit_enable exists only in the initial network namespace; run `sysctl net.core.bpf_jit_enable` there",
+            REASON,
         ),
     }
 }
 
-fn slow_path(scene: &Scene<'_>) -> Finding {
+fn slow_path(context: &Context<'_>) -> Finding {
     const CODE: &str = "tc";
-    const WHY: &str =
-        "packets that XDP cannot send itself are translated by a program of traffic control";
-    let Some(wan) = scene.wans.first().filter(|_| scene.privileged) else {
-        return Finding::unseen(CODE, "it takes the capabilities and a WAN", WHY);
+    const REASON: &str =
+        "packets that XDP cannot transmit are translated by a tc program (the slow path)";
+    let Some(wan) = context.wans.first().filter(|_| context.privileged) else {
+        return Finding::not_checked(
+            CODE,
+            "needs CAP_BPF, CAP_NET_ADMIN and an existing WAN",
+            REASON,
+        );
     };
     if bpf_query::has_tcx(wan.index) {
-        return Finding::ok(CODE, "tcx", WHY);
+        return Finding::ok(CODE, "the kernel supports tcx", REASON);
     }
     let modules = format!("/lib/modules/{}", kernel_version::release());
     let read = |name: &str| fs::read_to_string(format!("{modules}/{name}"));
     match (read("modules.builtin"), read("modules.dep")) {
         (Ok(builtin), Ok(loadable)) => judge_clsact(&[builtin, loadable].concat()),
-        (Err(error), _) | (_, Err(error)) => Finding::unseen(
+        (Err(error), _) | (_, Err(error)) => Finding::not_checked(
             CODE,
             format!(
-                "there is no tcx (Linux 6.6), and whether there is a clsact would be told by {modules}: {error}"
+                "no tcx (Linux 6.6), and {modules} does not show whether clsact exists: {error}"
             ),
-            WHY,
+            REASON,
         ),
     }
 }
 
-/// From the lists of built-in and loadable modules.
+/// `modules` lists the built-in and the loadable modules.
 fn judge_clsact(modules: &str) -> Finding {
-    const WHY: &str = "packets that XDP cannot send itself are translated by a program of traffic control; without tcx (Linux 6.6) it is a filter in a clsact";
+    const REASON: &str = "packets that XDP cannot transmit are translated by a tc program (the slow path); without tcx (Linux 6.6) it is a filter in a clsact";
     let has = |name: &str| {
         modules.lines().any(|line| {
             let path = line.split(':').next().unwrap_or_default();
@@ -147,10 +161,14 @@ fn judge_clsact(modules: &str) -> Finding {
         .filter(|name| !has(name))
         .collect();
     if missing.is_empty() {
-        return Finding::ok("tc", "no tcx; a filter in a clsact", WHY);
+        return Finding::ok(
+            "tc",
+            "no tcx; the kernel supports a filter in a clsact",
+            REASON,
+        );
     }
-    let found = format!("no tcx, and no kernel module {}", missing.join(" and "));
-    Finding::error("tc", found, WHY).mend("apt-get install linux-image-amd64")
+    let message = format!("no tcx, and no kernel module {}", missing.join(" and "));
+    Finding::error("tc", message, REASON).fix("apt-get install linux-image-amd64")
 }
 
 #[cfg(test)]
@@ -170,13 +188,13 @@ mod tests {
     }
 
     #[test]
-    fn a_jit_that_is_off_or_unseen_is_not_ok() {
+    fn a_jit_that_is_off_or_unknown_is_not_ok() {
         assert_eq!(judge_jit(Some(1)).level, Level::Ok);
         assert_eq!(judge_jit(Some(2)).level, Level::Ok);
         assert_eq!(judge_jit(None).level, Level::Warning);
         let off = judge_jit(Some(0));
         assert_eq!(off.level, Level::Warning);
-        assert_eq!(off.mend, ["sysctl -w net.core.bpf_jit_enable=1"]);
+        assert_eq!(off.fix, ["sysctl -w net.core.bpf_jit_enable=1"]);
     }
 
     #[test]
@@ -186,7 +204,11 @@ mod tests {
         assert_eq!(judge_clsact(&[builtin, loadable].concat()).level, Level::Ok);
         let without = judge_clsact(builtin);
         assert_eq!(without.level, Level::Error);
-        assert!(without.found.contains("cls_bpf"), "{}", without.found);
-        assert!(!without.found.contains("sch_ingress"), "{}", without.found);
+        assert!(without.message.contains("cls_bpf"), "{}", without.message);
+        assert!(
+            !without.message.contains("sch_ingress"),
+            "{}",
+            without.message
+        );
     }
 }

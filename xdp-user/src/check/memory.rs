@@ -1,16 +1,17 @@
-//! Whether the tables fit into the memory that is left, to the host and to this process' control group.
+//! Checks whether the tables fit into the available memory of the host and of this process's control
+//! group.
 
-use super::Finding;
-use super::context::Scene;
+use super::context::Context;
+use super::{Finding, run_command};
 use crate::config::settings::Sizes;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 const MEBI: u64 = 1 << 20;
-/// What a start takes besides the tables, for a moment: the verifier's memory and its own. 53 MiB were measured (Linux 6.18,
-/// two interfaces), of which the verifier had 25.
+/// Memory that a start needs temporarily besides the tables, for the verifier and for itself. Measured
+/// were 53 MiB (Linux 6.18, two interfaces), 25 of them in the verifier.
 const START: u64 = 64 * MEBI;
-/// The smallest table that `run` takes.
+/// The smallest table that `run` accepts.
 const SMALLEST: u32 = 64;
 
 fn need(sizes: &Sizes) -> Option<u64> {
@@ -21,55 +22,63 @@ fn need(sizes: &Sizes) -> Option<u64> {
     Some(bytes.sum())
 }
 
-pub(super) fn memory(scene: &Scene<'_>) -> Vec<Finding> {
+pub(super) fn memory(context: &Context<'_>) -> Vec<Finding> {
     const CODE: &str = "memory";
-    const WHY: &str = "all tables are allocated at the start; where there is not enough, the kernel refuses them or ends the process";
-    let Some(need) = need(&scene.subject.sizes) else {
-        return vec![Finding::unseen(CODE, "the number of CPUs is unknown", WHY)];
+    const REASON: &str = "all tables are allocated at the start; without enough memory the kernel refuses them or kills the process";
+    let Some(need) = need(&context.settings.sizes) else {
+        return vec![Finding::not_checked(
+            CODE,
+            "the number of CPUs is unknown",
+            REASON,
+        )];
     };
-    if scene
+    if context
         .instance
         .as_ref()
         .is_some_and(|(_, tables)| tables.is_some())
     {
-        let found = format!("the tables exist and hold {} MiB", need / MEBI);
-        return vec![Finding::ok(CODE, found, WHY)];
+        let message = format!("the tables exist and use {} MiB", need / MEBI);
+        return vec![Finding::ok(CODE, message, REASON)];
     }
-    let Some(left) = left() else {
-        return vec![Finding::unseen(CODE, "/proc/meminfo does not tell", WHY)];
+    let Some(available) = available_memory() else {
+        return vec![Finding::not_checked(
+            CODE,
+            "/proc/meminfo has no MemAvailable",
+            REASON,
+        )];
     };
-    vec![judge(scene, need, left, WHY)]
+    vec![judge(context, need, available, REASON)]
 }
 
-fn judge(scene: &Scene<'_>, need: u64, left: u64, why: &str) -> Finding {
+fn judge(context: &Context<'_>, need: u64, available: u64, reason: &str) -> Finding {
     const CODE: &str = "memory";
-    let found = format!(
-        "the tables take {} MiB, and a start {} MiB for a moment, of {} MiB that are left",
+    let message = format!(
+        "the tables need {} MiB, and a start {} MiB more temporarily; {} MiB are available",
         need / MEBI,
         START / MEBI,
-        left / MEBI
+        available / MEBI
     );
-    // Half of it is for others.
-    let most = (left / 2).min(left.saturating_sub(START));
-    let finding = if need + START > left {
-        Finding::error(CODE, found, why)
+    // At most half of it, so that other programs have the rest.
+    let most = (available / 2).min(available.saturating_sub(START));
+    let finding = if need + START > available {
+        Finding::error(CODE, message, reason)
     } else if need > most {
-        Finding::warning(CODE, found, why)
+        Finding::warning(CODE, message, reason)
     } else {
-        return Finding::ok(CODE, found, why);
+        return Finding::ok(CODE, message, reason);
     };
-    let Some(sizes) = fitting(scene.subject.sizes, most) else {
+    let Some(sizes) = fitting(context.settings.sizes, most) else {
         return finding;
     };
-    finding.mend(format!(
+    finding.fix(format!(
         "{} --flow-slots {} --session-slots {}",
-        scene.subject.run(),
+        run_command(context.settings),
         sizes.flow_slots,
         sizes.session_slots
     ))
 }
 
-/// The same sizes, halved until they take no more than that; `None` where the smallest take more.
+/// The sizes, halved until the tables need no more than `most`; `None` if the smallest need more.
 fn fitting(mut sizes: Sizes, most: u64) -> Option<Sizes> {
     while need(&sizes).is_some_and(|need| need > most)
         && (sizes.flow_slots > SMALLEST || sizes.session_slots > SMALLEST)
@@ -82,17 +91,20 @@ fn fitting(mut sizes: Sizes, most: u64) -> Option<Sizes> {
         .then_some(sizes)
 }
 
-/// What is left to the host, or to the tightest of the control groups that this process is in.
-fn left() -> Option<u64> {
-    let host = available(&fs::read_to_string("/proc/meminfo").ok()?)?;
+/// Memory available to the host, or to the most limited control group of this process.
+fn available_memory() -> Option<u64> {
+    let host = mem_available(&fs::read_to_string("/proc/meminfo").ok()?)?;
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     let directories = directories(&groups, &mounts);
-    let tightest = directories.iter().filter_map(|path| left_to(path)).min();
+    let tightest = directories
+        .iter()
+        .filter_map(|path| available_to(path))
+        .min();
     Some(tightest.map_or(host, |group| group.min(host)))
 }
 
-fn available(meminfo: &str) -> Option<u64> {
+fn mem_available(meminfo: &str) -> Option<u64> {
     let line = meminfo
         .lines()
         .find_map(|line| line.strip_prefix("MemAvailable:"))?;
@@ -100,9 +112,9 @@ fn available(meminfo: &str) -> Option<u64> {
     Some(kilobytes * 1024)
 }
 
-/// The directories of a process' groups and of all above them, where memory can be limited.
+/// The directories of a process's memory control groups and of their ancestors.
 fn directories(groups: &str, mounts: &str) -> Vec<PathBuf> {
-    let mut found = Vec::new();
+    let mut message = Vec::new();
     for line in groups.lines() {
         let mut fields = line.splitn(3, ':');
         let (_, Some(controllers), Some(group)) = (fields.next(), fields.next(), fields.next())
@@ -116,13 +128,13 @@ fn directories(groups: &str, mounts: &str) -> Vec<PathBuf> {
         for root in mounts_of(mounts, unified) {
             let path = root.join(group.trim_start_matches('/'));
             let above = path.ancestors().take_while(|path| path.starts_with(&root));
-            found.extend(above.map(Path::to_path_buf));
+            message.extend(above.map(Path::to_path_buf));
         }
     }
-    found
+    message
 }
 
-/// All of them: one that another mount hides has no files to read.
+/// All mount points of the hierarchy. One that is hidden by another mount has no files to read.
 fn mounts_of(mounts: &str, unified: bool) -> Vec<PathBuf> {
     let root = |line: &str| {
         let fields: Vec<&str> = line.split(' ').collect();
@@ -139,11 +151,12 @@ fn mounts_of(mounts: &str, unified: bool) -> Vec<PathBuf> {
     mounts.lines().filter_map(root).collect()
 }
 
-/// What a group may still take: its limit less what it has, without the cached files that it would give back.
-fn left_to(directory: &Path) -> Option<u64> {
+/// Memory that a group can still allocate: its limit minus its use, where file cache that the kernel
+/// can reclaim does not count as used.
+fn available_to(directory: &Path) -> Option<u64> {
     let read = |name: &str| fs::read_to_string(directory.join(name)).ok();
     let number = |name: &str| -> Option<u64> { read(name)?.trim().parse().ok() };
-    // `max` is no number: then there is no limit. The older kind writes a very large number.
+    // `max` does not parse and means no limit. Version 1 has a very large number instead.
     let limit = number("memory.max").or_else(|| number("memory.limit_in_bytes"))?;
     let used = number("memory.current").or_else(|| number("memory.usage_in_bytes"))?;
     let statistics = read("memory.stat").unwrap_or_default();
@@ -166,41 +179,44 @@ mod tests {
     #[test]
     fn available_memory_is_read() {
         let text = "MemTotal:       100 kB\nMemAvailable:   24055808 kB\n";
-        assert_eq!(available(text), Some(24_055_808 * 1024));
-        assert_eq!(available("MemTotal: 1 kB\n"), None);
+        assert_eq!(mem_available(text), Some(24_055_808 * 1024));
+        assert_eq!(mem_available("MemTotal: 1 kB\n"), None);
     }
 
     #[test]
     fn both_kinds_of_control_groups_are_found_with_all_above_them() {
         let old = "tmpfs /sys/fs/cgroup tmpfs rw 0 0\ncgroup /sys/fs/cgroup/memory cgroup rw,memory 0 0\n";
-        let found = directories("5:cpu:/x\n4:memory:/a/b\n", old);
+        let message = directories("5:cpu:/x\n4:memory:/a/b\n", old);
         let paths = [
             "/sys/fs/cgroup/memory/a/b",
             "/sys/fs/cgroup/memory/a",
             "/sys/fs/cgroup/memory",
         ];
-        assert_eq!(found, paths.map(PathBuf::from));
+        assert_eq!(message, paths.map(PathBuf::from));
         let new = "cgroup2 /sys/fs/cgroup cgroup2 rw 0 0\n";
-        let found = directories("0::/system.slice/x.service\n", new);
-        assert_eq!(found.len(), 3);
-        assert_eq!(found[0], Path::new("/sys/fs/cgroup/system.slice/x.service"));
+        let message = directories("0::/system.slice/x.service\n", new);
+        assert_eq!(message.len(), 3);
+        assert_eq!(
+            message[0],
+            Path::new("/sys/fs/cgroup/system.slice/x.service")
+        );
         let hidden =
             format!("{new}tmpfs /sys/fs/cgroup tmpfs rw 0 0\ncgroup2 /other cgroup2 rw 0 0\n");
-        let found = directories("0::/x.service\n", &hidden);
-        assert!(found.contains(&PathBuf::from("/other/x.service")));
+        let message = directories("0::/x.service\n", &hidden);
+        assert!(message.contains(&PathBuf::from("/other/x.service")));
     }
 
     #[test]
-    fn a_group_gives_its_cached_files_back() {
+    fn reclaimable_cache_of_a_group_is_available() {
         let directory = std::env::temp_dir().join(format!("ikenat-cgroup-{}", std::process::id()));
         fs::create_dir(&directory).expect("a directory of this test's own");
         let write = |name: &str, text: &str| fs::write(directory.join(name), text).expect("a file");
         write("memory.max", "max\n");
         write("memory.current", "900\n");
         write("memory.stat", "anon 500\ninactive_file 300\n");
-        let unlimited = left_to(&directory);
+        let unlimited = available_to(&directory);
         write("memory.max", "1000\n");
-        let limited = left_to(&directory);
+        let limited = available_to(&directory);
         fs::remove_dir_all(&directory).expect("the directory is there");
         assert_eq!((unlimited, limited), (None, Some(400)));
     }

@@ -1,135 +1,131 @@
-//! Conditions of what devices do by themselves: merging packets, taking VLAN tags out, leaving checksums to others, and
-//! spreading packets over receive queues.
+//! Checks of offloads and receive queues: merged packets, removed VLAN tags, partial checksums, and how
+//! packets are distributed over queues.
 
 use super::Finding;
-use super::context::Scene;
-use super::veth_peer::Far;
+use super::context::Context;
+use super::veth_peer::VethPeer;
+use crate::error::word;
 use crate::netlink::Link;
 use crate::netlink::ethtool::{HASH_FIRST_HALF, HASH_SECOND_HALF, HashFields};
 use std::collections::BTreeSet;
 
-pub(super) fn all(scene: &Scene<'_>) -> Vec<Finding> {
+pub(super) fn all(context: &Context<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
-    for link in scene.interfaces() {
+    for link in context.interfaces() {
         let name = &link.name;
-        let far = scene.far.iter().find(|far| far.near == link.index);
-        match scene.netlink.features(name) {
+        let peer = context.veth_peer(link);
+        match context.netlink.features(name) {
             Ok(features) => {
                 findings.push(lro(&features, name).on(name));
-                findings.push(tags(&features, link, far).on(name));
+                findings.push(vlan_tags(&features, link, peer).on(name));
             }
-            Err(error) => findings.push(Finding::unseen("lro", error, MERGED).on(name)),
+            Err(error) => {
+                findings.push(Finding::not_checked("lro", word(&error), MERGED).on(name));
+            }
         }
         if link.kind.as_deref() == Some("veth") {
-            findings.push(checksum(far).on(name));
+            findings.push(checksum(peer).on(name));
         }
-        findings.push(spreading(scene, link).on(name));
+        findings.push(distribution(context, link).on(name));
     }
     findings
 }
 
-const MERGED: &str = "a device that merges packets (LRO) gives them to nobody as they came; with native XDP drivers turn it off, or refuse to run it";
+const MERGED: &str = "a device that merges packets (LRO) delivers packets that were never on the wire; with native XDP, drivers turn it off or refuse XDP";
+const HIDDEN_PEER: &str = "the peer of this veth is not visible from here";
 
 fn lro(features: &BTreeSet<String>, name: &str) -> Finding {
     if features.contains("rx-lro") {
-        let mend = format!("ethtool -K {name} lro off");
-        return Finding::warning("lro", "large receive offload is on", MERGED).mend(mend);
+        let fix = format!("ethtool -K {name} lro off");
+        return Finding::warning("lro", "large receive offload is on", MERGED).fix(fix);
     }
-    Finding::ok("lro", "packets are not merged by the device", MERGED)
+    Finding::ok("lro", "large receive offload is off", MERGED)
 }
 
-/// On a veth it is the far end that decides: it hands over the tag beside the frame, unless it has to write it in.
-fn tags(features: &BTreeSet<String>, link: &Link, far: Option<&Far>) -> Finding {
+/// On a veth its peer decides: it passes the tag beside the frame, unless it has to insert it.
+fn vlan_tags(features: &BTreeSet<String>, link: &Link, peer: Option<&VethPeer>) -> Finding {
     const CODE: &str = "vlan-offload";
-    const WHY: &str = "XDP does not see a VLAN tag that was taken out of the frame: packets of another VLAN then look like untagged ones";
+    const REASON: &str = "XDP does not see a VLAN tag that was removed from the frame, so packets of another VLAN look untagged";
     if link.kind.as_deref() == Some("veth") {
-        let Some(far) = far else {
-            return Finding::unseen(
-                CODE,
-                "the far end of this veth cannot be seen from here",
-                WHY,
-            );
+        let Some(peer) = peer else {
+            return Finding::not_checked(CODE, HIDDEN_PEER, REASON);
         };
-        if far.features.contains("tx-vlan-hw-insert") {
-            let found = format!("the far end ({}) sends tags beside the frames", far.name);
-            let mend = format!("{}ethtool -K {} txvlan off", far.entry, far.name);
-            return Finding::warning(CODE, found, WHY).mend(mend);
+        if peer.features.contains("tx-vlan-hw-insert") {
+            let message = format!("the peer ({}) sends VLAN tags beside the frames", peer.name);
+            let fix = format!("{}ethtool -K {} txvlan off", peer.nsenter, peer.name);
+            return Finding::warning(CODE, message, REASON).fix(fix);
         }
-        return Finding::ok(CODE, "the far end leaves tags in the frames", WHY);
+        return Finding::ok(CODE, "the peer leaves VLAN tags in the frames", REASON);
     }
     if features.contains("rx-vlan-hw-parse") {
-        let mend = format!("ethtool -K {} rxvlan off", link.name);
-        return Finding::warning(CODE, "the device takes tags out of the frames", WHY).mend(mend);
+        let fix = format!("ethtool -K {} rxvlan off", link.name);
+        let message = "the device removes VLAN tags from received frames";
+        return Finding::warning(CODE, message, REASON).fix(fix);
     }
-    Finding::ok(CODE, "tags stay in the frames", WHY)
+    Finding::ok(CODE, "VLAN tags remain in the frames", REASON)
 }
 
-fn checksum(far: Option<&Far>) -> Finding {
+fn checksum(peer: Option<&VethPeer>) -> Finding {
     const CODE: &str = "peer-checksum";
-    const WHY: &str = "what the far end of a veth sends with an unfinished checksum cannot be sent on by XDP and takes the slow path; ESP has no checksum";
-    let Some(far) = far else {
-        return Finding::unseen(
-            CODE,
-            "the far end of this veth cannot be seen from here",
-            WHY,
-        );
+    const REASON: &str = "XDP cannot forward a packet with a partial checksum, so it uses the slow path; ESP has no checksum";
+    let Some(peer) = peer else {
+        return Finding::not_checked(CODE, HIDDEN_PEER, REASON);
     };
-    if far.features.contains("tx-checksum-ip-generic") {
-        let found = format!("the far end ({}) leaves checksums unfinished", far.name);
-        let mend = format!("{}ethtool -K {} tx off", far.entry, far.name);
-        return Finding::warning(CODE, found, WHY).mend(mend);
+    if peer.features.contains("tx-checksum-ip-generic") {
+        let message = format!("the peer ({}) sends partial checksums", peer.name);
+        let fix = format!("{}ethtool -K {} tx off", peer.nsenter, peer.name);
+        return Finding::warning(CODE, message, REASON).fix(fix);
     }
-    Finding::ok(CODE, "the far end finishes its checksums", WHY)
+    Finding::ok(CODE, "the peer sends complete checksums", REASON)
 }
 
-fn spreading(scene: &Scene<'_>, link: &Link) -> Finding {
+fn distribution(context: &Context<'_>, link: &Link) -> Finding {
     let name = &link.name;
-    let queues = scene.netlink.receive_queues(name).unwrap_or(1);
-    judge_spreading(name, queues, scene.netlink.hash_fields(name).ok())
+    let queues = context.netlink.receive_queues(name).unwrap_or(1);
+    judge_distribution(name, queues, context.netlink.hash_fields(name).ok())
 }
 
-/// `None`: the driver spreads nothing, or does not let one choose.
-fn judge_spreading(name: &str, queues: u64, fields: Option<HashFields>) -> Finding {
+/// `fields` is `None` when the driver has no hash, or does not let its fields be chosen.
+fn judge_distribution(name: &str, queues: u64, fields: Option<HashFields>) -> Finding {
     const CODE: &str = "rss";
-    const WHY: &str = "packets are spread over CPUs by what the device hashes: without ports (UDP) and the SPI (ESP) all tunnels behind one NAT, or between two sites, share one CPU";
+    const REASON: &str = "the device distributes packets over CPUs by a hash: without ports (UDP) and the SPI (ESP), all tunnels behind one NAT or between two sites share one CPU";
+    const WHOLE: u64 = HASH_FIRST_HALF | HASH_SECOND_HALF;
     if queues <= 1 {
-        return Finding::ok(CODE, "one receive queue: there is nothing to spread", WHY);
+        return Finding::ok(CODE, "one receive queue; nothing to distribute", REASON);
     }
     let Some(fields) = fields else {
-        let found = format!(
-            "{queues} receive queues; choosing what to spread by is not offered by the driver"
-        );
-        return Finding::ok(CODE, found, WHY);
+        let message =
+            format!("{queues} receive queues; the driver does not offer a choice of hash fields");
+        return Finding::ok(CODE, message, REASON);
     };
-    let whole = HASH_FIRST_HALF | HASH_SECOND_HALF;
     let (Some(udp), esp) = (fields.udp, fields.esp) else {
-        let what = format!(
-            "{queues} receive queues; what they are chosen by is told over netlink from Linux 6.17 on, by drivers that know it; `ethtool -n {name} rx-flow-hash udp4` and `esp4` tell"
+        let cause = format!(
+            "{queues} receive queues; hash fields are reported over netlink from Linux 6.17 on, by some drivers; see `ethtool -n {name} rx-flow-hash udp4` and `esp4`"
         );
-        return Finding::unseen(CODE, what, WHY);
+        return Finding::not_checked(CODE, cause, REASON);
     };
-    let mut found = Vec::new();
-    let mut mend = Vec::new();
-    if udp & whole == whole {
-        found.push("UDP is hashed by port");
+    let mut parts = Vec::new();
+    let mut fix = Vec::new();
+    if udp & WHOLE == WHOLE {
+        parts.push("UDP is hashed by port");
     } else {
-        found.push("UDP is hashed by address only");
-        mend.push(format!("ethtool -N {name} rx-flow-hash udp4 sdfn"));
+        parts.push("UDP is hashed by address only");
+        fix.push(format!("ethtool -N {name} rx-flow-hash udp4 sdfn"));
     }
     match esp {
-        Some(esp) if esp & whole == whole => found.push("ESP is hashed by SPI"),
+        Some(esp) if esp & WHOLE == WHOLE => parts.push("ESP is hashed by SPI"),
         Some(_) => {
-            found.push("ESP is hashed by address only");
-            mend.push(format!("ethtool -N {name} rx-flow-hash esp4 sdfn"));
+            parts.push("ESP is hashed by address only");
+            fix.push(format!("ethtool -N {name} rx-flow-hash esp4 sdfn"));
         }
-        None => found.push("for ESP the driver offers no choice"),
+        None => parts.push("the driver offers no choice for ESP"),
     }
-    let found = format!("{queues} receive queues; {}", found.join(", "));
-    if mend.is_empty() {
-        return Finding::ok(CODE, found, WHY);
+    let message = format!("{queues} receive queues; {}", parts.join(", "));
+    if fix.is_empty() {
+        return Finding::ok(CODE, message, REASON);
     }
-    let mut finding = Finding::warning(CODE, found, WHY);
-    finding.mend = mend;
+    let mut finding = Finding::warning(CODE, message, REASON);
+    finding.fix = fix;
     finding
 }
 
@@ -146,37 +142,37 @@ mod tests {
     fn lro_is_a_warning_with_its_command() {
         let on = lro(&BTreeSet::from(["rx-lro".to_owned()]), "eth1");
         assert_eq!(on.level, Level::Warning);
-        assert_eq!(on.mend, ["ethtool -K eth1 lro off"]);
+        assert_eq!(on.fix, ["ethtool -K eth1 lro off"]);
         assert_eq!(lro(&BTreeSet::new(), "eth1").level, Level::Ok);
     }
 
     #[test]
-    fn tags_are_judged_at_the_end_that_decides() {
+    fn vlan_tags_are_judged_at_the_end_that_removes_them() {
         let features = BTreeSet::from(["rx-vlan-hw-parse".to_owned()]);
         let mut link = Link {
             name: "eth1".to_owned(),
             ..Link::default()
         };
-        let nic = tags(&features, &link, None);
+        let nic = vlan_tags(&features, &link, None);
         assert_eq!(
-            (nic.level, &nic.mend[..]),
+            (nic.level, &nic.fix[..]),
             (
                 Level::Warning,
                 &["ethtool -K eth1 rxvlan off".to_owned()][..]
             )
         );
-        assert_eq!(tags(&BTreeSet::new(), &link, None).level, Level::Ok);
+        assert_eq!(vlan_tags(&BTreeSet::new(), &link, None).level, Level::Ok);
         link.kind = Some("veth".to_owned());
         assert!(
-            tags(&features, &link, None)
-                .found
-                .starts_with("cannot look")
+            vlan_tags(&features, &link, None)
+                .message
+                .starts_with("not checked")
         );
     }
 
     #[test]
-    fn spreading_is_judged_by_what_is_hashed() {
-        let level = |queues, fields| judge_spreading("eth1", queues, fields).level;
+    fn distribution_is_judged_by_the_hash_fields() {
+        let level = |queues, fields| judge_distribution("eth1", queues, fields).level;
         // Addresses and both halves; addresses only.
         let (ports, addresses) = (0xf0, 0x30);
         assert_eq!(level(8, fields(Some(ports), Some(ports))), Level::Ok);
@@ -187,11 +183,11 @@ mod tests {
         );
         assert_eq!(level(8, None), Level::Ok);
         assert_eq!(level(8, fields(None, None)), Level::Warning);
-        let both = judge_spreading("eth1", 8, fields(Some(addresses), Some(addresses)));
+        let both = judge_distribution("eth1", 8, fields(Some(addresses), Some(addresses)));
         assert_eq!(both.level, Level::Warning);
-        let mend = ["udp4", "esp4"].map(|kind| format!("ethtool -N eth1 rx-flow-hash {kind} sdfn"));
-        assert_eq!(both.mend, mend);
-        let udp = judge_spreading("eth1", 8, fields(Some(addresses), Some(ports)));
-        assert_eq!(udp.mend.len(), 1);
+        let fix = ["udp4", "esp4"].map(|kind| format!("ethtool -N eth1 rx-flow-hash {kind} sdfn"));
+        assert_eq!(both.fix, fix);
+        let udp = judge_distribution("eth1", 8, fields(Some(addresses), Some(ports)));
+        assert_eq!(udp.fix.len(), 1);
     }
 }

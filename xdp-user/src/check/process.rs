@@ -1,7 +1,7 @@
-//! Conditions of this process and its surroundings: what it may do, and where it can pin.
+//! Checks of this process and its environment: its capabilities, and the BPF file system.
 
 use super::Finding;
-use super::context::Scene;
+use super::context::Context;
 use crate::bpffs::layout;
 use crate::sys::capabilities::knows_barriers;
 use crate::sys::kernel_version;
@@ -11,20 +11,19 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-/// One finding for what is needed, and one for what is useful.
 pub(super) fn privileges() -> Vec<Finding> {
     const CODE: &str = "privileges";
-    const WHY: &str = "CAP_BPF loads programs, CAP_NET_ADMIN attaches them";
+    const REASON: &str = "loading programs needs CAP_BPF, attaching them needs CAP_NET_ADMIN";
     match capabilities(None) {
         Ok(sets) => judge(sets.effective, knows_barriers(&kernel_version::release())),
-        Err(error) => vec![Finding::unseen(CODE, error, WHY)],
+        Err(error) => vec![Finding::not_checked(CODE, error, REASON)],
     }
 }
 
 fn judge(has: CapabilitySet, barriers: bool) -> Vec<Finding> {
     const CODE: &str = "privileges";
-    const WHY: &str = "CAP_BPF loads programs, CAP_NET_ADMIN attaches them";
-    const USEFUL: &str = "without CAP_PERFMON the verifier has to bound every address against speculation (Spectre): the programs are built so that it can, and it adds code, which makes each packet dearer, and they have no names in bpftool; without CAP_SYS_ADMIN the far ends of veths and other network namespaces cannot be looked at. Nothing else is lost";
+    const REASON: &str = "loading programs needs CAP_BPF, attaching them needs CAP_NET_ADMIN";
+    const USEFUL: &str = "without CAP_PERFMON the verifier adds code that bounds every address against speculation (Spectre), which makes each packet more expensive, and the programs have no names in bpftool; without CAP_SYS_ADMIN the peers of veths and other network namespaces cannot be inspected; nothing else is lost";
     const NEEDED: &str = "before Linux 6.17 the verifier refuses the programs of a process without CAP_PERFMON, because it cannot bound every address against speculation (Spectre)";
     let admin = has.contains(CapabilitySet::SYS_ADMIN);
     let list = |wanted: &[(CapabilitySet, bool, &'static str)]| -> Vec<&'static str> {
@@ -43,73 +42,75 @@ fn judge(has: CapabilitySet, barriers: bool) -> Vec<Finding> {
         .map_or_else(|_| "ikenat".to_owned(), |path| path.display().to_string());
     let grant = format!("setcap cap_bpf,cap_net_admin,cap_perfmon+ep {program}");
     if !needed.is_empty() {
-        let found = format!("{} missing", needed.join(" and "));
-        return vec![Finding::error(CODE, found, WHY).mend(grant)];
+        let message = format!("{} missing", needed.join(" and "));
+        return vec![Finding::error(CODE, message, REASON).fix(grant)];
     }
     if !useful.is_empty() {
-        let found = "CAP_BPF and CAP_NET_ADMIN, but no CAP_PERFMON";
+        let message = "CAP_BPF and CAP_NET_ADMIN, but no CAP_PERFMON";
         if !barriers {
-            return vec![Finding::error(CODE, found, NEEDED).mend(grant)];
+            return vec![Finding::error(CODE, message, NEEDED).fix(grant)];
         }
-        return vec![Finding::warning(CODE, found, USEFUL).mend(grant)];
+        return vec![Finding::warning(CODE, message, USEFUL).fix(grant)];
     }
     vec![Finding::ok(
         CODE,
         "CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON",
-        WHY,
+        REASON,
     )]
 }
 
-/// The BPF file system and our directory in it.
-pub(super) fn bpffs(scene: &Scene<'_>) -> Vec<Finding> {
+/// The BPF file system and ikenat's directory in it.
+pub(super) fn bpffs(context: &Context<'_>) -> Vec<Finding> {
     const CODE: &str = "bpffs";
-    const WHY: &str =
-        "programs and tables are pinned there; so they outlive the daemon, and `stats` finds them";
-    let Some(path) = &scene.bpffs else {
-        let looked = scene.subject.bpffs.as_deref();
-        let looked = looked.unwrap_or(Path::new("/sys/fs/bpf")).display();
-        let found = format!("{looked} is not a BPF file system");
-        let mut finding = Finding::error(CODE, found, WHY);
-        if !Path::new(&looked.to_string()).is_dir() {
-            finding = finding.mend(format!("mkdir -p {looked}"));
+    const REASON: &str = "programs and tables are pinned there, so that they outlive the daemon and `stats` finds them";
+    let Some(path) = &context.bpffs else {
+        let path = context.settings.bpffs.as_deref();
+        let path = path.unwrap_or(Path::new("/sys/fs/bpf")).display();
+        let message = format!("{path} is not a BPF file system");
+        let mut finding = Finding::error(CODE, message, REASON);
+        if !Path::new(&path.to_string()).is_dir() {
+            finding = finding.fix(format!("mkdir -p {path}"));
         }
-        return vec![finding.mend(format!("mount -t bpf bpf {looked}"))];
+        return vec![finding.fix(format!("mount -t bpf bpf {path}"))];
     };
     let shown = path.display();
     if statvfs(path).is_ok_and(|fs| fs.f_flag.contains(StatVfsMountFlags::RDONLY)) {
-        let found = format!("{shown} is mounted read-only");
-        let mend = format!("mount -o remount,rw {shown}");
-        return vec![Finding::error(CODE, found, WHY).mend(mend)];
+        let message = format!("{shown} is mounted read-only");
+        let fix = format!("mount -o remount,rw {shown}");
+        return vec![Finding::error(CODE, message, REASON).fix(fix)];
     }
-    let ours = path.join(layout::OURS);
-    let target = if ours.exists() { ours.as_path() } else { path };
+    let directory = path.join(layout::OURS);
+    let target = if directory.exists() {
+        directory.as_path()
+    } else {
+        path
+    };
     if let Some(finding) = owner(target) {
         return vec![finding];
     }
     if access(target, Access::WRITE_OK).is_err() {
         let user = rustix::process::geteuid().as_raw();
-        let found = format!("{} is not writable for user {user}", target.display());
-        let mend = format!("chown {user} {}", target.display());
-        return vec![Finding::error(CODE, found, WHY).mend(mend)];
+        let message = format!("{} is not writable for user {user}", target.display());
+        let fix = format!("chown {user} {}", target.display());
+        return vec![Finding::error(CODE, message, REASON).fix(fix)];
     }
     vec![Finding::ok(
         CODE,
-        format!("{shown} is there and writable"),
-        WHY,
+        format!("{shown} is mounted and writable"),
+        REASON,
     )]
 }
 
-/// A bpffs is often writable for everybody, so somebody else may have been there first.
+/// A bpffs is often writable for every user, so another user may have created the directory.
 fn owner(path: &Path) -> Option<Finding> {
-    const WHY: &str = "who owns the directory can exchange the pins in it: ikenat uses none that belong to somebody else";
+    const REASON: &str = "the owner of the directory can replace the pins in it, so ikenat uses only a directory of root or of its own user";
     let meta = fs::symlink_metadata(path).ok()?;
     let user = rustix::process::geteuid().as_raw();
-    let ours = path.ends_with(layout::OURS);
-    if !ours || meta.uid() == 0 || meta.uid() == user {
+    if !path.ends_with(layout::OURS) || meta.uid() == 0 || meta.uid() == user {
         return None;
     }
-    let found = format!("{} belongs to user {}", path.display(), meta.uid());
-    Some(Finding::error("bpffs", found, WHY).mend(format!("chown {user} {}", path.display())))
+    let message = format!("{} belongs to user {}", path.display(), meta.uid());
+    Some(Finding::error("bpffs", message, REASON).fix(format!("chown {user} {}", path.display())))
 }
 
 #[cfg(test)]
@@ -120,10 +121,10 @@ mod tests {
     #[test]
     fn what_is_missing_is_named() {
         let level = |has| judge(has, true)[0].level;
-        let found = |has| judge(has, true)[0].found.clone();
+        let message = |has| judge(has, true)[0].message.clone();
         assert_eq!(level(CapabilitySet::empty()), Level::Error);
-        assert_eq!(found(CapabilitySet::BPF), "CAP_NET_ADMIN missing");
-        assert_eq!(found(CapabilitySet::NET_ADMIN), "CAP_BPF missing");
+        assert_eq!(message(CapabilitySet::BPF), "CAP_NET_ADMIN missing");
+        assert_eq!(message(CapabilitySet::NET_ADMIN), "CAP_BPF missing");
         let both = CapabilitySet::BPF | CapabilitySet::NET_ADMIN;
         assert_eq!(level(both), Level::Warning);
         assert_eq!(judge(both, false)[0].level, Level::Error);

@@ -1,151 +1,166 @@
-//! Conditions of the ways: to the server, to the clients, and from the server back to us.
+//! Checks of routing: to the server, to the clients, and from the server back to this gateway.
 
-use super::Finding;
-use super::context::{A_CLIENT, Scene};
+use super::context::{Context, EXAMPLE_CLIENT};
+use super::veth_peer::VethPeer;
+use super::{Finding, run_command};
 use crate::error::word;
-use crate::netlink::address::{Neighbour, Way};
+use crate::netlink::Route;
+use crate::netlink::neighbour::Neighbour;
+use std::net::Ipv4Addr;
 use xdp_common::Direction;
 use xdp_common::counters::{Quantity, class};
 use xdp_common::{Class, Hook};
 
-pub(super) fn all(scene: &Scene<'_>) -> Vec<Finding> {
+pub(super) fn all(context: &Context<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let way = scene.netlink.way(scene.subject.server, None);
-    findings.push(to_server(scene, &way));
-    if let Ok(way) = way
-        && !way.local
-    {
-        findings.push(neighbour(scene, &way));
-        findings.push(back(scene));
+    let route = context.netlink.route(context.settings.server);
+    findings.push(to_server(context, &route));
+    if let Ok(Route::Via { index, gateway, .. }) = route {
+        findings.push(neighbour(context, index, gateway));
+        findings.push(return_route(context));
     }
-    findings.push(to_clients(scene));
+    findings.push(to_clients(context));
     findings
 }
 
-fn to_server(scene: &Scene<'_>, way: &std::io::Result<Way>) -> Finding {
+fn to_server(context: &Context<'_>, route: &std::io::Result<Route>) -> Finding {
     const CODE: &str = "server-route";
-    const WHY: &str = "packets for the server have to leave by a LAN";
-    let server = scene.subject.server;
-    let lan = scene.subject.lans.first();
-    let mend = |finding: Finding| match lan {
-        Some(lan) => finding.mend(format!("ip route replace {server} dev {lan}")),
+    const REASON: &str = "packets for the server must leave by a LAN";
+    let server = context.settings.server;
+    let lan = context.settings.lans.first();
+    let fix = |finding: Finding| match lan {
+        Some(lan) => finding.fix(format!("ip route replace {server} dev {lan}")),
         None => finding,
     };
-    match way {
-        Ok(way) if way.local && scene.subject.lans.is_empty() => {
-            Finding::ok(CODE, format!("{server} is an address of this host"), WHY)
+    match route {
+        Ok(Route::Local) if context.settings.lans.is_empty() => {
+            Finding::ok(CODE, format!("{server} is an address of this host"), REASON)
         }
-        Ok(way) if way.local => {
-            let found = format!("{server} is an address of this host, so there is no LAN");
-            let mut alone = scene.subject.clone();
+        Ok(Route::Local) => {
+            let message = format!("{server} is an address of this host, so --lan must be left out");
+            let mut alone = context.settings.clone();
             alone.lans.clear();
-            Finding::error(CODE, found, WHY).mend(alone.run())
+            Finding::error(CODE, message, REASON).fix(run_command(&alone))
         }
-        Ok(way) if scene.subject.lans.is_empty() => {
-            let found = format!(
-                "{server} is behind {}, and no LAN is named",
-                scene.name(way.index)
+        Ok(Route::Via { index, .. }) if context.settings.lans.is_empty() => {
+            let message = format!(
+                "{server} is behind {}, but no --lan is given",
+                context.name(*index)
             );
-            let mut named = scene.subject.clone();
-            named.lans.push(scene.name(way.index));
-            Finding::error(CODE, found, WHY).mend(named.run())
+            let mut named = context.settings.clone();
+            named.lans.push(context.name(*index));
+            Finding::error(CODE, message, REASON).fix(run_command(&named))
         }
-        Ok(way) if scene.lans.iter().any(|lan| lan.index == way.index) => {
-            let via = match way.gateway {
+        Ok(Route::Via { index, gateway, .. })
+            if context.lans.iter().any(|lan| lan.index == *index) =>
+        {
+            let via = match gateway {
                 Some(gateway) => format!(" via {gateway}"),
                 None => String::new(),
             };
-            Finding::ok(CODE, format!("by {}{via}", scene.name(way.index)), WHY)
+            Finding::ok(
+                CODE,
+                format!("leaves by {}{via}", context.name(*index)),
+                REASON,
+            )
         }
-        Ok(way) => {
-            let found = format!("the route to {server} leaves by {}", scene.name(way.index));
-            mend(Finding::error(CODE, found, WHY))
+        Ok(Route::Via { index, .. }) => {
+            let message = format!(
+                "the route to {server} leaves by {}, which is not a LAN",
+                context.name(*index)
+            );
+            fix(Finding::error(CODE, message, REASON))
         }
         Err(error) => {
-            let found = format!("there is no route to {server} ({})", word(error));
-            mend(Finding::error(CODE, found, WHY))
+            let message = format!("no route to {server} ({})", word(error));
+            fix(Finding::error(CODE, message, REASON))
         }
     }
 }
 
-fn neighbour(scene: &Scene<'_>, way: &Way) -> Finding {
+fn neighbour(context: &Context<'_>, index: u32, gateway: Option<Ipv4Addr>) -> Finding {
     const CODE: &str = "server-neighbour";
-    const WHY: &str = "packets go to the MAC address of the server, or of the router before it; until that is known, they take the slow path, which asks";
-    let next = way.gateway.unwrap_or(scene.subject.server);
-    let interface = scene.name(way.index);
+    const REASON: &str = "packets go to the MAC address of the server, or of the router before it; until it is resolved, they use the slow path, which resolves it";
+    let next = gateway.unwrap_or(context.settings.server);
+    let interface = context.name(index);
     let ping = format!("ping -c 1 -I {interface} {next}");
-    match scene.netlink.neighbour(way.index, next) {
-        Ok(Some(Neighbour::Known)) => Finding::ok(CODE, format!("{next} is known"), WHY),
-        Ok(Some(Neighbour::Asked)) => {
-            Finding::warning(CODE, format!("{next} is being asked for"), WHY).mend(ping)
+    match context.netlink.neighbour((index, next)) {
+        Ok(Some(Neighbour::Resolved | Neighbour::Probing | Neighbour::External)) => {
+            Finding::ok(CODE, format!("{next} is resolved"), REASON)
+        }
+        Ok(Some(Neighbour::Incomplete)) => {
+            Finding::warning(CODE, format!("{next} is being resolved"), REASON).fix(ping)
         }
         Ok(Some(Neighbour::Failed)) => {
-            let found = format!("{next} does not answer ARP on {interface}");
-            Finding::error(CODE, found, WHY).mend(ping)
+            let message = format!("{next} does not answer ARP on {interface}");
+            Finding::error(CODE, message, REASON).fix(ping)
         }
         Ok(None) => {
-            let found = format!("nobody has asked for {next} yet");
-            Finding::warning(CODE, found, WHY).mend(ping)
+            let message = format!("{next} is not resolved yet");
+            Finding::warning(CODE, message, REASON).fix(ping)
         }
-        Err(error) => Finding::unseen(CODE, error, WHY),
+        Err(error) => Finding::not_checked(CODE, word(&error), REASON),
     }
     .on(&interface)
 }
 
-const BACK: &str = "the server's answers have to come back through this gateway, or clients get them from an address that they do not know";
+const RETURN: &str = "replies of the server must come back through this gateway; otherwise clients receive them from an address that they do not know";
 
-fn back(scene: &Scene<'_>) -> Finding {
+fn return_route(context: &Context<'_>) -> Finding {
     const CODE: &str = "return-route";
-    if let Some(far) = scene.far.iter().find(|far| far.has_server && !far.here) {
-        let ours = |way: &Way| {
-            let gateway = way.gateway;
-            scene
-                .addresses
-                .iter()
-                .any(|one| Some(one.address) == gateway)
-        };
-        if far.way_to_clients.as_ref().is_some_and(ours) {
-            return Finding::ok(
-                CODE,
-                "the server's default route leads here (seen in its namespace)",
-                BACK,
-            );
-        }
-        let found = match far.way_to_clients.and_then(|way| way.gateway) {
-            Some(gateway) => {
-                format!("the server's default route leads to {gateway} (seen in its namespace)")
-            }
-            None => "the server has no default route (seen in its namespace)".to_owned(),
-        };
-        let mut finding = Finding::error(CODE, found, BACK);
-        if let Some(address) = scene.lan_address() {
-            let entry = &far.entry;
-            finding = finding.mend(format!("{entry}ip route replace default via {address}"));
-        }
-        return finding;
+    let mut peers = context.veth_peers.iter();
+    if let Some(peer) = peers.find(|peer| peer.has_server && !peer.same_namespace) {
+        return route_of_peer(context, peer);
     }
-    match counted(scene) {
-        Some((_, 1..)) => Finding::ok(CODE, "answers of the server have come through here", BACK),
+    match forwarded(context) {
+        Some((_, 1..)) => Finding::ok(
+            CODE,
+            "replies of the server have passed this gateway",
+            RETURN,
+        ),
         Some((1.., 0)) => Finding::warning(
             CODE,
-            "packets have gone to the server, and none of its own has come back",
-            BACK,
+            "packets were forwarded to the server, but no reply has passed this gateway",
+            RETURN,
         ),
         Some((0, 0)) | None => {
-            let address = scene.lan_address();
-            let here =
+            let address = context.lan_address();
+            let gateway =
                 address.map_or_else(|| "this gateway".to_owned(), |address| address.to_string());
-            let what = format!(
-                "the server's routes are its own; on it, `ip route get {A_CLIENT}` (Windows: `Find-NetRoute -RemoteIPAddress {A_CLIENT}`) has to name {here}"
+            let cause = format!(
+                "the routes of the server are not visible from here; on the server, `ip route get {EXAMPLE_CLIENT}` (Windows: `Find-NetRoute -RemoteIPAddress {EXAMPLE_CLIENT}`) must name {gateway}"
             );
-            Finding::unseen(CODE, what, BACK)
+            Finding::not_checked(CODE, cause, RETURN)
         }
     }
 }
 
-/// Packets that the instance has forwarded, in and out.
-fn counted(scene: &Scene<'_>) -> Option<(u64, u64)> {
-    let (_, snapshot) = scene.instance.as_ref()?;
+/// The server is at the other end of a veth, so its routes can be read.
+fn route_of_peer(context: &Context<'_>, peer: &VethPeer) -> Finding {
+    const CODE: &str = "return-route";
+    const SEEN: &str = "(seen in its network namespace)";
+    let gateway = peer.route_to_clients.and_then(|route| route.gateway());
+    let message = match gateway {
+        Some(gateway) if context.addresses.iter().any(|one| one.address == gateway) => {
+            let message = format!("the server's default route leads to this gateway {SEEN}");
+            return Finding::ok(CODE, message, RETURN);
+        }
+        Some(gateway) => format!("the server's default route leads to {gateway} {SEEN}"),
+        None => format!("the server has no default route {SEEN}"),
+    };
+    let finding = Finding::error(CODE, message, RETURN);
+    match context.lan_address() {
+        Some(address) => {
+            let nsenter = &peer.nsenter;
+            finding.fix(format!("{nsenter}ip route replace default via {address}"))
+        }
+        None => finding,
+    }
+}
+
+/// Packets that the instance has forwarded, inbound and outbound.
+fn forwarded(context: &Context<'_>) -> Option<(u64, u64)> {
+    let (_, snapshot) = context.instance.as_ref()?;
     let counters = &snapshot.as_ref()?.counters;
     let of = |direction| {
         let hooks = Hook::ALL.iter().map(|hook| &counters[*hook as usize]);
@@ -159,30 +174,30 @@ fn counted(scene: &Scene<'_>) -> Option<(u64, u64)> {
     Some((of(Direction::Inbound), of(Direction::Outbound)))
 }
 
-fn to_clients(scene: &Scene<'_>) -> Finding {
+fn to_clients(context: &Context<'_>) -> Finding {
     const CODE: &str = "client-route";
-    const WHY: &str =
-        "answers to clients have to leave by a WAN: what leaves elsewhere is not translated";
-    let Some(wan) = scene.wans.first() else {
-        return Finding::unseen(CODE, "there is no WAN", WHY);
+    const REASON: &str =
+        "replies to clients must leave by a WAN; those that leave elsewhere are not translated";
+    let Some(wan) = context.wans.first() else {
+        return Finding::not_checked(CODE, "no WAN exists", REASON);
     };
-    let mend = format!("ip route replace default via GATEWAY dev {}", wan.name);
-    match scene.way_to_clients() {
-        Ok(way) if scene.wans.iter().any(|wan| wan.index == way.index) => Finding::ok(
-            CODE,
-            format!("the default route leaves by {}", scene.name(way.index)),
-            WHY,
-        ),
-        Ok(way) => {
-            let found = format!(
-                "the default route leaves by {}, which is no WAN",
-                scene.name(way.index)
-            );
-            Finding::warning(CODE, found, WHY).mend(mend)
+    let fix = format!("ip route replace default via GATEWAY dev {}", wan.name);
+    match context.route_to_clients() {
+        Ok(Route::Via { index, .. }) if context.wans.iter().any(|wan| wan.index == index) => {
+            let message = format!("the default route leaves by {}", context.name(index));
+            Finding::ok(CODE, message, REASON)
         }
-        Err(_) => {
-            let found = "there is no default route: only clients in networks that have a route by a WAN get answers";
-            Finding::warning(CODE, found, WHY).mend(mend)
+        Ok(Route::Via { index, .. }) => {
+            let message = format!(
+                "the default route leaves by {}, which is not a WAN",
+                context.name(index)
+            );
+            Finding::warning(CODE, message, REASON).fix(fix)
+        }
+        Ok(Route::Local) | Err(_) => {
+            let message =
+                "no default route: only clients in networks with a route by a WAN receive replies";
+            Finding::warning(CODE, message, REASON).fix(fix)
         }
     }
 }

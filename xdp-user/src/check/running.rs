@@ -1,7 +1,7 @@
-//! An instance that is attached already: what it works on, and whether all of its programs are where they belong.
+//! Checks of a running instance: its settings, and whether its programs are attached.
 
-use super::Finding;
-use super::context::Scene;
+use super::context::Context;
+use super::{Finding, run_command};
 use crate::bpffs::layout;
 use crate::config::interfaces::Side;
 use crate::config::settings::{Mode, Modes, Settings, Sizes};
@@ -15,7 +15,7 @@ use xdp_common::meta::flag;
 /// The settings of the instances that are attached, all or that of one VIP.
 pub fn running(bpffs: Option<&Path>, vip: Option<Ipv4Addr>) -> Result<Vec<Settings>> {
     let directory = layout::bpffs(bpffs)?;
-    let mut subjects = Vec::new();
+    let mut all = Vec::new();
     for instance in layout::instances(&directory, vip)? {
         let snapshot = Snapshot::take(&instance.directory, instance.vip)?;
         let slots = |name: &str| {
@@ -26,7 +26,7 @@ pub fn running(bpffs: Option<&Path>, vip: Option<Ipv4Addr>) -> Result<Vec<Settin
         let names = |side| interfaces(&snapshot, side).map(|one| one.name.clone());
         let mode = |side| interfaces(&snapshot, side).next().map(|one| one.mode);
         let wan_mode = mode(Side::Wan).unwrap_or(Mode::Native);
-        subjects.push(Settings {
+        all.push(Settings {
             wans: names(Side::Wan).collect(),
             lans: names(Side::Lan).collect(),
             modes: Modes {
@@ -42,7 +42,7 @@ pub fn running(bpffs: Option<&Path>, vip: Option<Ipv4Addr>) -> Result<Vec<Settin
             ..Settings::new(snapshot.vip, snapshot.server)
         });
     }
-    Ok(subjects)
+    Ok(all)
 }
 
 fn interfaces(snapshot: &Snapshot, side: Side) -> impl Iterator<Item = &InterfaceRecord> {
@@ -50,68 +50,71 @@ fn interfaces(snapshot: &Snapshot, side: Side) -> impl Iterator<Item = &Interfac
     all.filter(move |interface| interface.port.side == side)
 }
 
-/// Nothing when there is no instance: before the start that is as it should be.
-pub(super) fn attached(scene: &Scene<'_>) -> Vec<Finding> {
+const REASON: &str = "without a program of ikenat the gateway itself processes the packets";
+
+/// No finding when there is no instance yet.
+pub(super) fn attached(context: &Context<'_>) -> Vec<Finding> {
     const CODE: &str = "attached";
-    const WHY: &str =
-        "packets that come in without a program of ours are taken for the gateway's own";
-    let Some((pins, snapshot)) = &scene.instance else {
+    let Some((pins, snapshot)) = &context.instance else {
         return Vec::new();
     };
     let Some(snapshot) = snapshot else {
-        let found = format!(
-            "there are pins in {}, but no tables that can be read",
+        let message = format!(
+            "pins exist in {}, but the tables are not readable",
             pins.directory.display()
         );
-        return vec![Finding::warning(CODE, found, WHY).mend(scene.subject.run())];
+        let run = run_command(context.settings);
+        return vec![Finding::warning(CODE, message, REASON).fix(run)];
     };
-    match Instance::of(pins, snapshot, scene.netlink, &scene.links) {
-        Ok(instance) => judge(scene, &instance),
-        Err(error) => vec![Finding::unseen(CODE, error, WHY)],
+    match Instance::of(pins, snapshot, context.netlink, &context.links) {
+        Ok(instance) => examine(context, &instance),
+        Err(error) => vec![Finding::not_checked(CODE, error, REASON)],
     }
 }
 
-fn judge(scene: &Scene<'_>, instance: &Instance) -> Vec<Finding> {
-    const CODE: &str = "attached";
-    const WHY: &str =
-        "packets that come in without a program of ours are taken for the gateway's own";
-    let again = || format!("ikenat unload --vip {}", instance.vip);
+fn examine(context: &Context<'_>, instance: &Instance) -> Vec<Finding> {
+    const DAEMON: &str = "packets are forwarded, but idle entries do not expire, and changes of routes and neighbours take effect after eight seconds instead of one";
+    let run = || run_command(context.settings);
     if instance.attached.is_empty() {
-        let found = format!(
-            "the tables of {} are there, but no program is attached",
+        let message = format!(
+            "the tables of {} exist, but no program is attached",
             instance.vip
         );
-        return vec![Finding::error(CODE, found, WHY).mend(scene.subject.run())];
+        return vec![Finding::error("attached", message, REASON).fix(run())];
     }
-    let finding = |one: &Attached| {
-        let program = one.program.map_or_else(
-            || "(of a pin that is closed to us)".to_owned(),
-            |id| id.to_string(),
-        );
-        let what = format!("{} program {program}", one.hook);
-        match (one.alive, one.here) {
-            (true, true) => Finding::ok(CODE, format!("{what}, {}", one.mode), WHY),
-            (true, false) => Finding::error(
-                CODE,
-                format!("{what} is on the interface {} of another network namespace", one.ifindex),
-                "everything below is about this network namespace: run `ikenat check` in that of the gateway",
-            ),
-            (false, _) => Finding::error(CODE, format!("{what} is attached to nothing any more"), WHY)
-                .mend(again())
-                .mend(scene.subject.run()),
-        }
-        .on(&one.interface)
-    };
-    let mut findings: Vec<Finding> = instance.attached.iter().map(finding).collect();
+    let mut findings: Vec<Finding> = instance
+        .attached
+        .iter()
+        .map(|program| attachment(context, instance, program).on(&program.interface))
+        .collect();
     if instance.daemon.is_none() {
-        findings.push(
-            Finding::warning(
-                "daemon",
-                "no daemon runs",
-                "packets are forwarded, but silent entries stay in the tables, and changes of routes and neighbours are followed after eight seconds instead of one",
-            )
-            .mend(scene.subject.run()),
-        );
+        findings.push(Finding::warning("daemon", "no daemon is running", DAEMON).fix(run()));
     }
     findings
+}
+
+fn attachment(context: &Context<'_>, instance: &Instance, attached: &Attached) -> Finding {
+    const CODE: &str = "attached";
+    const ELSEWHERE: &str = "all other lines describe this network namespace: run `ikenat check` in the namespace of the gateway";
+    let program = attached.program.map_or_else(
+        || "(its pin is not readable)".to_owned(),
+        |id| id.to_string(),
+    );
+    let what = format!("{} program {program}", attached.hook);
+    match (attached.alive, attached.here) {
+        (true, true) => Finding::ok(CODE, format!("{what}, {}", attached.mode), REASON),
+        (true, false) => {
+            let message = format!(
+                "{what} is attached to interface {} of another network namespace",
+                attached.ifindex
+            );
+            Finding::error(CODE, message, ELSEWHERE)
+        }
+        (false, _) => {
+            let message = format!("{what} is no longer attached to an interface");
+            Finding::error(CODE, message, REASON)
+                .fix(format!("ikenat unload --vip {}", instance.vip))
+                .fix(run_command(context.settings))
+        }
+    }
 }

@@ -1,94 +1,94 @@
-//! The far ends of our veths, and the network namespace that each is in: a container's side of the wire can be looked at
-//! from here, a machine's cannot.
-//!
-//! It may not know what is good or bad.
+//! The peers of veth interfaces, and the network namespaces that they are in. A container's end of a
+//! veth can be inspected from this host; the far end of a cable cannot.
 
-use super::context::{A_CLIENT, Scene};
-use crate::netlink::Link;
-use crate::netlink::address::Way;
+use super::context::{Context, EXAMPLE_CLIENT};
 use crate::netlink::namespaces::{self, Namespace};
+use crate::netlink::{Link, Route};
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::ops::ControlFlow;
 use std::os::fd::AsFd as _;
 
-/// The far end of a veth.
+/// The peer of a veth.
 #[derive(Clone, Debug)]
-pub(super) struct Far {
-    /// Our end.
-    pub(super) near: u32,
-    /// Its name in its own namespace.
+pub(super) struct VethPeer {
+    /// Index of the interface of this host.
+    pub(super) interface: u32,
+    /// Name of the peer in its own namespace.
     pub(super) name: String,
     /// The offloads that are on.
     pub(super) features: BTreeSet<String>,
-    /// What one types before a command to run it there; empty when that is here.
-    pub(super) entry: String,
-    /// True when it is in this network namespace.
-    pub(super) here: bool,
-    /// True when the server's address is one of that namespace.
+    /// The prefix of a command that has to run in the peer's namespace; empty for this namespace.
+    pub(super) nsenter: String,
+    /// True when the peer is in this network namespace.
+    pub(super) same_namespace: bool,
+    /// True when the server's address is one of the peer's namespace.
     pub(super) has_server: bool,
-    /// The way from there to the clients.
-    pub(super) way_to_clients: Option<Way>,
+    /// The route from the peer's namespace to the clients.
+    pub(super) route_to_clients: Option<Route>,
 }
 
-/// Those that can be seen. Entering another namespace takes CAP_SYS_ADMIN.
-pub(super) fn far_ends(scene: &Scene<'_>) -> Vec<Far> {
-    let wanted: Vec<&Link> = scene
+/// The peers of the interfaces that can be inspected. To enter another namespace needs
+/// CAP_SYS_ADMIN.
+pub(super) fn find(context: &Context<'_>) -> Vec<VethPeer> {
+    let veths: Vec<&Link> = context
         .interfaces()
-        .filter(|near| near.peer.is_some())
+        .filter(|link| link.peer.is_some())
         .collect();
     let mut found = Vec::new();
-    if wanted.is_empty() {
+    if veths.is_empty() {
         return found;
     }
-    let server = scene.subject.server;
-    let visit = namespaces::visit(scene.netlink, |inside| {
-        let number = File::open(inside.path)
+    let visit = namespaces::visit(context.netlink, |namespace| {
+        let id = File::open(namespace.path)
             .ok()
-            .and_then(|file| scene.netlink.namespace_number(file.as_fd()));
-        for near in &wanted {
-            if let Some(link) = far_end(near, number, inside) {
-                let features = inside.netlink.features(&link.name).unwrap_or_default();
-                let local = |address| inside.netlink.way(address, None).is_ok_and(|way| way.local);
-                let entry = if inside.own {
-                    String::new()
-                } else {
-                    format!("nsenter --net={} ", inside.path.display())
-                };
-                found.push(Far {
-                    near: near.index,
-                    name: link.name,
-                    features,
-                    entry,
-                    here: inside.own,
-                    has_server: local(server),
-                    way_to_clients: inside.netlink.way(A_CLIENT, None).ok(),
-                });
+            .and_then(|file| context.netlink.namespace_id(file.as_fd()));
+        for veth in &veths {
+            if let Some(peer) = peer(veth, id, namespace) {
+                found.push(inspect(context, veth, peer, namespace));
             }
         }
-        let enough = found.len() == wanted.len();
-        Ok(if enough {
+        Ok(if found.len() == veths.len() {
             ControlFlow::Break(())
         } else {
             ControlFlow::Continue(())
         })
     });
     if let Err(error) = visit {
-        tracing::debug!("not all network namespaces were looked at: {error}");
+        tracing::debug!("network namespaces: not all could be inspected: {error}");
     }
     found
 }
 
-/// The far end, if it is in that namespace, which has this number for ours. An index is not enough to know it by: every
-/// namespace counts from 1.
-fn far_end(near: &Link, number: Option<i32>, inside: &Namespace<'_>) -> Option<Link> {
-    let peer = near.peer?;
+/// The peer, if it is in the namespace that has this id. Its index alone does not identify it:
+/// every namespace counts from 1.
+fn peer(veth: &Link, id: Option<i32>, namespace: &Namespace<'_>) -> Option<Link> {
+    let peer = veth.peer?;
     let is_there = match peer.namespace {
-        None => inside.own,
-        Some(namespace) => !inside.own && number == Some(namespace),
+        None => namespace.own,
+        Some(wanted) => !namespace.own && id == Some(wanted),
     };
     if !is_there {
         return None;
     }
-    inside.netlink.look(peer.index, None).ok()
+    namespace.netlink.link_by_index(peer.index).ok()
+}
+
+fn inspect(context: &Context<'_>, veth: &Link, peer: Link, namespace: &Namespace<'_>) -> VethPeer {
+    let netlink = namespace.netlink;
+    let nsenter = if namespace.own {
+        String::new()
+    } else {
+        format!("nsenter --net={} ", namespace.path.display())
+    };
+    let to_server = netlink.route(context.settings.server);
+    VethPeer {
+        interface: veth.index,
+        features: netlink.features(&peer.name).unwrap_or_default(),
+        name: peer.name,
+        nsenter,
+        same_namespace: namespace.own,
+        has_server: to_server.is_ok_and(|route| route == Route::Local),
+        route_to_clients: netlink.route(EXAMPLE_CLIENT).ok(),
+    }
 }

@@ -1,27 +1,27 @@
-//! Conditions of the VIP: that somebody answers ARP for it, and from which address the kernel speaks.
+//! Checks of the VIP: whether ARP is answered for it, and the source of packets that the kernel
+//! originates.
 
 use super::Finding;
-use super::context::{Scene, sysctl};
+use super::context::{Context, sysctl};
 use crate::config::validate::not_unicast;
 use crate::netlink::Link;
 use crate::netlink::address::Address;
 
 const CODE: &str = "vip";
-const WHY: &str =
-    "packets for the VIP come only if this host answers ARP for it, or if a router sends them here";
+const REASON: &str = "packets for the VIP arrive only if this host answers ARP for it, or if a router sends them here";
 
-pub(super) fn all(scene: &Scene<'_>) -> Vec<Finding> {
+pub(super) fn all(context: &Context<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let (vip, server) = (scene.subject.vip, scene.subject.server);
+    let (vip, server) = (context.settings.vip, context.settings.server);
     for (role, address) in [("the VIP", vip), ("the server", server)] {
-        if let Some(why) =
-            not_unicast(address).filter(|_| !(address == server && scene.is_local(server)))
+        if let Some(reason) =
+            not_unicast(address).filter(|_| !(address == server && context.is_local(server)))
         {
-            let found = format!("{role} {address} is not the address of a host ({why})");
+            let message = format!("{role} {address} is not a unicast address ({reason})");
             findings.push(Finding::error(
                 "address",
-                found,
-                "clients and server are hosts, with unicast addresses",
+                message,
+                "clients and servers have unicast addresses",
             ));
         }
     }
@@ -29,89 +29,96 @@ pub(super) fn all(scene: &Scene<'_>) -> Vec<Finding> {
         findings.push(Finding::error(
             "address",
             format!("the VIP and the server are both {vip}"),
-            "there is nothing to translate then",
+            "there would be nothing to translate",
         ));
     }
-    let own = scene.addresses.iter().find(|one| one.address == vip);
+    let own = context.addresses.iter().find(|one| one.address == vip);
     findings.push(match own {
-        Some(own) => local(scene, own),
-        None => foreign(scene),
+        Some(own) => local(context, own),
+        None => foreign(context),
     });
     findings
 }
 
-/// The larger of the two settings counts, as for the kernel.
+/// The kernel uses the larger of the two settings, too.
 fn of_all_and(interface: &str, setting: &str) -> i64 {
     let value = |name: &str| sysctl(&format!("net/ipv4/conf/{name}/{setting}")).unwrap_or_default();
     value("all").max(value(interface))
 }
 
-fn local(scene: &Scene<'_>, own: &Address) -> Finding {
-    let vip = scene.subject.vip;
-    let holder = scene.name(own.index);
-    let Some(wan) = scene.wans.first() else {
-        return Finding::ok(CODE, format!("{vip} is an address of {holder}"), WHY);
+fn local(context: &Context<'_>, own: &Address) -> Finding {
+    let vip = context.settings.vip;
+    let holder = context.name(own.index);
+    let Some(wan) = context.wans.first() else {
+        return Finding::ok(CODE, format!("{vip} is an address of {holder}"), REASON);
     };
-    let on_wan = scene.wans.iter().any(|wan| wan.index == own.index);
+    let on_wan = context.wans.iter().any(|wan| wan.index == own.index);
     if !on_wan && of_all_and(&wan.name, "arp_ignore") > 0 {
-        let found = format!(
-            "{vip} is an address of {holder}, and {} answers ARP only for its own (arp_ignore)",
+        let message = format!(
+            "{vip} is an address of {holder}, but {} answers ARP only for its own addresses (arp_ignore)",
             wan.name
         );
-        return Finding::warning(CODE, found, WHY)
-            .mend("sysctl -w net.ipv4.conf.all.arp_ignore=0")
-            .mend(format!("sysctl -w net.ipv4.conf.{}.arp_ignore=0", wan.name));
+        return Finding::warning(CODE, message, REASON)
+            .fix("sysctl -w net.ipv4.conf.all.arp_ignore=0")
+            .fix(format!("sysctl -w net.ipv4.conf.{}.arp_ignore=0", wan.name));
     }
-    let mut found = format!("{vip} is an address of {holder}, which answers ARP for it");
+    let mut message = format!("{vip} is an address of {holder}; this host answers ARP for it");
     if own.secondary {
-        let first = scene
+        let first = context
             .addresses
             .iter()
-            .find(|one| one.index == own.index && !one.secondary && one.reaches(vip));
+            .find(|one| one.index == own.index && !one.secondary && one.is_on_link(vip));
         if let Some(first) = first {
-            found.push_str(&format!(
-                "; it is a secondary one, so what the kernel itself says comes from {} (ikenat's own ICMP comes from {vip})",
+            message.push_str(&format!(
+                "; it is a secondary address, so packets that the kernel originates come from {} (ICMP errors of ikenat come from {vip})",
                 first.address
             ));
         }
     }
-    Finding::ok(CODE, found, WHY)
+    Finding::ok(CODE, message, REASON)
 }
 
-fn foreign(scene: &Scene<'_>) -> Finding {
-    let vip = scene.subject.vip;
-    let Some(wan) = scene.wans.first() else {
-        return Finding::warning(CODE, format!("{vip} is no address of this host"), WHY);
+fn foreign(context: &Context<'_>) -> Finding {
+    let vip = context.settings.vip;
+    let Some(wan) = context.wans.first() else {
+        return Finding::warning(
+            CODE,
+            format!("{vip} is not an address of this host"),
+            REASON,
+        );
     };
-    let proxied = scene.wans.iter().find(|wan| is_proxied(scene, wan));
+    let proxied = context.wans.iter().find(|wan| is_proxied(context, wan));
     if let Some(wan) = proxied {
-        let found = format!(
-            "{vip} is no address of this host, and {} answers ARP for it (proxy)",
+        let message = format!(
+            "{vip} is not an address of this host; {} answers ARP for it (proxy)",
             wan.name
         );
-        return Finding::ok(CODE, found, WHY);
+        return Finding::ok(CODE, message, REASON);
     }
-    let near =
-        |one: &&Address| scene.wans.iter().any(|wan| wan.index == one.index) && one.reaches(vip);
-    if scene.addresses.iter().find(near).is_some() {
-        let found = format!("{vip} is no address of this host, and nobody here answers ARP for it");
-        return Finding::warning(CODE, found, WHY)
-            .mend(format!("ip address add {vip}/32 dev {}", wan.name));
+    let near = |one: &&Address| {
+        context.wans.iter().any(|wan| wan.index == one.index) && one.is_on_link(vip)
+    };
+    if context.addresses.iter().find(near).is_some() {
+        let message =
+            format!("{vip} is not an address of this host, and no interface answers ARP for it");
+        return Finding::warning(CODE, message, REASON)
+            .fix(format!("ip address add {vip}/32 dev {}", wan.name));
     }
     Finding::warning(
         CODE,
-        format!("{vip} is no address of this host and in no network of a WAN: whether a router sends its packets here cannot be seen from here"),
-        WHY,
+        format!("{vip} is not an address of this host and not in the network of a WAN; whether a router sends its packets here is not visible from this host"),
+        REASON,
     )
-    .mend(format!("ip address add {vip}/32 dev {}", wan.name))
+    .fix(format!("ip address add {vip}/32 dev {}", wan.name))
 }
 
-/// Whether the kernel answers for somebody else, by an entry or by `proxy_arp`: for what it would send on by another
-/// interface than the one that the question came in by, and by no other (`arp_process` in net/ipv4/arp.c).
-fn is_proxied(scene: &Scene<'_>, wan: &Link) -> bool {
-    let vip = scene.subject.vip;
-    let way = scene.netlink.way(vip, None);
-    let entry = scene.netlink.is_proxied(wan.index, vip);
-    way.is_ok_and(|way| way.index != wan.index)
+/// Whether the kernel answers ARP for the VIP as a proxy, by an entry or by `proxy_arp`. It does so only
+/// if its route to the VIP leaves by another interface than that of the request (`arp_process` in
+/// net/ipv4/arp.c).
+fn is_proxied(context: &Context<'_>, wan: &Link) -> bool {
+    let vip = context.settings.vip;
+    let route = context.netlink.route(vip);
+    let entry = context.netlink.is_proxied((wan.index, vip));
+    route.is_ok_and(|route| route.interface() != Some(wan.index))
         && (entry.unwrap_or_default() || of_all_and(&wan.name, "proxy_arp") > 0)
 }

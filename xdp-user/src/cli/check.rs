@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use xdp_user::check::{Finding, Level, check, running};
 use xdp_user::netlink::Netlink;
 
-/// Look at everything that the gateway depends on, and say what is wrong and which command mends it
+/// Check everything that forwarding depends on, and print what is wrong and the command that fixes it
 ///
 /// Touches nothing. Takes the arguments of `run`, before it or beside it; without --wan, --lan, --vip and --server it looks
 /// at what is attached. Run it in the network namespace of the gateway.
@@ -140,15 +140,18 @@ fn text(check: &Check) -> String {
     for finding in &check.findings {
         let level = match finding.level {
             Level::Ok => "OK",
-            Level::Warning => "warning",
+            Level::Warning => "WARNING",
             Level::Error => "ERROR",
         };
         let about = format!("{} {}", finding.code, on(finding));
-        text.push_str(&format!("{level:<8} {about:<widest$}  {}\n", finding.found));
+        text.push_str(&format!(
+            "{level:<8} {about:<widest$}  {}\n",
+            finding.message
+        ));
         if finding.level != Level::Ok {
-            text.push_str(&format!("         why:  {}\n", finding.why));
-            for command in &finding.mend {
-                text.push_str(&format!("         mend: {command}\n"));
+            text.push_str(&format!("         reason: {}\n", finding.reason));
+            for command in &finding.fix {
+                text.push_str(&format!("         fix:    {command}\n"));
             }
         }
     }

@@ -25,7 +25,7 @@ use xdp_user::daemon::neighbour_probe::Prober;
 use xdp_user::daemon::reattach::LinkMonitor;
 use xdp_user::dataplane::{self, Dataplane, Logger};
 use xdp_user::netlink::Netlink;
-use xdp_user::netlink::monitor::Events;
+use xdp_user::netlink::monitor::ChangeMonitor;
 use xdp_user::sys::capabilities;
 use xdp_user::tables::expiry::Expiry;
 
@@ -186,7 +186,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         let _inside = runtime.enter();
         Signals::new().context("failed to listen for signals")?
     };
-    let events = Events::listen()?;
+    let events = ChangeMonitor::listen()?;
     let (mut running, mut loggers) = dataplane::start(&plan, &netlink)?;
     report(&plan, &running);
     if capabilities::is_hardened() {

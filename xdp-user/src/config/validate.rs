@@ -132,10 +132,10 @@ fn way_to_server(netlink: &Netlink, server: Ipv4Addr, lans: &[Link]) -> Result<W
     match netlink.route(server) {
         Ok(Route::Local) if lans.is_empty() => Ok(Way::Here),
         Ok(Route::Local) => Err(Error::ServerIsLocal { server }),
-        Ok(Route::By { index, source }) if lans.iter().any(|lan| lan.index == index) => {
+        Ok(Route::Via { index, source, .. }) if lans.iter().any(|lan| lan.index == index) => {
             Ok(Way::ByLan(source.unwrap_or(Ipv4Addr::UNSPECIFIED)))
         }
-        Ok(Route::By { index, .. }) => {
+        Ok(Route::Via { index, .. }) => {
             let links = netlink.links()?;
             let found = links.into_iter().find(|link| link.index == index);
             let found = found.map_or_else(|| format!("interface {index}"), |link| link.name);

@@ -11,7 +11,7 @@ use crate::dataplane::egress::{self, XmitSupport};
 use crate::dataplane::tc_backend::hook_name;
 use crate::error::{Error, Result};
 use crate::netlink::Netlink;
-use crate::netlink::monitor::Events;
+use crate::netlink::monitor::ChangeMonitor;
 use crate::tables::expiry::Expiry;
 use std::path::PathBuf;
 use tracing::{debug, info, warn};
@@ -23,7 +23,7 @@ pub struct House {
     /// The interfaces whose filter could not be put back.
     pub complained: Vec<String>,
     /// Changes of routes and neighbours.
-    pub events: Events,
+    pub events: ChangeMonitor,
     /// Interfaces that go and come.
     pub watch: LinkMonitor,
     /// Next hops that may have moved.

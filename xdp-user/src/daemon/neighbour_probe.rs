@@ -5,7 +5,7 @@
 //! It may not know what a packet is, nor how a neighbour is asked.
 
 use crate::netlink::Netlink;
-use crate::netlink::neighbour::{Key, Known};
+use crate::netlink::neighbour::{Neighbour, NeighbourKey};
 use crate::tables::clock::{Clock, tick_shift};
 use crate::tables::mmap::{Mapped, Tables};
 use std::collections::HashMap;
@@ -23,7 +23,7 @@ const IDLE_TICKS: u32 = 3 * NEIGHBOUR_CONFIRM_TICKS;
 /// Who was asked when.
 #[derive(Debug, Default)]
 pub struct Prober {
-    asked: HashMap<Key, Instant>,
+    asked: HashMap<NeighbourKey, Instant>,
 }
 
 impl Prober {
@@ -33,39 +33,41 @@ impl Prober {
         tables: &Tables<W>,
         clock: &Clock,
         netlink: &Netlink,
-    ) -> Vec<Key> {
+    ) -> Vec<NeighbourKey> {
         let mut silent = Vec::new();
         let used = in_use(tables.nexthop.words(), clock);
         self.asked.retain(|key, _| used.contains(key));
         for key in used {
             // What the kernel refuses here it can do without: a neighbour that has gone meanwhile, for example.
-            match netlink.neighbour_state(key).unwrap_or(Known::NotOurs) {
-                Known::Resolved => {
-                    if netlink.probe(key).is_ok() {
+            match netlink.neighbour(key).unwrap_or(None) {
+                Some(Neighbour::Resolved) => {
+                    if netlink.probe_neighbour(key).is_ok() {
                         self.asked.insert(key, Instant::now());
                     }
                 }
-                Known::Asked if self.is_overdue(key) => {
+                Some(Neighbour::Probing) if self.is_overdue(key) => {
                     self.asked.remove(&key);
-                    if netlink.forget(key).is_ok() {
+                    if netlink.delete_neighbour(key).is_ok() {
                         silent.push(key);
                     }
                 }
-                Known::Asked => {}
-                Known::NotOurs => _ = self.asked.remove(&key),
+                Some(Neighbour::Probing) => {}
+                Some(Neighbour::External | Neighbour::Incomplete | Neighbour::Failed) | None => {
+                    self.asked.remove(&key);
+                }
             }
         }
         silent
     }
 
-    fn is_overdue(&self, key: Key) -> bool {
+    fn is_overdue(&self, key: NeighbourKey) -> bool {
         let asked = self.asked.get(&key);
         asked.is_some_and(|asked| asked.elapsed() >= PATIENCE)
     }
 }
 
 /// The next hops through which packets went of late.
-fn in_use<W: Word>(words: &[W], clock: &Clock) -> Vec<Key> {
+fn in_use<W: Word>(words: &[W], clock: &Clock) -> Vec<NeighbourKey> {
     #[expect(clippy::cast_possible_truncation, reason = "a tick is 32 bits")]
     let now = (clock.now() >> tick_shift(clock.rate())) as u32;
     let (entries, _) = words.as_chunks::<WORDS>();
@@ -79,7 +81,7 @@ fn in_use<W: Word>(words: &[W], clock: &Clock) -> Vec<Key> {
     clippy::cast_possible_truncation,
     reason = "the halves of a word are meant"
 )]
-fn of(key: u64, confirmed: u64, now: u32) -> Option<Key> {
+fn of(key: u64, confirmed: u64, now: u32) -> Option<NeighbourKey> {
     let age = now.wrapping_sub(confirmed as u32);
     // The reckoned time may lag behind a stamp.
     let young = age <= IDLE_TICKS || age > u32::MAX - IDLE_TICKS;

@@ -30,7 +30,7 @@ pub enum LinkChange {
 pub fn look(instance: &Instance, plan: &Plan, netlink: &Netlink) -> Vec<(String, LinkChange)> {
     let dry = plan.settings.dry_run;
     let fates = plan.interfaces().into_iter().filter_map(|(port, link)| {
-        let now = netlink.look(link.index, None).ok();
+        let now = netlink.link_by_index(link.index).ok();
         let now = now.filter(|_| !has_dead_link(instance, port));
         let fate = fate(link, now, dry, || netlink.link(&link.name).ok())?;
         Some((link.name.clone(), fate))
@@ -130,7 +130,7 @@ fn attach_again(running: &mut Dataplane, old: &Plan, netlink: &Netlink) -> Resul
         (&mut settings.lans, &old.lans),
     ] {
         for (name, link) in names.iter_mut().zip(links) {
-            if let Ok(now) = netlink.look(link.index, None) {
+            if let Ok(now) = netlink.link_by_index(link.index) {
                 *name = now.name;
             }
         }

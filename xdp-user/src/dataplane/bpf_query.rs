@@ -49,7 +49,7 @@ pub(crate) fn any_loaded(programs: &[u32], links: &[u32]) -> bool {
 /// Whether a program is attached to an interface of this network namespace, by XDP or tcx.
 pub(crate) fn is_attached(netlink: &Netlink, ifindex: u32, program: u32) -> bool {
     let xdp = netlink
-        .look(ifindex, None)
+        .link_by_index(ifindex)
         .is_ok_and(|link| link.xdp == Some(program));
     let tcx =
         |egress| bpf_syscall::tcx_programs(ifindex, egress).is_ok_and(|all| all.contains(&program));

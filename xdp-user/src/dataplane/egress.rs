@@ -45,16 +45,16 @@ pub(crate) fn supports_xmit(
     // Most drivers transmit such frames only while an XDP program is attached to them in native
     // mode. Since Linux 6.3 the kernel reports which ones transmit them at the moment.
     let own_is_generic = modes.of(side) == Mode::Generic;
-    if own_is_generic && link.kind.is_none() && !netlink.tells_who_takes_frames() {
+    if own_is_generic && link.kind.is_none() && !netlink.reports_xdp_features() {
         return Ok(false);
     }
-    netlink.takes_frames(link)
+    netlink.has_xdp_xmit(link)
 }
 
 /// The egress word of an interface that transmits. No packet exceeds an MTU that needs more than
 /// 16 bits, so such an MTU is capped.
 fn ready_word(netlink: &Netlink, link: &Link, epoch: u16) -> u64 {
-    let mtu = netlink.look(link.index, None).map_or(0, |now| now.mtu);
+    let mtu = netlink.link_by_index(link.index).map_or(0, |now| now.mtu);
     cpu::egress(u16::try_from(mtu).unwrap_or(u16::MAX), epoch)
 }
 

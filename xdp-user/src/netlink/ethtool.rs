@@ -1,26 +1,19 @@
-//! What a device does with packets by itself: its offloads, its receive queues and the fields that it spreads packets
-//! by, from the generic netlink family `ethtool`.
-//!
-//! It may not know which of that is good or bad.
+//! Offloads, receive queues and receive hashing of a device, from the generic netlink family
+//! `ethtool`.
 
-use super::{Netlink, ask, xdp_features};
-use netlink_packet_core::{
-    DecodeError, DefaultNla, Emitable, Nla as _, NlasIterator, Parseable as _,
-    ParseableParametrized,
-};
-use netlink_packet_generic::{GenlFamily, GenlHeader, GenlMessage};
+use super::Netlink;
+use super::generic::{self, Attributes, Family, NESTED};
+use netlink_packet_core::{DefaultNla, Emitable as _, Nla as _, NlasIterator, Parseable as _};
 use std::collections::BTreeSet;
 use std::io;
 
-/// Of `linux/ethtool_netlink.h`: messages.
+/// Commands of `linux/ethtool_netlink.h`.
 const FEATURES_GET: u8 = 11;
 const CHANNELS_GET: u8 = 17;
 const RSS_GET: u8 = 38;
-/// The first attribute of every request and answer: which device.
+/// The first attribute of every request and reply: the device.
 const HEADER: u16 = 1;
 const DEVICE_NAME: u16 = 2;
-/// Set on an attribute that contains others.
-const NESTED: u16 = 1 << 15;
 const ACTIVE: u16 = 4;
 const BITSET_BITS: u16 = 3;
 const BITSET_BIT: u16 = 1;
@@ -32,85 +25,43 @@ const FLOW_HASH: u16 = 8;
 const FLOW_UDP4: u16 = 6;
 const FLOW_ESP4: u16 = 12;
 
-/// What a device spreads packets over its queues by: the `RXH_` bits of `linux/ethtool.h`.
+/// The fields by whose hash a device chooses a receive queue: `RXH_` bits of `linux/ethtool.h`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HashFields {
-    /// For UDP over IPv4, where the driver tells.
+    /// For UDP over IPv4, if the driver reports it.
     pub udp: Option<u64>,
-    /// For ESP over IPv4.
+    /// For ESP over IPv4, if the driver reports it.
     pub esp: Option<u64>,
 }
 
-/// The first two bytes after the IP header: a source port, or the upper half of an SPI.
+/// The first two bytes after the IP header: the source port, or the upper half of the SPI.
 pub const HASH_FIRST_HALF: u64 = 1 << 6;
-/// The two behind them: a destination port, or the lower half of an SPI.
+/// The next two bytes: the destination port, or the lower half of the SPI.
 pub const HASH_SECOND_HALF: u64 = 1 << 7;
 
-/// A message of the family: attributes and nothing else.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Message {
-    command: u8,
-    attributes: Vec<DefaultNla>,
+#[derive(Clone, Debug)]
+struct Ethtool;
+
+impl Family for Ethtool {
+    const NAME: &'static str = "ethtool";
 }
 
-impl Message {
-    fn about(device: &str, command: u8) -> Self {
-        let name = DefaultNla::new(DEVICE_NAME, [device.as_bytes(), &[0]].concat());
-        let mut header = vec![0; [name.clone()].as_slice().buffer_len()];
-        [name].as_slice().emit(&mut header);
-        Self {
-            command,
-            attributes: vec![DefaultNla::new(HEADER | NESTED, header)],
-        }
-    }
+fn request(device: &str, command: u8) -> Attributes<Ethtool> {
+    let name = DefaultNla::new(DEVICE_NAME, [device.as_bytes(), &[0]].concat());
+    let mut header = vec![0; [name.clone()].as_slice().buffer_len()];
+    [name].as_slice().emit(&mut header);
+    Attributes::new(command, vec![DefaultNla::new(HEADER | NESTED, header)])
 }
 
-impl GenlFamily for Message {
-    fn family_name() -> &'static str {
-        "ethtool"
-    }
-    fn command(&self) -> u8 {
-        self.command
-    }
-    fn version(&self) -> u8 {
-        1
-    }
-}
-
-impl Emitable for Message {
-    fn buffer_len(&self) -> usize {
-        self.attributes.as_slice().buffer_len()
-    }
-    fn emit(&self, buffer: &mut [u8]) {
-        self.attributes.as_slice().emit(buffer);
-    }
-}
-
-impl ParseableParametrized<[u8], GenlHeader> for Message {
-    fn parse_with_param(bytes: &[u8], header: GenlHeader) -> Result<Self, DecodeError> {
-        let attributes = NlasIterator::new(bytes).map(|nla| DefaultNla::parse(&nla?));
-        Ok(Self {
-            command: header.cmd,
-            attributes: attributes.collect::<Result<_, _>>()?,
-        })
-    }
-}
-
-fn bytes(attribute: &DefaultNla) -> Vec<u8> {
-    let mut bytes = vec![0; attribute.value_len()];
-    attribute.emit_value(&mut bytes);
-    bytes
-}
-
-/// The attributes of a kind among these.
+/// The payloads of the attributes of a kind.
 fn all(attributes: &[DefaultNla], kind: u16) -> impl Iterator<Item = Vec<u8>> {
     let found = attributes
         .iter()
         .filter(move |nla| nla.kind() & !NESTED == kind);
-    found.map(bytes)
+    found.map(generic::payload)
 }
 
-/// What an attribute contains.
+/// The attributes inside a nested one.
 fn inside(bytes: &[u8]) -> Vec<DefaultNla> {
     let attributes = NlasIterator::new(bytes).map_while(Result::ok);
     attributes
@@ -125,7 +76,7 @@ fn nested(attributes: &[DefaultNla], kind: u16) -> Vec<DefaultNla> {
         .unwrap_or_default()
 }
 
-/// A number of four or eight bytes.
+/// An integer of four or eight bytes.
 fn number(attributes: &[DefaultNla], kind: u16) -> Option<u64> {
     let bytes = all(attributes, kind).next()?;
     let short = bytes.as_slice().try_into().map(u32::from_ne_bytes);
@@ -152,59 +103,57 @@ fn hash_fields(attributes: &[DefaultNla]) -> HashFields {
 }
 
 impl Netlink {
-    fn ask_ethtool(&self, device: &str, command: u8) -> io::Result<Vec<DefaultNla>> {
-        let family = xdp_features::family(&self.generic, Message::family_name())
+    fn ethtool(&self, device: &str, command: u8) -> io::Result<Vec<DefaultNla>> {
+        let family = generic::family_id(&self.generic, Ethtool::NAME)
             .ok_or_else(|| io::Error::from(io::ErrorKind::Unsupported))?;
-        let header = GenlHeader {
-            cmd: command,
-            version: 1,
-        };
-        let request = GenlMessage::new(header, Message::about(device, command), family);
-        let answers = ask(&self.generic, request, false)?;
-        let first = answers.into_iter().next();
-        Ok(first.map_or_else(Vec::new, |answer| answer.payload.attributes))
+        request(device, command).request(&self.generic, family)
     }
 
-    /// The offloads that are on, by the kernel's names (`rx-lro`), which `ethtool -k` shows in part under others.
+    /// The offloads that are on, by the kernel's names such as `rx-lro`. `ethtool -k` shows some of
+    /// them under other names.
     pub fn features(&self, device: &str) -> io::Result<BTreeSet<String>> {
-        Ok(active(&self.ask_ethtool(device, FEATURES_GET)?))
+        Ok(active(&self.ethtool(device, FEATURES_GET)?))
     }
 
-    /// The number of receive queues; an error where the driver has no say in it.
+    /// The number of receive queues; an error when the driver does not support the request.
     pub fn receive_queues(&self, device: &str) -> io::Result<u64> {
-        let channels = self.ask_ethtool(device, CHANNELS_GET)?;
+        let channels = self.ethtool(device, CHANNELS_GET)?;
         let of = |kind| number(&channels, kind).unwrap_or_default();
         Ok(of(RX_CHANNELS) + of(COMBINED_CHANNELS))
     }
 
-    /// What packets are spread by. An error where the driver does not spread; nothing in it where the kernel does not
-    /// tell over netlink (before 6.17; before 6.3 it cannot even be asked).
+    /// The hash fields of receive side scaling. An error means that the driver has none. Both fields
+    /// are `None` when the kernel does not report them over netlink (before 6.17; before 6.3 the
+    /// command does not exist).
     pub fn hash_fields(&self, device: &str) -> io::Result<HashFields> {
-        if !xdp_features::has_command(&self.generic, Message::family_name(), RSS_GET) {
+        if !generic::has_command(&self.generic, Ethtool::NAME, RSS_GET) {
             return Ok(HashFields {
                 udp: None,
                 esp: None,
             });
         }
-        Ok(hash_fields(&self.ask_ethtool(device, RSS_GET)?))
+        Ok(hash_fields(&self.ethtool(device, RSS_GET)?))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use netlink_packet_core::ParseableParametrized as _;
+    use netlink_packet_generic::GenlHeader;
 
-    fn parsed(bytes: &[u8]) -> Message {
+    fn parsed(bytes: &[u8]) -> Vec<DefaultNla> {
         let header = GenlHeader {
             cmd: FEATURES_GET,
             version: 1,
         };
-        Message::parse_with_param(bytes, header).expect("well-formed")
+        let reply = Attributes::<Ethtool>::parse_with_param(bytes, header).expect("well-formed");
+        reply.attributes
     }
 
     #[test]
     fn a_request_names_its_device() {
-        let message = Message::about("eth0", RSS_GET);
+        let message = request("eth0", RSS_GET);
         let mut bytes = vec![0; message.buffer_len()];
         message.emit(&mut bytes);
         let expected = [
@@ -216,7 +165,7 @@ mod tests {
 
     #[test]
     fn features_are_read_from_the_kernels_bytes() {
-        // As 6.18 answers, cut to two features.
+        // As 6.18 replies, cut to two features.
         let bit = |index: u8, name: &[u8; 8]| {
             [
                 &[24, 0, 1, 0x80, 8, 0, 1, 0, index, 0, 0, 0, 12, 0, 2, 0],
@@ -234,12 +183,12 @@ mod tests {
         ]
         .concat();
         let expected = ["rx-lro", "tx-sg"].map(str::to_owned);
-        assert_eq!(active(&parsed(&bytes).attributes), BTreeSet::from(expected));
+        assert_eq!(active(&parsed(&bytes)), BTreeSet::from(expected));
     }
 
     #[test]
     fn hash_fields_are_read_from_the_kernels_bytes() {
-        // UDP by addresses and ports, ESP by addresses; as 6.18 answers, four or eight bytes each.
+        // UDP by addresses and ports, ESP by addresses; as 6.18 replies, four or eight bytes each.
         let bytes = [
             &[28, 0, 8, 0x80][..],
             &[8, 0, 6, 0, 0xf0, 0, 0, 0],
@@ -247,14 +196,14 @@ mod tests {
             &[4, 0, 13, 0],
         ]
         .concat();
-        let fields = hash_fields(&parsed(&bytes).attributes);
+        let fields = hash_fields(&parsed(&bytes));
         let expected = HashFields {
             udp: Some(0xf0),
             esp: Some(0x30),
         };
         assert_eq!(fields, expected);
         assert_eq!(fields.udp.map(|bits| bits & HASH_SECOND_HALF), Some(0x80));
-        let silent = hash_fields(&parsed(&[8, 0, 3, 0, 1, 0, 0, 0]).attributes);
+        let silent = hash_fields(&parsed(&[8, 0, 3, 0, 1, 0, 0, 0]));
         assert_eq!(silent.udp, None);
     }
 
@@ -264,7 +213,7 @@ mod tests {
         let features = netlink.features("lo").expect("the loopback has features");
         assert!(features.contains("loopback") || features.contains("tx-scatter-gather"));
         assert!(netlink.receive_queues("lo").is_err());
-        let knows = |command| xdp_features::has_command(&netlink.generic, "ethtool", command);
+        let knows = |command| generic::has_command(&netlink.generic, "ethtool", command);
         assert!(knows(CHANNELS_GET) && !knows(u8::MAX));
         assert!(netlink.features("nosuch0").is_err());
     }

@@ -1,7 +1,7 @@
-//! Counts the times at which something has changed that a route or a neighbour depends on: with a new count, next hops
-//! that were remembered are forgotten.
+//! Counts changes of links, neighbours, addresses, routes and rules. The dataplane discards the next
+//! hops that it has cached when the count changes.
 //!
-//! It may not know what has changed: the dataplane asks the kernel again for every flow.
+//! The count does not say what has changed: the dataplane looks up the route of every flow again.
 
 use std::collections::HashMap;
 use std::io::ErrorKind;
@@ -11,42 +11,44 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::neighbour::NeighbourMessage;
 use netlink_sys::Socket;
 use netlink_sys::protocols::NETLINK_ROUTE;
+use std::os::fd::{AsRawFd, RawFd};
 
-use super::neighbour::{self, Key};
+use super::neighbour::{self, NeighbourKey};
 use crate::error::{Error, Result};
 
-/// The groups of `linux/rtnetlink.h` (`enum rtnetlink_groups`): links, neighbours, IPv4 addresses, routes and rules.
+/// Multicast groups of `linux/rtnetlink.h` (`enum rtnetlink_groups`): links, neighbours, IPv4
+/// addresses, IPv4 routes and IPv4 rules.
 const GROUPS: [u32; 5] = [1, 3, 5, 7, 8];
 
-/// A socket that hears of every change.
+/// A socket that receives the kernel's notifications of changes.
 #[derive(Debug)]
-pub struct Events {
+pub struct ChangeMonitor {
     socket: Socket,
     epoch: u16,
-    heard: Heard,
-    /// The neighbours of which was heard, and their addresses of the hardware.
-    neighbours: HashMap<Key, Vec<u8>>,
+    pending: Pending,
+    /// The MAC addresses of the neighbours that were notified.
+    neighbours: HashMap<NeighbourKey, Vec<u8>>,
 }
 
-/// What has changed since the last count.
+/// Changes that have not been reported to the caller yet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Heard {
-    anything: bool,
+struct Pending {
+    any: bool,
     links: bool,
 }
 
-impl Heard {
+impl Pending {
     const ALL: Self = Self {
-        anything: true,
+        any: true,
         links: true,
     };
 }
 
-impl Events {
-    /// Begins to listen in the network namespace of this process.
+impl ChangeMonitor {
+    /// Subscribes to the changes in the network namespace of the calling thread.
     ///
     /// # Errors
-    /// The kernel gives no such socket.
+    /// The socket cannot be opened.
     pub fn listen() -> Result<Self> {
         let failed = || Error::system("listen for changes of routes and neighbours");
         let mut socket = Socket::new(NETLINK_ROUTE).map_err(failed())?;
@@ -55,49 +57,51 @@ impl Events {
             socket.add_membership(group).map_err(failed())?;
         }
         socket.set_non_blocking(true).map_err(failed())?;
-        // Not where the last daemon began: its count may still stand in the tables.
+        // The time, so that the count differs from that of an earlier daemon, which may still be
+        // in the tables.
         let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
-            reason = "any 16 bits do"
+            reason = "any 16 bits serve"
         )]
         let epoch = now.tv_sec as u16;
         Ok(Self {
             socket,
             epoch,
-            heard: Heard::default(),
+            pending: Pending::default(),
             neighbours: HashMap::new(),
         })
     }
 
-    /// The count now.
+    /// Reads the pending notifications and returns the count.
     pub fn epoch(&mut self) -> u16 {
-        self.listen_again();
-        let heard = std::mem::take(&mut self.heard);
-        self.epoch = self.epoch.wrapping_add(u16::from(heard.anything));
+        self.receive();
+        let pending = std::mem::take(&mut self.pending);
+        self.epoch = self.epoch.wrapping_add(u16::from(pending.any));
         self.epoch
     }
 
-    /// True when an interface has come, gone or changed since the last call or count.
+    /// Reads the pending notifications; true when an interface was added, removed or changed since
+    /// the last call of this function or of `epoch`.
     pub fn links_changed(&mut self) -> bool {
-        self.listen_again();
-        std::mem::take(&mut self.heard.links)
+        self.receive();
+        std::mem::take(&mut self.pending.links)
     }
 
-    /// Takes what has come in. An event that was lost counts as one of each kind.
-    fn listen_again(&mut self) {
-        /// So often at most that the kernel says that some are missing.
+    /// A lost notification counts as one of each kind.
+    fn receive(&mut self) {
+        /// Reports of lost notifications that are read in one call at most.
         const OVERRUNS: u32 = 2;
         let mut overruns = 0;
         loop {
             match self.socket.recv_from_full() {
-                Ok((datagram, _)) => self.hear(&datagram),
+                Ok((datagram, _)) => self.parse(&datagram),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                // Too many at once: the next ones can be read.
+                // The receive buffer has overflowed (ENOBUFS). Reading goes on after that.
                 Err(_) => {
-                    self.heard = Heard::ALL;
+                    self.pending = Pending::ALL;
                     overruns += 1;
                     if overruns == OVERRUNS {
                         return;
@@ -107,28 +111,28 @@ impl Events {
         }
     }
 
-    fn hear(&mut self, mut datagram: &[u8]) {
+    fn parse(&mut self, mut datagram: &[u8]) {
         while !datagram.is_empty() {
             let Ok(message) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(datagram) else {
-                self.heard = Heard::ALL;
+                self.pending = Pending::ALL;
                 return;
             };
             let length = (message.header.length as usize).next_multiple_of(4);
             datagram = datagram.get(length..).unwrap_or_default();
             if let NetlinkPayload::InnerMessage(message) = message.payload {
-                self.weigh(&message);
+                self.note(&message);
             }
         }
     }
 
-    /// A neighbour that is asked and answers goes through several states, and nothing has changed: only another address
-    /// counts, or none.
-    fn weigh(&mut self, message: &RouteNetlinkMessage) {
+    /// A neighbour that is probed and replies passes through several states without a change of its
+    /// address. Only a new MAC address, or the loss of one, counts.
+    fn note(&mut self, message: &RouteNetlinkMessage) {
         let links =
             RouteNetlinkMessage::is_new_link(message) || RouteNetlinkMessage::is_del_link(message);
-        self.heard.links |= links;
-        self.heard.anything |= if let RouteNetlinkMessage::NewNeighbour(message) = message {
-            self.has_moved(message)
+        self.pending.links |= links;
+        self.pending.any |= if let RouteNetlinkMessage::NewNeighbour(message) = message {
+            self.mac_changed(message)
         } else if let RouteNetlinkMessage::DelNeighbour(message) = message {
             neighbour::key(message).is_some_and(|key| self.neighbours.remove(&key).is_some())
         } else {
@@ -136,14 +140,21 @@ impl Events {
         };
     }
 
-    fn has_moved(&mut self, message: &NeighbourMessage) -> bool {
+    fn mac_changed(&mut self, message: &NeighbourMessage) -> bool {
         let Some(key) = neighbour::key(message) else {
             return false;
         };
-        match neighbour::hardware(message) {
+        match neighbour::mac(message) {
             Some(address) => self.neighbours.insert(key, address.clone()) != Some(address),
             None => self.neighbours.remove(&key).is_some(),
         }
+    }
+}
+
+/// Readable when notifications are pending, so that an event loop can wait for them.
+impl AsRawFd for ChangeMonitor {
+    fn as_raw_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
     }
 }
 
@@ -154,33 +165,33 @@ mod tests {
     use std::net::Ipv4Addr;
 
     #[test]
-    fn a_neighbour_that_answers_is_no_change_and_one_that_moves_is() {
-        let mut events = Events::listen().expect("netlink works");
-        let mut say = |state, last: Option<u8>| {
+    fn only_a_new_mac_address_of_a_neighbour_is_a_change() {
+        let mut monitor = ChangeMonitor::listen().expect("netlink works");
+        let mut notify = |state, last: Option<u8>| {
             let mut message = NeighbourMessage::default();
             message.header.state = state;
             let address = NeighbourAddress::Inet(Ipv4Addr::new(192, 168, 0, 1));
             message.attributes = vec![NeighbourAttribute::Destination(address)];
-            let hardware = last.map(|last| vec![2, 0, 0, 0, 0, last]);
+            let mac = last.map(|last| vec![2, 0, 0, 0, 0, last]);
             message
                 .attributes
-                .extend(hardware.map(NeighbourAttribute::LinkLayerAddress));
-            events.has_moved(&message)
+                .extend(mac.map(NeighbourAttribute::LinkLayerAddress));
+            monitor.mac_changed(&message)
         };
-        assert!(say(NeighbourState::Reachable, Some(1)), "it is new");
-        assert!(!say(NeighbourState::Probe, Some(1)));
-        assert!(!say(NeighbourState::Reachable, Some(1)));
-        assert!(say(NeighbourState::Stale, Some(2)), "another address");
-        assert!(say(NeighbourState::Failed, Some(2)), "no address");
-        assert!(!say(NeighbourState::Incomplete, None), "still none");
-        assert!(say(NeighbourState::Reachable, Some(2)), "it is back");
+        assert!(notify(NeighbourState::Reachable, Some(1)), "it is new");
+        assert!(!notify(NeighbourState::Probe, Some(1)));
+        assert!(!notify(NeighbourState::Reachable, Some(1)));
+        assert!(notify(NeighbourState::Stale, Some(2)), "another address");
+        assert!(notify(NeighbourState::Failed, Some(2)), "no address");
+        assert!(!notify(NeighbourState::Incomplete, None), "still none");
+        assert!(notify(NeighbourState::Reachable, Some(2)), "it is back");
     }
 
     #[test]
     fn silence_is_no_change() {
-        let mut events = Events::listen().expect("netlink works");
-        // Somebody else on this machine may change something at any moment; not all the time.
-        let quiet = (0..1000).any(|_| events.epoch() == events.epoch());
+        let mut monitor = ChangeMonitor::listen().expect("netlink works");
+        // Another process may change something at any moment, but not all the time.
+        let quiet = (0..1000).any(|_| monitor.epoch() == monitor.epoch());
         assert!(quiet);
     }
 }

@@ -1,8 +1,7 @@
-//! Neighbours of this host: what the kernel knows of one, and how it is made to ask it again.
-//!
-//! It may not know which of them are anybody's next hop.
+//! Neighbour entries (the ARP table): their states, probing and deletion.
 
-use super::{Netlink, ask, order};
+use super::Netlink;
+use super::socket::{change, get};
 use netlink_packet_core::NLM_F_REPLACE;
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
@@ -11,22 +10,27 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use std::io;
 use std::net::Ipv4Addr;
 
-/// What the kernel knows of a neighbour.
+/// State of a neighbour entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Known {
-    /// It has an address of the hardware, and the kernel sees to it.
+pub enum Neighbour {
+    /// The MAC address is known, and the kernel maintains it (REACHABLE, STALE, DELAY).
     Resolved,
-    /// The same, and it is being asked whether it is still there; no answer has come yet.
-    Asked,
-    /// Nobody knows its address, or somebody else sees to it: an administrator, a routing daemon.
-    NotOurs,
+    /// As above, and a unicast probe is pending (PROBE).
+    Probing,
+    /// The MAC address is known and maintained by an administrator or a routing daemon
+    /// (PERMANENT, NOARP, externally learned). The kernel does not probe it.
+    External,
+    /// The first ARP request is pending (INCOMPLETE).
+    Incomplete,
+    /// No ARP reply came (FAILED).
+    Failed,
 }
 
-/// Interface and address.
-pub type Key = (u32, Ipv4Addr);
+/// Index of the interface, and address of the neighbour.
+pub type NeighbourKey = (u32, Ipv4Addr);
 
-/// Interface and address of a neighbour that a message is about.
-pub(super) fn key(message: &NeighbourMessage) -> Option<Key> {
+/// The key of the entry that a message describes.
+pub(super) fn key(message: &NeighbourMessage) -> Option<NeighbourKey> {
     message.attributes.iter().find_map(|attribute| {
         if let NeighbourAttribute::Destination(NeighbourAddress::Inet(address)) = attribute {
             Some((message.header.ifindex, *address))
@@ -37,7 +41,7 @@ pub(super) fn key(message: &NeighbourMessage) -> Option<Key> {
 }
 
 /// Whether the kernel sends to a neighbour in this state (`NUD_VALID`).
-pub(super) fn is_valid(state: NeighbourState) -> bool {
+fn is_valid(state: NeighbourState) -> bool {
     const VALID: [NeighbourState; 6] = [
         NeighbourState::Permanent,
         NeighbourState::Noarp,
@@ -49,8 +53,8 @@ pub(super) fn is_valid(state: NeighbourState) -> bool {
     VALID.contains(&state)
 }
 
-/// Its address of the hardware, if it can be sent to at this moment.
-pub(super) fn hardware(message: &NeighbourMessage) -> Option<Vec<u8>> {
+/// The MAC address, if packets can be sent to it now.
+pub(super) fn mac(message: &NeighbourMessage) -> Option<Vec<u8>> {
     let address = message.attributes.iter().find_map(|attribute| {
         if let NeighbourAttribute::LinkLayerAddress(address) = attribute {
             Some(address.clone())
@@ -61,7 +65,7 @@ pub(super) fn hardware(message: &NeighbourMessage) -> Option<Vec<u8>> {
     address.filter(|_| is_valid(message.header.state))
 }
 
-fn about((index, address): Key) -> NeighbourMessage {
+fn request((index, address): NeighbourKey) -> NeighbourMessage {
     let mut message = NeighbourMessage::default();
     message.header.family = AddressFamily::Inet;
     message.header.ifindex = index;
@@ -70,60 +74,70 @@ fn about((index, address): Key) -> NeighbourMessage {
     message
 }
 
-fn judge(message: &NeighbourMessage) -> Known {
+/// `None` for an entry that has never been used.
+fn state(message: &NeighbourMessage) -> Option<Neighbour> {
     let foreign = NeighbourFlags::ExtLearned | NeighbourFlags::Proxy;
     let extended = |attribute: &NeighbourAttribute| matches!(attribute, NeighbourAttribute::ExtFlags(flags) if !flags.is_empty());
-    if message.header.flags.intersects(foreign) || message.attributes.iter().any(extended) {
-        return Known::NotOurs;
-    }
+    let is_foreign =
+        message.header.flags.intersects(foreign) || message.attributes.iter().any(extended);
+    let state = message.header.state;
     let resolved = [
         NeighbourState::Reachable,
         NeighbourState::Stale,
         NeighbourState::Delay,
     ];
-    if resolved.contains(&message.header.state) {
-        Known::Resolved
-    } else if message.header.state == NeighbourState::Probe {
-        Known::Asked
+    if resolved.contains(&state) && !is_foreign {
+        Some(Neighbour::Resolved)
+    } else if state == NeighbourState::Probe && !is_foreign {
+        Some(Neighbour::Probing)
+    } else if is_valid(state) {
+        Some(Neighbour::External)
+    } else if state == NeighbourState::Incomplete {
+        Some(Neighbour::Incomplete)
     } else {
-        Known::NotOurs
+        (state == NeighbourState::Failed).then_some(Neighbour::Failed)
     }
 }
 
 impl Netlink {
-    /// What the kernel knows of a neighbour.
-    pub fn neighbour_state(&self, key: Key) -> io::Result<Known> {
-        let request = RouteNetlinkMessage::GetNeighbour(about(key));
-        let answers = match ask(&self.route, request, false) {
-            Ok(answers) => answers,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Known::NotOurs),
-            Err(error) => return Err(error),
-        };
-        let known = answers.iter().find_map(|answer| {
-            if let RouteNetlinkMessage::NewNeighbour(message) = answer {
-                Some(judge(message))
-            } else {
-                None
-            }
-        });
-        Ok(known.unwrap_or(Known::NotOurs))
+    /// The state of a neighbour; `None` when there is no entry.
+    pub fn neighbour(&self, key: NeighbourKey) -> io::Result<Option<Neighbour>> {
+        let entry = self.get_neighbour(key, NeighbourFlags::empty())?;
+        Ok(entry.as_ref().and_then(state))
     }
 
-    /// Lets the kernel ask a neighbour, by its address of the hardware, whether it is still there. Packets go on.
-    pub fn probe(&self, key: Key) -> io::Result<()> {
-        let mut message = about(key);
+    /// Whether this host answers ARP for an address by an entry of `ip neighbour add proxy`.
+    pub fn is_proxied(&self, key: NeighbourKey) -> io::Result<bool> {
+        Ok(self.get_neighbour(key, NeighbourFlags::Proxy)?.is_some())
+    }
+
+    fn get_neighbour(
+        &self,
+        key: NeighbourKey,
+        flags: NeighbourFlags,
+    ) -> io::Result<Option<NeighbourMessage>> {
+        let mut message = request(key);
+        message.header.flags = flags;
+        match get(&self.route, RouteNetlinkMessage::GetNeighbour(message)) {
+            Ok(RouteNetlinkMessage::NewNeighbour(entry)) => Ok(Some(entry)),
+            Ok(_) => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Starts a unicast ARP probe of a neighbour. Packets are still sent to its MAC address.
+    pub fn probe_neighbour(&self, key: NeighbourKey) -> io::Result<()> {
+        let mut message = request(key);
         message.header.state = NeighbourState::Probe;
-        let request = RouteNetlinkMessage::NewNeighbour(message);
-        order(&self.route, request, NLM_F_REPLACE)
+        let message = RouteNetlinkMessage::NewNeighbour(message);
+        change(&self.route, message, NLM_F_REPLACE)
     }
 
-    /// Lets the kernel forget a neighbour: for the next packet it asks everybody on the link.
-    pub fn forget(&self, key: Key) -> io::Result<()> {
-        order(
-            &self.route,
-            RouteNetlinkMessage::DelNeighbour(about(key)),
-            0,
-        )
+    /// Deletes an entry. The next packet makes the kernel resolve the address by broadcast.
+    pub fn delete_neighbour(&self, key: NeighbourKey) -> io::Result<()> {
+        let message = RouteNetlinkMessage::DelNeighbour(request(key));
+        change(&self.route, message, 0)
     }
 }
 
@@ -131,8 +145,10 @@ impl Netlink {
 mod tests {
     use super::*;
 
+    const KEY: NeighbourKey = (3, Ipv4Addr::new(192, 168, 0, 1));
+
     fn message(state: NeighbourState) -> NeighbourMessage {
-        let mut message = about((3, Ipv4Addr::new(192, 168, 0, 1)));
+        let mut message = request(KEY);
         message.header.state = state;
         message
             .attributes
@@ -141,25 +157,35 @@ mod tests {
     }
 
     #[test]
-    fn what_somebody_else_sees_to_is_left_alone() {
-        assert_eq!(judge(&message(NeighbourState::Stale)), Known::Resolved);
-        assert_eq!(judge(&message(NeighbourState::Probe)), Known::Asked);
-        assert_eq!(judge(&message(NeighbourState::Permanent)), Known::NotOurs);
-        assert_eq!(judge(&message(NeighbourState::Failed)), Known::NotOurs);
-        let mut learned = message(NeighbourState::Reachable);
-        learned.header.flags = NeighbourFlags::ExtLearned;
-        assert_eq!(judge(&learned), Known::NotOurs);
+    fn entries_of_others_are_distinguished_from_the_kernels() {
+        let of = |state_of_entry| state(&message(state_of_entry));
+        assert_eq!(of(NeighbourState::Stale), Some(Neighbour::Resolved));
+        assert_eq!(of(NeighbourState::Probe), Some(Neighbour::Probing));
+        assert_eq!(of(NeighbourState::Permanent), Some(Neighbour::External));
+        assert_eq!(of(NeighbourState::Failed), Some(Neighbour::Failed));
+        assert_eq!(of(NeighbourState::Incomplete), Some(Neighbour::Incomplete));
+        assert_eq!(of(NeighbourState::None), None);
+        for state_of_entry in [NeighbourState::Reachable, NeighbourState::Probe] {
+            let mut learned = message(state_of_entry);
+            learned.header.flags = NeighbourFlags::ExtLearned;
+            assert_eq!(state(&learned), Some(Neighbour::External));
+        }
     }
 
     #[test]
-    fn only_an_address_that_can_be_sent_to_counts() {
+    fn only_a_valid_entry_has_a_mac_address() {
         let address = Some(vec![2, 0, 0, 0, 0, 1]);
-        assert_eq!(hardware(&message(NeighbourState::Delay)), address);
-        assert_eq!(hardware(&message(NeighbourState::Permanent)), address);
-        assert_eq!(hardware(&message(NeighbourState::Failed)), None);
-        assert_eq!(
-            key(&message(NeighbourState::Failed)),
-            Some((3, Ipv4Addr::new(192, 168, 0, 1)))
-        );
+        assert_eq!(mac(&message(NeighbourState::Delay)), address);
+        assert_eq!(mac(&message(NeighbourState::Permanent)), address);
+        assert_eq!(mac(&message(NeighbourState::Failed)), None);
+        assert_eq!(key(&message(NeighbourState::Failed)), Some(KEY));
+    }
+
+    #[test]
+    fn an_address_without_an_entry_has_no_state() {
+        let netlink = Netlink::open().expect("netlink needs no privilege");
+        let absent = (1, Ipv4Addr::new(192, 0, 2, 77));
+        assert_eq!(netlink.neighbour(absent).expect("an answer"), None);
+        assert!(!netlink.is_proxied(absent).expect("an answer"));
     }
 }

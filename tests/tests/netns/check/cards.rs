@@ -39,7 +39,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
 }
 
 fn merging(lab: &Lab) -> Result<()> {
-    provoked_and_mended(
+    provoked_and_fixed(
         lab,
         &format!("ethtool -K {WAN} lro on"),
         ("lro", Some(WAN)),
@@ -70,12 +70,12 @@ fn tags(lab: &Lab) -> Result<()> {
     // The lab's packet sockets have the card let every VLAN in.
     lab.gateway.run(&format!("ethtool -K {WAN} rxvlan on"))?;
     ensure!(crossed()?, "XDP sees tags that the card takes out");
-    provoked_and_mended(
+    provoked_and_fixed(
         lab,
         "true",
         ("vlan-offload", Some(WAN)),
         "warning",
-        &["takes tags out"],
+        &["removes VLAN tags"],
         &[&format!("ethtool -K {WAN} rxvlan off")],
     )?;
     wire.wan.drain()?;
@@ -95,9 +95,9 @@ fn generic(lab: &Lab) -> Result<()> {
     if device::kernel_tells()? {
         let found = expect(&findings, MODE, "error", &["no native XDP"])?;
         let named = format!("ikenat {run} --bpffs {}", lab.bpffs().display());
-        ensure!(found.mend == [named], "{found:#?}");
+        ensure!(found.fix == [named], "{found:#?}");
     } else {
-        let words = ["cannot look", "if it is refused", "--wan-mode"];
+        let words = ["not checked", "is refused", "--wan-mode"];
         expect(&findings, MODE, "warning", &words)?;
     }
     let mut native = arguments::run(lab, &usual_arguments())?;
@@ -113,10 +113,10 @@ fn generic(lab: &Lab) -> Result<()> {
     expect(&findings, MODE, "ok", &["generic"])?;
     // What goes out there comes from native XDP on the LAN. The daemon says the same.
     let slow = format!("{WAN} does not take frames from XDP");
-    expect(&findings, REDIRECT, "warning", &["takes no frames"])?;
+    expect(&findings, REDIRECT, "warning", &["no XDP transmit"])?;
     ensure!(ikenat.log().contains(&slow), "{}", ikenat.log());
     let findings = findings_of(command(lab, &["--mode", "generic"])?)?;
-    expect(&findings, REDIRECT, "ok", &["like any hardware"])?;
+    expect(&findings, REDIRECT, "ok", &["through the network stack"])?;
     Ok(())
 }
 
@@ -129,7 +129,7 @@ fn xdp_mode(lab: &Lab, interface: &str) -> Result<String> {
 fn native(lab: &Lab) -> Result<()> {
     let findings = check(lab)?;
     expect(&findings, ("xdp-mode", Some(WAN)), "ok", &["native"])?;
-    expect(&findings, ("redirect", Some(WAN)), "ok", &["takes frames"])?;
+    expect(&findings, ("redirect", Some(WAN)), "ok", &["XDP transmit"])?;
     let _ikenat = Ikenat::start(lab)?;
     ensure!(xdp_mode(lab, WAN)? == "native");
     let wire = Wire::open(lab)?;
@@ -146,7 +146,7 @@ fn native(lab: &Lab) -> Result<()> {
 
 fn spreading(lab: &Lab) -> Result<()> {
     let words = [
-        "cannot look",
+        "not checked",
         "2 receive queues",
         &format!("ethtool -n {WAN} rx-flow-hash udp4"),
         "esp4",

@@ -39,7 +39,7 @@ fn interfaces(lab: &Lab) -> Result<()> {
         &["no interface nosuch0", WAN, LAN],
     )?;
     for name in [WAN, LAN] {
-        provoked_and_mended(
+        provoked_and_fixed(
             lab,
             &format!("ip link set dev {name} down"),
             ("interface", Some(name)),
@@ -84,20 +84,20 @@ fn modes(lab: &Lab) -> Result<()> {
             "ikenat run --wan {WAN} --lan br0 --vip 203.0.113.1 --server 192.168.0.1 --lan-mode generic --bpffs {}",
             lab.bpffs().display()
         );
-        ensure!(found.mend == [run], "{found:#?}");
+        ensure!(found.fix == [run], "{found:#?}");
     } else {
         expect(
             &findings,
             mode,
             "warning",
-            &["cannot look", "--mode generic"],
+            &["not checked", "--mode generic"],
         )?;
     }
     expect(
         &findings,
         ("redirect", Some("br0")),
         "warning",
-        &["a bridge never does"],
+        &["a bridge has no XDP transmit"],
     )?;
     let dry = findings_of(with_lan(lab, "br0", &["--dry-run"])?)?;
     expect(&dry, mode, "ok", &["a dry run attaches no XDP program"])?;
@@ -111,7 +111,7 @@ fn modes(lab: &Lab) -> Result<()> {
         &["the driver has native XDP"],
     )?;
     ensure!(
-        found.mend[0].contains(" --lan-mode generic"),
+        found.fix[0].contains(" --lan-mode generic"),
         "the LAN stays as it is: {found:#?}"
     );
     Ok(())
@@ -120,7 +120,7 @@ fn modes(lab: &Lab) -> Result<()> {
 fn large(lab: &Lab) -> Result<()> {
     // The far end's own XDP program keeps the frames small.
     lab.client.run(&format!("ip link set dev {PEER} xdp off"))?;
-    provoked_and_mended(
+    provoked_and_fixed(
         lab,
         &format!("ip link set dev {WAN} mtu 9000"),
         ("xdp-mode", Some(WAN)),
@@ -136,12 +136,12 @@ fn programs(lab: &Lab) -> Result<()> {
     let links: serde_json::Value = serde_json::from_str(&json)?;
     let id = &links[0]["xdp"]["prog"]["id"];
     ensure!(id.is_u64(), "the client has no XDP program: {json}");
-    provoked_and_mended(
+    provoked_and_fixed(
         lab,
         &format!("bpftool net attach xdpdrv id {id} dev {WAN}"),
         ("xdp-program", Some(WAN)),
         "error",
-        &[&format!("(id {id})"), "somebody else"],
+        &[&format!("(id {id})"), "another owner"],
         &[&format!("ip link set dev {WAN} xdp off")],
     )?;
     let attach = format!("bpftool net attach xdpdrv id {id} dev {WAN}");
@@ -151,7 +151,7 @@ fn programs(lab: &Lab) -> Result<()> {
         &dry,
         ("xdp-program", Some(WAN)),
         "ok",
-        &["a dry run can be"],
+        &["a dry run can run beside it"],
     )?;
     lab.gateway.run(&format!("ip link set dev {WAN} xdp off"))?;
     beside_another(lab)
@@ -180,10 +180,10 @@ fn beside_another(lab: &Lab) -> Result<()> {
                 &["ikenat_xdp_wan"],
             )?;
             ensure!(
-                found.mend[0].starts_with("bpftool link detach id "),
+                found.fix[0].starts_with("bpftool link detach id "),
                 "{found:#?}"
             );
-            mend(lab, &found)?;
+            apply_fix(lab, &found)?;
             expect(&check(lab)?, ("xdp-program", Some(WAN)), "ok", &[])?;
             Ok(())
         });
@@ -203,12 +203,12 @@ fn redirect(lab: &Lab) -> Result<()> {
             expect(&check(lab)?, ("redirect", Some(name)), "warning", &words)?;
             continue;
         }
-        provoked_and_mended(
+        provoked_and_fixed(
             lab,
             "true",
             ("redirect", Some(name)),
             "warning",
-            &["far end"],
+            &["on its peer"],
             &[&format!(
                 "nsenter --net={} ethtool -K {PEER} gro on",
                 far.path()
@@ -225,7 +225,7 @@ fn offloads(lab: &Lab) -> Result<()> {
         expect(&findings, ("rss", Some(name)), "ok", &["one receive queue"])?;
         // A veth hands tags over beside the frame unless it is told otherwise.
         let ethtool = |what: &str| format!("nsenter --net={} ethtool -K {PEER} {what}", far.path());
-        provoked_and_mended(
+        provoked_and_fixed(
             lab,
             &ethtool("txvlan on"),
             ("vlan-offload", Some(name)),
@@ -234,12 +234,12 @@ fn offloads(lab: &Lab) -> Result<()> {
             &[&ethtool("txvlan off")],
         )?;
         expect(&findings, ("peer-checksum", Some(name)), "ok", &[])?;
-        provoked_and_mended(
+        provoked_and_fixed(
             lab,
             &ethtool("tx on"),
             ("peer-checksum", Some(name)),
             "warning",
-            &["unfinished"],
+            &["partial checksums"],
             &[&ethtool("tx off")],
         )?;
     }

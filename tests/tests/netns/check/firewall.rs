@@ -47,14 +47,11 @@ pub(super) fn flush(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn mend_all(lab: &Lab, found: &[Finding]) -> Result<()> {
+pub(super) fn fix_all(lab: &Lab, found: &[Finding]) -> Result<()> {
     for finding in found {
-        ensure!(
-            !finding.mend.is_empty(),
-            "no command mends it: {finding:#?}"
-        );
-        for line in &finding.mend {
-            shell(lab, line).with_context(|| format!("while mending {finding:#?}"))?;
+        ensure!(!finding.fix.is_empty(), "no command fixes it: {finding:#?}");
+        for line in &finding.fix {
+            shell(lab, line).with_context(|| format!("while fixing {finding:#?}"))?;
         }
     }
     Ok(())
@@ -108,10 +105,10 @@ fn masquerade(lab: &Lab) -> Result<()> {
         for word in [
             "-A POSTROUTING -o wan0 -j MASQUERADE",
             "UDP 500, UDP 4500, ESP",
-            "what the server sends",
+            "packets from the server",
         ] {
             ensure!(
-                found[0].found.contains(word),
+                found[0].message.contains(word),
                 "{word:?} is not in {found:#?}"
             );
         }
@@ -120,8 +117,8 @@ fn masquerade(lab: &Lab) -> Result<()> {
             format!("{begin} udp -m multiport --sports 500,4500 -j ACCEPT"),
             format!("{begin} esp -j ACCEPT"),
         ];
-        ensure!(found[0].mend == commands, "{found:#?}");
-        mend_all(lab, &found)?;
+        ensure!(found[0].fix == commands, "{found:#?}");
+        fix_all(lab, &found)?;
         is_clear(lab)?;
         // And the kernel agrees.
         forget_connections();
@@ -157,10 +154,10 @@ fn snat(lab: &Lab) -> Result<()> {
         )?;
         let found = bad(lab, "snat")?;
         ensure!(
-            found.len() == 1 && found[0].found.contains("-j SNAT --to-source 203.0.113.1"),
+            found.len() == 1 && found[0].message.contains("-j SNAT --to-source 203.0.113.1"),
             "{found:#?}"
         );
-        mend_all(lab, &found)?;
+        fix_all(lab, &found)?;
         is_clear(lab)?;
         flush(lab)?;
         // For others it may do what it likes.
@@ -194,14 +191,14 @@ fn old_rules(lab: &Lab) -> Result<()> {
             dnat.len() == 2
                 && dnat
                     .iter()
-                    .all(|finding| finding.found.contains("does ikenat's work")),
+                    .all(|finding| finding.message.contains("already forwards to the server")),
             "{dnat:#?}"
         );
         let removal = format!(
             "{program} -t nat -D PREROUTING -d {VIP}/32 -p udp -m udp --dport 500 -j DNAT --to-destination {SERVER}"
         );
         ensure!(
-            dnat.iter().any(|finding| finding.mend == [removal.clone()]),
+            dnat.iter().any(|finding| finding.fix == [removal.clone()]),
             "{dnat:#?}"
         );
         let snat = bad(lab, "snat")?;
@@ -209,7 +206,7 @@ fn old_rules(lab: &Lab) -> Result<()> {
             snat.len() == 2
                 && snat
                     .iter()
-                    .all(|finding| finding.found.contains("what clients send")),
+                    .all(|finding| finding.message.contains("packets from clients")),
             "{snat:#?}"
         );
         // Their FORWARD rules let everything pass but ESP, once somebody drops the rest.
@@ -219,11 +216,11 @@ fn old_rules(lab: &Lab) -> Result<()> {
             forward.len() == 2
                 && forward
                     .iter()
-                    .all(|finding| finding.found.contains("drops ESP ")),
+                    .all(|finding| finding.message.contains("drops ESP ")),
             "{forward:#?}"
         );
         for found in [dnat, snat, forward] {
-            mend_all(lab, &found)?;
+            fix_all(lab, &found)?;
         }
         is_clear(lab)?;
         shell(lab, &format!("{program} -P FORWARD ACCEPT"))?;
@@ -254,10 +251,10 @@ fn docker(lab: &Lab) -> Result<()> {
         )?;
         let found = bad(lab, "dnat")?;
         ensure!(
-            found.len() == 1 && found[0].found.contains("to 172.17.0.2 (UDP 4500)"),
+            found.len() == 1 && found[0].message.contains("to 172.17.0.2 (UDP 4500)"),
             "{found:#?}"
         );
-        mend_all(lab, &found)?;
+        fix_all(lab, &found)?;
         is_clear(lab)?;
         // The server in a container is what the other rule is about.
         lab.gateway.shell("ip link add docker0 type bridge; ip address add 172.17.0.1/16 dev docker0; ip link set dev docker0 up")?;
@@ -298,18 +295,18 @@ fn forward(lab: &Lab) -> Result<()> {
         ensure!(found.len() == 2, "both directions: {found:#?}");
         for (finding, way) in found.iter().zip(["to the server", "from the server"]) {
             ensure!(
-                finding.level == "warning" && finding.found.contains("its policy"),
+                finding.level == "warning" && finding.message.contains("its policy"),
                 "{finding:#?}"
             );
             ensure!(
                 finding
-                    .found
+                    .message
                     .contains(&format!("UDP 500, UDP 4500, ESP {way}")),
                 "{finding:#?}"
             );
         }
         ensure!(passes(lab).is_err(), "the chain drops nothing");
-        mend_all(lab, &found)?;
+        fix_all(lab, &found)?;
         is_clear(lab)?;
         passes(lab)?;
         shell(
@@ -320,10 +317,10 @@ fn forward(lab: &Lab) -> Result<()> {
         )?;
         let found = bad(lab, "forward")?;
         ensure!(
-            found.len() == 1 && found[0].found.contains("-A FORWARD -i wan0 -j REJECT"),
+            found.len() == 1 && found[0].message.contains("-A FORWARD -i wan0 -j REJECT"),
             "{found:#?}"
         );
-        mend_all(lab, &found)?;
+        fix_all(lab, &found)?;
         is_clear(lab)?;
         flush(lab)?;
     }

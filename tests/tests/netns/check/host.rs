@@ -58,11 +58,11 @@ fn privileges(lab: &Lab) -> Result<()> {
         "setcap cap_bpf,cap_net_admin,cap_perfmon+ep {}",
         copy.display()
     );
-    ensure!(found.mend == [grant], "{found:#?}");
+    ensure!(found.fix == [grant], "{found:#?}");
     // What it cannot look at it does not call OK.
-    expect(&findings, ("bpf", None), "warning", &["cannot look"])?;
-    expect(&findings, ("tc", None), "warning", &["cannot look"])?;
-    mend(lab, &found)?;
+    expect(&findings, ("bpf", None), "warning", &["not checked"])?;
+    expect(&findings, ("tc", None), "warning", &["not checked"])?;
+    apply_fix(lab, &found)?;
     let findings = findings_of(as_nobody(lab)?)?;
     expect(&findings, ("privileges", None), "ok", &["CAP_PERFMON"])?;
     expect(&findings, ("bpf", None), "ok", &[])?;
@@ -76,7 +76,7 @@ fn privileges(lab: &Lab) -> Result<()> {
         "error",
         &["not writable for user 65534"],
     )?;
-    mend(lab, &found)?;
+    apply_fix(lab, &found)?;
     expect(&findings_of(as_nobody(lab)?)?, ("bpffs", None), "ok", &[])?;
     Ok(())
 }
@@ -101,7 +101,7 @@ fn unseen(lab: &Lab) -> Result<()> {
         },
         &["no CAP_PERFMON"],
     )?;
-    ensure!(found.why.contains("Spectre"), "{found:#?}");
+    ensure!(found.reason.contains("Spectre"), "{found:#?}");
     expect(&findings, ("bpf", None), "ok", &[])?;
     expect(&findings, ("tc", None), "ok", &[])?;
     for name in [WAN, LAN] {
@@ -110,7 +110,7 @@ fn unseen(lab: &Lab) -> Result<()> {
                 &findings,
                 (code, Some(name)),
                 "warning",
-                &["cannot look", "far end"],
+                &["not checked", "peer"],
             )?;
         }
     }
@@ -118,9 +118,9 @@ fn unseen(lab: &Lab) -> Result<()> {
         &findings,
         ("return-route", None),
         "warning",
-        &["cannot look", "192.168.0.254"],
+        &["not checked", "192.168.0.254"],
     )?;
-    expect(&findings, ("jit", None), "warning", &["cannot look"])?;
+    expect(&findings, ("jit", None), "warning", &["not checked"])?;
     Ok(())
 }
 
@@ -140,7 +140,7 @@ fn kernel(lab: &Lab) -> Result<()> {
         &["Linux 2.6"],
     )?;
     ensure!(
-        found.mend == ["apt-get install linux-image-amd64"],
+        found.fix == ["apt-get install linux-image-amd64"],
         "{found:#?}"
     );
     Ok(())
@@ -185,12 +185,12 @@ fn jit(lab: &Lab) -> Result<()> {
         &["bpf_jit_enable is 0"],
     )?;
     ensure!(
-        found.mend == ["sysctl -w net.core.bpf_jit_enable=1"],
+        found.fix == ["sysctl -w net.core.bpf_jit_enable=1"],
         "{found:#?}"
     );
     // The command writes into the file that stands for the setting.
-    let mending = format!("{} >/dev/null", found.mend[0]);
-    let findings = with_file(lab, PATH, "0\n", &mending, &[])?;
+    let fixing = format!("{} >/dev/null", found.fix[0]);
+    let findings = with_file(lab, PATH, "0\n", &fixing, &[])?;
     expect(&findings, ("jit", None), "ok", &["bpf_jit_enable is 1"])?;
     Ok(())
 }
@@ -244,7 +244,7 @@ fn clsact(lab: &Lab) -> Result<()> {
         let missing = format!("no kernel module {name}");
         let found = expect(&check(lab)?, TC, "error", &["no tcx", &missing])?;
         ensure!(
-            found.mend == ["apt-get install linux-image-amd64"],
+            found.fix == ["apt-get install linux-image-amd64"],
             "{found:#?}"
         );
         let mut start = arguments::run(lab, &usual_arguments())?;
@@ -278,14 +278,14 @@ fn bpffs(lab: &Lab) -> Result<()> {
         format!("mkdir -p {shown}"),
         format!("mount -t bpf bpf {shown}"),
     ];
-    ensure!(found.mend == commands, "{found:#?}");
-    mend(lab, &found)?;
+    ensure!(found.fix == commands, "{found:#?}");
+    apply_fix(lab, &found)?;
     let mounted = look().and_then(|findings| expect(&findings, ("bpffs", None), "ok", &[&shown]));
     lab.gateway.run(&format!("umount {shown}"))?;
     mounted?;
 
     let ours = lab.bpffs().display().to_string();
-    provoked_and_mended(
+    provoked_and_fixed(
         lab,
         &format!("mount -o remount,ro {ours}"),
         ("bpffs", None),
@@ -293,7 +293,7 @@ fn bpffs(lab: &Lab) -> Result<()> {
         &["mounted read-only"],
         &[&format!("mount -o remount,rw {ours}")],
     )?;
-    provoked_and_mended(
+    provoked_and_fixed(
         lab,
         &format!("mkdir {ours}/ikenat; chown 1234 {ours}/ikenat"),
         ("bpffs", None),

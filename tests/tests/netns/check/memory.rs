@@ -24,7 +24,7 @@ const MEMORY: (&str, Option<&str>) = ("memory", None);
 
 /// The sizes that the command of a finding asks for.
 fn proposed(found: &Finding) -> Result<Vec<&str>> {
-    let words: Vec<&str> = found.mend.iter().flat_map(|line| line.split(' ')).collect();
+    let words: Vec<&str> = found.fix.iter().flat_map(|line| line.split(' ')).collect();
     let at = words.iter().position(|word| *word == "--flow-slots");
     Ok(words[at.context("no sizes are proposed")?..].to_vec())
 }
@@ -34,10 +34,15 @@ fn host(lab: &Lab) -> Result<()> {
     const LITTLE: &str = "MemTotal: 524288 kB\nMemAvailable: 262144 kB\n";
     let look = |sizes: &[&str]| with_file(lab, PATH, LITTLE, "true", sizes);
     let findings = look(&LARGE)?;
-    let found = expect(&findings, MEMORY, "error", &["of 256 MiB that are left"])?;
-    expect(&look(&proposed(&found)?)?, MEMORY, "ok", &["of 256 MiB"])?;
+    let found = expect(&findings, MEMORY, "error", &["256 MiB are available"])?;
+    expect(
+        &look(&proposed(&found)?)?,
+        MEMORY,
+        "ok",
+        &["256 MiB are available"],
+    )?;
     // Between half and all of it is worth a word.
-    expect(&look(&HALF)?, MEMORY, "warning", &["of 256 MiB"])?;
+    expect(&look(&HALF)?, MEMORY, "warning", &["256 MiB are available"])?;
     Ok(())
 }
 
@@ -53,11 +58,11 @@ fn group(lab: &Lab) -> Result<()> {
     };
     let look = |mebibytes, sizes: &[&str]| findings_of(ikenat("check", mebibytes, sizes)?);
     // No tables are small enough for that.
-    let found = expect(&look(48, &LARGE)?, MEMORY, "error", &["MiB that are left"])?;
-    ensure!(found.mend.is_empty(), "{found:#?}");
+    let found = expect(&look(48, &LARGE)?, MEMORY, "error", &["MiB are available"])?;
+    ensure!(found.fix.is_empty(), "{found:#?}");
 
-    let found = expect(&look(96, &LARGE)?, MEMORY, "error", &["MiB that are left"])?;
-    let left = found.found.split(' ').rev().nth(4).context("no number")?;
+    let found = expect(&look(96, &LARGE)?, MEMORY, "error", &["MiB are available"])?;
+    let left = found.message.split(' ').rev().nth(3).context("no number")?;
     ensure!((64..96).contains(&left.parse::<u64>()?), "{found:#?}");
     let output = ikenat("run", 96, &LARGE)?.output()?;
     let said = String::from_utf8_lossy(&output.stderr);
@@ -67,7 +72,7 @@ fn group(lab: &Lab) -> Result<()> {
         output.status
     );
     let sizes = proposed(&found)?;
-    expect(&look(96, &sizes)?, MEMORY, "ok", &["MiB that are left"])?;
+    expect(&look(96, &sizes)?, MEMORY, "ok", &["MiB are available"])?;
     let mut process = Process::spawn(&mut ikenat("run", 96, &sizes)?, lab.log("ikenat"))?;
     process.wait_for_log("ready: translating", Duration::from_secs(30))?;
     process.kill()?;

@@ -52,9 +52,9 @@ struct Finding {
     code: String,
     on: Option<String>,
     level: String,
-    found: String,
-    why: String,
-    mend: Vec<String>,
+    message: String,
+    reason: String,
+    fix: Vec<String>,
 }
 
 /// `ikenat check` with the usual arguments and these, in the gateway.
@@ -85,7 +85,7 @@ fn findings(output: &Output) -> Result<Vec<Finding>> {
         findings.extend(check.findings);
     }
     ensure!(
-        findings.iter().all(|finding| !finding.why.is_empty()),
+        findings.iter().all(|finding| !finding.reason.is_empty()),
         "a finding does not say why it matters"
     );
     let error = findings.iter().any(|finding| finding.level == "error");
@@ -125,45 +125,41 @@ fn expect(
     };
     ensure!(worst.level == level, "{code} should be {level}: {worst:#?}");
     for word in words {
-        ensure!(worst.found.contains(word), "{word:?} is not in {worst:#?}");
+        ensure!(
+            worst.message.contains(word),
+            "{word:?} is not in {worst:#?}"
+        );
     }
     if level == "ok" {
-        ensure!(worst.mend.is_empty(), "nothing is to mend: {worst:#?}");
+        ensure!(worst.fix.is_empty(), "an OK has no fix: {worst:#?}");
     }
     Ok(worst)
 }
 
 /// Runs the commands of a finding in the gateway, as an administrator would paste them.
-fn mend(lab: &Lab, finding: &Finding) -> Result<()> {
-    ensure!(
-        !finding.mend.is_empty(),
-        "no command mends it: {finding:#?}"
-    );
-    for line in &finding.mend {
+fn apply_fix(lab: &Lab, finding: &Finding) -> Result<()> {
+    ensure!(!finding.fix.is_empty(), "no command fixes it: {finding:#?}");
+    for line in &finding.fix {
         lab.gateway
             .shell(line)
-            .with_context(|| format!("while mending {}", finding.code))?;
+            .with_context(|| format!("while fixing {}", finding.code))?;
     }
     Ok(())
 }
 
 /// The whole of it: provoke, see, mend by the command that was named, see again.
-fn provoked_and_mended(
+fn provoked_and_fixed(
     lab: &Lab,
     provoke: &str,
     line: (&str, Option<&str>),
     level: &str,
     words: &[&str],
-    mending: &[&str],
+    fixes: &[&str],
 ) -> Result<()> {
     lab.gateway.shell(provoke)?;
     let finding = expect(&check(lab)?, line, level, words)?;
-    ensure!(
-        finding.mend == mending,
-        "the commands are {:#?}",
-        finding.mend
-    );
-    mend(lab, &finding)?;
+    ensure!(finding.fix == fixes, "the commands are {:#?}", finding.fix);
+    apply_fix(lab, &finding)?;
     expect(&check(lab)?, line, "ok", &[])?;
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Rules in nft's own language, rules that are not understood, and rules that cannot be looked at.
 
-use super::firewall::{IPTABLES, TOOLS, bad, flush, is_clear, mend_all, shell};
+use super::firewall::{IPTABLES, TOOLS, bad, fix_all, flush, is_clear, shell};
 use super::*;
 use ikenat_tests::lab::topology::{SERVER, VIP, WAN};
 
@@ -34,27 +34,27 @@ fn nft(lab: &Lab) -> Result<()> {
     )?;
     let snat = bad(lab, "snat")?;
     ensure!(
-        snat.len() == 1 && snat[0].found.contains("nft ip mynat post handle"),
+        snat.len() == 1 && snat[0].message.contains("nft ip mynat post handle"),
         "{snat:#?}"
     );
-    ensure!(snat[0].found.contains("masquerade"), "{snat:#?}");
+    ensure!(snat[0].message.contains("masquerade"), "{snat:#?}");
     let dnat = bad(lab, "dnat")?;
     ensure!(
-        dnat.len() == 1 && dnat[0].mend[0].starts_with("nft delete rule ip mynat pre handle "),
+        dnat.len() == 1 && dnat[0].fix[0].starts_with("nft delete rule ip mynat pre handle "),
         "{dnat:#?}"
     );
     // What the server sends is let pass, what clients send is not.
     let forward = bad(lab, "forward")?;
     ensure!(
-        forward.len() == 1 && forward[0].found.contains("to the server: its policy"),
+        forward.len() == 1 && forward[0].message.contains("to the server: its policy"),
         "{forward:#?}"
     );
     let command = format!(
         "nft 'insert rule inet fw way iifname \"{WAN}\" ip daddr {SERVER} udp dport {{ 500, 4500 }} accept'"
     );
-    ensure!(forward[0].mend[0] == command, "{forward:#?}");
+    ensure!(forward[0].fix[0] == command, "{forward:#?}");
     for found in [snat, dnat, forward] {
-        mend_all(lab, &found)?;
+        fix_all(lab, &found)?;
     }
     is_clear(lab)
 }
@@ -86,7 +86,7 @@ fn not_understood(lab: &Lab) -> Result<()> {
         &check(lab)?,
         ("rule", None),
         "warning",
-        &["nft ip f x handle", "drop our packets"],
+        &["nft ip f x handle", "drop handled packets"],
     )?;
     Ok(())
 }
@@ -110,9 +110,9 @@ fn cannot_look(lab: &Lab) -> Result<()> {
         &findings,
         ("firewall", None),
         "warning",
-        &["cannot look: nft is not installed"],
+        &["not checked: nft is not installed"],
     )?;
-    ensure!(found.mend == ["apt-get install nftables"], "{found:#?}");
+    ensure!(found.fix == ["apt-get install nftables"], "{found:#?}");
     for code in ["snat", "dnat", "forward"] {
         ensure!(
             about(&findings, code, None).is_empty(),
@@ -127,7 +127,9 @@ fn cannot_look(lab: &Lab) -> Result<()> {
     let all = about(&findings, "firewall", None);
     ensure!(
         all.iter().any(|one| one.level == "warning"
-            && one.found.contains("iptables-legacy-save is not installed")),
+            && one
+                .message
+                .contains("iptables-legacy-save is not installed")),
         "{all:#?}"
     );
     Ok(())

@@ -27,14 +27,14 @@ fn arp(lab: &Lab) -> Result<()> {
     let look = |level, words: &[&str]| {
         expect(&question(lab, LAN, vip, "192.168.0.1")?, line, level, words)
     };
-    let found = look("warning", &["nobody here answers ARP"])?;
+    let found = look("warning", &["no interface answers ARP"])?;
     ensure!(!is_answered(lab, vip)?, "somebody answers");
     ensure!(
-        found.mend == [format!("ip address add {vip}/32 dev {WAN}")],
+        found.fix == [format!("ip address add {vip}/32 dev {WAN}")],
         "{found:#?}"
     );
-    mend(lab, &found)?;
-    look("ok", &["wan0, which answers ARP"])?;
+    apply_fix(lab, &found)?;
+    look("ok", &["wan0; this host answers ARP"])?;
     ensure!(is_answered(lab, vip)?, "nobody answers");
 
     lab.gateway.shell(&format!(
@@ -56,7 +56,7 @@ fn arp(lab: &Lab) -> Result<()> {
         ),
     ] {
         lab.gateway.run(&on)?;
-        look("warning", &["nobody here answers ARP"])?;
+        look("warning", &["no interface answers ARP"])?;
         ensure!(!is_answered(lab, vip)?, "somebody answers after `{on}`");
         lab.gateway
             .run(&format!("ip route add {vip}/32 via {SERVER} dev {LAN}"))?;
@@ -67,7 +67,7 @@ fn arp(lab: &Lab) -> Result<()> {
     }
     on_another_interface(lab, vip)?;
     let far = question(lab, LAN, "198.51.100.50", "192.168.0.1")?;
-    expect(&far, line, "warning", &["cannot be seen from here"])?;
+    expect(&far, line, "warning", &["not visible from this host"])?;
     Ok(())
 }
 
@@ -79,7 +79,7 @@ fn on_another_interface(lab: &Lab, vip: &str) -> Result<()> {
     let look = || question(lab, LAN, vip, "192.168.0.1");
     let found = expect(&look()?, ("vip", None), "warning", &["arp_ignore"])?;
     ensure!(!is_answered(lab, vip)?, "somebody answers");
-    mend(lab, &found)?;
+    apply_fix(lab, &found)?;
     expect(&look()?, ("vip", None), "ok", &["an address of lo"])?;
     ensure!(is_answered(lab, vip)?, "nobody answers");
     Ok(())

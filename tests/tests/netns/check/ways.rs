@@ -26,7 +26,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
 
 fn forwarding(lab: &Lab) -> Result<()> {
     for name in [WAN, LAN] {
-        provoked_and_mended(
+        provoked_and_fixed(
             lab,
             &format!("sysctl -qw net.ipv4.conf.{name}.forwarding=0"),
             ("forwarding", Some(name)),
@@ -40,7 +40,7 @@ fn forwarding(lab: &Lab) -> Result<()> {
 
 fn reverse_path(lab: &Lab) -> Result<()> {
     let line = ("rp-filter", Some(WAN));
-    provoked_and_mended(
+    provoked_and_fixed(
         lab,
         &format!("sysctl -qw net.ipv4.conf.{WAN}.rp_filter=1"),
         line,
@@ -72,11 +72,11 @@ fn redirects(lab: &Lab) -> Result<()> {
         "net.ipv4.conf.wan0.send_redirects=1",
     ] {
         lab.gateway.run(&format!("sysctl -qw {provoke}"))?;
-        let found = expect(&look()?, line, "warning", &["one interface"])?;
+        let found = expect(&look()?, line, "warning", &["the same interface"])?;
         let commands =
             ["all", WAN].map(|name| format!("sysctl -w net.ipv4.conf.{name}.send_redirects=0"));
-        ensure!(found.mend == commands, "{found:#?}");
-        mend(lab, &found)?;
+        ensure!(found.fix == commands, "{found:#?}");
+        apply_fix(lab, &found)?;
         expect(&look()?, line, "ok", &["off"])?;
     }
     Ok(())
@@ -91,10 +91,10 @@ fn mtu(lab: &Lab) -> Result<()> {
         &["1500 on both sides", "1422 bytes"],
     )?;
     for (name, whose) in [
-        (LAN, "of clients than 1400"),
-        (WAN, "of the server than 1400"),
+        (LAN, "of clients larger than 1400"),
+        (WAN, "of the server larger than 1400"),
     ] {
-        provoked_and_mended(
+        provoked_and_fixed(
             lab,
             &format!("ip link set dev {name} mtu 1400"),
             line,
@@ -109,7 +109,7 @@ fn mtu(lab: &Lab) -> Result<()> {
 fn server_route(lab: &Lab) -> Result<()> {
     let line = ("server-route", None);
     expect(&check(lab)?, line, "ok", &["by lan0"])?;
-    provoked_and_mended(
+    provoked_and_fixed(
         lab,
         &format!("ip route add {SERVER} dev {WAN}"),
         line,
@@ -120,7 +120,7 @@ fn server_route(lab: &Lab) -> Result<()> {
     let far = "198.51.100.77";
     let look = || question(lab, LAN, "203.0.113.1", far);
     let found = expect(&look()?, line, "error", &["no route to 198.51.100.77"])?;
-    mend(lab, &found)?;
+    apply_fix(lab, &found)?;
     expect(&look()?, line, "ok", &["by lan0"])?;
     lab.gateway
         .run(&format!("ip route replace {far} via {SERVER} dev {LAN}"))?;
@@ -134,7 +134,7 @@ fn server_on_this_host(lab: &Lab) -> Result<()> {
     let local = GATEWAY_LAN.to_string();
     let with_lan = question(lab, LAN, "203.0.113.1", &local)?;
     let found = expect(&with_lan, line, "error", &["an address of this host"])?;
-    ensure!(!found.mend[0].contains("--lan"), "{found:#?}");
+    ensure!(!found.fix[0].contains("--lan"), "{found:#?}");
     lab.gateway.shell(&format!(
         "sysctl -qw net.ipv4.conf.{WAN}.forwarding=0
          nft add table ip f; nft 'add chain ip f in {{ type filter hook input priority 0; policy drop; }}'"
@@ -165,29 +165,29 @@ fn server_on_this_host(lab: &Lab) -> Result<()> {
         &findings,
         ("forward", None),
         "error",
-        &["the chain in of table f"],
+        &["chain in of table f"],
     )?;
-    mend(lab, &found)?;
+    apply_fix(lab, &found)?;
     expect(&look(&local)?, ("forward", None), "ok", &[])?;
     // Behind a LAN that nobody has named.
     let found = expect(
         &look(&SERVER.to_string())?,
         line,
         "error",
-        &["no LAN is named"],
+        &["no --lan is given"],
     )?;
-    ensure!(found.mend[0].contains("--lan lan0"), "{found:#?}");
+    ensure!(found.fix[0].contains("--lan lan0"), "{found:#?}");
     Ok(())
 }
 
 fn neighbour(lab: &Lab) -> Result<()> {
     let line = ("server-neighbour", Some(LAN));
-    provoked_and_mended(
+    provoked_and_fixed(
         lab,
         &format!("ip neighbour flush dev {LAN}"),
         line,
         "warning",
-        &["nobody has asked"],
+        &["not resolved yet"],
         &[&format!("ping -c 1 -I {LAN} {SERVER}")],
     )?;
     let absent = Ipv4Addr::new(192, 168, 0, 77);
@@ -198,35 +198,35 @@ fn neighbour(lab: &Lab) -> Result<()> {
     let found = expect(&look()?, line, "error", &["does not answer ARP"])?;
     lab.server
         .run(&format!("ip address add {absent}/24 dev {PEER}"))?;
-    mend(lab, &found)?;
-    expect(&look()?, line, "ok", &["is known"])?;
+    apply_fix(lab, &found)?;
+    expect(&look()?, line, "ok", &["is resolved"])?;
     Ok(())
 }
 
 fn return_route(lab: &Lab) -> Result<()> {
     let line = ("return-route", None);
-    let mending = format!(
+    let fixing = format!(
         "nsenter --net={} ip route replace default via {GATEWAY_LAN}",
         lab.server.path()
     );
     lab.server.run("ip route del default")?;
-    provoked_and_mended(
+    provoked_and_fixed(
         lab,
         "true",
         line,
         "error",
         &["no default route"],
-        &[&mending],
+        &[&fixing],
     )?;
     lab.server
         .run("ip route replace default via 192.168.0.253")?;
-    provoked_and_mended(
+    provoked_and_fixed(
         lab,
         "true",
         line,
         "error",
         &["leads to 192.168.0.253"],
-        &[&mending],
+        &[&fixing],
     )
 }
 
@@ -234,14 +234,14 @@ fn client_route(lab: &Lab) -> Result<()> {
     let line = ("client-route", None);
     let found = expect(&check(lab)?, line, "warning", &["no default route"])?;
     let command = "ip route replace default via GATEWAY dev wan0";
-    ensure!(found.mend == [command], "{found:#?}");
+    ensure!(found.fix == [command], "{found:#?}");
     lab.gateway
         .run(&format!("ip route add default via {SERVER} dev {LAN}"))?;
     expect(
         &check(lab)?,
         line,
         "warning",
-        &["leaves by lan0, which is no WAN"],
+        &["leaves by lan0, which is not a WAN"],
     )?;
     // Which router the provider has is all that is left to fill in.
     lab.gateway
@@ -266,7 +266,12 @@ fn running(lab: &Lab) -> Result<()> {
             "XDP and tc: {findings:#?}"
         );
         expect(&findings, ("attached", Some(name)), "ok", &["program"])?;
-        expect(&findings, ("xdp-program", Some(name)), "ok", &["ours"])?;
+        expect(
+            &findings,
+            ("xdp-program", Some(name)),
+            "ok",
+            &["of this instance"],
+        )?;
     }
     expect(&findings, ("memory", None), "ok", &["exist"])?;
     ensure!(
@@ -290,7 +295,7 @@ fn running(lab: &Lab) -> Result<()> {
         &["no daemon"],
     )?;
     ensure!(
-        found.mend[0].starts_with("ikenat run --wan wan0 --lan lan0 "),
+        found.fix[0].starts_with("ikenat run --wan wan0 --lan lan0 "),
         "{found:#?}"
     );
     lab.gateway.run(&format!("ip link del dev {LAN}"))?;
@@ -298,10 +303,10 @@ fn running(lab: &Lab) -> Result<()> {
         &about_running(lab)?,
         ("attached", Some(LAN)),
         "error",
-        &["nothing any more"],
+        &["no longer attached"],
     )?;
     ensure!(
-        found.mend[0] == "ikenat unload --vip 203.0.113.1",
+        found.fix[0] == "ikenat unload --vip 203.0.113.1",
         "{found:#?}"
     );
     Ok(())
@@ -321,10 +326,10 @@ fn counted(lab: &Lab) -> Result<()> {
         findings_of(command)
     };
     let line = ("return-route", None);
-    expect(&look()?, line, "warning", &["cannot look"])?;
+    expect(&look()?, line, "warning", &["not checked"])?;
     let wire = Wire::open(lab)?;
     let packet = from_server(4500, 4500, esp(0xC000_0001, 1, 60));
     wire.outbound_frames(&[packet.build()], &[at_client(&packet).build()])?;
-    expect(&look()?, line, "ok", &["have come through here"])?;
+    expect(&look()?, line, "ok", &["have passed this gateway"])?;
     Ok(())
 }

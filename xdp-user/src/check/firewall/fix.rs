@@ -1,55 +1,59 @@
-//! The commands that let our packets pass a chain: before the rules that would change or drop them, and nobody else's.
+//! The commands that insert rules which accept handled packets, and no others, at the start of a chain.
 
-use super::Traffic;
-use super::ruleset::{Language, Table};
-use super::sample::Hook;
+use super::HandledTraffic;
+use super::ruleset::{Syntax, Table};
+use super::sample::NetfilterHook;
 use xdp_common::Direction;
 
-/// One command for UDP and one for ESP, for each interface on the way.
+/// One command for UDP and one for ESP, for each interface.
 pub(super) fn commands(
-    traffic: &Traffic,
+    traffic: &HandledTraffic,
     table: &Table,
     chain: &str,
-    hook: Hook,
+    hook: NetfilterHook,
     direction: Direction,
 ) -> Vec<String> {
     let server = traffic.server;
     let inbound = direction == Direction::Inbound;
-    // Where both are known, the WAN says more: it tells our packets from those of the LAN.
+    // If both interfaces are known, the WAN is used, because packets between LANs do not pass it.
     let (incoming, links) = match (hook, inbound) {
-        (Hook::Prerouting | Hook::Input | Hook::Forward, true) => (true, &traffic.wans),
-        (Hook::Output | Hook::Postrouting, true) => (false, &traffic.lans),
-        (Hook::Prerouting | Hook::Input, false) => (true, &traffic.lans),
-        (Hook::Forward | Hook::Output | Hook::Postrouting, false) => (false, &traffic.wans),
+        (NetfilterHook::Prerouting | NetfilterHook::Input | NetfilterHook::Forward, true) => {
+            (true, &traffic.wans)
+        }
+        (NetfilterHook::Output | NetfilterHook::Postrouting, true) => (false, &traffic.lans),
+        (NetfilterHook::Prerouting | NetfilterHook::Input, false) => (true, &traffic.lans),
+        (NetfilterHook::Forward | NetfilterHook::Output | NetfilterHook::Postrouting, false) => {
+            (false, &traffic.wans)
+        }
     };
     let mut commands = Vec::new();
     for name in links {
-        match &table.language {
-            Language::Iptables(program) => {
+        match &table.syntax {
+            Syntax::Iptables(program) => {
                 let table = &table.name;
                 let (end, ports) = if inbound {
                     ("-d", "--dports")
                 } else {
                     ("-s", "--sports")
                 };
-                let way = if incoming { "-i" } else { "-o" };
+                let interface = if incoming { "-i" } else { "-o" };
                 let begin =
-                    format!("{program} -t {table} -I {chain} 1 {end} {server} {way} {name}");
+                    format!("{program} -t {table} -I {chain} 1 {end} {server} {interface} {name}");
                 commands.push(format!(
                     "{begin} -p udp -m multiport {ports} 500,4500 -j ACCEPT"
                 ));
                 commands.push(format!("{begin} -p esp -j ACCEPT"));
             }
-            Language::Nft(family) => {
+            Syntax::Nft(family) => {
                 let table = &table.name;
                 let (end, port) = if inbound {
                     ("daddr", "dport")
                 } else {
                     ("saddr", "sport")
                 };
-                let way = if incoming { "iifname" } else { "oifname" };
+                let interface = if incoming { "iifname" } else { "oifname" };
                 let begin = format!(
-                    "insert rule {family} {table} {chain} {way} \"{name}\" ip {end} {server}"
+                    "insert rule {family} {table} {chain} {interface} \"{name}\" ip {end} {server}"
                 );
                 commands.push(format!("nft '{begin} udp {port} {{ 500, 4500 }} accept'"));
                 commands.push(format!("nft '{begin} meta l4proto esp accept'"));

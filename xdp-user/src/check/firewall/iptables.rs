@@ -1,16 +1,16 @@
-//! What `iptables-save` prints, read into the model. The same for the legacy tables and for those that nft keeps.
+//! Parses the output of `iptables-save` into the model, for legacy and for nft tables.
 
-use super::ruleset::{Base, Chain, Kind, Language, Rule, Table, Target};
-use super::sample::{ESP, Hook, Range, Test, Truth, UDP};
+use super::ruleset::{BaseChain, Chain, ChainType, Rule, Syntax, Table, Target};
+use super::sample::{AddressRange, Condition, ESP, Match, NetfilterHook, UDP};
 use std::collections::BTreeMap;
 
-/// All tables of a dump. `program` is the one that changes them.
+/// All tables of a dump. `program` is the iptables program that changes them.
 pub(super) fn parse(text: &str, program: &str) -> Vec<Table> {
     let mut tables: Vec<Table> = Vec::new();
     for line in text.lines() {
         if let Some(name) = line.strip_prefix('*') {
             tables.push(Table {
-                language: Language::Iptables(program.to_owned()),
+                syntax: Syntax::Iptables(program.to_owned()),
                 name: name.to_owned(),
                 chains: BTreeMap::new(),
             });
@@ -32,25 +32,25 @@ pub(super) fn parse(text: &str, program: &str) -> Vec<Table> {
     tables
 }
 
-/// A chain of the user's has no policy, which is printed as `-`.
-fn base(table: &str, chain: &str, policy: &str) -> Option<Base> {
+/// A user-defined chain has no policy, which is printed as `-`.
+fn base(table: &str, chain: &str, policy: &str) -> Option<BaseChain> {
     let priority = match table {
         "raw" => -300,
         "mangle" => -150,
         "security" => 50,
         _ => 0,
     };
-    let base = |hook| Base {
+    let base = |hook| BaseChain {
         kind: if table == "nat" {
-            Kind::Nat
+            ChainType::Nat
         } else {
-            Kind::Filter
+            ChainType::Filter
         },
         hook,
         priority,
         drops: policy == "DROP",
     };
-    Hook::of(chain).filter(|_| policy != "-").map(base)
+    NetfilterHook::of(chain).filter(|_| policy != "-").map(base)
 }
 
 /// Splits as a shell would, as far as `iptables-save` quotes.
@@ -81,17 +81,17 @@ fn words(text: &str) -> Vec<String> {
     words
 }
 
-/// Reads a rule option by option.
+/// Parses a rule option by option.
 struct Reader {
     words: std::vec::IntoIter<String>,
-    tests: Vec<Test>,
+    conditions: Vec<Condition>,
     target: Target,
 }
 
 fn rule(line: &str, text: &str, remove: String) -> Rule {
     let mut reader = Reader {
         words: words(text).into_iter(),
-        tests: Vec::new(),
+        conditions: Vec::new(),
         target: Target::Nothing,
     };
     let mut negated = false;
@@ -104,7 +104,7 @@ fn rule(line: &str, text: &str, remove: String) -> Rule {
         negated = false;
     }
     Rule {
-        tests: reader.tests,
+        conditions: reader.conditions,
         target: reader.target,
         text: line.to_owned(),
         remove,
@@ -116,9 +116,9 @@ impl Reader {
         self.words.next().unwrap_or_default()
     }
 
-    fn test(&mut self, test: Option<Test>, negated: bool) {
-        let test = test.unwrap_or(Test::Always(Truth::Unknown));
-        self.tests.push(test.negated(negated));
+    fn test(&mut self, test: Option<Condition>, negated: bool) {
+        let test = test.unwrap_or(Condition::Constant(Match::Unknown));
+        self.conditions.push(test.negated(negated));
     }
 
     fn option(&mut self, option: &str, negated: bool) {
@@ -131,7 +131,7 @@ impl Reader {
                 self.test(test, negated);
             }
             // What they test comes as an option of its own; those without one, or with one that we do not know, are
-            // met below.
+            // matched below.
             "-m" => {
                 let name = self.value();
                 if name == "socket" || name == "rpfilter" || name == "cluster" {
@@ -145,15 +145,15 @@ impl Reader {
                 let address = value.split([':', '-']).next().unwrap_or_default();
                 self.target = Target::DestinationNat(address.parse().ok());
             }
-            // Some of our packets, whatever the number is.
+            // These match some packets, whatever the number is.
             "--limit" | "--limit-burst" | "--probability" | "--every" | "--length" | "--ttl-lt"
             | "--ttl-gt" | "--ttl-eq" | "--espspi" | "--hashlimit-upto" | "--hashlimit-above" => {
                 self.value();
-                self.test(Some(Test::Always(Truth::Some)), false);
+                self.test(Some(Condition::Constant(Match::Some)), false);
             }
-            // Of `policy`: packets that this host itself encrypts are none of ours, whichever way they go.
+            // An option of `policy`. Packets that this host itself encrypts are not handled.
             "--dir" => _ = self.value(),
-            "-f" => self.test(Some(Test::Always(Truth::Some)), false),
+            "-f" => self.test(Some(Condition::Constant(Match::Some)), false),
             _ if decides_nothing(option) => {
                 if !takes_no_value(option) {
                     self.value();
@@ -163,7 +163,8 @@ impl Reader {
         }
     }
 
-    /// An option that we do not know, of a match or of a target: those of a target come last, so that it is known then.
+    /// An unknown option of a match or of a target. Options of a target follow it, so that the target is
+    /// known by then.
     fn unknown(&mut self, option: &str) {
         let of_match = self.target == Target::Nothing;
         if of_match && option.starts_with('-') {
@@ -172,7 +173,7 @@ impl Reader {
     }
 }
 
-/// Options that say nothing about which packets are meant.
+/// Options that do not select packets.
 fn decides_nothing(option: &str) -> bool {
     [
         "--comment",
@@ -232,46 +233,47 @@ fn takes_no_value(option: &str) -> bool {
     .contains(&option)
 }
 
-fn test(option: &str, value: &str) -> Option<Test> {
-    let ranges = || -> Option<Vec<Range>> { value.split(',').map(Range::parse).collect() };
+fn test(option: &str, value: &str) -> Option<Condition> {
+    let ranges =
+        || -> Option<Vec<AddressRange>> { value.split(',').map(AddressRange::parse).collect() };
     let names = || vec![value.to_owned()];
     Some(match option {
-        "-s" | "--src-range" => Test::Source(ranges()?),
-        "-d" | "--dst-range" => Test::Destination(ranges()?),
-        "-i" => Test::Input(names()),
-        "-o" => Test::Output(names()),
+        "-s" | "--src-range" => Condition::Source(ranges()?),
+        "-d" | "--dst-range" => Condition::Destination(ranges()?),
+        "-i" => Condition::Input(names()),
+        "-o" => Condition::Output(names()),
         "-p" => protocol(value)?,
-        "--sport" | "--sports" => Test::SourcePort(ports(value)?),
-        "--dport" | "--dports" => Test::DestinationPort(ports(value)?),
-        "--ports" => Test::Any(vec![
-            Test::SourcePort(ports(value)?),
-            Test::DestinationPort(ports(value)?),
+        "--sport" | "--sports" => Condition::SourcePort(ports(value)?),
+        "--dport" | "--dports" => Condition::DestinationPort(ports(value)?),
+        "--ports" => Condition::Any(vec![
+            Condition::SourcePort(ports(value)?),
+            Condition::DestinationPort(ports(value)?),
         ]),
-        "--src-type" if value == "LOCAL" => Test::SourceIsLocal,
-        "--dst-type" if value == "LOCAL" => Test::DestinationIsLocal,
-        "--ctstate" | "--state" => Test::Always(state(value)),
-        "--pol" => Test::Always(Truth::of(value == "none")),
+        "--src-type" if value == "LOCAL" => Condition::SourceIsLocal,
+        "--dst-type" if value == "LOCAL" => Condition::DestinationIsLocal,
+        "--ctstate" | "--state" => Condition::Constant(state(value)),
+        "--pol" => Condition::Constant(Match::of(value == "none")),
         _ => return None,
     })
 }
 
-/// Packets of ours pass the connection tracking seldom, because most of them never meet it: to it each one is new.
-pub(super) fn state(names: &str) -> Truth {
-    Truth::of(
+/// Most handled packets bypass connection tracking, so each one that it sees is new to it.
+pub(super) fn state(names: &str) -> Match {
+    Match::of(
         names
             .split(',')
             .any(|name| name.eq_ignore_ascii_case("new")),
     )
 }
 
-fn protocol(name: &str) -> Option<Test> {
+fn protocol(name: &str) -> Option<Condition> {
     if name == "all" {
-        return Some(Test::Always(Truth::Yes));
+        return Some(Condition::Constant(Match::Yes));
     }
-    protocol_number(name).map(|number| Test::Protocol(vec![number]))
+    protocol_number(name).map(|number| Condition::Protocol(vec![number]))
 }
 
-/// Those that are not ours only have to differ.
+/// Other protocols than UDP and ESP only have to be different from them.
 pub(super) fn protocol_number(name: &str) -> Option<u8> {
     match name {
         "udp" => Some(UDP),

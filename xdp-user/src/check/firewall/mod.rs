@@ -1,7 +1,8 @@
-//! Conditions of the firewall: rules that change or drop packets of ours. Fast and slow path go past all of them; but what
-//! the kernel itself has to fragment goes through them, and so does everything when the server is this host.
+//! Checks of the firewall: rules that change or drop handled packets. The fast path and the slow path
+//! bypass the rules; packets that the kernel has to fragment do not, nor does any packet when the
+//! server is this host.
 //!
-//! Packets as ours would be are sent through a model of the rules. A rule that is not understood is named, not ignored.
+//! Sample packets are sent through a model of the rules. A rule that is not understood is reported.
 
 mod fix;
 mod iptables;
@@ -12,15 +13,15 @@ mod sample;
 mod source;
 
 use super::Finding;
-use super::context::Scene;
-use ruleset::{Kind, Rule, Table, Target};
-use sample::{ESP, End, Hook, Packet, Truth, UDP};
+use super::context::Context;
+use ruleset::{ChainType, Rule, Table, Target};
+use sample::{ESP, Endpoint, Match, NetfilterHook, SamplePacket, UDP};
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use xdp_common::Direction;
 
-/// Where our packets come from and go to.
-struct Traffic {
+/// Sources and destinations of handled packets.
+struct HandledTraffic {
     wans: Vec<String>,
     lans: Vec<String>,
     vip: Ipv4Addr,
@@ -29,57 +30,61 @@ struct Traffic {
     server_is_local: bool,
 }
 
-pub(super) fn all(scene: &Scene<'_>) -> Vec<Finding> {
-    let subject = scene.subject;
-    let traffic = Traffic {
-        wans: subject.wans.clone(),
-        lans: subject.lans.clone(),
-        vip: subject.vip,
-        vip_is_local: scene.is_local(subject.vip),
-        server: subject.server,
-        server_is_local: scene.is_local(subject.server),
+pub(super) fn all(context: &Context<'_>) -> Vec<Finding> {
+    let settings = context.settings;
+    let traffic = HandledTraffic {
+        wans: settings.wans.clone(),
+        lans: settings.lans.clone(),
+        vip: settings.vip,
+        vip_is_local: context.is_local(settings.vip),
+        server: settings.server,
+        server_is_local: context.is_local(settings.server),
     };
     let rules = source::all();
     let mut findings = rules.findings;
-    findings.extend(judge(&traffic, &rules.tables, rules.complete));
+    findings.extend(assess(&traffic, &rules.tables, rules.complete));
     findings
 }
 
-fn judge(traffic: &Traffic, tables: &[Table], complete: bool) -> Vec<Finding> {
+fn assess(traffic: &HandledTraffic, tables: &[Table], complete: bool) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let mut judged = Judged::default();
+    let mut assessment = Assessment::default();
     for table in tables {
-        judged.source_nat(traffic, table);
-        judged.destination_nat(traffic, table);
-        judged.filter(traffic, table);
+        assessment.source_nat(traffic, table);
+        assessment.destination_nat(traffic, table);
+        assessment.filter(traffic, table);
     }
-    let codes: BTreeSet<&str> = judged.findings.iter().map(|finding| finding.code).collect();
+    let codes: BTreeSet<&str> = assessment
+        .findings
+        .iter()
+        .map(|finding| finding.code)
+        .collect();
     let all_clear = [
         (
             "snat",
-            "no rule changes the source of our packets",
+            "no rule changes the source of handled packets",
             CHANGED_SOURCE,
         ),
         (
             "dnat",
-            "no rule changes the destination of our packets",
+            "no rule changes the destination of handled packets",
             CHANGED_DESTINATION,
         ),
-        ("forward", "no chain drops our packets", DROPPED),
+        ("forward", "no chain drops handled packets", DROPPED),
     ];
-    for (code, found, why) in all_clear {
-        // What could not be read, or not be understood, may hold anything.
+    for (code, message, reason) in all_clear {
+        // Rules that were not read or not understood may do anything.
         if complete && !codes.contains(code) && !codes.contains("rule") {
-            findings.push(Finding::ok(code, found, why));
+            findings.push(Finding::ok(code, message, reason));
         }
     }
-    findings.extend(judged.findings);
+    findings.extend(assessment.findings);
     findings
 }
 
-const CHANGED_SOURCE: &str = "packets that the kernel itself forwards (it fragments those that are too big without DF) would leave with another address or port, and ESP of two peers would collide; all others go past the rules";
-const CHANGED_DESTINATION: &str = "once ikenat is attached it takes these packets before any rule sees them; a rule that is left over does its work again when ikenat is not there, and may catch what the kernel has to fragment";
-const DROPPED: &str = "packets that the kernel itself forwards (it fragments those that are too big without DF) pass this chain; all others go past it";
+const CHANGED_SOURCE: &str = "packets that the kernel itself forwards (it fragments those that are too large and have no DF) would leave with another address or port, and ESP of two peers would collide; all others bypass the rules";
+const CHANGED_DESTINATION: &str = "while ikenat is attached it handles these packets before any rule; a remaining rule acts again when ikenat is not attached, and may match packets that the kernel has to fragment";
+const DROPPED: &str = "packets that the kernel itself forwards (it fragments those that are too large and have no DF) pass this chain; all others bypass it";
 const DROPPED_LOCAL: &str = "the server is this host, so every packet for it passes this chain";
 
 /// UDP 500, UDP 4500 and ESP.
@@ -89,18 +94,24 @@ const SERVICES: [(u8, Option<u16>, &str); 3] = [
     (ESP, None, "ESP"),
 ];
 
-/// A packet of ours at a hook, and what to call it.
+/// A sample packet and the name of its service.
 struct Sample {
-    packet: Packet,
+    packet: SamplePacket,
     service: &'static str,
 }
 
-/// All packets of ours that a hook sees, of one direction. `to_vip`: as they come from outside, before ikenat.
-fn samples(traffic: &Traffic, hook: Hook, direction: Direction, to_vip: bool) -> Vec<Sample> {
+/// The packets of one direction that a hook sees. `to_vip` means as clients send them, before ikenat
+/// translates them.
+fn samples(
+    traffic: &HandledTraffic,
+    hook: NetfilterHook,
+    direction: Direction,
+    to_vip: bool,
+) -> Vec<Sample> {
     let local = traffic.server_is_local;
-    let server = End::Is(traffic.server, local);
-    let vip = End::Is(traffic.vip, traffic.vip_is_local);
-    let client = End::Client([traffic.vip, traffic.server]);
+    let server = Endpoint::Host(traffic.server, local);
+    let vip = Endpoint::Host(traffic.vip, traffic.vip_is_local);
+    let client = Endpoint::Client([traffic.vip, traffic.server]);
     let inbound = direction == Direction::Inbound;
     let (from, to) = if inbound {
         (&traffic.wans, &traffic.lans)
@@ -114,15 +125,15 @@ fn samples(traffic: &Traffic, hook: Hook, direction: Direction, to_vip: bool) ->
             names.iter().cloned().map(Some).collect()
         }
     };
-    let has_input = hook != Hook::Output && (inbound || !local);
-    let has_output = !matches!(hook, Hook::Prerouting | Hook::Input);
+    let has_input = hook != NetfilterHook::Output && (inbound || !local);
+    let has_output = !matches!(hook, NetfilterHook::Prerouting | NetfilterHook::Input);
     let inputs = if has_input { names(from) } else { vec![None] };
     let outputs = if has_output { names(to) } else { vec![None] };
     let mut samples = Vec::new();
     for (protocol, port, service) in SERVICES {
         for input in &inputs {
             for output in &outputs {
-                let packet = Packet {
+                let packet = SamplePacket {
                     input: input.clone(),
                     output: output.clone(),
                     source: if inbound { client } else { server },
@@ -142,17 +153,20 @@ fn samples(traffic: &Traffic, hook: Hook, direction: Direction, to_vip: bool) ->
     samples
 }
 
-/// A rule that samples have met.
-struct Met<'r> {
+/// A rule that sample packets match.
+struct MatchedRule<'r> {
     rule: &'r Rule,
     services: Vec<&'static str>,
     understood: bool,
 }
 
-impl<'r> Met<'r> {
-    /// Notes a meeting; each rule stands in the list once.
+impl<'r> MatchedRule<'r> {
+    /// Adds a match to the list, which has each rule once.
     fn note(list: &mut Vec<Self>, rule: &'r Rule, sample: &Sample, understood: bool) {
-        let at = match list.iter().position(|met| std::ptr::eq(met.rule, rule)) {
+        let at = match list
+            .iter()
+            .position(|matched| std::ptr::eq(matched.rule, rule))
+        {
             Some(at) => at,
             None => {
                 list.push(Self {
@@ -163,68 +177,72 @@ impl<'r> Met<'r> {
                 list.len() - 1
             }
         };
-        let met = &mut list[at];
-        met.understood |= understood;
-        if !met.services.contains(&sample.service) {
-            met.services.push(sample.service);
+        let matched = &mut list[at];
+        matched.understood |= understood;
+        if !matched.services.contains(&sample.service) {
+            matched.services.push(sample.service);
         }
     }
 }
 
 #[derive(Default)]
-struct Judged {
+struct Assessment {
     findings: Vec<Finding>,
 }
 
-impl Judged {
-    /// A rule that may be about our packets or not. Said once, however many chains lead to it.
-    fn not_understood(&mut self, met: &Met<'_>, what: &str) {
-        const WHY: &str = "a rule that is not understood may be harmless or not: look whether it is about these packets";
-        let found = format!(
-            "not understood, it may {what} ({}): {}",
-            met.services.join(", "),
-            met.rule.text
+impl Assessment {
+    /// A rule that may or may not apply to handled packets. It is reported once, even if several
+    /// chains lead to it.
+    fn not_understood(&mut self, matched: &MatchedRule<'_>, what: &str) {
+        const REASON: &str =
+            "the rule may be harmless; find out whether it applies to these packets";
+        let message = format!(
+            "rule not understood; it may {what} ({}): {}",
+            matched.services.join(", "),
+            matched.rule.text
         );
         if !self
             .findings
             .iter()
-            .any(|finding| finding.found.contains(&met.rule.text))
+            .any(|finding| finding.message.contains(&matched.rule.text))
         {
-            self.findings.push(Finding::warning("rule", found, WHY));
+            self.findings
+                .push(Finding::warning("rule", message, REASON));
         }
     }
 
-    fn source_nat(&mut self, traffic: &Traffic, table: &Table) {
+    fn source_nat(&mut self, traffic: &HandledTraffic, table: &Table) {
         for direction in Direction::ALL {
-            let what = match direction {
-                Direction::Inbound => "change the source of what clients send",
-                Direction::Outbound => "change the source of what the server sends",
+            let packets = match direction {
+                Direction::Inbound => "packets from clients",
+                Direction::Outbound => "packets from the server",
             };
-            for (name, chain, base) in table.bases(Kind::Nat, Hook::Postrouting) {
+            for (name, chain, base) in table.bases(ChainType::Nat, NetfilterHook::Postrouting) {
                 let mut list = Vec::new();
                 for sample in samples(traffic, base.hook, direction, false) {
-                    for hit in table.walk(chain, &sample.packet).hits {
-                        let about = matches!(hit.rule.target, Target::SourceNat | Target::Unknown);
+                    for matched in table.walk(chain, &sample.packet).matches {
+                        let about =
+                            matches!(matched.rule.target, Target::SourceNat | Target::Unknown);
                         if about {
-                            let understood =
-                                hit.truth != Truth::Unknown && hit.rule.target != Target::Unknown;
-                            Met::note(&mut list, hit.rule, &sample, understood);
+                            let understood = matched.matches != Match::Unknown
+                                && matched.rule.target != Target::Unknown;
+                            MatchedRule::note(&mut list, matched.rule, &sample, understood);
                         }
                     }
                 }
-                for met in &list {
-                    if !met.understood {
-                        self.not_understood(met, what);
+                for matched in &list {
+                    if !matched.understood {
+                        self.not_understood(matched, &format!("change the source of {packets}"));
                         continue;
                     }
-                    let found = format!(
-                        "a rule would {what} ({}): {}",
-                        met.services.join(", "),
-                        met.rule.text
+                    let message = format!(
+                        "a rule changes the source of {packets} ({}): {}",
+                        matched.services.join(", "),
+                        matched.rule.text
                     );
-                    let mut finding = Finding::warning("snat", found, CHANGED_SOURCE);
-                    finding.mend = if met.rule.is_about_a_service() {
-                        vec![met.rule.remove.clone()]
+                    let mut finding = Finding::warning("snat", message, CHANGED_SOURCE);
+                    finding.fix = if matched.rule.is_about_a_service() {
+                        vec![matched.rule.remove.clone()]
                     } else {
                         fix::commands(traffic, table, name, base.hook, direction)
                     };
@@ -234,83 +252,92 @@ impl Judged {
         }
     }
 
-    fn destination_nat(&mut self, traffic: &Traffic, table: &Table) {
-        // As it comes, as the tc program hands it on, and what the server sends.
+    fn destination_nat(&mut self, traffic: &HandledTraffic, table: &Table) {
+        // From clients, before and after the translation by tc, and from the server.
         let cases = [
             (Direction::Inbound, true),
             (Direction::Inbound, false),
             (Direction::Outbound, false),
         ];
         let mut list = Vec::new();
-        for (_, chain, base) in table.bases(Kind::Nat, Hook::Prerouting) {
+        for (_, chain, base) in table.bases(ChainType::Nat, NetfilterHook::Prerouting) {
             for (direction, to_vip) in cases {
                 for sample in samples(traffic, base.hook, direction, to_vip) {
-                    for hit in table.walk(chain, &sample.packet).hits {
-                        if matches!(hit.rule.target, Target::DestinationNat(_) | Target::Unknown) {
-                            let understood =
-                                hit.truth != Truth::Unknown && hit.rule.target != Target::Unknown;
-                            Met::note(&mut list, hit.rule, &sample, understood);
+                    for matched in table.walk(chain, &sample.packet).matches {
+                        if matches!(
+                            matched.rule.target,
+                            Target::DestinationNat(_) | Target::Unknown
+                        ) {
+                            let understood = matched.matches != Match::Unknown
+                                && matched.rule.target != Target::Unknown;
+                            MatchedRule::note(&mut list, matched.rule, &sample, understood);
                         }
                     }
                 }
             }
         }
-        for met in &list {
-            if !met.understood {
-                self.not_understood(met, "change the destination of our packets");
+        for matched in &list {
+            if !matched.understood {
+                self.not_understood(matched, "change the destination of handled packets");
                 continue;
             }
-            let services = met.services.join(", ");
-            let to = if let Target::DestinationNat(to) = met.rule.target {
+            let services = matched.services.join(", ");
+            let to = if let Target::DestinationNat(to) = matched.rule.target {
                 to
             } else {
                 None
             };
             let what = match to {
-                Some(to) if to == traffic.server => "a rule does ikenat's work".to_owned(),
-                Some(to) => format!("a rule sends our packets to {to}"),
-                None => "a rule changes the destination of our packets".to_owned(),
+                Some(to) if to == traffic.server => {
+                    "an existing DNAT rule already forwards to the server".to_owned()
+                }
+                Some(to) => format!("a DNAT rule sends handled packets to {to}"),
+                None => "a rule changes the destination of handled packets".to_owned(),
             };
-            let found = format!("{what} ({services}): {}", met.rule.text);
-            let finding = Finding::warning("dnat", found, CHANGED_DESTINATION);
-            self.findings.push(finding.mend(met.rule.remove.clone()));
+            let message = format!("{what} ({services}): {}", matched.rule.text);
+            let finding = Finding::warning("dnat", message, CHANGED_DESTINATION);
+            self.findings.push(finding.fix(matched.rule.remove.clone()));
         }
     }
 
-    fn filter(&mut self, traffic: &Traffic, table: &Table) {
+    fn filter(&mut self, traffic: &HandledTraffic, table: &Table) {
         let local = traffic.server_is_local;
         for direction in Direction::ALL {
-            let hooks: &[Hook] = match (local, direction) {
-                (false, _) => &[Hook::Prerouting, Hook::Forward, Hook::Postrouting],
-                (true, Direction::Inbound) => &[Hook::Prerouting, Hook::Input],
-                (true, Direction::Outbound) => &[Hook::Output, Hook::Postrouting],
+            let hooks: &[NetfilterHook] = match (local, direction) {
+                (false, _) => &[
+                    NetfilterHook::Prerouting,
+                    NetfilterHook::Forward,
+                    NetfilterHook::Postrouting,
+                ],
+                (true, Direction::Inbound) => &[NetfilterHook::Prerouting, NetfilterHook::Input],
+                (true, Direction::Outbound) => &[NetfilterHook::Output, NetfilterHook::Postrouting],
             };
             for hook in hooks {
-                for (name, chain, base) in table.bases(Kind::Filter, *hook) {
+                for (name, chain, base) in table.bases(ChainType::Filter, *hook) {
                     let samples = samples(traffic, *hook, direction, false);
                     let verdict = dropped(table, chain, base.drops, &samples);
-                    for met in &verdict.doubtful {
-                        self.not_understood(met, "drop our packets");
+                    for matched in &verdict.doubtful {
+                        self.not_understood(matched, "drop handled packets");
                     }
                     if verdict.services.is_empty() {
                         continue;
                     }
-                    let way = match direction {
+                    let towards = match direction {
                         Direction::Inbound => "to the server",
                         Direction::Outbound => "from the server",
                     };
-                    let found = format!(
-                        "the chain {name} of table {} drops {} {way}: {}",
+                    let message = format!(
+                        "chain {name} of table {} drops {} {towards}: {}",
                         table.name,
                         verdict.services.join(", "),
                         verdict.by.join("; ")
                     );
                     let mut finding = if local {
-                        Finding::error("forward", found, DROPPED_LOCAL)
+                        Finding::error("forward", message, DROPPED_LOCAL)
                     } else {
-                        Finding::warning("forward", found, DROPPED)
+                        Finding::warning("forward", message, DROPPED)
                     };
-                    finding.mend = fix::commands(traffic, table, name, *hook, direction);
+                    finding.fix = fix::commands(traffic, table, name, *hook, direction);
                     self.findings.push(finding);
                 }
             }
@@ -318,12 +345,12 @@ impl Judged {
     }
 }
 
-/// What a filter chain does to our packets.
+/// What a filter chain does to handled packets.
 #[derive(Default)]
-struct Verdict<'r> {
+struct ChainVerdict<'r> {
     services: Vec<&'static str>,
     by: Vec<String>,
-    doubtful: Vec<Met<'r>>,
+    doubtful: Vec<MatchedRule<'r>>,
 }
 
 fn dropped<'r>(
@@ -331,19 +358,23 @@ fn dropped<'r>(
     chain: &'r ruleset::Chain,
     policy: bool,
     samples: &[Sample],
-) -> Verdict<'r> {
-    let mut verdict = Verdict::default();
+) -> ChainVerdict<'r> {
+    let mut verdict = ChainVerdict::default();
     for sample in samples {
-        let trace = table.walk(chain, &sample.packet);
+        let traversal = table.walk(chain, &sample.packet);
         let mut by = None;
-        for hit in &trace.hits {
-            match hit.rule.target {
-                Target::Unknown => Met::note(&mut verdict.doubtful, hit.rule, sample, false),
-                Target::Drop if hit.truth == Truth::Unknown => {
-                    Met::note(&mut verdict.doubtful, hit.rule, sample, false);
+        for matched in &traversal.matches {
+            match matched.rule.target {
+                Target::Unknown => {
+                    MatchedRule::note(&mut verdict.doubtful, matched.rule, sample, false);
                 }
-                // A rule for some clients, or above some rate, is a rule that somebody has meant so.
-                Target::Drop if hit.truth == Truth::Yes => by = Some(hit.rule.text.clone()),
+                Target::Drop if matched.matches == Match::Unknown => {
+                    MatchedRule::note(&mut verdict.doubtful, matched.rule, sample, false);
+                }
+                // A rule that drops only some clients, or only above some rate, is intended.
+                Target::Drop if matched.matches == Match::Yes => {
+                    by = Some(matched.rule.text.clone());
+                }
                 Target::Drop
                 | Target::Nothing
                 | Target::Accept
@@ -354,7 +385,7 @@ fn dropped<'r>(
                 | Target::DestinationNat(_) => {}
             }
         }
-        if by.is_none() && trace.falls_through && policy {
+        if by.is_none() && traversal.falls_through && policy {
             by = Some("its policy".to_owned());
         }
         if let Some(by) = by {

@@ -1,9 +1,9 @@
-//! What `nft -j list ruleset` prints, read into the model.
+//! Parses the output of `nft -j list ruleset` into the model.
 
 use super::iptables::{protocol_number, state};
 use super::nft_display::statements;
-use super::ruleset::{Base, Chain, Kind, Language, Rule, Table, Target};
-use super::sample::{ESP, Hook, Range, Test, Truth, UDP};
+use super::ruleset::{BaseChain, Chain, ChainType, Rule, Syntax, Table, Target};
+use super::sample::{AddressRange, Condition, ESP, Match, NetfilterHook, UDP};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -15,7 +15,7 @@ fn text<'j>(value: &'j Value, key: &str) -> &'j str {
     value[key].as_str().unwrap_or_default()
 }
 
-/// The tables that see IPv4 packets on their way through this host. An error: it is not what nft prints.
+/// The tables that apply to IPv4 packets. It fails if the text is not output of nft.
 pub(super) fn parse(json: &str) -> Result<Vec<Table>, String> {
     let ruleset: Value = serde_json::from_str(json).map_err(|error| error.to_string())?;
     let Some(objects) = ruleset["nftables"].as_array() else {
@@ -34,7 +34,7 @@ pub(super) fn parse(json: &str) -> Result<Vec<Table>, String> {
             let family = text(table, "family");
             if family == "ip" || family == "inet" {
                 tables.push(Table {
-                    language: Language::Nft(family.to_owned()),
+                    syntax: Syntax::Nft(family.to_owned()),
                     name: text(table, "name").to_owned(),
                     chains: BTreeMap::new(),
                 });
@@ -61,21 +61,21 @@ pub(super) fn parse(json: &str) -> Result<Vec<Table>, String> {
 }
 
 fn of<'t>(tables: &'t mut [Table], object: &Value) -> Option<&'t mut Table> {
-    let language = Language::Nft(text(object, "family").to_owned());
+    let syntax = Syntax::Nft(text(object, "family").to_owned());
     let name = text(object, "table");
     tables
         .iter_mut()
-        .find(|table| table.language == language && table.name == name)
+        .find(|table| table.syntax == syntax && table.name == name)
 }
 
-fn base(chain: &Value) -> Option<Base> {
-    Some(Base {
+fn base(chain: &Value) -> Option<BaseChain> {
+    Some(BaseChain {
         kind: if text(chain, "type") == "nat" {
-            Kind::Nat
+            ChainType::Nat
         } else {
-            Kind::Filter
+            ChainType::Filter
         },
-        hook: Hook::of(text(chain, "hook"))?,
+        hook: NetfilterHook::of(text(chain, "hook"))?,
         priority: chain["prio"].as_i64().unwrap_or_default(),
         drops: text(chain, "policy") == "drop",
     })
@@ -83,26 +83,26 @@ fn base(chain: &Value) -> Option<Base> {
 
 /// One rule; with a verdict map, one for each of its elements.
 fn rules(rule: &Value, sets: &Sets<'_>) -> Vec<Rule> {
-    let context = Context {
+    let scope = Scope {
         family: text(rule, "family"),
         table: text(rule, "table"),
         sets,
     };
     let handle = rule["handle"].as_u64().unwrap_or_default();
-    let (family, table, chain) = (context.family, context.table, text(rule, "chain"));
-    let mut tests = Vec::new();
+    let (family, table, chain) = (scope.family, scope.table, text(rule, "chain"));
+    let mut conditions = Vec::new();
     let mut target = Target::Nothing;
     let mut map = None;
     for statement in rule["expr"].as_array().into_iter().flatten() {
         if let Some(condition) = statement.get("match") {
-            tests.push(context.condition(condition));
+            conditions.push(scope.condition(condition));
         } else if let Some(found) = statement.get("vmap") {
             map = Some(found);
         } else {
             match effect(statement) {
                 Effect::Nothing => {}
                 Effect::Target(found) => target = found,
-                Effect::Test(test) => tests.push(test),
+                Effect::Condition(test) => conditions.push(test),
             }
         }
     }
@@ -112,8 +112,8 @@ fn rules(rule: &Value, sets: &Sets<'_>) -> Vec<Rule> {
     } else {
         format!(" comment \"{comment}\"")
     };
-    let make = |tests, target| Rule {
-        tests,
+    let make = |conditions, target| Rule {
+        conditions,
         target,
         text: format!(
             "nft {family} {table} {chain} handle {handle}: {}{named}",
@@ -122,15 +122,15 @@ fn rules(rule: &Value, sets: &Sets<'_>) -> Vec<Rule> {
         remove: format!("nft delete rule {family} {table} {chain} handle {handle}"),
     };
     match map {
-        None => vec![make(tests, target)],
-        Some(map) => match context.elements_of_map(map) {
-            None => vec![make(tests, Target::Unknown)],
+        None => vec![make(conditions, target)],
+        Some(map) => match scope.elements_of_map(map) {
+            None => vec![make(conditions, Target::Unknown)],
             Some(elements) => elements
                 .into_iter()
                 .map(|(test, target)| {
-                    let mut tests = tests.clone();
-                    tests.push(test);
-                    make(tests, target)
+                    let mut conditions = conditions.clone();
+                    conditions.push(test);
+                    make(conditions, target)
                 })
                 .collect(),
         },
@@ -140,7 +140,7 @@ fn rules(rule: &Value, sets: &Sets<'_>) -> Vec<Rule> {
 enum Effect {
     Nothing,
     Target(Target),
-    Test(Test),
+    Condition(Condition),
 }
 
 fn effect(statement: &Value) -> Effect {
@@ -148,7 +148,7 @@ fn effect(statement: &Value) -> Effect {
         .as_object()
         .and_then(|object| object.iter().next())
     else {
-        return Effect::Test(Test::Always(Truth::Unknown));
+        return Effect::Condition(Condition::Constant(Match::Unknown));
     };
     let address = || value["addr"].as_str().and_then(|text| text.parse().ok());
     Effect::Target(match name.as_str() {
@@ -160,41 +160,43 @@ fn effect(statement: &Value) -> Effect {
         "snat" | "masquerade" => Target::SourceNat,
         "dnat" => Target::DestinationNat(address()),
         "redirect" => Target::DestinationNat(None),
-        "limit" | "quota" | "ct count" => return Effect::Test(Test::Always(Truth::Some)),
+        "limit" | "quota" | "ct count" => {
+            return Effect::Condition(Condition::Constant(Match::Some));
+        }
         "counter" | "log" | "mangle" | "notrack" | "flow" | "ct helper" | "ct timeout"
         | "ct expectation" | "set" | "map" | "meter" | "secmark" | "continue" => {
             return Effect::Nothing;
         }
         "queue" | "tproxy" | "synproxy" | "fwd" | "dup" => Target::Unknown,
-        // An `xt`: a match or a target of iptables, of which nft prints the name alone.
-        _ => return Effect::Test(Test::Always(Truth::Unknown)),
+        // An `xt` is a match or a target of iptables, of which nft prints only the name.
+        _ => return Effect::Condition(Condition::Constant(Match::Unknown)),
     })
 }
 
-struct Context<'j, 's> {
+struct Scope<'j, 's> {
     family: &'j str,
     table: &'j str,
     sets: &'s Sets<'j>,
 }
 
-impl Context<'_, '_> {
-    fn condition(&self, condition: &Value) -> Test {
+impl Scope<'_, '_> {
+    fn condition(&self, condition: &Value) -> Condition {
         let negated = match text(condition, "op") {
             "==" | "in" => false,
             "!=" => true,
-            // Larger or smaller than something: some packets.
-            _ => return Test::Always(Truth::Some),
+            // An inequality matches some packets.
+            _ => return Condition::Constant(Match::Some),
         };
         let test = self.compare(&condition["left"], &condition["right"]);
-        test.unwrap_or(Test::Always(Truth::Unknown))
+        test.unwrap_or(Condition::Constant(Match::Unknown))
             .negated(negated)
     }
 
     /// The elements on the right side: one, several, or those of a named set.
     fn elements<'v>(&'v self, right: &'v Value) -> Vec<&'v Value> {
         if let Some(name) = right.as_str().and_then(|text| text.strip_prefix('@')) {
-            let found = self.sets.get(&[self.family, self.table, name]);
-            return found
+            let elements = self.sets.get(&[self.family, self.table, name]);
+            return elements
                 .and_then(|elements| elements.as_array())
                 .into_iter()
                 .flatten()
@@ -207,7 +209,7 @@ impl Context<'_, '_> {
         }
     }
 
-    fn compare(&self, left: &Value, right: &Value) -> Option<Test> {
+    fn compare(&self, left: &Value, right: &Value) -> Option<Condition> {
         let elements = self.elements(right);
         if let Some(meta) = left.get("meta") {
             return meta_test(text(meta, "key"), &elements);
@@ -223,22 +225,22 @@ impl Context<'_, '_> {
             let flags = fib["flags"].as_array()?;
             let about = |name: &str| flags.iter().any(|flag| flag.as_str() == Some(name));
             return match (text(fib, "result"), local) {
-                ("type", true) if about("daddr") => Some(Test::DestinationIsLocal),
-                ("type", true) if about("saddr") => Some(Test::SourceIsLocal),
+                ("type", true) if about("daddr") => Some(Condition::DestinationIsLocal),
+                ("type", true) if about("saddr") => Some(Condition::SourceIsLocal),
                 _ => None,
             };
         }
         None
     }
 
-    fn elements_of_map(&self, map: &Value) -> Option<Vec<(Test, Target)>> {
+    fn elements_of_map(&self, map: &Value) -> Option<Vec<(Condition, Target)>> {
         let pairs = map["data"]["set"].as_array()?;
         let pair = |pair: &Value| {
             let test = self.compare(&map["key"], &pair[0])?;
             match effect(&pair[1]) {
                 Effect::Target(target) => Some((test, target)),
                 Effect::Nothing => Some((test, Target::Nothing)),
-                Effect::Test(_) => None,
+                Effect::Condition(_) => None,
             }
         };
         pairs.iter().map(pair).collect()
@@ -255,7 +257,7 @@ fn strings(elements: &[&Value]) -> Option<Vec<String>> {
     elements.iter().map(text).collect()
 }
 
-fn protocols(elements: &[&Value]) -> Option<Test> {
+fn protocols(elements: &[&Value]) -> Option<Condition> {
     let number = |value: &&Value| match value.as_str() {
         Some(name) => protocol_number(name),
         None => value.as_u64()?.try_into().ok(),
@@ -264,21 +266,24 @@ fn protocols(elements: &[&Value]) -> Option<Test> {
         .iter()
         .map(number)
         .collect::<Option<_>>()
-        .map(Test::Protocol)
+        .map(Condition::Protocol)
 }
 
-fn addresses(elements: &[&Value]) -> Option<Vec<Range>> {
+fn addresses(elements: &[&Value]) -> Option<Vec<AddressRange>> {
     let address = |value: &Value| value.as_str()?.parse::<Ipv4Addr>().ok();
     let range = |value: &&Value| {
         if let Some(prefix) = value.get("prefix") {
             let length = u8::try_from(prefix["len"].as_u64()?).ok()?;
-            return Some(Range::prefix(address(&prefix["addr"])?, length));
+            return Some(AddressRange::prefix(address(&prefix["addr"])?, length));
         }
         if let Some(range) = value.get("range") {
-            return Some(Range::between(address(&range[0])?, address(&range[1])?));
+            return Some(AddressRange::between(
+                address(&range[0])?,
+                address(&range[1])?,
+            ));
         }
         let address = address(value)?;
-        Some(Range::between(address, address))
+        Some(AddressRange::between(address, address))
     };
     elements.iter().map(range).collect()
 }
@@ -292,35 +297,35 @@ fn ports(elements: &[&Value]) -> Option<Vec<(u16, u16)>> {
     elements.iter().map(range).collect()
 }
 
-fn meta_test(key: &str, elements: &[&Value]) -> Option<Test> {
+fn meta_test(key: &str, elements: &[&Value]) -> Option<Condition> {
     Some(match key {
-        "iifname" | "iif" => Test::Input(strings(elements)?),
-        "oifname" | "oif" => Test::Output(strings(elements)?),
+        "iifname" | "iif" => Condition::Input(strings(elements)?),
+        "oifname" | "oif" => Condition::Output(strings(elements)?),
         "l4proto" => protocols(elements)?,
-        "nfproto" => Test::Always(Truth::of(
+        "nfproto" => Condition::Constant(Match::of(
             strings(elements)?.iter().any(|name| name == "ipv4"),
         )),
-        "protocol" => Test::Always(Truth::of(
+        "protocol" => Condition::Constant(Match::of(
             strings(elements)?.iter().any(|name| name == "ip"),
         )),
-        "pkttype" => Test::Always(Truth::of(
+        "pkttype" => Condition::Constant(Match::of(
             strings(elements)?
                 .iter()
                 .any(|name| name == "host" || name == "unicast"),
         )),
-        "length" => Test::Always(Truth::Some),
+        "length" => Condition::Constant(Match::Some),
         _ => return None,
     })
 }
 
-fn payload_test(protocol: &str, field: &str, elements: &[&Value]) -> Option<Test> {
+fn payload_test(protocol: &str, field: &str, elements: &[&Value]) -> Option<Condition> {
     Some(match (protocol, field) {
-        ("ip", "saddr") => Test::Source(addresses(elements)?),
-        ("ip", "daddr") => Test::Destination(addresses(elements)?),
+        ("ip", "saddr") => Condition::Source(addresses(elements)?),
+        ("ip", "daddr") => Condition::Destination(addresses(elements)?),
         ("ip", "protocol") => protocols(elements)?,
-        ("ip", _) => Test::Always(Truth::Some),
-        ("udp" | "th", "sport") => Test::SourcePort(ports(elements)?),
-        ("udp" | "th", "dport") => Test::DestinationPort(ports(elements)?),
+        ("ip", _) => Condition::Constant(Match::Some),
+        ("udp" | "th", "sport") => Condition::SourcePort(ports(elements)?),
+        ("udp" | "th", "dport") => Condition::DestinationPort(ports(elements)?),
         // A length or a checksum.
         ("udp", _) => some_of(UDP),
         ("esp", _) => some_of(ESP),
@@ -328,23 +333,23 @@ fn payload_test(protocol: &str, field: &str, elements: &[&Value]) -> Option<Test
             "tcp" | "icmp" | "icmpv6" | "ip6" | "igmp" | "ah" | "comp" | "sctp" | "dccp"
             | "udplite" | "vlan" | "arp",
             _,
-        ) => Test::Always(Truth::No),
+        ) => Condition::Constant(Match::No),
         _ => return None,
     })
 }
 
-fn some_of(protocol: u8) -> Test {
-    Test::All(vec![
-        Test::Protocol(vec![protocol]),
-        Test::Always(Truth::Some),
+fn some_of(protocol: u8) -> Condition {
+    Condition::All(vec![
+        Condition::Protocol(vec![protocol]),
+        Condition::Constant(Match::Some),
     ])
 }
 
-fn connection(key: &str, elements: &[&Value]) -> Option<Test> {
+fn connection(key: &str, elements: &[&Value]) -> Option<Condition> {
     match key {
-        "state" => Some(Test::Always(state(&strings(elements)?.join(",")))),
+        "state" => Some(Condition::Constant(state(&strings(elements)?.join(",")))),
         // `dnat`, `snat`, `assured`: of a connection that is known.
-        "status" => Some(Test::Always(Truth::No)),
+        "status" => Some(Condition::Constant(Match::No)),
         _ => None,
     }
 }

@@ -1,4 +1,4 @@
-//! A rule of nft's in a few words that its owner recognizes. nft prints its own language only where it prints no JSON.
+//! A rule of nft's in a few words that its owner recognizes. nft prints its own syntax only where it prints no JSON.
 
 use serde_json::Value;
 
@@ -6,7 +6,7 @@ fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
 
-/// A rule in a few words: nft prints its own language only without JSON.
+/// A rule in a few words: nft prints its own syntax only without JSON.
 pub(super) fn statements(rule: &Value) -> String {
     let short = |statement: &Value| -> Option<String> {
         if let Some(condition) = statement.get("match") {

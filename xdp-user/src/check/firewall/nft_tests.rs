@@ -16,13 +16,13 @@ fn rules(statements: &str, more: &str) -> Vec<Rule> {
     tables(statements, more)[0].chains["post"].rules.clone()
 }
 
-fn truth(condition: &str) -> Truth {
+fn truth(condition: &str) -> Match {
     let statements = format!(r#"{{"match": {condition}}}, {{"masquerade": null}}"#);
-    rules(&statements, "")[0].truth(&outbound())
+    rules(&statements, "")[0].evaluate(&outbound())
 }
 
 /// `meta KEY`, `ct KEY`, or `PROTOCOL FIELD`, compared with something.
-fn compared(left: &str, operator: &str, right: &str) -> Truth {
+fn compared(left: &str, operator: &str, right: &str) -> Match {
     let left = match left.split_once(' ').expect("two words") {
         (kind @ ("meta" | "ct"), key) => format!(r#"{{"{kind}": {{"key": "{key}"}}}}"#),
         (protocol, field) => {
@@ -42,44 +42,44 @@ fn conditions_decide() {
     let both = format!(r#"{{"set": [{TEN}, {HERE}]}}"#);
     let ports = r#"{"set": [500, 4500]}"#;
     for (left, operator, right, expected) in [
-        ("meta oifname", "==", r#""wan0""#, Truth::Yes),
-        ("meta oifname", "==", r#""wan*""#, Truth::Yes),
-        ("meta oifname", "!=", r#""docker0""#, Truth::Yes),
-        ("meta oif", "==", r#"{"set": ["a", "wan0"]}"#, Truth::Yes),
-        ("ip saddr", "==", r#""192.168.0.1""#, Truth::Yes),
-        ("ip saddr", "==", TEN, Truth::No),
-        ("ip saddr", "==", nine, Truth::Yes),
-        ("ip daddr", "==", r#""198.51.100.1""#, Truth::Some),
-        ("ip daddr", "!=", &both, Truth::Yes),
-        ("ip ttl", "==", "64", Truth::Some),
-        ("udp sport", "==", ports, Truth::Yes),
-        ("udp length", ">", "1000", Truth::Some),
-        ("th sport", "==", r#"{"range": [1, 1023]}"#, Truth::No),
-        ("udp dport", "==", "4500", Truth::Some),
-        ("tcp dport", "==", "4500", Truth::No),
-        ("esp spi", "==", "1", Truth::No),
-        ("meta l4proto", "==", r#""esp""#, Truth::No),
+        ("meta oifname", "==", r#""wan0""#, Match::Yes),
+        ("meta oifname", "==", r#""wan*""#, Match::Yes),
+        ("meta oifname", "!=", r#""docker0""#, Match::Yes),
+        ("meta oif", "==", r#"{"set": ["a", "wan0"]}"#, Match::Yes),
+        ("ip saddr", "==", r#""192.168.0.1""#, Match::Yes),
+        ("ip saddr", "==", TEN, Match::No),
+        ("ip saddr", "==", nine, Match::Yes),
+        ("ip daddr", "==", r#""198.51.100.1""#, Match::Some),
+        ("ip daddr", "!=", &both, Match::Yes),
+        ("ip ttl", "==", "64", Match::Some),
+        ("udp sport", "==", ports, Match::Yes),
+        ("udp length", ">", "1000", Match::Some),
+        ("th sport", "==", r#"{"range": [1, 1023]}"#, Match::No),
+        ("udp dport", "==", "4500", Match::Some),
+        ("tcp dport", "==", "4500", Match::No),
+        ("esp spi", "==", "1", Match::No),
+        ("meta l4proto", "==", r#""esp""#, Match::No),
         (
             "ip protocol",
             "==",
             r#"{"set": ["udp", "esp"]}"#,
-            Truth::Yes,
+            Match::Yes,
         ),
-        ("ct state", "in", r#"["established", "related"]"#, Truth::No),
+        ("ct state", "in", r#"["established", "related"]"#, Match::No),
         (
             "ct state",
             "==",
             r#"{"set": ["new", "established"]}"#,
-            Truth::Yes,
+            Match::Yes,
         ),
-        ("ct status", "in", r#""dnat""#, Truth::No),
-        ("ct mark", "==", "1", Truth::Unknown),
-        ("meta mark", "==", "1", Truth::Unknown),
+        ("ct status", "in", r#""dnat""#, Match::No),
+        ("ct mark", "==", "1", Match::Unknown),
+        ("meta mark", "==", "1", Match::Unknown),
         (
             "ether saddr",
             "==",
             r#""02:00:00:00:00:01""#,
-            Truth::Unknown,
+            Match::Unknown,
         ),
     ] {
         assert_eq!(
@@ -98,11 +98,11 @@ fn questions_to_the_routing_table_and_concatenations_are_understood_or_not() {
             r#"{{"op": "==", "left": {left}, "right": {right}}}"#
         ))
     };
-    assert_eq!(fib("type", r#""daddr""#, r#""local""#), Truth::No);
-    assert_eq!(fib("type", r#""saddr""#, r#""local""#), Truth::No);
-    assert_eq!(fib("oif", r#""saddr", "iif""#, "false"), Truth::Unknown);
+    assert_eq!(fib("type", r#""daddr""#, r#""local""#), Match::No);
+    assert_eq!(fib("type", r#""saddr""#, r#""local""#), Match::No);
+    assert_eq!(fib("oif", r#""saddr", "iif""#, "false"), Match::Unknown);
     let pair = r#"{"op": "==", "left": {"concat": [{"meta": {"key": "iifname"}}]}, "right": {"set": [{"concat": ["wan0"]}]}}"#;
-    assert_eq!(truth(pair), Truth::Unknown);
+    assert_eq!(truth(pair), Match::Unknown);
 }
 
 #[test]
@@ -113,15 +113,15 @@ fn named_sets_are_looked_up() {
             r#"{{"set": {{"family": "ip", "name": "inside", "table": "t", "type": "ipv4_addr", "handle": 3{elements}}}}},"#
         )
     };
-    let truth = |set: &str| rules(rule, set)[0].truth(&outbound());
+    let truth = |set: &str| rules(rule, set)[0].evaluate(&outbound());
     assert_eq!(
         truth(&set(
             r#", "elem": ["10.0.0.1", {"elem": {"val": "192.168.0.1", "timeout": 60}}]"#
         )),
-        Truth::Yes
+        Match::Yes
     );
-    assert_eq!(truth(&set(r#", "elem": ["10.0.0.1"]"#)), Truth::No);
-    assert_eq!(truth(&set("")), Truth::No);
+    assert_eq!(truth(&set(r#", "elem": ["10.0.0.1"]"#)), Match::No);
+    assert_eq!(truth(&set("")), Match::No);
 }
 
 #[test]
@@ -129,12 +129,12 @@ fn verdict_maps_are_taken_apart() {
     let map = r#"{"vmap": {"key": {"ct": {"key": "state"}}, "data": {"set": [["established", {"accept": null}], ["new", {"jump": {"target": "x"}}], ["invalid", {"drop": null}]]}}}"#;
     let rules_of = rules;
     let rules = rules(map, "");
-    let met: Vec<&Target> = rules
+    let matched: Vec<&Target> = rules
         .iter()
-        .filter(|rule| rule.truth(&outbound()) == Truth::Yes)
+        .filter(|rule| rule.evaluate(&outbound()) == Match::Yes)
         .map(|rule| &rule.target)
         .collect();
-    assert_eq!(met, [&Target::Jump("x".to_owned())]);
+    assert_eq!(matched, [&Target::Jump("x".to_owned())]);
     let named = r#"{"vmap": {"key": {"ct": {"key": "state"}}, "data": "@verdicts"}}"#;
     assert_eq!(rules_of(named, "")[0].target, Target::Unknown);
 }
@@ -145,9 +145,9 @@ fn what_is_not_understood_is_not_ignored() {
         r#"{"xt": {"type": "match", "name": "addrtype"}}, {"masquerade": null}"#,
         "",
     )[0];
-    assert_eq!(rule.truth(&outbound()), Truth::Unknown);
+    assert_eq!(rule.evaluate(&outbound()), Match::Unknown);
     let rule = &rules(r#"{"xt": null}"#, "")[0];
-    assert_eq!(rule.truth(&outbound()), Truth::Unknown);
+    assert_eq!(rule.evaluate(&outbound()), Match::Unknown);
     let queue = &rules(r#"{"queue": {"num": 0}}"#, "")[0];
     assert_eq!(queue.target, Target::Unknown);
     assert!(parse("{}").is_err());
@@ -170,5 +170,5 @@ fn a_rule_can_be_recognized_and_removed() {
         .base
         .clone()
         .expect("a base chain");
-    assert!(base.kind == Kind::Nat && base.hook == Hook::Postrouting && !base.drops);
+    assert!(base.kind == ChainType::Nat && base.hook == NetfilterHook::Postrouting && !base.drops);
 }

@@ -1,16 +1,14 @@
-//! Firewall rules as far as one has to understand them to say what becomes of our packets, and the walk of a packet
-//! through them.
-//!
-//! It may not know in whose language the rules were written.
+//! A model of firewall tables, chains and rules, independent of the syntax that they are written in, and
+//! the traversal of a sample packet through them.
 
-use super::sample::{Hook, Packet, Test, Truth};
+use super::sample::{Condition, Match, NetfilterHook, SamplePacket};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 /// What a rule does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Target {
-    /// Nothing that decides about the packet: counts, logs, marks.
+    /// Counts, logs or marks the packet without deciding about it.
     Nothing,
     Accept,
     /// Also `reject`.
@@ -20,47 +18,51 @@ pub(super) enum Target {
     Goto(String),
     /// Also `masquerade`.
     SourceNat,
-    /// Also `redirect`; with the new address where it is known.
+    /// Also `redirect`; with the new address if it is known.
     DestinationNat(Option<Ipv4Addr>),
-    /// We do not understand it.
+    /// A target that this model does not understand.
     Unknown,
 }
 
 /// A rule.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Rule {
-    pub(super) tests: Vec<Test>,
+    pub(super) conditions: Vec<Condition>,
     pub(super) target: Target,
-    /// As its owner would recognize it.
+    /// The rule as the administrator knows it.
     pub(super) text: String,
     /// The command that removes it.
     pub(super) remove: String,
 }
 
 impl Rule {
-    pub(super) fn truth(&self, packet: &Packet) -> Truth {
-        let truths = self.tests.iter().map(|test| test.truth(packet));
-        truths.fold(Truth::Yes, Truth::and)
+    pub(super) fn evaluate(&self, packet: &SamplePacket) -> Match {
+        let all = self
+            .conditions
+            .iter()
+            .map(|condition| condition.evaluate(packet));
+        all.fold(Match::Yes, Match::and)
     }
 
-    /// Whether it can be about nothing but a service, and be removed without harm to other traffic.
+    /// Whether it applies only to the ports of a service or to ESP, so that it can be removed without
+    /// harm to other traffic.
     pub(super) fn is_about_a_service(&self) -> bool {
-        self.tests.iter().any(Test::is_about_a_service)
+        self.conditions.iter().any(Condition::is_about_a_service)
     }
 }
 
-/// What a chain is for.
+/// The type of a base chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum ChainType {
     Nat,
     Filter,
 }
 
-/// A chain that the kernel calls.
+/// The properties of a base chain, which the kernel calls from a hook.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Base {
-    pub(super) kind: Kind,
-    pub(super) hook: Hook,
+pub(super) struct BaseChain {
+    pub(super) kind: ChainType,
+    pub(super) hook: NetfilterHook,
     pub(super) priority: i64,
     pub(super) drops: bool,
 }
@@ -68,60 +70,60 @@ pub(super) struct Base {
 /// A chain.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Chain {
-    pub(super) base: Option<Base>,
+    pub(super) base: Option<BaseChain>,
     pub(super) rules: Vec<Rule>,
 }
 
-/// In whose language commands for a table are written.
+/// The syntax of commands for a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Language {
-    /// Of this program: `iptables-legacy`, `iptables-nft`.
+pub(super) enum Syntax {
+    /// The program: `iptables-legacy` or `iptables-nft`.
     Iptables(String),
-    /// Of this family.
+    /// nft, with the family of the table.
     Nft(String),
 }
 
 /// A table, with its chains by name.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Table {
-    pub(super) language: Language,
+    pub(super) syntax: Syntax,
     pub(super) name: String,
     pub(super) chains: BTreeMap<String, Chain>,
 }
 
-/// A rule that a packet meets.
+/// A rule that a packet may match.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Hit<'r> {
+pub(super) struct RuleMatch<'r> {
     pub(super) rule: &'r Rule,
-    pub(super) truth: Truth,
+    pub(super) matches: Match,
 }
 
-/// What a packet met in one base chain.
+/// The result of a traversal of one base chain.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Trace<'r> {
-    /// The rules that decide about it, or may.
-    pub(super) hits: Vec<Hit<'r>>,
-    /// It may reach the end of the base chain.
+pub(super) struct Traversal<'r> {
+    /// The rules that decide about the packet, or may decide.
+    pub(super) matches: Vec<RuleMatch<'r>>,
+    /// Whether it may reach the end of the base chain.
     pub(super) falls_through: bool,
 }
 
-/// Whether to go on with the next rule.
+/// Whether to continue with the next rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     GoOn,
     Stop,
 }
 
-/// Chains call each other; the kernel allows no deeper nesting than this either (`NFT_JUMP_STACK_SIZE`).
+/// The deepest nesting of chains. It is the kernel's limit, too (`NFT_JUMP_STACK_SIZE`).
 const DEPTH: usize = 16;
 
 impl Table {
     /// The base chains of a kind at a hook.
     pub(super) fn bases(
         &self,
-        kind: Kind,
-        hook: Hook,
-    ) -> impl Iterator<Item = (&str, &Chain, &Base)> {
+        kind: ChainType,
+        hook: NetfilterHook,
+    ) -> impl Iterator<Item = (&str, &Chain, &BaseChain)> {
         self.chains.iter().filter_map(move |(name, chain)| {
             let base = chain.base.as_ref()?;
             let fits = base.kind == kind && base.hook == hook;
@@ -130,27 +132,27 @@ impl Table {
     }
 
     /// Sends a packet through a base chain of this table.
-    pub(super) fn walk<'r>(&'r self, chain: &'r Chain, packet: &Packet) -> Trace<'r> {
-        let mut trace = Trace::default();
-        let step = self.step_through(chain, packet, Truth::Yes, DEPTH, &mut trace);
-        trace.falls_through = step == Step::GoOn;
-        trace
+    pub(super) fn walk<'r>(&'r self, chain: &'r Chain, packet: &SamplePacket) -> Traversal<'r> {
+        let mut traversal = Traversal::default();
+        let step = self.step_through(chain, packet, Match::Yes, DEPTH, &mut traversal);
+        traversal.falls_through = step == Step::GoOn;
+        traversal
     }
 
     fn step_through<'r>(
         &'r self,
         chain: &'r Chain,
-        packet: &Packet,
-        so_far: Truth,
+        packet: &SamplePacket,
+        so_far: Match,
         depth: usize,
-        trace: &mut Trace<'r>,
+        traversal: &mut Traversal<'r>,
     ) -> Step {
         for rule in &chain.rules {
-            let truth = so_far.and(rule.truth(packet));
-            if truth == Truth::No {
+            let matches = so_far.and(rule.evaluate(packet));
+            if matches == Match::No {
                 continue;
             }
-            let certain = truth == Truth::Yes;
+            let certain = matches == Match::Yes;
             let (next, leaves) = match &rule.target {
                 Target::Nothing => continue,
                 Target::Return if certain => return Step::GoOn,
@@ -162,7 +164,7 @@ impl Table {
                 | Target::SourceNat
                 | Target::DestinationNat(_)
                 | Target::Unknown => {
-                    trace.hits.push(Hit { rule, truth });
+                    traversal.matches.push(RuleMatch { rule, matches });
                     if certain && rule.target != Target::Unknown {
                         return Step::Stop;
                     }
@@ -172,7 +174,7 @@ impl Table {
             let Some(next) = self.chains.get(next).filter(|_| depth > 0) else {
                 continue;
             };
-            let step = self.step_through(next, packet, truth, depth - 1, trace);
+            let step = self.step_through(next, packet, matches, depth - 1, traversal);
             if certain && (step == Step::Stop || leaves) {
                 return step;
             }

@@ -1,12 +1,13 @@
-//! A packet of ours, as far as it is known, and what a rule can test of it.
+//! Sample packets, and the conditions of rules evaluated on them.
 //!
-//! It may not know in whose language a test was written, nor what follows from it.
+//! Only what all handled packets have in common is known of a sample, so a condition may match some
+//! of the packets that it stands for.
 
 use std::net::Ipv4Addr;
 
-/// Where a packet meets rules.
+/// A hook of netfilter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Hook {
+pub(super) enum NetfilterHook {
     Prerouting,
     Input,
     Forward,
@@ -14,8 +15,8 @@ pub(super) enum Hook {
     Postrouting,
 }
 
-impl Hook {
-    /// From either language: `PREROUTING`, `prerouting`.
+impl NetfilterHook {
+    /// By its name in either syntax: `PREROUTING` or `prerouting`.
     pub(super) fn of(name: &str) -> Option<Self> {
         match name.to_ascii_lowercase().as_str() {
             "prerouting" => Some(Self::Prerouting),
@@ -28,44 +29,44 @@ impl Hook {
     }
 }
 
-/// Who is at one end of a packet.
+/// The source or the destination of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum End {
-    /// This one; and whether it is an address of this host.
-    Is(Ipv4Addr, bool),
-    /// Any client: somebody outside, and so neither of these.
+pub(super) enum Endpoint {
+    /// This address; the flag is true for an address of this host.
+    Host(Ipv4Addr, bool),
+    /// Any client: an outside address other than these two.
     Client([Ipv4Addr; 2]),
 }
 
-/// A packet of ours, as far as it is known. A port that is `None` is a client's.
+/// A handled packet. A port that is `None` is a client's.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Packet {
+pub(super) struct SamplePacket {
     pub(super) input: Option<String>,
     pub(super) output: Option<String>,
-    pub(super) source: End,
-    pub(super) destination: End,
+    pub(super) source: Endpoint,
+    pub(super) destination: Endpoint,
     pub(super) protocol: u8,
     pub(super) source_port: Option<u16>,
     pub(super) destination_port: Option<u16>,
 }
 
-/// UDP's number.
+/// Protocol number of UDP.
 pub(super) const UDP: u8 = 17;
-/// ESP's number.
+/// Protocol number of ESP.
 pub(super) const ESP: u8 = 50;
 
-/// Whether a test lets a packet through.
+/// Whether a condition matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Truth {
+pub(super) enum Match {
     No,
     Yes,
-    /// Some of the packets that we mean.
+    /// It matches some of the packets that the sample stands for.
     Some,
-    /// We do not understand the test.
+    /// The condition is not understood.
     Unknown,
 }
 
-impl Truth {
+impl Match {
     pub(super) fn of(yes: bool) -> Self {
         if yes { Self::Yes } else { Self::No }
     }
@@ -78,7 +79,7 @@ impl Truth {
         }
     }
 
-    /// Both of two tests.
+    /// Both of two conditions.
     pub(super) fn and(self, other: Self) -> Self {
         match (self, other) {
             (Self::No, _) | (_, Self::No) => Self::No,
@@ -88,20 +89,20 @@ impl Truth {
         }
     }
 
-    /// Either of two tests.
+    /// Either of two conditions.
     pub(super) fn or(self, other: Self) -> Self {
         self.not().and(other.not()).not()
     }
 }
 
-/// Addresses from the first to the last.
+/// A range of addresses, both ends included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Range {
+pub(super) struct AddressRange {
     pub(super) first: u32,
     pub(super) last: u32,
 }
 
-impl Range {
+impl AddressRange {
     pub(super) fn between(first: Ipv4Addr, last: Ipv4Addr) -> Self {
         Self {
             first: first.into(),
@@ -132,7 +133,7 @@ impl Range {
             Err(_) => {
                 let mask = u32::from(length.parse::<Ipv4Addr>().ok()?);
                 let ones = mask.leading_ones();
-                // A mask with holes is nothing that we understand.
+                // A mask with holes is not supported.
                 (mask.count_ones() == ones).then_some(u8::try_from(ones).ok()?)?
             }
         };
@@ -140,7 +141,7 @@ impl Range {
         (length <= 32).then(|| Self::prefix(address, length))
     }
 
-    /// Whether no client can have an address in it: clients come from outside, with addresses of their own.
+    /// Whether no client can have an address in it, because clients have public addresses.
     fn is_inside(&self) -> bool {
         const INSIDE: [(Ipv4Addr, u8); 6] = [
             (Ipv4Addr::new(10, 0, 0, 0), 8),
@@ -160,25 +161,27 @@ impl Range {
         self.first == self.last && self.first == u32::from(address)
     }
 
-    fn truth(&self, end: End) -> Truth {
+    fn evaluate(&self, end: Endpoint) -> Match {
         match end {
-            End::Is(address, _) => {
-                Truth::of((self.first..=self.last).contains(&u32::from(address)))
+            Endpoint::Host(address, _) => {
+                Match::of((self.first..=self.last).contains(&u32::from(address)))
             }
-            End::Client(_) if (self.first, self.last) == (0, u32::MAX) => Truth::Yes,
-            End::Client(_) if self.is_inside() => Truth::No,
-            End::Client(others) if others.iter().any(|other| self.is_only(*other)) => Truth::No,
-            End::Client(_) => Truth::Some,
+            Endpoint::Client(_) if (self.first, self.last) == (0, u32::MAX) => Match::Yes,
+            Endpoint::Client(_) if self.is_inside() => Match::No,
+            Endpoint::Client(others) if others.iter().any(|other| self.is_only(*other)) => {
+                Match::No
+            }
+            Endpoint::Client(_) => Match::Some,
         }
     }
 }
 
-/// What is tested.
+/// What a rule compares.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Test {
-    Source(Vec<Range>),
-    Destination(Vec<Range>),
-    /// Names; one that ends in `+` or `*` stands for all that begin so.
+pub(super) enum Condition {
+    Source(Vec<AddressRange>),
+    Destination(Vec<AddressRange>),
+    /// Interface names; one that ends in `+` or `*` is a prefix.
     Input(Vec<String>),
     Output(Vec<String>),
     Protocol(Vec<u8>),
@@ -186,93 +189,95 @@ pub(super) enum Test {
     DestinationPort(Vec<(u16, u16)>),
     SourceIsLocal,
     DestinationIsLocal,
-    /// The same for every packet that we mean.
-    Always(Truth),
-    Not(Box<Test>),
-    Any(Vec<Test>),
-    All(Vec<Test>),
+    /// The same result for every sample.
+    Constant(Match),
+    Not(Box<Condition>),
+    Any(Vec<Condition>),
+    All(Vec<Condition>),
 }
 
-fn any(truths: impl Iterator<Item = Truth>) -> Truth {
-    truths.fold(Truth::No, Truth::or)
+fn any(results: impl Iterator<Item = Match>) -> Match {
+    results.fold(Match::No, Match::or)
 }
 
-fn names(patterns: &[String], name: Option<&str>) -> Truth {
+fn names(patterns: &[String], name: Option<&str>) -> Match {
     let Some(name) = name else {
-        // `-o` before the route is known: no packet has one.
-        return Truth::No;
+        // Before the route is known no packet has an output interface.
+        return Match::No;
     };
     let matches = |pattern: &String| match pattern.strip_suffix(['+', '*']) {
         Some(begin) => name.starts_with(begin),
         None => name == pattern,
     };
-    Truth::of(patterns.iter().any(matches))
+    Match::of(patterns.iter().any(matches))
 }
 
-/// A client's port is one of ours or, behind a NAT, one that nobody needs privileges for.
+/// Whether a client can have a port of this range: 500, 4500 or, behind a NAT, any unprivileged port.
 fn is_a_clients((first, last): (u16, u16)) -> bool {
     last >= 1024 || [500, 4500].iter().any(|port| (first..=last).contains(port))
 }
 
-fn ports(ranges: &[(u16, u16)], packet: &Packet, port: Option<u16>) -> Truth {
+fn ports(ranges: &[(u16, u16)], packet: &SamplePacket, port: Option<u16>) -> Match {
     let within = |port| {
         let mut ranges = ranges.iter();
         ranges.any(|(first, last)| (*first..=*last).contains(&port))
     };
     match port {
         // ESP has none.
-        _ if packet.protocol != UDP => Truth::No,
-        Some(port) => Truth::of(within(port)),
-        None if ranges.iter().any(|range| is_a_clients(*range)) => Truth::Some,
-        None => Truth::No,
+        _ if packet.protocol != UDP => Match::No,
+        Some(port) => Match::of(within(port)),
+        None if ranges.iter().any(|range| is_a_clients(*range)) => Match::Some,
+        None => Match::No,
     }
 }
 
-impl Test {
+impl Condition {
     pub(super) fn negated(self, yes: bool) -> Self {
         if yes { Self::Not(Box::new(self)) } else { self }
     }
 
-    pub(super) fn truth(&self, packet: &Packet) -> Truth {
-        let local = |end: End| match end {
-            End::Is(_, local) => Truth::of(local),
-            End::Client(_) => Truth::No,
+    pub(super) fn evaluate(&self, packet: &SamplePacket) -> Match {
+        let local = |end: Endpoint| match end {
+            Endpoint::Host(_, local) => Match::of(local),
+            Endpoint::Client(_) => Match::No,
         };
         match self {
-            Self::Source(ranges) => any(ranges.iter().map(|one| one.truth(packet.source))),
+            Self::Source(ranges) => any(ranges.iter().map(|one| one.evaluate(packet.source))),
             Self::Destination(ranges) => {
-                any(ranges.iter().map(|one| one.truth(packet.destination)))
+                any(ranges.iter().map(|one| one.evaluate(packet.destination)))
             }
             Self::Input(patterns) => names(patterns, packet.input.as_deref()),
             Self::Output(patterns) => names(patterns, packet.output.as_deref()),
-            Self::Protocol(numbers) => Truth::of(numbers.contains(&packet.protocol)),
+            Self::Protocol(numbers) => Match::of(numbers.contains(&packet.protocol)),
             Self::SourcePort(ranges) => ports(ranges, packet, packet.source_port),
             Self::DestinationPort(ranges) => ports(ranges, packet, packet.destination_port),
             Self::SourceIsLocal => local(packet.source),
             Self::DestinationIsLocal => local(packet.destination),
-            Self::Always(truth) => *truth,
-            Self::Not(test) => test.truth(packet).not(),
-            Self::Any(tests) => any(tests.iter().map(|test| test.truth(packet))),
-            Self::All(tests) => {
-                let truths = tests.iter().map(|test| test.truth(packet));
-                truths.fold(Truth::Yes, Truth::and)
+            Self::Constant(truth) => *truth,
+            Self::Not(test) => test.evaluate(packet).not(),
+            Self::Any(conditions) => any(conditions.iter().map(|test| test.evaluate(packet))),
+            Self::All(conditions) => {
+                let all = conditions.iter().map(|test| test.evaluate(packet));
+                all.fold(Match::Yes, Match::and)
             }
         }
     }
 
-    /// Whether it picks packets by a port or by ESP, so that the rule can only be about IPsec or something like it.
+    /// Whether it selects packets by a port or by ESP.
     pub(super) fn is_about_a_service(&self) -> bool {
         match self {
             Self::SourcePort(_) | Self::DestinationPort(_) => true,
             Self::Protocol(numbers) => numbers == &[ESP],
-            Self::Any(tests) | Self::All(tests) => tests.iter().any(Self::is_about_a_service),
+            Self::Any(conditions) | Self::All(conditions) => {
+                conditions.iter().any(Self::is_about_a_service)
+            }
             Self::Source(_)
             | Self::Destination(_)
             | Self::Input(_)
             | Self::Output(_)
             | Self::SourceIsLocal
             | Self::DestinationIsLocal
-            | Self::Always(_)
+            | Self::Constant(_)
             | Self::Not(_) => false,
         }
     }
@@ -284,13 +289,13 @@ pub(super) mod fixtures {
 
     pub(in super::super) const SERVER: Ipv4Addr = Ipv4Addr::new(192, 168, 0, 1);
 
-    /// The server's answer to a client, on its way out.
-    pub(in super::super) fn outbound() -> Packet {
-        Packet {
+    /// A reply of the server to a client, when it leaves.
+    pub(in super::super) fn outbound() -> SamplePacket {
+        SamplePacket {
             input: Some("lan0".to_owned()),
             output: Some("wan0".to_owned()),
-            source: End::Is(SERVER, false),
-            destination: End::Client([Ipv4Addr::new(203, 0, 113, 1), SERVER]),
+            source: Endpoint::Host(SERVER, false),
+            destination: Endpoint::Client([Ipv4Addr::new(203, 0, 113, 1), SERVER]),
             protocol: UDP,
             source_port: Some(4500),
             destination_port: None,

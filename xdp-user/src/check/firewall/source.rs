@@ -1,6 +1,5 @@
-//! Asks for the rules: the legacy tables of iptables and those of nft, by the programs that know their languages.
-//!
-//! It may not know what the rules mean. That one cannot look is a finding.
+//! Reads the rules of this host through `nft` and `iptables-save`. Rules that cannot be read are a
+//! finding.
 
 use super::super::Finding;
 use super::ruleset::Table;
@@ -10,42 +9,42 @@ use std::io;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-/// What was read, and what of it could not be.
+/// The rules, and findings about reading them.
 #[derive(Default)]
-pub(super) struct Rules {
+pub(super) struct Ruleset {
     pub(super) tables: Vec<Table>,
     pub(super) findings: Vec<Finding>,
-    /// False when something could not be looked at.
+    /// False when some rules could not be read.
     pub(super) complete: bool,
 }
 
 const CODE: &str = "firewall";
-const WHY: &str = "most packets never meet a rule; those that the kernel itself has to fragment do, and all do while ikenat is not attached";
+const REASON: &str = "most packets bypass the rules; packets that the kernel has to fragment do not, and while ikenat is not attached no packet does";
 
-pub(super) fn all() -> Rules {
-    let mut rules = Rules {
+pub(super) fn all() -> Ruleset {
+    let mut rules = Ruleset {
         complete: true,
-        ..Rules::default()
+        ..Ruleset::default()
     };
     legacy(&mut rules);
     modern(&mut rules);
     rules
 }
 
-impl Rules {
-    fn unseen(&mut self, what: String, mend: Option<&str>) {
+impl Ruleset {
+    fn not_checked(&mut self, what: String, fix: Option<&str>) {
         self.complete = false;
-        let mut finding = Finding::unseen(CODE, what, WHY);
-        finding.mend.extend(mend.map(str::to_owned));
+        let mut finding = Finding::not_checked(CODE, what, REASON);
+        finding.fix.extend(fix.map(str::to_owned));
         self.findings.push(finding);
     }
 
-    fn seen(&mut self, what: String) {
-        self.findings.push(Finding::ok(CODE, what, WHY));
+    fn read(&mut self, what: String) {
+        self.findings.push(Finding::ok(CODE, what, REASON));
     }
 }
 
-/// Not every shell's PATH has the directories of the administrator.
+/// Searches PATH and the administrator's directories, which are not in every user's PATH.
 fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
@@ -54,8 +53,8 @@ fn find(program: &str) -> Option<PathBuf> {
         .find(|path| path.is_file())
 }
 
-/// Runs a program that only prints. `None`: it is not installed.
-fn ask(program: &str, arguments: &[&str]) -> Option<Result<String, String>> {
+/// Runs a program that only prints; `None` when it is not installed.
+fn run_tool(program: &str, arguments: &[&str]) -> Option<Result<String, String>> {
     let path = find(program)?;
     let output = Command::new(path)
         .args(arguments)
@@ -71,21 +70,21 @@ fn ask(program: &str, arguments: &[&str]) -> Option<Result<String, String>> {
             let line = said.lines().find(|line| !line.trim().is_empty());
             Err(format!(
                 "{program}: {}",
-                line.unwrap_or("it failed and said nothing").trim()
+                line.unwrap_or("failed without a message").trim()
             ))
         }
         Err(error) => Err(format!("{program}: {}", crate::error::word(&error))),
     })
 }
 
-/// What the programs of one kind print, and the program that changes what they print. The plain name stands for either
-/// kind; which one it is stands in the first line.
+/// The output of one kind of `iptables-save`, and the name of the iptables program of that kind. The
+/// plain name may be of either kind; the first line of its output says which.
 fn saved(kind: &str, modern: bool) -> Option<Result<(String, String), String>> {
     let named = format!("iptables-{kind}-save");
-    if let Some(answer) = ask(&named, &[]) {
+    if let Some(answer) = run_tool(&named, &[]) {
         return Some(answer.map(|text| (text, format!("iptables-{kind}"))));
     }
-    match ask("iptables-save", &[])? {
+    match run_tool("iptables-save", &[])? {
         Ok(text) if text.is_empty() || text.contains("(nf_tables)") == modern => {
             Some(Ok((text, "iptables".to_owned())))
         }
@@ -99,40 +98,40 @@ fn names(tables: &[Table]) -> String {
     names.join(", ")
 }
 
-/// The kernel names the tables that there are; where there are none, no program is needed (and asking one would load
-/// the module).
-fn legacy(rules: &mut Rules) {
+/// The kernel lists the existing legacy tables. If there are none, no program is run, because running
+/// one would load the kernel module.
+fn legacy(rules: &mut Ruleset) {
     const NAMES: &str = "/proc/thread-self/net/ip_tables_names";
     let present = match fs::read_to_string(NAMES) {
         Ok(text) => text.split_whitespace().collect::<Vec<_>>().join(", "),
         Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
         Err(error) => {
-            let why = crate::error::word(&error);
-            return rules.unseen(format!("{NAMES}: {why}"), None);
+            let reason = crate::error::word(&error);
+            return rules.not_checked(format!("{NAMES}: {reason}"), None);
         }
     };
     if present.is_empty() {
-        return rules.seen("no legacy tables of iptables".to_owned());
+        return rules.read("no legacy iptables tables".to_owned());
     }
     match saved("legacy", false) {
         Some(Ok((text, program))) => {
             let tables = iptables::parse(&text, &program);
-            rules.seen(format!("legacy tables of iptables: {}", names(&tables)));
+            rules.read(format!("legacy iptables tables: {}", names(&tables)));
             rules.tables.extend(tables);
         }
-        Some(Err(error)) => rules.unseen(format!("legacy tables of iptables ({present}): {error}"), None),
-        None => rules.unseen(
-            format!("there are legacy tables of iptables ({present}), and iptables-legacy-save is not installed"),
+        Some(Err(error)) => rules.not_checked(format!("legacy iptables tables ({present}): {error}"), None),
+        None => rules.not_checked(
+            format!("legacy iptables tables exist ({present}), but iptables-legacy-save is not installed"),
             Some("apt-get install iptables"),
         ),
     }
 }
 
-/// Whether iptables keeps this table: nft prints its matches by name alone.
+/// Whether this table is managed by iptables-nft. nft prints only the names of its matches.
 fn is_of_iptables(table: &Table) -> bool {
     const NAMES: [&str; 5] = ["filter", "nat", "mangle", "raw", "security"];
     const CHAINS: [&str; 5] = ["PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"];
-    let ip = table.language == super::ruleset::Language::Nft("ip".to_owned());
+    let ip = table.syntax == super::ruleset::Syntax::Nft("ip".to_owned());
     let chain = |name: &str| {
         table
             .chains
@@ -142,42 +141,42 @@ fn is_of_iptables(table: &Table) -> bool {
     ip && NAMES.contains(&table.name.as_str()) && CHAINS.iter().any(|name| chain(name))
 }
 
-fn modern(rules: &mut Rules) {
-    let answer = match ask("nft", &["-j", "list", "ruleset"]) {
+fn modern(rules: &mut Ruleset) {
+    let answer = match run_tool("nft", &["-j", "list", "ruleset"]) {
         Some(answer) => answer,
         None => {
-            return rules.unseen(
+            return rules.not_checked(
                 "nft is not installed".to_owned(),
                 Some("apt-get install nftables"),
             );
         }
     };
     let tables = answer.and_then(|json| {
-        nft::parse(&json).map_err(|error| format!("nft prints something else than rules: {error}"))
+        nft::parse(&json).map_err(|error| format!("unexpected output of nft: {error}"))
     });
     let mut tables = match tables {
         Ok(tables) => tables,
-        Err(error) => return rules.unseen(error, None),
+        Err(error) => return rules.not_checked(error, None),
     };
     if tables.iter().any(is_of_iptables) {
         match saved("nft", true) {
             Some(Ok((text, program))) => {
                 tables.retain(|table| !is_of_iptables(table));
                 let of_iptables = iptables::parse(&text, &program);
-                rules.seen(format!("tables of {program}: {}", names(&of_iptables)));
+                rules.read(format!("{program} tables: {}", names(&of_iptables)));
                 rules.tables.extend(of_iptables);
             }
-            Some(Err(error)) => rules.unseen(error, None),
-            None => rules.unseen(
-                "there are tables that iptables keeps in nft, and iptables-nft-save is not installed".to_owned(),
+            Some(Err(error)) => rules.not_checked(error, None),
+            None => rules.not_checked(
+                "tables of iptables-nft exist, but iptables-nft-save is not installed".to_owned(),
                 Some("apt-get install iptables"),
             ),
         }
     }
     if tables.is_empty() {
-        rules.seen("no tables of nft's own".to_owned());
+        rules.read("no nft tables".to_owned());
     } else {
-        rules.seen(format!("tables of nft: {}", names(&tables)));
+        rules.read(format!("nft tables: {}", names(&tables)));
     }
     rules.tables.extend(tables);
 }

@@ -1,4 +1,4 @@
-//! Rule sets as people have them, and what is said of each.
+//! Typical rule sets and their findings.
 
 use super::*;
 use crate::check::Level;
@@ -6,8 +6,8 @@ use crate::check::Level;
 const SERVER: Ipv4Addr = Ipv4Addr::new(192, 168, 0, 1);
 const VIP: Ipv4Addr = Ipv4Addr::new(88, 88, 88, 88);
 
-fn traffic() -> Traffic {
-    Traffic {
+fn traffic() -> HandledTraffic {
+    HandledTraffic {
         wans: vec!["eth1".to_owned()],
         lans: vec!["eth0".to_owned()],
         vip: VIP,
@@ -29,46 +29,46 @@ fn filter(policy: &str, rules: &str) -> Vec<Table> {
 
 /// The findings of a code that are not OK.
 fn bad(tables: &[Table], code: &str) -> Vec<Finding> {
-    let findings = judge(&traffic(), tables, true);
+    let findings = assess(&traffic(), tables, true);
     let is_bad = |finding: &Finding| finding.code == code && finding.level != Level::Ok;
     findings.into_iter().filter(is_bad).collect()
 }
 
 #[test]
 fn no_rules_are_three_times_ok() {
-    let findings = judge(&traffic(), &[], true);
+    let findings = assess(&traffic(), &[], true);
     let codes: Vec<&str> = findings.iter().map(|finding| finding.code).collect();
     assert_eq!(codes, ["snat", "dnat", "forward"]);
     assert!(findings.iter().all(|finding| finding.level == Level::Ok));
-    // Rules that nobody could read may be anything.
-    assert!(judge(&traffic(), &[], false).is_empty());
+    // Ruleset that nobody could read may be anything.
+    assert!(assess(&traffic(), &[], false).is_empty());
 }
 
 #[test]
-fn masquerade_is_named_until_our_packets_are_exempt() {
+fn masquerade_is_named_until_handled_packets_are_exempt() {
     let rule = "-A POSTROUTING -o eth1 -j MASQUERADE";
     let found = bad(&nat(rule), "snat");
     assert_eq!(found.len(), 1);
-    assert!(found[0].found.contains(rule) && found[0].found.contains("UDP 500, UDP 4500, ESP"));
+    assert!(found[0].message.contains(rule) && found[0].message.contains("UDP 500, UDP 4500, ESP"));
     assert!(
-        found[0].found.contains("what the server sends"),
+        found[0].message.contains("packets from the server"),
         "{}",
-        found[0].found
+        found[0].message
     );
-    let mend = [
+    let fix = [
         "iptables -t nat -I POSTROUTING 1 -s 192.168.0.1 -o eth1 -p udp -m multiport --sports 500,4500 -j ACCEPT",
         "iptables -t nat -I POSTROUTING 1 -s 192.168.0.1 -o eth1 -p esp -j ACCEPT",
     ];
-    assert_eq!(found[0].mend, mend);
-    let mended = "-A POSTROUTING -s 192.168.0.1/32 -o eth1 -p esp -j ACCEPT\n-A POSTROUTING -s 192.168.0.1/32 -o eth1 -p udp -m multiport --sports 500,4500 -j ACCEPT\n";
-    assert!(bad(&nat(&format!("{mended}{rule}")), "snat").is_empty());
+    assert_eq!(found[0].fix, fix);
+    let accepted = "-A POSTROUTING -s 192.168.0.1/32 -o eth1 -p esp -j ACCEPT\n-A POSTROUTING -s 192.168.0.1/32 -o eth1 -p udp -m multiport --sports 500,4500 -j ACCEPT\n";
+    assert!(bad(&nat(&format!("{accepted}{rule}")), "snat").is_empty());
     // Half of it is not enough.
     let half = "-A POSTROUTING -s 192.168.0.1/32 -o eth1 -p esp -j ACCEPT\n";
     let found = bad(&nat(&format!("{half}{rule}")), "snat");
     assert!(
-        found[0].found.contains("(UDP 500, UDP 4500)"),
+        found[0].message.contains("(UDP 500, UDP 4500)"),
         "{}",
-        found[0].found
+        found[0].message
     );
 }
 
@@ -77,7 +77,7 @@ fn dockers_rules_matter_only_for_containers() {
     let rules = "-A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER\n-A OUTPUT ! -d 127.0.0.0/8 -m addrtype --dst-type LOCAL -j DOCKER\n-A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE\n-A DOCKER -i docker0 -j RETURN\n";
     let chain = ":DOCKER - [0:0]\n";
     assert!(
-        judge(&traffic(), &nat(&format!("{chain}{rules}")), true)
+        assess(&traffic(), &nat(&format!("{chain}{rules}")), true)
             .iter()
             .all(|finding| finding.level == Level::Ok)
     );
@@ -87,12 +87,12 @@ fn dockers_rules_matter_only_for_containers() {
     let found = bad(&nat(&published), "dnat");
     assert_eq!(found.len(), 1);
     assert!(
-        found[0].found.contains("to 172.17.0.2 (UDP 4500)"),
+        found[0].message.contains("to 172.17.0.2 (UDP 4500)"),
         "{}",
-        found[0].found
+        found[0].message
     );
     assert_eq!(
-        found[0].mend,
+        found[0].fix,
         [
             "iptables -t nat -D DOCKER ! -i docker0 -p udp -m udp --dport 4500 -j DNAT --to-destination 172.17.0.2:4500"
         ]
@@ -100,7 +100,7 @@ fn dockers_rules_matter_only_for_containers() {
     let mut container = traffic();
     container.server = Ipv4Addr::new(172, 17, 0, 2);
     container.lans = vec!["docker0".to_owned()];
-    let findings = judge(&container, &nat(&format!("{chain}{rules}")), true);
+    let findings = assess(&container, &nat(&format!("{chain}{rules}")), true);
     assert!(
         findings
             .iter()
@@ -115,29 +115,31 @@ fn the_old_eight_rules_are_named_with_their_removal() {
     let dnat = bad(&tables, "dnat");
     assert_eq!(dnat.len(), 2);
     assert!(
-        dnat[0].found.contains("does ikenat's work (UDP 500)"),
+        dnat[0]
+            .message
+            .contains("already forwards to the server (UDP 500)"),
         "{}",
-        dnat[0].found
+        dnat[0].message
     );
     let snat = bad(&tables, "snat");
     assert_eq!(snat.len(), 2);
     assert!(
-        snat[1].found.contains("what clients send (UDP 4500)"),
+        snat[1].message.contains("packets from clients (UDP 4500)"),
         "{}",
-        snat[1].found
+        snat[1].message
     );
     let removed = "iptables -t nat -D POSTROUTING -d 192.168.0.1/32 -p udp -m udp --dport 4500 -j SNAT --to-source 88.88.88.88";
-    assert_eq!(snat[1].mend, [removed]);
+    assert_eq!(snat[1].fix, [removed]);
     let accept = "-A FORWARD -d 192.168.0.1/32 -i eth1 -p udp -m udp --dport 500 -j ACCEPT\n-A FORWARD -s 192.168.0.1/32 -o eth1 -p udp -m udp --sport 500 -j ACCEPT\n-A FORWARD -d 192.168.0.1/32 -i eth1 -p udp -m udp --dport 4500 -j ACCEPT\n-A FORWARD -s 192.168.0.1/32 -o eth1 -p udp -m udp --sport 4500 -j ACCEPT\n";
     // They were never enough for ESP.
     let found = bad(&filter("DROP", accept), "forward");
     assert_eq!(found.len(), 2);
     assert!(
         found[0]
-            .found
+            .message
             .contains("drops ESP to the server: its policy"),
         "{}",
-        found[0].found
+        found[0].message
     );
     assert!(bad(&filter("ACCEPT", accept), "forward").is_empty());
 }
@@ -148,21 +150,25 @@ fn snat_to_the_vip_and_flushed_forward_chains_are_named() {
         &nat("-A POSTROUTING -s 192.168.0.0/24 -o eth1 -j SNAT --to-source 88.88.88.88"),
         "snat",
     );
-    assert_eq!((found.len(), found[0].mend.len()), (1, 2));
+    assert_eq!((found.len(), found[0].fix.len()), (1, 2));
     let established = "-A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT\n";
     let found = bad(&filter("DROP", established), "forward");
     assert_eq!(found.len(), 2);
     assert!(
         found[1]
-            .found
+            .message
             .contains("UDP 500, UDP 4500, ESP from the server"),
         "{}",
-        found[1].found
+        found[1].message
     );
     let reject = "-A FORWARD -i eth1 -j REJECT --reject-with icmp-port-unreachable\n";
     let found = bad(&filter("ACCEPT", reject), "forward");
     assert_eq!(found.len(), 1);
-    assert!(found[0].found.contains("-j REJECT"), "{}", found[0].found);
+    assert!(
+        found[0].message.contains("-j REJECT"),
+        "{}",
+        found[0].message
+    );
 }
 
 #[test]
@@ -171,7 +177,7 @@ fn when_the_server_is_this_host_the_input_chain_decides() {
     local.server_is_local = true;
     local.lans.clear();
     let text = "*filter\n:INPUT DROP [0:0]\n:FORWARD DROP [0:0]\n:OUTPUT ACCEPT [0:0]\nCOMMIT\n";
-    let findings = judge(&local, &iptables::parse(text, "iptables"), true);
+    let findings = assess(&local, &iptables::parse(text, "iptables"), true);
     let forward: Vec<&Finding> = findings
         .iter()
         .filter(|finding| finding.code == "forward")
@@ -179,28 +185,32 @@ fn when_the_server_is_this_host_the_input_chain_decides() {
     assert_eq!(forward.len(), 1);
     assert_eq!(forward[0].level, Level::Error);
     assert!(
-        forward[0].found.contains("chain INPUT"),
+        forward[0].message.contains("chain INPUT"),
         "{}",
-        forward[0].found
+        forward[0].message
     );
     assert!(
-        forward[0].mend[0].contains("-I INPUT 1 -d 192.168.0.1 -i eth1"),
+        forward[0].fix[0].contains("-I INPUT 1 -d 192.168.0.1 -i eth1"),
         "{:?}",
-        forward[0].mend
+        forward[0].fix
     );
 }
 
 #[test]
 fn a_rule_that_is_not_understood_is_named_and_nothing_is_called_ok() {
     let rule = "-A POSTROUTING -o eth1 -m mark --mark 0x1 -j MASQUERADE";
-    let findings = judge(&traffic(), &nat(rule), true);
+    let findings = assess(&traffic(), &nat(rule), true);
     assert_eq!(findings.len(), 1);
     assert_eq!(
         (findings[0].code, findings[0].level),
         ("rule", Level::Warning)
     );
-    assert!(findings[0].found.contains(rule), "{}", findings[0].found);
-    // One that cannot be about our packets is none of our business.
+    assert!(
+        findings[0].message.contains(rule),
+        "{}",
+        findings[0].message
+    );
+    // A rule that cannot match handled packets is not reported.
     let rule = "-A POSTROUTING -o eth7 -m mark --mark 0x1 -j MASQUERADE";
-    assert_eq!(judge(&traffic(), &nat(rule), true).len(), 3);
+    assert_eq!(assess(&traffic(), &nat(rule), true).len(), 3);
 }

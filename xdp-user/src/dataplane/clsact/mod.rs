@@ -303,7 +303,9 @@ pub(crate) fn put_back(
     let filters = device.filters(netlink)?;
     let pinned = instance.pinned_program(&pin)?;
     let is_there = |f: &Filter| is_at_seat(f) && f.program == pinned;
-    if pinned.is_none() || filters.iter().any(is_there) || netlink.look(device.index, None).is_err()
+    if pinned.is_none()
+        || filters.iter().any(is_there)
+        || netlink.link_by_index(device.index).is_err()
     {
         return Ok(false);
     }

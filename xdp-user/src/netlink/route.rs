@@ -1,0 +1,133 @@
+//! Route look-ups: where the kernel sends packets for an address.
+
+use super::Netlink;
+use super::socket::get;
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use std::io;
+use std::net::Ipv4Addr;
+
+/// The kernel's answer to a route look-up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// Packets leave by an interface.
+    Via {
+        /// Index of the interface.
+        index: u32,
+        /// The next router; `None` when the destination is a neighbour.
+        gateway: Option<Ipv4Addr>,
+        /// The source address that the kernel prefers for this route.
+        source: Option<Ipv4Addr>,
+    },
+    /// The address is one of this host.
+    Local,
+}
+
+impl Route {
+    /// The interface by which packets leave; `None` for an address of this host.
+    pub const fn interface(&self) -> Option<u32> {
+        match self {
+            Self::Via { index, .. } => Some(*index),
+            Self::Local => None,
+        }
+    }
+
+    /// The next router.
+    pub const fn gateway(&self) -> Option<Ipv4Addr> {
+        match self {
+            Self::Via { gateway, .. } => *gateway,
+            Self::Local => None,
+        }
+    }
+}
+
+impl Netlink {
+    /// The route to an address. When there is none, the error is the kernel's.
+    pub fn route(&self, to: Ipv4Addr) -> io::Result<Route> {
+        self.get_route(to, None)
+    }
+
+    /// The route to an address for packets from a local address, which policy routing may look at
+    /// (`ip rule from`).
+    pub fn route_from(&self, source: Ipv4Addr, to: Ipv4Addr) -> io::Result<Route> {
+        self.get_route(to, Some(source))
+    }
+
+    fn get_route(&self, to: Ipv4Addr, from: Option<Ipv4Addr>) -> io::Result<Route> {
+        let mut message = RouteMessage::default();
+        message.header.address_family = AddressFamily::Inet;
+        message.header.destination_prefix_length = 32;
+        let destination = RouteAttribute::Destination(RouteAddress::Inet(to));
+        message.attributes.push(destination);
+        if let Some(from) = from {
+            message.header.source_prefix_length = 32;
+            let source = RouteAttribute::Source(RouteAddress::Inet(from));
+            message.attributes.push(source);
+        }
+        let reply = get(&self.route, RouteNetlinkMessage::GetRoute(message))?;
+        route(&reply).ok_or_else(|| io::Error::other("the kernel names no interface"))
+    }
+}
+
+fn route(message: &RouteNetlinkMessage) -> Option<Route> {
+    let RouteNetlinkMessage::NewRoute(message) = message else {
+        return None;
+    };
+    if message.header.kind == RouteType::Local {
+        return Some(Route::Local);
+    }
+    let (mut interface, mut gateway, mut source) = (None, None, None);
+    for attribute in &message.attributes {
+        if let RouteAttribute::Oif(index) = attribute {
+            interface = Some(*index);
+        } else if let RouteAttribute::Gateway(RouteAddress::Inet(address)) = attribute {
+            gateway = Some(*address);
+        } else if let RouteAttribute::PrefSource(RouteAddress::Inet(address)) = attribute {
+            source = Some(*address);
+        }
+    }
+    interface.map(|index| Route::Via {
+        index,
+        gateway,
+        source,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loopback_addresses_are_local() {
+        let netlink = Netlink::open().expect("netlink needs no privilege");
+        let route = netlink.route(Ipv4Addr::LOCALHOST).expect("a route");
+        assert_eq!(route, Route::Local);
+        assert_eq!(route.interface(), None);
+    }
+
+    #[test]
+    fn the_interface_gateway_and_source_of_a_route_are_read() {
+        let mut message = RouteMessage::default();
+        message.header.kind = RouteType::Unicast;
+        let gateway = Ipv4Addr::new(203, 0, 113, 254);
+        let source = Ipv4Addr::new(203, 0, 113, 1);
+        message.attributes = vec![
+            RouteAttribute::Oif(7),
+            RouteAttribute::Gateway(RouteAddress::Inet(gateway)),
+            RouteAttribute::PrefSource(RouteAddress::Inet(source)),
+        ];
+        let found = route(&RouteNetlinkMessage::NewRoute(message)).expect("a route");
+        let expected = Route::Via {
+            index: 7,
+            gateway: Some(gateway),
+            source: Some(source),
+        };
+        assert_eq!(found, expected);
+        assert_eq!(
+            (found.interface(), found.gateway()),
+            (Some(7), Some(gateway))
+        );
+        let without = RouteNetlinkMessage::NewRoute(RouteMessage::default());
+        assert_eq!(route(&without), None);
+    }
+}
