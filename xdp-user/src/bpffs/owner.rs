@@ -10,7 +10,7 @@ use crate::dataplane::link;
 use crate::error::{Error, Result};
 use crate::netlink::{Block, Netlink};
 use crate::tables::meta::interface;
-use crate::tables::mmap::{Memory, Seen};
+use crate::tables::mmap::{Memory, ReadOnlyWord};
 use xdp_common::{ABI_VERSION, meta};
 use xdp_core::Word;
 
@@ -22,7 +22,7 @@ struct Place {
 
 impl Place {
     fn of(instance: &Instance) -> Option<Self> {
-        let memory = Memory::<Seen>::read(&instance.pin("META"), "META").ok()?;
+        let memory = Memory::<ReadOnlyWord>::read(&instance.pin("META"), "META").ok()?;
         let meta = memory.words();
         let version = meta.get(meta::VERSION)?.load();
         (version == u64::from(ABI_VERSION) && meta.len() == meta::WORDS).then_some(())?;

@@ -6,7 +6,7 @@ use crate::bpffs::layout;
 use crate::config::interfaces::Side;
 use crate::config::settings::{Mode, Modes, Settings, Sizes};
 use crate::error::Result;
-use crate::report::status::{Attached, Instance};
+use crate::report::status::{AttachedProgram, InstanceStatus};
 use crate::tables::snapshot::{InterfaceRecord, Snapshot};
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -65,13 +65,13 @@ pub(super) fn attached(scene: &Scene<'_>) -> Vec<Finding> {
         );
         return vec![Finding::warning(CODE, found, WHY).mend(scene.subject.run())];
     };
-    match Instance::of(pins, snapshot, scene.netlink, &scene.links) {
+    match InstanceStatus::of(pins, snapshot, scene.netlink, &scene.links) {
         Ok(instance) => judge(scene, &instance),
         Err(error) => vec![Finding::unseen(CODE, error, WHY)],
     }
 }
 
-fn judge(scene: &Scene<'_>, instance: &Instance) -> Vec<Finding> {
+fn judge(scene: &Scene<'_>, instance: &InstanceStatus) -> Vec<Finding> {
     const CODE: &str = "attached";
     const WHY: &str =
         "packets that come in without a program of ours are taken for the gateway's own";
@@ -83,13 +83,13 @@ fn judge(scene: &Scene<'_>, instance: &Instance) -> Vec<Finding> {
         );
         return vec![Finding::error(CODE, found, WHY).mend(scene.subject.run())];
     }
-    let finding = |one: &Attached| {
+    let finding = |one: &AttachedProgram| {
         let program = one.program.map_or_else(
             || "(of a pin that is closed to us)".to_owned(),
             |id| id.to_string(),
         );
         let what = format!("{} program {program}", one.hook);
-        match (one.alive, one.here) {
+        match (one.alive, one.in_this_namespace) {
             (true, true) => Finding::ok(CODE, format!("{what}, {}", one.mode), WHY),
             (true, false) => Finding::error(
                 CODE,
