@@ -229,8 +229,9 @@ fn quiet(lab: &Lab) -> Result<()> {
     std::thread::sleep(Duration::from_secs(3));
     let epoch = || -> Result<u64> {
         let directory = lab.bpffs().join("ikenat/203_0_113_1");
-        let tables =
-            xdp_user::tables::mmap::Tables::<xdp_user::tables::mmap::Seen>::open(&directory)?;
+        let tables = xdp_user::tables::mmap::Tables::<xdp_user::tables::mmap::ReadOnlyWord>::open(
+            &directory,
+        )?;
         Ok(tables.egress(xdp_common::cpu::EGRESS_LAN))
     };
     let before = (epoch()?, lab.gateway.run("ip -statistics neighbour")?);

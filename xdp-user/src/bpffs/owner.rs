@@ -4,7 +4,7 @@
 use crate::bpffs::layout::Instance;
 use crate::config::interfaces::Interface;
 use crate::tables::meta::interface;
-use crate::tables::mmap::{Memory, Seen};
+use crate::tables::mmap::{Memory, ReadOnlyWord};
 use xdp_common::{ABI_VERSION, meta};
 use xdp_core::Word;
 
@@ -19,7 +19,7 @@ pub(crate) struct Location {
 impl Location {
     /// Reads META; `None` when it is missing or of another version.
     pub(crate) fn of(instance: &Instance) -> Option<Self> {
-        let memory = Memory::<Seen>::read(&instance.pin("META"), "META").ok()?;
+        let memory = Memory::<ReadOnlyWord>::read(&instance.pin("META"), "META").ok()?;
         let meta = memory.words();
         let version = meta.get(meta::VERSION)?.load();
         (version == u64::from(ABI_VERSION) && meta.len() == meta::WORDS).then_some(())?;

@@ -6,7 +6,7 @@ use crate::bpffs::layout;
 use crate::config::interfaces::Side;
 use crate::config::settings::{Mode, Modes, Settings, Sizes};
 use crate::error::Result;
-use crate::report::status::{Attached, Instance};
+use crate::report::status::{AttachedProgram, InstanceStatus};
 use crate::tables::snapshot::{InterfaceRecord, Snapshot};
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -66,13 +66,13 @@ pub(super) fn attached(context: &Context<'_>) -> Vec<Finding> {
         let run = run_command(context.settings);
         return vec![Finding::warning(CODE, message, REASON).fix(run)];
     };
-    match Instance::of(pins, snapshot, context.netlink, &context.links) {
+    match InstanceStatus::of(pins, snapshot, context.netlink, &context.links) {
         Ok(instance) => examine(context, &instance),
         Err(error) => vec![Finding::not_checked(CODE, error, REASON)],
     }
 }
 
-fn examine(context: &Context<'_>, instance: &Instance) -> Vec<Finding> {
+fn examine(context: &Context<'_>, instance: &InstanceStatus) -> Vec<Finding> {
     const DAEMON: &str = "packets are forwarded, but idle entries do not expire, and changes of routes and neighbours take effect after eight seconds instead of one";
     let run = || run_command(context.settings);
     if instance.attached.is_empty() {
@@ -93,7 +93,11 @@ fn examine(context: &Context<'_>, instance: &Instance) -> Vec<Finding> {
     findings
 }
 
-fn attachment(context: &Context<'_>, instance: &Instance, attached: &Attached) -> Finding {
+fn attachment(
+    context: &Context<'_>,
+    instance: &InstanceStatus,
+    attached: &AttachedProgram,
+) -> Finding {
     const CODE: &str = "attached";
     const ELSEWHERE: &str = "all other lines describe this network namespace: run `ikenat check` in the namespace of the gateway";
     let program = attached.program.map_or_else(
@@ -101,7 +105,7 @@ fn attachment(context: &Context<'_>, instance: &Instance, attached: &Attached) -
         |id| id.to_string(),
     );
     let what = format!("{} program {program}", attached.hook);
-    match (attached.alive, attached.here) {
+    match (attached.alive, attached.in_this_namespace) {
         (true, true) => Finding::ok(CODE, format!("{what}, {}", attached.mode), REASON),
         (true, false) => {
             let message = format!(

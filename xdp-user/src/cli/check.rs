@@ -92,7 +92,7 @@ struct Check {
     findings: Vec<Finding>,
 }
 
-/// Does it.
+/// Runs the subcommand.
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let subjects = match &arguments.run {
         Optional::Given(run) => vec![run.settings()],

@@ -16,7 +16,7 @@ use xdp_user::bpffs::layout::{self, Instance};
 
 /// Where to look for instances.
 #[derive(Args, Clone, Debug)]
-pub(crate) struct Which {
+pub(crate) struct InstanceFilter {
     /// Only the instance of this VIP
     #[arg(long, value_name = "A", value_parser = address)]
     pub(crate) vip: Option<Ipv4Addr>,
@@ -42,7 +42,7 @@ pub(crate) fn address(text: &str) -> Result<Ipv4Addr, String> {
     })
 }
 
-impl Which {
+impl InstanceFilter {
     fn bpffs(&self) -> Result<PathBuf> {
         layout::bpffs(self.bpffs.as_deref()).context("failed to find what is attached")
     }

@@ -7,27 +7,14 @@ use ipnet::Ipv4Net;
 use std::io::{self, IsTerminal as _};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
-use std::time::Duration;
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::time::MissedTickBehavior;
-use tracing::{debug, info, warn};
 use xdp_common::limits::{FLOW_SLOTS, IDLE_SECS, IDLE_SECS_MIN, SESSION_SLOTS};
 use xdp_user::bpffs::permissions;
-use xdp_user::config::interfaces::Side;
 use xdp_user::config::peer_lists::{self, Lists};
 use xdp_user::config::plan::Plan;
-use xdp_user::config::settings::Sizes;
-use xdp_user::config::settings::{Mode, Modes, Settings, Tc};
-use xdp_user::daemon::maintenance::{
-    House, each_second, follow, report_attached, report_not_ready,
-};
-use xdp_user::daemon::neighbour_probe::Prober;
-use xdp_user::daemon::reattach::LinkMonitor;
-use xdp_user::dataplane::{self, Dataplane, Logger};
+use xdp_user::config::settings::{Mode, Modes, Settings, Sizes, Tc};
+use xdp_user::daemon::Daemon;
+use xdp_user::daemon::signals::{Signals, Stop};
 use xdp_user::netlink::Netlink;
-use xdp_user::netlink::monitor::ChangeMonitor;
-use xdp_user::sys::capabilities;
-use xdp_user::tables::expiry::Expiry;
 
 /// Attach to the interfaces and keep house, in the foreground
 ///
@@ -173,186 +160,25 @@ impl Arguments {
     }
 }
 
-/// Does it.
+/// Runs the daemon until a signal ends it.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let netlink = Netlink::open()?;
-    let mut plan = Plan::check(arguments.settings(), &netlink)?;
+    let plan = Plan::check(arguments.settings(), &netlink)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("failed to start the event loop")?;
     // Before anything is attached: a signal that comes during the start must not leave half of it.
     let mut signals = {
-        let _inside = runtime.enter();
-        Signals::new().context("failed to listen for signals")?
+        let _entered = runtime.enter();
+        Signals::listen()?
     };
-    let events = ChangeMonitor::listen()?;
-    let (mut running, mut loggers) = dataplane::start(&plan, &netlink)?;
-    report(&plan, &running);
-    if capabilities::is_hardened() {
-        info!(
-            "without CAP_PERFMON: the programs are those that the verifier can bound against speculation; each packet costs more (docs/privileges.md)"
-        );
-    }
-    let path = running.instance.directory.clone();
-    running.hold_pins()?;
-    let kept = capabilities::give_up()?;
-    debug!("capabilities that are kept: {kept:?}");
-    let mut house = House {
-        expiry: Expiry::new(running.clock, plan.settings.idle_secs),
-        complained: Vec::new(),
-        events,
-        watch: LinkMonitor::default(),
-        prober: Prober::default(),
-        // Where it can be seen with the capabilities that are left.
-        path: Some(path).filter(|path| path.exists()),
-    };
-    let freed = house.expiry.recover(&running.tables)?;
-    if freed.flows + freed.sessions > 0 {
-        info!(
-            "finished what the last daemon had begun: {} SPIs and {} peers expired",
-            freed.flows, freed.sessions
-        );
-    }
-    say_ready(&plan);
-    let keep_house = async {
-        let mut often = tokio::time::interval(OFTEN);
-        often.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut second = tokio::time::interval(Duration::from_secs(1));
-        second.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                stop = signals.next() => return Ok::<_, anyhow::Error>(stop),
-                _ = often.tick() => {
-                    // The dataplane's own messages go to the log.
-                    loggers.iter_mut().for_each(Logger::flush);
-                    // An interface that is back carries packets that nobody translates.
-                    if house.events.links_changed() {
-                        second.reset_immediately();
-                    }
-                }
-                _ = second.tick() => {
-                    let again = follow(&mut running, &plan, &netlink, &mut house);
-                    if let Some(again) = again {
-                        (plan, loggers) = again;
-                    }
-                    each_second(&running, &plan, &netlink, &mut house)?;
-                }
-            }
-        }
-    };
-    let stop = runtime.block_on(keep_house)?;
-    end(running, &netlink, &plan, stop)
-}
-
-/// Why the daemon ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stop {
-    Terminated,
-    Interrupted,
-}
-
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    hangup: Signal,
-}
-
-impl Signals {
-    fn new() -> io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hangup: signal(SignalKind::hangup())?,
-        })
-    }
-
-    async fn next(&mut self) -> Stop {
-        loop {
-            tokio::select! {
-                _ = self.terminate.recv() => return Stop::Terminated,
-                _ = self.interrupt.recv() => return Stop::Interrupted,
-                _ = self.hangup.recv() => debug!("SIGHUP: there is no configuration file to read again"),
-            }
-        }
-    }
-}
-
-/// How often changes of interfaces and the dataplane's own messages are looked for. Waiting on the ring buffer's descriptor
-/// would need `unsafe`, and its messages are about sessions, not packets.
-const OFTEN: Duration = Duration::from_millis(250);
-
-fn report(plan: &Plan, running: &Dataplane) {
-    report_attached(running);
-    for (side, name) in [(Side::Wan, "WAN"), (Side::Lan, "LAN")] {
-        if plan.settings.modes.of(side) == Mode::Generic && !plan.settings.dry_run {
-            warn!(
-                "generic mode was asked for on the {name}: it works on any device and is several times slower than native mode"
-            );
-        }
-    }
-    let tables = if running.reused {
-        "counters go on from where they were"
-    } else {
-        "new tables"
-    };
-    info!(
-        "pins are in {}; {tables}",
-        running.instance.directory.display()
-    );
-    let (vip, server) = (plan.settings.vip, plan.settings.server);
-    if let Some(earlier) = running.earlier_server.filter(|earlier| *earlier != server) {
-        warn!(
-            "the server of {vip} was {earlier} and is {server} now: all live tunnels go to the new one"
-        );
-    }
-    if !plan.vip_is_local {
-        warn!(
-            "{vip} is no address of this host, so nobody may answer ARP for it: route it here, or `ip address add {vip}/32 dev {}`",
-            plan.wans[0].name
-        );
-    }
-    if let Some(group) = plan.settings.group
-        && let Some(closed) = running.instance.closed_to(group)
-    {
-        warn!(
-            "members of group {group} cannot get to the tables, because {0} is closed to them: `chmod o+x {0}`",
-            closed.display()
-        );
-    }
-    report_not_ready(plan, running);
-}
-
-/// The last line of a start.
-fn say_ready(plan: &Plan) {
-    let (vip, server) = (plan.settings.vip, plan.settings.server);
-    if plan.settings.dry_run {
-        warn!(
-            "dry run: nothing is forwarded, every packet is left alone; `ikenat status` counts what would have been done"
-        );
-        info!("ready: counting what would be translated from {vip} to {server}");
-    } else {
-        info!("ready: translating {vip} to {server}");
-    }
-}
-
-fn end(running: Dataplane, netlink: &Netlink, plan: &Plan, stop: Stop) -> Result<()> {
-    let vip = plan.settings.vip;
+    let mut daemon = Daemon::start(plan, netlink)?;
+    let stop = runtime.block_on(daemon.run(signals.stop()))?;
     let terminal = io::stdin().is_terminal() || io::stderr().is_terminal();
     if stop == Stop::Interrupted && terminal {
-        let removed = running.detach(netlink).context("failed to detach")?;
-        info!(
-            "Ctrl-C: detached everything of {vip} and removed {} pins",
-            removed.len()
-        );
-        return Ok(());
+        return daemon.detach().context("failed to detach");
     }
-    let why = match stop {
-        Stop::Terminated => "SIGTERM",
-        Stop::Interrupted => "SIGINT without a terminal, treated like SIGTERM",
-    };
-    info!(
-        "{why}: the daemon ends; the programs stay attached and go on translating {vip} (`ikenat unload` removes them)"
-    );
+    daemon.leave(stop);
     Ok(())
 }

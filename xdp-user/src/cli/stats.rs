@@ -1,14 +1,16 @@
 //! `ikenat stats`: every SPI and every peer, from the tables alone.
 
-use super::table::{Lean, Table, age, grouped};
-use super::{Which, print};
+use super::table::{Align, TextTable, age, grouped};
+use super::{InstanceFilter, print};
 use anyhow::{Context, Result};
 use clap::Args;
 use std::collections::HashMap;
 use std::io::{self, IsTerminal as _};
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
-use xdp_user::report::stats::{Both, Earlier, Instance, Session, Spi, Stats, Sum};
+use xdp_user::report::stats::{
+    ByDirection, InstanceStats, PreviousCounts, SessionStats, Spi, Stats, Traffic,
+};
 use xdp_user::tables::snapshot::Snapshot;
 
 /// Show every SPI: packets, bytes, rate, loss, age
@@ -26,18 +28,18 @@ pub(crate) struct Arguments {
     #[arg(long)]
     watch: bool,
     #[command(flatten)]
-    which: Which,
+    which: InstanceFilter,
 }
 
 const REFRESH: Duration = Duration::from_secs(2);
 
-type Looks = HashMap<Ipv4Addr, (Earlier, Instant)>;
+type History = HashMap<Ipv4Addr, (PreviousCounts, Instant)>;
 
-/// Does it.
+/// Runs the subcommand.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    let mut looks = Looks::new();
+    let mut history = History::new();
     loop {
-        let stats = look(&arguments.which, &mut looks)?;
+        let stats = take(&arguments.which, &mut history)?;
         print(&show(arguments, &stats)?)?;
         if !arguments.watch {
             return Ok(());
@@ -46,17 +48,17 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     }
 }
 
-fn look(which: &Which, looks: &mut Looks) -> Result<Stats> {
+fn take(which: &InstanceFilter, history: &mut History) -> Result<Stats> {
     let mut instances = Vec::new();
     for pins in which.some_instances()? {
         let snapshot = Snapshot::take(&pins.directory, pins.vip)
             .with_context(|| format!("failed to read the tables of {}", pins.vip))?;
         let now = Instant::now();
-        let earlier = looks
+        let earlier = history
             .get(&pins.vip)
             .map(|(earlier, at)| (earlier, now.duration_since(*at)));
-        instances.push(Instance::of(&snapshot, earlier));
-        looks.insert(pins.vip, (Earlier::of(&snapshot), now));
+        instances.push(InstanceStats::of(&snapshot, earlier));
+        history.insert(pins.vip, (PreviousCounts::of(&snapshot), now));
     }
     Ok(Stats { instances })
 }
@@ -81,7 +83,7 @@ fn show(arguments: &Arguments, stats: &Stats) -> Result<String> {
     })
 }
 
-fn text(instance: &Instance, watch: bool) -> String {
+fn text(instance: &InstanceStats, watch: bool) -> String {
     let mut text = format!("VIP {} -> server {}\n\n", instance.vip, instance.server);
     if instance.spis.is_empty() {
         text.push_str("No ESP has been counted yet.\n");
@@ -105,18 +107,18 @@ fn spis(spis: &[Spi], watch: bool) -> String {
     } else {
         "PACKETS/S MEAN"
     };
-    let mut table = Table::new(&[
-        ("PEER", Lean::Left),
-        ("KIND", Lean::Left),
-        ("SPI", Lean::Left),
-        ("DIR", Lean::Left),
-        ("PACKETS", Lean::Right),
-        ("BYTES", Lean::Right),
-        (rate, Lean::Right),
-        ("HIGHEST SEQ", Lean::Right),
-        ("EST. LOSS", Lean::Right),
-        ("REORDERED", Lean::Right),
-        ("LAST SEEN", Lean::Right),
+    let mut table = TextTable::new(&[
+        ("PEER", Align::Left),
+        ("KIND", Align::Left),
+        ("SPI", Align::Left),
+        ("DIR", Align::Left),
+        ("PACKETS", Align::Right),
+        ("BYTES", Align::Right),
+        (rate, Align::Right),
+        ("HIGHEST SEQ", Align::Right),
+        ("EST. LOSS", Align::Right),
+        ("REORDERED", Align::Right),
+        ("LAST SEEN", Align::Right),
     ]);
     for spi in spis {
         let peer = match spi.port {
@@ -145,20 +147,20 @@ fn spis(spis: &[Spi], watch: bool) -> String {
     table.text(0)
 }
 
-fn sessions(sessions: &[Session]) -> String {
-    let mut table = Table::new(&[
-        ("PEER", Lean::Left),
-        ("STATE", Lean::Left),
-        ("IKE IN/OUT", Lean::Right),
-        ("NAT-T IKE IN/OUT", Lean::Right),
-        ("KEEPALIVES IN/OUT", Lean::Right),
-        ("SPIS", Lean::Right),
-        ("LAST SEEN", Lean::Right),
+fn sessions(sessions: &[SessionStats]) -> String {
+    let mut table = TextTable::new(&[
+        ("PEER", Align::Left),
+        ("STATE", Align::Left),
+        ("IKE IN/OUT", Align::Right),
+        ("NAT-T IKE IN/OUT", Align::Right),
+        ("KEEPALIVES IN/OUT", Align::Right),
+        ("SPIS", Align::Right),
+        ("LAST SEEN", Align::Right),
     ]);
     for session in sessions {
         // Before the proof nothing is counted for a peer, so there is no zero to show.
         let counted = session.state == "established";
-        let both = |both: &Both<u64>| {
+        let both = |both: &ByDirection<u64>| {
             if counted {
                 format!("{}/{}", grouped(both.inbound), grouped(both.outbound))
             } else {
@@ -178,10 +180,10 @@ fn sessions(sessions: &[Session]) -> String {
     table.text(0)
 }
 
-fn totals(instance: &Instance) -> String {
-    let line = |name: &str, of: fn(&Both<Sum>) -> Sum| {
+fn totals(instance: &InstanceStats) -> String {
+    let line = |name: &str, of: fn(&ByDirection<Traffic>) -> Traffic| {
         let totals = &instance.totals;
-        let packets = |both: &Both<Sum>| grouped(of(both).packets);
+        let packets = |both: &ByDirection<Traffic>| grouped(of(both).packets);
         format!(
             "ESP {name}: {} packets, {} bytes = {} of the SPIs above + {} of expired SPIs + {} untracked\n",
             packets(&totals.esp),

@@ -1,12 +1,12 @@
 //! `ikenat status`: what is attached where, how full the tables are, what became of the packets.
 
-use super::table::{Lean, Table, grouped, size};
-use super::{Which, print};
+use super::table::{Align, TextTable, grouped, size};
+use super::{InstanceFilter, print};
 use anyhow::{Context, Result};
 use clap::Args;
 use xdp_user::dataplane::tc_backend::TcBackend;
 use xdp_user::netlink::Netlink;
-use xdp_user::report::status::{Attached, Instance, Status};
+use xdp_user::report::status::{AttachedProgram, InstanceStatus, Status};
 use xdp_user::tables::snapshot::Snapshot;
 
 /// Show what is attached where, the tables, and what became of all packets
@@ -18,10 +18,10 @@ pub(crate) struct Arguments {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    which: Which,
+    which: InstanceFilter,
 }
 
-/// Does it.
+/// Runs the subcommand.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let netlink = Netlink::open().context("failed to look up interfaces")?;
     let links = netlink.links().context("failed to look up interfaces")?;
@@ -29,7 +29,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     for pins in arguments.which.some_instances()? {
         let snapshot = Snapshot::take(&pins.directory, pins.vip)
             .with_context(|| format!("failed to read the tables of {}", pins.vip))?;
-        instances.push(Instance::of(&pins, &snapshot, &netlink, &links)?);
+        instances.push(InstanceStatus::of(&pins, &snapshot, &netlink, &links)?);
     }
     let status = Status { instances };
     if arguments.json {
@@ -40,7 +40,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     }
 }
 
-fn text(instance: &Instance) -> String {
+fn text(instance: &InstanceStatus) -> String {
     let daemon = match instance.daemon {
         Some(pid) => format!("the daemon is process {pid}"),
         None => {
@@ -52,7 +52,7 @@ fn text(instance: &Instance) -> String {
         "VIP {} -> server {}; {daemon}\n\n",
         instance.vip, instance.server
     );
-    text.push_str(&told(instance));
+    text.push_str(&unusual(instance));
     text.push_str(&attached(&instance.attached));
     let slow = instance.redirect.iter().filter(|redirect| !redirect.ready);
     for redirect in slow.filter(|_| !instance.dry_run && !instance.server_is_local) {
@@ -69,7 +69,7 @@ fn text(instance: &Instance) -> String {
 }
 
 /// What is unusual about it.
-fn told(instance: &Instance) -> String {
+fn unusual(instance: &InstanceStatus) -> String {
     let mut text = String::new();
     if instance.dry_run {
         text.push_str(
@@ -103,20 +103,20 @@ fn told(instance: &Instance) -> String {
     text
 }
 
-fn attached(attached: &[Attached]) -> String {
-    let mut table = Table::new(&[
-        ("INTERFACE", Lean::Left),
-        ("HOOK", Lean::Left),
-        ("MODE", Lean::Left),
-        ("PROGRAM", Lean::Right),
-        ("", Lean::Left),
+fn attached(attached: &[AttachedProgram]) -> String {
+    let mut table = TextTable::new(&[
+        ("INTERFACE", Align::Left),
+        ("HOOK", Align::Left),
+        ("MODE", Align::Left),
+        ("PROGRAM", Align::Right),
+        ("", Align::Left),
     ]);
     if attached.is_empty() {
         return "Nothing is attached: an earlier start died half-way; `ikenat run` heals it.\n"
             .to_owned();
     }
     for one in attached {
-        let remark = match (one.alive, one.here) {
+        let remark = match (one.alive, one.in_this_namespace) {
             (false, _) if one.hook == TcBackend::Clsact.name() => {
                 "DEAD: the interface is gone or somebody has removed the filter; a running ikenat attaches again when it is back".to_owned()
             }
@@ -136,13 +136,13 @@ fn attached(attached: &[Attached]) -> String {
     table.text(0)
 }
 
-fn tables(instance: &Instance) -> String {
-    let mut table = Table::new(&[
-        ("TABLE", Lean::Left),
-        ("ENTRIES", Lean::Right),
-        ("LIMIT", Lean::Right),
-        ("MEMORY", Lean::Right),
-        ("WHEN FULL", Lean::Left),
+fn tables(instance: &InstanceStatus) -> String {
+    let mut table = TextTable::new(&[
+        ("TABLE", Align::Left),
+        ("ENTRIES", Align::Right),
+        ("LIMIT", Align::Right),
+        ("MEMORY", Align::Right),
+        ("WHEN FULL", Align::Left),
     ]);
     for one in &instance.tables {
         table.row([
@@ -156,12 +156,12 @@ fn tables(instance: &Instance) -> String {
     table.text(0)
 }
 
-fn reasons(instance: &Instance) -> String {
-    let mut table = Table::new(&[
-        ("HOOK", Lean::Left),
-        ("OUTCOME", Lean::Left),
-        ("REASON", Lean::Left),
-        ("PACKETS", Lean::Right),
+fn reasons(instance: &InstanceStatus) -> String {
+    let mut table = TextTable::new(&[
+        ("HOOK", Align::Left),
+        ("OUTCOME", Align::Left),
+        ("REASON", Align::Left),
+        ("PACKETS", Align::Right),
     ]);
     let seen = instance.reasons.iter().filter(|reason| reason.count > 0);
     let mut any = false;

@@ -1,8 +1,8 @@
 //! Columns of text, as wide as they need to be.
 
-/// Which way a column leans.
+/// Which way a column columns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Lean {
+pub(crate) enum Align {
     /// Words.
     Left,
     /// Numbers.
@@ -11,16 +11,16 @@ pub(crate) enum Lean {
 
 /// A table: headers first.
 #[derive(Clone, Debug)]
-pub(crate) struct Table {
-    leans: Vec<Lean>,
+pub(crate) struct TextTable {
+    columns: Vec<Align>,
     rows: Vec<Vec<String>>,
 }
 
-impl Table {
+impl TextTable {
     /// With these columns.
-    pub(crate) fn new(columns: &[(&str, Lean)]) -> Self {
+    pub(crate) fn new(columns: &[(&str, Align)]) -> Self {
         Self {
-            leans: columns.iter().map(|(_, lean)| *lean).collect(),
+            columns: columns.iter().map(|(_, align)| *align).collect(),
             rows: vec![columns.iter().map(|(name, _)| (*name).to_owned()).collect()],
         }
     }
@@ -39,14 +39,14 @@ impl Table {
                 .max()
                 .unwrap_or_default()
         };
-        let widths: Vec<usize> = (0..self.leans.len()).map(width).collect();
+        let widths: Vec<usize> = (0..self.columns.len()).map(width).collect();
         let mut text = String::new();
         for row in &self.rows {
             let mut line = " ".repeat(indent);
-            for ((cell, width), lean) in row.iter().zip(&widths).zip(&self.leans) {
-                match lean {
-                    Lean::Left => line.push_str(&format!("{cell:<width$}  ")),
-                    Lean::Right => line.push_str(&format!("{cell:>width$}  ")),
+            for ((cell, width), align) in row.iter().zip(&widths).zip(&self.columns) {
+                match align {
+                    Align::Left => line.push_str(&format!("{cell:<width$}  ")),
+                    Align::Right => line.push_str(&format!("{cell:>width$}  ")),
                 }
             }
             text.push_str(line.trim_end());
@@ -102,7 +102,7 @@ mod tests {
 
     #[test]
     fn columns_are_as_wide_as_their_widest_cell() {
-        let mut table = Table::new(&[("PEER", Lean::Left), ("N", Lean::Right)]);
+        let mut table = TextTable::new(&[("PEER", Align::Left), ("N", Align::Right)]);
         table.row(["203.0.113.10".to_owned(), "5".to_owned()]);
         table.row(["a".to_owned(), "1,234".to_owned()]);
         assert_eq!(

@@ -1,6 +1,6 @@
 //! `ikenat unload`: removes what a dead daemon left.
 
-use super::{Which, print};
+use super::{InstanceFilter, print};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use xdp_user::Error;
@@ -19,10 +19,10 @@ pub(crate) struct Arguments {
     #[arg(long)]
     force: bool,
     #[command(flatten)]
-    which: Which,
+    which: InstanceFilter,
 }
 
-/// Does it.
+/// Runs the subcommand.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     capabilities::check()?;
     let instances = arguments.which.instances()?;

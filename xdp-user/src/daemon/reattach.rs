@@ -1,7 +1,6 @@
-//! Interfaces that go away, come back or change their name while the daemon runs. A program goes with its interface; when
-//! one of that name is back, everything is attached as at a start, and what lives elsewhere is exchanged without a gap.
-//!
-//! It may not know how a program is attached, nor what is printed.
+//! Re-attaching: interfaces that go away, come back or change their name while the daemon runs. A program
+//! goes with its interface; when one of that name is back, everything is attached as at a start, and the
+//! programs on other interfaces are exchanged without a gap.
 
 use crate::bpffs::layout::Instance;
 use crate::config::interfaces::{HookPoint, Interface};
@@ -17,28 +16,29 @@ use std::path::Path;
 /// What has become of an interface of the plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LinkChange {
-    /// It is where it was, under this name now.
+    /// It is there, under this new name.
     Renamed(String),
-    /// There is none of that name.
+    /// There is no interface of that name.
     Gone,
-    /// There is one of that name without our program: made anew, back from another namespace, or somebody has taken the
-    /// program out.
+    /// There is one of that name, with this index, and without ikenat's program: it was created again,
+    /// it is back from another namespace, or another process has detached the program.
     Bare(u32),
 }
 
 /// The interfaces of a plan to which something has happened, by the names that they had.
-pub fn look(instance: &Instance, plan: &Plan, netlink: &Netlink) -> Vec<(String, LinkChange)> {
+fn changes(instance: &Instance, plan: &Plan, netlink: &Netlink) -> Vec<(String, LinkChange)> {
     let dry = plan.settings.dry_run;
-    let fates = plan.interfaces().into_iter().filter_map(|(port, link)| {
+    let changed = plan.interfaces().into_iter().filter_map(|(port, link)| {
         let now = netlink.link_by_index(link.index).ok();
         let now = now.filter(|_| !has_dead_link(instance, port));
-        let fate = fate(link, now, dry, || netlink.link(&link.name).ok())?;
-        Some((link.name.clone(), fate))
+        let change = change(link, now, dry, || netlink.link(&link.name).ok())?;
+        Some((link.name.clone(), change))
     });
-    fates.collect()
+    changed.collect()
 }
 
-/// A link that is attached to nothing any more: its interface is gone, or somebody has detached it.
+/// Whether a link of an interface is attached to nothing any more: the interface is gone, or another
+/// process has detached the link.
 fn has_dead_link(instance: &Instance, port: Interface) -> bool {
     let mine = HookPoint::all().filter(|hook_point| hook_point.port == port);
     mine.filter_map(|hook_point| {
@@ -49,9 +49,9 @@ fn has_dead_link(instance: &Instance, port: Interface) -> bool {
     .any(|(_, attachment)| attachment.ifindex == 0)
 }
 
-/// `now` is the interface of the same index, if our programs may be on it; `namesake` finds one of the same name. A dry run
-/// has no XDP program.
-fn fate(
+/// What has become of `link`. `now` is the interface of the same index, unless a link on it is dead;
+/// `namesake` finds one of the same name. A dry run has no XDP program.
+fn change(
     link: &Link,
     now: Option<Link>,
     dry: bool,
@@ -65,66 +65,71 @@ fn fate(
     }
 }
 
-/// What was said of an interface, so that it is said once.
+/// Watches the interfaces of an instance. It remembers what it has reported, so that each change is
+/// reported once.
 #[derive(Debug, Default)]
 pub struct LinkMonitor {
-    said: Vec<(String, LinkChange)>,
+    reported: Vec<(String, LinkChange)>,
     failure: Option<String>,
 }
 
-/// Something that is worth a line.
+/// What a log should say.
 #[derive(Debug)]
 pub enum Event {
-    /// Of one interface.
-    Of(String, LinkChange),
-    /// It cannot be attached to again yet, for this reason.
-    NotYet(String),
+    /// Something has happened to this interface.
+    Changed(String, LinkChange),
+    /// The programs cannot be attached again yet, for this reason.
+    NotReattached(String),
 }
 
-/// What an instance goes on with after it was attached again.
+/// The plan and the loggers of an instance that was attached again.
 pub type Reattached = (Plan, Vec<Logger>);
 
 impl LinkMonitor {
-    /// Looks, and attaches again when every interface is there and one has no program.
-    pub fn look(
+    /// Looks at the interfaces, and attaches again when all of them are there and one has no program.
+    pub fn check(
         &mut self,
-        running: &mut Dataplane,
+        dataplane: &mut Dataplane,
         plan: &Plan,
         netlink: &Netlink,
     ) -> (Vec<Event>, Option<Reattached>) {
-        let fates = look(&running.instance, plan, netlink);
-        let new = fates.iter().filter(|fate| !self.said.contains(fate));
-        let mut news: Vec<Event> = new
-            .map(|(name, fate)| Event::Of(name.clone(), fate.clone()))
+        let changes = changes(&dataplane.instance, plan, netlink);
+        let new = changes
+            .iter()
+            .filter(|change| !self.reported.contains(change));
+        let mut events: Vec<Event> = new
+            .map(|(name, change)| Event::Changed(name.clone(), change.clone()))
             .collect();
-        let bare = |fate: &LinkChange| matches!(fate, LinkChange::Bare(_));
-        let is_bare = fates.iter().any(|(_, fate)| bare(fate));
-        let is_gone = fates.iter().any(|(_, fate)| *fate == LinkChange::Gone);
-        self.said = fates;
+        let mut kinds = changes.iter().map(|(_, change)| change);
+        let is_bare = kinds
+            .clone()
+            .any(|change| matches!(change, LinkChange::Bare(_)));
+        let is_gone = kinds.any(|change| *change == LinkChange::Gone);
+        self.reported = changes;
         if !is_bare || is_gone {
-            return (news, None);
+            return (events, None);
         }
-        match attach_again(running, plan, netlink) {
-            Ok(again) => {
+        match reattach(dataplane, plan, netlink) {
+            Ok(reattached) => {
                 *self = Self::default();
-                (news, Some(again))
+                (events, Some(reattached))
             }
             Err(error) => {
                 let why = causes(&error);
                 if self.failure.as_ref() != Some(&why) {
                     self.failure = Some(why.clone());
-                    news.push(Event::NotYet(why));
+                    events.push(Event::NotReattached(why));
                 }
-                (news, None)
+                (events, None)
             }
         }
     }
 }
 
-/// As a start does, under the lock that we have.
-fn attach_again(running: &mut Dataplane, old: &Plan, netlink: &Netlink) -> Result<Reattached> {
+/// Attaches as a start does, under the lock that is held already.
+fn reattach(dataplane: &mut Dataplane, old: &Plan, netlink: &Netlink) -> Result<Reattached> {
     let mut settings = old.settings.clone();
-    // One that was renamed is still meant.
+    // A renamed interface is still meant.
     for (names, links) in [
         (&mut settings.wans, &old.wans),
         (&mut settings.lans, &old.lans),
@@ -137,23 +142,23 @@ fn attach_again(running: &mut Dataplane, old: &Plan, netlink: &Netlink) -> Resul
     }
     let plan = Plan::check(settings, netlink)?;
     // By the descriptor that is held: the path may need a capability that was given up.
-    let bpffs = running.instance.directory.ancestors().nth(2);
-    foreign_xdp::check(&plan, bpffs.unwrap_or(Path::new("/")), &running.instance)?;
-    let known = dataplane::earlier(&running.instance, &plan, netlink)?;
+    let bpffs = dataplane.instance.directory.ancestors().nth(2);
+    foreign_xdp::check(&plan, bpffs.unwrap_or(Path::new("/")), &dataplane.instance)?;
+    let known = dataplane::earlier(&dataplane.instance, &plan, netlink)?;
     let known = known.ok_or_else(|| {
         let gone = std::io::ErrorKind::NotFound.into();
-        Error::system(format!("find the tables of {}", running.instance.vip))(gone)
+        Error::system(format!("find the tables of {}", dataplane.instance.vip))(gone)
     })?;
     let mut made = Vec::new();
-    match dataplane::bring_up(&plan, netlink, &running.instance, Some(known), &mut made) {
+    match dataplane::bring_up(&plan, netlink, &dataplane.instance, Some(known), &mut made) {
         Ok((tables, _, (way, attached), loggers)) => {
-            running.tables = tables;
-            running.way = way;
-            running.attached = attached;
+            dataplane.tables = tables;
+            dataplane.way = way;
+            dataplane.attached = attached;
             Ok((plan, loggers))
         }
         Err(error) => {
-            attach::undo(netlink, &running.instance, &made)?;
+            attach::undo(netlink, &dataplane.instance, &made)?;
             Err(error)
         }
     }
@@ -174,23 +179,23 @@ mod tests {
 
     #[test]
     fn an_interface_is_known_by_its_index_first_and_by_its_name_when_that_is_gone() {
-        let ours = link(5, "eth1", Some(7));
-        let fate = |now, namesake| fate(&ours, now, false, || namesake);
-        assert_eq!(fate(Some(link(5, "eth1", Some(9))), None), None);
+        let eth1 = link(5, "eth1", Some(7));
+        let change = |now, namesake| change(&eth1, now, false, || namesake);
+        assert_eq!(change(Some(link(5, "eth1", Some(9))), None), None);
         assert_eq!(
-            fate(Some(link(5, "up0", Some(7))), Some(link(8, "eth1", None))),
+            change(Some(link(5, "up0", Some(7))), Some(link(8, "eth1", None))),
             Some(LinkChange::Renamed("up0".to_owned()))
         );
         assert_eq!(
-            fate(Some(link(5, "eth1", None)), None),
+            change(Some(link(5, "eth1", None)), None),
             Some(LinkChange::Bare(5))
         );
         assert_eq!(
-            fate(None, Some(link(8, "eth1", None))),
+            change(None, Some(link(8, "eth1", None))),
             Some(LinkChange::Bare(8))
         );
-        assert_eq!(fate(None, None), Some(LinkChange::Gone));
-        let dry = super::fate(&ours, Some(link(5, "eth1", None)), true, || None);
+        assert_eq!(change(None, None), Some(LinkChange::Gone));
+        let dry = super::change(&eth1, Some(link(5, "eth1", None)), true, || None);
         assert_eq!(dry, None);
     }
 }

@@ -12,7 +12,7 @@ use crate::failpoints::{self, Step, pass};
 use crate::sys::capabilities;
 use crate::tables::clock::{self, Moment, tick_shift};
 use crate::tables::meta::{address, check_version};
-use crate::tables::mmap::{self, Bytes, Memory, Seen, Tables};
+use crate::tables::mmap::{self, Bytes, Memory, ReadOnlyWord, Tables};
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::programs::{ProgramError, SchedClassifier, TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
@@ -58,7 +58,7 @@ impl SavedState {
     pub(crate) fn of(instance: &Instance, plan: &Plan) -> Result<Option<Self>> {
         let complete = || {
             let meta = mmap::open(&instance.pin("META")).ok()?;
-            let meta = Memory::<Seen>::of(&meta, "META").ok()?;
+            let meta = Memory::<ReadOnlyWord>::of(&meta, "META").ok()?;
             meta.words().get(meta::VERSION).map(|word| word.load() != 0)
         };
         if !instance.has_programs() && !complete().unwrap_or(false) {
@@ -66,7 +66,7 @@ impl SavedState {
             return Ok(None);
         }
         instance.check_maps(&plan.settings.sizes)?;
-        let tables = Tables::<Seen>::open(&instance.directory)?;
+        let tables = Tables::<ReadOnlyWord>::open(&instance.directory)?;
         let version = tables.meta(meta::VERSION).load();
         check_version(&instance.directory, instance.vip, version)?;
         Ok(Some(Self {

@@ -3,7 +3,7 @@
 //! It may not know how a table is printed. The names of the fields are part of the interface: scripts read them.
 
 use crate::tables::retired::Amount;
-use crate::tables::snapshot::{Flow, Snapshot};
+use crate::tables::snapshot::{FlowRecord, Snapshot};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -15,12 +15,12 @@ use xdp_common::{Class, Direction, Hook};
 #[derive(Clone, Debug, Serialize)]
 pub struct Stats {
     /// One for each VIP.
-    pub instances: Vec<Instance>,
+    pub instances: Vec<InstanceStats>,
 }
 
 /// One VIP.
 #[derive(Clone, Debug, Serialize)]
-pub struct Instance {
+pub struct InstanceStats {
     /// The VIP.
     pub vip: Ipv4Addr,
     /// The server behind it.
@@ -28,7 +28,7 @@ pub struct Instance {
     /// One for each SPI of a peer in one direction.
     pub spis: Vec<Spi>,
     /// One for each peer.
-    pub sessions: Vec<Session>,
+    pub sessions: Vec<SessionStats>,
     /// Sums.
     pub totals: Totals,
 }
@@ -70,7 +70,7 @@ pub struct Spi {
 
 /// Inbound and outbound.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
-pub struct Both<T> {
+pub struct ByDirection<T> {
     /// From clients.
     #[serde(rename = "in")]
     pub inbound: T,
@@ -79,7 +79,7 @@ pub struct Both<T> {
     pub outbound: T,
 }
 
-impl<T> Both<T> {
+impl<T> ByDirection<T> {
     fn of(of: impl Fn(Direction) -> T) -> Self {
         Self {
             inbound: of(Direction::Inbound),
@@ -90,17 +90,17 @@ impl<T> Both<T> {
 
 /// One peer.
 #[derive(Clone, Debug, Serialize)]
-pub struct Session {
+pub struct SessionStats {
     /// The client.
     pub peer: Ipv4Addr,
     /// `established` or `half-open`.
     pub state: &'static str,
     /// IKE on port 500.
-    pub ike: Both<u64>,
+    pub ike: ByDirection<u64>,
     /// IKE on port 4500.
-    pub natt_ike: Both<u64>,
+    pub natt_ike: ByDirection<u64>,
     /// NAT-keepalives.
-    pub keepalive: Both<u64>,
+    pub keepalive: ByDirection<u64>,
     /// SPIs of both directions.
     pub spis: u64,
     /// Age of the last packet.
@@ -109,7 +109,7 @@ pub struct Session {
 
 /// Packets and bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Sum {
+pub struct Traffic {
     /// Packets.
     pub packets: u64,
     /// Bytes.
@@ -120,13 +120,13 @@ pub struct Sum {
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Totals {
     /// All forwarded ESP, in UDP or not.
-    pub esp: Both<Sum>,
+    pub esp: ByDirection<Traffic>,
     /// What the listed SPIs have counted.
-    pub tracked: Both<Sum>,
+    pub tracked: ByDirection<Traffic>,
     /// What SPIs have counted that are no longer listed.
-    pub retired: Both<Sum>,
+    pub retired: ByDirection<Traffic>,
     /// What no SPI was there for.
-    pub untracked: Both<Sum>,
+    pub untracked: ByDirection<Traffic>,
 }
 
 /// Names an SPI from one look to the next.
@@ -134,9 +134,9 @@ type Key = (Ipv4Addr, u32, Class, Direction);
 
 /// The packets of each SPI at an earlier look.
 #[derive(Clone, Debug, Default)]
-pub struct Earlier(BTreeMap<Key, u64>);
+pub struct PreviousCounts(BTreeMap<Key, u64>);
 
-impl Earlier {
+impl PreviousCounts {
     /// Remembers a look.
     pub fn of(snapshot: &Snapshot) -> Self {
         let packets = snapshot.flows.iter().map(|flow| (key(flow), flow.packets));
@@ -144,7 +144,7 @@ impl Earlier {
     }
 }
 
-const fn key(flow: &Flow) -> Key {
+const fn key(flow: &FlowRecord) -> Key {
     (flow.peer, flow.spi, flow.class, flow.direction)
 }
 
@@ -154,9 +154,9 @@ fn per_second(packets: u64, seconds: f64) -> f64 {
     packets as f64 / seconds.max(1.0)
 }
 
-impl Instance {
+impl InstanceStats {
     /// Reckons a snapshot; the rates are those since an earlier one, if there was one.
-    pub fn of(snapshot: &Snapshot, earlier: Option<(&Earlier, Duration)>) -> Self {
+    pub fn of(snapshot: &Snapshot, earlier: Option<(&PreviousCounts, Duration)>) -> Self {
         let spis = snapshot
             .flows
             .iter()
@@ -171,12 +171,16 @@ impl Instance {
     }
 }
 
-fn spi(snapshot: &Snapshot, flow: &Flow, earlier: Option<(&Earlier, Duration)>) -> Spi {
+fn spi(
+    snapshot: &Snapshot,
+    flow: &FlowRecord,
+    earlier: Option<(&PreviousCounts, Duration)>,
+) -> Spi {
     let clock = &snapshot.clock;
     let first_seen = snapshot.now.saturating_sub(flow.first_seen);
     let age = u64::from(flow.age);
     let packets_per_second = match earlier {
-        Some((Earlier(packets), passed)) => {
+        Some((PreviousCounts(packets), passed)) => {
             let before = packets.get(&key(flow)).copied().unwrap_or_default();
             per_second(flow.packets.saturating_sub(before), passed.as_secs_f64())
         }
@@ -201,15 +205,15 @@ fn spi(snapshot: &Snapshot, flow: &Flow, earlier: Option<(&Earlier, Duration)>) 
     }
 }
 
-fn sessions(snapshot: &Snapshot) -> Vec<Session> {
+fn sessions(snapshot: &Snapshot) -> Vec<SessionStats> {
     let seconds = |age: u32| snapshot.clock.seconds(u64::from(age));
     let established = snapshot.sessions.iter().map(|session| {
-        let of = |i: usize| Both::of(|direction| session.counters[i][direction as usize]);
+        let of = |i: usize| ByDirection::of(|direction| session.counters[i][direction as usize]);
         let spis = snapshot
             .flows
             .iter()
             .filter(|flow| flow.peer == session.peer);
-        Session {
+        SessionStats {
             peer: session.peer,
             state: "established",
             ike: of(0),
@@ -219,23 +223,23 @@ fn sessions(snapshot: &Snapshot) -> Vec<Session> {
             last_seen_secs: seconds(session.age),
         }
     });
-    let half_open = snapshot.half_open.iter().map(|half| Session {
+    let half_open = snapshot.half_open.iter().map(|half| SessionStats {
         peer: half.peer,
         state: "half-open",
-        ike: Both::default(),
-        natt_ike: Both::default(),
-        keepalive: Both::default(),
+        ike: ByDirection::default(),
+        natt_ike: ByDirection::default(),
+        keepalive: ByDirection::default(),
         spis: 0,
         last_seen_secs: seconds(half.age),
     });
-    let mut all: Vec<Session> = established.chain(half_open).collect();
+    let mut all: Vec<SessionStats> = established.chain(half_open).collect();
     all.sort_by_key(|session| session.peer);
     all
 }
 
 fn totals(snapshot: &Snapshot) -> Totals {
     let counted = |direction: Direction, packets: Quantity, bytes: Quantity| {
-        let mut sum = Sum::default();
+        let mut sum = Traffic::default();
         for hook in Hook::ALL {
             for kind in Class::ALL.into_iter().filter(|kind| kind.is_esp()) {
                 let counters = &snapshot.counters[hook as usize];
@@ -250,20 +254,20 @@ fn totals(snapshot: &Snapshot) -> Totals {
         let flows = snapshot.flows.iter();
         flows
             .filter(|flow| flow.direction == direction)
-            .fold(Sum::default(), |sum, flow| Sum {
+            .fold(Traffic::default(), |sum, flow| Traffic {
                 packets: sum.packets + flow.packets,
                 bytes: sum.bytes + flow.bytes,
             })
     };
     let retired = |direction: Direction| {
         let Amount { packets, bytes } = snapshot.retired.esp[direction as usize];
-        Sum { packets, bytes }
+        Traffic { packets, bytes }
     };
     Totals {
-        esp: Both::of(|way| counted(way, Quantity::Packets, Quantity::Bytes)),
-        tracked: Both::of(tracked),
-        retired: Both::of(retired),
-        untracked: Both::of(|way| {
+        esp: ByDirection::of(|way| counted(way, Quantity::Packets, Quantity::Bytes)),
+        tracked: ByDirection::of(tracked),
+        retired: ByDirection::of(retired),
+        untracked: ByDirection::of(|way| {
             counted(way, Quantity::UntrackedPackets, Quantity::UntrackedBytes)
         }),
     }
@@ -297,7 +301,7 @@ mod tests {
             interfaces: Vec::new(),
             clock: Clock::new(250, moment),
             now: 10_000,
-            flows: vec![Flow {
+            flows: vec![FlowRecord {
                 peer: Ipv4Addr::new(203, 0, 113, 10),
                 port: 4500,
                 class: Class::EspInUdp,
@@ -322,35 +326,35 @@ mod tests {
 
     #[test]
     fn totals_add_both_hooks_and_both_kinds() {
-        let totals = Instance::of(&snapshot(), None).totals;
+        let totals = InstanceStats::of(&snapshot(), None).totals;
         assert_eq!(totals.esp.inbound.packets, 100);
         assert_eq!(totals.untracked.inbound.packets, 5);
         assert_eq!(
             totals.tracked.inbound,
-            Sum {
+            Traffic {
                 packets: 95,
                 bytes: 9500
             }
         );
-        assert_eq!(totals.esp.outbound, Sum::default());
+        assert_eq!(totals.esp.outbound, Traffic::default());
     }
 
     #[test]
     fn the_rate_is_the_mean_of_the_life_or_that_since_the_last_look() {
         let snapshot = snapshot();
         // Ten seconds from the first packet to the last.
-        let spi = &Instance::of(&snapshot, None).spis[0];
+        let spi = &InstanceStats::of(&snapshot, None).spis[0];
         assert!((spi.packets_per_second - 9.5).abs() < 1e-9);
-        let mut earlier = Earlier::of(&snapshot);
+        let mut earlier = PreviousCounts::of(&snapshot);
         earlier.0.values_mut().for_each(|packets| *packets -= 20);
         let since = Some((&earlier, Duration::from_secs(2)));
-        let spi = &Instance::of(&snapshot, since).spis[0];
+        let spi = &InstanceStats::of(&snapshot, since).spis[0];
         assert!((spi.packets_per_second - 10.0).abs() < 1e-9);
     }
 
     #[test]
     fn numbers_look_as_scripts_expect_them() {
-        let spi = &Instance::of(&snapshot(), None).spis[0];
+        let spi = &InstanceStats::of(&snapshot(), None).spis[0];
         let json = serde_json::to_value(spi).expect("serializes");
         assert_eq!(json["spi"], "0x000000c1");
         assert_eq!(json["kind"], "esp-in-udp");

@@ -17,18 +17,18 @@ use serde::Serialize;
 use std::net::Ipv4Addr;
 use xdp_common::counters::{Quantity, class, reason};
 use xdp_common::meta::flag;
-use xdp_common::{Class, Direction, Hook, Reason as Fate};
+use xdp_common::{Class, Direction, Hook, Reason};
 
 /// The answer of `status --json`.
 #[derive(Clone, Debug, Serialize)]
 pub struct Status {
     /// One for each VIP.
-    pub instances: Vec<Instance>,
+    pub instances: Vec<InstanceStatus>,
 }
 
 /// One VIP.
 #[derive(Clone, Debug, Serialize)]
-pub struct Instance {
+pub struct InstanceStatus {
     /// The VIP.
     pub vip: Ipv4Addr,
     /// The server behind it.
@@ -46,18 +46,18 @@ pub struct Instance {
     /// Prefixes of `--deny`.
     pub denied: u32,
     /// The programs.
-    pub attached: Vec<Attached>,
+    pub attached: Vec<AttachedProgram>,
     /// Whether the devices take frames that XDP redirects to them.
     pub redirect: Vec<Redirect>,
     /// The tables.
-    pub tables: Vec<Table>,
+    pub tables: Vec<TableStatus>,
     /// What became of the packets.
-    pub reasons: Vec<Reason>,
+    pub reasons: Vec<ReasonCount>,
 }
 
 /// One program on one interface.
 #[derive(Clone, Debug, Serialize)]
-pub struct Attached {
+pub struct AttachedProgram {
     /// The interface's name; the one it had when it was attached, where it cannot be looked up.
     pub interface: String,
     /// Its index in its own network namespace; 0 when it is gone.
@@ -71,7 +71,7 @@ pub struct Attached {
     /// False when the interface is gone, or the filter was removed. Who may not look sees the interface alone.
     pub alive: bool,
     /// True when it is an interface of this network namespace.
-    pub here: bool,
+    pub in_this_namespace: bool,
 }
 
 /// Whether a device takes frames from XDP.
@@ -85,7 +85,7 @@ pub struct Redirect {
 
 /// One table.
 #[derive(Clone, Debug, Serialize)]
-pub struct Table {
+pub struct TableStatus {
     /// Its name.
     pub name: &'static str,
     /// Entries now.
@@ -100,7 +100,7 @@ pub struct Table {
 
 /// What became of packets, at one hook.
 #[derive(Clone, Debug, Serialize)]
-pub struct Reason {
+pub struct ReasonCount {
     /// `xdp` or `tc`.
     pub hook: &'static str,
     /// `forwarded`, `slow`, `punted` or `dropped`.
@@ -111,7 +111,7 @@ pub struct Reason {
     pub count: u64,
 }
 
-impl Instance {
+impl InstanceStatus {
     /// Asks the kernel about an instance. `links` are the interfaces of this network namespace.
     pub fn of(pins: &Pins, snapshot: &Snapshot, netlink: &Netlink, links: &[Link]) -> Result<Self> {
         let mut attached = Vec::new();
@@ -124,15 +124,15 @@ impl Instance {
             }
         }
         attached.extend(filters_of(pins, snapshot, netlink, links)?);
-        let told = |bit| snapshot.flags & bit != 0;
+        let is_set = |bit| snapshot.flags & bit != 0;
         let [except_peers, denied] = snapshot.listed;
         Ok(Self {
             vip: snapshot.vip,
             server: snapshot.server,
             daemon: pins.owner(),
-            dry_run: told(flag::DRY_RUN),
-            dedicated: told(flag::DEDICATED),
-            server_is_local: told(flag::SERVER_IS_LOCAL),
+            dry_run: is_set(flag::DRY_RUN),
+            dedicated: is_set(flag::DEDICATED),
+            server_is_local: is_set(flag::SERVER_IS_LOCAL),
             except_peers,
             denied,
             attached,
@@ -177,39 +177,44 @@ fn describe(
     hook_point: HookPoint,
     snapshot: &Snapshot,
     links: &[Link],
-) -> Attached {
+) -> AttachedProgram {
     let mut here = links.iter();
     let here = here.find(|link| link::is_on(attachment, hook_point.hook, link));
     let known = known(snapshot, hook_point);
     let name = here.map(|link| &link.name);
     let name = name.or(known.map(|known| &known.name));
-    Attached {
+    AttachedProgram {
         interface: name.cloned().unwrap_or_default(),
         ifindex: attachment.ifindex,
         hook: hook_name(hook_point.hook, TcBackend::Tcx),
         mode: mode(hook_point, known),
         program: Some(attachment.program),
         alive: attachment.ifindex != 0,
-        here: here.is_some(),
+        in_this_namespace: here.is_some(),
     }
 }
 
 /// A program that has a pin which this user may not open.
-fn unseen(hook_point: HookPoint, way: TcBackend, snapshot: &Snapshot, links: &[Link]) -> Attached {
+fn unseen(
+    hook_point: HookPoint,
+    way: TcBackend,
+    snapshot: &Snapshot,
+    links: &[Link],
+) -> AttachedProgram {
     let known = known(snapshot, hook_point);
     // In another network namespace nothing can be seen without a capability.
     let here = netns::own().is_ok_and(|own| own == snapshot.namespace);
     let mut found = links.iter();
     let found = found.find(|link| here && known.is_some_and(|known| known.index == link.index));
     let program = found.filter(|_| hook_point.hook == Hook::Xdp);
-    Attached {
+    AttachedProgram {
         interface: known.map_or_else(String::new, |known| known.name.clone()),
         ifindex: known.map_or(0, |known| known.index),
         hook: hook_name(hook_point.hook, way),
         mode: mode(hook_point, known),
         program: program.and_then(|link| link.xdp),
         alive: !here || found.is_some(),
-        here,
+        in_this_namespace: here,
     }
 }
 
@@ -218,7 +223,7 @@ fn filters_of(
     snapshot: &Snapshot,
     netlink: &Netlink,
     links: &[Link],
-) -> Result<Vec<Attached>> {
+) -> Result<Vec<AttachedProgram>> {
     let (mut sought, mut closed) = (Vec::new(), Vec::new());
     for hook_point in HookPoint::all() {
         let (Some(pin), Some(block)) = (hook_point.filter_pin(), clsact::block(hook_point.hook))
@@ -246,21 +251,21 @@ fn filters_of(
         let known = known(snapshot, hook_point);
         let name = link.map(|link| &link.name);
         let name = name.or(known.map(|known| &known.name));
-        Attached {
+        AttachedProgram {
             interface: name.cloned().unwrap_or_default(),
             ifindex: if found.is_some() { index } else { 0 },
             hook: hook_name(hook_point.hook, TcBackend::Clsact),
             mode: mode(hook_point, known),
             program: Some(found.map_or(pinned, |found| found.program)),
             alive: found.is_some(),
-            here,
+            in_this_namespace: here,
         }
     };
     Ok(sought.into_iter().zip(found).map(attached).collect())
 }
 
-fn table(filling: &crate::tables::snapshot::Filling) -> Table {
-    let when_full = match filling.name {
+fn table(usage: &crate::tables::snapshot::TableUsage) -> TableStatus {
+    let when_full = match usage.name {
         "FLOW" => "packets of new SPIs are forwarded and counted as untracked",
         "SESSION" => "new peers are forwarded, and their ESP is counted as untracked",
         "HALF" => {
@@ -273,22 +278,22 @@ fn table(filling: &crate::tables::snapshot::Filling) -> Table {
             "the kernel's routing table is asked for every packet to a new gateway, which is slower"
         }
     };
-    Table {
-        name: filling.name,
-        entries: filling.entries,
-        limit: filling.limit,
-        bytes: filling.bytes,
+    TableStatus {
+        name: usage.name,
+        entries: usage.entries,
+        limit: usage.limit,
+        bytes: usage.bytes,
         when_full,
     }
 }
 
-fn reasons(snapshot: &Snapshot) -> Vec<Reason> {
+fn reasons(snapshot: &Snapshot) -> Vec<ReasonCount> {
     let mut reasons = Vec::new();
     for hook in Hook::ALL {
         let counters = &snapshot.counters[hook as usize];
         for kind in Class::ALL {
             for direction in Direction::ALL {
-                reasons.push(Reason {
+                reasons.push(ReasonCount {
                     hook: hook.name(),
                     outcome: "forwarded",
                     reason: format!("{}-{}", kind.name(), direction.name()),
@@ -296,8 +301,8 @@ fn reasons(snapshot: &Snapshot) -> Vec<Reason> {
                 });
             }
         }
-        for fate in Fate::ALL {
-            reasons.push(Reason {
+        for fate in Reason::ALL {
+            reasons.push(ReasonCount {
                 hook: hook.name(),
                 outcome: fate.outcome().name(),
                 reason: fate.name().to_owned(),

@@ -1,13 +1,13 @@
 //! Which entries are too old, and how they are let go.
 //!
 //! It may not know how counts are kept ([`crate::tables::reclaim`] does). The dataplane never deletes: this does, in three
-//! steps. Old entries are marked as dying, one grace period waits for the programs that had found them before, and
+//! steps. Expired entries are marked as dying, one grace period waits for the programs that had found them before, and
 //! then their counts are final.
 
 use crate::error::{Error, Result};
 use crate::tables::clock::Clock;
 use crate::tables::mmap::Tables;
-use crate::tables::reclaim::{self, Freed, Peer, Words};
+use crate::tables::reclaim::{self, PeerKey, Reclaimed, TableWords};
 use rustix::thread::{MembarrierCommand, membarrier};
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::AtomicU64;
@@ -19,7 +19,7 @@ use xdp_core::table::{self, Slot, State};
 
 /// Ages at which entries go, in jiffies.
 #[derive(Clone, Copy, Debug)]
-pub struct Rules {
+pub struct ExpiryLimits {
     /// Any entry.
     pub idle: u32,
     /// A silent SPI of a session that is alive.
@@ -28,8 +28,8 @@ pub struct Rules {
     pub unproven: u32,
 }
 
-impl Rules {
-    /// The rules for an idle time in seconds.
+impl ExpiryLimits {
+    /// The limits for an idle time in seconds.
     pub fn new(clock: &Clock, idle_secs: u32) -> Self {
         let of_live_session = idle_secs.max(IDLE_SECS_FLOW_OF_LIVE_SESSION);
         Self {
@@ -42,13 +42,13 @@ impl Rules {
 
 /// What the decision needs to know of a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Flow {
+pub struct FlowAge {
     /// Index of its slot.
     pub index: usize,
     /// Its state word.
     pub state: u64,
     /// Whose it is.
-    pub peer: Peer,
+    pub peer: PeerKey,
     /// Which way it goes.
     pub direction: Direction,
     /// Packets.
@@ -57,31 +57,31 @@ pub struct Flow {
     pub age: u32,
 }
 
-impl Flow {
+impl FlowAge {
     /// An SPI that the client may have guessed: it must not hold a slot for long.
-    pub fn is_unproven(&self, rules: &Rules) -> bool {
+    pub fn is_unproven(&self, limits: &ExpiryLimits) -> bool {
         self.direction == Direction::Inbound
             && self.packets < PROVEN_PACKETS
-            && self.age > rules.unproven
+            && self.age > limits.unproven
     }
 }
 
 /// What the decision needs to know of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Session {
+pub struct SessionAge {
     /// Index of its slot.
     pub index: usize,
     /// Its state word.
     pub state: u64,
     /// Whose it is.
-    pub peer: Peer,
+    pub peer: PeerKey,
     /// Jiffies since its last IKE message or keepalive.
     pub age: u32,
 }
 
 /// The entries that go: slot and state word of each.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Old {
+pub struct Expired {
     /// In FLOW.
     pub flows: Vec<(usize, u64)>,
     /// In SESSION.
@@ -89,30 +89,30 @@ pub struct Old {
 }
 
 /// Decides which entries are too old.
-pub fn too_old(flows: &[Flow], sessions: &[Session], rules: &Rules) -> Old {
+pub fn expired(flows: &[FlowAge], sessions: &[SessionAge], limits: &ExpiryLimits) -> Expired {
     // A session was last seen when it or any flow of its peer was.
-    let mut silence: HashMap<Peer, u32> = HashMap::new();
+    let mut silence: HashMap<PeerKey, u32> = HashMap::new();
     let ages = flows.iter().map(|flow| (flow.peer, flow.age));
     for (peer, age) in ages.chain(sessions.iter().map(|session| (session.peer, session.age))) {
         let youngest = silence.entry(peer).or_insert(age);
         *youngest = age.min(*youngest);
     }
-    let silence = |peer: &Peer| silence.get(peer).copied().unwrap_or(u32::MAX);
-    let alive: HashSet<Peer> = sessions
+    let silence = |peer: &PeerKey| silence.get(peer).copied().unwrap_or(u32::MAX);
+    let alive: HashSet<PeerKey> = sessions
         .iter()
         .map(|session| session.peer)
-        .filter(|peer| silence(peer) <= rules.idle)
+        .filter(|peer| silence(peer) <= limits.idle)
         .collect();
-    let flow_goes = |flow: &&Flow| {
+    let flow_goes = |flow: &&FlowAge| {
         let limit = if alive.contains(&flow.peer) {
-            rules.idle_of_live_session
+            limits.idle_of_live_session
         } else {
-            rules.idle
+            limits.idle
         };
-        flow.age > limit || flow.is_unproven(rules)
+        flow.age > limit || flow.is_unproven(limits)
     };
-    let session_goes = |session: &&Session| silence(&session.peer) > rules.idle;
-    Old {
+    let session_goes = |session: &&SessionAge| silence(&session.peer) > limits.idle;
+    Expired {
         flows: flows
             .iter()
             .filter(flow_goes)
@@ -141,7 +141,7 @@ const WHOLE_PASS: u64 = 10;
 #[derive(Debug)]
 pub struct Expiry {
     clock: Clock,
-    rules: Rules,
+    limits: ExpiryLimits,
     passes: u64,
 }
 
@@ -150,20 +150,20 @@ impl Expiry {
     pub fn new(clock: Clock, idle_secs: u32) -> Self {
         Self {
             clock,
-            rules: Rules::new(&clock, idle_secs),
+            limits: ExpiryLimits::new(&clock, idle_secs),
             passes: 0,
         }
     }
 
     /// Finishes what a dead daemon began, and mends the numbers that it left.
-    pub fn recover(&self, tables: &Tables<AtomicU64>) -> Result<Freed> {
+    pub fn recover(&self, tables: &Tables<AtomicU64>) -> Result<Reclaimed> {
         let words = words(tables);
         let flows = reclaim::dying(words.flows);
         let sessions = reclaim::dying(words.sessions);
         if !flows.is_empty() || !sessions.is_empty() {
             grace()?;
         }
-        let freed = reclaim::settle(words, &flows, &sessions);
+        let freed = reclaim::reclaim(words, &flows, &sessions);
         if !reclaim::recount(words, grace)? {
             tracing::debug!("the tables grow too fast to be counted; the next start tries again");
         }
@@ -171,37 +171,37 @@ impl Expiry {
     }
 
     /// One pass.
-    pub fn pass(&mut self, tables: &Tables<AtomicU64>) -> Result<Freed> {
+    pub fn pass(&mut self, tables: &Tables<AtomicU64>) -> Result<Reclaimed> {
         let words = words(tables);
         let now = self.clock.now();
         let flows = words.flows.iter().enumerate();
         let flows = flows.filter_map(|(index, slot)| self.flow(index, slot, now));
         let old = if self.passes.is_multiple_of(WHOLE_PASS) {
-            let flows: Vec<Flow> = flows.collect();
-            let sessions: Vec<Session> = words
+            let flows: Vec<FlowAge> = flows.collect();
+            let sessions: Vec<SessionAge> = words
                 .sessions
                 .iter()
                 .enumerate()
                 .filter_map(|(index, slot)| self.session(index, slot, now))
                 .collect();
-            too_old(&flows, &sessions, &self.rules)
+            expired(&flows, &sessions, &self.limits)
         } else {
-            Old {
+            Expired {
                 flows: flows
-                    .filter(|flow| flow.is_unproven(&self.rules))
+                    .filter(|flow| flow.is_unproven(&self.limits))
                     .map(|flow| (flow.index, flow.state))
                     .collect(),
                 sessions: Vec::new(),
             }
         };
         self.passes += 1;
-        self.let_go(words, &old)
+        self.retire(words, &old)
     }
 
-    fn let_go(&self, words: Words<'_, AtomicU64>, old: &Old) -> Result<Freed> {
+    fn retire(&self, words: TableWords<'_, AtomicU64>, old: &Expired) -> Result<Reclaimed> {
         let retire = |slots: &[Slot<AtomicU64>], old: &[(usize, u64)], last_seen: LastSeen| {
             let still_old = |slot: &Slot<AtomicU64>| {
-                self.clock.age(self.clock.now(), last_seen(slot)) > self.rules.unproven
+                self.clock.age(self.clock.now(), last_seen(slot)) > self.limits.unproven
             };
             let mut retired = Vec::with_capacity(old.len());
             for &(index, state) in old {
@@ -215,15 +215,15 @@ impl Expiry {
         let flows = retire(words.flows, &old.flows, flow_last_seen);
         let sessions = retire(words.sessions, &old.sessions, session_last_seen);
         if flows.is_empty() && sessions.is_empty() {
-            return Ok(Freed::default());
+            return Ok(Reclaimed::default());
         }
         grace()?;
-        Ok(reclaim::settle(words, &flows, &sessions))
+        Ok(reclaim::reclaim(words, &flows, &sessions))
     }
 
-    fn flow(&self, index: usize, slot: &Slot<AtomicU64>, now: u64) -> Option<Flow> {
+    fn flow(&self, index: usize, slot: &Slot<AtomicU64>, now: u64) -> Option<FlowAge> {
         let state = Word::load(&slot[STATE]);
-        (State::of(state) == State::Live).then(|| Flow {
+        (State::of(state) == State::Live).then(|| FlowAge {
             index,
             state,
             peer: reclaim::peer(slot),
@@ -233,9 +233,9 @@ impl Expiry {
         })
     }
 
-    fn session(&self, index: usize, slot: &Slot<AtomicU64>, now: u64) -> Option<Session> {
+    fn session(&self, index: usize, slot: &Slot<AtomicU64>, now: u64) -> Option<SessionAge> {
         let state = Word::load(&slot[STATE]);
-        (State::of(state) == State::Live).then(|| Session {
+        (State::of(state) == State::Live).then(|| SessionAge {
             index,
             state,
             peer: reclaim::peer(slot),
@@ -255,8 +255,8 @@ fn session_last_seen(slot: &Slot<AtomicU64>) -> u32 {
     Word::load(&slot[session::LAST_SEEN]) as u32
 }
 
-fn words(tables: &Tables<AtomicU64>) -> Words<'_, AtomicU64> {
-    Words {
+fn words(tables: &Tables<AtomicU64>) -> TableWords<'_, AtomicU64> {
+    TableWords {
         flows: tables.flow.slots(),
         sessions: tables.session.slots(),
         meta: tables.meta.words(),
@@ -267,16 +267,16 @@ fn words(tables: &Tables<AtomicU64>) -> Words<'_, AtomicU64> {
 mod tests {
     use super::*;
 
-    const RULES: Rules = Rules {
+    const LIMITS: ExpiryLimits = ExpiryLimits {
         idle: 300,
         idle_of_live_session: 3600,
         unproven: 10,
     };
-    const A: Peer = [0, 1];
-    const B: Peer = [0, 2];
+    const A: PeerKey = [0, 1];
+    const B: PeerKey = [0, 2];
 
-    fn flow(index: usize, peer: Peer, direction: Direction, packets: u64, age: u32) -> Flow {
-        Flow {
+    fn flow(index: usize, peer: PeerKey, direction: Direction, packets: u64, age: u32) -> FlowAge {
+        FlowAge {
             index,
             state: 0x102,
             peer,
@@ -286,8 +286,8 @@ mod tests {
         }
     }
 
-    fn session(index: usize, peer: Peer, age: u32) -> Session {
-        Session {
+    fn session(index: usize, peer: PeerKey, age: u32) -> SessionAge {
+        SessionAge {
             index,
             state: 0x102,
             peer,
@@ -295,8 +295,8 @@ mod tests {
         }
     }
 
-    fn gone(flows: &[Flow], sessions: &[Session]) -> (Vec<usize>, Vec<usize>) {
-        let old = too_old(flows, sessions, &RULES);
+    fn gone(flows: &[FlowAge], sessions: &[SessionAge]) -> (Vec<usize>, Vec<usize>) {
+        let old = expired(flows, sessions, &LIMITS);
         let indices = |old: Vec<(usize, u64)>| old.into_iter().map(|(index, _)| index).collect();
         (indices(old.flows), indices(old.sessions))
     }

@@ -29,9 +29,9 @@ unsafe impl<T: bytemuck::Pod> aya::Pod for Bytes<T> {}
 /// A word that is only looked at. Its memory cannot be written, so its writes do nothing.
 #[repr(transparent)]
 #[derive(Debug)]
-pub struct Seen(AtomicU64);
+pub struct ReadOnlyWord(AtomicU64);
 
-impl Word for Seen {
+impl Word for ReadOnlyWord {
     fn load(&self) -> u64 {
         // Only relaxed loads are allowed on memory that is mapped read-only; the fence makes it an acquire.
         let value = self.0.load(Ordering::Relaxed);
@@ -48,7 +48,7 @@ impl Word for Seen {
 
 mod sealed {
     pub trait Sealed {}
-    impl Sealed for super::Seen {}
+    impl Sealed for super::ReadOnlyWord {}
     impl Sealed for std::sync::atomic::AtomicU64 {}
 }
 
@@ -62,7 +62,7 @@ impl Mapped for AtomicU64 {
     const WRITABLE: bool = true;
 }
 
-impl Mapped for Seen {
+impl Mapped for ReadOnlyWord {
     const WRITABLE: bool = false;
 }
 
@@ -156,7 +156,7 @@ impl<W: Mapped> Drop for Memory<W> {
     }
 }
 
-impl Memory<Seen> {
+impl Memory<ReadOnlyWord> {
     /// Maps a pinned map; or copies it, where this user may only read the pin: the kernel maps no descriptor that is open
     /// for reading alone (`do_mmap` takes VM_SHARED away, and `bpf_map_mmap` asks for it).
     pub fn read(path: &Path, name: &str) -> Result<Self> {
@@ -171,7 +171,7 @@ impl Memory<Seen> {
                 let failed = map_failed("read", name);
                 let map = MapData::from_fd(map).map_err(|error| failed(causes(&error)))?;
                 let words = copy(&map).map_err(failed)?;
-                let words = words.into_iter().map(|word| Seen(word.into()));
+                let words = words.into_iter().map(|word| ReadOnlyWord(word.into()));
                 Ok(Self(Words::Copied(words.collect())))
             }
             Err(error) => Err(map_failed("open", &path.display().to_string())(causes(
@@ -191,7 +191,7 @@ impl Memory<Seen> {
             let (slots, _) = words.as_chunks_mut::<{ slot::WORDS }>();
             for (slot, later) in slots.iter_mut().zip(later.slots()) {
                 if slot[slot::STATE].load() != later[slot::STATE].load() {
-                    slot[slot::STATE] = Seen(AtomicU64::new(0));
+                    slot[slot::STATE] = ReadOnlyWord(AtomicU64::new(0));
                 }
             }
         }
@@ -291,7 +291,7 @@ impl<W: Mapped> Tables<W> {
     }
 }
 
-impl Tables<Seen> {
+impl Tables<ReadOnlyWord> {
     /// The pinned maps of a directory, for reading; copies of them where this user may do no more. The counters come last.
     pub fn read(directory: &Path) -> Result<Self> {
         let memory = |name: &str| Memory::read(&directory.join(name), name);

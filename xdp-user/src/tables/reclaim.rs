@@ -4,7 +4,7 @@
 //! It may not know why an entry was retired. A grace period must have passed since. Every step may be the last one of
 //! this daemon; the next one begins again with the dying entries, and [`recount`] mends what a number missed.
 
-use crate::tables::retired::{self, Amount, Entry, Table};
+use crate::tables::retired::{self, Amount, Entry, EntryKind};
 use std::collections::HashMap;
 use xdp_common::counters::Direction;
 use xdp_common::meta::{FLOW_ENTRIES, SESSION_ENTRIES};
@@ -13,11 +13,11 @@ use xdp_core::Word;
 use xdp_core::table::{self, Slot, State};
 
 /// The two words of a peer's address in a key.
-pub type Peer = [u64; 2];
+pub type PeerKey = [u64; 2];
 
 /// The tables and META, as words.
 #[derive(Debug)]
-pub struct Words<'w, W> {
+pub struct TableWords<'w, W> {
     /// The slots of FLOW.
     pub flows: &'w [Slot<W>],
     /// The slots of SESSION.
@@ -26,16 +26,16 @@ pub struct Words<'w, W> {
     pub meta: &'w [W],
 }
 
-impl<W> Clone for Words<'_, W> {
+impl<W> Clone for TableWords<'_, W> {
     fn clone(&self) -> Self {
         *self
     }
 }
 
-impl<W> Copy for Words<'_, W> {}
+impl<W> Copy for TableWords<'_, W> {}
 
 /// The peer in a slot's key.
-pub fn peer<W: Word>(slot: &Slot<W>) -> Peer {
+pub fn peer<W: Word>(slot: &Slot<W>) -> PeerKey {
     [u64::from(slot[KEY].low()), slot[KEY + 1].load()]
 }
 
@@ -48,7 +48,7 @@ pub const fn direction(key: u64) -> Direction {
     }
 }
 
-fn live_sessions<W: Word>(sessions: &[Slot<W>]) -> HashMap<Peer, &Slot<W>> {
+fn live_sessions<W: Word>(sessions: &[Slot<W>]) -> HashMap<PeerKey, &Slot<W>> {
     sessions
         .iter()
         .filter(|slot| State::of(slot[STATE].load()) == State::Live)
@@ -58,7 +58,7 @@ fn live_sessions<W: Word>(sessions: &[Slot<W>]) -> HashMap<Peer, &Slot<W>> {
 
 /// What was freed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Freed {
+pub struct Reclaimed {
     /// Flows.
     pub flows: usize,
     /// Sessions.
@@ -66,12 +66,16 @@ pub struct Freed {
 }
 
 /// Settles these slots, as far as they are dying.
-pub fn settle<W: Word>(words: Words<'_, W>, flows: &[usize], sessions: &[usize]) -> Freed {
-    let mut freed = Freed::default();
+pub fn reclaim<W: Word>(
+    words: TableWords<'_, W>,
+    flows: &[usize],
+    sessions: &[usize],
+) -> Reclaimed {
+    let mut freed = Reclaimed::default();
     // An entry that is in the book already must be freed before another one takes its name out of it.
     let last = retired::last(words.meta);
-    let of_last = |table, slots: &[Slot<W>]| {
-        last.filter(|entry| entry.table == table)
+    let of_last = |kind, slots: &[Slot<W>]| {
+        last.filter(|entry| entry.kind == kind)
             .filter(|entry| {
                 slots
                     .get(entry.index)
@@ -79,30 +83,30 @@ pub fn settle<W: Word>(words: Words<'_, W>, flows: &[usize], sessions: &[usize])
             })
             .map(|entry| entry.index)
     };
-    if let Some(index) = of_last(Table::Flow, words.flows) {
+    if let Some(index) = of_last(EntryKind::Flow, words.flows) {
         let owners = live_sessions(words.sessions);
-        freed.flows += usize::from(settle_flow(words, index, |peer| owners.get(peer).copied()));
+        freed.flows += usize::from(reclaim_flow(words, index, |peer| owners.get(peer).copied()));
     }
-    if let Some(index) = of_last(Table::Session, words.sessions) {
-        freed.sessions += usize::from(settle_session(words, index));
+    if let Some(index) = of_last(EntryKind::Session, words.sessions) {
+        freed.sessions += usize::from(reclaim_session(words, index));
     }
     if !flows.is_empty() {
         let owners = live_sessions(words.sessions);
         for &index in flows {
-            let owner = |peer: &Peer| owners.get(peer).copied();
-            freed.flows += usize::from(settle_flow(words, index, owner));
+            let owner = |peer: &PeerKey| owners.get(peer).copied();
+            freed.flows += usize::from(reclaim_flow(words, index, owner));
         }
     }
     for &index in sessions {
-        freed.sessions += usize::from(settle_session(words, index));
+        freed.sessions += usize::from(reclaim_session(words, index));
     }
     freed
 }
 
-fn settle_flow<'w, W: Word + 'w>(
-    words: Words<'w, W>,
+fn reclaim_flow<'w, W: Word + 'w>(
+    words: TableWords<'w, W>,
     index: usize,
-    owner: impl Fn(&Peer) -> Option<&'w Slot<W>>,
+    owner: impl Fn(&PeerKey) -> Option<&'w Slot<W>>,
 ) -> bool {
     let slot = &words.flows[index];
     let way = direction(slot[KEY + 2].load());
@@ -111,7 +115,7 @@ fn settle_flow<'w, W: Word + 'w>(
         packets: slot[flow::PACKETS].load(),
         bytes: slot[flow::BYTES].load(),
     };
-    if !free(words.meta, slot, Table::Flow, index, (way, amount)) {
+    if !free_slot(words.meta, slot, EntryKind::Flow, index, (way, amount)) {
         return false;
     }
     one_less(&words.meta[FLOW_ENTRIES]);
@@ -123,10 +127,10 @@ fn settle_flow<'w, W: Word + 'w>(
     true
 }
 
-fn settle_session<W: Word>(words: Words<'_, W>, index: usize) -> bool {
+fn reclaim_session<W: Word>(words: TableWords<'_, W>, index: usize) -> bool {
     let slot = &words.sessions[index];
     let nothing = (Direction::Inbound, Amount::default());
-    let freed = free(words.meta, slot, Table::Session, index, nothing);
+    let freed = free_slot(words.meta, slot, EntryKind::Session, index, nothing);
     if freed {
         one_less(&words.meta[SESSION_ENTRIES]);
     }
@@ -135,10 +139,10 @@ fn settle_session<W: Word>(words: Words<'_, W>, index: usize) -> bool {
 
 /// Adds a dying slot's counts to the books and frees it. One that a dead daemon was freeing has been added, and some of
 /// its words are zero already.
-fn free<W: Word>(
+fn free_slot<W: Word>(
     meta: &[W],
     slot: &Slot<W>,
-    table: Table,
+    kind: EntryKind,
     index: usize,
     (way, amount): (Direction, Amount),
 ) -> bool {
@@ -147,11 +151,7 @@ fn free<W: Word>(
         State::Free | State::Claimed | State::Live => return false,
         State::Freeing => {}
         State::Dying => {
-            let entry = Entry {
-                table,
-                index,
-                state,
-            };
+            let entry = Entry { kind, index, state };
             retired::add(meta, entry, way, amount);
         }
     }
@@ -203,7 +203,7 @@ const TRIES: usize = 20;
 /// off in one atomic addition, so that later inserts are not lost. The SPIs of sessions are counted in the same window:
 /// a flow's insert adds to its session before it adds to FLOW's number. True: all were mended.
 pub fn recount<W: Word, E>(
-    words: Words<'_, W>,
+    words: TableWords<'_, W>,
     mut grace: impl FnMut() -> Result<(), E>,
 ) -> Result<bool, E> {
     for _ in 0..TRIES {
@@ -232,8 +232,8 @@ pub fn recount<W: Word, E>(
 }
 
 /// What to add to each session's number of inbound SPIs.
-fn spi_drifts<'w, W: Word>(words: Words<'w, W>) -> Vec<(&'w Slot<W>, u64)> {
-    let mut counts: HashMap<Peer, u64> = HashMap::new();
+fn spi_drifts<'w, W: Word>(words: TableWords<'w, W>) -> Vec<(&'w Slot<W>, u64)> {
+    let mut counts: HashMap<PeerKey, u64> = HashMap::new();
     for slot in words.flows {
         let live = State::of(slot[STATE].load()) == State::Live;
         if live && direction(slot[KEY + 2].load()) == Direction::Inbound {

@@ -107,8 +107,8 @@ impl Tables {
         tables
     }
 
-    fn words(&self) -> Words<'_, Mortal> {
-        Words {
+    fn words(&self) -> TableWords<'_, Mortal> {
+        TableWords {
             flows: &self.flows,
             sessions: &self.sessions,
             meta: &self.meta,
@@ -127,7 +127,7 @@ impl Tables {
     /// What a daemon does when it starts.
     fn recover(&self) {
         let words = self.words();
-        settle(words, &dying(words.flows), &dying(words.sessions));
+        reclaim(words, &dying(words.flows), &dying(words.sessions));
         let mended = recount(words, || Ok::<(), Infallible>(()));
         assert_eq!(mended, Ok(true));
     }
@@ -144,10 +144,10 @@ impl Tables {
 fn a_settled_flow_leaves_its_counts_in_the_book_and_its_place_in_the_numbers() {
     let tables = Tables::new();
     tables.retire(&[1], &[]);
-    let freed = settle(tables.words(), &[1], &[]);
+    let freed = reclaim(tables.words(), &[1], &[]);
     assert_eq!(
         freed,
-        Freed {
+        Reclaimed {
             flows: 1,
             sessions: 0
         }
@@ -167,7 +167,7 @@ fn a_settled_flow_leaves_its_counts_in_the_book_and_its_place_in_the_numbers() {
 #[test]
 fn a_live_slot_is_left_alone() {
     let tables = Tables::new();
-    assert_eq!(settle(tables.words(), &[1], &[3]), Freed::default());
+    assert_eq!(reclaim(tables.words(), &[1], &[3]), Reclaimed::default());
     assert_eq!(tables.entries(), (3, 1));
     assert_eq!(retired::read(&tables.meta).flows, 0);
 }
@@ -178,7 +178,7 @@ fn a_number_never_falls_below_zero() {
     tables.meta[FLOW_ENTRIES].store(0);
     tables.sessions[3][session::SPIS].store(0);
     tables.retire(&[1], &[]);
-    settle(tables.words(), &[1], &[]);
+    reclaim(tables.words(), &[1], &[]);
     assert_eq!(tables.entries(), (0, 1));
     assert_eq!(tables.sessions[3][session::SPIS].load(), 0);
 }
@@ -190,7 +190,7 @@ fn whatever_write_is_the_last_the_next_daemon_makes_it_right() {
         let tables = Tables::new();
         tables.retire(&[1, 5], &[]);
         LEFT.set(lifetime);
-        settle(tables.words(), &[5, 1], &[]);
+        reclaim(tables.words(), &[5, 1], &[]);
         let died = LEFT.get() == 0;
         LEFT.set(usize::MAX);
         tables.recover();
@@ -233,7 +233,7 @@ fn the_same_for_sessions() {
         let tables = Tables::new();
         tables.retire(&[1, 2, 5], &[3]);
         LEFT.set(lifetime);
-        settle(tables.words(), &[1, 2, 5], &[3]);
+        reclaim(tables.words(), &[1, 2, 5], &[3]);
         LEFT.set(usize::MAX);
         tables.recover();
         let page = retired::read(&tables.meta);

@@ -12,7 +12,7 @@ use xdp_core::Word;
 
 /// Which table an entry belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Table {
+pub enum EntryKind {
     /// FLOW.
     Flow,
     /// SESSION.
@@ -23,7 +23,7 @@ pub enum Table {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// Its table.
-    pub table: Table,
+    pub kind: EntryKind,
     /// Index of the slot.
     pub index: usize,
     /// Its state word, which contains the generation.
@@ -36,9 +36,9 @@ const SESSION: u64 = 1 << 63;
 impl Entry {
     /// Never zero, and never the same for two tables.
     fn name(self) -> u64 {
-        let table = match self.table {
-            Table::Flow => 0,
-            Table::Session => SESSION,
+        let table = match self.kind {
+            EntryKind::Flow => 0,
+            EntryKind::Session => SESSION,
         };
         table | (self.index as u64 + 1)
     }
@@ -90,18 +90,18 @@ pub fn read<W: Word>(meta: &[W]) -> RetiredTotals {
             packets: word(book::ESP + 2 * direction as usize),
             bytes: word(book::ESP + 2 * direction as usize + 1),
         };
-        let page = RetiredTotals {
+        let totals = RetiredTotals {
             esp: Direction::ALL.map(amount),
             flows: word(book::FLOWS),
             sessions: word(book::SESSIONS),
             mark: [active as u64, word(book::LAST_SLOT), word(book::LAST_STATE)],
         };
         // Two commits in between would have rewritten this very book: then its mark has changed.
-        let unchanged = page.mark[1] == word(book::LAST_SLOT)
-            && page.mark[2] == word(book::LAST_STATE)
+        let unchanged = totals.mark[1] == word(book::LAST_SLOT)
+            && totals.mark[2] == word(book::LAST_STATE)
             && usize::from(meta[BOOK].load() & 1 == 1) == active;
         if unchanged {
-            return page;
+            return totals;
         }
     }
 }
@@ -110,16 +110,12 @@ pub fn read<W: Word>(meta: &[W]) -> RetiredTotals {
 pub fn last<W: Word>(meta: &[W]) -> Option<Entry> {
     let [_, name, state] = read(meta).mark;
     let index = usize::try_from(name & !SESSION).ok()?.checked_sub(1)?;
-    let table = if name & SESSION == 0 {
-        Table::Flow
+    let kind = if name & SESSION == 0 {
+        EntryKind::Flow
     } else {
-        Table::Session
+        EntryKind::Session
     };
-    Some(Entry {
-        table,
-        index,
-        state,
-    })
+    Some(Entry { kind, index, state })
 }
 
 /// Adds an entry's counts, once: an entry that the active book names already is left out.
@@ -136,13 +132,13 @@ pub fn add<W: Word>(meta: &[W], entry: Entry, direction: Direction, amount: Amou
         let cell = &meta[at(next, word)];
         cell.store(cell.load().wrapping_add(value));
     };
-    match entry.table {
-        Table::Flow => {
+    match entry.kind {
+        EntryKind::Flow => {
             add(book::ESP + 2 * direction as usize, amount.packets);
             add(book::ESP + 2 * direction as usize + 1, amount.bytes);
             add(book::FLOWS, 1);
         }
-        Table::Session => add(book::SESSIONS, 1),
+        EntryKind::Session => add(book::SESSIONS, 1),
     }
     meta[at(next, book::LAST_SLOT)].store(entry.name());
     meta[at(next, book::LAST_STATE)].store(entry.state);
@@ -161,7 +157,7 @@ mod tests {
 
     fn flow(index: usize, state: u64) -> Entry {
         Entry {
-            table: Table::Flow,
+            kind: EntryKind::Flow,
             index,
             state,
         }
@@ -178,10 +174,10 @@ mod tests {
         add(&meta, flow(0, 3), Direction::Inbound, TEN);
         add(&meta, flow(1, 3), Direction::Outbound, TEN);
         add(&meta, flow(2, 3), Direction::Outbound, TEN);
-        let page = read(&meta);
-        assert_eq!(page.esp[0], TEN);
-        assert_eq!(page.esp[1].packets, 20);
-        assert_eq!((page.flows, page.sessions), (3, 0));
+        let totals = read(&meta);
+        assert_eq!(totals.esp[0], TEN);
+        assert_eq!(totals.esp[1].packets, 20);
+        assert_eq!((totals.flows, totals.sessions), (3, 0));
     }
 
     #[test]
@@ -199,14 +195,14 @@ mod tests {
         let meta = meta();
         add(&meta, flow(5, 0x103), Direction::Inbound, TEN);
         let session = Entry {
-            table: Table::Session,
+            kind: EntryKind::Session,
             index: 5,
             state: 0x103,
         };
         assert!(!read(&meta).contains(session));
         add(&meta, session, Direction::Inbound, Amount::default());
-        let page = read(&meta);
-        assert_eq!((page.flows, page.sessions), (1, 1));
-        assert_eq!(page.esp[0], TEN);
+        let totals = read(&meta);
+        assert_eq!((totals.flows, totals.sessions), (1, 1));
+        assert_eq!(totals.esp[0], TEN);
     }
 }

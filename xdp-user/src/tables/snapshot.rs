@@ -7,9 +7,9 @@ use crate::config::settings::Mode;
 use crate::error::Result;
 use crate::tables::clock::{Clock, Moment};
 use crate::tables::meta::{address, check_version, interface};
-use crate::tables::mmap::{Mapped, Memory, Seen, Tables};
+use crate::tables::mmap::{Mapped, Memory, ReadOnlyWord, Tables};
 use crate::tables::reclaim::direction;
-use crate::tables::retired::{self, Entry, RetiredTotals, Table};
+use crate::tables::retired::{self, Entry, EntryKind, RetiredTotals};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -22,7 +22,7 @@ use xdp_core::table::{self, Slot};
 
 /// One SPI of one peer in one direction, all its slots added up.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Flow {
+pub struct FlowRecord {
     /// The client.
     pub peer: Ipv4Addr,
     /// Its UDP port; 0 for native ESP.
@@ -53,7 +53,7 @@ pub struct Flow {
 
 /// One established peer, all its slots added up.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Session {
+pub struct SessionRecord {
     /// The client.
     pub peer: Ipv4Addr,
     /// Jiffies since the last packet of any kind.
@@ -73,7 +73,7 @@ pub struct HalfOpen {
 
 /// A table's filling.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Filling {
+pub struct TableUsage {
     /// Its name.
     pub name: &'static str,
     /// Entries now.
@@ -119,9 +119,9 @@ pub struct Snapshot {
     /// `jiffies_64` when it was taken.
     pub now: u64,
     /// SPIs, sorted by peer, direction and first packet.
-    pub flows: Vec<Flow>,
+    pub flows: Vec<FlowRecord>,
     /// Sessions, sorted by peer.
-    pub sessions: Vec<Session>,
+    pub sessions: Vec<SessionRecord>,
     /// Half-open peers without a session, sorted by peer.
     pub half_open: Vec<HalfOpen>,
     /// Retired totals.
@@ -129,10 +129,10 @@ pub struct Snapshot {
     /// Counters of each hook.
     pub counters: [Counters; Hook::ALL.len()],
     /// The tables.
-    pub tables: Vec<Filling>,
+    pub tables: Vec<TableUsage>,
 }
 
-impl Flow {
+impl FlowRecord {
     /// Sequence numbers between the first and the highest that did not come.
     pub fn estimated_loss(&self) -> u64 {
         (self.highest + 1)
@@ -163,7 +163,7 @@ const fn halves(word: u64) -> (u32, u32) {
     ((word >> 32) as u32, word as u32)
 }
 
-fn read_flow(words: &[u64; slot::WORDS], clock: &Clock, now: u64) -> Option<Flow> {
+fn read_flow(words: &[u64; slot::WORDS], clock: &Clock, now: u64) -> Option<FlowRecord> {
     let (_, kind) = halves(words[KEY + 2]);
     let class = Class::ALL
         .into_iter()
@@ -174,7 +174,7 @@ fn read_flow(words: &[u64; slot::WORDS], clock: &Clock, now: u64) -> Option<Flow
     // A packet that came late was the last one if no higher number came after it.
     let was_late = words[flow::REORDERED] != 0 && highest_then == highest;
     let last_sequence = if was_late { late } else { highest };
-    Some(Flow {
+    Some(FlowRecord {
         peer: slot::peer(words).into(),
         port: u16::try_from(low & 0xffff).unwrap_or_default(),
         class,
@@ -191,28 +191,33 @@ fn read_flow(words: &[u64; slot::WORDS], clock: &Clock, now: u64) -> Option<Flow
     })
 }
 
-fn read_session(words: &[u64; slot::WORDS], clock: &Clock, now: u64) -> Option<Session> {
+fn read_session(words: &[u64; slot::WORDS], clock: &Clock, now: u64) -> Option<SessionRecord> {
     let (_, last_seen) = halves(words[session::LAST_SEEN]);
-    Some(Session {
+    Some(SessionRecord {
         peer: slot::peer(words).into(),
         age: clock.age(now, last_seen),
         counters: std::array::from_fn(|i| [0, 1].map(|way| words[session::COUNTERS + 2 * i + way])),
     })
 }
 
-fn flows<W: Word>(slots: &[Slot<W>], page: &RetiredTotals, clock: &Clock, now: u64) -> Vec<Flow> {
-    let mut found: BTreeMap<(Ipv4Addr, Direction, Class, u32), Flow> = BTreeMap::new();
+fn flows<W: Word>(
+    slots: &[Slot<W>],
+    retired: &RetiredTotals,
+    clock: &Clock,
+    now: u64,
+) -> Vec<FlowRecord> {
+    let mut found: BTreeMap<(Ipv4Addr, Direction, Class, u32), FlowRecord> = BTreeMap::new();
     for (index, slot) in slots.iter().enumerate() {
         let Some(words) = table::snapshot(slot) else {
             continue;
         };
         let entry = Entry {
-            table: Table::Flow,
+            kind: EntryKind::Flow,
             index,
             state: words[STATE],
         };
-        // What the book holds already is about to be freed, and must not count twice.
-        if page.contains(entry) {
+        // An entry that the retired totals contain is about to be freed, and must not count twice.
+        if retired.contains(entry) {
             continue;
         }
         let Some(flow) = read_flow(&words, clock, now) else {
@@ -226,13 +231,18 @@ fn flows<W: Word>(slots: &[Slot<W>], page: &RetiredTotals, clock: &Clock, now: u
             }
         }
     }
-    let mut flows: Vec<Flow> = found.into_values().collect();
+    let mut flows: Vec<FlowRecord> = found.into_values().collect();
     flows.sort_by_key(|flow| (flow.peer, flow.direction, flow.first_seen, flow.spi));
     flows
 }
 
-fn sessions<W: Word>(slots: &[Slot<W>], flows: &[Flow], clock: &Clock, now: u64) -> Vec<Session> {
-    let mut found: BTreeMap<Ipv4Addr, Session> = BTreeMap::new();
+fn sessions<W: Word>(
+    slots: &[Slot<W>],
+    flows: &[FlowRecord],
+    clock: &Clock,
+    now: u64,
+) -> Vec<SessionRecord> {
+    let mut found: BTreeMap<Ipv4Addr, SessionRecord> = BTreeMap::new();
     for slot in slots {
         let words = table::snapshot(slot);
         let Some(session) = words.and_then(|words| read_session(&words, clock, now)) else {
@@ -276,7 +286,7 @@ fn young<W: Word>(words: &[W], tick: u16, limit: u16) -> Vec<(u16, Option<Ipv4Ad
 
 fn half_open(
     young: &[(u16, Option<Ipv4Addr>)],
-    sessions: &[Session],
+    sessions: &[SessionRecord],
     tick_shift: u32,
 ) -> Vec<HalfOpen> {
     let mut peers: BTreeMap<Ipv4Addr, u32> = BTreeMap::new();
@@ -312,11 +322,11 @@ fn interfaces<W: Mapped>(tables: &Tables<W>) -> Vec<InterfaceRecord> {
 }
 
 /// The tables; of a copy one in which no entry was retired while it was made, or the last of some tries.
-fn read(directory: &Path, vip: Ipv4Addr) -> Result<Tables<Seen>> {
+fn read(directory: &Path, vip: Ipv4Addr) -> Result<Tables<ReadOnlyWord>> {
     const TRIES: usize = 8;
     let mut tries = 0;
     loop {
-        let before = Memory::<Seen>::read(&directory.join("META"), "META")?;
+        let before = Memory::<ReadOnlyWord>::read(&directory.join("META"), "META")?;
         check_version(directory, vip, before.words()[meta::VERSION].load())?;
         let tables = Tables::read(directory)?;
         tries += 1;
@@ -374,20 +384,20 @@ impl Snapshot {
             sessions,
             retired,
             counters: tables.counters(),
-            tables: fillings(&tables, half.len(), fragments.len()),
+            tables: table_usages(&tables, half.len(), fragments.len()),
         })
     }
 }
 
-fn fillings(tables: &Tables<Seen>, half: usize, fragments: usize) -> Vec<Filling> {
+fn table_usages(tables: &Tables<ReadOnlyWord>, half: usize, fragments: usize) -> Vec<TableUsage> {
     let meta = |word| tables.meta(word).load();
-    let filling = |name, words: &[Seen], entries, limit: usize| Filling {
+    let usage = |name, words: &[ReadOnlyWord], entries, limit: usize| TableUsage {
         name,
         entries,
         limit: limit as u64,
         bytes: size_of_val(words) as u64,
     };
-    let ways = |words: &[Seen]| words.len() / recent::WORDS;
+    let ways = |words: &[ReadOnlyWord]| words.len() / recent::WORDS;
     let (hops, _) = tables
         .nexthop
         .words()
@@ -397,31 +407,31 @@ fn fillings(tables: &Tables<Seen>, half: usize, fragments: usize) -> Vec<Filling
         .filter(|hop| hop[slot::nexthop::KEY].load() != 0);
     let (flow, session) = (&tables.flow, &tables.session);
     vec![
-        filling(
+        usage(
             "FLOW",
             flow.words(),
             meta(meta::FLOW_ENTRIES),
             flow.slots().len() / 2,
         ),
-        filling(
+        usage(
             "SESSION",
             session.words(),
             meta(meta::SESSION_ENTRIES),
             session.slots().len() / 2,
         ),
-        filling(
+        usage(
             "HALF",
             tables.half.words(),
             half as u64,
             ways(tables.half.words()),
         ),
-        filling(
+        usage(
             "FRAGMENT",
             tables.fragment.words(),
             fragments as u64,
             ways(tables.fragment.words()),
         ),
-        filling(
+        usage(
             "NEXTHOP",
             tables.nexthop.words(),
             known.count() as u64,

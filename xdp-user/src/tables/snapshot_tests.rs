@@ -157,7 +157,7 @@ fn half_open_peers_are_young_and_have_no_session() {
     let words = words.map(AtomicU64::new);
     let young = young(&words, tick, HALF_OPEN_TICKS);
     assert_eq!(young.len(), 3);
-    let session = Session {
+    let session = SessionRecord {
         peer: PEER,
         age: 0,
         counters: Default::default(),

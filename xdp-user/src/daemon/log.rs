@@ -1,0 +1,199 @@
+//! The lines that the daemon writes to the log: when it starts, when something changes, and when it
+//! ends.
+
+use crate::config::interfaces::Side;
+use crate::config::plan::Plan;
+use crate::config::settings::Mode;
+use crate::daemon::reattach::{Event, LinkChange};
+use crate::daemon::signals::Stop;
+use crate::dataplane::Dataplane;
+use crate::dataplane::attach::How;
+use crate::dataplane::egress::{self, XmitSupport};
+use crate::dataplane::tc_backend::hook_name;
+use crate::netlink::neighbour::NeighbourKey;
+use crate::sys::capabilities;
+use std::path::Path;
+use tracing::{info, warn};
+use xdp_common::Hook;
+
+/// Everything about a start but its last line.
+pub(super) fn started(plan: &Plan, dataplane: &Dataplane) {
+    attached(dataplane);
+    for (side, name) in [(Side::Wan, "WAN"), (Side::Lan, "LAN")] {
+        if plan.settings.modes.of(side) == Mode::Generic && !plan.settings.dry_run {
+            warn!(
+                "generic mode was asked for on the {name}: it works on any device and is several times slower than native mode"
+            );
+        }
+    }
+    let tables = if dataplane.reused {
+        "counters go on from where they were"
+    } else {
+        "new tables"
+    };
+    info!(
+        "pins are in {}; {tables}",
+        dataplane.instance.directory.display()
+    );
+    let (vip, server) = (plan.settings.vip, plan.settings.server);
+    if let Some(earlier) = dataplane
+        .earlier_server
+        .filter(|earlier| *earlier != server)
+    {
+        warn!(
+            "the server of {vip} was {earlier} and is {server} now: all live tunnels go to the new one"
+        );
+    }
+    if !plan.vip_is_local {
+        warn!(
+            "{vip} is no address of this host, so nobody may answer ARP for it: route it here, or `ip address add {vip}/32 dev {}`",
+            plan.wans[0].name
+        );
+    }
+    if let Some(group) = plan.settings.group
+        && let Some(closed) = dataplane.instance.closed_to(group)
+    {
+        warn!(
+            "members of group {group} cannot get to the tables, because {0} is closed to them: `chmod o+x {0}`",
+            closed.display()
+        );
+    }
+    no_xmit_support(plan, dataplane);
+    if capabilities::is_hardened() {
+        info!(
+            "without CAP_PERFMON: the programs are those that the verifier can bound against speculation; each packet costs more (docs/privileges.md)"
+        );
+    }
+}
+
+/// What was found dying in the tables of a daemon that died.
+pub(super) fn recovered(flows: usize, sessions: usize) {
+    if flows + sessions > 0 {
+        info!("finished what the last daemon had begun: {flows} SPIs and {sessions} peers expired");
+    }
+}
+
+/// The last line of a start.
+pub(super) fn ready(plan: &Plan) {
+    let (vip, server) = (plan.settings.vip, plan.settings.server);
+    if plan.settings.dry_run {
+        warn!(
+            "dry run: nothing is forwarded, every packet is left alone; `ikenat status` counts what would have been done"
+        );
+        info!("ready: counting what would be translated from {vip} to {server}");
+    } else {
+        info!("ready: translating {vip} to {server}");
+    }
+}
+
+/// Something has happened to an interface.
+pub(super) fn link_event(event: Event) {
+    match event {
+        Event::Changed(interface, LinkChange::Renamed(name)) => warn!(
+            "{interface} is called {name} now, and translating goes on; name it so at the next start"
+        ),
+        Event::Changed(interface, LinkChange::Gone) => warn!(
+            "{interface} is gone, and its programs with it; they are attached again when an interface of that name is back"
+        ),
+        Event::Changed(interface, LinkChange::Bare(index)) => {
+            warn!("{interface} (interface {index}) is there without our programs: attaching again");
+        }
+        Event::NotReattached(why) => warn!("failed to attach again, trying each second: {why}"),
+    }
+}
+
+/// Every program is attached again.
+pub(super) fn reattached(plan: &Plan, dataplane: &Dataplane) {
+    attached(dataplane);
+    no_xmit_support(plan, dataplane);
+    info!(
+        "ready again: translating {} to {}",
+        plan.settings.vip, plan.settings.server
+    );
+}
+
+/// What a start, and an interface that came back, have in common.
+fn attached(dataplane: &Dataplane) {
+    for attached in &dataplane.attached {
+        let how = match attached.how {
+            How::Attached => "attached to",
+            How::Replaced => "replaced the program on",
+            How::Again => "attached again (the old link was dead or elsewhere) to",
+        };
+        let mode = match attached.hook {
+            Hook::Xdp => format!(", {} mode", attached.mode.name()),
+            Hook::Tc => ", ingress, for the slow path".to_owned(),
+            Hook::Egress => ", egress, for what this host sends of the server's".to_owned(),
+        };
+        info!(
+            "{} {how} {}{mode}",
+            hook_name(attached.hook, dataplane.way),
+            attached.interface
+        );
+    }
+}
+
+/// The interfaces whose egress takes the slow path.
+fn no_xmit_support(plan: &Plan, dataplane: &Dataplane) {
+    if plan.settings.dry_run || plan.server_is_local {
+        return;
+    }
+    for interface in egress::unsupported(&dataplane.tables, plan) {
+        xmit_support(interface, XmitSupport::Unsupported);
+    }
+}
+
+/// Whether an interface takes frames from XDP has changed.
+pub(super) fn xmit_support(interface: &str, support: XmitSupport) {
+    match support {
+        XmitSupport::Supported => info!("{interface} takes frames from XDP"),
+        XmitSupport::Unsupported => warn!(
+            "{interface} does not take frames from XDP, so what leaves by it takes the slow path (a veth needs an XDP program on its peer or, from Linux 6.3 on, GRO)"
+        ),
+        // `link_event` has said so.
+        XmitSupport::InterfaceGone => {}
+    }
+}
+
+/// The directory of the pins has disappeared.
+pub(super) fn pins_hidden(path: &Path) {
+    warn!(
+        "{} cannot be seen any more: its file system was unmounted, or another is mounted over it; packets are translated as long as this process runs, and `stats` finds nothing",
+        path.display()
+    );
+}
+
+/// A neighbour has not answered.
+pub(super) fn neighbour_silent((index, gateway): NeighbourKey) {
+    info!("the next hop {gateway} (interface {index}) does not answer: looking for it anew");
+}
+
+/// Another process has removed a tc filter.
+pub(super) fn filter_restored(interface: &str) {
+    warn!("somebody had removed the tc filter from {interface}; it is there again");
+}
+
+/// Another process has removed a tc filter, for good.
+pub(super) fn filter_lost(interface: &str, why: &str) {
+    warn!("somebody has removed the tc filter from {interface}, and it cannot be put back: {why}");
+}
+
+/// The end, when the programs stay.
+pub(super) fn left(plan: &Plan, stop: Stop) {
+    let signal = match stop {
+        Stop::Terminated => "SIGTERM",
+        Stop::Interrupted => "SIGINT without a terminal, treated like SIGTERM",
+    };
+    info!(
+        "{signal}: the daemon ends; the programs stay attached and go on translating {} (`ikenat unload` removes them)",
+        plan.settings.vip
+    );
+}
+
+/// The end, when nothing stays.
+pub(super) fn detached(plan: &Plan, pins: usize) {
+    info!(
+        "Ctrl-C: detached everything of {} and removed {pins} pins",
+        plan.settings.vip
+    );
+}
