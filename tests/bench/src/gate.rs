@@ -1,6 +1,4 @@
 //! Layer A's gate: what a packet costs may not rise by more than 1 % over the committed record.
-//!
-//! It may not know how the figures are measured.
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -14,7 +12,7 @@ use crate::results::{Contestant, LayerA};
 /// How far a figure may rise above its record.
 const RISE: f64 = 1.01;
 
-/// Whose figures are kept: ours, and those that say whether the harness itself has changed.
+/// Contestants in the record: ikenat, and those that show whether the harness itself has changed.
 pub const CONTESTANTS: [Contestant; 4] = [
     Contestant::Cable,
     Contestant::Noop,
@@ -109,20 +107,20 @@ pub fn keep_lower(figures: &mut Figures, other: &Figures) {
 pub struct Verdict {
     /// The row.
     pub label: String,
-    /// It may stay as it is.
+    /// Whether the row passes.
     pub passes: bool,
-    /// Why, in words.
+    /// The reason as a sentence.
     pub text: String,
 }
 
-/// Holds figures against their record.
+/// Compares figures with their record.
 #[must_use]
 pub fn judge(measured: &Figures, recorded: &Figures) -> Vec<Verdict> {
     let mut verdicts: Vec<Verdict> = measured
         .iter()
         .map(|(label, &now)| {
             let (mut passes, mut text) = compare(now, recorded.get(label).copied());
-            if !passes && recorded.contains_key(label) && !is_ours(label) {
+            if !passes && recorded.contains_key(label) && !is_ikenat(label) {
                 passes = true;
                 text.push_str("; this is not ikenat, so what changed is the harness");
             }
@@ -206,12 +204,13 @@ pub fn report(
     }
 }
 
-/// What is not ours shows what the harness itself does: it is recorded and shown, and fails nobody.
-fn is_ours(label: &str) -> bool {
+/// Whether a row is ikenat's. The others show what the harness costs: they are recorded and shown, and a
+/// rise in them is no failure.
+fn is_ikenat(label: &str) -> bool {
     label.starts_with(&format!("{} ", name(Contestant::Ikenat)))
 }
 
-/// The way out.
+/// What to do when a rise is intended.
 const MEANT: &str = "if that is meant, run `cargo xtask bench --layer a --record` and commit the file with the change";
 
 fn compare(now: f64, before: Option<f64>) -> (bool, String) {
@@ -239,7 +238,7 @@ fn compare(now: f64, before: Option<f64>) -> (bool, String) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::results::{ARow, Traffic, Way};
+    use crate::results::{ARow, Direction, Traffic};
 
     fn figures_of(rows: &[(&str, f64)]) -> Figures {
         rows.iter()
@@ -278,14 +277,14 @@ mod tests {
     }
 
     #[test]
-    fn a_yardstick_fails_nobody() {
+    fn a_yardstick_never_fails() {
         let rows =
             |figure| figures_of(&[("ikenat esp inbound", figure), ("noop esp inbound", figure)]);
         let verdicts = judge(&rows(103.0), &rows(100.0));
         let passes: Vec<bool> = verdicts.iter().map(|verdict| verdict.passes).collect();
         assert_eq!(passes, [false, true]);
         assert!(verdicts[1].text.contains("the harness"), "{verdicts:?}");
-        // Unless it vanishes: then nobody knows.
+        // A row that vanishes fails all the same.
         assert!(!judge(&Figures::new(), &figures_of(&[("noop esp inbound", 1.0)]))[0].passes);
     }
 
@@ -359,7 +358,7 @@ mod tests {
         let row = |contestant, marginal, arrived| ARow {
             contestant,
             traffic: Traffic::Esp,
-            way: Way::Inbound,
+            way: Direction::Inbound,
             totals: vec![2000.0],
             marginal,
             sent: 10,

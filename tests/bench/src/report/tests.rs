@@ -1,10 +1,11 @@
 //! What terminal and comparison say of a run.
 
 use super::{compare, example, svgs, terminal};
-use crate::results::{ARow, CRow, Contestant, Interval, Run, Traffic, Way};
+use crate::results::{ARow, CRow, Contestant, Direction, Interval, Run, Traffic};
 
 /// The only case of [`one_case`].
-const CASE: (Traffic, Way, u32, u64, u32) = (Traffic::EspInUdp, Way::Inbound, 110, 1_024, 1);
+const CASE: (Traffic, Direction, u32, u64, u32) =
+    (Traffic::EspInUdp, Direction::Inbound, 110, 1_024, 1);
 
 /// A run with layer C alone, of one case.
 fn one_case(rows: Vec<CRow>) -> Run {
@@ -108,7 +109,11 @@ fn layer_b_has_a_column_for_each_number_of_flows() {
         ]
     );
     assert_eq!(
-        cells(&report, "as multiples of our table", "BPF_MAP_TYPE_HASH")[4],
+        cells(
+            &report,
+            "as multiples of ikenat's table",
+            "BPF_MAP_TYPE_HASH"
+        )[4],
         "2.413"
     );
     assert!(
