@@ -217,7 +217,7 @@ fn a_void_run_says_so_everywhere() {
 }
 
 #[test]
-fn a_twin_out_of_bounds_makes_the_run_void_also_when_nobody_said_so() {
+fn a_twin_out_of_bounds_makes_the_run_void_even_without_a_reason() {
     let mut run = example::full();
     let c = run.c.as_mut().expect("has layer C");
     c.twin = Interval {
