@@ -1,5 +1,5 @@
-//! `cargo xtask bench`: builds what the benchmark needs and hands over to it; and layer A's gate as a part of the tests.
-//! Knows where results are kept and how the benchmark is called; knows nothing of what it measures.
+//! `cargo xtask bench`: builds what the benchmark needs and starts it. Also runs layer A's gate as a part of
+//! the tests.
 
 use std::{
     fs,
@@ -136,7 +136,7 @@ fn unknown(name: &Name, saved: &Path) -> String {
     format!("no run is saved as `{}`; {there}", name.0)
 }
 
-/// Builds everything, then becomes the benchmark. Returns only when something failed.
+/// Builds everything, then replaces this process by the benchmark. Returns only on failure.
 pub(crate) fn run(
     workspace: &Workspace,
     arguments: &Arguments,
@@ -161,7 +161,7 @@ pub(crate) fn run(
         run_arguments(workspace, arguments, &saved, &mut command);
     }
     boot_arguments(workspace, &mut command)?;
-    // In our place, not below us: Ctrl-C then reaches one process, and the prompt comes back when it has cleaned up.
+    // Replaces this process: Ctrl-C then reaches one process, and the prompt returns after its clean-up.
     let error = command.exec();
     Err(error).with_context(|| format!("failed to start `{}`", shell::line(&command)))
 }
@@ -200,7 +200,7 @@ fn program(workspace: &Workspace) -> Command {
     command
 }
 
-/// Ours, or the one that the user has named: what another version would cost.
+/// The object to measure: this tree's, or another one named by the user for comparison.
 fn object(workspace: &Workspace) -> PathBuf {
     let named = std::env::var_os("IKENAT_BPF_OBJECT").map(PathBuf::from);
     named.unwrap_or_else(|| workspace.target("bpf/ikenat.o"))

@@ -1,5 +1,5 @@
-//! `cargo xtask build`: the eBPF objects, then the binaries. Knows the names of what is built and
-//! where it goes; nothing of what is in it.
+//! `cargo xtask build`: the eBPF objects, then the binaries. The objects go
+//! to `target/bpf`.
 
 use std::{fs, path::Path, process::Command, time::SystemTime};
 

@@ -1,4 +1,4 @@
-//! `cargo xtask ci`: the checks that read the source, then all tests. Knows the commands, no crate.
+//! `cargo xtask ci`: the checks that read the source, then all tests.
 
 use std::{
     process::Command,

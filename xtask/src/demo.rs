@@ -1,4 +1,4 @@
-//! `cargo xtask demo`: hands over to the lab, which shows a tunnel. Knows how the lab is called.
+//! `cargo xtask demo`: starts the lab, which shows a tunnel through the gateway.
 
 use std::{os::unix::process::CommandExt as _, process::Command};
 
@@ -17,7 +17,7 @@ pub(crate) fn require_root() -> Result<()> {
     Ok(())
 }
 
-/// Becomes the lab. Returns only when that failed.
+/// Replaces this process by the lab. Returns only on failure.
 pub(crate) fn run(workspace: &Workspace, keep: bool, args: &[String]) -> Result<()> {
     let lab = workspace.target("debug/ikenat-lab");
     let mut command = Command::new(&lab);
@@ -26,8 +26,7 @@ pub(crate) fn run(workspace: &Workspace, keep: bool, args: &[String]) -> Result<
         .args(keep.then_some("--keep"))
         .args(args)
         .envs(workspace.lab_variables());
-    // In our place, not below us: Ctrl-C then reaches one process, and the prompt comes back when
-    // it has cleaned up.
+    // Replaces this process: Ctrl-C then reaches one process, and the prompt returns after its clean-up.
     let error = command.exec();
     Err(error).with_context(|| format!("failed to start {}", lab.display()))
 }

@@ -1,5 +1,6 @@
-//! `cargo xtask <command>`: everything that is done to this repository. Starts processes and knows
-//! none of the other crates, so that it builds first and fast.
+//! `cargo xtask <command>`: builds, tests, measures and checks this repository.
+//!
+//! Invariant: it depends on no other crate of the workspace, because it builds their eBPF objects first.
 
 use std::{process::ExitCode, time::Instant};
 

@@ -1,5 +1,5 @@
-//! Debian packages: which are needed, which are missing, how they are installed without starting a
-//! daemon. Knows apt and dpkg; knows no crate of the workspace.
+//! Debian packages: which are needed, which are missing, and how to install them without
+//! starting a daemon.
 
 use std::{
     collections::BTreeSet,
@@ -131,7 +131,7 @@ fn apt_install(packages: &[&str], path: &str) -> Command {
 /// A PATH for dpkg on which the start of strongSwan's service is a no-op.
 ///
 /// charon-systemd starts its daemon when it is installed. On a machine that was only to run the lab, that
-/// daemon would take UDP 500 and 4500 in the root namespace and answer strangers. A policy-rc.d
+/// daemon would take UDP 500 and 4500 in the root namespace and answer anyone. A policy-rc.d
 /// would be a global switch that has to be restored whatever happens, and would also keep
 /// other packages from restarting theirs; a directory that only this dpkg sees needs no restoring.
 fn without_starting_strongswan(workspace: &Workspace) -> Result<String> {

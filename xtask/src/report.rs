@@ -1,5 +1,5 @@
-//! What the parts of a run came to: reads the results that test binaries print, adds them up, and
-//! says it in the end. A skip is not a pass: each is listed with its reason.
+//! Runs commands that print results like a test binary, counts the results, and prints the summary of all
+//! parts. A skip is not a pass: each is listed with its reason.
 
 use std::{
     fmt::Write as _,
@@ -41,7 +41,7 @@ impl Counts {
         {
             let name = name.trim_end();
             if let Some(rest) = outcome.strip_prefix("ignored") {
-                // Our own trials have it in their names.
+                // The repository's own test binaries put the reason in the name.
                 let named = name
                     .strip_suffix(']')
                     .and_then(|name| name.split_once(" [ignored: "));
@@ -95,7 +95,7 @@ impl Summary {
         }
     }
 
-    /// Notes a part, and prints its line.
+    /// Adds a part, and prints its line.
     pub(crate) fn add(&mut self, name: &str, outcome: Outcome, took: Duration) {
         println!("== {}", part_line(name, &outcome, took));
         self.parts.push((name.to_owned(), outcome, took));
@@ -178,7 +178,7 @@ pub(crate) fn finish(summary: &Summary) -> Result<()> {
     Ok(())
 }
 
-/// Runs a command that reports as test binaries do, and adds up what it says.
+/// Runs a command that prints results like a test binary, and adds them to the summary.
 pub(crate) fn run(
     name: &str,
     mut command: Command,
@@ -325,7 +325,7 @@ mod tests {
             "-c",
             "echo 'test result: ok. 2 passed; 0 failed; 0 ignored;'; exit 3",
         ]);
-        // Not to the real output: whoever reads along there would count it.
+        // Not to the real output, where an outer run would count it.
         let mut shown = Vec::new();
         let (ok, counts) = streamed(&mut command, &mut shown).expect("sh starts");
         assert!(!ok);

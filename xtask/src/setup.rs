@@ -1,5 +1,4 @@
-//! `cargo xtask setup`: finds or installs the packages, the eBPF compiler and bpf-linker. Decides
-//! what is needed; packages.rs and toolchain.rs know how to look.
+//! `cargo xtask setup`: finds or installs the packages, the eBPF compiler and bpf-linker.
 
 use std::{
     env,
@@ -167,7 +166,7 @@ fn linker_command(workspace: &Workspace) -> Command {
     let mut command = workspace.cargo();
     command
         .env("LLVM_PREFIX", llvm_prefix())
-        // A target directory of its own: cargo would keep 300 MB of it in ours.
+        // A target directory of its own: otherwise cargo would keep 300 MB of it in the workspace's.
         .env_remove("CARGO_TARGET_DIR")
         .args([
             "install",

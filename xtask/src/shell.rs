@@ -1,5 +1,4 @@
-//! Starting other programs and saying so: progress lines, logs, errors that show the command.
-//! Knows nothing of what is started.
+//! Starts other programs: progress lines, logs, and errors that show the command.
 
 use std::{
     fs::{self, File},
@@ -95,7 +94,7 @@ pub(crate) fn run_logged(command: &mut Command, log: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A command that is killed when we are, and cannot clean up.
+/// A command that is killed when this process dies, and so cannot clean up.
 pub(crate) fn dying_with_us(program: &Path) -> Command {
     let setpriv = Path::new("/usr/bin/setpriv");
     if !setpriv.is_file() {

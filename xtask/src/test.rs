@@ -1,5 +1,5 @@
 //! `cargo xtask test`: runs the test binaries part by part, passes on what they print, and adds
-//! up. Knows which parts there are and what each needs; knows no test.
+//! up their results.
 
 use std::{path::Path, process::Command, time::Duration};
 

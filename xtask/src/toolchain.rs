@@ -1,5 +1,5 @@
 //! What compiles and links for the BPF target: which compilers and linkers this machine has, and
-//! whether they fit. Installs nothing (setup does) and knows no crate of the workspace.
+//! whether they fit. setup.rs installs what is missing.
 
 use std::{
     env, fs,

@@ -1,4 +1,4 @@
-//! Where things are, and the environment that a nested cargo gets. Knows paths, starts nothing.
+//! Paths of the workspace, and the environment that a nested cargo gets.
 
 use std::{
     env,
@@ -70,7 +70,7 @@ impl Workspace {
         ]
     }
 
-    /// The cargo that runs us, in the root, with our target directory.
+    /// The cargo that runs this program, in the root, with the same target directory.
     pub(crate) fn cargo(&self) -> Command {
         let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let mut command = Command::new(cargo);
@@ -80,7 +80,7 @@ impl Workspace {
         command
     }
 
-    /// A program of another toolchain, in the root, with nothing inherited from ours.
+    /// A program of another toolchain, in the root, with nothing inherited from the outer cargo.
     pub(crate) fn foreign(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
         command.current_dir(&self.root);
@@ -89,7 +89,7 @@ impl Workspace {
                 command.env_remove(name);
             }
         }
-        match env::var_os("LD_LIBRARY_PATH").and_then(|old| self.without_our_libraries(&old)) {
+        match env::var_os("LD_LIBRARY_PATH").and_then(|old| self.without_outer_libraries(&old)) {
             Some(kept) => command.env("LD_LIBRARY_PATH", kept),
             None => command.env_remove("LD_LIBRARY_PATH"),
         };
@@ -97,7 +97,7 @@ impl Workspace {
     }
 
     /// `cargo run` puts its own libraries first on the path; the rest is the user's and stays.
-    fn without_our_libraries(&self, old: &OsStr) -> Option<OsString> {
+    fn without_outer_libraries(&self, old: &OsStr) -> Option<OsString> {
         let kept: Vec<PathBuf> = env::split_paths(old)
             .filter(|dir| !dir.starts_with(&self.target))
             .filter(|dir| {
@@ -168,10 +168,10 @@ mod tests {
             target: "/w/target".into(),
         };
         let path = "/w/target/debug:/opt/lib:/r/toolchains/stable/lib:/s/lib/rustlib/x/lib";
-        let kept = workspace.without_our_libraries(OsStr::new(path));
+        let kept = workspace.without_outer_libraries(OsStr::new(path));
         assert_eq!(kept.as_deref(), Some(OsStr::new("/opt/lib")));
         assert_eq!(
-            workspace.without_our_libraries(OsStr::new("/w/target/debug")),
+            workspace.without_outer_libraries(OsStr::new("/w/target/debug")),
             None
         );
     }

@@ -1,6 +1,5 @@
 //! Layer A from outside: starts emulated machines that measure it, and reads what they found.
-//!
-//! It may not know how a machine is booted: the command is given. It may not know what the figures mean.
+//! The command that boots a machine comes from the caller.
 
 use anyhow::{Context, Result, bail, ensure};
 use std::collections::VecDeque;
@@ -12,7 +11,7 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::results::LayerA;
 
-/// Lines of what a machine has said that an error shows.
+/// Lines of a machine's output that an error shows.
 const TAIL: usize = 30;
 
 /// A machine to boot.
@@ -21,12 +20,13 @@ pub struct Boot<'b> {
     pub command: &'b [String],
     /// Where its figures go; the file is removed afterwards.
     pub output: PathBuf,
-    /// What it is told to measure: arguments of `guest-a`.
+    /// What it measures: arguments of `guest-a`.
     pub arguments: Vec<String>,
 }
 
 impl Boot<'_> {
-    /// Boots it and waits for its figures. `progress` is told steps done, all steps, and what is going on.
+    /// Boots it and waits for its figures. `progress` gets the number of steps done, of all steps, and the name of
+    /// the current one.
     ///
     /// # Errors
     /// It does not boot, or what runs in it fails: the error has the end of what it said.
@@ -55,7 +55,7 @@ impl Boot<'_> {
         let (status, said) = watch(Machine(child), progress)?;
         ensure!(
             status.success(),
-            "layer A failed in the emulated machine ({status}); the end of what it said:\n{said}"
+            "layer A failed in the emulated machine ({status}); the end of its output:\n{said}"
         );
         let text = fs::read_to_string(file.0)
             .with_context(|| format!("failed to read {}", file.0.display()))?;
@@ -89,7 +89,7 @@ impl Drop for Machine {
     }
 }
 
-/// Passes on the progress; returns how it ended, and the last of what else it said.
+/// Passes on the progress; returns the exit status and the last lines of the other output.
 fn watch(
     mut machine: Machine,
     progress: &(dyn Fn(usize, usize, &str) + Sync),
@@ -126,7 +126,7 @@ fn lines(from: impl Read, each: &dyn Fn(String)) {
     }
 }
 
-/// The line by which `guest-a` tells where it is.
+/// The line by which `guest-a` reports its progress.
 #[must_use]
 pub fn progress_line(done: usize, all: usize, what: &str) -> String {
     format!("progress {done} {all} {what}")

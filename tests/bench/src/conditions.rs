@@ -1,6 +1,4 @@
-//! Where a run is made: what of the machine decides its figures.
-//!
-//! It may not know what is measured.
+//! The conditions of a run: what of the machine decides its figures.
 
 use anyhow::Result;
 use std::fs;
@@ -16,7 +14,7 @@ const FAULTS: &str = "/sys/devices/system/cpu/vulnerabilities";
 /// Those of this machine, now.
 ///
 /// # Errors
-/// The kernel does not tell its release.
+/// The kernel's release cannot be read.
 pub fn here(command: String, quick: bool) -> Result<Conditions> {
     let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     Ok(Conditions {

@@ -1,7 +1,5 @@
-//! Who stands in the middle: each contestant is set up in a lab of its own, which all stay, so that rounds can be
+//! The contestants: each is set up in a lab of its own. All labs stay until the end, so that rounds can be
 //! interleaved.
-//!
-//! It may not know what is measured.
 
 use anyhow::{Context, Result};
 use aya::programs::XdpMode;
@@ -15,7 +13,7 @@ use ikenat_tests::lab::topology::{CLIENT_MAC, LAN, LAN_MAC, SERVER, SERVER_MAC, 
 use xdp_common::limits;
 
 use crate::kinds::{Case, Gateway};
-use crate::results::{Contestant, Traffic, Way};
+use crate::results::{Contestant, Direction, Traffic};
 use crate::rig::{Bench, Rig};
 use crate::rules;
 use crate::wire::{Outcome, Pacing, xdp};
@@ -24,7 +22,7 @@ use crate::wire::{Outcome, Pacing, xdp};
 enum Middle {
     /// The kernel, or programs that iproute2 has attached.
     Kernel,
-    /// Programs of ours on both interfaces.
+    /// Programs of the benchmark on both interfaces.
     Programs { _both: [Ebpf; 2] },
     /// The dataplane without its daemon.
     Dataplane(Box<Dataplane>),
@@ -34,7 +32,7 @@ enum Middle {
 
 /// A contestant ready to forward.
 pub struct Standing {
-    /// Who it is.
+    /// Its name.
     pub contestant: Contestant,
     // Before the lab that it lives in, when all goes away.
     middle: Middle,
@@ -43,7 +41,7 @@ pub struct Standing {
     known: Vec<(Traffic, u32)>,
 }
 
-/// How a gateway of the product's own is started.
+/// How ikenat is started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
     /// The object alone: nothing else runs, so that instructions can be counted.
@@ -76,7 +74,7 @@ impl Standing {
         })
     }
 
-    /// Where it stands.
+    /// Its lab.
     #[must_use]
     pub const fn lab(&self) -> &Lab {
         &self.rig.lab
@@ -117,17 +115,17 @@ impl Standing {
             stamped: false,
             ..*case
         };
-        // Ours needs the server's ESP first, and loses none; it keeps an SPI after its third packet. The kernel needs the
-        // client's; a second packet confirms a conntrack entry.
-        let ways = if self.is_ours() {
-            [(Way::Outbound, 1), (Way::Inbound, 3)]
+        // ikenat needs the server's ESP first, and loses none; it keeps an SPI after its third packet. The
+        // kernel needs the client's; a second packet confirms a conntrack entry.
+        let ways = if self.is_ikenat() {
+            [(Direction::Outbound, 1), (Direction::Inbound, 3)]
         } else {
-            [(Way::Inbound, 2), (Way::Outbound, 1)]
+            [(Direction::Inbound, 2), (Direction::Outbound, 1)]
         };
         let flows = (case.traffic.establishing(), case.flows);
         // A million take a while, and stay for minutes. Those of the kernel do not.
-        let again = self.is_ours() && case.flows > 1024 && self.known.contains(&flows);
-        for (way, times) in ways.into_iter().filter(|_| !again) {
+        let is_warm = self.is_ikenat() && case.flows > 1024 && self.known.contains(&flows);
+        for (way, times) in ways.into_iter().filter(|_| !is_warm) {
             let packets = case.flows.max(64) * times / case.cores;
             self.run(&esp(way), packets.next_multiple_of(64))?;
         }
@@ -138,9 +136,9 @@ impl Standing {
         Ok(())
     }
 
-    /// One of the product's own.
+    /// Whether it is ikenat, in any mode.
     #[must_use]
-    pub const fn is_ours(&self) -> bool {
+    pub const fn is_ikenat(&self) -> bool {
         matches!(
             self.contestant,
             Contestant::Ikenat | Contestant::IkenatTwin | Contestant::IkenatGeneric

@@ -1,6 +1,4 @@
 //! Boots of layer A put together: totals side by side, margins, and how far two boots are apart.
-//!
-//! It may not know how a boot measures.
 
 use anyhow::{Result, ensure};
 
@@ -93,7 +91,7 @@ fn difference(row: &ARow) -> f64 {
     if low > 0.0 { high / low - 1.0 } else { 0.0 }
 }
 
-/// Why two boots do not agree; `None` when they do. The kernel's own ways have timers of their own (flowtable's looks through
+/// Why two boots do not agree; `None` when they do. The kernel's own methods have timers of their own (flowtable's looks through
 /// its table every second, conntrack's as well), which meet other packets in each boot: their difference is printed, and
 /// only that of the yardsticks and of ikenat is an error.
 #[must_use]
@@ -116,9 +114,9 @@ pub fn disagreement(layer: &LayerA) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::results::Way;
+    use crate::results::Direction;
 
-    fn row(contestant: Contestant, traffic: Traffic, way: Way, total: f64) -> ARow {
+    fn row(contestant: Contestant, traffic: Traffic, way: Direction, total: f64) -> ARow {
         ARow {
             contestant,
             traffic,
@@ -131,7 +129,7 @@ mod tests {
     }
 
     fn boot(totals: [f64; 3]) -> LayerA {
-        let way = Way::Inbound;
+        let way = Direction::Inbound;
         LayerA {
             kernel: "6.12".to_owned(),
             rows: vec![

@@ -1,6 +1,7 @@
 //! The packets of the benchmark: what the generator sends, and what the sink must see of it.
 //!
-//! It may not know who forwards them, only whether he translates and whether he is a router.
+//! Of the contestant that forwards them it needs to know only whether it translates addresses and whether
+//! it routes.
 
 use anyhow::{Context, Result, ensure};
 use bytemuck::Zeroable;
@@ -9,7 +10,7 @@ use ikenat_tests::lab::frames::{Checksum, Mac, Packet, protocol};
 use ikenat_tests::lab::topology::{CLIENT_MAC, LAN_MAC, SERVER, SERVER_MAC, VIP, WAN_MAC};
 use std::net::Ipv4Addr;
 
-use crate::results::{Traffic, Way};
+use crate::results::{Direction, Traffic};
 
 /// The first flow's peer. The others follow it, all in 10.0.0.0/8.
 pub const PEERS: Ipv4Addr = Ipv4Addr::new(10, 64, 0, 0);
@@ -17,7 +18,7 @@ pub const PEERS: Ipv4Addr = Ipv4Addr::new(10, 64, 0, 0);
 const SPI_IN: u32 = 0x1000_0000;
 /// SPI of the first flow, outbound.
 const SPI_OUT: u32 = 0x2000_0000;
-/// An EtherType for local experiments (IEEE 802 section 9.2.3), which nobody listens to.
+/// An EtherType for local experiments (IEEE 802 section 9.2.3), on which no program listens.
 const EXPERIMENT: [u8; 2] = [0x88, 0xb5];
 const NATT: u16 = 4500;
 const IKE: u16 = 500;
@@ -26,10 +27,10 @@ const OTHER: u16 = 53;
 /// One case: what is sent, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Case {
-    /// What.
+    /// The kind of packet.
     pub traffic: Traffic,
-    /// Which way.
-    pub way: Way,
+    /// The direction.
+    pub way: Direction,
     /// Length of a frame.
     pub frame: usize,
     /// Flows, a power of two.
@@ -43,7 +44,7 @@ pub struct Case {
 /// The case in the middle.
 pub const BASE: Case = Case {
     traffic: Traffic::EspInUdp,
-    way: Way::Inbound,
+    way: Direction::Inbound,
     frame: 110,
     flows: 1,
     cores: 1,
@@ -75,12 +76,12 @@ pub struct Load {
 /// The frame is too short for its headers.
 pub fn load(case: &Case, gateway: Gateway) -> Result<Load> {
     let sent = match case.way {
-        Way::Inbound if gateway.translates => VIP,
-        Way::Inbound | Way::Outbound => SERVER,
+        Direction::Inbound if gateway.translates => VIP,
+        Direction::Inbound | Direction::Outbound => SERVER,
     };
     let seen = match case.way {
-        Way::Outbound if gateway.translates => VIP,
-        Way::Inbound | Way::Outbound => SERVER,
+        Direction::Outbound if gateway.translates => VIP,
+        Direction::Inbound | Direction::Outbound => SERVER,
     };
     let kinds = if case.traffic == Traffic::Mix {
         [
@@ -118,10 +119,10 @@ fn fill(frame: &mut [u8]) {
 
 /// The packet with its varying fields zero. `other` is the address that is not the peer's.
 fn packet(case: &Case, traffic: Traffic, other: Ipv4Addr) -> Result<Vec<u8>> {
-    let nobody = Ipv4Addr::UNSPECIFIED;
+    let varying = Ipv4Addr::UNSPECIFIED;
     let (to, from): (Mac, Mac) = match case.way {
-        Way::Inbound => (WAN_MAC, CLIENT_MAC),
-        Way::Outbound => (LAN_MAC, SERVER_MAC),
+        Direction::Inbound => (WAN_MAC, CLIENT_MAC),
+        Direction::Outbound => (LAN_MAC, SERVER_MAC),
     };
     let mut pattern = vec![0; case.frame];
     fill(&mut pattern);
@@ -134,8 +135,8 @@ fn packet(case: &Case, traffic: Traffic, other: Ipv4Addr) -> Result<Vec<u8>> {
         }
         // A client behind a NAT keeps 4500 only by luck; here it is the same for all contestants.
         let packet = match case.way {
-            Way::Inbound => Packet::udp((nobody, NATT), (other, port), payload),
-            Way::Outbound => Packet::udp((other, port), (nobody, NATT), payload),
+            Direction::Inbound => Packet::udp((varying, NATT), (other, port), payload),
+            Direction::Outbound => Packet::udp((other, port), (varying, NATT), payload),
         };
         packet.with_checksum(Checksum::Zero)
     };
@@ -156,8 +157,8 @@ fn packet(case: &Case, traffic: Traffic, other: Ipv4Addr) -> Result<Vec<u8>> {
                 payload[8..16].fill(0);
             }
             let (source, destination) = match case.way {
-                Way::Inbound => (nobody, other),
-                Way::Outbound => (other, nobody),
+                Direction::Inbound => (varying, other),
+                Direction::Outbound => (other, varying),
             };
             Packet::raw(source, destination, protocol::ESP, payload)
         }
@@ -200,7 +201,7 @@ fn spec(case: &Case, traffic: Traffic, other: Ipv4Addr, routed: bool) -> Result<
         Traffic::Esp => 34,
         Traffic::Ike | Traffic::Keepalive | Traffic::OtherPort | Traffic::NotIpv4 => NONE,
     };
-    // Pseudo-header: addresses, protocol, length (RFC 768). The peer's address is added by who knows it.
+    // Pseudo-header: addresses, protocol, length (RFC 768). The generator adds the peer's address, which varies.
     let length = u32::from(u16::from_be_bytes([frame[38], frame[39]]));
     let end = 34 + length as usize;
     let udp_sum = if traffic == Traffic::EspInUdpChecksum {
@@ -215,12 +216,12 @@ fn spec(case: &Case, traffic: Traffic, other: Ipv4Addr, routed: bool) -> Result<
         peer: PEERS.into(),
         flow_mask: case.flows - 1,
         spi: match case.way {
-            Way::Inbound => SPI_IN,
-            Way::Outbound => SPI_OUT,
+            Direction::Inbound => SPI_IN,
+            Direction::Outbound => SPI_OUT,
         },
         peer_at: match case.way {
-            Way::Inbound => PEER_AS_SOURCE,
-            Way::Outbound => PEER_AS_DESTINATION,
+            Direction::Inbound => PEER_AS_SOURCE,
+            Direction::Outbound => PEER_AS_DESTINATION,
         },
         checksum_at: if traffic == Traffic::EspInUdpChecksum {
             40
@@ -253,7 +254,7 @@ mod tests {
         let inbound = load(&BASE, nat)?;
         assert_eq!(inbound.send[0].header[30..34], VIP.octets());
         assert_eq!(inbound.expect[0].header[30..34], SERVER.octets());
-        let way = Way::Outbound;
+        let way = Direction::Outbound;
         let outbound = load(&Case { way, ..BASE }, nat)?;
         assert_eq!(outbound.send[0].header[26..30], SERVER.octets());
         assert_eq!(outbound.expect[0].header[26..30], VIP.octets());

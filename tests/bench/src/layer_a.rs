@@ -1,14 +1,14 @@
 //! Layer A, inside the emulated machine: instructions per packet.
 //!
-//! There one nanosecond is one instruction (QEMU's `-icount shift=0`), so time says exactly what a packet costs. It may
-//! not know how the machine is booted.
+//! There one nanosecond is one instruction (QEMU's `-icount shift=0`), so the time per packet is its
+//! exact cost.
 
 use anyhow::Result;
 use xdp_common::{Reason, counters};
 
 use crate::contest::{Standing, Start};
 use crate::kinds::{BASE, Case};
-use crate::results::{ARow, Contestant, LayerA, Traffic, Way};
+use crate::results::{ARow, Contestant, Direction, LayerA, Traffic};
 use crate::wire::Outcome;
 
 /// Packets in a measured run.
@@ -25,12 +25,12 @@ pub struct Options {
     pub contestants: Vec<Contestant>,
     /// Only rows whose label contains this; the cable and the no-op redirect are measured in any case.
     pub only: Option<String>,
-    /// The kernel's own ways only with ESP: IKE and keepalives are UDP like any other to them.
+    /// The kernel's own methods only with ESP: IKE and keepalives are UDP like any other to them.
     pub quick: bool,
 }
 
 impl Options {
-    fn wants(&self, contestant: Contestant, traffic: Traffic, way: Way) -> bool {
+    fn wants(&self, contestant: Contestant, traffic: Traffic, way: Direction) -> bool {
         let esp = traffic.establishing() == traffic;
         let own = is_needed(contestant) || contestant == Contestant::IkenatGeneric;
         if self.quick && !esp && !own {
@@ -57,7 +57,7 @@ impl Options {
 
 /// What `--only` finds a row by: `nft esp-in-udp inbound`.
 #[must_use]
-pub fn label(contestant: Contestant, traffic: Traffic, way: Way) -> String {
+pub fn label(contestant: Contestant, traffic: Traffic, way: Direction) -> String {
     format!("{} {} {}", name(contestant), name(traffic), name(way))
 }
 
@@ -76,7 +76,7 @@ pub fn has(word: &str) -> bool {
         .any(|one| cases(one).any(|(traffic, way)| label(one, traffic, way).contains(word)))
 }
 
-/// Everybody, the cable first: it is what the others are compared with.
+/// All contestants, the cable first: the others are compared with it.
 pub const CONTESTANTS: [Contestant; 10] = [
     Contestant::Cable,
     Contestant::Noop,
@@ -91,7 +91,7 @@ pub const CONTESTANTS: [Contestant; 10] = [
 ];
 
 /// Traffic that is forwarded.
-const OURS: [Traffic; 5] = [
+const HANDLED: [Traffic; 5] = [
     Traffic::EspInUdp,
     Traffic::EspInUdpChecksum,
     Traffic::Esp,
@@ -100,7 +100,7 @@ const OURS: [Traffic; 5] = [
 ];
 
 /// Traffic that is not.
-const NOT_OURS: [(Traffic, Reason); 2] = [
+const NOT_HANDLED: [(Traffic, Reason); 2] = [
     (Traffic::OtherPort, Reason::OtherPort),
     (Traffic::NotIpv4, Reason::NotIpv4),
 ];
@@ -109,15 +109,16 @@ const NOT_OURS: [(Traffic, Reason); 2] = [
 const REASON: usize = 200;
 
 /// The rows of a contestant.
-fn cases(contestant: Contestant) -> impl Iterator<Item = (Traffic, Way)> {
+fn cases(contestant: Contestant) -> impl Iterator<Item = (Traffic, Direction)> {
     let forwards = contestant != Contestant::Pass;
     let passes = matches!(contestant, Contestant::Pass | Contestant::Ikenat);
     // Inbound first for the kernel's conntrack; `warm_up` sends both ways in any case.
-    let ours = OURS
+    let handled = HANDLED
         .into_iter()
-        .flat_map(|traffic| [Way::Inbound, Way::Outbound].map(|way| (traffic, way)));
-    let others = NOT_OURS.map(|(traffic, _)| (traffic, Way::Inbound));
-    ours.filter(move |_| forwards)
+        .flat_map(|traffic| [Direction::Inbound, Direction::Outbound].map(|way| (traffic, way)));
+    let others = NOT_HANDLED.map(|(traffic, _)| (traffic, Direction::Inbound));
+    handled
+        .filter(move |_| forwards)
         .chain(others.into_iter().filter(move |_| passes))
 }
 
@@ -158,7 +159,7 @@ pub fn measure(options: &Options, progress: &dyn Fn(usize, usize, &str)) -> Resu
     Ok(layer)
 }
 
-const fn case(traffic: Traffic, way: Way) -> Case {
+const fn case(traffic: Traffic, way: Direction) -> Case {
     Case {
         traffic,
         way,
@@ -190,8 +191,8 @@ fn brief(error: &anyhow::Error) -> String {
         .collect()
 }
 
-fn measured(standing: &mut Standing, traffic: Traffic, way: Way) -> Result<ARow> {
-    if let Some((_, reason)) = NOT_OURS.into_iter().find(|(kind, _)| *kind == traffic) {
+fn measured(standing: &mut Standing, traffic: Traffic, way: Direction) -> Result<ARow> {
+    if let Some((_, reason)) = NOT_HANDLED.into_iter().find(|(kind, _)| *kind == traffic) {
         return left_alone(standing, traffic, reason);
     }
     let case = case(traffic, way);
@@ -259,7 +260,7 @@ impl Runs {
 
 /// A row of what is not forwarded: it must have come in, and the dataplane must have counted it so.
 fn left_alone(standing: &mut Standing, traffic: Traffic, reason: Reason) -> Result<ARow> {
-    let case = case(traffic, Way::Inbound);
+    let case = case(traffic, Direction::Inbound);
     standing.run(&case, 640)?;
     let at = counters::reason(reason);
     let received = standing.received()?;
@@ -317,7 +318,7 @@ mod tests {
 
     #[test]
     fn a_row_is_the_mean_of_the_cheapest_runs() {
-        let case = case(Traffic::Esp, Way::Inbound);
+        let case = case(Traffic::Esp, Direction::Inbound);
         let row = runs(&[1000.0, 1100.0, 1002.0]).row(Contestant::Nft, &case);
         assert_eq!(row.totals, [1001.0]);
         let row = runs(&[1000.0, 1002.0, 1001.0, 1100.0]).row(Contestant::Ikenat, &case);
@@ -333,10 +334,10 @@ mod tests {
             ..Options::default()
         };
         let (nft, noop) = (Contestant::Nft, Contestant::Noop);
-        assert!(options.wants(nft, Traffic::Esp, Way::Inbound));
-        assert!(!options.wants(nft, Traffic::Ike, Way::Inbound));
-        assert!(!options.wants(Contestant::Ikenat, Traffic::Esp, Way::Inbound));
-        assert!(options.wants(noop, Traffic::Ike, Way::Inbound));
+        assert!(options.wants(nft, Traffic::Esp, Direction::Inbound));
+        assert!(!options.wants(nft, Traffic::Ike, Direction::Inbound));
+        assert!(!options.wants(Contestant::Ikenat, Traffic::Esp, Direction::Inbound));
+        assert!(options.wants(noop, Traffic::Ike, Direction::Inbound));
         assert_eq!(options.taking_part(), [Contestant::Cable, noop, nft]);
         assert!(has("nft-flowtable esp") && !has("broken"));
     }

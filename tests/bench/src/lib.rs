@@ -1,7 +1,7 @@
 //! The benchmark: what a packet costs, counted in instructions (layer A), in nanoseconds of the program alone (layer B),
 //! and end to end in namespaces (layer C).
 //!
-//! Every layer checks what arrives. The results are plain data; the report knows nothing of how they came about.
+//! Every layer verifies the packets that arrive. The results are plain data, from which the report is made.
 
 pub mod boot;
 pub mod conditions;

@@ -1,6 +1,4 @@
 //! `ikenat-bench`: a whole run, layer A's gate, and the layers one by one.
-//!
-//! It knows entry points and how their figures look in a terminal; nothing of how they come about.
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};

@@ -1,6 +1,4 @@
-//! The order of rounds and blocks, and who runs first on a CPU.
-//!
-//! It may not know what is measured.
+//! The order of rounds and blocks, and the priority of the measuring threads.
 
 use anyhow::{Context, Result};
 use ikenat_tests::lab::netns::execute;

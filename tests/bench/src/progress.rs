@@ -1,6 +1,4 @@
-//! One bar over all parts of a run, with the time that is left; plain lines where nobody looks at a terminal.
-//!
-//! It may not know what the parts do.
+//! One bar over all parts of a run, with the time that is left; plain lines where the output is not a terminal.
 
 use std::io::{IsTerminal, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -28,7 +26,7 @@ struct State {
     part: usize,
     /// Of the current part.
     share: f64,
-    told: Option<Instant>,
+    printed: Option<Instant>,
 }
 
 impl Progress {
@@ -43,7 +41,7 @@ impl Progress {
                 started: Instant::now(),
                 part: 0,
                 share: 0.0,
-                told: None,
+                printed: None,
             }),
         }
     }
@@ -55,7 +53,7 @@ impl Progress {
             state.part = at;
         }
         state.share = 0.0;
-        state.told = None;
+        state.printed = None;
         self.tell(&mut state, "begins");
     }
 
@@ -80,10 +78,14 @@ impl Progress {
     }
 
     fn tell(&self, state: &mut State, what: &str) {
-        if !self.terminal && state.told.is_some_and(|told| told.elapsed() < APART) {
+        if !self.terminal
+            && state
+                .printed
+                .is_some_and(|printed| printed.elapsed() < APART)
+        {
             return;
         }
-        state.told = Some(Instant::now());
+        state.printed = Some(Instant::now());
         let line = line(
             &self.parts,
             state.part,

@@ -1,6 +1,4 @@
 //! What a run of the benchmark found, as it stands in the raw JSON. Plain data: units and meaning are said here once.
-//!
-//! It may not know how anything is measured or drawn.
 
 use serde::{Deserialize, Serialize};
 
@@ -82,23 +80,23 @@ impl Traffic {
     }
 }
 
-/// Which way packets go.
+/// The direction of packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Way {
+pub enum Direction {
     /// Client to server.
     Inbound,
     /// Server to client.
     Outbound,
 }
 
-/// Who forwards.
+/// What forwards the packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Contestant {
-    /// Nobody: the generator's wire ends at the sink. What the harness itself costs.
+    /// No gateway: the generator's wire ends at the sink. What the harness itself costs.
     Cable,
-    /// An XDP program of one instruction that passes (only for traffic that is not ours).
+    /// An XDP program of one instruction that passes (only for traffic that ikenat does not handle).
     Pass,
     /// An XDP program that writes two MAC addresses and redirects: the limit.
     Noop,
@@ -127,7 +125,7 @@ pub enum Contestant {
 pub struct LayerA {
     /// Kernel release of the guest.
     pub kernel: String,
-    /// One row per contestant, traffic and way.
+    /// One row per contestant, traffic and direction.
     pub rows: Vec<ARow>,
     /// Largest difference between two boots over all rows' totals, as a share (0.001: 0.1 %).
     pub largest_difference: f64,
@@ -138,12 +136,12 @@ pub struct LayerA {
 /// A row of layer A. Instructions per packet.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ARow {
-    /// Who forwards.
+    /// What forwards the packets.
     pub contestant: Contestant,
-    /// What.
+    /// The kind of traffic.
     pub traffic: Traffic,
-    /// Which way.
-    pub way: Way,
+    /// The direction.
+    pub way: Direction,
     /// Generator, gateway and sink together: one figure per boot.
     pub totals: Vec<f64>,
     /// The total less that of [`Contestant::Cable`] (mean over the boots); `None` for the cable itself.
@@ -159,7 +157,7 @@ pub struct ARow {
 pub struct LayerB {
     /// The dataplane.
     pub programs: Vec<BRow>,
-    /// A look-up and two counts alone: our table beside the kernel's maps.
+    /// A look-up and two counts alone: ikenat's table beside the kernel's maps.
     pub tables: Vec<BTable>,
     /// What tables cost in memory.
     pub memory: Vec<BMemory>,
@@ -181,10 +179,10 @@ pub struct Spread {
 /// A row of the dataplane in layer B.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct BRow {
-    /// What.
+    /// The kind of traffic.
     pub traffic: Traffic,
-    /// Which way.
-    pub way: Way,
+    /// The direction.
+    pub way: Direction,
     /// Flows in the table, visited in random order.
     pub flows: u64,
     /// Every packet finds its flow; false: none does.
@@ -262,12 +260,12 @@ pub struct Interval {
 /// A row of layer C.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct CRow {
-    /// Who forwards.
+    /// What forwards the packets.
     pub contestant: Contestant,
-    /// What.
+    /// The kind of traffic.
     pub traffic: Traffic,
-    /// Which way.
-    pub way: Way,
+    /// The direction.
+    pub way: Direction,
     /// Bytes of a frame.
     pub frame: u32,
     /// Flows, visited in random order.

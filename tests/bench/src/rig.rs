@@ -1,6 +1,4 @@
 //! A lab around a gateway: a generator at the client and at the server, and a sink at both that verifies what comes.
-//!
-//! It may not know who stands in the middle.
 
 use anyhow::{Context, Result};
 use aya::programs::XdpMode;
@@ -9,7 +7,7 @@ use ikenat_tests::lab::{Lab, Options};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::kinds::{self, Case, Gateway};
-use crate::results::Way;
+use crate::results::Direction;
 use crate::wire::{GENERATE, KEEP_PACE, Outcome, Pacing, SINK, Wire};
 
 /// Generator and sink for several labs, of which one sends at a time. So all have the same programs at the same
@@ -27,7 +25,7 @@ impl Bench {
     }
 
     fn wire(&self) -> MutexGuard<'_, Wire> {
-        // What a panicking run has left is written afresh before the next one.
+        // What a panicking run has left is overwritten before the next one.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -78,7 +76,7 @@ impl Rig {
     }
 
     /// Runs a case: `packets` on each of its CPUs. `cable`: the generator sits on the gateway's far interface, so that
-    /// nobody forwards.
+    /// no gateway is in between.
     ///
     /// # Errors
     /// The kernel refuses the run.
@@ -92,10 +90,10 @@ impl Rig {
     ) -> Result<Outcome> {
         let load = kinds::load(case, gateway)?;
         let (namespace, interface) = match (case.way, cable) {
-            (Way::Inbound, false) => (&self.lab.client, PEER),
-            (Way::Outbound, false) => (&self.lab.server, PEER),
-            (Way::Inbound, true) => (&self.lab.gateway, LAN),
-            (Way::Outbound, true) => (&self.lab.gateway, WAN),
+            (Direction::Inbound, false) => (&self.lab.client, PEER),
+            (Direction::Outbound, false) => (&self.lab.server, PEER),
+            (Direction::Inbound, true) => (&self.lab.gateway, LAN),
+            (Direction::Outbound, true) => (&self.lab.gateway, WAN),
         };
         let mut wire = self.bench.wire();
         wire.prepare(&load.send, &load.expect, self.next, pacing)?;

@@ -1,6 +1,4 @@
-//! The kernel's own ways to do what ikenat does: the rules that people have written for it.
-//!
-//! It may not know what is measured.
+//! The kernel's own methods to do what ikenat does: rules for iptables, nftables and IPVS.
 
 use anyhow::{Context, Result, bail};
 use ikenat_tests::lab::netns::Namespace;

@@ -1,6 +1,4 @@
 //! A whole run: the layers one after the other, then tables, page and raw figures.
-//!
-//! It may not know how a layer measures, nor how a report looks.
 
 use anyhow::{Context, Result, ensure};
 use std::fs;
@@ -99,7 +97,7 @@ pub fn run(options: &Options) -> Result<Vec<String>> {
 /// The raw figures of a run.
 ///
 /// # Errors
-/// The file cannot be read, or is none of ours.
+/// The file cannot be read, or is not a run of this benchmark.
 pub fn read(path: &Path) -> Result<Run> {
     let failed = || format!("failed to read the figures in {}", path.display());
     let text = fs::read_to_string(path).with_context(failed)?;
@@ -237,7 +235,7 @@ fn faults(run: &Run) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::results::{ARow, Contestant, LayerC, Traffic, Way};
+    use crate::results::{ARow, Contestant, Direction, LayerC, Traffic};
 
     fn options(directory: &Path) -> Options {
         Options {
@@ -306,7 +304,7 @@ mod tests {
         let row = ARow {
             contestant: Contestant::Ikenat,
             traffic: Traffic::Esp,
-            way: Way::Outbound,
+            way: Direction::Outbound,
             totals: vec![1000.0, 1006.0],
             marginal: Some(3.0),
             sent: 1,

@@ -1,6 +1,4 @@
-//! Generator and sink: the programs, what they are told and what they have counted.
-//!
-//! It may not know where they are attached, nor who forwards.
+//! Generator and sink: the programs, how they are configured, and what they have counted.
 
 use anyhow::{Context, Result, ensure};
 use aya::maps::{Array, MapData, PerCpuArray};
@@ -14,7 +12,7 @@ use nix::unistd::Pid;
 use std::sync::Barrier;
 use std::time::Duration;
 
-/// Frames that the kernel puts on the wire at once when nobody keeps a pace.
+/// Frames that the kernel puts on the wire at once when no pace is kept.
 const BATCH: u32 = 64;
 /// The generator's IPv4 identification is a packet's number modulo this.
 const PERIOD: u64 = 65_500;
@@ -254,7 +252,7 @@ impl Wire {
         })
     }
 
-    /// Waits until nothing more arrives, and adds up. `next` is what [`Self::prepare`] was told.
+    /// Waits until nothing more arrives, and adds up. `next` is the number that [`Self::prepare`] got.
     ///
     /// # Errors
     /// The maps cannot be read.

@@ -70,7 +70,7 @@ fn who_delivers_wrong_bytes_scores_zero() -> Result<()> {
 
 #[test]
 fn a_harness_that_spoils_packets_itself_gives_no_rows() -> Result<()> {
-    // A router between generator and sink, where nobody expects one.
+    // A router between generator and sink, where none is expected.
     let mut standings = standings([Contestant::Forwarding])?;
     standings[0].contestant = Contestant::Noop;
     let error = rows(&mut standings, BASE).expect_err("its packets are wrong");

@@ -1,7 +1,7 @@
 //! For the benchmark: a generator, a sink that verifies what arrives, a gateway that does nothing, and a broken one.
 //!
-//! None of them knows the gateway under test. The generator runs on live frames (`BPF_F_TEST_XDP_LIVE_FRAMES`), whose
-//! pages are used again without being rewritten: so it writes the whole header every time.
+//! The generator runs on live frames (`BPF_F_TEST_XDP_LIVE_FRAMES`), whose
+//! pages the kernel reuses as they are: so it writes the whole header every time.
 
 #![no_std]
 #![no_main]
@@ -44,7 +44,7 @@ static PACE: PerCpuArray<Pace> = PerCpuArray::with_max_entries(1, 0);
 /// How often the clock is read at most while a burst is waited for: about 100 us.
 const TURNS: u32 = 3000;
 
-/// The identification counts up to this: a multiple of a hundred, so that it tells the kind in a mix.
+/// The identification runs below this: a multiple of a hundred, so that it tells the kind in a mix.
 const PERIOD: u64 = 65_500;
 
 const CHECKSUM_AT: usize = 24;
@@ -339,7 +339,7 @@ fn check(frame: &impl Frame, spec: &Spec, id: u64) -> Result<(), Wrong> {
     beyond(frame, spec, peer, flow, id)
 }
 
-/// Looks at a packet and counts it; `None`: it is not IPv4, or ICMP, and none of ours.
+/// Looks at a packet and counts it; `None`: it is not IPv4, or it is ICMP, so it is not the generator's.
 #[inline(always)]
 fn sink(frame: &impl Frame) -> Option<()> {
     let start = frame.array::<24>(0)?;
@@ -378,7 +378,7 @@ fn sink(frame: &impl Frame) -> Option<()> {
     Some(())
 }
 
-/// Verifies, counts and drops what is ours; the rest goes up.
+/// Verifies, counts and drops the generator's packets; passes all others to the stack.
 #[xdp]
 fn ikenat_sink(mut context: XdpContext) -> u32 {
     match sink(&XdpFrame::new(&mut context)) {

@@ -1,6 +1,6 @@
 //! `XDP_PASS` and nothing else: a veth takes frames that XDP redirects to it only if its far end runs a program.
 //!
-//! The lab puts it on the far ends; so may anybody whose server sits in a container behind a veth.
+//! The lab attaches it to the far ends. It also serves for a server in a container behind a veth.
 
 #![no_std]
 #![no_main]

@@ -1,7 +1,7 @@
-//! For measuring: writes the next flow's packet afresh and goes on to the program under test.
+//! For measuring: writes the next flow's packet and calls the program under test.
 //!
 //! `BPF_PROG_TEST_RUN` with a repeat count does not restore the packet: from the second run on the destination would be
-//! the server's, and one would measure the punt. Never attached to an interface.
+//! the server's, and the punt would be measured. Never attached to an interface.
 
 #![no_std]
 #![no_main]

@@ -1,4 +1,4 @@
-//! For measuring: a look-up and two counts, in our table and in the kernel's own maps, and the same without a look-up.
+//! For measuring: a look-up and two counts, in ikenat's table and in the kernel's own maps, and the same without a look-up.
 //!
 //! Never attached to an interface. It uses FLOW, the hash and the key as the gateway does.
 
@@ -102,7 +102,7 @@ fn ikenat_digest(_: XdpContext) -> u32 {
     run(|key| Some(digest_key(&maps::config().secret, key)))
 }
 
-/// Our table.
+/// ikenat's table.
 #[xdp]
 fn ikenat_table(_: XdpContext) -> u32 {
     run(|key| {

@@ -1,5 +1,5 @@
-//! What the guest has: files of this machine under their own names, with everything that they need
-//! to start. Knows paths, links and libraries; decides nothing about the run.
+//! The files of a guest: programs of this machine under their own names, with the libraries, links and
+//! data that they need.
 
 use std::{
     collections::BTreeSet,
@@ -28,7 +28,7 @@ sed seq setarch setcap setpriv sh sleep socat sort ss stat stdbuf
 swanctl sysctl tail taskset tc tcpdump tee timeout touch tr true umount uname unshare wc xargs
 ";
 
-/// Programs of the guest that may have been unpacked for us.
+/// Programs of the guest that may have been unpacked instead of installed.
 const UNPACKED: [&str; 3] = ["busybox", "ipvsadm", "kmod"];
 
 /// Names under which kmod is called; the kernel calls the first.
@@ -62,7 +62,7 @@ const LINKS: [(&str, &str); 7] = [
     ("/var/lock", "/run/lock"),
 ];
 
-/// Of the host, but made anew in the guest.
+/// Directories that the guest mounts itself, so nothing of the host's is copied.
 const NEVER: [&str; 4] = ["/dev", "/proc", "/sys", "/run"];
 
 /// More links in a row than this lead nowhere.
@@ -106,7 +106,7 @@ impl<'a> Contents<'a> {
         Ok(contents)
     }
 
-    /// A directory of ours, with those above it.
+    /// Adds a directory, with those above it.
     pub(crate) fn directory(&mut self, name: &Path) {
         for above in name.ancestors().filter(|above| *above != Path::new("/")) {
             let mode = if above == Path::new("/tmp") {
@@ -120,7 +120,7 @@ impl<'a> Contents<'a> {
         }
     }
 
-    /// A file of ours.
+    /// Adds a file with this text.
     pub(crate) fn text(&mut self, name: &Path, text: &str, mode: u32) {
         let bytes = text.as_bytes().to_vec();
         self.tree

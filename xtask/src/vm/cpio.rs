@@ -1,5 +1,4 @@
-//! An initramfs: names, kinds and bytes, written in the "newc" form of cpio. Knows the format and
-//! nothing of what is in it. The same contents give the same bytes, so that two boots can be equal.
+//! An initramfs: names, kinds and bytes, written in the "newc" form of cpio. The same contents give the same bytes, so that two boots can be equal.
 
 use std::{
     collections::BTreeMap,

@@ -1,5 +1,4 @@
-//! Debian packages that are fetched and unpacked, but not installed. Knows apt and dpkg; knows no
-//! package by name.
+//! Debian packages that are fetched and unpacked, but not installed.
 
 use std::{fs, path::Path, process::Command};
 

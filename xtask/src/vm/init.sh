@@ -1,6 +1,6 @@
 #!/usr/bin/busybox sh
 # The first process of the guest: mounts, runs /vm/command with its output on the ports of the
-# host, and reports the exit status. Without a report the host takes the run for a failure.
+# host, and reports the exit status. Without a report the host reports a failure.
 
 /usr/bin/busybox mkdir -p /vm/bin
 /usr/bin/busybox --install -s /vm/bin
@@ -38,7 +38,7 @@ cd /
 
 if grep -qw vm.shell /proc/cmdline; then
     echo "This is $(uname -r). \`exit\` ends the machine; /vm/command is the command, if there is one."
-    # A session and a terminal of its own: otherwise Ctrl-C has nobody to go to.
+    # A session and a terminal of its own: otherwise Ctrl-C reaches no process.
     cd "$(cat /vm/directory)" || exit
     PS1='vm:\w\$ ' setsid cttyhack /bin/bash </dev/ttyS0 >/dev/ttyS0 2>&1
     poweroff -f
@@ -49,7 +49,7 @@ for port in ttyS1 ttyS2 ttyS3; do
     stty raw -echo </dev/$port
 done
 
-# Through pipes: what the command prints is no terminal's, and a port holds up nobody who prints.
+# Through pipes: the command's output is not a terminal, and a slow port does not block it.
 mkfifo /run/vm.stdout /run/vm.stderr
 cat /run/vm.stdout >/dev/ttyS1 &
 out=$!

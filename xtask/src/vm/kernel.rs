@@ -1,5 +1,5 @@
 //! Stock Debian kernels: fetched, unpacked, cut down to an image that QEMU starts at once and to the
-//! modules that a gateway, its rivals and its tests can use. Knows Debian's names and the kernel's.
+//! modules that a gateway, the other contestants of the benchmark and the tests can use.
 
 use std::{
     fs::{self, File},

@@ -1,5 +1,5 @@
-//! One run of a virtual machine: starts QEMU, passes on what the command in the guest prints, and says how
-//! it ended. Knows QEMU; knows nothing of what runs inside.
+//! One run of a virtual machine: starts QEMU, passes on what the command in the guest prints, and
+//! returns its exit status.
 
 use std::{
     fs,
@@ -21,7 +21,7 @@ pub(crate) struct Machine<'a> {
     pub(crate) tools: &'a Tools,
     /// The ELF file of the kernel.
     pub(crate) image: PathBuf,
-    /// Files of this run; removed by whoever made it.
+    /// Files of this run; removed by the caller.
     pub(crate) dir: &'a Path,
     /// In MiB.
     pub(crate) memory: u32,
@@ -65,7 +65,7 @@ impl Machine<'_> {
             pass_on(child.0.stderr.take(), io::stderr()),
         ];
         let ended = child.wait(started + self.timeout)?;
-        // Closes our ends of the pipes' other sides, in case QEMU is still there.
+        // Kills QEMU if it still runs, which closes its ends of the pipes.
         drop(child);
         for stream in streams {
             let _ = stream.join();
@@ -147,8 +147,8 @@ const KERNEL_LINE: &str =
     "console=ttyS0 quiet panic=-1 oops=panic nokaslr random.trust_cpu=on net.ifnames=0";
 
 /// Nothing of chance in addresses; and the clock is the counter of instructions from the start. The mitigations cost more
-/// under emulation than all the rest, and guard nobody there; but the verifier asks for less without them, so that tests
-/// have them.
+/// under emulation than all the rest, and protect nothing there; but the verifier demands less without them, so tests keep
+/// them.
 const DETERMINISTIC_LINE: &str = " mitigations=off norandmaps tsc=reliable tsc_early_khz=1000000";
 
 /// One CPU whose time is the number of instructions (1 ns each), which jumps when it is idle; and the
@@ -165,7 +165,7 @@ const DETERMINISTIC: [&str; 8] = [
 ];
 
 /// Network cards, by their names in QEMU, which are those of their drivers in Linux: what only a real driver does can be
-/// tried there. One wire joins them, and nobody else is on it. A deterministic guest has none: it does what it always did.
+/// tried there. One wire joins them, and nothing else is on it. A deterministic guest has none.
 const CARDS: [&str; 2] = ["e1000e", "vmxnet3"];
 
 fn add_cards(qemu: &mut Command) {
@@ -186,7 +186,7 @@ fn add_cards(qemu: &mut Command) {
 pub(crate) struct Report {
     /// The command's exit status.
     pub(crate) status: u8,
-    /// What it wrote to the file that it was told.
+    /// What it wrote to the file named by `IKENAT_OUTPUT`.
     pub(crate) output: Vec<u8>,
 }
 
@@ -291,7 +291,7 @@ impl Drop for Guest {
     }
 }
 
-/// Copies a stream of the guest to one of ours as it comes.
+/// Copies a stream of the guest to one of this process as it comes.
 fn pass_on(
     from: Option<impl Read + Send + 'static>,
     mut to: impl Write + Send + 'static,

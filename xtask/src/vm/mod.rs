@@ -1,5 +1,5 @@
 //! `cargo xtask vm`: runs a command under a stock Debian kernel in QEMU, without KVM, and ends with its
-//! exit status. Decides what the guest gets; the files below know kernels, files and QEMU.
+//! exit status.
 
 use std::{
     env,

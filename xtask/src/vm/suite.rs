@@ -1,5 +1,5 @@
-//! The tests of behaviour under stock kernels: which binaries there are, and how a guest is told to run them.
-//! Knows names of binaries, and how trials are called that only a guest can run; knows no test.
+//! The tests of behaviour under stock kernels: which binaries there are, and the command
+//! by which a guest runs them.
 
 use std::{env, path::PathBuf, process::Command};
 
@@ -12,9 +12,9 @@ use crate::{packages, shell, workspace::Workspace};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Part {
     name: &'static str,
-    /// Only the trials with this in their names.
+    /// Only the tests with this in their names.
     filter: Option<&'static str>,
-    /// Its trials take turns: those that wait for packets would take the emulated CPUs from each other.
+    /// One test at a time: tests that wait for packets would compete for the emulated CPUs.
     turns: bool,
 }
 
@@ -42,7 +42,8 @@ impl Part {
     }
 }
 
-/// Load, verifier and packets, and the trials that no other machine can run: a minute. Fits every run of the tests.
+/// Load, verifier and packets, and the tests that only a guest can run: a minute, so
+/// that every run of the tests includes them.
 pub(crate) const QUICK: [Part; 3] = [
     Part::whole("budget"),
     Part::whole("golden"),
@@ -57,7 +58,7 @@ pub(crate) const ALL: [Part; 4] = [
     Part::whole("ike").in_turns(),
 ];
 
-/// How trials end that take a guest's cards or kernel (`Scenario::in_a_guest` of the tests).
+/// The end of the names of tests that use a guest's network cards or kernel (`Scenario::in_a_guest` of the tests).
 const GUEST: &str = "@guest";
 
 /// What a run of them is called: `budget, golden, netns @guest`.
@@ -151,7 +152,7 @@ pub(crate) fn recipe(
             .arg(format!("{name}={}", value.display()));
     }
     command.arg("--env").arg(format!("IKENAT_TEST_RATE={RATE}"));
-    // Nobody else goes by the guest's clock, or uses its cards and its kernel.
+    // Nothing else depends on the guest's clock, network cards or kernel.
     for variable in ["IKENAT_TEST_WALL_CLOCK=1", "IKENAT_TEST_GUEST=1"] {
         command.arg("--env").arg(variable);
     }
@@ -159,13 +160,13 @@ pub(crate) fn recipe(
     Ok(command)
 }
 
-/// Packets a second of the trials with load: what a machine that emulates each instruction can send.
+/// Packets a second of the tests with load: what a machine that emulates each instruction can send.
 const RATE: u32 = 500;
 
 /// In seconds. All of the suite takes a quarter of an hour when other things run beside it.
 const TIMEOUT: &str = "3600";
 
-/// A filter that fits no trial would make a run of nothing, which looks like one that passed.
+/// A filter that fits no test would run nothing, which would look like a pass.
 fn script(binaries: &[Binary]) -> String {
     let run = |Binary { path, part }: &Binary| {
         let mut line = shell::quoted(&path.to_string_lossy());
@@ -173,7 +174,7 @@ fn script(binaries: &[Binary]) -> String {
         if let Some(filter) = part.filter {
             line.push_str(&format!(" {}", shell::quoted(filter)));
             looked = format!(
-                "{line} --list | grep -q ': test$' || {{ echo no trial is called {filter} >&2; status=1; }}\n"
+                "{line} --list | grep -q ': test$' || {{ echo no test is called {filter} >&2; status=1; }}\n"
             );
         }
         let turns = if part.turns { " --test-threads=1" } else { "" };
@@ -217,7 +218,7 @@ mod tests {
         assert_eq!(ran(&["true", "true"]), Some(0));
         let turns = script(&[binary("a b", whole.in_turns())]);
         assert!(turns.contains("\n'a b' --test-threads=1 ||"));
-        // `true` lists no trials.
+        // `true` lists no tests.
         assert_eq!(ended(&script(&[binary("true", whole.only("y"))])), Some(1));
         let lists = env::temp_dir().join(format!("xtask-suite-{}", std::process::id()));
         let text = "#!/bin/sh\n[ \"$1 $2\" != 'y --list' ] || echo 'xyz: test'\n";

@@ -1,7 +1,6 @@
 //! The programs that make and run a virtual machine: on PATH, or from Debian packages that are
 //! unpacked below the target directory. Nothing is installed: QEMU would conflict with other
-//! versions of its own packages, and whoever has no root can unpack as well. Knows program and
-//! package names; knows nothing of guests.
+//! versions of its own packages, and unpacking needs no root.
 
 use std::{
     env, fs,

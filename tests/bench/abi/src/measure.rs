@@ -1,7 +1,5 @@
-//! What the programs that measure the dataplane alone (`BPF_PROG_TEST_RUN`) share with who runs them: which flow is
-//! next, and what its packet looks like.
-//!
-//! The gateway knows none of it.
+//! What the programs that measure the dataplane alone (`BPF_PROG_TEST_RUN`) share with the benchmark: which
+//! flow is next, and what its packet looks like.
 
 use bytemuck::{Pod, Zeroable};
 

@@ -1,10 +1,8 @@
-//! What the benchmark's generator, sink and contestants share with the program that runs them.
-//!
-//! The gateway knows none of it.
+//! Values of the maps of the benchmark's generator and sink, and the constants of its contestants.
 
 use bytemuck::{Pod, Zeroable};
 
-/// Bytes of a frame that the generator writes afresh: Ethernet, IPv4, UDP, ESP and a time stamp. The shortest frame.
+/// Bytes of a frame that the generator writes for each packet: Ethernet, IPv4, UDP, ESP and a time stamp. The shortest frame.
 pub const HEADER: usize = 60;
 /// Where the peer's address stands in what a client sends.
 pub const PEER_AS_SOURCE: u16 = 26;

@@ -16,8 +16,8 @@ use xdp_user::tables::mmap::Memory;
 
 /// The first flow's peer, 10.0.0.0; the others follow.
 pub(super) const PEER: u32 = 0x0a00_0000;
-/// The first of the peers that nobody knows, 10.128.0.0.
-pub(super) const STRANGER: u32 = 0x0a80_0000;
+/// The first of the peers that have no entry, 10.128.0.0.
+pub(super) const UNKNOWN_PEER: u32 = 0x0a80_0000;
 /// The first flow's SPI; the others follow.
 pub(super) const SPI: u32 = 0x4000_0000;
 
@@ -54,7 +54,7 @@ pub(super) struct Gateway {
     pub without_slot: u64,
     config: Config,
     flows: Memory<AtomicU64>,
-    /// What the first flow's slot says of now, and of the way out.
+    /// What the first flow's slot says of the time and of the next hop.
     now: Option<Now>,
 }
 

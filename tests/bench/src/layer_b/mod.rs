@@ -20,7 +20,7 @@ pub struct Options<'o> {
     pub quick: bool,
     /// Only rows whose label contains this.
     pub only: Option<String>,
-    /// Told after every step: steps done, all steps, what is going on.
+    /// Called after every step: steps done, all steps, the name of the current one.
     pub progress: &'o (dyn Fn(usize, usize, &str) + Sync),
 }
 

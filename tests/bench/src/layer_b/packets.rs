@@ -2,18 +2,18 @@
 //!
 //! It may not know how packets are timed.
 
-use super::gateway::{PEER, SPI, STRANGER};
+use super::gateway::{PEER, SPI, UNKNOWN_PEER};
 use super::wrapper::plan;
-use crate::results::{Traffic, Way};
+use crate::results::{Direction, Traffic};
 use anyhow::{Context, Result, bail, ensure};
 use ikenat_bench_abi::measure::Plan;
 use ikenat_tests::lab::frames::{self, Captured, Checksum, Packet, Verdict, protocol};
 use ikenat_tests::lab::topology::{CLIENT_MAC, LAN_MAC, SERVER, SERVER_MAC, VIP, WAN_MAC};
 use std::net::Ipv4Addr;
+use xdp_common::Class;
 use xdp_common::limits::{IKE_PORT, NATT_PORT};
-use xdp_common::{Class, Direction};
 
-/// A port that is not ours.
+/// A port that ikenat does not handle.
 const OTHER_PORT: u16 = 53;
 /// The shortest frame on a wire.
 const SHORTEST: usize = 60;
@@ -23,9 +23,9 @@ const FILL: [u8; 60] = [7; 60];
 /// What a kind of traffic is made of.
 #[derive(Clone, Copy, Debug)]
 struct Kind {
-    /// What the dataplane counts it as; `None`: it is not ours.
+    /// What the dataplane counts it as; `None`: ikenat does not handle it.
     class: Option<Class>,
-    /// The port at our side; `None`: there is no UDP.
+    /// The port at ikenat's side; `None`: there is no UDP.
     port: Option<u16>,
     checksum: Checksum,
     /// Bytes before the filling: SPI and sequence number, or both SPIs of IKE. `None`: a keepalive.
@@ -69,7 +69,7 @@ const fn kind(traffic: Traffic) -> Kind {
     }
 }
 
-/// What the dataplane counts it as; `None`: it is not ours.
+/// What the dataplane counts it as; `None`: ikenat does not handle it.
 pub(super) const fn class(traffic: Traffic) -> Option<Class> {
     kind(traffic).class
 }
@@ -79,16 +79,16 @@ pub(super) fn is_esp(traffic: Traffic) -> bool {
     class(traffic).is_some_and(Class::is_esp)
 }
 
-/// The way in the words of the dataplane.
-pub(super) const fn direction(way: Way) -> Direction {
+/// The direction as the dataplane's type.
+pub(super) const fn direction(way: Direction) -> xdp_common::Direction {
     match way {
-        Way::Inbound => Direction::Inbound,
-        Way::Outbound => Direction::Outbound,
+        Direction::Inbound => xdp_common::Direction::Inbound,
+        Direction::Outbound => xdp_common::Direction::Outbound,
     }
 }
 
 /// A frame whose peer address, SPI and sequence number are zero, with right checksums.
-pub(super) fn frame(traffic: Traffic, way: Way) -> Vec<u8> {
+pub(super) fn frame(traffic: Traffic, way: Direction) -> Vec<u8> {
     let kind = kind(traffic);
     let peer = Ipv4Addr::UNSPECIFIED;
     let payload = match kind.start {
@@ -96,14 +96,16 @@ pub(super) fn frame(traffic: Traffic, way: Way) -> Vec<u8> {
         Some(start) => [start, &FILL].concat(),
     };
     let packet = match (kind.port, way) {
-        (None, Way::Inbound) => Packet::raw(peer, VIP, protocol::ESP, payload),
-        (None, Way::Outbound) => Packet::raw(SERVER, peer, protocol::ESP, payload),
-        (Some(port), Way::Inbound) => Packet::udp((peer, NATT_PORT), (VIP, port), payload),
-        (Some(port), Way::Outbound) => Packet::udp((SERVER, port), (peer, NATT_PORT), payload),
+        (None, Direction::Inbound) => Packet::raw(peer, VIP, protocol::ESP, payload),
+        (None, Direction::Outbound) => Packet::raw(SERVER, peer, protocol::ESP, payload),
+        (Some(port), Direction::Inbound) => Packet::udp((peer, NATT_PORT), (VIP, port), payload),
+        (Some(port), Direction::Outbound) => {
+            Packet::udp((SERVER, port), (peer, NATT_PORT), payload)
+        }
     };
     let (to, from) = match way {
-        Way::Inbound => (WAN_MAC, CLIENT_MAC),
-        Way::Outbound => (LAN_MAC, SERVER_MAC),
+        Direction::Inbound => (WAN_MAC, CLIENT_MAC),
+        Direction::Outbound => (LAN_MAC, SERVER_MAC),
     };
     let mut packet = packet.with_macs(to, from).with_checksum(kind.checksum);
     packet.padding = vec![0; SHORTEST.saturating_sub(packet.build().len())];
@@ -118,14 +120,14 @@ pub(super) fn frame(traffic: Traffic, way: Way) -> Vec<u8> {
 ///
 /// # Errors
 /// The number of flows is not a power of two that fits.
-pub(super) fn plan_of(traffic: Traffic, way: Way, flows: u64, known: bool) -> Result<Plan> {
+pub(super) fn plan_of(traffic: Traffic, way: Direction, flows: u64, known: bool) -> Result<Plan> {
     ensure!(flows.is_power_of_two(), "{flows} is not a power of two");
     let kind = kind(traffic);
     Ok(Plan {
         flow_mask: u32::try_from(flows - 1)?,
-        peer: if known { PEER } else { STRANGER },
+        peer: if known { PEER } else { UNKNOWN_PEER },
         spi: SPI,
-        outbound: u8::from(way == Way::Outbound),
+        outbound: u8::from(way == Direction::Outbound),
         esp: u8::from(is_esp(traffic)),
         udp: u8::from(kind.port.is_some()),
         checksum: u8::from(kind.port.is_some() && kind.checksum == Checksum::Right),
@@ -137,7 +139,12 @@ pub(super) fn plan_of(traffic: Traffic, way: Way, flows: u64, known: bool) -> Re
 ///
 /// # Errors
 /// It is not what it should be.
-pub(super) fn check(traffic: Traffic, way: Way, translated: bool, frame: &[u8]) -> Result<()> {
+pub(super) fn check(
+    traffic: Traffic,
+    way: Direction,
+    translated: bool,
+    frame: &[u8],
+) -> Result<()> {
     if traffic == Traffic::NotIpv4 {
         ensure!(frames::not_ipv4(frame), "a frame has become IPv4");
         return Ok(());
@@ -145,10 +152,10 @@ pub(super) fn check(traffic: Traffic, way: Way, translated: bool, frame: &[u8]) 
     let kind = kind(traffic);
     let seen = Captured::read(frame)?;
     let (peer, source, destination) = match (way, translated) {
-        (Way::Inbound, false) => (seen.source, seen.source, VIP),
-        (Way::Inbound, true) => (seen.source, seen.source, SERVER),
-        (Way::Outbound, false) => (seen.destination, SERVER, seen.destination),
-        (Way::Outbound, true) => (seen.destination, VIP, seen.destination),
+        (Direction::Inbound, false) => (seen.source, seen.source, VIP),
+        (Direction::Inbound, true) => (seen.source, seen.source, SERVER),
+        (Direction::Outbound, false) => (seen.destination, SERVER, seen.destination),
+        (Direction::Outbound, true) => (seen.destination, VIP, seen.destination),
     };
     let udp = match (kind.port, kind.checksum) {
         (None, _) => None,
@@ -181,7 +188,7 @@ mod tests {
 
     #[test]
     fn frames_fill_the_wire_and_the_plan_fits_them() {
-        for way in [Way::Inbound, Way::Outbound] {
+        for way in [Direction::Inbound, Direction::Outbound] {
             for traffic in [Traffic::Esp, Traffic::Keepalive, Traffic::EspInUdpChecksum] {
                 assert!(frame(traffic, way).len() >= SHORTEST);
                 let plan = plan_of(traffic, way, 1024, true).expect("a power of two");
@@ -189,19 +196,19 @@ mod tests {
                 assert_eq!(plan.checksum == 1, traffic == Traffic::EspInUdpChecksum);
             }
         }
-        assert!(plan_of(Traffic::Esp, Way::Inbound, 1000, true).is_err());
+        assert!(plan_of(Traffic::Esp, Direction::Inbound, 1000, true).is_err());
     }
 
     #[test]
     fn a_packet_with_a_wrong_checksum_is_refused() {
-        let mut frame = frame(Traffic::EspInUdp, Way::Inbound);
+        let mut frame = frame(Traffic::EspInUdp, Direction::Inbound);
         // Peer 10.0.0.0 and its SPI, the IPv4 checksum left as it was for 0.0.0.0.
         frame[26] = 10;
         frame[42..46].copy_from_slice(&SPI.to_be_bytes());
-        assert!(check(Traffic::EspInUdp, Way::Inbound, false, &frame).is_err());
+        assert!(check(Traffic::EspInUdp, Direction::Inbound, false, &frame).is_err());
         let field = u16::from_be_bytes([frame[24], frame[25]]) - 0x0a00;
         frame[24..26].copy_from_slice(&field.to_be_bytes());
-        check(Traffic::EspInUdp, Way::Inbound, false, &frame).expect("a right packet");
-        assert!(check(Traffic::EspInUdp, Way::Inbound, true, &frame).is_err());
+        check(Traffic::EspInUdp, Direction::Inbound, false, &frame).expect("a right packet");
+        assert!(check(Traffic::EspInUdp, Direction::Inbound, true, &frame).is_err());
     }
 }

@@ -8,7 +8,7 @@ use super::packets::{check, class, direction, frame, is_esp, plan_of};
 use super::rounds::{Random, Samples, go_first};
 use super::wrapper::{Instrument, Packet, load, program};
 use super::{FLOWS, Options, flows_text, name};
-use crate::results::{BRow, Traffic, Way};
+use crate::results::{BRow, Direction, Traffic};
 use anyhow::{Context, Result, ensure};
 use aya::programs::Xdp;
 use aya::{Ebpf, EbpfLoader};
@@ -17,7 +17,7 @@ use ikenat_tests::bpf::{Dataplane, fixture};
 use ikenat_tests::lab::topology::{CLIENT, LAN, WAN, with_lab};
 use ikenat_tests::lab::{self, Lab};
 use xdp_common::counters::{self, Quantity};
-use xdp_common::{Class, Config, Direction, Hook, Reason};
+use xdp_common::{Class, Config, Hook, Reason};
 
 const RESTORE: &str = "ikenat_restore";
 const PASS: &str = "ikenat_peer";
@@ -31,7 +31,7 @@ enum Fate {
     Session,
     /// Nothing: they are forwarded untracked.
     Miss,
-    /// They are not ours.
+    /// ikenat does not handle them.
     Punt(Reason),
 }
 
@@ -39,13 +39,13 @@ enum Fate {
 #[derive(Clone, Copy, Debug)]
 struct Case {
     traffic: Traffic,
-    way: Way,
+    way: Direction,
     flows: u64,
     fate: Fate,
 }
 
 fn cases() -> Vec<Case> {
-    use {Fate as F, Traffic as T, Way as W};
+    use {Direction as W, Fate as F, Traffic as T};
     let most = FLOWS[FLOWS.len() - 1];
     let mut cases = Vec::new();
     let mut add = |traffic, way, flows, fate| {
@@ -89,13 +89,13 @@ impl Case {
         format!("{} {} {flows} {fate}", name(self.traffic), name(self.way))
     }
 
-    /// What the tables of its instance are full of. IKE, keepalives and what is not ours share the one with sessions.
+    /// What the tables of its instance are full of. IKE, keepalives and packets that are not handled share the one with sessions.
     fn filling(&self) -> Filling {
         let esp = is_esp(self.traffic);
         let direction = if esp {
             direction(self.way)
         } else {
-            Direction::Inbound
+            xdp_common::Direction::Inbound
         };
         let class = class(self.traffic).filter(|_| esp);
         Filling {
@@ -212,8 +212,8 @@ impl Bench {
         let packet = Packet {
             frame: frame(traffic, way),
             ingress: match way {
-                Way::Inbound => config.wan_ifindex,
-                Way::Outbound => config.lan_ifindex,
+                Direction::Inbound => config.wan_ifindex,
+                Direction::Outbound => config.lan_ifindex,
             },
         };
         self.wrapper.before(program(&self.pass, PASS)?)?;
@@ -299,7 +299,7 @@ impl Row {
             (_, None) => return Ok(()),
         };
         let seen = counted(at + Quantity::Packets as usize);
-        // One right checksum in 65,535 looks like a partial one, and goes the slow way. SPIs and numbers that rise
+        // One right checksum in 65,535 looks like a partial one, and takes the slow path. SPIs and numbers that rise
         // together bring some more.
         let slow = counted(counters::reason(Reason::ChecksumPartial));
         let expected = self.case.traffic == Traffic::EspInUdpChecksum && slow * 1000 < packets;

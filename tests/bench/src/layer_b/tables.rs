@@ -1,7 +1,7 @@
-//! A look-up and two counts alone: our table beside the kernel's hash and LRU hash, with the same keys in the same order.
+//! A look-up and two counts alone: ikenat's table beside the kernel's hash and LRU hash, with the same keys in the same order.
 //!
 //! The same program without a look-up is measured right before and subtracted. The kernel's maps get as many entries as
-//! our table has slots: twice as many as there are flows, which is in their favour.
+//! ikenat's table has slots: twice as many as there are flows, which is in their favour.
 
 use super::gateway::{PEER, SPI, fill, secret, sized};
 use super::rounds::{Random, Samples, go_first};

@@ -15,7 +15,7 @@ use crate::results::{CRow, Contestant};
 use crate::wire::Outcome;
 
 /// Packets that show how long a run will take.
-const TRIAL: u32 = 19_200;
+const PROBE: u32 = 19_200;
 /// A multiple of this is sent: whole batches.
 const BATCH: u32 = 64;
 
@@ -68,8 +68,8 @@ impl Scores {
             standing
                 .warm_up(&self.case)
                 .with_context(|| format!("failed to warm {contestant:?} up"))?;
-            let trial = standing.run(&self.case, TRIAL)?;
-            let packets = filling(&trial, time);
+            let probe = standing.run(&self.case, PROBE)?;
+            let packets = filling(&probe, time);
             match self
                 .of
                 .iter_mut()
@@ -193,14 +193,14 @@ fn ratios(over: &[f64], under: &[f64]) -> Vec<f64> {
         .collect()
 }
 
-/// How many packets fill this time, going by a trial: at least as many as the trial had.
+/// How many packets fill this time, estimated from a short run: at least as many as it had.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
     reason = "some millions"
 )]
-fn filling(trial: &Outcome, time: Duration) -> u32 {
-    let times = time.as_secs_f64() / trial.elapsed.as_secs_f64().max(1e-6);
-    let packets = (f64::from(TRIAL) * times.max(1.0)) as u32;
+fn filling(probe: &Outcome, time: Duration) -> u32 {
+    let times = time.as_secs_f64() / probe.elapsed.as_secs_f64().max(1e-6);
+    let packets = (f64::from(PROBE) * times.max(1.0)) as u32;
     packets.next_multiple_of(BATCH)
 }

@@ -42,7 +42,7 @@ pub struct Options<'o> {
     pub only: Option<String>,
     /// Decides the order of everything.
     pub seed: u64,
-    /// Told after every step: steps done, all steps, what is going on.
+    /// Called after every step: steps done, all steps, the name of the current one.
     pub progress: &'o (dyn Fn(usize, usize, &str) + Sync),
 }
 
@@ -56,14 +56,14 @@ impl Options<'_> {
         if self.quick {
             Effort {
                 steps: 6,
-                trial: 0.1,
+                probe: 0.1,
                 slices: 5,
                 slice: 0.1,
             }
         } else {
             Effort {
                 steps: 8,
-                trial: 0.3,
+                probe: 0.3,
                 slices: 20,
                 slice: 0.15,
             }
@@ -255,7 +255,7 @@ fn known(standings: &[Standing], cases: &[Case]) -> Result<()> {
     let most = cases.iter().map(|case| case.flows).max();
     // Inbound flows and outbound ones: both are made known for every case, whichever way it goes.
     let wanted = 2 * u64::from(most.unwrap_or_default());
-    for standing in standings.iter().filter(|one| one.is_ours()) {
+    for standing in standings.iter().filter(|one| one.is_ikenat()) {
         let have = standing.flows()?;
         // One or two of 65,536 find no slot.
         ensure!(
@@ -289,7 +289,7 @@ fn pace(
     Ok(who.into_iter().zip(paced).collect())
 }
 
-/// Enters it into the contestant's row of the case in the middle, which is made if nobody wanted its blocks.
+/// Enters it into the contestant's row of the middle case; the row is added if its blocks were not asked for.
 fn enter(rows: &mut Vec<CRow>, contestant: Contestant, paced: &Paced) -> Result<()> {
     let frame = u32::try_from(BASE.frame)?;
     let at = rows.iter().position(|row| {

@@ -33,8 +33,8 @@ const TRIES: usize = 3;
 pub struct Effort {
     /// Halvings of the range.
     pub steps: u32,
-    /// Seconds of a trial.
-    pub trial: f64,
+    /// Seconds of one probe of a rate.
+    pub probe: f64,
     /// Runs whose ages are added up.
     pub slices: u32,
     /// Seconds of such a run.
@@ -137,7 +137,7 @@ pub fn measure(
 fn halve(standing: &mut Standing, paced: &mut Paced, effort: Effort) -> Result<()> {
     let rate = f64::midpoint(paced.range.0, paced.range.1);
     for _ in 0..TRIES {
-        let outcome = at(standing, &BASE, rate, effort.trial, QUEUE)?;
+        let outcome = at(standing, &BASE, rate, effort.probe, QUEUE)?;
         paced.wrong += outcome.wrongs();
         if loss(&outcome) < LOSS {
             paced.lossless = Some(rate);

@@ -4,13 +4,13 @@
 //! others that depart from it in one thing each.
 
 use crate::kinds::{BASE, Case};
-use crate::results::{Contestant, Traffic, Way};
+use crate::results::{Contestant, Direction, Traffic};
 
 /// Those without whom there is nothing to compare.
 pub(super) const NEEDED: [Contestant; 3] =
     [Contestant::Noop, Contestant::Ikenat, Contestant::IkenatTwin];
 
-/// The kernel's ways.
+/// The kernel's own methods.
 const OTHERS: [Contestant; 6] = [
     Contestant::IkenatGeneric,
     Contestant::Forwarding,
@@ -36,7 +36,7 @@ pub(super) struct Group {
     pub(super) contestants: Vec<Contestant>,
     /// What.
     pub(super) cases: Vec<Case>,
-    /// How often the contestants are set up anew: where memory decides, it matters which they were given.
+    /// How often the contestants are set up again: where memory decides, it matters which they were given.
     pub(super) setups: usize,
     /// How often all cases run in each set-up.
     pub(super) blocks: usize,
@@ -134,11 +134,11 @@ fn small(quick: bool) -> Vec<Case> {
     };
     let mut cases = vec![
         BASE,
-        traffic(Traffic::EspInUdp, Way::Outbound),
-        traffic(Traffic::EspInUdpChecksum, Way::Inbound),
-        traffic(Traffic::Esp, Way::Inbound),
-        traffic(Traffic::Ike, Way::Inbound),
-        traffic(Traffic::Mix, Way::Inbound),
+        traffic(Traffic::EspInUdp, Direction::Outbound),
+        traffic(Traffic::EspInUdpChecksum, Direction::Inbound),
+        traffic(Traffic::Esp, Direction::Inbound),
+        traffic(Traffic::Ike, Direction::Inbound),
+        traffic(Traffic::Mix, Direction::Inbound),
         frame(1442),
         thousand,
         // Each CPU has flows of its own, as with receive side scaling.
@@ -148,7 +148,7 @@ fn small(quick: bool) -> Vec<Case> {
         },
     ];
     if !quick {
-        let way = Way::Outbound;
+        let way = Direction::Outbound;
         cases.extend([
             traffic(Traffic::EspInUdpChecksum, way),
             traffic(Traffic::Esp, way),
@@ -165,7 +165,7 @@ fn small(quick: bool) -> Vec<Case> {
 fn flows(flows: u32) -> Vec<Case> {
     let base = Case { flows, ..BASE };
     let outbound = Case {
-        way: Way::Outbound,
+        way: Direction::Outbound,
         ..base
     };
     vec![base, outbound, Case { cores: 2, ..base }]

@@ -4,7 +4,7 @@
 
 use super::figures::{self, quotient};
 use super::join::join;
-use super::layer_a::is_ours;
+use super::layer_a::is_ikenat;
 use super::layer_b::{self, kind, kind_name};
 use super::section::{Block, Row, Section, Table, figures as number, words as column};
 use super::words;
@@ -154,7 +154,7 @@ fn layer_a(now: &LayerA, before: &LayerA) -> Vec<Block> {
         cells.extend(instructions(now, before, noise));
         table.rows.push(Row::Cells {
             cells,
-            ours: is_ours(*who),
+            highlighted: is_ikenat(*who),
         });
     }
     let name = |(traffic, way, who): &_| {
@@ -334,7 +334,7 @@ fn layer_c(now: &LayerC, before: &LayerC) -> Vec<Block> {
         cells.push(end_to_end(now, before, ratios));
         table.rows.push(Row::Cells {
             cells,
-            ours: is_ours(*who),
+            highlighted: is_ikenat(*who),
         });
     }
     let name = |(case, who): &(figures::Case, _)| {

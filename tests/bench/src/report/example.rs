@@ -1,8 +1,8 @@
 //! Runs for the tests: a plausible one with everything in it, and extreme ones. None of these figures was measured.
 
 use crate::results::{
-    ARow, BLoad, BMemory, BRow, BTable, CRow, Conditions, Contestant, Interval, Latency, LayerA,
-    LayerB, LayerC, Run, Spread, Traffic, Way,
+    ARow, BLoad, BMemory, BRow, BTable, CRow, Conditions, Contestant, Direction, Interval, Latency,
+    LayerA, LayerB, LayerC, Run, Spread, Traffic,
 };
 
 /// Contestants that forward, with a cost in instructions and a share of the no-op redirect's rate.
@@ -51,15 +51,15 @@ pub(super) fn conditions() -> Conditions {
 
 fn layer_a() -> LayerA {
     let mut rows = Vec::new();
-    let ours = [
+    let own = [
         Traffic::EspInUdp,
         Traffic::EspInUdpChecksum,
         Traffic::Esp,
         Traffic::Ike,
         Traffic::Keepalive,
     ];
-    for (more, traffic) in (0_u8..).zip(ours) {
-        for way in [Way::Inbound, Way::Outbound] {
+    for (more, traffic) in (0_u8..).zip(own) {
+        for way in [Direction::Inbound, Direction::Outbound] {
             rows.push(a_row(Contestant::Cable, traffic, way, None));
             for (contestant, cost, _) in FORWARDERS {
                 if contestant != Contestant::IkenatTwin {
@@ -74,17 +74,17 @@ fn layer_a() -> LayerA {
         }
     }
     for traffic in [Traffic::OtherPort, Traffic::NotIpv4] {
-        rows.push(a_row(Contestant::Cable, traffic, Way::Inbound, None));
+        rows.push(a_row(Contestant::Cable, traffic, Direction::Inbound, None));
         rows.push(a_row(
             Contestant::Pass,
             traffic,
-            Way::Inbound,
+            Direction::Inbound,
             Some(2_240.0),
         ));
         rows.push(a_row(
             Contestant::Ikenat,
             traffic,
-            Way::Inbound,
+            Direction::Inbound,
             Some(2_262.0),
         ));
     }
@@ -100,7 +100,7 @@ fn layer_a() -> LayerA {
 pub(super) fn a_row(
     contestant: Contestant,
     traffic: Traffic,
-    way: Way,
+    way: Direction,
     marginal: Option<f64>,
 ) -> ARow {
     let total = 2_653.0 + marginal.unwrap_or(0.0);
@@ -131,7 +131,7 @@ fn layer_b() -> LayerB {
         (Traffic::EspInUdpChecksum, 25.5),
         (Traffic::Esp, 23.0),
     ] {
-        for (way, more) in [(Way::Inbound, 0.0), (Way::Outbound, 4.0)] {
+        for (way, more) in [(Direction::Inbound, 0.0), (Direction::Outbound, 4.0)] {
             for (hit, fresh, times) in [(true, true, 1.0), (true, false, 1.3), (false, false, 1.6)]
             {
                 for (flows, table) in flows {
@@ -151,9 +151,9 @@ fn layer_b() -> LayerB {
     }
     let kernel = [36.0, 37.0, 269.0, 473.0];
     let mut tables = Vec::new();
-    for (at, (flows, ours)) in flows.into_iter().enumerate() {
+    for (at, (flows, own)) in flows.into_iter().enumerate() {
         let maps = [
-            ("ikenat", ours),
+            ("ikenat", own),
             ("BPF_MAP_TYPE_HASH", kernel[at]),
             ("BPF_MAP_TYPE_LRU_HASH", kernel[at] * 1.2),
         ];
@@ -223,14 +223,14 @@ fn cases(rows: &mut Vec<CRow>, traffic: Traffic, frame: u32, flows: u64, cores: 
             };
             rows.push(c_row(
                 contestant,
-                (traffic, Way::Inbound, frame, flows, cores),
+                (traffic, Direction::Inbound, frame, flows, cores),
                 share,
             ));
         }
     }
     let mut broken = c_row(
         Contestant::Broken,
-        (traffic, Way::Inbound, frame, flows, cores),
+        (traffic, Direction::Inbound, frame, flows, cores),
         0.0,
     );
     broken.wrong = 51_234;
@@ -240,7 +240,7 @@ fn cases(rows: &mut Vec<CRow>, traffic: Traffic, frame: u32, flows: u64, cores: 
 /// A row with a share of 1.31 million packets per second.
 pub(super) fn c_row(
     contestant: Contestant,
-    case: (Traffic, Way, u32, u64, u32),
+    case: (Traffic, Direction, u32, u64, u32),
     share: f64,
 ) -> CRow {
     let (traffic, way, frame, flows, cores) = case;
@@ -282,7 +282,7 @@ pub(super) fn extremes() -> Vec<(&'static str, Run)> {
     b.programs.truncate(1);
     b.tables.truncate(1);
     one.c.as_mut().expect("has layer C").rows.truncate(1);
-    let case = (Traffic::Mix, Way::Outbound, 1_442, 1_048_576, 16);
+    let case = (Traffic::Mix, Direction::Outbound, 1_442, 1_048_576, 16);
     let mut many = full();
     let rows = (0..60_u8).map(|n| c_row(Contestant::NftFlowtable, case, f64::from(n) / 7.0));
     many.c.as_mut().expect("has layer C").rows = rows.collect();

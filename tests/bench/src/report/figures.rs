@@ -2,7 +2,7 @@
 //!
 //! It may not know how figures are written.
 
-use crate::results::{ARow, BRow, CRow, Contestant, Interval, LayerC, Traffic, Way};
+use crate::results::{ARow, BRow, CRow, Contestant, Direction, Interval, LayerC, Traffic};
 use std::collections::BTreeMap;
 
 use super::words;
@@ -11,7 +11,7 @@ use super::words;
 pub(super) const TWIN: (f64, f64) = (0.98, 1.02);
 
 /// What a row of layer C has in common with those it is compared with: traffic, way, frame, flows, CPUs.
-pub(super) type Case = (Traffic, Way, u32, u64, u32);
+pub(super) type Case = (Traffic, Direction, u32, u64, u32);
 
 /// Mean; `None` without figures.
 pub(super) fn mean(values: &[f64]) -> Option<f64> {
@@ -59,7 +59,7 @@ pub(super) fn marginal(row: &ARow) -> Option<f64> {
 }
 
 /// The rows of layer A that are compared with each other, contestants in order.
-pub(super) fn groups(rows: &[ARow]) -> BTreeMap<(Traffic, Way), Vec<&ARow>> {
+pub(super) fn groups(rows: &[ARow]) -> BTreeMap<(Traffic, Direction), Vec<&ARow>> {
     let mut groups: BTreeMap<_, Vec<&ARow>> = BTreeMap::new();
     for row in rows {
         groups.entry((row.traffic, row.way)).or_default().push(row);
@@ -70,11 +70,12 @@ pub(super) fn groups(rows: &[ARow]) -> BTreeMap<(Traffic, Way), Vec<&ARow>> {
     groups
 }
 
-/// Whom the others of a group are measured by: the no-op redirect, for traffic that is not ours the program that passes.
+/// The row that the others of a group are compared with: the no-op redirect, or the program that only
+/// passes for traffic that ikenat does not handle.
 pub(super) fn yardstick<'a>(rows: &[&'a ARow]) -> Option<&'a ARow> {
     let find = |who| rows.iter().copied().find(|row| row.contestant == who);
-    let ours = !matches!(rows.first()?.traffic, Traffic::OtherPort | Traffic::NotIpv4);
-    if ours {
+    let handled = !matches!(rows.first()?.traffic, Traffic::OtherPort | Traffic::NotIpv4);
+    if handled {
         find(Contestant::Noop)
     } else {
         find(Contestant::Pass).or_else(|| find(Contestant::Noop))
@@ -98,8 +99,8 @@ pub(super) enum Fate {
     Stale,
     /// No flow.
     Miss,
-    /// They are not ours.
-    NotOurs,
+    /// ikenat does not handle them.
+    NotHandled,
 }
 
 impl Fate {
@@ -109,7 +110,7 @@ impl Fate {
             Self::Hit => "hit",
             Self::Stale => "hit, stale",
             Self::Miss => "miss",
-            Self::NotOurs => "not ours",
+            Self::NotHandled => "not handled",
         }
     }
 }
@@ -117,7 +118,7 @@ impl Fate {
 /// What the packets of a row of layer B meet. Only flows, which ESP has, remember a next hop.
 pub(super) const fn fate(row: &BRow) -> Fate {
     match row.traffic {
-        Traffic::OtherPort | Traffic::NotIpv4 => Fate::NotOurs,
+        Traffic::OtherPort | Traffic::NotIpv4 => Fate::NotHandled,
         Traffic::EspInUdp | Traffic::EspInUdpChecksum | Traffic::Esp if row.hit && !row.fresh => {
             Fate::Stale
         }

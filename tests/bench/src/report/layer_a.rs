@@ -56,7 +56,7 @@ pub(super) fn missing(missing: &[(Contestant, String)]) -> Option<Block> {
 fn table(layer: &LayerA) -> Table {
     let mut table = Table::new(
         "Instructions per packet. The last ratio is that of the marginal cost to the no-op redirect's; for traffic \
-         that is not ours, to that of a program of one instruction that passes.",
+         that ikenat does not handle, to that of a program of one instruction that passes.",
         vec![
             column("contestant"),
             number("total"),
@@ -82,7 +82,7 @@ fn table(layer: &LayerA) -> Table {
             );
             table.rows.push(Row::Cells {
                 cells: cells(row, ratio),
-                ours: is_ours(row.contestant),
+                highlighted: is_ikenat(row.contestant),
             });
         }
     }
@@ -90,7 +90,7 @@ fn table(layer: &LayerA) -> Table {
 }
 
 /// The page sets ikenat's own rows apart.
-pub(super) const fn is_ours(contestant: Contestant) -> bool {
+pub(super) const fn is_ikenat(contestant: Contestant) -> bool {
     matches!(
         contestant,
         Contestant::Ikenat | Contestant::IkenatTwin | Contestant::IkenatGeneric

@@ -5,7 +5,7 @@
 use super::figures::{Fate, fate, quotient, range};
 use super::section::{Block, Row, Section, Table, figures as number, words as column};
 use super::words;
-use crate::results::{BLoad, BMemory, BRow, BTable, LayerB, Traffic, Way};
+use crate::results::{BLoad, BMemory, BRow, BTable, Direction, LayerB, Traffic};
 use std::collections::{BTreeMap, BTreeSet};
 
 const TITLE: &str = "B: nanoseconds of the program alone";
@@ -34,9 +34,9 @@ pub(super) fn section(layer: Option<&LayerB>) -> Section {
         };
         rest.push(Block::Text(format!("Packets per round: {range}.")));
     }
-    let about = "A look-up and two counts alone, ns, by the number of flows: our table beside the kernel's maps.";
+    let about = "A look-up and two counts alone, ns, by the number of flows: ikenat's table beside the kernel's maps.";
     rest.extend(pivot(about, "table", &tables(&layer.tables)));
-    let about = "The kernel's maps as multiples of our table.";
+    let about = "The kernel's maps as multiples of ikenat's table.";
     rest.extend(pivot(about, "table", &multiples(&layer.tables)));
     if !layer.memory.is_empty() {
         rest.push(Block::Table(memory(&layer.memory)));
@@ -59,7 +59,7 @@ pub(super) fn section(layer: Option<&LayerB>) -> Section {
 type Cells = Vec<((String, String), BTreeMap<u64, String>)>;
 
 /// What a row of the dataplane is, but for the number of flows.
-pub(super) type Kind = (Traffic, Way, Fate);
+pub(super) type Kind = (Traffic, Direction, Fate);
 
 /// The kind of a row.
 pub(super) const fn kind(row: &BRow) -> Kind {
@@ -99,19 +99,19 @@ fn tables(rows: &[BTable]) -> Cells {
     }))
 }
 
-/// The table of layer B that is ours.
-pub(super) const OURS: &str = "ikenat";
+/// ikenat's table in layer B.
+pub(super) const IKENAT: &str = "ikenat";
 
 fn multiples(rows: &[BTable]) -> Cells {
-    let ours = |flows| {
+    let ikenat = |flows| {
         let row = rows
             .iter()
-            .find(|row| row.table == OURS && row.flows == flows)?;
+            .find(|row| row.table == IKENAT && row.flows == flows)?;
         Some(row.nanoseconds.median)
     };
-    let others = rows.iter().filter(|row| row.table != OURS);
+    let others = rows.iter().filter(|row| row.table != IKENAT);
     gather(others.filter_map(|row| {
-        let times = quotient(Some(row.nanoseconds.median), ours(row.flows))?;
+        let times = quotient(Some(row.nanoseconds.median), ikenat(row.flows))?;
         Some((
             (String::new(), row.table.clone()),
             row.flows,
@@ -167,7 +167,7 @@ fn pivot(about: &str, name: &str, cells: &Cells) -> Vec<Block> {
             cells.extend(across.iter().map(figure));
             table.rows.push(Row::Cells {
                 cells,
-                ours: name == OURS,
+                highlighted: name == IKENAT,
             });
         }
         Block::Table(table)

@@ -3,7 +3,7 @@
 //! It may not know how a section is drawn.
 
 use super::figures::{self, quotient};
-use super::layer_a::{is_ours, missing};
+use super::layer_a::{is_ikenat, missing};
 use super::section::{Block, Row, Section, Table, figures as number, words as column};
 use super::words;
 use crate::results::{CRow, Contestant, Latency, LayerC};
@@ -82,7 +82,7 @@ fn saturation(layer: &LayerC) -> Table {
         for row in rows {
             table.rows.push(Row::Cells {
                 cells: cells(row),
-                ours: is_ours(row.contestant),
+                highlighted: is_ikenat(row.contestant),
             });
         }
     }
@@ -141,7 +141,7 @@ fn lossless(layer: &LayerC) -> Option<Table> {
             ];
             table.rows.push(Row::Cells {
                 cells,
-                ours: is_ours(row.contestant),
+                highlighted: is_ikenat(row.contestant),
             });
         }
     }
@@ -183,7 +183,7 @@ fn scaling(layer: &LayerC) -> Option<Table> {
                 ];
                 Some(Row::Cells {
                     cells,
-                    ours: is_ours(who),
+                    highlighted: is_ikenat(who),
                 })
             })
             .peekable();

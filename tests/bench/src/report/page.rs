@@ -102,8 +102,12 @@ fn render_row(table: &Table, row: &Row) -> String {
             table.head.len(),
             escape(text)
         ),
-        Row::Cells { cells, ours } => {
-            let mut out = String::from(if *ours { "<tr class=\"ours\">" } else { "<tr>" });
+        Row::Cells { cells, highlighted } => {
+            let mut out = String::from(if *highlighted {
+                "<tr class=\"ikenat\">"
+            } else {
+                "<tr>"
+            });
             for (at, (column, cell)) in table.head.iter().zip(cells).enumerate() {
                 let (tag, scope) = if at == 0 {
                     ("th", " scope=\"row\"")

@@ -6,7 +6,9 @@ use super::chart::{Axis, Head, Line, Series, lines, rows};
 use super::figures::{self, Fate};
 use super::svg::{Drawing, Shape};
 use super::{layer_b, plots_c, words};
-use crate::results::{ARow, BRow, BTable, Contestant, LayerA, LayerB, Run, Spread, Traffic, Way};
+use crate::results::{
+    ARow, BRow, BTable, Contestant, Direction, LayerA, LayerB, Run, Spread, Traffic,
+};
 use std::collections::BTreeMap;
 
 /// A plot.
@@ -50,7 +52,7 @@ pub(super) fn all(run: &Run) -> Vec<Plot> {
     plots
 }
 
-/// The class of a contestant's bar: ours, the limit, the others.
+/// The class of a contestant's bar: ikenat, the limit, the others.
 pub(super) const fn class(contestant: Contestant) -> &'static str {
     match contestant {
         Contestant::Ikenat | Contestant::IkenatTwin | Contestant::IkenatGeneric => "c0",
@@ -162,15 +164,15 @@ fn by_traffic(layer: &LayerA) -> Option<Drawing> {
     let lines: Vec<Line> = groups
         .into_iter()
         .filter_map(|((traffic, way), group)| {
-            let ours = group
+            let ikenat = group
                 .iter()
                 .find(|row| row.contestant == Contestant::Ikenat)?;
             let way = match way {
-                Way::Inbound => "in",
-                Way::Outbound => "out",
+                Direction::Inbound => "in",
+                Direction::Outbound => "out",
             };
             let label = format!("{}, {way}", brief(traffic));
-            let Some(cost) = figures::marginal(ours) else {
+            let Some(cost) = figures::marginal(ikenat) else {
                 return Some(Line {
                     label,
                     text: "scores nothing".to_owned(),
@@ -200,7 +202,7 @@ fn by_traffic(layer: &LayerA) -> Option<Drawing> {
         about: "Marginal instructions per packet; in parentheses the ratio to the limit. Fewer are better.".to_owned(),
         legend: vec![
             (Shape::Bar, "c0", "ikenat".to_owned()),
-            (Shape::Stroke, "c1", "no-op redirect; not ours: XDP pass".to_owned()),
+            (Shape::Stroke, "c1", "no-op redirect; not handled: XDP pass".to_owned()),
         ],
     };
     (!lines.is_empty()).then(|| rows(&head, &linear("instructions per packet", 1.0), None, &lines))
@@ -208,7 +210,7 @@ fn by_traffic(layer: &LayerA) -> Option<Drawing> {
 
 fn programs(layer: &LayerB) -> Option<Drawing> {
     let first = layer.programs.iter().map(|row| row.traffic).min()?;
-    let mut by_fate: BTreeMap<(Fate, Way), Vec<&BRow>> = BTreeMap::new();
+    let mut by_fate: BTreeMap<(Fate, Direction), Vec<&BRow>> = BTreeMap::new();
     for row in layer.programs.iter().filter(|row| row.traffic == first) {
         by_fate
             .entry((figures::fate(row), row.way))
@@ -222,11 +224,11 @@ fn programs(layer: &LayerB) -> Option<Drawing> {
                 Fate::Hit => "c0",
                 Fate::Stale => "c6",
                 Fate::Miss => "c5",
-                Fate::NotOurs => "c4",
+                Fate::NotHandled => "c4",
             };
             let (shape, dashed) = match way {
-                Way::Inbound => (Shape::Circle, false),
-                Way::Outbound => (Shape::Square, true),
+                Direction::Inbound => (Shape::Circle, false),
+                Direction::Outbound => (Shape::Square, true),
             };
             let name = format!("{}, {}", words::way(way), fate.name());
             let points = rows
@@ -277,11 +279,11 @@ fn tables(layer: &LayerB) -> Option<Drawing> {
     }
     let others = names
         .iter()
-        .filter(|name| **name != layer_b::OURS)
+        .filter(|name| **name != layer_b::IKENAT)
         .zip(looks.iter().cycle());
     let mut styled: Vec<_> = names
         .iter()
-        .filter(|name| **name == layer_b::OURS)
+        .filter(|name| **name == layer_b::IKENAT)
         .map(|name| (*name, look(Contestant::Ikenat)))
         .collect();
     styled.extend(others.map(|(name, look)| (*name, *look)));
@@ -304,7 +306,7 @@ fn tables(layer: &LayerB) -> Option<Drawing> {
         .collect();
     let head = Head {
         title: "A look-up and two counts alone".to_owned(),
-        about: "Our table beside the kernel's maps; median and quartiles. Lower is better."
+        about: "ikenat's table beside the kernel's maps; median and quartiles. Lower is better."
             .to_owned(),
         legend: Vec::new(),
     };

@@ -31,7 +31,7 @@ impl Section {
 pub(super) enum Block {
     /// A paragraph.
     Text(String),
-    /// A paragraph that nobody may overlook.
+    /// A paragraph that must stand out.
     Loud(String),
     /// A table.
     Table(Table),
@@ -57,7 +57,7 @@ impl Table {
         }
     }
 
-    /// The table without columns in which nothing stands, such as notes that nobody had to make.
+    /// The table without its empty columns, such as a column of notes in a run that needed none.
     pub(super) fn without_empty_columns(mut self) -> Self {
         for at in (0..self.head.len()).rev() {
             let empty = |row: &Row| match row {
@@ -81,7 +81,10 @@ impl Table {
 
     /// Adds a row of figures.
     pub(super) fn push(&mut self, cells: Vec<String>) {
-        self.rows.push(Row::Cells { cells, ours: false });
+        self.rows.push(Row::Cells {
+            cells,
+            highlighted: false,
+        });
     }
 }
 
@@ -118,6 +121,6 @@ pub(super) enum Row {
         /// The cells.
         cells: Vec<String>,
         /// It is ikenat's: the page sets it apart.
-        ours: bool,
+        highlighted: bool,
     },
 }

@@ -71,7 +71,7 @@ tbody th{font-weight:400}
 tr:not(.group) th:first-child{position:sticky;left:0;background:var(--ground)}
 tr.group th{background:var(--faint);font-weight:600}
 tr.group span{display:inline-block;position:sticky;left:.4rem;max-width:calc(100vw - 2.5rem);white-space:normal}
-tr.ours th,tr.ours td{color:var(--c0);font-weight:600}
+tr.ikenat th,tr.ikenat td{color:var(--c0);font-weight:600}
 .conditions td{white-space:normal;overflow-wrap:anywhere}
 @media (max-width:40rem){main{padding:1rem .75rem 3rem}h1{font-size:1.5rem}}
 @media print{body{font-size:10pt}main{max-width:none;padding:0}nav{display:none}.wide{overflow:visible}

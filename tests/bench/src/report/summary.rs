@@ -5,7 +5,7 @@
 use super::figures::{self, quotient};
 use super::section::{Block, Section, Table, words as column};
 use super::{layer_b, words};
-use crate::results::{ARow, BRow, Contestant, LayerA, LayerB, LayerC, Run, Traffic, Way};
+use crate::results::{ARow, BRow, Contestant, Direction, LayerA, LayerB, LayerC, Run, Traffic};
 
 /// Where and how the run was made.
 pub(super) fn conditions(run: &Run) -> Section {
@@ -80,12 +80,12 @@ fn short_a(layer: &LayerA) -> String {
             .find(|row: &&&ARow| row.contestant == who)
             .and_then(|row| figures::marginal(row))
     };
-    let (Some(ours), Some(first)) = (cost(Contestant::Ikenat), rows.first()) else {
+    let (Some(ikenat), Some(first)) = (cost(Contestant::Ikenat), rows.first()) else {
         return "Layer A has no figure for ikenat.".to_owned();
     };
     let mut text = format!(
         "Layer A: ikenat costs {} instructions per packet beyond generator and sink ({}, {})",
-        words::figure(ours),
+        words::figure(ikenat),
         words::traffic(first.traffic),
         words::way(first.way)
     );
@@ -108,9 +108,9 @@ fn short_a(layer: &LayerA) -> String {
 }
 
 fn short_b(layer: &LayerB) -> String {
-    let main = (Traffic::EspInUdp, Way::Inbound, figures::Fate::Hit);
-    let ours = |row: &&BRow| layer_b::kind(row) == main;
-    let mut rows: Vec<_> = layer.programs.iter().filter(ours).collect();
+    let main = (Traffic::EspInUdp, Direction::Inbound, figures::Fate::Hit);
+    let ikenat = |row: &&BRow| layer_b::kind(row) == main;
+    let mut rows: Vec<_> = layer.programs.iter().filter(ikenat).collect();
     rows.sort_by_key(|row| row.flows);
     let figures: Vec<String> = rows
         .iter()
@@ -136,15 +136,15 @@ fn short_c(layer: &LayerC) -> String {
         return "Layer C has no row.".to_owned();
     };
     let find = |who| rows.iter().copied().find(|row| row.contestant == who);
-    let Some(ours) = find(Contestant::Ikenat) else {
+    let Some(ikenat) = find(Contestant::Ikenat) else {
         return "Layer C has no figure for ikenat.".to_owned();
     };
-    let score = figures::score(ours);
+    let score = figures::score(ikenat);
     let mut text = format!(
         "Layer C: ikenat forwards {} packets/s",
         words::maybe(score, words::rate)
     );
-    if let Some(ratio) = figures::ratio(ours) {
+    if let Some(ratio) = figures::ratio(ikenat) {
         text.push_str(&format!(
             ", {} of the no-op redirect",
             words::interval(&ratio)
@@ -167,7 +167,7 @@ fn short_c(layer: &LayerC) -> String {
     format!("{void}{text} ({}).", figures::case_name(case))
 }
 
-/// What nobody may conclude from the figures.
+/// Conclusions that the figures do not allow.
 pub(super) fn limits() -> Section {
     let lead = [
         "veth is not a NIC. There is no DMA, no interrupt, no driver ring and no receive-side scaling in these \

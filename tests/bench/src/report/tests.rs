@@ -1,10 +1,11 @@
 //! What terminal and comparison say of a run.
 
 use super::{compare, example, svgs, terminal};
-use crate::results::{ARow, CRow, Contestant, Interval, Run, Traffic, Way};
+use crate::results::{ARow, CRow, Contestant, Direction, Interval, Run, Traffic};
 
 /// The only case of [`one_case`].
-const CASE: (Traffic, Way, u32, u64, u32) = (Traffic::EspInUdp, Way::Inbound, 110, 1_024, 1);
+const CASE: (Traffic, Direction, u32, u64, u32) =
+    (Traffic::EspInUdp, Direction::Inbound, 110, 1_024, 1);
 
 /// A run with layer C alone, of one case.
 fn one_case(rows: Vec<CRow>) -> Run {
@@ -108,7 +109,11 @@ fn layer_b_has_a_column_for_each_number_of_flows() {
         ]
     );
     assert_eq!(
-        cells(&report, "as multiples of our table", "BPF_MAP_TYPE_HASH")[4],
+        cells(
+            &report,
+            "as multiples of ikenat's table",
+            "BPF_MAP_TYPE_HASH"
+        )[4],
         "2.413"
     );
     assert!(
@@ -212,7 +217,7 @@ fn a_void_run_says_so_everywhere() {
 }
 
 #[test]
-fn a_twin_out_of_bounds_makes_the_run_void_also_when_nobody_said_so() {
+fn a_twin_out_of_bounds_makes_the_run_void_even_without_a_reason() {
     let mut run = example::full();
     let c = run.c.as_mut().expect("has layer C");
     c.twin = Interval {

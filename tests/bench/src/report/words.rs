@@ -2,7 +2,7 @@
 //!
 //! It may not know what a figure means for a contestant.
 
-use crate::results::{Contestant, Interval, Latency, Spread, Traffic, Way};
+use crate::results::{Contestant, Direction, Interval, Latency, Spread, Traffic};
 
 /// What stands where there is no figure.
 pub(super) const NONE: &str = "–";
@@ -40,10 +40,10 @@ pub(super) const fn traffic(traffic: Traffic) -> &'static str {
 }
 
 /// A direction.
-pub(super) const fn way(way: Way) -> &'static str {
+pub(super) const fn way(way: Direction) -> &'static str {
     match way {
-        Way::Inbound => "inbound",
-        Way::Outbound => "outbound",
+        Direction::Inbound => "inbound",
+        Direction::Outbound => "outbound",
     }
 }
 

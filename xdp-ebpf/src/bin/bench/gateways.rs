@@ -1,6 +1,4 @@
-//! The contestants that are programs of our own: a gateway that does nothing, and a broken one.
-//!
-//! They know neither the generator nor the sink.
+//! The contestants that are programs of the benchmark: a gateway that does nothing, and a broken one.
 
 use aya_ebpf::bindings::xdp_action;
 use aya_ebpf::macros::xdp;

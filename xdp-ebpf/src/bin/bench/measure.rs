@@ -1,7 +1,5 @@
 //! The walk over the flows, for the programs that measure: every flow once in a period, in an order that no cache can
 //! guess.
-//!
-//! It may not know what is measured.
 
 use ikenat_bench_abi::measure::{Next, Plan, state};
 use xdp_core::Word as _;
