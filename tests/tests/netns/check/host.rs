@@ -5,8 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::*;
-use crate::arguments;
-use crate::daemon::traces;
+use crate::cli::arguments;
+use crate::lifecycle::daemon::traces;
 
 use ikenat_tests::kernel::{kernel_is_at_least, needs_no_perfmon, release};
 use ikenat_tests::lab::ikenat::Ikenat;
@@ -318,7 +318,7 @@ fn touches_nothing(lab: &Lab) -> Result<()> {
     let after = state()?;
     ensure!(before == after, "before\n{before}\nafter\n{after}");
     ensure!(
-        crate::daemon::pins(&lab.bpffs())?.is_empty(),
+        crate::lifecycle::daemon::pins(&lab.bpffs())?.is_empty(),
         "there are pins"
     );
     Ok(())

@@ -14,10 +14,10 @@ use ikenat_tests::suite::Scenario;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
-use crate::daemon::{pins, tenth, traces};
-use crate::faults_pins::directory;
-use crate::faults_start::PROGRAMS;
-use crate::ways::everything_crosses;
+use crate::datapath::hooks::everything_crosses;
+use crate::faults::bpffs::directory;
+use crate::faults::start::PROGRAMS;
+use crate::lifecycle::daemon::{pins, tenth, traces};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     let load = |name, test| Scenario::new(name, test).alone();

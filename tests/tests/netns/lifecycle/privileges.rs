@@ -15,9 +15,9 @@ use ikenat_tests::lab::process::Process;
 use ikenat_tests::lab::topology::PEER;
 use ikenat_tests::suite::Scenario;
 
-use crate::daemon::{nothing_is_left, traces};
-use crate::faults_devices::{plug_in, sides};
-use crate::ways::everything_crosses;
+use crate::datapath::hooks::everything_crosses;
+use crate::faults::devices::{plug_in, sides};
+use crate::lifecycle::daemon::{nothing_is_left, traces};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     const TOOLS: &[&str] = &["tc", "bpftool", "setpriv"];
@@ -101,12 +101,12 @@ fn root_gives_up(lab: &Lab) -> Result<()> {
     soon_keeps(ikenat.id(), NET_ADMIN | BPF | PERFMON)?;
     lab.gateway.run("tc qdisc del dev wan0 clsact")?;
     for _ in 0..100 {
-        if crate::clsact::one_filter_each(lab).is_ok() {
+        if crate::lifecycle::clsact::one_filter_each(lab).is_ok() {
             break;
         }
         std::thread::sleep(Duration::from_millis(50));
     }
-    crate::clsact::one_filter_each(lab).context("5 s after it was removed")
+    crate::lifecycle::clsact::one_filter_each(lab).context("5 s after it was removed")
 }
 
 /// What belongs to the user: a copy of ikenat that it may execute, and a directory in the BPF file system.
@@ -346,7 +346,7 @@ fn closed_to(lab: &Lab, place: &Place, group: u32) -> Result<()> {
 fn no_group(lab: &Lab) -> Result<()> {
     let mut arguments = usual_arguments();
     arguments.extend(["--group".to_owned(), "no-such-group".to_owned()]);
-    let mut command = crate::arguments::run(lab, &arguments)?;
+    let mut command = crate::cli::arguments::run(lab, &arguments)?;
     command.arg("--bpffs").arg(lab.bpffs());
-    crate::arguments::refused(lab, command, &["no-such-group", "/etc/group", "groupadd"])
+    crate::cli::arguments::refused(lab, command, &["no-such-group", "/etc/group", "groupadd"])
 }

@@ -15,8 +15,8 @@ use ikenat_tests::lab::wire::{
 };
 use ikenat_tests::suite::Scenario;
 
-use crate::arguments::{refused, run};
-use crate::ways::{count, everything_crosses};
+use crate::cli::arguments::{refused, run};
+use crate::datapath::hooks::{count, everything_crosses};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![

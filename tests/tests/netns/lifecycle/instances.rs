@@ -12,9 +12,9 @@ use ikenat_tests::lab::process::Process;
 use ikenat_tests::lab::topology::{LAN, SERVER, VIP, WAN};
 use ikenat_tests::suite::Scenario;
 
-use crate::arguments::run;
-use crate::daemon::{nothing_is_left, traces};
-use crate::ways::everything_crosses;
+use crate::cli::arguments::run;
+use crate::datapath::hooks::everything_crosses;
+use crate::lifecycle::daemon::{nothing_is_left, traces};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     const TOOLS: &[&str] = &["tc", "bpftool"];
@@ -166,7 +166,7 @@ fn same_vip(lab: &Lab) -> Result<()> {
     Ikenat::start_with(lab, &["--tc", "clsact"])?.kill()?;
     let dead = try_in(lab, &lab.client, &vip)?;
     names(&dead, &[&vip, "another network namespace"])?;
-    crate::clsact::one_filter_each(lab)?;
+    crate::lifecycle::clsact::one_filter_each(lab)?;
     everything_crosses(lab)
 }
 
@@ -205,7 +205,7 @@ fn side_by_side(lab: &Lab) -> Result<()> {
     let both = execute(&mut lab.ikenat(&["status"])?)?;
     names(&both, &[OTHER_VIP, "203.0.113.1", OTHER_WAN, WAN])?;
     // A third one has no interface left: each has room for one XDP program. It names whose it is.
-    let words = crate::arguments::with("--vip", "203.0.113.77");
+    let words = crate::cli::arguments::with("--vip", "203.0.113.77");
     let mut third = run(lab, &words)?;
     third.arg("--bpffs").arg(lab.bpffs());
     let text = refusal(&third.output().context("failed to start ikenat")?)?;

@@ -11,9 +11,9 @@ use ikenat_tests::lab::load::Load;
 use ikenat_tests::lab::topology::{GATEWAY_LAN, LAN, LAN_MAC, PEER, SERVER};
 use ikenat_tests::suite::Scenario;
 
-use crate::daemon::{patience, tenth};
-use crate::faults_devices::wait_for_log;
-use crate::ways::count;
+use crate::datapath::hooks::count;
+use crate::faults::devices::wait_for_log;
+use crate::lifecycle::daemon::{patience, tenth};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     let load = |name, test| Scenario::new(name, test).alone();

@@ -15,7 +15,7 @@ use ikenat_tests::lab::topology::{CLIENT, LAN, LAN_MAC, PEER, SERVER, SERVER_MAC
 use ikenat_tests::lab::wire::{Wire, at_client, at_server, cross, esp, from_client, from_server};
 use ikenat_tests::suite::Scenario;
 
-use crate::topology::{packets, start_on};
+use crate::topology::addresses::{packets, start_on};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![

@@ -18,11 +18,11 @@ use ikenat_tests::lab::wire::{Wire, at_client, at_server, esp, from_client, from
 use ikenat_tests::suite::Scenario;
 use object::{Object as _, ObjectSection as _, ObjectSymbol as _};
 
-use crate::arguments::run;
-use crate::daemon::{pins, tenth, traces};
-use crate::faults_devices::no_loss;
-use crate::faults_start::PROGRAMS;
-use crate::ways::everything_crosses;
+use crate::cli::arguments::run;
+use crate::datapath::hooks::everything_crosses;
+use crate::faults::devices::no_loss;
+use crate::faults::start::PROGRAMS;
+use crate::lifecycle::daemon::{pins, tenth, traces};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     const TOOLS: &[&str] = &["tc", "bpftool"];

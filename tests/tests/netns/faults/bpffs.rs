@@ -20,11 +20,11 @@ use ikenat_tests::suite::Scenario;
 use xdp_common::{ABI_VERSION, meta};
 use xdp_user::maps::Tables;
 
-use crate::arguments::{refused, run};
-use crate::daemon::{patience, pins, tenth, traces};
-use crate::faults_devices::no_loss;
-use crate::faults_start::PROGRAMS;
-use crate::ways::everything_crosses;
+use crate::cli::arguments::{refused, run};
+use crate::datapath::hooks::everything_crosses;
+use crate::faults::devices::no_loss;
+use crate::faults::start::PROGRAMS;
+use crate::lifecycle::daemon::{patience, pins, tenth, traces};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     const TOOLS: &[&str] = &["tc", "bpftool"];

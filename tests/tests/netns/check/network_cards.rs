@@ -2,8 +2,8 @@
 //! gateway and client.
 
 use super::*;
-use crate::arguments;
-use crate::ways::{count, everything_crosses};
+use crate::cli::arguments;
+use crate::datapath::hooks::{count, everything_crosses};
 use ikenat_tests::kernel::kernel_is_at_least;
 use ikenat_tests::lab::Options;
 use ikenat_tests::lab::frames::not_ipv4;

@@ -13,9 +13,9 @@ use ikenat_tests::lab::wire::{Wire, esp, from_client, from_server, raw_from_clie
 use ikenat_tests::suite::Scenario;
 use std::time::Duration;
 
-use crate::arguments::run;
-use crate::daemon::{nothing_is_left, tenth, traces};
-use crate::ways::{count, everything_crosses};
+use crate::cli::arguments::run;
+use crate::datapath::hooks::{count, everything_crosses};
+use crate::lifecycle::daemon::{nothing_is_left, tenth, traces};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![
@@ -157,7 +157,7 @@ fn by_clsact(lab: &Lab) -> Result<()> {
     wire.punted_on_wan(&from_client(4500, 4500, esp(0xC000_0001, 1, 60)).build())?;
     process.kill()?;
     let live = Ikenat::start_with(lab, &CLSACT)?;
-    crate::clsact::one_filter_each(lab)?;
+    crate::lifecycle::clsact::one_filter_each(lab)?;
     everything_crosses(lab)?;
     live.kill()?;
     lab.unload()?;

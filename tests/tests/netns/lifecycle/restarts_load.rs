@@ -14,8 +14,8 @@ use ikenat_tests::lab::netns::execute;
 use ikenat_tests::lab::topology::WAN;
 use ikenat_tests::suite::Scenario;
 
-use crate::daemon::{full, nothing_is_left, pins, tenth, traces};
-use crate::faults_start::{PROGRAMS, fail, steps, ways};
+use crate::faults::start::{PROGRAMS, fail, steps, ways};
+use crate::lifecycle::daemon::{full, nothing_is_left, pins, tenth, traces};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     const TOOLS: &[&str] = &["tc", "bpftool"];

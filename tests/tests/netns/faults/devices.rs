@@ -17,10 +17,10 @@ use ikenat_tests::lab::topology::{
 };
 use ikenat_tests::suite::Scenario;
 
-use crate::arguments::with;
-use crate::daemon::{patience, pins, tenth, traces};
-use crate::faults_start::PROGRAMS;
-use crate::ways::everything_crosses;
+use crate::cli::arguments::with;
+use crate::datapath::hooks::everything_crosses;
+use crate::faults::start::PROGRAMS;
+use crate::lifecycle::daemon::{patience, pins, tenth, traces};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     let load = |name, test| Scenario::new(name, test).alone();

@@ -20,9 +20,9 @@ use ikenat_tests::suite::Scenario;
 use object::{Object as _, ObjectSection as _, ObjectSymbol as _};
 use xdp_user::failpoints::Step;
 
-use crate::arguments::with;
-use crate::daemon::{is_emulated, nothing_is_left, tenth, traces};
-use crate::ways::everything_crosses;
+use crate::cli::arguments::with;
+use crate::datapath::hooks::everything_crosses;
+use crate::lifecycle::daemon::{is_emulated, nothing_is_left, tenth, traces};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     const TOOLS: &[&str] = &["tc", "bpftool"];

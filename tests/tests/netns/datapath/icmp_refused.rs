@@ -12,7 +12,7 @@ use ikenat_tests::lab::topology::{SERVER, VIP};
 use ikenat_tests::lab::wire::Wire;
 use ikenat_tests::suite::Scenario;
 
-use crate::icmp::{ROUTER, ROUTER_INSIDE, good, packets};
+use crate::datapath::icmp_translated::{ROUTER, ROUTER_INSIDE, good, packets};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![

@@ -13,9 +13,9 @@ use ikenat_tests::lab::load::Load;
 use ikenat_tests::lab::topology::WAN;
 use ikenat_tests::suite::Scenario;
 
-use crate::clsact::{log_of, one_filter_each, only_the_slow_path};
-use crate::daemon::tenth;
-use crate::ways::count;
+use crate::datapath::hooks::count;
+use crate::lifecycle::clsact::{log_of, one_filter_each, only_the_slow_path};
+use crate::lifecycle::daemon::tenth;
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![

@@ -18,9 +18,9 @@ use ikenat_tests::lab::traffic::socket_in;
 use ikenat_tests::lab::wire::{at_client, at_server, esp, from_client, from_server};
 use ikenat_tests::suite::Scenario;
 
-use crate::arguments::{refused, run, with};
-use crate::daemon::{nothing_is_left, pins, traces};
-use crate::ways::{count, everything_crosses};
+use crate::cli::arguments::{refused, run, with};
+use crate::datapath::hooks::{count, everything_crosses};
+use crate::lifecycle::daemon::{nothing_is_left, pins, traces};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     const TOOLS: &[&str] = &["tc", "bpftool"];
