@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use super::report::{Direction, InstanceStats};
+use super::direction::Direction;
+use super::json::InstanceStats;
 use super::topology::{CLIENT, Lab, SERVER, VIP};
 use super::traffic::{FLOW, Flow, Received, Receiver, Sender, socket_in};
 
@@ -170,8 +171,8 @@ impl Transfer {
     pub fn check_counted(&self, stats: &InstanceStats) -> Result<()> {
         stats.check_conservation()?;
         for (spi, direction, sent) in [
-            (SPI_IN, Direction::In, self.inbound),
-            (SPI_OUT, Direction::Out, self.outbound),
+            (SPI_IN, Direction::Inbound, self.inbound),
+            (SPI_OUT, Direction::Outbound, self.outbound),
         ] {
             let entry = stats.spi(CLIENT, spi, direction).with_context(|| {
                 format!("no single entry for SPI 0x{spi:08x}: {:?}", stats.spis)

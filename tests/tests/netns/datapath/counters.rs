@@ -2,9 +2,10 @@
 
 use anyhow::{Context, Result, ensure};
 use ikenat_tests::lab::Lab;
+use ikenat_tests::lab::direction::Direction;
 use ikenat_tests::lab::frames::protocol;
 use ikenat_tests::lab::ikenat::Ikenat;
-use ikenat_tests::lab::report::{Both, Direction, InstanceStatus, Kind, State};
+use ikenat_tests::lab::json::{Both, InstanceStatus, Kind, State};
 use ikenat_tests::lab::topology::{CLIENT, CLIENT_2, LAN, WAN};
 use ikenat_tests::lab::wire::{
     Wire, at_client, esp, esp_from_server, exchange, from_client, from_server, ike, marked,
@@ -43,7 +44,7 @@ fn stats(lab: &Lab) -> Result<()> {
         (NATIVE + 1, Kind::Esp, None),
     ] {
         let entry = stats
-            .spi(CLIENT, spi, Direction::In)
+            .spi(CLIENT, spi, Direction::Inbound)
             .with_context(|| format!("{:?}", stats.spis))?;
         ensure!(
             entry.kind == kind
@@ -62,7 +63,7 @@ fn stats(lab: &Lab) -> Result<()> {
         );
     }
     let entry = stats
-        .spi(CLIENT, NATIVE, Direction::Out)
+        .spi(CLIENT, NATIVE, Direction::Outbound)
         .with_context(|| format!("{:?}", stats.spis))?;
     ensure!(
         entry.packets == 1 && entry.highest_sequence == 7,

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use ikenat_tests::lab::Lab;
-use ikenat_tests::lab::errors::{Peers, Way, counted};
+use ikenat_tests::lab::direction::Direction;
 use ikenat_tests::lab::frames::{Packet, protocol};
+use ikenat_tests::lab::icmp_errors::{Peers, counted};
 use ikenat_tests::lab::ikenat::Ikenat;
 use ikenat_tests::lab::load::Load;
 use ikenat_tests::lab::wire::{
@@ -88,15 +89,15 @@ fn half_open(wire: &Wire, client: Ipv4Addr) -> Result<()> {
 }
 
 /// A packet of each kind, large enough to be cut.
-fn packets(way: Way, client: Ipv4Addr) -> [Packet; 3] {
+fn packets(direction: Direction, client: Ipv4Addr) -> [Packet; 3] {
     let handshake = marked(&ike(1, 2, exchange::IKE_AUTH, false, 1300));
-    match way {
-        Way::Inbound => [
+    match direction {
+        Direction::Inbound => [
             from_client(4500, 4500, handshake),
             from_client(4500, 4500, esp(SPI, 1, 1300)),
             raw_from_client(protocol::ESP, esp(SPI, 1, 1300)),
         ],
-        Way::Outbound => [
+        Direction::Outbound => [
             from_server(4500, 4500, handshake),
             from_server(4500, 4500, esp(SPI, 1, 1300)),
             esp_from_server(esp(SPI, 1, 1300)),
@@ -105,10 +106,10 @@ fn packets(way: Way, client: Ipv4Addr) -> [Packet; 3] {
     .map(|packet| with_client(packet, client))
 }
 
-fn translated(way: Way, packet: &Packet) -> Packet {
-    match way {
-        Way::Inbound => at_server(packet),
-        Way::Outbound => at_client(packet),
+fn translated(direction: Direction, packet: &Packet) -> Packet {
+    match direction {
+        Direction::Inbound => at_server(packet),
+        Direction::Outbound => at_client(packet),
     }
 }
 
@@ -117,9 +118,9 @@ fn overlaps(lab: &Lab) -> Result<()> {
     let mut peers = Peers::route(lab)?;
     let _ikenat = Ikenat::start(lab)?;
     let wire = Wire::open(lab)?;
-    for way in Way::BOTH {
-        for packet in packets(way, peers.fresh()) {
-            let (from, to) = wire.ends(way);
+    for direction in Direction::BOTH {
+        for packet in packets(direction, peers.fresh()) {
+            let (from, to) = wire.ends(direction);
             for (id, start) in [(1, 8), (2, 400), (3, 792)] {
                 let mut packet = packet.clone();
                 packet.id = id;
@@ -127,14 +128,18 @@ fn overlaps(lab: &Lab) -> Result<()> {
                 let overlap = packet.build_fragments(&[start]).remove(1);
                 to.drain()?;
                 from.send(&first)?;
-                let wanted = translated(way, &packet).build_fragments(&[800]).remove(0);
+                let wanted = translated(direction, &packet)
+                    .build_fragments(&[800])
+                    .remove(0);
                 to.expect(&wanted, Duration::from_secs(3), |frame| {
                     frame[12..14] != [8, 0]
                 })?;
                 counted(lab, ("dropped", "fragment-overlap"), 1, || {
-                    wire.swallowed(way, &[overlap])
+                    wire.swallowed(direction, &[overlap])
                 })
-                .with_context(|| format!("{way:?}, from byte {start}, protocol {}", first[23]))?;
+                .with_context(|| {
+                    format!("{direction:?}, from byte {start}, protocol {}", first[23])
+                })?;
             }
         }
     }
@@ -146,8 +151,8 @@ fn tiny(lab: &Lab) -> Result<()> {
     let mut peers = Peers::route(lab)?;
     let _ikenat = Ikenat::start(lab)?;
     let wire = Wire::open(lab)?;
-    for way in Way::BOTH {
-        let [_, in_udp, native] = packets(way, peers.fresh());
+    for direction in Direction::BOTH {
+        let [_, in_udp, native] = packets(direction, peers.fresh());
         for (packet, lengths) in [(in_udp, [0, 4, 7]), (native, [0, 4, 7])] {
             for length in lengths {
                 let mut frame = packet.build();
@@ -155,9 +160,11 @@ fn tiny(lab: &Lab) -> Result<()> {
                 let total = u16::try_from(20 + length).context("tiny")?;
                 set_header(&mut frame, total, MORE);
                 counted(lab, ("dropped", "fragment-tiny"), 1, || {
-                    wire.swallowed(way, &[frame.clone()])
+                    wire.swallowed(direction, &[frame.clone()])
                 })
-                .with_context(|| format!("{way:?}, {length} bytes of protocol {}", frame[23]))?;
+                .with_context(|| {
+                    format!("{direction:?}, {length} bytes of protocol {}", frame[23])
+                })?;
             }
         }
     }
@@ -169,14 +176,14 @@ fn past_the_end(lab: &Lab) -> Result<()> {
     let mut peers = Peers::route(lab)?;
     let _ikenat = Ikenat::start(lab)?;
     let wire = Wire::open(lab)?;
-    for way in Way::BOTH {
+    for direction in Direction::BOTH {
         let client = peers.fresh();
         // With a session, so that UDP fragments without ports are ours.
         wire.outbound(&with_client(
             from_server(4500, 4500, esp(SPI, 1, 60)),
             client,
         ))?;
-        for packet in packets(way, client) {
+        for packet in packets(direction, client) {
             let whole = packet.build();
             // Offsets in units of eight; the last byte of the second would be number 65,516 + 20 of header: one too many.
             for (offset, length) in [(8191, 24), (8100, 720), (8189, 16)] {
@@ -184,9 +191,9 @@ fn past_the_end(lab: &Lab) -> Result<()> {
                 let total = u16::try_from(20 + length).context("small")?;
                 set_header(&mut frame, total, offset);
                 counted(lab, ("dropped", "fragment-past-end"), 1, || {
-                    wire.swallowed(way, &[frame.clone()])
+                    wire.swallowed(direction, &[frame.clone()])
                 })
-                .with_context(|| format!("{way:?}, offset {offset}, {length} bytes"))?;
+                .with_context(|| format!("{direction:?}, offset {offset}, {length} bytes"))?;
             }
         }
     }

@@ -4,11 +4,11 @@ use std::net::Ipv4Addr;
 
 use anyhow::{Context, Result};
 use ikenat_tests::lab::Lab;
-use ikenat_tests::lab::errors::Peers;
 use ikenat_tests::lab::frames::{Packet, protocol};
+use ikenat_tests::lab::icmp_errors::Peers;
 use ikenat_tests::lab::ikenat::Ikenat;
-use ikenat_tests::lab::talk::{Server, Talk};
 use ikenat_tests::lab::topology::{CLIENT_2, CLIENT_MAC, VIP, WAN_MAC};
+use ikenat_tests::lab::udp_pair::{Server, UdpPair};
 use ikenat_tests::lab::wire::{
     Wire, at_client, at_server, esp, esp_from_server, exchange, from_client, from_server, ike,
     marked, raw_from_client, with_client,
@@ -235,7 +235,7 @@ fn own_datagrams(lab: &Lab) -> Result<()> {
         interface: None,
     };
     for port in [53, 1701] {
-        let talk = Talk::open(lab, own, port)?;
+        let talk = UdpPair::open(lab, own, port)?;
         for length in [40, 1473, 3000] {
             talk.exchange(&vec![0x42; length])
                 .with_context(|| format!("port {port}, {length} bytes"))?;

@@ -5,9 +5,10 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use ikenat_tests::lab::errors::{Peers, Way, counted, fragmentation_needed, time_exceeded};
+use ikenat_tests::lab::direction::Direction;
 use ikenat_tests::lab::frames::icmp::kind;
 use ikenat_tests::lab::frames::{Captured, Checksum, DONT_FRAGMENT, Packet, protocol};
+use ikenat_tests::lab::icmp_errors::{Peers, counted, fragmentation_needed, time_exceeded};
 use ikenat_tests::lab::ikenat::Ikenat;
 use ikenat_tests::lab::topology::{CLIENT, LAN, WAN};
 use ikenat_tests::lab::wire::{
@@ -36,17 +37,17 @@ const SPI: u32 = 0xC321_4567;
 const SMALL: u16 = 1398;
 
 /// One packet of each kind, of these total lengths, between the server and a client.
-fn packets(way: Way, client: Ipv4Addr, total: usize) -> Vec<Packet> {
+fn packets(direction: Direction, client: Ipv4Addr, total: usize) -> Vec<Packet> {
     let native = esp(SPI, 1, total - 20 - 8);
     let in_udp = esp(SPI, 1, total - 28 - 8);
     let handshake = ike(1, 0, exchange::IKE_SA_INIT, false, total - 28 - 28);
-    let packets = match way {
-        Way::Inbound => vec![
+    let packets = match direction {
+        Direction::Inbound => vec![
             from_client(500, 500, handshake),
             from_client(40_000, 4500, in_udp),
             raw_from_client(protocol::ESP, native),
         ],
-        Way::Outbound => vec![
+        Direction::Outbound => vec![
             from_server(500, 500, handshake),
             from_server(4500, 40_000, in_udp),
             esp_from_server(native),
@@ -63,17 +64,17 @@ fn kernel_nat(lab: &Lab) -> Result<()> {
     let mut peers = Peers::route(lab)?;
     lab.kernel_nat()?;
     let wire = Wire::open(lab)?;
-    for way in Way::BOTH {
-        for mut packet in packets(way, peers.fresh(), 700) {
+    for direction in Direction::BOTH {
+        for mut packet in packets(direction, peers.fresh(), 700) {
             packet.ttl = 1;
-            wire.answered(way, &packet, &time_exceeded())
-                .with_context(|| format!("{way:?}"))?;
+            wire.answered(direction, &packet, &time_exceeded())
+                .with_context(|| format!("{direction:?}"))?;
         }
     }
     lab.gateway.run(&format!("ip link set {LAN} mtu {SMALL}"))?;
-    for mut packet in packets(Way::Inbound, peers.fresh(), 1500) {
+    for mut packet in packets(Direction::Inbound, peers.fresh(), 1500) {
         packet.flags = DONT_FRAGMENT;
-        wire.answered(Way::Inbound, &packet, &fragmentation_needed(SMALL))?;
+        wire.answered(Direction::Inbound, &packet, &fragmentation_needed(SMALL))?;
     }
     Ok(())
 }
@@ -85,18 +86,18 @@ fn ttl_ends(lab: &Lab) -> Result<()> {
     if lab.options.host == Host::NoIpForward {
         return without_forwarding(lab, &wire, peers.fresh(), |packet| packet.ttl = 1);
     }
-    for way in Way::BOTH {
+    for direction in Direction::BOTH {
         for total in [100, 101, 548, 549, 1500] {
             for ttl in [1, 0] {
                 let client = peers.fresh();
-                for mut packet in packets(way, client, total) {
+                for mut packet in packets(direction, client, total) {
                     packet.ttl = ttl;
-                    wire.answered(way, &packet, &time_exceeded())
-                        .with_context(|| format!("{way:?}, {total} bytes, TTL {ttl}"))?;
+                    wire.answered(direction, &packet, &time_exceeded())
+                        .with_context(|| format!("{direction:?}, {total} bytes, TTL {ttl}"))?;
                 }
             }
         }
-        odd_ones(&wire, way, peers.fresh())?;
+        odd_ones(&wire, direction, peers.fresh())?;
     }
     let count = lab.status()?.count("answered", "time-exceeded");
     // Three kinds, five lengths, two TTLs, two ways, and three odd ones each way.
@@ -105,9 +106,9 @@ fn ttl_ends(lab: &Lab) -> Result<()> {
 }
 
 /// The quote has the sender's bytes, whatever they are.
-fn odd_ones(wire: &Wire, way: Way, client: Ipv4Addr) -> Result<()> {
+fn odd_ones(wire: &Wire, direction: Direction, client: Ipv4Addr) -> Result<()> {
     let plain = || {
-        let mut packet = packets(way, client, 200).remove(1);
+        let mut packet = packets(direction, client, 200).remove(1);
         packet.ttl = 1;
         packet
     };
@@ -122,15 +123,15 @@ fn odd_ones(wire: &Wire, way: Way, client: Ipv4Addr) -> Result<()> {
         ("padding", padded),
         ("a wrong checksum", wrong),
     ] {
-        wire.answered(way, &packet, &time_exceeded())
-            .with_context(|| format!("{way:?} with {what}"))?;
+        wire.answered(direction, &packet, &time_exceeded())
+            .with_context(|| format!("{direction:?} with {what}"))?;
     }
     Ok(())
 }
 
 fn too_big(lab: &Lab) -> Result<()> {
     let mut peers = Peers::route(lab)?;
-    for (way, egress) in [(Way::Inbound, LAN), (Way::Outbound, WAN)] {
+    for (direction, egress) in [(Direction::Inbound, LAN), (Direction::Outbound, WAN)] {
         lab.gateway
             .run(&format!("ip link set {egress} mtu {SMALL}"))?;
         let ikenat = Ikenat::start(lab)?;
@@ -141,17 +142,17 @@ fn too_big(lab: &Lab) -> Result<()> {
             })?;
         } else {
             for total in [usize::from(SMALL) + 1, 1500] {
-                for mut packet in packets(way, peers.fresh(), total) {
+                for mut packet in packets(direction, peers.fresh(), total) {
                     packet.flags = DONT_FRAGMENT;
-                    wire.answered(way, &packet, &fragmentation_needed(SMALL))
-                        .with_context(|| format!("{way:?}, {total} bytes"))?;
+                    wire.answered(direction, &packet, &fragmentation_needed(SMALL))
+                        .with_context(|| format!("{direction:?}, {total} bytes"))?;
                 }
             }
-            for mut packet in packets(way, peers.fresh(), usize::from(SMALL)) {
+            for mut packet in packets(direction, peers.fresh(), usize::from(SMALL)) {
                 packet.flags = DONT_FRAGMENT;
-                match way {
-                    Way::Inbound => wire.inbound(&packet),
-                    Way::Outbound => wire.outbound(&packet),
+                match direction {
+                    Direction::Inbound => wire.inbound(&packet),
+                    Direction::Outbound => wire.outbound(&packet),
                 }
                 .context("it fits")?;
             }
@@ -172,11 +173,14 @@ fn without_forwarding(
     client: Ipv4Addr,
     change: impl Fn(&mut Packet),
 ) -> Result<()> {
-    for (way, reason) in [
-        (Way::Inbound, ("dropped", "forwarding-disabled-inbound")),
-        (Way::Outbound, ("punted", "forwarding-disabled")),
+    for (direction, reason) in [
+        (
+            Direction::Inbound,
+            ("dropped", "forwarding-disabled-inbound"),
+        ),
+        (Direction::Outbound, ("punted", "forwarding-disabled")),
     ] {
-        let frames: Vec<Vec<u8>> = packets(way, client, 1400)
+        let frames: Vec<Vec<u8>> = packets(direction, client, 1400)
             .into_iter()
             .map(|mut packet| {
                 change(&mut packet);
@@ -184,7 +188,7 @@ fn without_forwarding(
             })
             .collect();
         let before = lab.status()?.count(reason.0, reason.1);
-        wire.swallowed(way, &frames)?;
+        wire.swallowed(direction, &frames)?;
         let status = lab.status()?;
         // Both hooks see what is punted.
         ensure!(
@@ -202,15 +206,15 @@ fn later_fragments(lab: &Lab) -> Result<()> {
     let wire = Wire::open(lab)?;
     // With a session a fragment without ports is ours.
     wire.outbound(&from_server(4500, 4500, esp(SPI, 1, 60)))?;
-    for way in Way::BOTH {
-        for (id, mut packet) in (1..).zip(packets(way, CLIENT, 1400)) {
+    for direction in Direction::BOTH {
+        for (id, mut packet) in (1..).zip(packets(direction, CLIENT, 1400)) {
             (packet.ttl, packet.id) = (1, id);
             let frames = packet.build_fragments(&[704]);
-            wire.answered_frame(way, packet.source, &frames[0], &time_exceeded())?;
+            wire.answered_frame(direction, packet.source, &frames[0], &time_exceeded())?;
             counted(lab, ("dropped", "icmp-limited"), 1, || {
-                wire.swallowed(way, &frames[1..])
+                wire.swallowed(direction, &frames[1..])
             })
-            .with_context(|| format!("{way:?}"))?;
+            .with_context(|| format!("{direction:?}"))?;
         }
     }
     Ok(())
@@ -221,19 +225,19 @@ fn limited(lab: &Lab) -> Result<()> {
     let mut peers = Peers::route(lab)?;
     let _ikenat = Ikenat::start(lab)?;
     let wire = Wire::open(lab)?;
-    for way in Way::BOTH {
+    for direction in Direction::BOTH {
         let [first, second] = [peers.fresh(), peers.fresh()];
-        let mut packet = packets(way, first, 100).remove(2);
+        let mut packet = packets(direction, first, 100).remove(2);
         packet.ttl = 1;
         let frame = packet.build();
-        let (from, _) = wire.ends(way);
+        let (from, _) = wire.ends(direction);
         from.drain()?;
         let before = lab.status()?;
         for _ in 0..SENT {
             from.send(&frame)?;
         }
         // The answer to another peer is not held back by those of the first.
-        let mut other = packets(way, second, 100).remove(2);
+        let mut other = packets(direction, second, 100).remove(2);
         other.ttl = 1;
         from.send(&other.build())?;
         let mut answers = [0_u64; 2];
@@ -251,12 +255,12 @@ fn limited(lab: &Lab) -> Result<()> {
         // At least ten a second for each peer; a flood gets no flood back.
         ensure!(
             (10..=100).contains(&answers[0]) && answers[1] == 1,
-            "{way:?}: {answers:?} answers"
+            "{direction:?}: {answers:?} answers"
         );
         ensure!(
             count("answered", "time-exceeded") == answers[0] + 1
                 && count("dropped", "icmp-limited") == SENT as u64 - answers[0],
-            "{way:?}: {answers:?} answers, counted {}",
+            "{direction:?}: {answers:?} answers, counted {}",
             after.given()
         );
     }

@@ -2,11 +2,12 @@
 
 use anyhow::{Context, Result};
 use ikenat_tests::lab::Lab;
-use ikenat_tests::lab::errors::{
-    Peers, Way, about, counted, error_from_inside, error_from_outside,
-};
+use ikenat_tests::lab::direction::Direction;
 use ikenat_tests::lab::frames::icmp::{code, kind};
 use ikenat_tests::lab::frames::{Captured, Checksum, Icmp, Packet};
+use ikenat_tests::lab::icmp_errors::{
+    Peers, about, counted, error_from_inside, error_from_outside,
+};
 use ikenat_tests::lab::ikenat::Ikenat;
 use ikenat_tests::lab::topology::{SERVER, VIP};
 use ikenat_tests::lab::wire::Wire;
@@ -24,25 +25,31 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
 }
 
 /// Fails unless each of these errors is swallowed and counted under this reason.
-fn refused(lab: &Lab, wire: &Wire, way: Way, reason: &str, errors: &[Packet]) -> Result<()> {
+fn refused(
+    lab: &Lab,
+    wire: &Wire,
+    direction: Direction,
+    reason: &str,
+    errors: &[Packet],
+) -> Result<()> {
     let frames: Vec<Vec<u8>> = errors.iter().map(Packet::build).collect();
     counted(lab, ("dropped", reason), frames.len() as u64, || {
-        wire.swallowed(way, &frames)
+        wire.swallowed(direction, &frames)
     })
-    .with_context(|| format!("{way:?}"))
+    .with_context(|| format!("{direction:?}"))
 }
 
 fn nested(lab: &Lab) -> Result<()> {
     let mut peers = Peers::route(lab)?;
     let _ikenat = Ikenat::start(lab)?;
     let wire = Wire::open(lab)?;
-    for way in Way::BOTH {
+    for direction in Direction::BOTH {
         let client = peers.fresh();
-        let (outside, inside) = match way {
-            Way::Inbound => (VIP, client),
-            Way::Outbound => (client, SERVER),
+        let (outside, inside) = match direction {
+            Direction::Inbound => (VIP, client),
+            Direction::Outbound => (client, SERVER),
         };
-        let sent = packets(way, client);
+        let sent = packets(direction, client);
         let mut errors = Vec::new();
         for number in [kind::UNREACHABLE, kind::TIME_EXCEEDED, kind::PARAMETER] {
             let inner = about(&sent[0], &Icmp::new(number, 1, []), 28);
@@ -53,13 +60,13 @@ fn nested(lab: &Lab) -> Result<()> {
                     &Icmp::new(kind::UNREACHABLE, code::HOST, []),
                     length,
                 );
-                errors.push(match way {
-                    Way::Inbound => error_from_outside(ROUTER, &error),
-                    Way::Outbound => error_from_inside(ROUTER_INSIDE, client, &error),
+                errors.push(match direction {
+                    Direction::Inbound => error_from_outside(ROUTER, &error),
+                    Direction::Outbound => error_from_inside(ROUTER_INSIDE, client, &error),
                 });
             }
         }
-        refused(lab, &wire, way, "icmp-nested", &errors)?;
+        refused(lab, &wire, direction, "icmp-nested", &errors)?;
     }
     Ok(())
 }
@@ -75,8 +82,8 @@ fn malformed(lab: &Lab) -> Result<()> {
     let mut peers = Peers::route(lab)?;
     let _ikenat = Ikenat::start(lab)?;
     let wire = Wire::open(lab)?;
-    for way in Way::BOTH {
-        let good = good(way, peers.fresh());
+    for direction in Direction::BOTH {
+        let good = good(direction, peers.fresh());
         let errors = [
             spoil(&good, |message| message.checksum = Checksum::OffBy(1))?,
             spoil(&good, |message| message.checksum = Checksum::OffBy(0x8000))?,
@@ -87,7 +94,7 @@ fn malformed(lab: &Lab) -> Result<()> {
             spoil(&good, |message| message.data[0] = 0x4F)?,
             spoil(&good, |message| message.data[0] = 0x65)?,
         ];
-        refused(lab, &wire, way, "icmp-malformed", &errors)?;
+        refused(lab, &wire, direction, "icmp-malformed", &errors)?;
     }
     Ok(())
 }
@@ -96,13 +103,13 @@ fn cut_short(lab: &Lab) -> Result<()> {
     let mut peers = Peers::route(lab)?;
     let _ikenat = Ikenat::start(lab)?;
     let wire = Wire::open(lab)?;
-    for way in Way::BOTH {
+    for direction in Direction::BOTH {
         for lengths in [0..14, 14..28] {
-            let good = good(way, peers.fresh());
+            let good = good(direction, peers.fresh());
             let cut: Vec<Packet> = lengths
                 .map(|length| spoil(&good, |message| message.data.truncate(length)))
                 .collect::<Result<_>>()?;
-            refused(lab, &wire, way, "icmp-malformed", &cut)?;
+            refused(lab, &wire, direction, "icmp-malformed", &cut)?;
         }
     }
     Ok(())
@@ -115,10 +122,10 @@ fn spoofed(lab: &Lab) -> Result<()> {
     let wire = Wire::open(lab)?;
     let client = peers.fresh();
     let error = Icmp::fragmentation_needed(68, []);
-    let errors: Vec<Packet> = packets(Way::Outbound, client)
+    let errors: Vec<Packet> = packets(Direction::Outbound, client)
         .iter()
         .flat_map(|sent| [8, 28].map(|length| about(sent, &error, length)))
         .map(|error| error_from_outside(ROUTER, &error))
         .collect();
-    refused(lab, &wire, Way::Inbound, "icmp-spoofed", &errors)
+    refused(lab, &wire, Direction::Inbound, "icmp-spoofed", &errors)
 }

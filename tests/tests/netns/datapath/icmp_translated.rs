@@ -4,12 +4,12 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use ikenat_tests::lab::errors::{
-    Peers, Way, about, counted, error_at_client, error_at_server, error_from_inside,
-    error_from_outside,
-};
+use ikenat_tests::lab::direction::Direction;
 use ikenat_tests::lab::frames::icmp::{code, kind};
 use ikenat_tests::lab::frames::{Checksum, Icmp, Packet, not_ipv4, protocol};
+use ikenat_tests::lab::icmp_errors::{
+    Peers, about, counted, error_at_client, error_at_server, error_from_inside, error_from_outside,
+};
 use ikenat_tests::lab::ikenat::Ikenat;
 use ikenat_tests::lab::topology::{CLIENT, CLIENT_2, SERVER, VIP};
 use ikenat_tests::lab::wire::{
@@ -39,14 +39,14 @@ pub(crate) const ROUTER_INSIDE: Ipv4Addr = Ipv4Addr::new(192, 168, 0, 77);
 const QUOTED_TTL: u8 = 3;
 
 /// One packet of each kind that the server, or a client, has sent.
-pub(crate) fn packets(way: Way, client: Ipv4Addr) -> Vec<Packet> {
-    let packets = match way {
-        Way::Inbound => [
+pub(crate) fn packets(direction: Direction, client: Ipv4Addr) -> Vec<Packet> {
+    let packets = match direction {
+        Direction::Inbound => [
             from_client(500, 500, [0x5A; 301]),
             from_client(40_000, 4500, esp(SPI, 1, 300)),
             raw_from_client(protocol::ESP, esp(SPI, 1, 300)),
         ],
-        Way::Outbound => [
+        Direction::Outbound => [
             from_server(500, 500, [0x5A; 301]),
             from_server(4500, 40_000, esp(SPI, 1, 300)),
             esp_from_server(esp(SPI, 1, 300)),
@@ -57,39 +57,39 @@ pub(crate) fn packets(way: Way, client: Ipv4Addr) -> Vec<Packet> {
 
 /// What an error on `way` is about: the packet as it came to where the error is made, and as its sender knows it. The
 /// packets go the other way.
-fn quoted(way: Way, sent: &Packet) -> [Packet; 2] {
-    let (mut seen, mut known) = match way {
-        Way::Inbound => (at_client(sent), sent.clone()),
-        Way::Outbound => (at_server(sent), sent.clone()),
+fn quoted(direction: Direction, sent: &Packet) -> [Packet; 2] {
+    let (mut seen, mut known) = match direction {
+        Direction::Inbound => (at_client(sent), sent.clone()),
+        Direction::Outbound => (at_server(sent), sent.clone()),
     };
     (seen.ttl, known.ttl) = (QUOTED_TTL, QUOTED_TTL);
     [seen, known]
 }
 
-pub(crate) fn other(way: Way) -> Way {
-    match way {
-        Way::Inbound => Way::Outbound,
-        Way::Outbound => Way::Inbound,
+pub(crate) fn other(direction: Direction) -> Direction {
+    match direction {
+        Direction::Inbound => Direction::Outbound,
+        Direction::Outbound => Direction::Inbound,
     }
 }
 
 /// The frames of an error that goes `way` about a packet that went the other way: as it is sent and as it must come.
 pub(crate) fn frames(
-    way: Way,
+    direction: Direction,
     reporter: Ipv4Addr,
     sent: &Packet,
     error: &Icmp,
     length: usize,
 ) -> [Packet; 2] {
-    let [seen, known] = quoted(way, sent);
+    let [seen, known] = quoted(direction, sent);
     let (error, wanted) = (about(&seen, error, length), about(&known, error, length));
-    match way {
-        Way::Inbound => {
+    match direction {
+        Direction::Inbound => {
             let frame = error_from_outside(reporter, &error);
             let wanted = error_at_server(&frame, &wanted);
             [frame, wanted]
         }
-        Way::Outbound => {
+        Direction::Outbound => {
             let frame = error_from_inside(reporter, sent.source, &error);
             let wanted = error_at_client(&frame, &wanted);
             [frame, wanted]
@@ -97,11 +97,11 @@ pub(crate) fn frames(
     }
 }
 
-fn cross(wire: &Wire, way: Way, [frame, wanted]: &[Packet; 2]) -> Result<()> {
+fn cross(wire: &Wire, direction: Direction, [frame, wanted]: &[Packet; 2]) -> Result<()> {
     let (sent, wanted) = ([frame.build()], [wanted.build()]);
-    match way {
-        Way::Inbound => wire.inbound_frames(&sent, &wanted),
-        Way::Outbound => wire.outbound_frames(&sent, &wanted),
+    match direction {
+        Direction::Inbound => wire.inbound_frames(&sent, &wanted),
+        Direction::Outbound => wire.outbound_frames(&sent, &wanted),
     }
 }
 
@@ -122,14 +122,14 @@ fn translated(lab: &Lab) -> Result<()> {
     let mut peers = Peers::route(lab)?;
     let _ikenat = Ikenat::start(lab)?;
     let wire = Wire::open(lab)?;
-    for way in Way::BOTH {
-        let reporters = match way {
+    for direction in Direction::BOTH {
+        let reporters = match direction {
             // The client itself, and a router before it.
-            Way::Inbound => [CLIENT, ROUTER],
-            Way::Outbound => [SERVER, ROUTER_INSIDE],
+            Direction::Inbound => [CLIENT, ROUTER],
+            Direction::Outbound => [SERVER, ROUTER_INSIDE],
         };
         if lab.options.host == Host::NoIpForward {
-            without_forwarding(lab, &wire, way, reporters[1], peers.fresh())?;
+            without_forwarding(lab, &wire, direction, reporters[1], peers.fresh())?;
             continue;
         }
         for reporter in reporters {
@@ -137,12 +137,16 @@ fn translated(lab: &Lab) -> Result<()> {
                 // 8 bytes are what RFC 792 promises, 28 what many send; the rest goes to the end of what a router sends.
                 // Few of each peer: the gateway limits how many a peer may cause at once.
                 for number in 0..3 {
-                    let sent = packets(other(way), peers.fresh()).swap_remove(number);
+                    let sent = packets(other(direction), peers.fresh()).swap_remove(number);
                     for length in [8, 9, 28, 1000] {
-                        cross(&wire, way, &frames(way, reporter, &sent, &error, length))
-                            .with_context(|| {
-                                format!("{way:?}, {reporter} quotes {length} bytes: {error:?}")
-                            })?;
+                        cross(
+                            &wire,
+                            direction,
+                            &frames(direction, reporter, &sent, &error, length),
+                        )
+                        .with_context(|| {
+                            format!("{direction:?}, {reporter} quotes {length} bytes: {error:?}")
+                        })?;
                     }
                 }
             }
@@ -155,23 +159,23 @@ fn translated(lab: &Lab) -> Result<()> {
 fn without_forwarding(
     lab: &Lab,
     wire: &Wire,
-    way: Way,
+    direction: Direction,
     reporter: Ipv4Addr,
     client: Ipv4Addr,
 ) -> Result<()> {
-    let reason = match way {
-        Way::Inbound => ("dropped", "forwarding-disabled-inbound"),
-        Way::Outbound => ("punted", "forwarding-disabled"),
+    let reason = match direction {
+        Direction::Inbound => ("dropped", "forwarding-disabled-inbound"),
+        Direction::Outbound => ("punted", "forwarding-disabled"),
     };
     let error = Icmp::fragmentation_needed(1280, []);
     counted(lab, reason, 3, || {
-        let sent = packets(other(way), client);
+        let sent = packets(other(direction), client);
         let frames = sent
             .iter()
-            .map(|sent| frames(way, reporter, sent, &error, 8)[0].build());
-        wire.swallowed(way, &frames.collect::<Vec<_>>())
+            .map(|sent| frames(direction, reporter, sent, &error, 8)[0].build());
+        wire.swallowed(direction, &frames.collect::<Vec<_>>())
     })
-    .with_context(|| format!("{way:?}"))
+    .with_context(|| format!("{direction:?}"))
 }
 
 /// The quoted UDP checksum is the one that the sender computed: it stays so, also where it is zero or looks like it.
@@ -180,10 +184,10 @@ fn quoted_checksums(lab: &Lab) -> Result<()> {
     let _ikenat = Ikenat::start(lab)?;
     let wire = Wire::open(lab)?;
     let error = Icmp::fragmentation_needed(1280, []);
-    for way in Way::BOTH {
+    for direction in Direction::BOTH {
         let client = peers.fresh();
-        let plain = packets(other(way), client).remove(1);
-        let seen = |packet: &Packet| quoted(way, packet)[0].clone();
+        let plain = packets(other(direction), client).remove(1);
+        let seen = |packet: &Packet| quoted(direction, packet)[0].clone();
         let cases = [
             ("zero", plain.clone().with_checksum(Checksum::Zero)),
             (
@@ -195,27 +199,35 @@ fn quoted_checksums(lab: &Lab) -> Result<()> {
         ];
         for (what, sent) in cases {
             for length in [8, 1000] {
-                cross(&wire, way, &frames(way, ROUTER, &sent, &error, length))
-                    .with_context(|| format!("{way:?}, a UDP checksum that is {what}"))?;
+                cross(
+                    &wire,
+                    direction,
+                    &frames(direction, ROUTER, &sent, &error, length),
+                )
+                .with_context(|| format!("{direction:?}, a UDP checksum that is {what}"))?;
             }
         }
         let client = peers.fresh();
-        for mut sent in packets(other(way), client) {
+        for mut sent in packets(other(direction), client) {
             sent.options = vec![1; 12];
-            cross(&wire, way, &frames(way, ROUTER, &sent, &error, 8))
-                .with_context(|| format!("{way:?}, options in the quote"))?;
+            cross(
+                &wire,
+                direction,
+                &frames(direction, ROUTER, &sent, &error, 8),
+            )
+            .with_context(|| format!("{direction:?}, options in the quote"))?;
         }
         // An error with options of its own, DSCP and a TTL that just suffices.
         let client = peers.fresh();
-        for sent in packets(other(way), client) {
-            let mut frames = frames(way, ROUTER, &sent, &error, 28);
+        for sent in packets(other(direction), client) {
+            let mut frames = frames(direction, ROUTER, &sent, &error, 28);
             for frame in &mut frames {
                 frame.options = vec![1; 4];
                 frame.tos = 0xC0;
                 frame.ttl -= 62;
             }
-            cross(&wire, way, &frames)
-                .with_context(|| format!("{way:?}, an error with options"))?;
+            cross(&wire, direction, &frames)
+                .with_context(|| format!("{direction:?}, an error with options"))?;
         }
     }
     Ok(())
@@ -274,14 +286,14 @@ fn left_alone(lab: &Lab) -> Result<()> {
 }
 
 /// A good error that goes `way`.
-pub(crate) fn good(way: Way, client: Ipv4Addr) -> Packet {
-    let sent = packets(other(way), client).remove(1);
-    let reporter = match way {
-        Way::Inbound => ROUTER,
-        Way::Outbound => ROUTER_INSIDE,
+pub(crate) fn good(direction: Direction, client: Ipv4Addr) -> Packet {
+    let sent = packets(other(direction), client).remove(1);
+    let reporter = match direction {
+        Direction::Inbound => ROUTER,
+        Direction::Outbound => ROUTER_INSIDE,
     };
     let error = Icmp::fragmentation_needed(1280, []);
-    let [frame, _] = frames(way, reporter, &sent, &error, 28);
+    let [frame, _] = frames(direction, reporter, &sent, &error, 28);
     frame
 }
 
@@ -290,23 +302,23 @@ fn limited(lab: &Lab) -> Result<()> {
     let mut peers = Peers::route(lab)?;
     let _ikenat = Ikenat::start(lab)?;
     let wire = Wire::open(lab)?;
-    for way in Way::BOTH {
+    for direction in Direction::BOTH {
         let clients = [peers.fresh(), peers.fresh()];
-        let (from, to) = wire.ends(way);
+        let (from, to) = wire.ends(direction);
         to.drain()?;
         let before = lab.status()?;
         for _ in 0..SENT {
-            from.send(&good(way, clients[0]).build())?;
+            from.send(&good(direction, clients[0]).build())?;
         }
         let error = Icmp::fragmentation_needed(1280, []);
-        let reporter = match way {
-            Way::Inbound => ROUTER,
-            Way::Outbound => ROUTER_INSIDE,
+        let reporter = match direction {
+            Direction::Inbound => ROUTER,
+            Direction::Outbound => ROUTER_INSIDE,
         };
         let [frame, last] = frames(
-            way,
+            direction,
             reporter,
-            &packets(other(way), clients[1]).remove(1),
+            &packets(other(direction), clients[1]).remove(1),
             &error,
             28,
         );
@@ -317,7 +329,7 @@ fn limited(lab: &Lab) -> Result<()> {
             let frame = to
                 .find(Duration::from_secs(2), |frame| !not_ipv4(frame))?
                 .with_context(|| {
-                    format!("{way:?}: the other peer's error did not come after {passed}")
+                    format!("{direction:?}: the other peer's error did not come after {passed}")
                 })?;
             if frame == last {
                 break;
@@ -329,7 +341,7 @@ fn limited(lab: &Lab) -> Result<()> {
             after.count("dropped", "icmp-limited") - before.count("dropped", "icmp-limited");
         ensure!(
             (10..=100).contains(&passed) && passed + refused == SENT,
-            "{way:?}: {passed} passed, {refused} were refused"
+            "{direction:?}: {passed} passed, {refused} were refused"
         );
     }
     Ok(())
@@ -342,9 +354,13 @@ fn sessions(lab: &Lab) -> Result<()> {
     let wire = Wire::open(lab)?;
     let error = Icmp::new(kind::UNREACHABLE, code::PORT, []);
     let send_all = |client| -> Result<()> {
-        for way in Way::BOTH {
-            for sent in packets(other(way), client) {
-                cross(&wire, way, &frames(way, ROUTER, &sent, &error, 28))?;
+        for direction in Direction::BOTH {
+            for sent in packets(other(direction), client) {
+                cross(
+                    &wire,
+                    direction,
+                    &frames(direction, ROUTER, &sent, &error, 28),
+                )?;
             }
         }
         Ok(())

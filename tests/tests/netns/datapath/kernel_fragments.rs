@@ -2,8 +2,9 @@
 //! that they know. This is the one case that the host's kernel has to forward, so `ip_forward` and FORWARD decide.
 
 use anyhow::{Context, Result, ensure};
-use ikenat_tests::lab::errors::{Peers, Way};
+use ikenat_tests::lab::direction::Direction;
 use ikenat_tests::lab::frames::{Checksum, Packet, protocol};
+use ikenat_tests::lab::icmp_errors::Peers;
 use ikenat_tests::lab::ikenat::Ikenat;
 use ikenat_tests::lab::topology::{LAN, WAN};
 use ikenat_tests::lab::wire::{
@@ -30,16 +31,16 @@ const SMALL: usize = 1398;
 const CUT: usize = (SMALL - 20) / 8 * 8;
 
 /// Packets of each kind that do not fit.
-fn packets(way: Way, client: Ipv4Addr) -> Vec<Packet> {
+fn packets(direction: Direction, client: Ipv4Addr) -> Vec<Packet> {
     let handshake = marked(&ike(1, 2, exchange::IKE_AUTH, false, 1400));
-    let packets = match way {
-        Way::Inbound => vec![
+    let packets = match direction {
+        Direction::Inbound => vec![
             from_client(4500, 4500, handshake),
             from_client(4500, 4500, esp(SPI, 9, 1464)),
             from_client(4500, 4500, esp(SPI, 9, 1464)).with_checksum(Checksum::Zero),
             raw_from_client(protocol::ESP, esp(SPI, 9, 1472)),
         ],
-        Way::Outbound => vec![
+        Direction::Outbound => vec![
             from_server(4500, 4500, handshake),
             from_server(4500, 4500, esp(SPI, 9, 1464)),
             from_server(4500, 4500, esp(SPI, 9, 1464)).with_checksum(Checksum::Zero),
@@ -57,13 +58,17 @@ fn packets(way: Way, client: Ipv4Addr) -> Vec<Packet> {
 }
 
 /// One packet, and its fragments at the other side.
-fn crosses(wire: &Wire, way: Way, packet: &Packet) -> Result<()> {
+fn crosses(wire: &Wire, direction: Direction, packet: &Packet) -> Result<()> {
     let sent = [packet.build()];
-    match way {
-        Way::Inbound => wire.inbound_frames(&sent, &at_server(packet).build_fragments(&[CUT])),
-        Way::Outbound => wire.outbound_frames(&sent, &at_client(packet).build_fragments(&[CUT])),
+    match direction {
+        Direction::Inbound => {
+            wire.inbound_frames(&sent, &at_server(packet).build_fragments(&[CUT]))
+        }
+        Direction::Outbound => {
+            wire.outbound_frames(&sent, &at_client(packet).build_fragments(&[CUT]))
+        }
     }
-    .with_context(|| format!("{way:?}, ID {}", packet.id))
+    .with_context(|| format!("{direction:?}, ID {}", packet.id))
 }
 
 /// A peer's small packets both ways, so that it has a session and its SPI a flow.
@@ -89,7 +94,7 @@ fn fragmented(lab: &Lab) -> Result<()> {
         refused_by_the_host(lab, &mut peers)?;
         lab.accept_forward()?;
     }
-    for (way, egress) in [(Way::Inbound, LAN), (Way::Outbound, WAN)] {
+    for (direction, egress) in [(Direction::Inbound, LAN), (Direction::Outbound, WAN)] {
         lab.gateway
             .run(&format!("ip link set {egress} mtu {SMALL}"))?;
         let ikenat = Ikenat::start(lab)?;
@@ -97,8 +102,8 @@ fn fragmented(lab: &Lab) -> Result<()> {
         let (stranger, known) = (peers.fresh(), peers.fresh());
         make_session(&wire, known)?;
         for client in [stranger, known] {
-            for packet in packets(way, client) {
-                crosses(&wire, way, &packet)?;
+            for packet in packets(direction, client) {
+                crosses(&wire, direction, &packet)?;
             }
         }
         ikenat.kill()?;
@@ -110,26 +115,26 @@ fn fragmented(lab: &Lab) -> Result<()> {
 
 /// Nothing arrives, nobody is told anything false, and the counter has it.
 fn refused_by_the_host(lab: &Lab, peers: &mut Peers) -> Result<()> {
-    for (way, egress) in [(Way::Inbound, LAN), (Way::Outbound, WAN)] {
+    for (direction, egress) in [(Direction::Inbound, LAN), (Direction::Outbound, WAN)] {
         lab.gateway
             .run(&format!("ip link set {egress} mtu {SMALL}"))?;
         let ikenat = Ikenat::start(lab)?;
         let wire = Wire::open(lab)?;
-        let frames: Vec<Vec<u8>> = packets(way, peers.fresh())
+        let frames: Vec<Vec<u8>> = packets(direction, peers.fresh())
             .iter()
             .map(Packet::build)
             .collect();
-        wire.swallowed(way, &frames)?;
+        wire.swallowed(direction, &frames)?;
         let status = lab.status()?;
-        let reason = match (lab.options.host, way) {
-            (Host::NoIpForward, Way::Inbound) => ("dropped", "forwarding-disabled-inbound"),
-            (Host::NoIpForward, Way::Outbound) => ("punted", "forwarding-disabled"),
+        let reason = match (lab.options.host, direction) {
+            (Host::NoIpForward, Direction::Inbound) => ("dropped", "forwarding-disabled-inbound"),
+            (Host::NoIpForward, Direction::Outbound) => ("punted", "forwarding-disabled"),
             (_, _) => ("slow", "too-big"),
         };
         let count = status.count(reason.0, reason.1);
         ensure!(
             count >= frames.len() as u64,
-            "{way:?}: {reason:?} was counted {count} times: {}",
+            "{direction:?}: {reason:?} was counted {count} times: {}",
             status.given()
         );
         ikenat.kill()?;
@@ -144,12 +149,12 @@ fn kernel_nat(lab: &Lab) -> Result<()> {
     let mut peers = Peers::route(lab)?;
     lab.kernel_nat()?;
     let wire = Wire::open(lab)?;
-    for (way, egress) in [(Way::Inbound, LAN), (Way::Outbound, WAN)] {
+    for (direction, egress) in [(Direction::Inbound, LAN), (Direction::Outbound, WAN)] {
         lab.gateway
             .run(&format!("ip link set {egress} mtu {SMALL}"))?;
         let client = peers.fresh();
-        for packet in &packets(way, client)[..3] {
-            crosses(&wire, way, packet)?;
+        for packet in &packets(direction, client)[..3] {
+            crosses(&wire, direction, packet)?;
         }
         lab.gateway.run(&format!("ip link set {egress} mtu 1500"))?;
     }

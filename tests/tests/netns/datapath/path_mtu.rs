@@ -5,14 +5,14 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 
 use anyhow::{Context, Result, ensure};
 use ikenat_tests::lab::capture::PacketSocket;
-use ikenat_tests::lab::errors::Way;
+use ikenat_tests::lab::direction::Direction;
 use ikenat_tests::lab::frames::icmp::{code, kind, quoted_addresses};
 use ikenat_tests::lab::frames::{Captured, Checksum};
 use ikenat_tests::lab::ikenat::Ikenat;
-use ikenat_tests::lab::pmtu::{PROGRAMS, discover, learnt};
+use ikenat_tests::lab::path_mtu::{PROGRAMS, discover, learnt};
 use ikenat_tests::lab::routers::{CLIENT_ROUTER, SMALL_MTU};
-use ikenat_tests::lab::talk::{Server, Talk};
 use ikenat_tests::lab::topology::{CLIENT, LAN, PEER, SERVER, VIP, WAN};
+use ikenat_tests::lab::udp_pair::{Server, UdpPair};
 use ikenat_tests::lab::{Host, Lab, Options};
 use ikenat_tests::suite::Scenario;
 
@@ -63,18 +63,18 @@ const FITS: usize = SMALL_MTU as usize - 28;
 
 /// A sender discovers the small link: `from` is its own address, `to` the one that it knows its peer by, and the error
 /// comes from `reporter`.
-fn discovers(lab: &Lab, way: Way, reporter: Ipv4Addr) -> Result<()> {
-    let (sender, from, to) = match way {
-        Way::Inbound => (&lab.client, CLIENT, VIP),
-        Way::Outbound => (&lab.server, SERVER, CLIENT),
+fn discovers(lab: &Lab, direction: Direction, reporter: Ipv4Addr) -> Result<()> {
+    let (sender, from, to) = match direction {
+        Direction::Inbound => (&lab.client, CLIENT, VIP),
+        Direction::Outbound => (&lab.server, SERVER, CLIENT),
     };
     ensure!(learnt(sender, to)?.is_none(), "it knows already");
     let wire = PacketSocket::open(sender, PEER)?;
     let (from, to) = (SocketAddrV4::new(from, 4500), SocketAddrV4::new(to, 4500));
-    discover(sender, from, to, LARGE).with_context(|| format!("{way:?}"))?;
+    discover(sender, from, to, LARGE).with_context(|| format!("{direction:?}"))?;
     ensure!(
         learnt(sender, *to.ip())? == Some(SMALL_MTU),
-        "{way:?}: {}",
+        "{direction:?}: {}",
         sender.run(&format!("ip route get {}", to.ip()))?
     );
 
@@ -97,7 +97,7 @@ fn discovers(lab: &Lab, way: Way, reporter: Ipv4Addr) -> Result<()> {
             && message.mtu() == SMALL_MTU
             && message.checksum == Checksum::Right
             && quoted_addresses(&message.data)? == (*from.ip(), *to.ip()),
-        "{way:?}: from {} came {message:02x?}",
+        "{direction:?}: from {} came {message:02x?}",
         ip.source
     );
     Ok(())
@@ -105,7 +105,7 @@ fn discovers(lab: &Lab, way: Way, reporter: Ipv4Addr) -> Result<()> {
 
 /// Afterwards the ends can talk, with what fits and with what does not.
 fn talks(lab: &Lab) -> Result<()> {
-    let talk = Talk::open(lab, Server::usual(lab), 4500)?;
+    let talk = UdpPair::open(lab, Server::usual(lab), 4500)?;
     for length in [FITS, FITS + 1, LARGE] {
         talk.exchange(&vec![0xA5; length])
             .with_context(|| format!("{length} bytes"))?;
@@ -114,11 +114,11 @@ fn talks(lab: &Lab) -> Result<()> {
 }
 
 fn on_the_gateway(lab: &Lab) -> Result<()> {
-    for (way, egress) in [(Way::Inbound, LAN), (Way::Outbound, WAN)] {
+    for (direction, egress) in [(Direction::Inbound, LAN), (Direction::Outbound, WAN)] {
         lab.gateway
             .run(&format!("ip link set {egress} mtu {SMALL_MTU}"))?;
         let ikenat = Ikenat::start(lab)?;
-        discovers(lab, way, way.answers_from())?;
+        discovers(lab, direction, direction.answers_from())?;
         ikenat.kill()?;
         lab.unload()?;
         lab.gateway.run(&format!("ip link set {egress} mtu 1500"))?;
@@ -138,13 +138,13 @@ fn on_the_way(lab: &Lab) -> Result<()> {
 fn both_discover(lab: &Lab) -> Result<()> {
     let by_routers = |side: u8, far: bool| Ipv4Addr::new(10, if far { 98 } else { 99 }, side, 1);
     if lab.client_routers.is_some() {
-        discovers(lab, Way::Inbound, by_routers(1, true))?;
+        discovers(lab, Direction::Inbound, by_routers(1, true))?;
         // The translation leaves the reporter's address: it is outside.
-        discovers(lab, Way::Outbound, CLIENT_ROUTER)
+        discovers(lab, Direction::Outbound, CLIENT_ROUTER)
     } else {
-        discovers(lab, Way::Outbound, by_routers(2, true))?;
+        discovers(lab, Direction::Outbound, by_routers(2, true))?;
         // Nobody outside needs to know who is inside.
-        discovers(lab, Way::Inbound, VIP)
+        discovers(lab, Direction::Inbound, VIP)
     }
 }
 
@@ -152,10 +152,10 @@ fn both_discover(lab: &Lab) -> Result<()> {
 /// client hears is translated by the kernel's conntrack.
 fn kernel_nat(lab: &Lab) -> Result<()> {
     lab.kernel_nat()?;
-    for way in Way::BOTH {
-        let (sender, from, to) = match way {
-            Way::Inbound => (&lab.client, CLIENT, VIP),
-            Way::Outbound => (&lab.server, SERVER, CLIENT),
+    for direction in Direction::BOTH {
+        let (sender, from, to) = match direction {
+            Direction::Inbound => (&lab.client, CLIENT, VIP),
+            Direction::Outbound => (&lab.server, SERVER, CLIENT),
         };
         discover(
             sender,
@@ -163,7 +163,7 @@ fn kernel_nat(lab: &Lab) -> Result<()> {
             SocketAddrV4::new(to, 4500),
             LARGE,
         )?;
-        ensure!(learnt(sender, to)? == Some(SMALL_MTU), "{way:?}");
+        ensure!(learnt(sender, to)? == Some(SMALL_MTU), "{direction:?}");
     }
     talks(lab)
 }

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use ikenat_tests::lab::Lab;
+use ikenat_tests::lab::direction::Direction;
 use ikenat_tests::lab::ikenat::{Ikenat, binary, usual_arguments};
 use ikenat_tests::lab::load::{Load, SPI_IN};
 use ikenat_tests::lab::process::Process;
-use ikenat_tests::lab::report::Direction;
 use ikenat_tests::lab::topology::{CLIENT, CLIENT_MAC, WAN_MAC};
 use ikenat_tests::lab::wire::{Wire, esp, from_client, from_server};
 use ikenat_tests::suite::Scenario;
@@ -104,7 +104,7 @@ fn kill_9(lab: &Lab) -> Result<()> {
     let counted = || -> Result<u64> {
         let stats = lab.stats()?;
         Ok(stats
-            .spi(CLIENT, SPI_IN, Direction::In)
+            .spi(CLIENT, SPI_IN, Direction::Inbound)
             .map_or(0, |spi| spi.packets))
     };
     let mut last = 0;

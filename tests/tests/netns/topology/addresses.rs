@@ -6,14 +6,15 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use ikenat_tests::lab::capture::PacketSocket;
-use ikenat_tests::lab::errors::{Way, about, time_exceeded};
+use ikenat_tests::lab::direction::Direction;
 use ikenat_tests::lab::frames::icmp::kind;
 use ikenat_tests::lab::frames::{Captured, Packet, not_ipv4, protocol};
+use ikenat_tests::lab::icmp_errors::{about, time_exceeded};
 use ikenat_tests::lab::ikenat::Ikenat;
-use ikenat_tests::lab::talk::{Server, Talk};
 use ikenat_tests::lab::topology::{
     CLIENT, GATEWAY_LAN, LAN, PEER, SERVER, SERVER_MAC, VIP, WAN, WAN_MAC,
 };
+use ikenat_tests::lab::udp_pair::{Server, UdpPair};
 use ikenat_tests::lab::wire::{
     Wire, at_client, at_server, cross, esp, esp_from_server, exchange, from_client, from_server,
     ike, raw_from_client,
@@ -190,7 +191,7 @@ fn crosses(wire: &Wire) -> Result<()> {
 fn answers_as_vip(wire: &Wire) -> Result<()> {
     for (mut inbound, _) in packets(1) {
         inbound.ttl = 1;
-        wire.answered(Way::Inbound, &inbound, &time_exceeded())?;
+        wire.answered(Direction::Inbound, &inbound, &time_exceeded())?;
     }
     Ok(())
 }
@@ -239,7 +240,7 @@ fn routed_vip(lab: &Lab) -> Result<()> {
     let wire = Wire::open(lab)?;
     crosses(&wire)?;
     answers_as_vip(&wire)?;
-    let talk = Talk::open(lab, Server::usual(lab), 4500)?;
+    let talk = UdpPair::open(lab, Server::usual(lab), 4500)?;
     for length in [1, 1300, 3000] {
         talk.exchange(&esp(SPI, 1, length))?;
     }
@@ -250,7 +251,7 @@ fn nobodys_vip(lab: &Lab) -> Result<()> {
     without_vip(lab)?;
     let _ikenat = Ikenat::start(lab)?;
     // It is on the client's own link, so the client asks who has it.
-    let talk = Talk::open(lab, Server::usual(lab), 4500)?;
+    let talk = UdpPair::open(lab, Server::usual(lab), 4500)?;
     ensure!(
         talk.inbound(b"who has it?").is_err(),
         "somebody has answered ARP for an address that nobody has"

@@ -4,8 +4,9 @@ use std::net::Ipv4Addr;
 
 use anyhow::{Context, Result, ensure};
 use ikenat_tests::lab::Lab;
-use ikenat_tests::lab::errors::{Peers, Way, time_exceeded};
+use ikenat_tests::lab::direction::Direction;
 use ikenat_tests::lab::frames::{Packet, protocol};
+use ikenat_tests::lab::icmp_errors::{Peers, time_exceeded};
 use ikenat_tests::lab::ikenat::Ikenat;
 use ikenat_tests::lab::topology::CLIENT_2;
 use ikenat_tests::lab::wire::{
@@ -23,7 +24,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
 
 const SPI: u32 = 0xC321_0006;
 
-/// One packet of each kind each way, between the server and a client.
+/// One packet of each kind each direction, between the server and a client.
 fn packets(client: Ipv4Addr, sequence: u32) -> Vec<(Packet, Packet)> {
     let message = ike(1, 2, exchange::IKE_AUTH, false, 120);
     [
@@ -61,7 +62,7 @@ fn dry_run(lab: &Lab) -> Result<()> {
             }
             let mut ends = packets(client, 1)[1].0.clone();
             ends.ttl = 1;
-            wire.answered(Way::Inbound, &ends, &time_exceeded())?;
+            wire.answered(Direction::Inbound, &ends, &time_exceeded())?;
             wire.client
                 .expect_silence(std::time::Duration::from_millis(20), |frame| {
                     frame[12..14] != [8, 0]

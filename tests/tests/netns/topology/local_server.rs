@@ -5,15 +5,15 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use ikenat_tests::lab::errors::{about, error_from_outside};
 use ikenat_tests::lab::frames::icmp::{code, kind};
 use ikenat_tests::lab::frames::{Captured, Icmp, Packet, protocol};
+use ikenat_tests::lab::icmp_errors::{about, error_from_outside};
 use ikenat_tests::lab::ikenat::Ikenat;
-use ikenat_tests::lab::links::{self, Port};
+use ikenat_tests::lab::links::{self, Interface};
 use ikenat_tests::lab::netns::Namespace;
-use ikenat_tests::lab::talk::{Server, Talk};
 use ikenat_tests::lab::topology::{CLIENT, CLIENT_MAC, GATEWAY_LAN, PEER, VIP, WAN, WAN_MAC};
 use ikenat_tests::lab::traffic::{raw_sender, socket_in};
+use ikenat_tests::lab::udp_pair::{Server, UdpPair};
 use ikenat_tests::lab::wire::{Wire, esp, exchange, from_client, ike, marked, raw_from_client};
 use ikenat_tests::lab::{Host, Lab, Options};
 use ikenat_tests::suite::Scenario;
@@ -77,7 +77,7 @@ fn own_server(lab: &Lab, address: Ipv4Addr) -> Result<()> {
         interface: None,
     };
     for port in [500, 4500] {
-        let talk = Talk::open(lab, server, port)?;
+        let talk = UdpPair::open(lab, server, port)?;
         for length in [1, 2, 77, 1300, 1301, 3001] {
             talk.exchange(&esp(SPI, 1, length))
                 .with_context(|| format!("port {port}, {length} bytes"))?;
@@ -89,7 +89,7 @@ fn own_server(lab: &Lab, address: Ipv4Addr) -> Result<()> {
     }
     native_esp(lab, address)?;
     // Other ports of the VIP are the gateway's own.
-    let own = Talk::open(
+    let own = UdpPair::open(
         lab,
         Server {
             address: VIP,
@@ -103,7 +103,7 @@ fn own_server(lab: &Lab, address: Ipv4Addr) -> Result<()> {
     Ok(())
 }
 
-fn ttl_one(lab: &Lab, talk: &Talk, port: u16) -> Result<()> {
+fn ttl_one(lab: &Lab, talk: &UdpPair, port: u16) -> Result<()> {
     let wire = Wire::open(lab)?;
     let mut packet = from_client(port, port, b"the last hop".to_vec());
     packet.ttl = 1;
@@ -213,7 +213,7 @@ fn container(
     gateway: Ipv4Addr,
 ) -> Result<Namespace> {
     let container = lab.add_namespace("container")?;
-    let port = |namespace, name, last| Port {
+    let port = |namespace, name, last| Interface {
         namespace,
         name,
         mac: [2, 0, 0, 0, 3, last],
@@ -233,7 +233,7 @@ fn talks(lab: &Lab, container: &Namespace, address: Ipv4Addr) -> Result<()> {
         interface: Some(PEER),
     };
     for port in [500, 4500] {
-        let talk = Talk::open(lab, server, port)?;
+        let talk = UdpPair::open(lab, server, port)?;
         // The server speaks first: a MASQUERADE rule would take that for a connection of its own.
         talk.outbound(&esp(SPI, 1, 90))?;
         for length in [1, 2, 77, 1300, 1301, 3001] {

@@ -7,9 +7,9 @@ use ikenat_tests::lab::Lab;
 use ikenat_tests::lab::capture::PacketSocket;
 use ikenat_tests::lab::frames::{Mac, Packet, protocol};
 use ikenat_tests::lab::ikenat::Ikenat;
-use ikenat_tests::lab::links::{self, Port};
+use ikenat_tests::lab::json::InstanceStatus;
+use ikenat_tests::lab::links::{self, Interface};
 use ikenat_tests::lab::netns::{Namespace, execute};
-use ikenat_tests::lab::report::InstanceStatus;
 use ikenat_tests::lab::topology::{PEER, VIP};
 use ikenat_tests::lab::wire::{Wire, cross, esp, from_client, from_server};
 use ikenat_tests::suite::Scenario;
@@ -49,7 +49,7 @@ impl Second {
             lab.add_namespace("client-b")?,
             lab.add_namespace("server-b")?,
         ];
-        let port = |namespace, name, mac| Port {
+        let port = |namespace, name, mac| Interface {
             namespace,
             name,
             mac,

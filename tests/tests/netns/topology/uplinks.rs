@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use ikenat_tests::lab::Lab;
 use ikenat_tests::lab::capture::PacketSocket;
-use ikenat_tests::lab::errors::{about, error_from_outside, time_exceeded};
 use ikenat_tests::lab::frames::{Captured, Icmp, Mac, Packet, not_ipv4};
-use ikenat_tests::lab::links::{self, Port};
+use ikenat_tests::lab::icmp_errors::{about, error_from_outside, time_exceeded};
+use ikenat_tests::lab::links::{self, Interface};
 use ikenat_tests::lab::netns::Namespace;
 use ikenat_tests::lab::topology::{CLIENT, LAN, LAN_MAC, PEER, SERVER, SERVER_MAC, VIP, WAN};
 use ikenat_tests::lab::wire::{Wire, at_client, at_server, cross, esp, from_client, from_server};
@@ -42,7 +42,7 @@ const SERVER_2: &str = "eth1";
 /// A second uplink with a client of its own.
 fn second_wan(lab: &Lab) -> Result<(Namespace, PacketSocket)> {
     let client = lab.add_namespace("client2")?;
-    let port = |namespace, name, mac| Port {
+    let port = |namespace, name, mac| Interface {
         namespace,
         name,
         mac,
@@ -65,7 +65,7 @@ fn second_wan(lab: &Lab) -> Result<(Namespace, PacketSocket)> {
 
 /// A second wire between gateway and server.
 fn second_lan(lab: &Lab) -> Result<PacketSocket> {
-    let port = |namespace, name, mac| Port {
+    let port = |namespace, name, mac| Interface {
         namespace,
         name,
         mac,

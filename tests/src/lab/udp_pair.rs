@@ -40,7 +40,7 @@ impl<'a> Server<'a> {
 
 /// The client and a server, both on one port.
 #[derive(Debug)]
-pub struct Talk {
+pub struct UdpPair {
     client: UdpSocket,
     server: UdpSocket,
     client_wire: PacketSocket,
@@ -48,7 +48,7 @@ pub struct Talk {
     port: u16,
 }
 
-impl Talk {
+impl UdpPair {
     /// Opens the sockets.
     pub fn open(lab: &Lab, server: Server<'_>, port: u16) -> Result<Self> {
         let talk = Self {

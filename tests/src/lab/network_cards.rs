@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::links::{Port, mac_text};
+use super::links::{Interface, mac_text};
 use super::netns::execute;
 
 /// Interfaces of the network namespace of this process.
@@ -31,7 +31,7 @@ pub(crate) struct Card {
 }
 
 /// Lends both ends of the wire: the card with this driver becomes `near`, the other one `far`. Both are down.
-pub(crate) fn join(driver: &str, near: Port<'_>, far: Port<'_>) -> Result<[Card; 2]> {
+pub(crate) fn join(driver: &str, near: Interface<'_>, far: Interface<'_>) -> Result<[Card; 2]> {
     let mut found = found()?;
     let at = found.iter().position(|(_, of)| of == driver);
     let at = at.with_context(|| format!("this machine has no {driver}: {found:?}"))?;
@@ -61,7 +61,7 @@ fn found() -> Result<Vec<(String, String)>> {
     Ok(found)
 }
 
-fn lend(name: &str, port: Port<'_>) -> Result<Card> {
+fn lend(name: &str, port: Interface<'_>) -> Result<Card> {
     const UP: u32 = 1;
     let read = |file: &str| {
         let path = Path::new(CLASS).join(name).join(file);

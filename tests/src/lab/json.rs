@@ -8,6 +8,8 @@ use std::net::Ipv4Addr;
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
+use super::direction::Direction;
+
 /// The answer of `stats`.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Stats {
@@ -28,16 +30,6 @@ pub struct InstanceStats {
     pub sessions: Vec<Session>,
     /// Sums that must agree with each other.
     pub totals: Totals,
-}
-
-/// Which way a packet goes.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "lowercase")]
-pub enum Direction {
-    /// From a client to the server.
-    In,
-    /// From the server to a client.
-    Out,
 }
 
 /// How ESP is carried.
@@ -251,10 +243,10 @@ impl InstanceStats {
     /// Fails unless the totals are the sum of their parts.
     pub fn check_conservation(&self) -> Result<()> {
         let parts = |amounts: &Amounts, direction: Direction| match direction {
-            Direction::In => amounts.inbound,
-            Direction::Out => amounts.outbound,
+            Direction::Inbound => amounts.inbound,
+            Direction::Outbound => amounts.outbound,
         };
-        for direction in [Direction::In, Direction::Out] {
+        for direction in [Direction::Inbound, Direction::Outbound] {
             let all = parts(&self.totals.esp, direction);
             let tracked = parts(&self.totals.tracked, direction);
             let retired = parts(&self.totals.retired, direction);

@@ -9,12 +9,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use super::capture::PacketSocket;
+use super::direction::Direction;
 use super::frames::icmp::{kind, quote};
 use super::frames::{Captured, ETHERNET, Icmp, MORE_FRAGMENTS, Mac, Packet, describe, not_ipv4};
-use super::report::InstanceStatus;
-use super::topology::{
-    CLIENT, CLIENT_MAC, GATEWAY_LAN, LAN_MAC, Lab, SERVER, SERVER_MAC, VIP, WAN_MAC,
-};
+use super::json::InstanceStatus;
+use super::topology::{CLIENT, CLIENT_MAC, LAN_MAC, Lab, SERVER, SERVER_MAC, VIP, WAN_MAC};
 use super::wire::Wire;
 
 /// Time for an answer, with a neighbour to be resolved on the way.
@@ -25,28 +24,6 @@ const SILENCE: Duration = Duration::from_millis(20);
 const LONGEST_QUOTE: usize = 576 - 20 - 8;
 /// No router begins with a TTL that does not reach everybody.
 const LEAST_TTL: u8 = 60;
-
-/// Which way a packet goes, as seen from the gateway.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
-    /// From a client to the server.
-    Inbound,
-    /// From the server to a client.
-    Outbound,
-}
-
-impl Way {
-    /// Both.
-    pub const BOTH: [Self; 2] = [Self::Inbound, Self::Outbound];
-
-    /// Where the gateway's own errors about such a packet come from: an address that its sender can expect.
-    pub const fn answers_from(self) -> Ipv4Addr {
-        match self {
-            Self::Inbound => VIP,
-            Self::Outbound => GATEWAY_LAN,
-        }
-    }
-}
 
 /// Addresses that are routed to the client, each a peer of its own as far as the gateway can tell: so a trial with
 /// many errors is not limited as one peer is. They are all in 198.18.0.0/16.
@@ -71,28 +48,28 @@ impl Peers {
 
 impl Wire {
     /// Sockets of the sender and of the receiver.
-    pub fn ends(&self, way: Way) -> (&PacketSocket, &PacketSocket) {
-        match way {
-            Way::Inbound => (&self.client, &self.server),
-            Way::Outbound => (&self.server, &self.client),
+    pub fn ends(&self, direction: Direction) -> (&PacketSocket, &PacketSocket) {
+        match direction {
+            Direction::Inbound => (&self.client, &self.server),
+            Direction::Outbound => (&self.server, &self.client),
         }
     }
 
     /// A packet that the gateway cannot forward is sent: its sender gets this error, with the packet quoted as it was
     /// sent, and nobody else gets anything.
-    pub fn answered(&self, way: Way, packet: &Packet, error: &Icmp) -> Result<()> {
-        self.answered_frame(way, packet.source, &packet.build(), error)
+    pub fn answered(&self, direction: Direction, packet: &Packet, error: &Icmp) -> Result<()> {
+        self.answered_frame(direction, packet.source, &packet.build(), error)
     }
 
     /// The same for a frame of its own making.
     pub fn answered_frame(
         &self,
-        way: Way,
+        direction: Direction,
         source: Ipv4Addr,
         frame: &[u8],
         error: &Icmp,
     ) -> Result<()> {
-        let (from, to) = self.ends(way);
+        let (from, to) = self.ends(direction);
         from.drain()?;
         to.drain()?;
         from.send(frame)?;
@@ -103,15 +80,15 @@ impl Wire {
             .with_context(explain)?;
         let mut wanted = error.clone();
         wanted.data = Captured::read(frame).with_context(explain)?.packet;
-        check_answer(way, source, &came, &wanted)
+        check_answer(direction, source, &came, &wanted)
             .with_context(|| format!("answered {}", describe(&came)))
             .with_context(explain)?;
         to.expect_silence(SILENCE, not_ipv4).with_context(explain)
     }
 
     /// Frames that must neither be answered nor reach the other side.
-    pub fn swallowed(&self, way: Way, frames: &[Vec<u8>]) -> Result<()> {
-        let (from, to) = self.ends(way);
+    pub fn swallowed(&self, direction: Direction, frames: &[Vec<u8>]) -> Result<()> {
+        let (from, to) = self.ends(direction);
         from.drain()?;
         to.drain()?;
         for frame in frames {
@@ -131,10 +108,10 @@ impl Wire {
 }
 
 /// Everything that an answer's bytes say, but for its ID and the TTL that it began with.
-fn check_answer(way: Way, to: Ipv4Addr, frame: &[u8], wanted: &Icmp) -> Result<()> {
-    let macs: [Mac; 2] = match way {
-        Way::Inbound => [CLIENT_MAC, WAN_MAC],
-        Way::Outbound => [SERVER_MAC, LAN_MAC],
+fn check_answer(direction: Direction, to: Ipv4Addr, frame: &[u8], wanted: &Icmp) -> Result<()> {
+    let macs: [Mac; 2] = match direction {
+        Direction::Inbound => [CLIENT_MAC, WAN_MAC],
+        Direction::Outbound => [SERVER_MAC, LAN_MAC],
     };
     ensure!(
         frame[..12] == macs.concat(),
@@ -143,9 +120,9 @@ fn check_answer(way: Way, to: Ipv4Addr, frame: &[u8], wanted: &Icmp) -> Result<(
     let ip = Captured::read(frame)?;
     ensure!(ip.header_checksum, "the header checksum is wrong");
     ensure!(
-        ip.source == way.answers_from() && ip.destination == to,
+        ip.source == direction.answers_from() && ip.destination == to,
         "{} was to answer {to}",
-        way.answers_from()
+        direction.answers_from()
     );
     ensure!(
         ip.ttl >= LEAST_TTL && ip.flags & MORE_FRAGMENTS == 0 && ip.fragment().is_none(),

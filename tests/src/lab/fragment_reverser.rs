@@ -13,7 +13,7 @@ use anyhow::{Context, Result};
 
 use super::capture::PacketSocket;
 use super::frames::Captured;
-use super::links::{self, Port};
+use super::links::{self, Interface};
 use super::netns::Namespace;
 use super::topology::{CLIENT_MAC, PEER, WAN, WAN_MAC};
 
@@ -22,14 +22,14 @@ const PATIENCE: Duration = Duration::from_millis(50);
 
 /// The wire between client and gateway. Dropping it ends its threads and removes it.
 #[derive(Debug)]
-pub struct Reverser {
+pub struct FragmentReverser {
     stop: Arc<AtomicBool>,
     reversed: Arc<AtomicU32>,
     threads: Vec<JoinHandle<()>>,
     _namespace: Namespace,
 }
 
-impl Reverser {
+impl FragmentReverser {
     /// Joins both ends to `wire` and begins.
     pub(crate) fn between(
         wire: Namespace,
@@ -43,13 +43,13 @@ impl Reverser {
             (gateway, WAN, WAN_MAC, TO_GATEWAY),
         ];
         for (number, (namespace, name, mac, ours)) in (1..).zip(ends) {
-            let far = Port {
+            let far = Interface {
                 namespace: &wire,
                 name: ours,
                 mac: [2, 0, 0, 0, 8, number],
             };
             links::join(
-                Port {
+                Interface {
                     namespace,
                     name,
                     mac,
@@ -85,7 +85,7 @@ impl Reverser {
     }
 }
 
-impl Drop for Reverser {
+impl Drop for FragmentReverser {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         for thread in self.threads.drain(..) {
