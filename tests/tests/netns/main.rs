@@ -8,6 +8,7 @@ mod cli;
 mod datapath;
 mod faults;
 mod lifecycle;
+mod support;
 mod topology;
 
 use std::process::ExitCode;

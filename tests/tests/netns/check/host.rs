@@ -5,9 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::*;
-use crate::cli::arguments;
-use crate::lifecycle::daemon::traces;
 
+use crate::support::{attachments, refused, timed_command};
 use ikenat_tests::kernel::{kernel_is_at_least, needs_no_perfmon, release};
 use ikenat_tests::lab::ikenat::Ikenat;
 use ikenat_tests::lab::netns::execute;
@@ -247,10 +246,10 @@ fn clsact(lab: &Lab) -> Result<()> {
             found.mend == ["apt-get install linux-image-amd64"],
             "{found:#?}"
         );
-        let mut start = arguments::run(lab, &usual_arguments())?;
+        let mut start = timed_command(lab, &usual_arguments())?;
         start.arg("--bpffs").arg(lab.bpffs());
         let words = [WAN, &format!("no module {name}"), "tcx"];
-        arguments::refused(lab, start, &words)?;
+        refused(lab, start, &words)?;
     }
     // The command cannot be run here: the modules come back as they went.
     expect(&check(lab)?, TC, "ok", &["a filter in a clsact"])?;
@@ -308,7 +307,7 @@ fn touches_nothing(lab: &Lab) -> Result<()> {
         let more = lab
             .gateway
             .shell("ip -d address; ip neighbour; ip route show table all; nft list ruleset")?;
-        Ok(format!("{}{more}", traces(lab)?))
+        Ok(format!("{}{more}", attachments(lab)?))
     };
     lab.gateway.shell(&format!(
         "for name in {WAN} {LAN}; do until ip -br link show $name | grep -q ' UP '; do sleep 0.05; done; done"
@@ -318,7 +317,7 @@ fn touches_nothing(lab: &Lab) -> Result<()> {
     let after = state()?;
     ensure!(before == after, "before\n{before}\nafter\n{after}");
     ensure!(
-        crate::lifecycle::daemon::pins(&lab.bpffs())?.is_empty(),
+        crate::support::pins(&lab.bpffs())?.is_empty(),
         "there are pins"
     );
     Ok(())

@@ -2,8 +2,7 @@
 //! gateway and client.
 
 use super::*;
-use crate::cli::arguments;
-use crate::datapath::hooks::{count, everything_crosses};
+use crate::support::{count, everything_crosses, refused, timed_command};
 use ikenat_tests::kernel::kernel_is_at_least;
 use ikenat_tests::lab::Options;
 use ikenat_tests::lab::frames::not_ipv4;
@@ -100,10 +99,10 @@ fn generic(lab: &Lab) -> Result<()> {
         let words = ["cannot look", "if it is refused", "--wan-mode"];
         expect(&findings, MODE, "warning", &words)?;
     }
-    let mut native = arguments::run(lab, &usual_arguments())?;
+    let mut native = timed_command(lab, &usual_arguments())?;
     native.arg("--bpffs").arg(lab.bpffs());
     let words = [WAN, "refuses native XDP", "`--wan-mode generic`"];
-    arguments::refused(lab, native, &words)?;
+    refused(lab, native, &words)?;
 
     let words: Vec<&str> = run.split(' ').collect();
     let ikenat = Ikenat::run(lab, &lab.gateway, "ikenat", &words)?;

@@ -1,7 +1,7 @@
 //! Bad arguments: one sentence that names the thing, and nothing stays attached.
 
 use std::fs;
-use std::process::{Command, Output};
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use ikenat_tests::lab::Lab;
@@ -9,7 +9,7 @@ use ikenat_tests::lab::ikenat::{Ikenat, binary, usual_arguments};
 use ikenat_tests::lab::topology::WAN;
 use ikenat_tests::suite::Scenario;
 
-use crate::lifecycle::daemon::{pins, traces};
+use crate::support::{arguments_with, attachments, pins, refused, sentence, timed_command};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     const TOOLS: &[&str] = &["tc", "bpftool"];
@@ -29,58 +29,8 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     ]
 }
 
-/// The usual command line with one argument replaced.
-pub(crate) fn with(option: &str, value: &str) -> Vec<String> {
-    let mut arguments = usual_arguments();
-    if let Some(at) = arguments.iter().position(|argument| argument == option) {
-        arguments[at + 1] = value.to_owned();
-    }
-    arguments
-}
-
-/// Runs it in the gateway; it has to end by itself, say why and leave nothing.
-pub(crate) fn refused(lab: &Lab, mut command: Command, names: &[&str]) -> Result<()> {
-    let before = traces(lab)?;
-    // A refusal that forgets to end would hang the test.
-    let output = command.output().context("failed to start ikenat")?;
-    sentence(&output, names)?;
-    let after = traces(lab)?;
-    ensure!(
-        before == after,
-        "something stays attached: before\n{before}\nafter\n{after}"
-    );
-    let left = pins(&lab.bpffs())?;
-    ensure!(left.is_empty(), "pins are left: {left:?}");
-    Ok(())
-}
-
-fn sentence(output: &Output, names: &[&str]) -> Result<()> {
-    let text = String::from_utf8_lossy(&output.stderr);
-    ensure!(!output.status.success(), "it did not fail: {text}");
-    ensure!(
-        output.status.code().is_some_and(|code| code < 100),
-        "it ended with {}: {text}",
-        output.status
-    );
-    ensure!(!text.contains("panicked"), "{text}");
-    for name in names {
-        ensure!(text.contains(name), "{name:?} is not named in: {text}");
-    }
-    Ok(())
-}
-
-/// `timeout` keeps a daemon that starts in spite of all from running for ever.
-pub(crate) fn run(lab: &Lab, arguments: &[String]) -> Result<Command> {
-    let mut command = lab.gateway.command("timeout");
-    command
-        .args(["--signal=KILL", "20"])
-        .arg(binary()?)
-        .args(arguments);
-    Ok(command)
-}
-
 fn usual(lab: &Lab, option: &str, value: &str) -> Result<Command> {
-    let mut command = run(lab, &with(option, value))?;
+    let mut command = timed_command(lab, &arguments_with(option, value))?;
     command.arg("--bpffs").arg(lab.bpffs());
     Ok(command)
 }
@@ -136,22 +86,22 @@ fn other_program(lab: &Lab) -> Result<()> {
 
 fn beside_another(lab: &Lab, bpffs: &str) -> Result<()> {
     let _first = Ikenat::start(lab)?;
-    let before = traces(lab)?;
-    let mut command = run(lab, &usual_arguments())?;
+    let before = attachments(lab)?;
+    let mut command = timed_command(lab, &usual_arguments())?;
     let output = command
         .args(["--bpffs", bpffs])
         .output()
         .context("failed to start ikenat")?;
     sentence(&output, &[WAN, "XDP"])?;
-    ensure!(traces(lab)? == before, "the other program was touched");
+    ensure!(attachments(lab)? == before, "the other program was touched");
     ensure!(pins(bpffs.as_ref())?.is_empty(), "pins are left");
     Ok(())
 }
 
 fn second_daemon(lab: &Lab) -> Result<()> {
     let first = Ikenat::start(lab)?;
-    let before = traces(lab)?;
-    let mut command = run(lab, &usual_arguments())?;
+    let before = attachments(lab)?;
+    let mut command = timed_command(lab, &usual_arguments())?;
     let output = command
         .arg("--bpffs")
         .arg(lab.bpffs())
@@ -159,7 +109,7 @@ fn second_daemon(lab: &Lab) -> Result<()> {
         .context("failed to start ikenat")?;
     sentence(&output, &["203.0.113.1", &first.id().to_string()])?;
     ensure!(
-        traces(lab)? == before,
+        attachments(lab)? == before,
         "the first daemon's programs were touched"
     );
     Ok(())
@@ -170,7 +120,7 @@ fn no_bpffs(lab: &Lab) -> Result<()> {
     fs::create_dir(&plain).context("failed to create a directory")?;
     for path in [plain, lab.directory().join("missing")] {
         let path = path.display().to_string();
-        let mut command = run(lab, &usual_arguments())?;
+        let mut command = timed_command(lab, &usual_arguments())?;
         command.args(["--bpffs", &path]);
         refused(lab, command, &[&path, "bpf"])?;
     }

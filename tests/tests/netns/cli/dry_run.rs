@@ -13,9 +13,9 @@ use ikenat_tests::lab::wire::{Wire, esp, from_client, from_server, raw_from_clie
 use ikenat_tests::suite::Scenario;
 use std::time::Duration;
 
-use crate::cli::arguments::run;
-use crate::datapath::hooks::{count, everything_crosses};
-use crate::lifecycle::daemon::{nothing_is_left, tenth, traces};
+use crate::support::{
+    attachments, count, everything_crosses, nothing_is_left, tenth_rate, timed_command,
+};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![
@@ -53,7 +53,7 @@ fn start_dry(lab: &Lab, more: &[&str]) -> Result<Process> {
 }
 
 fn left_alone(lab: &Lab) -> Result<()> {
-    let before = traces(lab)?;
+    let before = attachments(lab)?;
     let mut process = start_dry(lab, &[])?;
     let attached: Vec<(String, String)> = lab
         .status()?
@@ -101,7 +101,7 @@ fn cut_over(lab: &Lab) -> Result<()> {
                 .run(&format!("tc qdisc add dev {interface} clsact"))?;
         }
     }
-    let load = Load::start(lab, tenth()?, tenth()?)?;
+    let load = Load::start(lab, tenth_rate()?, tenth_rate()?)?;
     let mut process = start_dry(lab, &[])?;
     load.flows()?;
     let seen = [
@@ -132,7 +132,7 @@ fn refused_when_live(lab: &Lab) -> Result<()> {
     Ikenat::start(lab)?.kill()?;
     everything_crosses(lab)?;
     let before = lab.stats()?.totals.esp.inbound.packets;
-    let mut command = run(lab, &usual_arguments())?;
+    let mut command = timed_command(lab, &usual_arguments())?;
     let output = command
         .args(["--dry-run", "--bpffs"])
         .arg(lab.bpffs())
@@ -151,17 +151,17 @@ fn refused_when_live(lab: &Lab) -> Result<()> {
 
 fn by_clsact(lab: &Lab) -> Result<()> {
     const CLSACT: [&str; 2] = ["--tc", "clsact"];
-    let before = traces(lab)?;
+    let before = attachments(lab)?;
     let mut process = start_dry(lab, &CLSACT)?;
     let wire = Wire::open(lab)?;
     wire.punted_on_wan(&from_client(4500, 4500, esp(0xC000_0001, 1, 60)).build())?;
     process.kill()?;
     let live = Ikenat::start_with(lab, &CLSACT)?;
-    crate::lifecycle::clsact::one_filter_each(lab)?;
+    crate::support::one_filter_each(lab)?;
     everything_crosses(lab)?;
     live.kill()?;
     lab.unload()?;
-    let after = traces(lab)?;
+    let after = attachments(lab)?;
     ensure!(after == before, "before:\n{before}\nafter:\n{after}");
     Ok(())
 }

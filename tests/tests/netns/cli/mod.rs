@@ -1,6 +1,6 @@
 //! The command line: arguments that are refused, peer lists, dry runs and what is printed.
 
-pub(crate) mod arguments;
+mod arguments;
 mod dry_run;
 mod output;
 mod peer_lists;

@@ -15,8 +15,7 @@ use ikenat_tests::lab::wire::{
 };
 use ikenat_tests::suite::Scenario;
 
-use crate::cli::arguments::{refused, run};
-use crate::datapath::hooks::{count, everything_crosses};
+use crate::support::{count, everything_crosses, refused, timed_command};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![
@@ -180,7 +179,7 @@ fn impossible(lab: &Lab) -> Result<()> {
         (many, &["1025", "1024"]),
     ];
     for (more, names) in cases {
-        let mut command = run(lab, &[usual_arguments(), more].concat())?;
+        let mut command = timed_command(lab, &[usual_arguments(), more].concat())?;
         command.arg("--bpffs").arg(lab.bpffs());
         refused(lab, command, names)?;
     }

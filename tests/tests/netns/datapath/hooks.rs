@@ -4,15 +4,14 @@
 use anyhow::{Context, Result, ensure};
 use ikenat_tests::kernel::kernel_is_at_least;
 use ikenat_tests::lab::Lab;
-use ikenat_tests::lab::frames::protocol;
 use ikenat_tests::lab::ikenat::Ikenat;
 use ikenat_tests::lab::topology::PEER;
-use ikenat_tests::lab::wire::{
-    Wire, esp, esp_from_server, exchange, from_client, from_server, ike, raw_from_client,
-};
+use ikenat_tests::lab::wire::{Wire, esp, from_client, from_server};
 use ikenat_tests::suite::Scenario;
 use std::thread;
 use std::time::{Duration, Instant};
+
+use crate::support::{count, everything_crosses};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![
@@ -23,27 +22,6 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         ),
         Scenario::new("generic_mode_forwards_the_same_bytes", generic),
     ]
-}
-
-/// The count of a reason at a hook.
-pub(crate) fn count(lab: &Lab, hook: &str, reason: &str) -> Result<u64> {
-    let reasons = lab.status()?.reasons;
-    let found = reasons
-        .iter()
-        .find(|found| found.hook == hook && found.reason == reason);
-    Ok(found.map_or(0, |found| found.count))
-}
-
-/// All kinds of traffic, both ways, compared byte by byte.
-pub(crate) fn everything_crosses(lab: &Lab) -> Result<()> {
-    let wire = Wire::open(lab)?;
-    let message = ike(0x1111, 0x2222, exchange::IKE_AUTH, false, 120);
-    wire.outbound(&from_server(4500, 4500, esp(0xC000_0002, 1, 60)))?;
-    wire.inbound(&from_client(4500, 4500, esp(0xC000_0001, 1, 60)))?;
-    wire.inbound(&from_client(500, 500, message.clone()))?;
-    wire.outbound(&from_server(500, 500, message))?;
-    wire.inbound(&raw_from_client(protocol::ESP, esp(0xC000_0003, 1, 60)))?;
-    wire.outbound(&esp_from_server(esp(0xC000_0004, 1, 60)))
 }
 
 /// 40 packets of one SPI each way: XDP sends all but the few that confirm the neighbour.

@@ -20,11 +20,10 @@ use ikenat_tests::suite::Scenario;
 use xdp_common::{ABI_VERSION, meta};
 use xdp_user::maps::Tables;
 
-use crate::cli::arguments::{refused, run};
-use crate::datapath::hooks::everything_crosses;
-use crate::faults::devices::no_loss;
-use crate::faults::start::PROGRAMS;
-use crate::lifecycle::daemon::{patience, pins, tenth, traces};
+use crate::support::{
+    PROGRAMS, attachments, everything_crosses, no_loss, patience, pins, refused, tenth_rate,
+    timed_command,
+};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     const TOOLS: &[&str] = &["tc", "bpftool"];
@@ -59,7 +58,7 @@ pub(crate) fn directory(lab: &Lab) -> PathBuf {
 
 /// A start that has to be refused with these words.
 fn refusal(lab: &Lab, words: &[&str]) -> Result<()> {
-    let mut command = run(lab, &usual_arguments())?;
+    let mut command = timed_command(lab, &usual_arguments())?;
     let output = command.arg("--bpffs").arg(lab.bpffs()).output()?;
     says(&output, words)
 }
@@ -89,8 +88,8 @@ fn layouts(lab: &Lab) -> Result<()> {
     let flow = directory(lab).join("FLOW");
     let name = flow.display().to_string();
     let aside = lab.bpffs().join("aside");
-    let before = traces(lab)?;
-    let load = Load::start(lab, tenth()?, tenth()?)?;
+    let before = attachments(lab)?;
+    let load = Load::start(lab, tenth_rate()?, tenth_rate()?)?;
     let foreign: [(&str, &[&str]); 5] = [
         (
             "type hash key 8 value 512 entries 16384 name x",
@@ -120,7 +119,7 @@ fn layouts(lab: &Lab) -> Result<()> {
             &[&[name.as_str(), "ikenat unload --vip 203.0.113.1"], reasons].concat(),
         )
         .with_context(|| format!("a map `{words}`"))?;
-        ensure!(traces(lab)? == before, "something has changed");
+        ensure!(attachments(lab)? == before, "something has changed");
         load.flows().with_context(|| format!("a map `{words}`"))?;
         if !words.is_empty() {
             fs::remove_file(&flow).context("failed to remove a pin")?;
@@ -142,8 +141,8 @@ fn layouts(lab: &Lab) -> Result<()> {
 
 fn version(lab: &Lab) -> Result<()> {
     Ikenat::start(lab)?.kill()?;
-    let before = traces(lab)?;
-    let load = Load::start(lab, tenth()?, tenth()?)?;
+    let before = attachments(lab)?;
+    let load = Load::start(lab, tenth_rate()?, tenth_rate()?)?;
     let other = ABI_VERSION - 1;
     Tables::<AtomicU64>::open(&directory(lab))?
         .meta(meta::VERSION)
@@ -154,7 +153,7 @@ fn version(lab: &Lab) -> Result<()> {
     for verb in ["stats", "status"] {
         says(&lab.ikenat(&[verb])?.output()?, &words).with_context(|| verb.to_owned())?;
     }
-    ensure!(traces(lab)? == before, "something has changed");
+    ensure!(attachments(lab)? == before, "something has changed");
     load.flows()?;
     no_loss(&load.losses("tables of another version refused")?)?;
     // The way out that the sentence names.
@@ -185,9 +184,9 @@ fn owner(lab: &Lab) -> Result<()> {
     Ikenat::start(lab)?.kill()?;
     let meta = directory(lab).join("META");
     chown(&meta, Some(NOBODY), None).context("failed to give it away")?;
-    let before = traces(lab)?;
+    let before = attachments(lab)?;
     refusal(lab, &[words[0], "META"]).context("a map")?;
-    ensure!(traces(lab)? == before, "something has changed");
+    ensure!(attachments(lab)? == before, "something has changed");
     everything_crosses(lab)?;
     chown(&meta, Some(0), None).context("failed to take it back")?;
     let _ikenat = Ikenat::start(lab)?;
@@ -206,21 +205,21 @@ fn remount(lab: &Lab, how: &str) -> Result<()> {
 fn read_only(lab: &Lab) -> Result<()> {
     let path = lab.bpffs().display().to_string();
     remount(lab, "ro")?;
-    let mut command = run(lab, &usual_arguments())?;
+    let mut command = timed_command(lab, &usual_arguments())?;
     command.arg("--bpffs").arg(lab.bpffs());
     refused(lab, command, &[&path, "Read-only file system"])?;
     remount(lab, "rw")?;
     let ikenat = Ikenat::start(lab)?;
-    let load = Load::start(lab, tenth()?, tenth()?)?;
+    let load = Load::start(lab, tenth_rate()?, tenth_rate()?)?;
     remount(lab, "ro")?;
     load.flows().context("it is read-only now")?;
     ikenat.kill()?;
-    let before = traces(lab)?;
+    let before = attachments(lab)?;
     refusal(lab, &["Read-only file system"])?;
-    ensure!(traces(lab)? == before, "something has changed");
+    ensure!(attachments(lab)? == before, "something has changed");
     let output = lab.ikenat(&["unload"])?.output()?;
     says(&output, &["Read-only file system"]).context("unload")?;
-    ensure!(traces(lab)? == before, "something has changed");
+    ensure!(attachments(lab)? == before, "something has changed");
     load.flows().context("after refusals")?;
     remount(lab, "rw")?;
     let _ikenat = Ikenat::start(lab)?;
@@ -233,7 +232,7 @@ fn read_only(lab: &Lab) -> Result<()> {
 /// Somebody unmounts it, or mounts another over it. The links live as long as the daemon, which holds their directory: so it
 /// must not end, and says what is the matter.
 fn vanished(lab: &Lab) -> Result<()> {
-    let before = traces(lab)?;
+    let before = attachments(lab)?;
     let mut command = lab.gateway.command(binary()?);
     command
         .args(usual_arguments())
@@ -241,7 +240,7 @@ fn vanished(lab: &Lab) -> Result<()> {
         .arg(lab.bpffs());
     let mut process = Process::spawn(&mut command, lab.log("ikenat"))?;
     process.wait_for_log("ready: translating", Duration::from_secs(30))?;
-    let load = Load::start(lab, tenth()?, tenth()?)?;
+    let load = Load::start(lab, tenth_rate()?, tenth_rate()?)?;
     execute(Command::new("umount").arg("--lazy").arg(lab.bpffs()))?;
     process.wait_for_log("cannot be seen any more", Duration::from_secs(10))?;
     execute(
@@ -258,13 +257,13 @@ fn vanished(lab: &Lab) -> Result<()> {
     let old = !kernel_is_at_least((6, 6))?;
     let is_gone = || -> Result<bool> {
         let links = lab.gateway.run("ip -details link show")?;
-        Ok(!links.contains("xdp") && (old || traces(lab)? == before))
+        Ok(!links.contains("xdp") && (old || attachments(lab)? == before))
     };
     let began = Instant::now();
     while !is_gone()? && began.elapsed() < patience(Duration::from_secs(5)) {
         std::thread::sleep(Duration::from_millis(20));
     }
-    ensure!(is_gone()?, "{}", traces(lab)?);
+    ensure!(is_gone()?, "{}", attachments(lab)?);
     let _ikenat = Ikenat::start(lab)?;
     everything_crosses(lab)
 }
@@ -288,10 +287,10 @@ fn limited(lab: &Lab, bytes: u64, more: &[&str]) -> Result<Output> {
 
 /// The largest tables that can be asked for take 2 GiB, and there are 64 MiB.
 fn no_memory(lab: &Lab) -> Result<()> {
-    let before = traces(lab)?;
+    let before = attachments(lab)?;
     let output = limited(lab, 64 << 20, &["--flow-slots", "16777216"])?;
     says(&output, &["failed to load", "Cannot allocate memory"])?;
-    ensure!(traces(lab)? == before, "something stays attached");
+    ensure!(attachments(lab)? == before, "something stays attached");
     ensure!(pins(&lab.bpffs())?.is_empty(), "pins are left");
     ensure!(!lab.bpffs().join("ikenat").exists(), "a directory is left");
     let output = limited(lab, 64 << 20, &["--session-slots", "16777216"])?;
@@ -304,7 +303,7 @@ fn no_memory(lab: &Lab) -> Result<()> {
 /// The kernel kills it, or refuses what it asks for: from the smallest memory in which it starts at all up to enough.
 fn out_of_memory(lab: &Lab) -> Result<()> {
     Ikenat::start(lab)?.kill()?;
-    let load = Load::start(lab, tenth()?, tenth()?)?;
+    let load = Load::start(lab, tenth_rate()?, tenth_rate()?)?;
     let mut ends = Vec::new();
     for mebibytes in [1, 2, 4, 6, 8, 10, 12] {
         let output = limited(lab, mebibytes << 20, &["--idle-timeout", "300"])?;

@@ -14,10 +14,8 @@ use ikenat_tests::suite::Scenario;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
-use crate::datapath::hooks::everything_crosses;
 use crate::faults::bpffs::directory;
-use crate::faults::start::PROGRAMS;
-use crate::lifecycle::daemon::{pins, tenth, traces};
+use crate::support::{PROGRAMS, attachments, everything_crosses, pins, tenth_rate};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     let load = |name, test| Scenario::new(name, test).alone();
@@ -80,7 +78,7 @@ fn race(lab: &Lab, round: usize) -> Result<Process> {
 }
 
 fn at_once(lab: &Lab) -> Result<()> {
-    let before = traces(lab)?;
+    let before = attachments(lab)?;
     // With nothing there yet.
     for round in 0..3 {
         let mut winner = race(lab, round)?;
@@ -93,11 +91,11 @@ fn at_once(lab: &Lab) -> Result<()> {
         everything_crosses(lab)?;
         winner.kill()?;
         lab.unload()?;
-        ensure!(traces(lab)? == before && pins(&lab.bpffs())?.is_empty());
+        ensure!(attachments(lab)? == before && pins(&lab.bpffs())?.is_empty());
     }
     // And to take over what a dead one has left.
     Ikenat::start(lab)?.kill()?;
-    let load = Load::start(lab, tenth()?, tenth()?)?;
+    let load = Load::start(lab, tenth_rate()?, tenth_rate()?)?;
     for round in 3..6 {
         race(lab, round)?.kill()?;
         load.flows()?;
@@ -109,7 +107,7 @@ fn at_once(lab: &Lab) -> Result<()> {
 
 fn readers(lab: &Lab) -> Result<()> {
     let _ikenat = Ikenat::start(lab)?;
-    let load = Load::start(lab, tenth()?, tenth()?)?;
+    let load = Load::start(lab, tenth_rate()?, tenth_rate()?)?;
     // One that shows them again and again stands still in the middle of it.
     let mut watching =
         Process::spawn(&mut lab.ikenat(&["stats", "--watch"])?, lab.log("watching"))?;
@@ -148,7 +146,7 @@ fn readers(lab: &Lab) -> Result<()> {
 
 fn stopped(lab: &Lab) -> Result<()> {
     let ikenat = Ikenat::start(lab)?;
-    let load = Load::start(lab, tenth()?, tenth()?)?;
+    let load = Load::start(lab, tenth_rate()?, tenth_rate()?)?;
     let pid = Pid::from_raw(ikenat.id());
     nix::sys::signal::kill(pid, Signal::SIGSTOP)?;
     std::thread::sleep(Duration::from_secs(4));
@@ -168,7 +166,7 @@ fn stopped(lab: &Lab) -> Result<()> {
 fn other_clock(lab: &Lab) -> Result<()> {
     const DAYS: &str = "1000000";
     Ikenat::start(lab)?.kill()?;
-    let load = Load::start(lab, tenth()?, tenth()?)?;
+    let load = Load::start(lab, tenth_rate()?, tenth_rate()?)?;
     let mut command = lab.gateway.command("unshare");
     command
         .args(["--time", "--monotonic", DAYS, "--fork"])
@@ -201,7 +199,7 @@ fn other_clock(lab: &Lab) -> Result<()> {
 /// Only the log has a wall clock.
 fn wall_clock(lab: &Lab) -> Result<()> {
     let ikenat = Ikenat::start(lab)?;
-    let load = Load::start(lab, tenth()?, tenth()?)?;
+    let load = Load::start(lab, tenth_rate()?, tenth_rate()?)?;
     load.flows()?;
     let jump = |seconds: &str| execute(Command::new("date").args(["--set", seconds]));
     jump("+3 hours")?;

@@ -17,10 +17,10 @@ use ikenat_tests::lab::topology::{
 };
 use ikenat_tests::suite::Scenario;
 
-use crate::cli::arguments::with;
-use crate::datapath::hooks::everything_crosses;
-use crate::faults::start::PROGRAMS;
-use crate::lifecycle::daemon::{patience, pins, tenth, traces};
+use crate::support::{
+    PROGRAMS, arguments_with, attachments, everything_crosses, no_loss, patience, pins, tenth_rate,
+    wait_for_log,
+};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     let load = |name, test| Scenario::new(name, test).alone();
@@ -55,22 +55,6 @@ fn followed() -> Duration {
     patience(Duration::from_secs(3))
 }
 
-/// Waits until the daemon's log says something.
-pub(crate) fn wait_for_log(lab: &Lab, text: &str) -> Result<()> {
-    let began = Instant::now();
-    loop {
-        let log = std::fs::read_to_string(lab.log("ikenat")).unwrap_or_default();
-        if log.contains(text) {
-            return Ok(());
-        }
-        ensure!(
-            began.elapsed() < patience(Duration::from_secs(10)),
-            "the log does not say {text:?}:\n{log}"
-        );
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
 /// Nothing but what an outage took: it lasted so long, and was followed soon. Where there is no program of ours, packets of
 /// the server leave as the kernel routes them.
 pub(crate) fn only_the_outage(losses: &[Loss], outage: Duration) -> Result<()> {
@@ -83,21 +67,10 @@ pub(crate) fn only_the_outage(losses: &[Loss], outage: Duration) -> Result<()> {
     Ok(())
 }
 
-/// Nothing at all.
-pub(crate) fn no_loss(losses: &[Loss]) -> Result<()> {
-    for loss in losses {
-        ensure!(
-            loss.lost + loss.duplicates + loss.foreign == 0,
-            "something was lost: {loss:?}"
-        );
-    }
-    Ok(())
-}
-
 fn down_and_up(lab: &Lab) -> Result<()> {
     let _ikenat = Ikenat::start(lab)?;
     for interface in [WAN, LAN] {
-        let load = Load::start(lab, tenth()?, tenth()?)?;
+        let load = Load::start(lab, tenth_rate()?, tenth_rate()?)?;
         lab.gateway.run(&format!("ip link set {interface} down"))?;
         let began = Instant::now();
         std::thread::sleep(Duration::from_secs(1));
@@ -119,7 +92,7 @@ fn down_and_up(lab: &Lab) -> Result<()> {
 fn renamed(lab: &Lab) -> Result<()> {
     const NEW: &str = "inside";
     let ikenat = Ikenat::start(lab)?;
-    let load = Load::start(lab, tenth()?, tenth()?)?;
+    let load = Load::start(lab, tenth_rate()?, tenth_rate()?)?;
     // While it is up, which Linux 6.1 does not allow yet: there it takes an outage.
     let live = lab
         .gateway
@@ -145,7 +118,7 @@ fn renamed(lab: &Lab) -> Result<()> {
     ikenat.kill()?;
     let mut command = lab.gateway.command(binary()?);
     command
-        .args(with("--lan", NEW))
+        .args(arguments_with("--lan", NEW))
         .arg("--bpffs")
         .arg(lab.bpffs());
     let mut again = Process::spawn(&mut command, lab.log("ikenat"))?;
@@ -228,15 +201,15 @@ fn indexes(lab: &Lab) -> Result<Vec<(String, u32)>> {
 
 fn made_anew(lab: &Lab) -> Result<()> {
     // By each way once, and each side once.
-    let ways = if kernel_is_at_least((6, 6))? {
+    let backends = if kernel_is_at_least((6, 6))? {
         ["tcx", "clsact"]
     } else {
         ["clsact", "clsact"]
     };
-    for (way, side) in ways.into_iter().zip(sides(lab)) {
-        let ikenat = Ikenat::start_with(lab, &["--tc", way])?;
+    for (backend, side) in backends.into_iter().zip(sides(lab)) {
+        let ikenat = Ikenat::start_with(lab, &["--tc", backend])?;
         let before = indexes(lab)?;
-        let load = Load::start(lab, tenth()?, tenth()?)?;
+        let load = Load::start(lab, tenth_rate()?, tenth_rate()?)?;
         // By its far end, so that the gateway does nothing and knows nothing of it.
         side.peer.run(&format!("ip link del {PEER}"))?;
         let began = Instant::now();
@@ -250,7 +223,7 @@ fn made_anew(lab: &Lab) -> Result<()> {
         load.flows()?;
         let port = side.port;
         let losses = load.losses(&format!(
-            "{port} deleted for {outage:.1?} and made anew ({way})"
+            "{port} deleted for {outage:.1?} and made anew ({backend})"
         ))?;
         only_the_outage(&losses, outage)?;
         everything_crosses(lab)?;
@@ -263,7 +236,7 @@ fn made_anew(lab: &Lab) -> Result<()> {
 
 fn made_anew_alone(lab: &Lab) -> Result<()> {
     Ikenat::start(lab)?.kill()?;
-    let load = Load::start(lab, tenth()?, tenth()?)?;
+    let load = Load::start(lab, tenth_rate()?, tenth_rate()?)?;
     let [side, _] = sides(lab);
     side.peer.run(&format!("ip link del {PEER}"))?;
     let began = Instant::now();
@@ -291,7 +264,7 @@ fn detached(lab: &Lab) -> Result<()> {
             continue;
         }
         std::fs::write(lab.log("ikenat"), "")?;
-        let load = Load::start(lab, tenth()?, tenth()?)?;
+        let load = Load::start(lab, tenth_rate()?, tenth_rate()?)?;
         for link in links {
             execute(Command::new("bpftool").args(["link", "detach", "pinned", link]))?;
         }
@@ -314,8 +287,8 @@ fn detached(lab: &Lab) -> Result<()> {
 
 fn in_our_place(lab: &Lab) -> Result<()> {
     let _ikenat = Ikenat::start(lab)?;
-    let before = traces(lab)?;
-    let load = Load::start(lab, tenth()?, tenth()?)?;
+    let before = attachments(lab)?;
+    let load = Load::start(lab, tenth_rate()?, tenth_rate()?)?;
     let object = std::env::var("IKENAT_PEER_OBJECT").context("IKENAT_PEER_OBJECT is not set")?;
     for interface in [WAN, LAN] {
         for mode in ["xdpdrv", "xdpgeneric", "-force link set"] {
@@ -337,7 +310,7 @@ fn in_our_place(lab: &Lab) -> Result<()> {
     }
     load.flows()?;
     no_loss(&load.losses("others try to attach XDP programs in our place")?)?;
-    let after = traces(lab)?;
+    let after = attachments(lab)?;
     ensure!(after == before, "before:\n{before}\nafter:\n{after}");
     Ok(())
 }

@@ -18,11 +18,9 @@ use ikenat_tests::lab::wire::{Wire, at_client, at_server, esp, from_client, from
 use ikenat_tests::suite::Scenario;
 use object::{Object as _, ObjectSection as _, ObjectSymbol as _};
 
-use crate::cli::arguments::run;
-use crate::datapath::hooks::everything_crosses;
-use crate::faults::devices::no_loss;
-use crate::faults::start::PROGRAMS;
-use crate::lifecycle::daemon::{pins, tenth, traces};
+use crate::support::{
+    PROGRAMS, attachments, everything_crosses, no_loss, pins, tenth_rate, timed_command,
+};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     const TOOLS: &[&str] = &["tc", "bpftool"];
@@ -79,9 +77,9 @@ fn dispatcher(lab: &Lab) -> Result<()> {
             "unshare --mount ip link set dev {interface} xdpdrv obj {} sec xdp",
             object.display()
         ))?;
-        let before = traces(lab)?;
+        let before = attachments(lab)?;
         ensure!(before.contains("xdp_dispatcher"), "{before}");
-        let mut command = run(lab, &usual_arguments())?;
+        let mut command = timed_command(lab, &usual_arguments())?;
         let output = command.arg("--bpffs").arg(lab.bpffs()).output()?;
         let text = String::from_utf8_lossy(&output.stderr);
         let unload = format!("xdp-loader unload {interface} --all");
@@ -89,7 +87,7 @@ fn dispatcher(lab: &Lab) -> Result<()> {
             ensure!(text.contains(word), "{word:?} is not in: {text}");
         }
         ensure!(output.status.code() == Some(1), "{text}");
-        ensure!(traces(lab)? == before, "it was touched");
+        ensure!(attachments(lab)? == before, "it was touched");
         ensure!(pins(&lab.bpffs())?.is_empty(), "pins are left");
         lab.gateway
             .run(&format!("ip link set dev {interface} xdp off"))?;
@@ -150,7 +148,7 @@ fn crosses(wire: &Wire, packet: &Packet) -> Result<()> {
 
 fn mtu(lab: &Lab) -> Result<()> {
     let _ikenat = Ikenat::start(lab)?;
-    let load = Load::start(lab, tenth()?, tenth()?)?;
+    let load = Load::start(lab, tenth_rate()?, tenth_rate()?)?;
     let wire = Wire::open(lab)?;
     crosses(&wire, &large(1)).context("at 1,500 bytes")?;
     lab.gateway.run(&format!("ip link set {LAN} mtu 1300"))?;

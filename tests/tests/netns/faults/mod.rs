@@ -1,6 +1,6 @@
 //! Faults under traffic: what the gateway does, how much is lost, and for how long.
 
-pub(crate) mod bpffs;
+mod bpffs;
 mod daemon;
 pub(crate) mod devices;
 mod interfaces;

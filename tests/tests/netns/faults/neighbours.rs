@@ -11,9 +11,7 @@ use ikenat_tests::lab::load::Load;
 use ikenat_tests::lab::topology::{GATEWAY_LAN, LAN, LAN_MAC, PEER, SERVER};
 use ikenat_tests::suite::Scenario;
 
-use crate::datapath::hooks::count;
-use crate::faults::devices::wait_for_log;
-use crate::lifecycle::daemon::{patience, tenth};
+use crate::support::{count, patience, tenth_rate, wait_for_log};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     let load = |name, test| Scenario::new(name, test).alone();
@@ -61,7 +59,7 @@ fn gateway_mac() -> String {
 
 /// Gives the server another hardware address, under traffic both ways, and says how long it did not flow there.
 fn change(lab: &Lab, trial: &str, word: Word, long: Duration) -> Result<Duration> {
-    let load = Load::start(lab, tenth()?, tenth()?)?;
+    let load = Load::start(lab, tenth_rate()?, tenth_rate()?)?;
     load.flows()?;
     const NEW: &str = "02:00:00:00:02:99";
     let change = format!("ip link set {PEER} address {NEW}");
@@ -152,7 +150,7 @@ fn silent_alone(lab: &Lab) -> Result<()> {
 
 fn unanswered(lab: &Lab) -> Result<()> {
     let _ikenat = Ikenat::start(lab)?;
-    let load = Load::start(lab, tenth()?, tenth()?)?;
+    let load = Load::start(lab, tenth_rate()?, tenth_rate()?)?;
     lab.server.shell(&format!(
         "ip neighbour replace {GATEWAY_LAN} lladdr {} nud permanent dev {PEER}
          nft add table arp deaf
@@ -193,7 +191,7 @@ fn unanswered(lab: &Lab) -> Result<()> {
 
 fn route(lab: &Lab) -> Result<()> {
     let _ikenat = Ikenat::start(lab)?;
-    let load = Load::start(lab, tenth()?, tenth()?)?;
+    let load = Load::start(lab, tenth_rate()?, tenth_rate()?)?;
     let route = format!("192.168.0.0/24 dev {LAN}");
     lab.gateway.run(&format!("ip route del {route}"))?;
     let began = Instant::now();
@@ -224,7 +222,7 @@ fn route(lab: &Lab) -> Result<()> {
 /// The daemon asks each second; the kernel's words about that are no news to the dataplane.
 fn quiet(lab: &Lab) -> Result<()> {
     let _ikenat = Ikenat::start(lab)?;
-    let load = Load::start(lab, tenth()?, tenth()?)?;
+    let load = Load::start(lab, tenth_rate()?, tenth_rate()?)?;
     // What comes in the first moments is news.
     std::thread::sleep(Duration::from_secs(3));
     let epoch = || -> Result<u64> {

@@ -10,7 +10,6 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use ikenat_tests::kernel::kernel_is_at_least;
 use ikenat_tests::lab::Lab;
 use ikenat_tests::lab::ikenat::{Ikenat, binary};
 use ikenat_tests::lab::load::Load;
@@ -20,9 +19,10 @@ use ikenat_tests::suite::Scenario;
 use object::{Object as _, ObjectSection as _, ObjectSymbol as _};
 use xdp_user::failpoints::Step;
 
-use crate::cli::arguments::with;
-use crate::datapath::hooks::everything_crosses;
-use crate::lifecycle::daemon::{is_emulated, nothing_is_left, tenth, traces};
+use crate::support::{
+    PROGRAMS, arguments_with, attachments, everything_crosses, is_emulated, nothing_is_left,
+    tc_backends, tenth_rate,
+};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     const TOOLS: &[&str] = &["tc", "bpftool"];
@@ -41,26 +41,14 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     ]
 }
 
-/// XDP and tc on both sides, and what leaves by the WAN.
-pub(crate) const PROGRAMS: usize = 5;
-
 const WISH: &str = "IKENAT_FAIL_AT";
 const PATIENCE: Duration = Duration::from_secs(30);
 const KILLED: i32 = 9;
 
-/// The ways of attaching that this kernel has.
-pub(crate) fn ways() -> Result<Vec<&'static str>> {
-    let mut ways = vec!["clsact"];
-    if kernel_is_at_least((6, 6))? {
-        ways.push("tcx");
-    }
-    Ok(ways)
-}
-
 /// The steps to try: each of them, the first and the last time that it is passed. Those before anything is attached are the
 /// same by every way, so they are tried by one.
-fn to_try<'s>(steps: &'s [String], way: &str) -> Result<Vec<(usize, &'s str)>> {
-    let begin = if way == ways()?[0] {
+fn to_try<'s>(steps: &'s [String], backend: &str) -> Result<Vec<(usize, &'s str)>> {
+    let begin = if backend == tc_backends()?[0] {
         0
     } else {
         attaching(steps)?
@@ -88,16 +76,18 @@ fn ends(steps: &[String], begin: usize) -> Vec<(usize, &str)> {
 }
 
 /// One start of many: by a way, on a WAN, with a wish of what shall happen to it.
-fn start(lab: &Lab, way: &str, wan: &str, wish: &str) -> Result<Process> {
+fn start(lab: &Lab, backend: &str, wan: &str, wish: &str) -> Result<Process> {
     let mut command = lab.gateway.command(binary()?);
-    command.args(with("--wan", wan)).args(["--tc", way]);
+    command
+        .args(arguments_with("--wan", wan))
+        .args(["--tc", backend]);
     command.arg("--bpffs").arg(lab.bpffs()).env(WISH, wish);
     Process::spawn(&mut command, lab.log("ikenat-fault"))
 }
 
 /// The steps that such a start passes until it is ready. Leaves it attached and its daemon dead.
-pub(crate) fn steps(lab: &Lab, way: &str, wan: &str) -> Result<Vec<String>> {
-    let mut process = start(lab, way, wan, "list")?;
+pub(crate) fn steps(lab: &Lab, backend: &str, wan: &str) -> Result<Vec<String>> {
+    let mut process = start(lab, backend, wan, "list")?;
     process.wait_for_log("ready: translating", PATIENCE)?;
     process.kill()?;
     let log = process.log();
@@ -114,8 +104,8 @@ pub(crate) fn steps(lab: &Lab, way: &str, wan: &str) -> Result<Vec<String>> {
 }
 
 /// Lets a start die at its step of this number.
-fn die(lab: &Lab, way: &str, wan: &str, number: usize) -> Result<()> {
-    let mut process = start(lab, way, wan, &format!("kill:{number}"))?;
+fn die(lab: &Lab, backend: &str, wan: &str, number: usize) -> Result<()> {
+    let mut process = start(lab, backend, wan, &format!("kill:{number}"))?;
     let status = process.wait(PATIENCE)?;
     let log = process.log();
     ensure!(
@@ -126,8 +116,8 @@ fn die(lab: &Lab, way: &str, wan: &str, number: usize) -> Result<()> {
 }
 
 /// Lets a start fail at its step of this number.
-pub(crate) fn fail(lab: &Lab, way: &str, wan: &str, number: usize) -> Result<()> {
-    let mut process = start(lab, way, wan, &format!("error:{number}"))?;
+pub(crate) fn fail(lab: &Lab, backend: &str, wan: &str, number: usize) -> Result<()> {
+    let mut process = start(lab, backend, wan, &format!("error:{number}"))?;
     let status = process.wait(PATIENCE)?;
     let log = process.log();
     ensure!(
@@ -140,7 +130,7 @@ pub(crate) fn fail(lab: &Lab, way: &str, wan: &str, number: usize) -> Result<()>
 fn nothing_stays(lab: &Lab, before: &str) -> Result<()> {
     // The kernel takes links down in the background after their process has died.
     let began = Instant::now();
-    while traces(lab)? != before && began.elapsed() < Duration::from_secs(5) {
+    while attachments(lab)? != before && began.elapsed() < Duration::from_secs(5) {
         std::thread::sleep(Duration::from_millis(20));
     }
     nothing_is_left(lab, before)?;
@@ -150,8 +140,8 @@ fn nothing_stays(lab: &Lab, before: &str) -> Result<()> {
 }
 
 /// Whether packets cross, whatever a daemon that died was doing.
-fn healed(lab: &Lab, way: &str) -> Result<()> {
-    let ikenat = Ikenat::start_with(lab, &["--tc", way])?;
+fn healed(lab: &Lab, backend: &str) -> Result<()> {
+    let ikenat = Ikenat::start_with(lab, &["--tc", backend])?;
     let attached = lab.status()?.attached;
     ensure!(
         attached.len() == PROGRAMS && attached.iter().all(|one| one.alive),
@@ -162,19 +152,19 @@ fn healed(lab: &Lab, way: &str) -> Result<()> {
 }
 
 fn fresh(lab: &Lab) -> Result<()> {
-    let before = traces(lab)?;
-    for way in ways()? {
-        let steps = steps(lab, way, WAN)?;
+    let before = attachments(lab)?;
+    for backend in tc_backends()? {
+        let steps = steps(lab, backend, WAN)?;
         lab.unload()?;
-        for (number, step) in to_try(&steps, way)? {
-            let context = || format!("{way}: killed at step {number}, {step}");
-            die(lab, way, WAN, number).with_context(context)?;
-            healed(lab, way).with_context(context)?;
+        for (number, step) in to_try(&steps, backend)? {
+            let context = || format!("{backend}: killed at step {number}, {step}");
+            die(lab, backend, WAN, number).with_context(context)?;
+            healed(lab, backend).with_context(context)?;
             lab.unload().with_context(context)?;
             nothing_stays(lab, &before).with_context(context)?;
             // And without a start in between: `unload` copes with what is half there.
             if number % 3 == 0 {
-                die(lab, way, WAN, number).with_context(context)?;
+                die(lab, backend, WAN, number).with_context(context)?;
                 lab.unload().with_context(context)?;
                 nothing_stays(lab, &before)
                     .context("unload alone")
@@ -186,13 +176,13 @@ fn fresh(lab: &Lab) -> Result<()> {
 }
 
 fn fails(lab: &Lab) -> Result<()> {
-    let before = traces(lab)?;
-    for way in ways()? {
-        let steps = steps(lab, way, WAN)?;
+    let before = attachments(lab)?;
+    for backend in tc_backends()? {
+        let steps = steps(lab, backend, WAN)?;
         lab.unload()?;
-        for (number, step) in to_try(&steps, way)? {
-            let context = || format!("{way}: failed at step {number}, {step}");
-            fail(lab, way, WAN, number).with_context(context)?;
+        for (number, step) in to_try(&steps, backend)? {
+            let context = || format!("{backend}: failed at step {number}, {step}");
+            fail(lab, backend, WAN, number).with_context(context)?;
             nothing_stays(lab, &before).with_context(context)?;
         }
     }
@@ -205,30 +195,30 @@ fn each_step_of_a_restart(
     trial: &str,
     disturb: fn(&Lab, &str, &str, usize) -> Result<()>,
 ) -> Result<()> {
-    for way in ways()? {
-        Ikenat::start_with(lab, &["--tc", way])?.kill()?;
-        let steps = steps(lab, way, WAN)?;
-        let load = Load::start(lab, tenth()?, tenth()?)?;
-        for (number, step) in to_try(&steps, way)? {
-            let context = || format!("{way}: step {number}, {step}");
-            disturb(lab, way, WAN, number).with_context(context)?;
+    for backend in tc_backends()? {
+        Ikenat::start_with(lab, &["--tc", backend])?.kill()?;
+        let steps = steps(lab, backend, WAN)?;
+        let load = Load::start(lab, tenth_rate()?, tenth_rate()?)?;
+        for (number, step) in to_try(&steps, backend)? {
+            let context = || format!("{backend}: step {number}, {step}");
+            disturb(lab, backend, WAN, number).with_context(context)?;
             load.flows().with_context(context)?;
             // Every other time two in a row, with nothing that heals in between.
             if number % 2 == 0 {
-                Ikenat::start_with(lab, &["--tc", way])?.kill()?;
+                Ikenat::start_with(lab, &["--tc", backend])?.kill()?;
             }
             let attached = lab.status()?.attached;
             ensure!(
                 attached.len() == PROGRAMS && attached.iter().all(|one| one.alive),
-                "{way}: after step {number}, {step}: {attached:?}"
+                "{backend}: after step {number}, {step}: {attached:?}"
             );
         }
-        let _ikenat = Ikenat::start_with(lab, &["--tc", way])?;
+        let _ikenat = Ikenat::start_with(lab, &["--tc", backend])?;
         load.flows()?;
         let transfer = load.finish().context(trial.to_owned())?;
         println!(
-            "{trial}, {way}, {} steps: {transfer}",
-            to_try(&steps, way)?.len()
+            "{trial}, {backend}, {} steps: {transfer}",
+            to_try(&steps, backend)?.len()
         );
         transfer.check_counted(&lab.stats()?)?;
         drop(_ikenat);
@@ -248,7 +238,7 @@ fn stays(lab: &Lab) -> Result<()> {
 const OTHER: &str = "x0";
 
 /// What an instance is attached to, and with which programs.
-fn attachments(lab: &Lab) -> Result<Vec<(String, u32)>> {
+fn attached_programs(lab: &Lab) -> Result<Vec<(String, u32)>> {
     let attached = lab.status()?.attached;
     Ok(attached
         .into_iter()
@@ -262,11 +252,11 @@ fn moves(lab: &Lab) -> Result<()> {
     lab.gateway.shell(&format!(
         "ip link add {OTHER} type veth peer name x1; ip link set {OTHER} up; ip link set x1 up"
     ))?;
-    let before = traces(lab)?;
+    let before = attachments(lab)?;
     let mut tried = BTreeSet::new();
-    for way in ways()? {
-        tried.extend(steps(lab, way, OTHER)?);
-        let steps = steps(lab, way, WAN)?;
+    for backend in tc_backends()? {
+        tried.extend(steps(lab, backend, OTHER)?);
+        let steps = steps(lab, backend, WAN)?;
         // Behind these nothing can be refused any more.
         let late = [Step::LinkUpdated, Step::LinkInPlace, Step::FilterExchanged];
         let is_late = |name: &String| late.iter().any(|late| late.name() == name);
@@ -277,19 +267,19 @@ fn moves(lab: &Lab) -> Result<()> {
             if !seen.insert(step) {
                 continue;
             }
-            let context = || format!("{way}: step {number}, {step}");
-            self::steps(lab, way, OTHER).with_context(context)?;
+            let context = || format!("{backend}: step {number}, {step}");
+            self::steps(lab, backend, OTHER).with_context(context)?;
             if number <= late {
-                let there = attachments(lab)?;
-                fail(lab, way, WAN, number).with_context(context)?;
-                let now = attachments(lab)?;
+                let there = attached_programs(lab)?;
+                fail(lab, backend, WAN, number).with_context(context)?;
+                let now = attached_programs(lab)?;
                 ensure!(now == there, "{now:?} instead of {there:?}: {}", context());
             }
-            die(lab, way, WAN, number).with_context(context)?;
-            healed(lab, way).with_context(context)?;
+            die(lab, backend, WAN, number).with_context(context)?;
+            healed(lab, backend).with_context(context)?;
         }
         tried.extend(steps);
-        tried.extend(self::steps(lab, way, WAN)?);
+        tried.extend(self::steps(lab, backend, WAN)?);
         lab.unload()?;
         nothing_stays(lab, &before)?;
     }
@@ -299,7 +289,7 @@ fn moves(lab: &Lab) -> Result<()> {
         .filter(|name| !tried.contains(*name))
         .collect();
     ensure!(
-        missing.is_empty() || ways()?.len() < 2,
+        missing.is_empty() || tc_backends()?.len() < 2,
         "no trial passes the steps {missing:?}"
     );
     Ok(())
@@ -331,8 +321,8 @@ fn broken_object(lab: &Lab, program: &str) -> Result<PathBuf> {
 
 fn refused(lab: &Lab) -> Result<()> {
     Ikenat::start(lab)?.kill()?;
-    let before = (traces(lab)?, attachments(lab)?);
-    let load = Load::start(lab, tenth()?, tenth()?)?;
+    let before = (attachments(lab)?, attached_programs(lab)?);
+    let load = Load::start(lab, tenth_rate()?, tenth_rate()?)?;
     for program in [
         "ikenat_xdp_wan",
         "ikenat_xdp_lan",
@@ -341,7 +331,7 @@ fn refused(lab: &Lab) -> Result<()> {
     ] {
         let mut command = lab.gateway.command(binary()?);
         command
-            .args(with("--wan", WAN))
+            .args(arguments_with("--wan", WAN))
             .arg("--bpffs")
             .arg(lab.bpffs());
         command.env("IKENAT_OBJECT", broken_object(lab, program)?);
@@ -353,7 +343,7 @@ fn refused(lab: &Lab) -> Result<()> {
             "it ended with {status}: {log}"
         );
         load.flows().with_context(|| program.to_owned())?;
-        let after = (traces(lab)?, attachments(lab)?);
+        let after = (attachments(lab)?, attached_programs(lab)?);
         ensure!(after == before, "before: {before:?}\nafter: {after:?}");
     }
     let _ikenat = Ikenat::start(lab)?;

@@ -10,12 +10,13 @@ use ikenat_tests::kernel::kernel_is_at_least;
 use ikenat_tests::lab::Lab;
 use ikenat_tests::lab::ikenat::{Ikenat, usual_arguments};
 use ikenat_tests::lab::netns::{Namespace, execute};
-use ikenat_tests::lab::topology::{LAN, PEER, WAN};
+use ikenat_tests::lab::topology::{LAN, WAN};
 use ikenat_tests::suite::Scenario;
 
-use crate::cli::arguments::{refused, run, with};
-use crate::datapath::hooks::{count, everything_crosses};
-use crate::lifecycle::daemon::{nothing_is_left, pins, traces};
+use crate::support::{
+    arguments_with, attachments, count, everything_crosses, force_slow_path, ikenat_egress_filters,
+    ikenat_filters, log_of, nothing_is_left, one_filter_each, pins, refused, timed_command,
+};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     const TOOLS: &[&str] = &["tc", "bpftool"];
@@ -59,33 +60,6 @@ fn filters(place: &Namespace, interface: &str) -> Result<String> {
     place.run(&format!("tc filter show dev {interface} ingress"))
 }
 
-/// Of what comes in, by `ikenat_tc`.
-fn our_filters(lab: &Lab, interface: &str) -> Result<usize> {
-    Ok(filters(&lab.gateway, interface)?
-        .matches("handle 0x1ce ikenat_tc direct-action")
-        .count())
-}
-
-/// Of what goes out, by `ikenat_egress`.
-fn our_egress_filters(lab: &Lab, interface: &str) -> Result<usize> {
-    let line = format!("tc filter show dev {interface} egress");
-    Ok(lab
-        .gateway
-        .run(&line)?
-        .matches("handle 0x1ce ikenat_egress direct-action")
-        .count())
-}
-
-pub(crate) fn one_filter_each(lab: &Lab) -> Result<()> {
-    for interface in [WAN, LAN] {
-        let found = our_filters(lab, interface)?;
-        ensure!(found == 1, "{found} filters of ours on {interface}");
-    }
-    let found = our_egress_filters(lab, WAN)?;
-    ensure!(found == 1, "{found} egress filters of ours on {WAN}");
-    Ok(())
-}
-
 /// What `status` shows for the slow path: WAN, LAN and what leaves by the WAN.
 fn slow_hooks(lab: &Lab) -> Result<Vec<String>> {
     let attached = lab.status()?.attached;
@@ -101,17 +75,9 @@ fn slow_hooks(lab: &Lab) -> Result<Vec<String>> {
     Ok(slow.into_iter().map(|one| one.hook.clone()).collect())
 }
 
-/// Nobody takes frames from XDP any more, so that every packet goes by tc.
-pub(crate) fn only_the_slow_path(lab: &Lab) -> Result<()> {
-    for peer in [&lab.client, &lab.server] {
-        peer.run(&format!("ip link set dev {PEER} xdp off"))?;
-    }
-    Ok(())
-}
-
 fn whole_life(lab: &Lab) -> Result<()> {
-    let before = traces(lab)?;
-    only_the_slow_path(lab)?;
+    let before = attachments(lab)?;
+    force_slow_path(lab)?;
     let ikenat = Ikenat::start_with(lab, &CLSACT)?;
     one_filter_each(lab)?;
     everything_crosses(lab)?;
@@ -152,7 +118,7 @@ fn existing(lab: &Lab) -> Result<()> {
          tc filter add dev {LAN} parent ffff: pref 1 {FOREIGN}"
     ))?;
     let everything = || -> Result<String> {
-        let mut text = traces(lab)?;
+        let mut text = attachments(lab)?;
         for interface in [WAN, LAN] {
             text.push_str(&filters(&lab.gateway, interface)?);
         }
@@ -189,7 +155,7 @@ fn used_by_others(lab: &Lab) -> Result<()> {
         .gateway
         .run(&format!("tc filter show dev {WAN} egress"))?;
     ensure!(egress.contains("pref 10"), "{egress}");
-    ensure!(our_filters(lab, WAN)? + our_filters(lab, LAN)? == 0);
+    ensure!(ikenat_filters(lab, WAN)? + ikenat_filters(lab, LAN)? == 0);
     Ok(())
 }
 
@@ -227,7 +193,7 @@ fn stays_as_it_was(lab: &Lab, interface: &str, names: &[&str]) -> Result<()> {
         Ok(both.replace("parent ffff: ", "").replace("ingress ", ""))
     };
     let before = everything()?;
-    let mut command = run(lab, &usual_arguments())?;
+    let mut command = timed_command(lab, &usual_arguments())?;
     command.args(CLSACT).arg("--bpffs").arg(lab.bpffs());
     refused(lab, command, names)?;
     let after = everything()?;
@@ -245,8 +211,8 @@ fn ingress_qdisc(lab: &Lab) -> Result<()> {
 }
 
 fn put_back(lab: &Lab) -> Result<()> {
-    let before = traces(lab)?;
-    only_the_slow_path(lab)?;
+    let before = attachments(lab)?;
+    force_slow_path(lab)?;
     let ikenat = Ikenat::start_with(lab, &CLSACT)?;
     lab.gateway.shell(&format!(
         "tc qdisc del dev {WAN} clsact; tc filter del dev {LAN} ingress"
@@ -270,20 +236,8 @@ fn removed_is_put_back(lab: &Lab) -> Result<()> {
     one_filter_each(lab).context("5 s after they were removed")
 }
 
-/// What `ikenat run` logs until it is stopped after two seconds, or ends by itself.
-pub(crate) fn log_of(lab: &Lab, wan: &str, more: &[&str]) -> Result<String> {
-    let mut command = lab.gateway.command("timeout");
-    command
-        .arg("2")
-        .arg(ikenat_tests::lab::ikenat::binary()?)
-        .args(with("--wan", wan))
-        .args(more);
-    let output = command.arg("--bpffs").arg(lab.bpffs()).output()?;
-    Ok(String::from_utf8_lossy(&output.stderr).into_owned())
-}
-
 fn way_stays(lab: &Lab) -> Result<()> {
-    let before = traces(lab)?;
+    let before = attachments(lab)?;
     Ikenat::start_with(lab, &CLSACT)?.kill()?;
     // Asked for nothing, it stays as it is, also where the kernel has tcx.
     Ikenat::start(lab)?.kill()?;
@@ -319,17 +273,17 @@ fn add_another(lab: &Lab) -> Result<()> {
 
 fn moved(lab: &Lab) -> Result<()> {
     add_another(lab)?;
-    let before = traces(lab)?;
+    let before = attachments(lab)?;
     let log = log_of(lab, OTHER, &CLSACT)?;
     ensure!(log.contains("ready"), "{log}");
-    ensure!(our_filters(lab, OTHER)? == 1 && our_filters(lab, LAN)? == 1);
+    ensure!(ikenat_filters(lab, OTHER)? == 1 && ikenat_filters(lab, LAN)? == 1);
     let log = log_of(lab, WAN, &[])?;
     ensure!(
         log.contains("ready") && log.contains("clsact attached again"),
         "{log}"
     );
     one_filter_each(lab)?;
-    ensure!(our_egress_filters(lab, OTHER)? == 0, "egress of {OTHER}");
+    ensure!(ikenat_egress_filters(lab, OTHER)? == 0, "egress of {OTHER}");
     let left = lab.gateway.run(&format!("tc qdisc show dev {OTHER}"))?;
     ensure!(!left.contains("clsact"), "{left}");
     lab.unload()?;
@@ -337,7 +291,7 @@ fn moved(lab: &Lab) -> Result<()> {
 }
 
 fn remade(lab: &Lab) -> Result<()> {
-    let before = traces(lab)?;
+    let before = attachments(lab)?;
     add_another(lab)?;
     let log = log_of(lab, OTHER, &CLSACT)?;
     ensure!(log.contains("ready"), "{log}");
@@ -349,7 +303,7 @@ fn remade(lab: &Lab) -> Result<()> {
     ensure!(log.contains("clsact attached again"), "{log}");
     let alive = execute(&mut lab.ikenat(&["status"])?)?;
     ensure!(!alive.contains("DEAD"), "{alive}");
-    ensure!(our_filters(lab, OTHER)? == 1 && our_filters(lab, LAN)? == 1);
+    ensure!(ikenat_filters(lab, OTHER)? == 1 && ikenat_filters(lab, LAN)? == 1);
     lab.unload()?;
     lab.gateway.run(&format!("ip link del {OTHER}"))?;
     nothing_is_left(lab, &before)
@@ -357,8 +311,8 @@ fn remade(lab: &Lab) -> Result<()> {
 
 /// Somebody cleans the bpffs: links go with their pins, filters do not.
 fn orphan(lab: &Lab) -> Result<()> {
-    let ways: &[&[&str]] = &[&CLSACT, &[]];
-    for way in ways {
+    let backends: &[&[&str]] = &[&CLSACT, &[]];
+    for backend in backends {
         Ikenat::start_with(lab, &CLSACT)?.kill()?;
         fs::remove_dir_all(lab.bpffs().join("ikenat")).context("failed to remove the pins")?;
         // The kernel takes the links down in the background.
@@ -369,14 +323,14 @@ fn orphan(lab: &Lab) -> Result<()> {
             thread::sleep(Duration::from_millis(20));
         }
         one_filter_each(lab).context("this trial needs an orphan")?;
-        let ikenat = Ikenat::start_with(lab, way)?;
+        let ikenat = Ikenat::start_with(lab, backend)?;
         let expected = slow_hooks(lab)?;
         let filters = usize::from(expected == ["clsact"; 3]);
         for interface in [WAN, LAN] {
-            let found = our_filters(lab, interface)?;
+            let found = ikenat_filters(lab, interface)?;
             ensure!(found == filters, "{found} filters beside {expected:?}");
         }
-        let found = our_egress_filters(lab, WAN)?;
+        let found = ikenat_egress_filters(lab, WAN)?;
         ensure!(
             found == filters,
             "{found} egress filters beside {expected:?}"
@@ -384,7 +338,7 @@ fn orphan(lab: &Lab) -> Result<()> {
         everything_crosses(lab)?;
         ikenat.kill()?;
         lab.unload()?;
-        ensure!(our_filters(lab, WAN)? + our_filters(lab, LAN)? == 0);
+        ensure!(ikenat_filters(lab, WAN)? + ikenat_filters(lab, LAN)? == 0);
         ensure!(pins(&lab.bpffs())?.is_empty());
     }
     Ok(())
@@ -396,14 +350,14 @@ fn failed_start(lab: &Lab) -> Result<()> {
     lab.gateway.shell(
         "ip link add br0 type bridge; ip link set br0 up; ip address add 198.51.100.1/24 dev br0",
     )?;
-    let mut command = run(lab, &with("--wan", "br0"))?;
+    let mut command = timed_command(lab, &arguments_with("--wan", "br0"))?;
     command.args(CLSACT).arg("--bpffs").arg(lab.bpffs());
     refused(lab, command, &["br0", "--mode generic"])
 }
 
 /// Somebody has removed a pin by hand.
 fn no_pins_of_filters(lab: &Lab) -> Result<()> {
-    let before = traces(lab)?;
+    let before = attachments(lab)?;
     Ikenat::start_with(lab, &CLSACT)?.kill()?;
     let instance = lab.bpffs().join("ikenat/203_0_113_1");
     fs::remove_file(instance.join("filter-tc-lan")).context("failed to remove a pin")?;

@@ -1,10 +1,9 @@
 //! The life of the daemon, and of the gateway's firewall, under traffic: no packet is lost.
 
 use std::fs;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use ikenat_tests::lab::Lab;
 use ikenat_tests::lab::direction::Direction;
 use ikenat_tests::lab::ikenat::{Ikenat, binary, usual_arguments};
@@ -13,6 +12,8 @@ use ikenat_tests::lab::process::Process;
 use ikenat_tests::lab::topology::{CLIENT, CLIENT_MAC, WAN_MAC};
 use ikenat_tests::lab::wire::{Wire, esp, from_client, from_server};
 use ikenat_tests::suite::Scenario;
+
+use crate::support::{attachments, full_rate, is_emulated, nothing_is_left, tenth_rate};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![
@@ -28,52 +29,23 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     ]
 }
 
-/// Packets a second of the trials with full load, where the machine cannot send so many: an emulated one for example.
-const RATE: &str = "IKENAT_TEST_RATE";
 const RESTARTS: u32 = 20;
-
-/// Packets a second with full load.
-pub(crate) fn full() -> Result<u32> {
-    /// What a Linux host with veths does easily.
-    const USUAL: u32 = 50_000;
-    match std::env::var(RATE) {
-        Ok(rate) => rate
-            .parse()
-            .with_context(|| format!("failed to read {RATE}={rate}")),
-        Err(_) => Ok(USUAL),
-    }
-}
-
-/// True where each instruction is emulated: trials try less, and wait longer.
-pub(crate) fn is_emulated() -> bool {
-    std::env::var_os(RATE).is_some()
-}
-
-/// So long, or as long as it takes an emulated machine.
-pub(crate) fn patience(usual: Duration) -> Duration {
-    if is_emulated() { usual * 5 } else { usual }
-}
-
-/// Packets a second where the load is there to see losses, and leaves the machine room for other things.
-pub(crate) fn tenth() -> Result<u32> {
-    Ok(full()? / 10)
-}
 
 /// Without ikenat: a failure here is a failure of the lab.
 fn generator(lab: &Lab) -> Result<()> {
     lab.kernel_nat()?;
-    let load = Load::start(lab, full()?, tenth()?)?;
+    let load = Load::start(lab, full_rate()?, tenth_rate()?)?;
     let began = Instant::now();
     std::thread::sleep(Duration::from_secs(2));
     let took = began.elapsed();
-    full_rate(load.finish()?.inbound, took)
+    check_rate(load.finish()?.inbound, took)
 }
 
 /// A generator that does not get its CPU would make a trial easier than it says.
-fn full_rate(sent: u32, took: Duration) -> Result<()> {
+fn check_rate(sent: u32, took: Duration) -> Result<()> {
     let rate = f64::from(sent) / took.as_secs_f64();
     ensure!(
-        rate > f64::from(full()?) * 0.9,
+        rate > f64::from(full_rate()?) * 0.9,
         "only {rate:.0} packets per second were sent"
     );
     Ok(())
@@ -81,7 +53,7 @@ fn full_rate(sent: u32, took: Duration) -> Result<()> {
 
 fn firewall(lab: &Lab) -> Result<()> {
     let _ikenat = Ikenat::start(lab)?;
-    let load = Load::start(lab, tenth()?, tenth()?)?;
+    let load = Load::start(lab, tenth_rate()?, tenth_rate()?)?;
     for script in [
         "nft flush ruleset; iptables -F; iptables -t nat -F; iptables -t mangle -F; iptables -t raw -F",
         "iptables -P FORWARD DROP",
@@ -99,7 +71,7 @@ fn firewall(lab: &Lab) -> Result<()> {
 
 fn kill_9(lab: &Lab) -> Result<()> {
     let mut ikenat = Ikenat::start(lab)?;
-    let load = Load::start(lab, full()?, tenth()?)?;
+    let load = Load::start(lab, full_rate()?, tenth_rate()?)?;
     let began = Instant::now();
     let counted = || -> Result<u64> {
         let stats = lab.stats()?;
@@ -126,9 +98,9 @@ fn kill_9(lab: &Lab) -> Result<()> {
     let took = began.elapsed();
     let transfer = load.finish()?;
     transfer.check_counted(&lab.stats()?)?;
-    full_rate(transfer.inbound, took)?;
+    check_rate(transfer.inbound, took)?;
     ensure!(
-        took < Duration::from_secs(60) || std::env::var_os(RATE).is_some(),
+        took < Duration::from_secs(60) || is_emulated(),
         "{RESTARTS} restarts took {took:?}"
     );
     Ok(())
@@ -136,7 +108,7 @@ fn kill_9(lab: &Lab) -> Result<()> {
 
 fn sigterm(lab: &Lab) -> Result<()> {
     let ikenat = Ikenat::start(lab)?;
-    let load = Load::start(lab, tenth()?, tenth()?)?;
+    let load = Load::start(lab, tenth_rate()?, tenth_rate()?)?;
     let status = ikenat.terminate()?;
     ensure!(status.success(), "after SIGTERM it ended with {status}");
     load.flows().context("after SIGTERM")?;
@@ -151,7 +123,7 @@ fn sigterm(lab: &Lab) -> Result<()> {
 
 /// Stopping is not detaching: who stops it by hand wants it gone, who restarts a service does not.
 fn ctrl_c(lab: &Lab) -> Result<()> {
-    let before = traces(lab)?;
+    let before = attachments(lab)?;
     let mut words = usual_arguments();
     words.insert(0, binary()?.display().to_string());
     words.extend(["--bpffs".to_owned(), lab.bpffs().display().to_string()]);
@@ -166,7 +138,10 @@ fn ctrl_c(lab: &Lab) -> Result<()> {
     let mut command = lab.gateway.command("sh");
     let mut process = Process::spawn(command.args(["-c", &typed]), lab.log("ikenat"))?;
     process.wait_for_log("ready", Duration::from_secs(30))?;
-    ensure!(traces(lab)? != before, "nothing was attached: {before}");
+    ensure!(
+        attachments(lab)? != before,
+        "nothing was attached: {before}"
+    );
     fs::write(lab.directory().join("go"), "").context("failed to write a file")?;
     let status = process.wait(Duration::from_secs(20))?;
     ensure!(
@@ -184,10 +159,10 @@ fn ctrl_c(lab: &Lab) -> Result<()> {
 }
 
 fn unload(lab: &Lab) -> Result<()> {
-    let before = traces(lab)?;
+    let before = attachments(lab)?;
     let ikenat = Ikenat::start(lab)?;
     ensure!(
-        traces(lab)? != before,
+        attachments(lab)? != before,
         "this test cannot see what ikenat attaches: {before}"
     );
     ikenat.kill()?;
@@ -202,56 +177,4 @@ fn unload(lab: &Lab) -> Result<()> {
         .context("plain routing")?;
     // Nothing to do is not an error.
     lab.unload().context("a second unload")
-}
-
-/// Whatever hangs on the gateway's interfaces.
-pub(crate) fn traces(lab: &Lab) -> Result<String> {
-    let links = lab.gateway.run("ip -details -json link show")?;
-    let links: serde_json::Value =
-        serde_json::from_str(&links).context("failed to read ip -json")?;
-    let Some(links) = links.as_array() else {
-        bail!("ip -json did not print a list");
-    };
-    let xdp: Vec<String> = links
-        .iter()
-        .map(|link| format!("{} xdp {}", link["ifname"], link["xdp"]))
-        .collect();
-    Ok(format!(
-        "{}\nbpftool net: {}\nqdiscs: {}\nmanaged neighbours: {}",
-        xdp.join("\n"),
-        lab.gateway.run("bpftool --json net show")?.trim(),
-        lab.gateway.run("tc qdisc show")?.trim(),
-        lab.gateway
-            .run("ip neighbour show")?
-            .matches("managed")
-            .count(),
-    ))
-}
-
-/// All pins below a directory of a bpffs.
-pub(crate) fn pins(directory: &Path) -> Result<Vec<String>> {
-    /// The kernel's own, in the root of each bpffs.
-    const KERNELS: [&str; 2] = ["maps.debug", "progs.debug"];
-    let mut found = Vec::new();
-    let listing = fs::read_dir(directory)
-        .with_context(|| format!("failed to list {}", directory.display()))?;
-    for entry in listing {
-        let entry = entry?;
-        let path = entry.path();
-        if path.is_dir() {
-            found.extend(pins(&path)?);
-        } else if !KERNELS.iter().any(|&name| entry.file_name() == name) {
-            found.push(path.display().to_string());
-        }
-    }
-    Ok(found)
-}
-
-/// The gateway is as it was: no program, no qdisc, no pin more.
-pub(crate) fn nothing_is_left(lab: &Lab, before: &str) -> Result<()> {
-    let after = traces(lab)?;
-    ensure!(after == before, "before:\n{before}\nafter:\n{after}");
-    let left = pins(&lab.bpffs())?;
-    ensure!(left.is_empty(), "pins are left: {left:?}");
-    Ok(())
 }

@@ -12,9 +12,7 @@ use ikenat_tests::lab::process::Process;
 use ikenat_tests::lab::topology::{LAN, SERVER, VIP, WAN};
 use ikenat_tests::suite::Scenario;
 
-use crate::cli::arguments::run;
-use crate::datapath::hooks::everything_crosses;
-use crate::lifecycle::daemon::{nothing_is_left, traces};
+use crate::support::{attachments, everything_crosses, nothing_is_left, timed_command};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     const TOOLS: &[&str] = &["tc", "bpftool"];
@@ -111,7 +109,7 @@ fn status_of(lab: &Lab, vip: &str) -> Result<String> {
 
 fn two_namespaces(lab: &Lab) -> Result<()> {
     add_interfaces(&lab.client)?;
-    let before = traces(lab)?;
+    let before = attachments(lab)?;
     let _first = Ikenat::start(lab)?;
     let mut second = start_in(lab, &lab.client, OTHER_VIP)?;
     everything_crosses(lab).context("beside another instance")?;
@@ -135,7 +133,7 @@ fn same_vip(lab: &Lab) -> Result<()> {
     add_interfaces(&lab.client)?;
     let vip = VIP.to_string();
     let first = Ikenat::start(lab)?;
-    let before = traces(lab)?;
+    let before = attachments(lab)?;
     let running = try_in(lab, &lab.client, &vip)?;
     let owner = format!("process {}", first.id());
     names(
@@ -157,7 +155,7 @@ fn same_vip(lab: &Lab) -> Result<()> {
         &[&vip, WAN, LAN, "another network namespace", "ikenat unload"],
     )?;
     ensure!(!dead.contains("process"), "{dead}");
-    ensure!(traces(lab)? == before, "the first one was touched");
+    ensure!(attachments(lab)? == before, "the first one was touched");
     everything_crosses(lab)?;
     let clean = lab.client.run("ip -details link show w0")?;
     ensure!(!clean.contains("prog/xdp"), "{clean}");
@@ -166,7 +164,7 @@ fn same_vip(lab: &Lab) -> Result<()> {
     Ikenat::start_with(lab, &["--tc", "clsact"])?.kill()?;
     let dead = try_in(lab, &lab.client, &vip)?;
     names(&dead, &[&vip, "another network namespace"])?;
-    crate::lifecycle::clsact::one_filter_each(lab)?;
+    crate::support::one_filter_each(lab)?;
     everything_crosses(lab)
 }
 
@@ -198,15 +196,15 @@ fn gone(lab: &Lab) -> Result<()> {
 
 fn side_by_side(lab: &Lab) -> Result<()> {
     add_interfaces(&lab.gateway)?;
-    let before = traces(lab)?;
+    let before = attachments(lab)?;
     let _first = Ikenat::start(lab)?;
     let mut second = start_in(lab, &lab.gateway, OTHER_VIP)?;
     everything_crosses(lab).context("beside another instance")?;
     let both = execute(&mut lab.ikenat(&["status"])?)?;
     names(&both, &[OTHER_VIP, "203.0.113.1", OTHER_WAN, WAN])?;
     // A third one has no interface left: each has room for one XDP program. It names whose it is.
-    let words = crate::cli::arguments::with("--vip", "203.0.113.77");
-    let mut third = run(lab, &words)?;
+    let words = crate::support::arguments_with("--vip", "203.0.113.77");
+    let mut third = timed_command(lab, &words)?;
     third.arg("--bpffs").arg(lab.bpffs());
     let text = refusal(&third.output().context("failed to start ikenat")?)?;
     names(&text, &[WAN, "ikenat for 203.0.113.1", "--vip 203.0.113.1"])?;
@@ -221,7 +219,7 @@ fn side_by_side(lab: &Lab) -> Result<()> {
 /// It mounts a new /sys, so /sys/fs/bpf is empty there; process 1 still sees it. The trial has a process 1 and mounts of
 /// its own, so that nothing of this machine's is touched.
 fn netns_exec(lab: &Lab) -> Result<()> {
-    let before = traces(lab)?;
+    let before = attachments(lab)?;
     let ikenat = binary()?;
     let script = format!(
         "mount -t bpf bpf /sys/fs/bpf
@@ -263,7 +261,7 @@ fn netns_exec(lab: &Lab) -> Result<()> {
         &text,
         &["/proc/1/root/sys/fs/bpf/ikenat", "detached 5 programs"],
     )?;
-    let after = traces(lab)?;
+    let after = attachments(lab)?;
     ensure!(after == before, "before:\n{before}\nafter:\n{after}");
     Ok(())
 }

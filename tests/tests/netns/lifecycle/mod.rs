@@ -1,7 +1,7 @@
 //! The daemon's life under traffic: start, restart, upgrade, end, and several instances.
 
-pub(crate) mod clsact;
-pub(crate) mod daemon;
+mod clsact;
+mod daemon;
 mod instances;
 mod privileges;
 mod restarts_load;

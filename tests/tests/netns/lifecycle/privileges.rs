@@ -15,9 +15,8 @@ use ikenat_tests::lab::process::Process;
 use ikenat_tests::lab::topology::PEER;
 use ikenat_tests::suite::Scenario;
 
-use crate::datapath::hooks::everything_crosses;
 use crate::faults::devices::{plug_in, sides};
-use crate::lifecycle::daemon::{nothing_is_left, traces};
+use crate::support::{attachments, everything_crosses, nothing_is_left};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     const TOOLS: &[&str] = &["tc", "bpftool", "setpriv"];
@@ -101,12 +100,12 @@ fn root_gives_up(lab: &Lab) -> Result<()> {
     soon_keeps(ikenat.id(), NET_ADMIN | BPF | PERFMON)?;
     lab.gateway.run("tc qdisc del dev wan0 clsact")?;
     for _ in 0..100 {
-        if crate::lifecycle::clsact::one_filter_each(lab).is_ok() {
+        if crate::support::one_filter_each(lab).is_ok() {
             break;
         }
         std::thread::sleep(Duration::from_millis(50));
     }
-    crate::lifecycle::clsact::one_filter_each(lab).context("5 s after it was removed")
+    crate::support::one_filter_each(lab).context("5 s after it was removed")
 }
 
 /// What belongs to the user: a copy of ikenat that it may execute, and a directory in the BPF file system.
@@ -164,14 +163,14 @@ impl Place {
 }
 
 fn ordinary_user(lab: &Lab) -> Result<()> {
-    let before = traces(lab)?;
+    let before = attachments(lab)?;
     let place = prepare(lab)?;
-    let mut ways = vec!["clsact"];
+    let mut backends = vec!["clsact"];
     if kernel_is_at_least((6, 6))? {
-        ways.push("tcx");
+        backends.push("tcx");
     }
-    for way in ways {
-        let more = ["--tc", way];
+    for backend in backends {
+        let more = ["--tc", backend];
         let mut process = place.start(lab, &more)?;
         soon_keeps(process.id(), NET_ADMIN | BPF | PERFMON)?;
         everything_crosses(lab).context("as an ordinary user")?;
@@ -186,7 +185,7 @@ fn ordinary_user(lab: &Lab) -> Result<()> {
         );
         let status = place.ask(lab, "status")?;
         ensure!(
-            status.matches(way).count() == 3 && !status.contains("DEAD"),
+            status.matches(backend).count() == 3 && !status.contains("DEAD"),
             "{status}"
         );
         process.terminate(Duration::from_secs(10))?;
@@ -237,7 +236,7 @@ fn without_perfmon(lab: &Lab) -> Result<()> {
     if !needs_no_perfmon()? {
         return refused_without_perfmon(lab, &place);
     }
-    let before = traces(lab)?;
+    let before = attachments(lab)?;
     let more = ["--log-sessions", "--group", &USER.to_string()];
     let mut process = place.start_as(lab, TWO, &more)?;
     let log = process.log();
@@ -264,7 +263,7 @@ fn without_perfmon(lab: &Lab) -> Result<()> {
 }
 
 fn refused_without_perfmon(lab: &Lab, place: &Place) -> Result<()> {
-    let before = traces(lab)?;
+    let before = attachments(lab)?;
     let line = fs::read_to_string("/proc/cmdline").context("failed to read /proc/cmdline")?;
     ensure!(!line.contains("mitigations=off"), "not asked here: {line}");
     let mut process = Process::spawn(&mut place.run(lab, TWO, &[]), lab.log("theirs"))?;
@@ -346,7 +345,7 @@ fn closed_to(lab: &Lab, place: &Place, group: u32) -> Result<()> {
 fn no_group(lab: &Lab) -> Result<()> {
     let mut arguments = usual_arguments();
     arguments.extend(["--group".to_owned(), "no-such-group".to_owned()]);
-    let mut command = crate::cli::arguments::run(lab, &arguments)?;
+    let mut command = crate::support::timed_command(lab, &arguments)?;
     command.arg("--bpffs").arg(lab.bpffs());
-    crate::cli::arguments::refused(lab, command, &["no-such-group", "/etc/group", "groupadd"])
+    crate::support::refused(lab, command, &["no-such-group", "/etc/group", "groupadd"])
 }

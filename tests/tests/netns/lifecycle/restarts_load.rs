@@ -14,8 +14,10 @@ use ikenat_tests::lab::netns::execute;
 use ikenat_tests::lab::topology::WAN;
 use ikenat_tests::suite::Scenario;
 
-use crate::faults::start::{PROGRAMS, fail, steps, ways};
-use crate::lifecycle::daemon::{full, nothing_is_left, pins, tenth, traces};
+use crate::faults::start::{fail, steps};
+use crate::support::{
+    PROGRAMS, attachments, full_rate, nothing_is_left, pins, tc_backends, tenth_rate,
+};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     const TOOLS: &[&str] = &["tc", "bpftool"];
@@ -56,7 +58,7 @@ fn restarts(lab: &Lab) -> Result<()> {
     // All the work of a restart is done by then, and nothing is exchanged.
     let last = steps.iter().position(|step| step == "egresses-set");
     let last = last.context("a start without this step")? + 1;
-    let most = full()? * 2;
+    let most = full_rate()? * 2;
     let mut parts = [100, 80, 60, 40, 20, 10, 4].into_iter();
     let rate = loop {
         let part = parts
@@ -85,7 +87,7 @@ fn restarts(lab: &Lab) -> Result<()> {
         [transfer.inbound, transfer.outbound].map(|sent| f64::from(sent) / took);
     println!("six restarts at {inbound:.0} packets a second in and {outbound:.0} out: {transfer}");
     transfer.check_counted(&lab.stats()?)?;
-    let least = f64::from(tenth()?);
+    let least = f64::from(tenth_rate()?);
     ensure!(
         inbound > least && outbound > least,
         "the machine did not get to send: {inbound:.0} and {outbound:.0} packets a second"
@@ -130,15 +132,15 @@ fn is_map(name: &str) -> bool {
 
 /// By `bpf_link_update` (or, for a filter, an exchange in its place): the links and maps stay, every program is new.
 fn upgrade(lab: &Lab) -> Result<()> {
-    for way in ways()? {
-        let mut ikenat = Ikenat::start_with(lab, &["--tc", way])?;
-        let load = Load::start(lab, tenth()?, tenth()?)?;
+    for backend in tc_backends()? {
+        let mut ikenat = Ikenat::start_with(lab, &["--tc", backend])?;
+        let load = Load::start(lab, tenth_rate()?, tenth_rate()?)?;
         let (links, maps) = (pinned(lab, "link", is_link)?, pinned(lab, "map", is_map)?);
         ensure!(!links.is_empty() && !maps.is_empty());
         let mut before = programs(lab)?;
         for exchange in 1..=5 {
             ensure!(ikenat.terminate()?.success());
-            ikenat = Ikenat::start_with(lab, &["--tc", way])?;
+            ikenat = Ikenat::start_with(lab, &["--tc", backend])?;
             let after = programs(lab)?;
             ensure!(
                 before.is_disjoint(&after),
@@ -150,7 +152,7 @@ fn upgrade(lab: &Lab) -> Result<()> {
         ensure!(links == pinned(lab, "link", is_link)?, "links have changed");
         ensure!(maps == pinned(lab, "map", is_map)?, "maps have changed");
         let transfer = load.finish()?;
-        println!("five exchanges of {PROGRAMS} programs ({way}): {transfer}");
+        println!("five exchanges of {PROGRAMS} programs ({backend}): {transfer}");
         transfer.check_counted(&lab.stats()?)?;
         ikenat.kill()?;
         lab.unload()?;
@@ -159,9 +161,9 @@ fn upgrade(lab: &Lab) -> Result<()> {
 }
 
 fn uninstall(lab: &Lab) -> Result<()> {
-    let before = traces(lab)?;
-    for way in ways()? {
-        let ikenat = Ikenat::start_with(lab, &["--tc", way])?;
+    let before = attachments(lab)?;
+    for backend in tc_backends()? {
+        let ikenat = Ikenat::start_with(lab, &["--tc", backend])?;
         let mut things = BTreeSet::new();
         for program in programs(lab)? {
             let program = u64::from(program);
@@ -191,7 +193,7 @@ fn uninstall(lab: &Lab) -> Result<()> {
             }
             ensure!(
                 began.elapsed() < Duration::from_secs(10),
-                "{way}: these are left: {things:?}"
+                "{backend}: these are left: {things:?}"
             );
             std::thread::sleep(Duration::from_millis(50));
         }

@@ -13,9 +13,7 @@ use ikenat_tests::lab::load::Load;
 use ikenat_tests::lab::topology::WAN;
 use ikenat_tests::suite::Scenario;
 
-use crate::datapath::hooks::count;
-use crate::lifecycle::clsact::{log_of, one_filter_each, only_the_slow_path};
-use crate::lifecycle::daemon::tenth;
+use crate::support::{count, force_slow_path, log_of, one_filter_each, tenth_rate};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![
@@ -64,14 +62,14 @@ fn tcx_restarts(lab: &Lab) -> Result<()> {
     restarts(lab, &mut ikenat, "tcx")
 }
 
-fn start_slow(lab: &Lab, way: &str) -> Result<Option<Ikenat>> {
-    only_the_slow_path(lab)?;
-    Ikenat::start_with(lab, &["--tc", way]).map(Some)
+fn start_slow(lab: &Lab, backend: &str) -> Result<Option<Ikenat>> {
+    force_slow_path(lab)?;
+    Ikenat::start_with(lab, &["--tc", backend]).map(Some)
 }
 
 /// Kills and starts it again under load, of which every packet takes the slow path.
-fn restarts(lab: &Lab, ikenat: &mut Option<Ikenat>, way: &str) -> Result<()> {
-    let load = Load::start(lab, tenth()?, tenth()?)?;
+fn restarts(lab: &Lab, ikenat: &mut Option<Ikenat>, backend: &str) -> Result<()> {
+    let load = Load::start(lab, tenth_rate()?, tenth_rate()?)?;
     for restart in 1..=10 {
         thread::sleep(Duration::from_millis(200));
         if let Some(running) = ikenat.take() {
@@ -79,7 +77,7 @@ fn restarts(lab: &Lab, ikenat: &mut Option<Ikenat>, way: &str) -> Result<()> {
         }
         load.flows()
             .with_context(|| format!("the daemon is dead for the {restart}. time"))?;
-        *ikenat = Some(Ikenat::start_with(lab, &["--tc", way])?);
+        *ikenat = Some(Ikenat::start_with(lab, &["--tc", backend])?);
     }
     load.finish()?.check_counted(&lab.stats()?)?;
     ensure!(

@@ -18,9 +18,10 @@ use ikenat_tests::lab::traffic::socket_in;
 use ikenat_tests::lab::wire::{at_client, at_server, esp, from_client, from_server};
 use ikenat_tests::suite::Scenario;
 
-use crate::cli::arguments::{refused, run, with};
-use crate::datapath::hooks::{count, everything_crosses};
-use crate::lifecycle::daemon::{nothing_is_left, pins, traces};
+use crate::support::{
+    arguments_with, attachments, count, everything_crosses, nothing_is_left, pins, refused,
+    timed_command,
+};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     const TOOLS: &[&str] = &["tc", "bpftool"];
@@ -87,7 +88,7 @@ fn crosses(from: &PacketSocket, to: &PacketSocket, sent: &Packet, wanted: &Packe
 
 fn two_of_each(lab: &Lab) -> Result<()> {
     add_second_of_each(lab)?;
-    let before = traces(lab)?;
+    let before = attachments(lab)?;
     let ikenat = Ikenat::start_with(lab, &second_of_each())?;
     everything_crosses(lab).context("by the first of each")?;
     by_second_wan(lab).context("by the second WAN")?;
@@ -158,13 +159,13 @@ fn by_second_lan(lab: &Lab) -> Result<()> {
 
 fn fewer(lab: &Lab) -> Result<()> {
     add_second_of_each(lab)?;
-    for way in ["tcx", "clsact"] {
-        if way == "tcx" && !kernel_is_at_least((6, 6))? {
+    for backend in ["tcx", "clsact"] {
+        if backend == "tcx" && !kernel_is_at_least((6, 6))? {
             continue;
         }
-        let all = [&second_of_each()[..], &["--tc", way]].concat();
+        let all = [&second_of_each()[..], &["--tc", backend]].concat();
         Ikenat::start_with(lab, &all)?.kill()?;
-        let ikenat = Ikenat::start_with(lab, &["--tc", way])?;
+        let ikenat = Ikenat::start_with(lab, &["--tc", backend])?;
         for interface in [WAN_2, LAN_2] {
             let link = lab
                 .gateway
@@ -198,8 +199,8 @@ fn bridge_as_lan(lab: &Lab) -> Result<()> {
          ip address add {GATEWAY_LAN}/24 dev br0
          ip link set br0 up"
     ))?;
-    let arguments = with("--lan", "br0");
-    let mut native = run(lab, &arguments)?;
+    let arguments = arguments_with("--lan", "br0");
+    let mut native = timed_command(lab, &arguments)?;
     native.arg("--bpffs").arg(lab.bpffs());
     refused(lab, native, &["br0", "`--lan-mode generic`"])?;
     let mut command = lab.gateway.command(ikenat_tests::lab::ikenat::binary()?);
@@ -226,7 +227,7 @@ fn bridge_as_lan(lab: &Lab) -> Result<()> {
     );
     process.kill()?;
     // The mode of a live link cannot change, and the interface is named.
-    let mut other = run(lab, &arguments)?;
+    let mut other = timed_command(lab, &arguments)?;
     let output = other
         .args(["--wan-mode", "generic", "--lan-mode", "generic", "--bpffs"])
         .arg(lab.bpffs())
@@ -246,9 +247,9 @@ fn local_server(lab: &Lab) -> Result<()> {
     let server = Ipv4Addr::new(10, 9, 9, 9);
     lab.gateway
         .run(&format!("ip address add {server}/32 dev lo"))?;
-    let before = traces(lab)?;
-    let mut arguments = with("--server", &server.to_string());
-    let mut with_lan = run(lab, &arguments)?;
+    let before = attachments(lab)?;
+    let mut arguments = arguments_with("--server", &server.to_string());
+    let mut with_lan = timed_command(lab, &arguments)?;
     with_lan.arg("--bpffs").arg(lab.bpffs());
     refused(lab, with_lan, &[&server.to_string(), "leave --lan out"])?;
     let lan = arguments.iter().position(|word| word == "--lan");
@@ -286,7 +287,7 @@ fn local_server(lab: &Lab) -> Result<()> {
     ensure!(status.contains("The server is this host"), "{status}");
     process.kill()?;
     lab.unload()?;
-    let after = traces(lab)?;
+    let after = attachments(lab)?;
     ensure!(after == before, "before:\n{before}\nafter:\n{after}");
     Ok(())
 }
@@ -320,12 +321,12 @@ fn impossible(lab: &Lab) -> Result<()> {
         (more(&["--wan-mode", "fast"]), &["--wan-mode", "generic"]),
     ];
     for (arguments, names) in cases {
-        let mut command = run(lab, &arguments)?;
+        let mut command = timed_command(lab, &arguments)?;
         command.arg("--bpffs").arg(lab.bpffs());
         refused(lab, command, names).with_context(|| arguments.join(" "))?;
     }
     // Two LANs, and the server behind neither.
-    let mut command = run(lab, &with("--lan", LAN_2))?;
+    let mut command = timed_command(lab, &arguments_with("--lan", LAN_2))?;
     command.arg("--bpffs").arg(lab.bpffs());
     refused(lab, command, &[&SERVER.to_string(), LAN_2, "`--lan lan0`"])?;
     // MAC addresses that nobody has are no part of this; these are to be the lab's own.

@@ -1,6 +1,6 @@
 //! Where the gateway stands: addresses, uplinks, several interfaces, a server on the same host.
 
-pub(crate) mod addresses;
+mod addresses;
 mod beside_iptables;
 mod interfaces;
 mod local_server;
