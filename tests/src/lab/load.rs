@@ -116,7 +116,7 @@ impl Load {
     }
 
     /// Ends it and says what was lost: inbound, then outbound. Prints that too, for the record.
-    pub fn losses(self, trial: &str) -> Result<[Loss; 2]> {
+    pub fn losses(self, label: &str) -> Result<[Loss; 2]> {
         let [inbound, outbound] = self.senders.map(Sender::stop);
         let (inbound, outbound) = (inbound?, outbound?);
         let [at_server, at_client] = self.receivers;
@@ -125,8 +125,8 @@ impl Load {
             Loss::of(&at_server.finish(inbound)?, inbound, rate_in),
             Loss::of(&at_client.finish(outbound)?, outbound, rate_out),
         ];
-        for (way, loss) in ["inbound", "outbound"].into_iter().zip(&losses) {
-            println!("{trial}: {way} {loss}");
+        for (direction, loss) in ["inbound", "outbound"].into_iter().zip(&losses) {
+            println!("{label}: {direction} {loss}");
         }
         Ok(losses)
     }

@@ -33,8 +33,8 @@ pub(super) fn scenarios() -> Vec<Scenario> {
 }
 
 /// A copy, because nobody may read the target directory, and because it gets capabilities of its own.
-fn as_nobody(lab: &Lab) -> Result<Command> {
-    let copy = lab.directory().join("ikenat-for-nobody");
+fn as_ordinary_user(lab: &Lab) -> Result<Command> {
+    let copy = lab.directory().join("ikenat-unprivileged");
     if !copy.exists() {
         fs::copy(binary()?, &copy).context("failed to copy ikenat")?;
     }
@@ -49,10 +49,10 @@ fn as_nobody(lab: &Lab) -> Result<Command> {
 }
 
 fn privileges(lab: &Lab) -> Result<()> {
-    let findings = findings_of(as_nobody(lab)?)?;
+    let findings = findings_of(as_ordinary_user(lab)?)?;
     let missing = ["CAP_BPF", "CAP_NET_ADMIN", "missing"];
     let found = expect(&findings, ("privileges", None), "error", &missing)?;
-    let copy = lab.directory().join("ikenat-for-nobody");
+    let copy = lab.directory().join("ikenat-unprivileged");
     let grant = format!(
         "setcap cap_bpf,cap_net_admin,cap_perfmon+ep {}",
         copy.display()
@@ -62,13 +62,13 @@ fn privileges(lab: &Lab) -> Result<()> {
     expect(&findings, ("bpf", None), "warning", &["cannot look"])?;
     expect(&findings, ("tc", None), "warning", &["cannot look"])?;
     mend(lab, &found)?;
-    let findings = findings_of(as_nobody(lab)?)?;
+    let findings = findings_of(as_ordinary_user(lab)?)?;
     expect(&findings, ("privileges", None), "ok", &["CAP_PERFMON"])?;
     expect(&findings, ("bpf", None), "ok", &[])?;
     // A bpffs that only root may write is one thing more, with its own command.
     lab.gateway
         .run(&format!("chmod 755 {}", lab.bpffs().display()))?;
-    let findings = findings_of(as_nobody(lab)?)?;
+    let findings = findings_of(as_ordinary_user(lab)?)?;
     let found = expect(
         &findings,
         ("bpffs", None),
@@ -76,7 +76,12 @@ fn privileges(lab: &Lab) -> Result<()> {
         &["not writable for user 65534"],
     )?;
     mend(lab, &found)?;
-    expect(&findings_of(as_nobody(lab)?)?, ("bpffs", None), "ok", &[])?;
+    expect(
+        &findings_of(as_ordinary_user(lab)?)?,
+        ("bpffs", None),
+        "ok",
+        &[],
+    )?;
     Ok(())
 }
 

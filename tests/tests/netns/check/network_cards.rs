@@ -27,13 +27,17 @@ pub(super) fn scenarios() -> Vec<Scenario> {
     };
     vec![
         with(VIRTUAL, "check_names_a_card_that_merges_packets", merging),
-        with(PLAIN, "check_names_a_card_that_takes_tags_out", tags),
+        with(PLAIN, "check_names_a_card_that_strips_vlan_tags", tags),
         with(PLAIN, "check_names_a_card_without_native_xdp", generic),
         with(VIRTUAL, "check_calls_a_card_with_native_xdp_ok", native).unless(
             !kernel_is_at_least((6, 6)).unwrap_or(false),
             "its driver has native XDP from Linux 6.6 on",
         ),
-        with(VIRTUAL, "check_says_what_a_card_spreads_by", spreading),
+        with(
+            VIRTUAL,
+            "check_shows_how_a_card_distributes_packets",
+            spreading,
+        ),
     ]
 }
 

@@ -16,10 +16,13 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         Scenario::new("check_names_wrong_routes_to_the_server", server_route),
         Scenario::new("check_names_a_server_that_does_not_answer_arp", neighbour)
             .with_programs(&["ping"]),
-        Scenario::new("check_names_a_server_that_answers_past_us", return_route),
+        Scenario::new(
+            "check_names_a_server_that_bypasses_the_gateway",
+            return_route,
+        ),
         Scenario::new("check_names_a_missing_route_to_clients", client_route),
         Scenario::new("check_looks_at_what_runs", running),
-        Scenario::new("check_knows_the_way_back_from_what_it_counts", counted)
+        Scenario::new("check_infers_the_return_route_from_the_counters", counted)
             .with_programs(&["setpriv"]),
     ]
 }

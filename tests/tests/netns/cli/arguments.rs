@@ -16,7 +16,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![
         Scenario::new("an_interface_that_does_not_exist_is_named", no_interface)
             .with_programs(TOOLS),
-        Scenario::new("an_address_that_is_none_is_named", no_address).with_programs(TOOLS),
+        Scenario::new("an_invalid_address_is_named", no_address).with_programs(TOOLS),
         Scenario::new("a_server_without_a_route_is_named", no_route).with_programs(TOOLS),
         Scenario::new("another_xdp_program_is_named_and_left_alone", other_program)
             .with_programs(TOOLS),
@@ -129,7 +129,7 @@ fn no_bpffs(lab: &Lab) -> Result<()> {
 
 fn no_privilege(lab: &Lab) -> Result<()> {
     // Nobody may read the target directory, so the binary has to lie elsewhere.
-    let copy = lab.directory().join("ikenat-for-nobody");
+    let copy = lab.directory().join("ikenat-unprivileged");
     fs::copy(binary()?, &copy).context("failed to copy ikenat")?;
     let mut command = lab.gateway.command("setpriv");
     command

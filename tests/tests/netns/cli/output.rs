@@ -8,8 +8,8 @@ use ikenat_tests::suite::Scenario;
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![
-        Scenario::new("a_changed_server_is_said_aloud", changed_server),
-        Scenario::new("a_vip_that_is_not_local_is_said_aloud", foreign_vip),
+        Scenario::new("a_changed_server_is_logged", changed_server),
+        Scenario::new("a_vip_that_is_not_local_is_logged", foreign_vip),
         Scenario::new("output_may_be_cut_short", cut_short),
     ]
 }

@@ -23,8 +23,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         Scenario::new("an_excepted_peer_is_left_to_the_gateway", excepted),
         Scenario::new("a_new_deny_stops_a_flow_of_the_fast_path_at_once", at_once),
         Scenario::new("the_longest_prefix_of_both_lists_counts", longest),
-        Scenario::new("lists_that_cannot_be_are_named", impossible)
-            .with_programs(&["tc", "bpftool"]),
+        Scenario::new("invalid_peer_lists_are_named", impossible).with_programs(&["tc", "bpftool"]),
     ]
 }
 

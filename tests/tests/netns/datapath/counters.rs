@@ -15,9 +15,12 @@ use ikenat_tests::suite::Scenario;
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![
-        Scenario::new("stats_tell_what_was_sent", stats),
-        Scenario::new("status_tells_what_is_attached_and_counts_reasons", status),
-        Scenario::new("half_open_and_established_are_told_apart", half_open),
+        Scenario::new("stats_shows_what_was_sent", stats),
+        Scenario::new("status_shows_what_is_attached_and_counts_reasons", status),
+        Scenario::new(
+            "half_open_and_established_peers_are_distinguished",
+            half_open,
+        ),
     ]
 }
 

@@ -19,7 +19,11 @@ use ikenat_tests::suite::Scenario;
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![
-        Scenario::new("a_flood_of_first_fragments_costs_nobody_else", flood).alone(),
+        Scenario::new(
+            "a_flood_of_first_fragments_leaves_other_traffic_alone",
+            flood,
+        )
+        .alone(),
         Scenario::new("overlapping_fragments_are_refused", overlaps),
         Scenario::new("tiny_first_fragments_are_refused", tiny),
         Scenario::new("fragments_past_the_end_are_refused", past_the_end),

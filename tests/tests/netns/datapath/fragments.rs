@@ -19,7 +19,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![
         Scenario::new("fragments_of_esp_arrive_in_any_order", esp_fragments),
         Scenario::new("fragments_of_ike_arrive_first_first", ike_fragments),
-        Scenario::new("fragments_of_others_are_not_ours", foreign_fragments),
+        Scenario::new("unrelated_fragments_are_punted", foreign_fragments),
         Scenario::new(
             "reversed_fragments_of_a_peer_with_a_session_arrive",
             reversed,

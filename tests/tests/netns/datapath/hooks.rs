@@ -17,7 +17,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![
         Scenario::new("the_fast_path_is_taken", fast),
         Scenario::new(
-            "a_device_that_takes_no_frames_gets_the_slow_path",
+            "a_device_without_xdp_transmit_gets_the_slow_path",
             not_ready,
         ),
         Scenario::new("generic_mode_forwards_the_same_bytes", generic),

@@ -26,7 +26,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     ));
     all.extend([
         Scenario::new("the_lab_itself_answers_with_the_kernels_nat", kernel_nat),
-        Scenario::new("nobody_is_told_of_later_fragments", later_fragments),
+        Scenario::new("later_fragments_cause_no_icmp_error", later_fragments),
         Scenario::new("answers_are_limited_for_each_peer", limited),
     ]);
     all

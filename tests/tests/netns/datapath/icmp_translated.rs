@@ -23,7 +23,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     let mut all = Scenario::on_every_host("icmp_errors_are_translated_both_ways", translated);
     all.extend([
         Scenario::new("checksums_in_quotes_are_right_afterwards", quoted_checksums),
-        Scenario::new("icmp_that_is_not_ours_is_left_alone", left_alone),
+        Scenario::new("unrelated_icmp_is_punted", left_alone),
         Scenario::new("icmp_errors_are_limited_for_each_peer", limited),
         Scenario::new("icmp_errors_touch_no_session", sessions),
     ]);

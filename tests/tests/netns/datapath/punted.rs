@@ -21,13 +21,13 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
             other_ports,
         ),
         Scenario::new("frames_that_are_not_ipv4_are_punted", not_ipv4),
-        Scenario::new("tagged_frames_are_not_ours", tagged),
+        Scenario::new("tagged_frames_are_punted", tagged),
         Scenario::new("malformed_packets_are_punted", malformed),
         Scenario::new("dns_of_the_gateway_is_answered", dns),
         Scenario::new("icmp_echo_to_the_vip_is_answered", echo).with_programs(&["ping"]),
         Scenario::new(
-            "the_servers_talk_with_the_gateway_is_its_own",
-            servers_own_talk,
+            "traffic_between_server_and_gateway_is_punted",
+            server_to_gateway,
         ),
         Scenario::new(
             "other_traffic_of_the_server_is_routed_untouched",
@@ -165,7 +165,7 @@ fn echo(lab: &Lab) -> Result<()> {
     wire.punted_on_wan(&raw_from_client(protocol::ICMP, REQUEST).build())
 }
 
-fn servers_own_talk(lab: &Lab) -> Result<()> {
+fn server_to_gateway(lab: &Lab) -> Result<()> {
     let _ikenat = Ikenat::start(lab)?;
     let gateway = socket_in(&lab.gateway, SocketAddrV4::new(GATEWAY_LAN, 500))?;
     let server = socket_in(&lab.server, SocketAddrV4::new(SERVER, 500))?;

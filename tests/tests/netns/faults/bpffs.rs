@@ -27,23 +27,23 @@ use crate::support::{
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     const TOOLS: &[&str] = &["tc", "bpftool"];
-    let trial = |name, test| Scenario::new(name, test).with_programs(TOOLS);
+    let test = |name, test| Scenario::new(name, test).with_programs(TOOLS);
     vec![
-        trial(
+        test(
             "maps_of_another_layout_are_refused_and_traffic_goes_on",
             layouts,
         )
         .alone(),
-        trial(
+        test(
             "tables_of_another_version_are_refused_and_traffic_goes_on",
             version,
         )
         .alone(),
-        trial("pins_of_another_owner_are_refused", owner),
-        trial("a_bpffs_that_is_read_only_is_named", read_only).alone(),
-        trial("a_bpffs_that_is_unmounted_loses_no_packet", vanished).alone(),
-        trial("no_memory_for_the_maps_leaves_nothing", no_memory),
-        trial(
+        test("pins_of_another_owner_are_refused", owner),
+        test("a_bpffs_that_is_read_only_is_named", read_only).alone(),
+        test("a_bpffs_that_is_unmounted_loses_no_packet", vanished).alone(),
+        test("no_memory_for_the_maps_leaves_nothing", no_memory),
+        test(
             "a_start_that_runs_out_of_memory_changes_nothing",
             out_of_memory,
         )

@@ -21,10 +21,14 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     let load = |name, test| Scenario::new(name, test).alone();
     vec![
         load("of_daemons_that_start_at_once_one_wins", at_once).with_programs(&["tc", "bpftool"]),
-        load("readers_that_are_stopped_or_killed_disturb_nobody", readers),
-        load("a_daemon_that_is_stopped_disturbs_nobody", stopped),
-        load("a_daemon_by_another_clock_forgets_nobody", other_clock).with_programs(&["unshare"]),
-        load("a_jump_of_the_wall_clock_disturbs_nobody", wall_clock)
+        load("stopped_or_killed_readers_lose_no_packet", readers),
+        load("a_stopped_daemon_loses_no_packet", stopped),
+        load(
+            "a_daemon_with_another_clock_expires_no_live_entry",
+            other_clock,
+        )
+        .with_programs(&["unshare"]),
+        load("a_jump_of_the_wall_clock_loses_no_packet", wall_clock)
             .with_programs(&["date"])
             .only_with("IKENAT_TEST_WALL_CLOCK", "it sets this machine's clock"),
         Scenario::new("there_is_a_block_for_every_cpu_that_may_come", cpus)

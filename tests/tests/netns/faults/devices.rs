@@ -30,21 +30,14 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
             down_and_up,
         ),
         load("a_renamed_interface_loses_no_packet", renamed),
+        load("a_recreated_interface_is_attached_again", recreated),
         load(
-            "an_interface_that_is_made_anew_is_attached_to_again",
-            made_anew,
+            "an_interface_recreated_without_the_daemon_is_attached_by_the_next_start",
+            recreated_without_daemon,
         ),
+        load("a_detached_program_is_attached_again", detached).with_programs(&["bpftool"]),
         load(
-            "an_interface_made_anew_without_the_daemon_is_healed_by_the_next_start",
-            made_anew_alone,
-        ),
-        load(
-            "a_program_that_somebody_detaches_is_attached_again",
-            detached,
-        )
-        .with_programs(&["bpftool"]),
-        load(
-            "a_program_that_wants_our_place_does_not_get_it",
+            "a_foreign_program_cannot_replace_an_attached_one",
             in_our_place,
         ),
     ]
@@ -199,7 +192,7 @@ fn indexes(lab: &Lab) -> Result<Vec<(String, u32)>> {
         .collect())
 }
 
-fn made_anew(lab: &Lab) -> Result<()> {
+fn recreated(lab: &Lab) -> Result<()> {
     // By each way once, and each side once.
     let backends = if kernel_is_at_least((6, 6))? {
         ["tcx", "clsact"]
@@ -234,7 +227,7 @@ fn made_anew(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-fn made_anew_alone(lab: &Lab) -> Result<()> {
+fn recreated_without_daemon(lab: &Lab) -> Result<()> {
     Ikenat::start(lab)?.kill()?;
     let load = Load::start(lab, tenth_rate()?, tenth_rate()?)?;
     let [side, _] = sides(lab);

@@ -17,11 +17,11 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     let load = |name, test| Scenario::new(name, test).alone();
     vec![
         load(
-            "a_hardware_address_that_changes_with_a_word_is_followed_at_once",
+            "a_mac_change_with_an_announcement_is_followed_at_once",
             announced,
         ),
         load(
-            "a_hardware_address_that_changes_silently_is_followed_soon",
+            "a_mac_change_without_an_announcement_is_followed_soon",
             silent,
         ),
         load(
@@ -40,7 +40,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
             "a_route_that_is_withdrawn_and_comes_back_is_used_again",
             route,
         ),
-        load("asking_neighbours_makes_no_flow_ask_for_its_way", quiet),
+        load("probing_neighbours_invalidates_no_next_hop", quiet),
     ]
 }
 
@@ -58,7 +58,7 @@ fn gateway_mac() -> String {
 }
 
 /// Gives the server another hardware address, under traffic both ways, and says how long it did not flow there.
-fn change(lab: &Lab, trial: &str, word: Word, long: Duration) -> Result<Duration> {
+fn change(lab: &Lab, label: &str, word: Word, long: Duration) -> Result<Duration> {
     let load = Load::start(lab, tenth_rate()?, tenth_rate()?)?;
     load.flows()?;
     const NEW: &str = "02:00:00:00:02:99";
@@ -80,7 +80,7 @@ fn change(lab: &Lab, trial: &str, word: Word, long: Duration) -> Result<Duration
             .unwrap_or_default()
     })?;
     load.flows()?;
-    let [inbound, outbound] = load.losses(trial)?;
+    let [inbound, outbound] = load.losses(label)?;
     ensure!(inbound.foreign + inbound.duplicates + outbound.foreign + outbound.duplicates == 0);
     ensure!(inbound.lost > 0, "the address has not changed");
     ensure!(
@@ -128,8 +128,8 @@ fn silent(lab: &Lab) -> Result<()> {
 
 fn announced_alone(lab: &Lab) -> Result<()> {
     Ikenat::start(lab)?.kill()?;
-    let trial = "MAC changed with a word, no daemon";
-    let outage = change(lab, trial, Word::Arp, Duration::from_secs(20))?;
+    let label = "MAC changed with a word, no daemon";
+    let outage = change(lab, label, Word::Arp, Duration::from_secs(20))?;
     // What a flow remembers counts for eight seconds.
     within(outage, Duration::from_secs(10))
 }
@@ -143,8 +143,8 @@ fn silent_alone(lab: &Lab) -> Result<()> {
         "sysctl -qw net.ipv4.neigh.{LAN}.base_reachable_time_ms=3000"
     ))?;
     Ikenat::start(lab)?.kill()?;
-    let trial = "MAC changed silently, no daemon, base_reachable_time_ms=3000";
-    let outage = change(lab, trial, Word::None, Duration::from_secs(40))?;
+    let label = "MAC changed silently, no daemon, base_reachable_time_ms=3000";
+    let outage = change(lab, label, Word::None, Duration::from_secs(40))?;
     within(outage, Duration::from_secs(30))
 }
 
@@ -208,8 +208,8 @@ fn route(lab: &Lab) -> Result<()> {
     let outage = began.elapsed();
     load.flows_within(Duration::from_secs(5))?;
     load.flows()?;
-    let trial = format!("a route withdrawn for {outage:.1?}, noticed after {noticed:.1?}");
-    let [inbound, outbound] = load.losses(&trial)?;
+    let label = format!("a route withdrawn for {outage:.1?}, noticed after {noticed:.1?}");
+    let [inbound, outbound] = load.losses(&label)?;
     within(inbound.outage, outage + Duration::from_secs(1))?;
     ensure!(inbound.lost > 0, "it was not withdrawn");
     ensure!(

@@ -26,14 +26,14 @@ use crate::support::{
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     const TOOLS: &[&str] = &["tc", "bpftool"];
-    let trial = |name, test| Scenario::new(name, test).with_programs(TOOLS);
+    let test = |name, test| Scenario::new(name, test).with_programs(TOOLS);
     vec![
-        trial("a_start_killed_at_any_step_is_healed_by_the_next", fresh),
-        trial("a_start_that_fails_at_any_step_leaves_nothing", fails),
-        trial("a_restart_killed_at_any_step_loses_no_packet", restart).alone(),
-        trial("a_restart_that_fails_at_any_step_loses_no_packet", stays).alone(),
-        trial("a_move_that_dies_or_fails_at_any_step_is_healed", moves),
-        trial(
+        test("a_start_killed_at_any_step_is_healed_by_the_next", fresh),
+        test("a_start_that_fails_at_any_step_leaves_nothing", fails),
+        test("a_restart_killed_at_any_step_loses_no_packet", restart).alone(),
+        test("a_restart_that_fails_at_any_step_loses_no_packet", stays).alone(),
+        test("a_move_that_dies_or_fails_at_any_step_is_healed", moves),
+        test(
             "a_program_that_the_verifier_refuses_changes_nothing",
             refused,
         )
@@ -192,7 +192,7 @@ fn fails(lab: &Lab) -> Result<()> {
 /// Tries every step of a restart under load.
 fn each_step_of_a_restart(
     lab: &Lab,
-    trial: &str,
+    label: &str,
     disturb: fn(&Lab, &str, &str, usize) -> Result<()>,
 ) -> Result<()> {
     for backend in tc_backends()? {
@@ -215,9 +215,9 @@ fn each_step_of_a_restart(
         }
         let _ikenat = Ikenat::start_with(lab, &["--tc", backend])?;
         load.flows()?;
-        let transfer = load.finish().context(trial.to_owned())?;
+        let transfer = load.finish().context(label.to_owned())?;
         println!(
-            "{trial}, {backend}, {} steps: {transfer}",
+            "{label}, {backend}, {} steps: {transfer}",
             to_try(&steps, backend)?.len()
         );
         transfer.check_counted(&lab.stats()?)?;
@@ -290,7 +290,7 @@ fn moves(lab: &Lab) -> Result<()> {
         .collect();
     ensure!(
         missing.is_empty() || tc_backends()?.len() < 2,
-        "no trial passes the steps {missing:?}"
+        "no test passes the steps {missing:?}"
     );
     Ok(())
 }

@@ -20,32 +20,32 @@ use crate::support::{
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     const TOOLS: &[&str] = &["tc", "bpftool"];
-    let trial = |name, test| Scenario::new(name, test).with_programs(TOOLS);
+    let test = |name, test| Scenario::new(name, test).with_programs(TOOLS);
     vec![
-        trial(
+        test(
             "a_clsact_filter_does_what_tcx_does_and_unload_removes_it",
             whole_life,
         ),
-        trial("a_clsact_that_was_there_stays", existing),
-        trial(
-            "a_clsact_of_ours_stays_while_somebody_else_uses_it",
+        test("a_clsact_that_was_there_stays", existing),
+        test(
+            "a_clsact_that_ikenat_added_stays_while_others_use_it",
             used_by_others,
         ),
-        trial(
-            "a_filter_in_our_place_is_named_and_left_alone",
+        test(
+            "a_foreign_filter_at_ikenats_priority_is_named_and_left_alone",
             in_our_place,
         ),
-        trial(
+        test(
             "an_ingress_qdisc_on_the_wan_is_named_and_left_alone",
             ingress_qdisc,
         ),
-        trial("a_filter_that_somebody_removed_is_put_back", put_back),
-        trial("the_way_of_the_slow_path_stays_as_it_was", way_stays),
-        trial("a_filter_follows_to_another_interface", moved),
-        trial("a_filter_returns_to_an_interface_that_was_remade", remade),
-        trial("a_filter_without_pins_is_taken_over", orphan),
-        trial("a_start_that_fails_leaves_no_filter", failed_start),
-        trial(
+        test("a_removed_filter_is_put_back", put_back),
+        test("the_tc_backend_stays_as_it_was", way_stays),
+        test("a_filter_follows_to_another_interface", moved),
+        test("a_filter_returns_to_a_recreated_interface", remade),
+        test("a_filter_without_pins_is_taken_over", orphan),
+        test("a_start_that_fails_leaves_no_filter", failed_start),
+        test(
             "unload_finds_a_filter_by_its_tables_alone",
             no_pins_of_filters,
         ),
@@ -322,7 +322,7 @@ fn orphan(lab: &Lab) -> Result<()> {
         while has_xdp()? && began.elapsed() < Duration::from_secs(5) {
             thread::sleep(Duration::from_millis(20));
         }
-        one_filter_each(lab).context("this trial needs an orphan")?;
+        one_filter_each(lab).context("this test needs an orphan")?;
         let ikenat = Ikenat::start_with(lab, backend)?;
         let expected = slow_hooks(lab)?;
         let filters = usize::from(expected == ["clsact"; 3]);

@@ -24,7 +24,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
             same_vip,
         )
         .with_programs(TOOLS),
-        Scenario::new("what_a_namespace_has_left_that_is_gone_is_taken_over", gone),
+        Scenario::new("pins_of_a_destroyed_namespace_are_taken_over", gone),
         Scenario::new("two_vips_in_one_namespace_work_side_by_side", side_by_side)
             .with_programs(TOOLS),
         Scenario::new("ip_netns_exec_finds_the_bpffs", netns_exec)

@@ -30,7 +30,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         Scenario::new("it_runs_without_cap_perfmon", without_perfmon).with_programs(TOOLS),
         Scenario::new("an_ordinary_users_daemon_attaches_again", attaches_again)
             .with_programs(TOOLS),
-        Scenario::new("members_of_a_group_read_and_nobody_else", group).with_programs(&["setpriv"]),
+        Scenario::new("only_members_of_the_group_read", group).with_programs(&["setpriv"]),
         Scenario::new("a_group_that_does_not_exist_is_named", no_group)
             .with_programs(&["tc", "bpftool"]),
     ]

@@ -32,10 +32,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         Scenario::new("a_one_armed_gateway_sends_no_redirects", redirects).with_options(one_armed),
         Scenario::new("a_vip_that_is_a_secondary_address_is_the_source", secondary),
         Scenario::new("a_vip_that_is_routed_here_works", routed_vip),
-        Scenario::new(
-            "a_vip_on_the_link_needs_somebody_who_answers_arp",
-            nobodys_vip,
-        ),
+        Scenario::new("a_vip_on_the_link_needs_an_arp_answer", unassigned_vip),
         Scenario::new("forwarding_of_the_devices_is_enough", devices_forward),
     ]
 }
@@ -247,7 +244,7 @@ fn routed_vip(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-fn nobodys_vip(lab: &Lab) -> Result<()> {
+fn unassigned_vip(lab: &Lab) -> Result<()> {
     without_vip(lab)?;
     let _ikenat = Ikenat::start(lab)?;
     // It is on the client's own link, so the client asks who has it.

@@ -25,16 +25,16 @@ use crate::support::{
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     const TOOLS: &[&str] = &["tc", "bpftool"];
-    let trial = |name, test| Scenario::new(name, test).with_programs(TOOLS);
+    let test = |name, test| Scenario::new(name, test).with_programs(TOOLS);
     vec![
-        trial("two_wans_and_two_lans_translate_alike", two_of_each),
-        trial("fewer_interfaces_than_before_leave_no_program", fewer),
-        trial(
+        test("two_wans_and_two_lans_translate_alike", two_of_each),
+        test("fewer_interfaces_than_before_leave_no_program", fewer),
+        test(
             "a_bridge_as_lan_runs_generic_beside_a_native_wan",
             bridge_as_lan,
         ),
-        trial("a_server_on_this_host_needs_no_lan", local_server),
-        trial("lists_of_interfaces_that_cannot_be_are_named", impossible),
+        test("a_server_on_this_host_needs_no_lan", local_server),
+        test("invalid_interface_lists_are_named", impossible),
     ]
 }
 
