@@ -19,23 +19,23 @@ const VIRTUAL: &str = "vmxnet3";
 const SPI: u32 = 0xC000_0001;
 
 pub(super) fn scenarios() -> Vec<Scenario> {
-    let with = |driver, name, test| {
+    let in_a_guest = |name, driver, test| {
         Scenario::in_a_guest(name, test).with_options(Options {
             wan_driver: Some(driver),
             ..Options::default()
         })
     };
     vec![
-        with(VIRTUAL, "check_names_a_card_that_merges_packets", merging),
-        with(PLAIN, "check_names_a_card_that_strips_vlan_tags", tags),
-        with(PLAIN, "check_names_a_card_without_native_xdp", generic),
-        with(VIRTUAL, "check_calls_a_card_with_native_xdp_ok", native).unless(
+        in_a_guest("check_names_a_card_that_merges_packets", VIRTUAL, merging),
+        in_a_guest("check_names_a_card_that_strips_vlan_tags", PLAIN, tags),
+        in_a_guest("check_names_a_card_without_native_xdp", PLAIN, generic),
+        in_a_guest("check_calls_a_card_with_native_xdp_ok", VIRTUAL, native).unless(
             !kernel_is_at_least((6, 6)).unwrap_or(false),
             "its driver has native XDP from Linux 6.6 on",
         ),
-        with(
-            VIRTUAL,
+        in_a_guest(
             "check_shows_how_a_card_distributes_packets",
+            VIRTUAL,
             spreading,
         ),
     ]

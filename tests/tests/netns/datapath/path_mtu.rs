@@ -33,14 +33,26 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
             client_routers: true,
             ..Options::default()
         };
-        let named = |what| format!("a_small_link_{what}_is_discovered@{}", host.name());
+        let named = |what| format!("{what}@{}", host.name());
         all.extend([
-            Scenario::new(named("on_the_gateway"), on_the_gateway).with_options(Options {
+            Scenario::new(
+                named("a_small_link_on_the_gateway_is_discovered"),
+                on_the_gateway,
+            )
+            .with_options(Options {
                 host,
                 ..Options::default()
             }),
-            Scenario::new(named("behind_the_server"), on_the_way).with_options(behind_server),
-            Scenario::new(named("behind_the_client"), on_the_way).with_options(behind_client),
+            Scenario::new(
+                named("a_small_link_behind_the_server_is_discovered"),
+                on_the_way,
+            )
+            .with_options(behind_server),
+            Scenario::new(
+                named("a_small_link_behind_the_client_is_discovered"),
+                on_the_way,
+            )
+            .with_options(behind_client),
         ]);
     }
     all.push(
