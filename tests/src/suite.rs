@@ -120,9 +120,9 @@ impl Scenario {
         (!missing.is_empty()).then(|| format!("not installed: {}", missing.join(", ")))
     }
 
-    fn into_trial(self) -> Trial {
+    fn into_test(self) -> Trial {
         let obstacle = self.obstacle();
-        trial(&self.name, obstacle, move || {
+        test(&self.name, obstacle, move || {
             let test = self.test;
             if self.alone {
                 let _machine = MACHINE.write().unwrap_or_else(PoisonError::into_inner);
@@ -136,7 +136,7 @@ impl Scenario {
 }
 
 /// A trial; where something is in its way, it is ignored under a name that says what.
-pub fn trial(
+pub fn test(
     name: &str,
     obstacle: Option<String>,
     run: impl FnOnce() -> Result<()> + Send + 'static,
@@ -161,8 +161,8 @@ pub fn run(scenarios: Vec<Scenario>) -> ExitCode {
         eprintln!("{error:#}");
         return ExitCode::FAILURE;
     }
-    let trials = scenarios.into_iter().map(Scenario::into_trial).collect();
-    libtest_mimic::run(&arguments, trials).exit_code()
+    let tests = scenarios.into_iter().map(Scenario::into_test).collect();
+    libtest_mimic::run(&arguments, tests).exit_code()
 }
 
 fn installed(program: &str) -> bool {

@@ -7,7 +7,7 @@
 use anyhow::{Context, Result, bail, ensure};
 use ikenat_tests::bpf::{Dataplane, Object, fixture};
 use ikenat_tests::kernel;
-use ikenat_tests::suite::{not_root, trial};
+use ikenat_tests::suite::{not_root, test};
 use libtest_mimic::{Arguments, Trial};
 use object::{Object as _, ObjectSection as _, ObjectSymbol as _, SymbolKind};
 use std::collections::BTreeMap;
@@ -39,18 +39,18 @@ fn main() -> ExitCode {
         return child();
     }
     let arguments = Arguments::from_args();
-    let trials = match serde_json::from_str::<Budget>(RECORD) {
-        Ok(budget) => trials(budget),
+    let tests = match serde_json::from_str::<Budget>(RECORD) {
+        Ok(budget) => tests(budget),
         Err(error) => {
             let name = "tests/tests/budget.json can be read";
-            vec![trial(name, None, || Err(error.into()))]
+            vec![test(name, None, || Err(error.into()))]
         }
     };
-    libtest_mimic::run(&arguments, trials).exit_code()
+    libtest_mimic::run(&arguments, tests).exit_code()
 }
 
-fn trials(budget: Budget) -> Vec<Trial> {
-    let stack = trial("bytes of stack", None, move || check_stack(&budget.stack));
+fn tests(budget: Budget) -> Vec<Trial> {
+    let stack = test("bytes of stack", None, move || check_stack(&budget.stack));
     let instructions = Object::ALL.map(|object| {
         let (major, minor) = kernel::version().unwrap_or_default();
         let record = format!("{major}.{minor}{}", object.suffix());
@@ -66,7 +66,7 @@ fn instructions(object: Object, record: &str, recorded: Option<BTreeMap<String, 
     let obstacle = not_root().or_else(|| object.obstacle()).or(unknown);
     let suffix = object.suffix();
     let name = format!("instructions that the verifier processes{suffix}");
-    trial(&name, obstacle, move || {
+    test(&name, obstacle, move || {
         check_instructions(object, &recorded.unwrap_or_default())
     })
 }

@@ -12,7 +12,7 @@ use ikenat_tests::bpf::host::{self, Tables};
 use ikenat_tests::bpf::{Dataplane, Object, Run, Slot};
 use ikenat_tests::lab::topology::{LAN, WAN, with_lab};
 use ikenat_tests::lab::{Lab, Options, cleanup, frames};
-use ikenat_tests::suite::{not_root, trial};
+use ikenat_tests::suite::{not_root, test};
 use libtest_mimic::Arguments;
 use std::process::ExitCode;
 use xdp_common::Config;
@@ -36,14 +36,14 @@ fn main() -> ExitCode {
         eprintln!("{error:#}");
         return ExitCode::FAILURE;
     }
-    let trials = Object::ALL.map(|object| {
+    let tests = Object::ALL.map(|object| {
         let suffix = object.suffix();
         let name = format!("host and kernel agree on 200,000 mutated packets{suffix}");
-        trial(&name, not_root().or_else(|| object.obstacle()), move || {
+        test(&name, not_root().or_else(|| object.obstacle()), move || {
             with_lab(Options::default(), |lab| compare(lab, object))
         })
     });
-    libtest_mimic::run(&arguments, trials.into()).exit_code()
+    libtest_mimic::run(&arguments, tests.into()).exit_code()
 }
 
 /// Xorshift (Marsaglia 2003): all that is asked of it is to be the same tomorrow.

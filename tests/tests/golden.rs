@@ -12,7 +12,7 @@ use ikenat_tests::bpf::host::{self, Tables};
 use ikenat_tests::bpf::{Dataplane, Object};
 use ikenat_tests::lab::topology::{LAN, WAN, with_lab};
 use ikenat_tests::lab::{Lab, Options, cleanup};
-use ikenat_tests::suite::{not_root, trial};
+use ikenat_tests::suite::{not_root, test};
 use libtest_mimic::{Arguments, Trial};
 use std::process::ExitCode;
 use std::sync::mpsc;
@@ -32,29 +32,29 @@ fn main() -> ExitCode {
         eprintln!("{error:#}");
         return ExitCode::FAILURE;
     }
-    let mut trials: Vec<Trial> = Vec::new();
+    let mut tests: Vec<Trial> = Vec::new();
     for row in rows() {
         if row.side == Side::Out {
-            trials.push(on_host(&row, Hook::Egress));
+            tests.push(on_host(&row, Hook::Egress));
         } else {
-            trials.push(on_host(&row, Hook::Xdp));
-            trials.push(on_host(&row, Hook::Tc));
+            tests.push(on_host(&row, Hook::Xdp));
+            tests.push(on_host(&row, Hook::Tc));
         }
     }
     if let Some(why) = not_root() {
-        trials.push(trial("kernel", Some(why), || Ok(())));
+        tests.push(test("kernel", Some(why), || Ok(())));
     } else {
         let (sender, results) = mpsc::channel();
         let ran = Object::ALL.map(|object| whole(object, &sender));
         drop(sender);
-        trials.extend(results.iter().map(|(name, result)| done(&name, result)));
-        trials.extend(ran);
+        tests.extend(results.iter().map(|(name, result)| done(&name, result)));
+        tests.extend(ran);
     }
-    libtest_mimic::run(&arguments, trials).exit_code()
+    libtest_mimic::run(&arguments, tests).exit_code()
 }
 
 fn done(name: &str, result: Result<()>) -> Trial {
-    trial(name, None, move || result)
+    test(name, None, move || result)
 }
 
 /// A row through the packet logic of a hook on the host.
@@ -113,7 +113,7 @@ type Results = mpsc::Sender<(String, Result<()>)>;
 fn whole(object: Object, results: &Results) -> Trial {
     let name = format!("kernel: the whole table ran{}", object.suffix());
     if let Some(why) = object.obstacle() {
-        return trial(&name, Some(why), || Ok(()));
+        return test(&name, Some(why), || Ok(()));
     }
     let outcome = with_lab(Options::default(), |lab| in_kernel(lab, object, results));
     done(&name, outcome)

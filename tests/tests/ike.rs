@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use ikenat_tests::lab::Lab;
+use ikenat_tests::lab::direction::Direction;
 use ikenat_tests::lab::ikenat::Ikenat;
-use ikenat_tests::lab::report::{Direction, InstanceStats, Kind, Session, Spi, State};
+use ikenat_tests::lab::json::{InstanceStats, Kind, Session, Spi, State};
 use ikenat_tests::lab::strongswan::{Authentication, ChildSa, End, Settings, Tunnel, Version};
 use ikenat_tests::lab::topology::CLIENT;
 use ikenat_tests::suite::{self, Scenario};
@@ -173,7 +174,10 @@ fn rekey(lab: &Lab) -> Result<()> {
         "{old:?} became {new:?}"
     );
     let stats = lab.stats()?;
-    for (spi, direction) in [(old.spi_out, Direction::In), (old.spi_in, Direction::Out)] {
+    for (spi, direction) in [
+        (old.spi_out, Direction::Inbound),
+        (old.spi_in, Direction::Outbound),
+    ] {
         let entry = entry(&stats, spi, direction)?;
         ensure!(
             entry.packets == u64::from(PINGS),
@@ -300,8 +304,8 @@ pub(crate) fn agree(lab: &Lab, tunnel: &Tunnel, packets: u32) -> Result<ChildSa>
         );
         let stats = lab.stats()?;
         stats.check_conservation()?;
-        let inbound = entry(&stats, client.spi_out, Direction::In)?;
-        let outbound = entry(&stats, client.spi_in, Direction::Out)?;
+        let inbound = entry(&stats, client.spi_out, Direction::Inbound)?;
+        let outbound = entry(&stats, client.spi_in, Direction::Outbound)?;
         let counts = [
             inbound.packets,
             outbound.packets,

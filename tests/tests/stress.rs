@@ -8,7 +8,7 @@ use ikenat_tests::bpf::{Dataplane, fixture, with_sizes};
 use ikenat_tests::lab::frames::Packet;
 use ikenat_tests::lab::topology::{LAN, LAN_MAC, SERVER, SERVER_MAC, WAN, with_lab};
 use ikenat_tests::lab::{Lab, Options, cleanup};
-use ikenat_tests::suite::{not_root, trial};
+use ikenat_tests::suite::{not_root, test};
 use libtest_mimic::Arguments;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
@@ -37,8 +37,8 @@ fn main() -> ExitCode {
     let one_cpu = || thread::available_parallelism().is_ok_and(|cpus| cpus.get() < 2);
     let obstacle = not_root().or_else(|| one_cpu().then(|| "one CPU only".to_owned()));
     let name = "two CPUs count while entries are retired";
-    let trial = trial(name, obstacle, || with_lab(Options::default(), stress));
-    libtest_mimic::run(&arguments, vec![trial]).exit_code()
+    let test = test(name, obstacle, || with_lab(Options::default(), stress));
+    libtest_mimic::run(&arguments, vec![test]).exit_code()
 }
 
 const FIRST_SPI: u32 = 0x1000;

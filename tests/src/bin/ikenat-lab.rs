@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
+use ikenat_tests::lab::direction::Direction;
 use ikenat_tests::lab::ikenat::{self, Ikenat};
 use ikenat_tests::lab::netns::{Namespace, execute};
-use ikenat_tests::lab::report::Direction;
 use ikenat_tests::lab::strongswan::{ChildSa, End, Settings, Tunnel};
 use ikenat_tests::lab::topology::{CLIENT, LAN, SERVER, VIP, WAN};
 use ikenat_tests::lab::{Lab, Options, cleanup};
@@ -133,8 +133,8 @@ fn compare(lab: &Lab, tunnel: &Tunnel) -> Result<String> {
     loop {
         let client = tunnel.installed_sa(End::Client)?;
         let server = tunnel.installed_sa(End::Server)?;
-        let inbound = counted(lab, CLIENT, &client, Direction::In)?;
-        let outbound = counted(lab, CLIENT, &client, Direction::Out)?;
+        let inbound = counted(lab, CLIENT, &client, Direction::Inbound)?;
+        let outbound = counted(lab, CLIENT, &client, Direction::Outbound)?;
         let agree = [client.packets_out, server.packets_in]
             .iter()
             .all(|&n| n == inbound)
@@ -157,8 +157,8 @@ fn compare(lab: &Lab, tunnel: &Tunnel) -> Result<String> {
 
 fn counted(lab: &Lab, peer: Ipv4Addr, client: &ChildSa, direction: Direction) -> Result<u64> {
     let spi = match direction {
-        Direction::In => client.spi_out,
-        Direction::Out => client.spi_in,
+        Direction::Inbound => client.spi_out,
+        Direction::Outbound => client.spi_in,
     };
     let stats = lab.stats()?;
     stats.check_conservation()?;

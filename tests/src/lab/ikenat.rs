@@ -9,10 +9,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use serde::de::DeserializeOwned;
 
+use super::json::{InstanceStats, InstanceStatus, Stats, Status};
 use super::links::target_directory;
 use super::netns::{Namespace, execute};
 use super::process::Process;
-use super::report::{InstanceStats, InstanceStatus, Stats, Status};
 use super::topology::{LAN, Lab, SERVER, VIP, WAN};
 
 /// Names the binary to test.

@@ -15,7 +15,7 @@ const PEER_OBJECT_DEFAULT: &str = "bpf/peer.o";
 
 /// One end of a wire.
 #[derive(Clone, Copy, Debug)]
-pub struct Port<'a> {
+pub struct Interface<'a> {
     /// Where it is.
     pub namespace: &'a Namespace,
     /// Its name there.
@@ -25,7 +25,7 @@ pub struct Port<'a> {
 }
 
 /// Makes a wire; both ends are down.
-pub fn join(a: Port<'_>, b: Port<'_>) -> Result<()> {
+pub fn join(a: Interface<'_>, b: Interface<'_>) -> Result<()> {
     a.namespace.run(&format!(
         "ip link add {} address {} type veth peer name {} address {} netns {}",
         a.name,

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use super::report::{Direction, InstanceStats};
+use super::direction::Direction;
+use super::json::InstanceStats;
 use super::topology::{CLIENT, Lab, SERVER, VIP};
 use super::traffic::{FLOW, Flow, Received, Receiver, Sender, socket_in};
 
@@ -115,7 +116,7 @@ impl Load {
     }
 
     /// Ends it and says what was lost: inbound, then outbound. Prints that too, for the record.
-    pub fn losses(self, trial: &str) -> Result<[Loss; 2]> {
+    pub fn losses(self, label: &str) -> Result<[Loss; 2]> {
         let [inbound, outbound] = self.senders.map(Sender::stop);
         let (inbound, outbound) = (inbound?, outbound?);
         let [at_server, at_client] = self.receivers;
@@ -124,8 +125,8 @@ impl Load {
             Loss::of(&at_server.finish(inbound)?, inbound, rate_in),
             Loss::of(&at_client.finish(outbound)?, outbound, rate_out),
         ];
-        for (way, loss) in ["inbound", "outbound"].into_iter().zip(&losses) {
-            println!("{trial}: {way} {loss}");
+        for (direction, loss) in ["inbound", "outbound"].into_iter().zip(&losses) {
+            println!("{label}: {direction} {loss}");
         }
         Ok(losses)
     }
@@ -170,8 +171,8 @@ impl Transfer {
     pub fn check_counted(&self, stats: &InstanceStats) -> Result<()> {
         stats.check_conservation()?;
         for (spi, direction, sent) in [
-            (SPI_IN, Direction::In, self.inbound),
-            (SPI_OUT, Direction::Out, self.outbound),
+            (SPI_IN, Direction::Inbound, self.inbound),
+            (SPI_OUT, Direction::Outbound, self.outbound),
         ] {
             let entry = stats.spi(CLIENT, spi, direction).with_context(|| {
                 format!("no single entry for SPI 0x{spi:08x}: {:?}", stats.spis)

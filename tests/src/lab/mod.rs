@@ -4,28 +4,29 @@
 //! Knows `ikenat` only as a program with arguments, a log and JSON; knows none of the other crates.
 
 pub mod capture;
-mod cards;
 mod certificates;
 pub mod cgroup;
 pub mod cleanup;
-pub mod errors;
+pub mod direction;
+pub mod fragment_reverser;
 pub mod frames;
 pub mod hosts;
+pub mod icmp_errors;
 pub mod ikenat;
+pub mod json;
 pub mod links;
 pub mod load;
 pub mod netns;
-pub mod pmtu;
+mod network_cards;
+pub mod path_mtu;
 pub mod process;
-pub mod report;
-pub mod reverser;
 pub mod routers;
 pub mod strongswan;
 mod swanctl;
-pub mod talk;
 pub mod topology;
 pub mod traffic;
 pub mod transfer;
+pub mod udp_pair;
 pub mod vici;
 pub mod wire;
 

@@ -12,7 +12,7 @@ use std::net::Ipv4Addr;
 use anyhow::Result;
 
 use super::frames::Mac;
-use super::links::{self, Port};
+use super::links::{self, Interface};
 use super::netns::Namespace;
 use super::topology::{
     CLIENT, CLIENT_2, CLIENT_MAC, GATEWAY_LAN, LAN, LAN_MAC, PEER, SERVER, SERVER_MAC, VIP, WAN,
@@ -41,13 +41,13 @@ pub struct Routers {
 }
 
 /// Which way it goes, in numbers and names.
-struct Way<'a> {
+struct Placement<'a> {
     role: &'a str,
     /// Told apart in the addresses of the links.
     number: u8,
-    end: Port<'a>,
+    end: Interface<'a>,
     end_addresses: &'a [Ipv4Addr],
-    gateway: Port<'a>,
+    gateway: Interface<'a>,
     gateway_address: Ipv4Addr,
     near_address: Ipv4Addr,
 }
@@ -57,12 +57,12 @@ impl Routers {
     pub(crate) fn to_client(unique: &str, client: &Namespace, gateway: &Namespace) -> Result<Self> {
         Self::create(
             unique,
-            &Way {
+            &Placement {
                 role: "client",
                 number: 1,
-                end: port(client, PEER, CLIENT_MAC),
+                end: interface(client, PEER, CLIENT_MAC),
                 end_addresses: &[CLIENT, CLIENT_2],
-                gateway: port(gateway, WAN, WAN_MAC),
+                gateway: interface(gateway, WAN, WAN_MAC),
                 gateway_address: VIP,
                 near_address: CLIENT_ROUTER,
             },
@@ -73,43 +73,44 @@ impl Routers {
     pub(crate) fn to_server(unique: &str, server: &Namespace, gateway: &Namespace) -> Result<Self> {
         Self::create(
             unique,
-            &Way {
+            &Placement {
                 role: "server",
                 number: 2,
-                end: port(server, PEER, SERVER_MAC),
+                end: interface(server, PEER, SERVER_MAC),
                 end_addresses: &[SERVER],
-                gateway: port(gateway, LAN, LAN_MAC),
+                gateway: interface(gateway, LAN, LAN_MAC),
                 gateway_address: GATEWAY_LAN,
                 near_address: SERVER_ROUTER,
             },
         )
     }
 
-    fn create(unique: &str, way: &Way<'_>) -> Result<Self> {
+    fn create(unique: &str, placement: &Placement<'_>) -> Result<Self> {
         let routers = Self {
-            near: Namespace::create(unique, &format!("{}-near", way.role))?,
-            far: Namespace::create(unique, &format!("{}-far", way.role))?,
+            near: Namespace::create(unique, &format!("{}-near", placement.role))?,
+            far: Namespace::create(unique, &format!("{}-far", placement.role))?,
         };
-        let mac = |last| [2, 0, 0, 0, 0x10 + way.number, last];
-        links::join(port(&routers.near, PEER, mac(1)), way.gateway)?;
+        let mac = |last| [2, 0, 0, 0, 0x10 + placement.number, last];
+        links::join(interface(&routers.near, PEER, mac(1)), placement.gateway)?;
         links::join(
-            port(&routers.near, LINK, mac(2)),
-            port(&routers.far, LINK, mac(3)),
+            interface(&routers.near, LINK, mac(2)),
+            interface(&routers.far, LINK, mac(3)),
         )?;
-        links::join(way.end, port(&routers.far, INNER, mac(4)))?;
-        routers.address(way)?;
+        links::join(placement.end, interface(&routers.far, INNER, mac(4)))?;
+        routers.address(placement)?;
         Ok(routers)
     }
 
     /// Each end's addresses are routed one by one: their network is the one on the gateway's side.
-    fn address(&self, way: &Way<'_>) -> Result<()> {
+    fn address(&self, placement: &Placement<'_>) -> Result<()> {
         let (small, inner) = (
-            format!("10.99.{}", way.number),
-            format!("10.98.{}.1", way.number),
+            format!("10.99.{}", placement.number),
+            format!("10.98.{}.1", placement.number),
         );
-        let near = way.near_address;
+        let near = placement.near_address;
         let to_end = |next: &str| -> String {
-            way.end_addresses
+            placement
+                .end_addresses
                 .iter()
                 .map(|address| format!("ip route add {address} {next}; "))
                 .collect()
@@ -121,7 +122,7 @@ impl Routers {
              ip route add default via {}
              sysctl -qw net.ipv4.ip_forward=1",
             to_end(&format!("via {small}.2")),
-            way.gateway_address
+            placement.gateway_address
         ))?;
         self.far.shell(&format!(
             "ip address add {small}.2/30 dev {LINK}; ip address add {inner}/32 dev {INNER}
@@ -131,27 +132,27 @@ impl Routers {
              sysctl -qw net.ipv4.ip_forward=1",
             to_end(&format!("dev {INNER}"))
         ))?;
-        let own: String = way
+        let own: String = placement
             .end_addresses
             .iter()
             .map(|address| format!("ip address add {address}/32 dev {PEER}; "))
             .collect();
-        way.end.namespace.shell(&format!(
+        placement.end.namespace.shell(&format!(
             "{own} ip link set {PEER} up; ip route add {inner} dev {PEER}
              ip route add default via {inner}"
         ))?;
-        way.gateway.namespace.shell(&format!(
+        placement.gateway.namespace.shell(&format!(
             "ip address add {}/24 dev {name}; ip link set {name} up; {}",
-            way.gateway_address,
+            placement.gateway_address,
             to_end(&format!("via {near}")),
-            name = way.gateway.name
+            name = placement.gateway.name
         ))?;
         Ok(())
     }
 }
 
-fn port<'a>(namespace: &'a Namespace, name: &'a str, mac: Mac) -> Port<'a> {
-    Port {
+fn interface<'a>(namespace: &'a Namespace, name: &'a str, mac: Mac) -> Interface<'a> {
+    Interface {
         namespace,
         name,
         mac,

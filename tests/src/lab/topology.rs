@@ -9,13 +9,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use nix::mount::{MsFlags, mount};
 
-use super::cards::{self, Card};
 use super::cleanup::{self, Directory};
+use super::fragment_reverser::FragmentReverser;
 use super::frames::Mac;
 use super::hosts::Host;
-use super::links::{self, Port};
+use super::links::{self, Interface};
 use super::netns::Namespace;
-use super::reverser::Reverser;
+use super::network_cards::{self, Card};
 use super::routers::Routers;
 
 /// The client's address.
@@ -84,7 +84,7 @@ pub struct Lab {
     /// Between all three, if the gateway is one-armed.
     pub switch: Option<Namespace>,
     /// In the client's wire, if it was asked for.
-    pub reverser: Option<Reverser>,
+    pub reverser: Option<FragmentReverser>,
     /// How it differs from the usual one.
     pub options: Options,
     directory: Directory,
@@ -137,20 +137,24 @@ impl Lab {
             return Ok(());
         }
         if let Some(driver) = self.options.wan_driver {
-            let near = Port {
+            let near = Interface {
                 namespace: &self.gateway,
                 name: WAN,
                 mac: WAN_MAC,
             };
-            let far = Port {
+            let far = Interface {
                 namespace: &self.client,
                 name: PEER,
                 mac: CLIENT_MAC,
             };
-            self.cards = cards::join(driver, near, far)?.into();
+            self.cards = network_cards::join(driver, near, far)?.into();
         } else if self.options.reversing_wire {
             let wire = Namespace::create(&self.unique, "wire")?;
-            self.reverser = Some(Reverser::between(wire, &self.client, &self.gateway)?);
+            self.reverser = Some(FragmentReverser::between(
+                wire,
+                &self.client,
+                &self.gateway,
+            )?);
         } else {
             self.connect(&self.client, CLIENT_MAC, WAN, WAN_MAC)?;
             links::prepare_peer(&self.client, PEER, offload)?;
@@ -198,13 +202,13 @@ impl Lab {
             (&self.gateway, WAN, WAN_MAC, "gateway0"),
         ];
         for (number, (namespace, name, mac, port)) in (1..).zip(ends) {
-            let far = Port {
+            let far = Interface {
                 namespace: &switch,
                 name: port,
                 mac: [2, 0, 0, 0, 9, number],
             };
             links::join(
-                Port {
+                Interface {
                     namespace,
                     name,
                     mac,
@@ -240,12 +244,12 @@ impl Lab {
     }
 
     fn connect(&self, peer: &Namespace, peer_mac: Mac, port: &str, port_mac: Mac) -> Result<()> {
-        let ours = |name, mac| Port {
+        let ours = |name, mac| Interface {
             namespace: &self.gateway,
             name,
             mac,
         };
-        let peer = Port {
+        let peer = Interface {
             namespace: peer,
             ..ours(PEER, peer_mac)
         };

@@ -5,8 +5,8 @@ use anyhow::{Context, Result, ensure};
 use ikenat_tests::lab::capture::PacketSocket;
 use ikenat_tests::lab::frames::{Captured, protocol};
 use ikenat_tests::lab::ikenat::Ikenat;
-use ikenat_tests::lab::pmtu::learnt;
-use ikenat_tests::lab::report::State;
+use ikenat_tests::lab::json::State;
+use ikenat_tests::lab::path_mtu::learnt;
 use ikenat_tests::lab::routers::SMALL_MTU;
 use ikenat_tests::lab::strongswan::{
     Authentication, End, INNER_CLIENT, INNER_SERVER, Settings, Tunnel,

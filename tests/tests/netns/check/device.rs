@@ -11,7 +11,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         Scenario::new("check_names_drivers_without_xdp", modes),
         Scenario::new("check_names_frames_too_large_for_xdp", large),
         Scenario::new("check_names_programs_of_others", programs).with_programs(BPFTOOL),
-        Scenario::new("check_names_devices_that_take_no_frames", redirect),
+        Scenario::new("check_names_devices_without_xdp_transmit", redirect),
         Scenario::new("check_names_offloads_of_far_ends", offloads),
     ]
 }

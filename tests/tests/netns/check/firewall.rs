@@ -21,7 +21,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         Scenario::new("check_names_masquerade", masquerade).with_programs(TOOLS),
         Scenario::new("check_names_snat", snat).with_programs(TOOLS),
         Scenario::new("check_names_the_old_eight_rules", old_rules).with_programs(TOOLS),
-        Scenario::new("check_names_dockers_rules_that_are_about_us", docker).with_programs(TOOLS),
+        Scenario::new("check_names_docker_rules_that_affect_ikenat", docker).with_programs(TOOLS),
         Scenario::new("check_names_a_forward_chain_that_drops", forward).with_programs(TOOLS),
     ]
 }

@@ -5,9 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::*;
-use crate::arguments;
-use crate::daemon::traces;
 
+use crate::support::{attachments, refused, timed_command};
 use ikenat_tests::kernel::{kernel_is_at_least, needs_no_perfmon, release};
 use ikenat_tests::lab::ikenat::Ikenat;
 use ikenat_tests::lab::netns::execute;
@@ -34,8 +33,8 @@ pub(super) fn scenarios() -> Vec<Scenario> {
 }
 
 /// A copy, because nobody may read the target directory, and because it gets capabilities of its own.
-fn as_nobody(lab: &Lab) -> Result<Command> {
-    let copy = lab.directory().join("ikenat-for-nobody");
+fn as_ordinary_user(lab: &Lab) -> Result<Command> {
+    let copy = lab.directory().join("ikenat-unprivileged");
     if !copy.exists() {
         fs::copy(binary()?, &copy).context("failed to copy ikenat")?;
     }
@@ -50,10 +49,10 @@ fn as_nobody(lab: &Lab) -> Result<Command> {
 }
 
 fn privileges(lab: &Lab) -> Result<()> {
-    let findings = findings_of(as_nobody(lab)?)?;
+    let findings = findings_of(as_ordinary_user(lab)?)?;
     let missing = ["CAP_BPF", "CAP_NET_ADMIN", "missing"];
     let found = expect(&findings, ("privileges", None), "error", &missing)?;
-    let copy = lab.directory().join("ikenat-for-nobody");
+    let copy = lab.directory().join("ikenat-unprivileged");
     let grant = format!(
         "setcap cap_bpf,cap_net_admin,cap_perfmon+ep {}",
         copy.display()
@@ -63,13 +62,13 @@ fn privileges(lab: &Lab) -> Result<()> {
     expect(&findings, ("bpf", None), "warning", &["not checked"])?;
     expect(&findings, ("tc", None), "warning", &["not checked"])?;
     apply_fix(lab, &found)?;
-    let findings = findings_of(as_nobody(lab)?)?;
+    let findings = findings_of(as_ordinary_user(lab)?)?;
     expect(&findings, ("privileges", None), "ok", &["CAP_PERFMON"])?;
     expect(&findings, ("bpf", None), "ok", &[])?;
     // A bpffs that only root may write is one thing more, with its own command.
     lab.gateway
         .run(&format!("chmod 755 {}", lab.bpffs().display()))?;
-    let findings = findings_of(as_nobody(lab)?)?;
+    let findings = findings_of(as_ordinary_user(lab)?)?;
     let found = expect(
         &findings,
         ("bpffs", None),
@@ -77,7 +76,7 @@ fn privileges(lab: &Lab) -> Result<()> {
         &["not writable for user 65534"],
     )?;
     apply_fix(lab, &found)?;
-    expect(&findings_of(as_nobody(lab)?)?, ("bpffs", None), "ok", &[])?;
+    expect(&findings_of(as_ordinary_user(lab)?)?, ("bpffs", None), "ok", &[])?;
     Ok(())
 }
 
@@ -247,10 +246,10 @@ fn clsact(lab: &Lab) -> Result<()> {
             found.fix == ["apt-get install linux-image-amd64"],
             "{found:#?}"
         );
-        let mut start = arguments::run(lab, &usual_arguments())?;
+        let mut start = timed_command(lab, &usual_arguments())?;
         start.arg("--bpffs").arg(lab.bpffs());
         let words = [WAN, &format!("no module {name}"), "tcx"];
-        arguments::refused(lab, start, &words)?;
+        refused(lab, start, &words)?;
     }
     // The command cannot be run here: the modules come back as they went.
     expect(&check(lab)?, TC, "ok", &["a filter in a clsact"])?;
@@ -308,7 +307,7 @@ fn touches_nothing(lab: &Lab) -> Result<()> {
         let more = lab
             .gateway
             .shell("ip -d address; ip neighbour; ip route show table all; nft list ruleset")?;
-        Ok(format!("{}{more}", traces(lab)?))
+        Ok(format!("{}{more}", attachments(lab)?))
     };
     lab.gateway.shell(&format!(
         "for name in {WAN} {LAN}; do until ip -br link show $name | grep -q ' UP '; do sleep 0.05; done; done"
@@ -318,7 +317,7 @@ fn touches_nothing(lab: &Lab) -> Result<()> {
     let after = state()?;
     ensure!(before == after, "before\n{before}\nafter\n{after}");
     ensure!(
-        crate::daemon::pins(&lab.bpffs())?.is_empty(),
+        crate::support::pins(&lab.bpffs())?.is_empty(),
         "there are pins"
     );
     Ok(())

@@ -9,10 +9,10 @@ use ikenat_tests::lab::process::Process;
 
 pub(super) fn scenarios() -> Vec<Scenario> {
     const UNSHARE: &[&str] = &["unshare"];
-    let trial = |name, test| Scenario::new(name, test).with_programs(UNSHARE);
+    let test = |name, test| Scenario::new(name, test).with_programs(UNSHARE);
     vec![
-        trial("check_names_tables_larger_than_memory", host),
-        trial("check_names_tables_larger_than_a_control_group", group),
+        test("check_names_tables_larger_than_memory", host),
+        test("check_names_tables_larger_than_a_control_group", group),
     ]
 }
 

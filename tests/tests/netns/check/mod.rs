@@ -3,14 +3,14 @@
 //!
 //! Knows what is printed as JSON, as a stranger reads it; knows nothing of how the conditions are found.
 
-mod cards;
 mod device;
 mod firewall;
 mod host;
 mod memory;
-mod rules;
+mod network_cards;
+mod nft_rules;
+mod routing;
 mod vip;
-mod ways;
 
 use std::process::{Command, Output};
 
@@ -23,14 +23,14 @@ use serde::Deserialize;
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     let parts = [
-        cards::scenarios(),
+        network_cards::scenarios(),
         device::scenarios(),
         firewall::scenarios(),
         host::scenarios(),
         memory::scenarios(),
-        rules::scenarios(),
+        nft_rules::scenarios(),
         vip::scenarios(),
-        ways::scenarios(),
+        routing::scenarios(),
     ];
     parts.into_iter().flatten().collect()
 }

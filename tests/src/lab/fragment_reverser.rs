@@ -1,0 +1,136 @@
+//! A wire that reverses the order of fragments, as some routers with several paths do (RFC 791 allows any order).
+//!
+//! Knows fragments of one datagram by their addresses and ID; everything else passes at once.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use super::capture::PacketSocket;
+use super::frames::Captured;
+use super::links::{self, Interface};
+use super::netns::Namespace;
+use super::topology::{CLIENT_MAC, PEER, WAN, WAN_MAC};
+
+/// How often a thread looks whether it is to end.
+const PATIENCE: Duration = Duration::from_millis(50);
+
+/// The wire between client and gateway. Dropping it ends its threads and removes it.
+#[derive(Debug)]
+pub struct FragmentReverser {
+    stop: Arc<AtomicBool>,
+    reversed: Arc<AtomicU32>,
+    threads: Vec<JoinHandle<()>>,
+    _namespace: Namespace,
+}
+
+impl FragmentReverser {
+    /// Joins both ends to `wire` and begins.
+    pub(crate) fn between(
+        wire: Namespace,
+        client: &Namespace,
+        gateway: &Namespace,
+    ) -> Result<Self> {
+        const TO_CLIENT: &str = "client0";
+        const TO_GATEWAY: &str = "gateway0";
+        let ends = [
+            (client, PEER, CLIENT_MAC, TO_CLIENT),
+            (gateway, WAN, WAN_MAC, TO_GATEWAY),
+        ];
+        for (number, (namespace, name, mac, ours)) in (1..).zip(ends) {
+            let far = Interface {
+                namespace: &wire,
+                name: ours,
+                mac: [2, 0, 0, 0, 8, number],
+            };
+            links::join(
+                Interface {
+                    namespace,
+                    name,
+                    mac,
+                },
+                far,
+            )?;
+            // What is copied from one wire to another must be complete, and no larger than a packet.
+            links::compute_checksums(namespace, name)?;
+            links::prepare_peer(&wire, ours, false)?;
+            wire.run(&format!("ip link set {ours} up"))?;
+        }
+        let open = |name| PacketSocket::open(&wire, name);
+        let (stop, reversed) = (Arc::default(), Arc::default());
+        let mut threads = Vec::new();
+        for (from, to) in [(TO_CLIENT, TO_GATEWAY), (TO_GATEWAY, TO_CLIENT)] {
+            let (from, to) = (open(from)?, open(to)?);
+            let (stop, reversed) = (Arc::clone(&stop), Arc::clone(&reversed));
+            threads.push(std::thread::spawn(move || {
+                copy(&from, &to, &stop, &reversed);
+            }));
+        }
+        Ok(Self {
+            stop,
+            reversed,
+            threads,
+            _namespace: wire,
+        })
+    }
+
+    /// Datagrams whose fragments it has reversed so far.
+    pub fn reversed(&self) -> u32 {
+        self.reversed.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for FragmentReverser {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Fragments that wait for the last of their datagram.
+type Waiting = BTreeMap<(Ipv4Addr, Ipv4Addr, u8, u16), Vec<Vec<u8>>>;
+
+fn copy(from: &PacketSocket, to: &PacketSocket, stop: &AtomicBool, reversed: &AtomicU32) {
+    let mut waiting = Waiting::new();
+    // An interface that goes down ends the wire as well.
+    while !stop.load(Ordering::Relaxed) {
+        let Ok(received) = from.receive(PATIENCE) else {
+            return;
+        };
+        let passed = received.map_or(Ok(()), |frame| pass(frame, to, &mut waiting, reversed));
+        if passed.is_err() {
+            return;
+        }
+    }
+}
+
+fn pass(
+    frame: Vec<u8>,
+    to: &PacketSocket,
+    waiting: &mut Waiting,
+    reversed: &AtomicU32,
+) -> Result<()> {
+    let fragment = Captured::read(&frame)
+        .ok()
+        .and_then(|ip| Some((ip.fragment()?, ip)));
+    let Some(((_, more), ip)) = fragment else {
+        return to.send(&frame);
+    };
+    let name = (ip.source, ip.destination, ip.protocol, ip.id);
+    waiting.entry(name).or_default().push(frame);
+    if more {
+        return Ok(());
+    }
+    let frames = waiting
+        .remove(&name)
+        .context("it has just been put there")?;
+    reversed.fetch_add(1, Ordering::Relaxed);
+    frames.iter().rev().try_for_each(|frame| to.send(frame))
+}

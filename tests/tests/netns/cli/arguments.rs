@@ -1,0 +1,161 @@
+//! Bad arguments: one sentence that names the thing, and nothing stays attached.
+
+use std::fs;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use ikenat_tests::lab::Lab;
+use ikenat_tests::lab::ikenat::{Ikenat, binary, usual_arguments};
+use ikenat_tests::lab::topology::WAN;
+use ikenat_tests::suite::Scenario;
+
+use crate::support::{arguments_with, attachments, pins, refused, sentence, timed_command};
+
+pub(crate) fn scenarios() -> Vec<Scenario> {
+    const TOOLS: &[&str] = &["tc", "bpftool"];
+    vec![
+        Scenario::new("an_interface_that_does_not_exist_is_named", no_interface)
+            .with_programs(TOOLS),
+        Scenario::new("an_invalid_address_is_named", no_address).with_programs(TOOLS),
+        Scenario::new("a_server_without_a_route_is_named", no_route).with_programs(TOOLS),
+        Scenario::new("another_xdp_program_is_named_and_left_alone", other_program)
+            .with_programs(TOOLS),
+        Scenario::new("a_missing_bpffs_is_named", no_bpffs).with_programs(TOOLS),
+        Scenario::new("missing_privilege_is_named", no_privilege)
+            .with_programs(&["tc", "bpftool", "setpriv"]),
+        Scenario::new("a_second_daemon_for_the_same_vip_refuses", second_daemon)
+            .with_programs(TOOLS),
+        Scenario::new("questions_without_an_instance_say_so", nothing_to_show),
+    ]
+}
+
+fn usual(lab: &Lab, option: &str, value: &str) -> Result<Command> {
+    let mut command = timed_command(lab, &arguments_with(option, value))?;
+    command.arg("--bpffs").arg(lab.bpffs());
+    Ok(command)
+}
+
+fn no_interface(lab: &Lab) -> Result<()> {
+    refused(lab, usual(lab, "--wan", "nosuch0")?, &["nosuch0"])?;
+    // The first is attached by then, unless everything is looked at before.
+    refused(lab, usual(lab, "--lan", "nosuch1")?, &["nosuch1"])
+}
+
+fn no_address(lab: &Lab) -> Result<()> {
+    refused(
+        lab,
+        usual(lab, "--vip", "203.0.113.256")?,
+        &["203.0.113.256", "--vip"],
+    )?;
+    refused(
+        lab,
+        usual(lab, "--server", "vpn.example")?,
+        &["vpn.example", "--server"],
+    )
+}
+
+fn no_route(lab: &Lab) -> Result<()> {
+    refused(
+        lab,
+        usual(lab, "--server", "198.51.100.77")?,
+        &["198.51.100.77"],
+    )
+}
+
+fn other_program(lab: &Lab) -> Result<()> {
+    // Any XDP program will do, and ikenat has one: another instance of it is somebody else's.
+    let other = lab.directory().join("other");
+    fs::create_dir(&other).context("failed to create a directory")?;
+    let mount = |arguments: &[&str]| {
+        Command::new(arguments[0])
+            .args(&arguments[1..])
+            .arg(&other)
+            .output()
+    };
+    ensure!(
+        mount(&["mount", "-t", "bpf", "bpf"])?.status.success(),
+        "failed to mount bpffs"
+    );
+    let outcome = beside_another(lab, &other.display().to_string());
+    ensure!(
+        mount(&["umount", "--lazy"])?.status.success(),
+        "failed to unmount bpffs"
+    );
+    outcome
+}
+
+fn beside_another(lab: &Lab, bpffs: &str) -> Result<()> {
+    let _first = Ikenat::start(lab)?;
+    let before = attachments(lab)?;
+    let mut command = timed_command(lab, &usual_arguments())?;
+    let output = command
+        .args(["--bpffs", bpffs])
+        .output()
+        .context("failed to start ikenat")?;
+    sentence(&output, &[WAN, "XDP"])?;
+    ensure!(attachments(lab)? == before, "the other program was touched");
+    ensure!(pins(bpffs.as_ref())?.is_empty(), "pins are left");
+    Ok(())
+}
+
+fn second_daemon(lab: &Lab) -> Result<()> {
+    let first = Ikenat::start(lab)?;
+    let before = attachments(lab)?;
+    let mut command = timed_command(lab, &usual_arguments())?;
+    let output = command
+        .arg("--bpffs")
+        .arg(lab.bpffs())
+        .output()
+        .context("failed to start ikenat")?;
+    sentence(&output, &["203.0.113.1", &first.id().to_string()])?;
+    ensure!(
+        attachments(lab)? == before,
+        "the first daemon's programs were touched"
+    );
+    Ok(())
+}
+
+fn no_bpffs(lab: &Lab) -> Result<()> {
+    let plain = lab.directory().join("plain");
+    fs::create_dir(&plain).context("failed to create a directory")?;
+    for path in [plain, lab.directory().join("missing")] {
+        let path = path.display().to_string();
+        let mut command = timed_command(lab, &usual_arguments())?;
+        command.args(["--bpffs", &path]);
+        refused(lab, command, &[&path, "bpf"])?;
+    }
+    Ok(())
+}
+
+fn no_privilege(lab: &Lab) -> Result<()> {
+    // Nobody may read the target directory, so the binary has to lie elsewhere.
+    let copy = lab.directory().join("ikenat-unprivileged");
+    fs::copy(binary()?, &copy).context("failed to copy ikenat")?;
+    let mut command = lab.gateway.command("setpriv");
+    command
+        .args([
+            "--reuid=65534",
+            "--regid=65534",
+            "--clear-groups",
+            "--inh-caps=-all",
+            "--bounding-set=-all",
+        ])
+        .args(["timeout", "--signal=KILL", "20"])
+        .arg(&copy)
+        .args(usual_arguments())
+        .arg("--bpffs")
+        .arg(lab.bpffs());
+    refused(lab, command, &["CAP_BPF", "as root"])
+}
+
+fn nothing_to_show(lab: &Lab) -> Result<()> {
+    for verb in ["stats", "status"] {
+        let output = lab
+            .ikenat(&[verb])?
+            .output()
+            .context("failed to start ikenat")?;
+        let bpffs = lab.bpffs().display().to_string();
+        sentence(&output, &["no ikenat", &bpffs, "ikenat run"]).with_context(|| verb.to_owned())?;
+    }
+    Ok(())
+}

@@ -1,0 +1,18 @@
+//! The command line: arguments that are refused, peer lists, dry runs and what is printed.
+
+mod arguments;
+mod dry_run;
+mod output;
+mod peer_lists;
+
+use ikenat_tests::suite::Scenario;
+
+pub(crate) fn scenarios() -> Vec<Scenario> {
+    let parts = [
+        arguments::scenarios(),
+        output::scenarios(),
+        peer_lists::scenarios(),
+        dry_run::scenarios(),
+    ];
+    parts.into_iter().flatten().collect()
+}

@@ -1,0 +1,74 @@
+//! What ikenat says aloud when it does what it was told although that may not be meant, and how its output is cut short.
+
+use anyhow::{Context, Result, ensure};
+use ikenat_tests::lab::Lab;
+use ikenat_tests::lab::ikenat::{Ikenat, binary};
+use ikenat_tests::lab::topology::{LAN, WAN};
+use ikenat_tests::suite::Scenario;
+
+pub(crate) fn scenarios() -> Vec<Scenario> {
+    vec![
+        Scenario::new("a_changed_server_is_logged", changed_server),
+        Scenario::new("a_vip_that_is_not_local_is_logged", foreign_vip),
+        Scenario::new("output_may_be_cut_short", cut_short),
+    ]
+}
+
+/// The log of a daemon that is stopped after two seconds.
+fn log_of_two_seconds(lab: &Lab, vip: &str, server: &str) -> Result<String> {
+    let mut command = lab.gateway.command("timeout");
+    command.arg("2").arg(binary()?);
+    command.args([
+        "run", "--wan", WAN, "--lan", LAN, "--vip", vip, "--server", server,
+    ]);
+    let output = command
+        .arg("--bpffs")
+        .arg(lab.bpffs())
+        .output()
+        .context("failed to start ikenat")?;
+    let log = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(log.contains("ready"), "it did not start: {log}");
+    Ok(log)
+}
+
+fn changed_server(lab: &Lab) -> Result<()> {
+    let first = log_of_two_seconds(lab, "203.0.113.1", "192.168.0.1")?;
+    ensure!(!first.contains("WARN"), "a warning for nothing: {first}");
+    let second = log_of_two_seconds(lab, "203.0.113.1", "192.168.0.2")?;
+    ensure!(
+        second.contains("the server of 203.0.113.1 was 192.168.0.1 and is 192.168.0.2 now"),
+        "{second}"
+    );
+    Ok(())
+}
+
+fn foreign_vip(lab: &Lab) -> Result<()> {
+    let log = log_of_two_seconds(lab, "203.0.113.50", "192.168.0.1")?;
+    ensure!(
+        log.contains("203.0.113.50 is no address of this host"),
+        "{log}"
+    );
+    Ok(())
+}
+
+/// A reader that goes away is no fault of ours, and nothing to write a backtrace about.
+fn cut_short(lab: &Lab) -> Result<()> {
+    let _ikenat = Ikenat::start(lab)?;
+    for verb in ["stats", "status", "stats --json", "status --json"] {
+        for reader in ["true", "head -1 >/dev/null"] {
+            let script = format!(
+                "{} {verb} --bpffs {} 2>&1 1>&3 3>&- | cat >&2",
+                binary()?.display(),
+                lab.bpffs().display()
+            );
+            let output = lab
+                .gateway
+                .command("sh")
+                .args(["-c", &format!("{{ {script}; }} 3>&1 | {reader}")])
+                .output()?;
+            let said = String::from_utf8_lossy(&output.stderr);
+            ensure!(said.is_empty(), "{verb} | {reader}: {said}");
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,32 @@
+//! Packets through the gateway: what arrives on the other side, byte for byte, and what does not.
+
+mod counters;
+mod forwarding;
+mod fragment_attacks;
+mod fragments;
+mod hooks;
+mod icmp_generated;
+mod icmp_refused;
+mod icmp_translated;
+mod kernel_fragments;
+mod path_mtu;
+mod punted;
+
+use ikenat_tests::suite::Scenario;
+
+pub(crate) fn scenarios() -> Vec<Scenario> {
+    let parts = [
+        forwarding::scenarios(),
+        fragments::scenarios(),
+        fragment_attacks::scenarios(),
+        icmp_generated::scenarios(),
+        icmp_translated::scenarios(),
+        icmp_refused::scenarios(),
+        kernel_fragments::scenarios(),
+        path_mtu::scenarios(),
+        hooks::scenarios(),
+        punted::scenarios(),
+        counters::scenarios(),
+    ];
+    parts.into_iter().flatten().collect()
+}

@@ -1,0 +1,22 @@
+//! Faults under traffic: what the gateway does, how much is lost, and for how long.
+
+mod bpffs;
+mod daemon;
+pub(crate) mod devices;
+mod interfaces;
+mod neighbours;
+pub(crate) mod start;
+
+use ikenat_tests::suite::Scenario;
+
+pub(crate) fn scenarios() -> Vec<Scenario> {
+    let parts = [
+        start::scenarios(),
+        bpffs::scenarios(),
+        interfaces::scenarios(),
+        daemon::scenarios(),
+        devices::scenarios(),
+        neighbours::scenarios(),
+    ];
+    parts.into_iter().flatten().collect()
+}

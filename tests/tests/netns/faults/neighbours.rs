@@ -1,0 +1,242 @@
+//! Neighbours and routes that change under traffic: hardware addresses with and without an announcement, a neighbour that
+//! does not answer, a route that is withdrawn. How soon the gateway follows, with the daemon and without it.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use ikenat_tests::lab::Lab;
+use ikenat_tests::lab::ikenat::Ikenat;
+use ikenat_tests::lab::load::Load;
+use ikenat_tests::lab::topology::{GATEWAY_LAN, LAN, LAN_MAC, PEER, SERVER};
+use ikenat_tests::suite::Scenario;
+
+use crate::support::{count, patience, tenth_rate, wait_for_log};
+
+pub(crate) fn scenarios() -> Vec<Scenario> {
+    let load = |name, test| Scenario::new(name, test).alone();
+    vec![
+        load(
+            "a_mac_change_with_an_announcement_is_followed_at_once",
+            announced,
+        ),
+        load(
+            "a_mac_change_without_an_announcement_is_followed_soon",
+            silent,
+        ),
+        load(
+            "without_the_daemon_an_announced_address_is_followed_in_seconds",
+            announced_alone,
+        ),
+        load(
+            "without_the_daemon_a_silent_address_is_followed_as_soon_as_the_kernel_asks",
+            silent_alone,
+        ),
+        load(
+            "a_neighbour_that_does_not_answer_is_found_when_it_does",
+            unanswered,
+        ),
+        load(
+            "a_route_that_is_withdrawn_and_comes_back_is_used_again",
+            route,
+        ),
+        load("probing_neighbours_invalidates_no_next_hop", quiet),
+    ]
+}
+
+/// How the server tells that it has another hardware address.
+#[derive(Clone, Copy, PartialEq)]
+enum Word {
+    /// It asks for its gateway, as every host does whose interface has changed.
+    Arp,
+    /// Not at all: its questions are lost, and it knows its gateway without one.
+    None,
+}
+
+fn gateway_mac() -> String {
+    LAN_MAC.map(|byte| format!("{byte:02x}")).join(":")
+}
+
+/// Gives the server another hardware address, under traffic both ways, and says how long it did not flow there.
+fn change(lab: &Lab, label: &str, word: Word, long: Duration) -> Result<Duration> {
+    let load = Load::start(lab, tenth_rate()?, tenth_rate()?)?;
+    load.flows()?;
+    const NEW: &str = "02:00:00:00:02:99";
+    let change = format!("ip link set {PEER} address {NEW}");
+    match word {
+        Word::Arp => lab.server.run(&change)?,
+        Word::None => lab.server.shell(&format!(
+            "nft add table arp quiet
+             nft 'add chain arp quiet out {{ type filter hook output priority 0; }}'
+             nft add rule arp quiet out arp operation request drop
+             {change}
+             ip neighbour replace {GATEWAY_LAN} lladdr {} nud permanent dev {PEER}",
+            gateway_mac()
+        ))?,
+    };
+    load.flows_within(long).with_context(|| {
+        lab.gateway
+            .run("ip -statistics neighbour")
+            .unwrap_or_default()
+    })?;
+    load.flows()?;
+    let [inbound, outbound] = load.losses(label)?;
+    ensure!(inbound.foreign + inbound.duplicates + outbound.foreign + outbound.duplicates == 0);
+    ensure!(inbound.lost > 0, "the address has not changed");
+    ensure!(
+        outbound.outage < patience(Duration::from_secs(1)),
+        "the other way was disturbed: {outbound}"
+    );
+    Ok(inbound.outage)
+}
+
+fn within(outage: Duration, bound: Duration) -> Result<()> {
+    let bound = patience(bound);
+    ensure!(
+        outage <= bound,
+        "an outage of {outage:?}, longer than {bound:?}"
+    );
+    Ok(())
+}
+
+fn announced(lab: &Lab) -> Result<()> {
+    let _ikenat = Ikenat::start(lab)?;
+    let outage = change(
+        lab,
+        "MAC changed with a word",
+        Word::Arp,
+        Duration::from_secs(10),
+    )?;
+    within(outage, Duration::from_secs(2))
+}
+
+fn silent(lab: &Lab) -> Result<()> {
+    let _ikenat = Ikenat::start(lab)?;
+    let outage = change(
+        lab,
+        "MAC changed silently",
+        Word::None,
+        Duration::from_secs(10),
+    )?;
+    ensure!(
+        fs::read_to_string(lab.log("ikenat"))?.contains(&format!("the next hop {SERVER}")),
+        "the log does not say so"
+    );
+    // A second until it is asked, one for its answer, and what a busy machine adds.
+    within(outage, Duration::from_secs(4))
+}
+
+fn announced_alone(lab: &Lab) -> Result<()> {
+    Ikenat::start(lab)?.kill()?;
+    let label = "MAC changed with a word, no daemon";
+    let outage = change(lab, label, Word::Arp, Duration::from_secs(20))?;
+    // What a flow remembers counts for eight seconds.
+    within(outage, Duration::from_secs(10))
+}
+
+/// The kernel's own patience with a neighbour, and ours, in the worst case and with its defaults for the rest: it believes
+/// what it has heard for one and a half times `base_reachable_time_ms`; then a packet must ask it (eight seconds, while flows
+/// remember their way), it waits for a word (`delay_first_probe_time`, five) and asks three times, once a second
+/// (`ucast_solicit`); until the next packet asks, flows remember what they had (eight again).
+fn silent_alone(lab: &Lab) -> Result<()> {
+    lab.gateway.run(&format!(
+        "sysctl -qw net.ipv4.neigh.{LAN}.base_reachable_time_ms=3000"
+    ))?;
+    Ikenat::start(lab)?.kill()?;
+    let label = "MAC changed silently, no daemon, base_reachable_time_ms=3000";
+    let outage = change(lab, label, Word::None, Duration::from_secs(40))?;
+    within(outage, Duration::from_secs(30))
+}
+
+fn unanswered(lab: &Lab) -> Result<()> {
+    let _ikenat = Ikenat::start(lab)?;
+    let load = Load::start(lab, tenth_rate()?, tenth_rate()?)?;
+    lab.server.shell(&format!(
+        "ip neighbour replace {GATEWAY_LAN} lladdr {} nud permanent dev {PEER}
+         nft add table arp deaf
+         nft 'add chain arp deaf in {{ type filter hook input priority 0; policy drop; }}'
+         nft 'add chain arp deaf out {{ type filter hook output priority 0; policy drop; }}'",
+        gateway_mac()
+    ))?;
+    wait_for_log(lab, &format!("the next hop {SERVER}"))?;
+    let began = Instant::now();
+    let failed = || -> Result<bool> {
+        let neighbours = lab.gateway.run(&format!("ip neighbour show {SERVER}"))?;
+        // With packets that want it, it is FAILED for moments only and INCOMPLETE for the rest.
+        Ok(!neighbours.contains("lladdr"))
+    };
+    while !failed()? {
+        ensure!(
+            began.elapsed() < Duration::from_secs(10),
+            "it has not failed"
+        );
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    // Past the three questions after which the kernel gives up.
+    std::thread::sleep(Duration::from_secs(4));
+    lab.server.run("nft delete table arp deaf")?;
+    let outage = began.elapsed();
+    load.flows_within(Duration::from_secs(5))?;
+    load.flows()?;
+    let [inbound, outbound] = load.losses(&format!("a neighbour FAILED for {outage:.1?}"))?;
+    ensure!(count(lab, "xdp", "neighbour-unresolved")? > 0);
+    // It is asked once a second while packets come.
+    within(inbound.outage, outage + Duration::from_secs(3))?;
+    ensure!(
+        inbound.foreign + outbound.foreign == 0,
+        "something came untranslated: {inbound}, {outbound}"
+    );
+    within(outbound.outage, Duration::from_secs(1))
+}
+
+fn route(lab: &Lab) -> Result<()> {
+    let _ikenat = Ikenat::start(lab)?;
+    let load = Load::start(lab, tenth_rate()?, tenth_rate()?)?;
+    let route = format!("192.168.0.0/24 dev {LAN}");
+    lab.gateway.run(&format!("ip route del {route}"))?;
+    let began = Instant::now();
+    while count(lab, "xdp", "no-route")? == 0 {
+        ensure!(
+            began.elapsed() < Duration::from_secs(3),
+            "the withdrawn route is still used"
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let noticed = began.elapsed();
+    std::thread::sleep(Duration::from_secs(1));
+    lab.gateway.run(&format!("ip route add {route}"))?;
+    let outage = began.elapsed();
+    load.flows_within(Duration::from_secs(5))?;
+    load.flows()?;
+    let label = format!("a route withdrawn for {outage:.1?}, noticed after {noticed:.1?}");
+    let [inbound, outbound] = load.losses(&label)?;
+    within(inbound.outage, outage + Duration::from_secs(1))?;
+    ensure!(inbound.lost > 0, "it was not withdrawn");
+    ensure!(
+        inbound.foreign + outbound.foreign == 0 && outbound.lost == 0,
+        "the way to the client was not touched: {inbound}, {outbound}"
+    );
+    Ok(())
+}
+
+/// The daemon asks each second; the kernel's words about that are no news to the dataplane.
+fn quiet(lab: &Lab) -> Result<()> {
+    let _ikenat = Ikenat::start(lab)?;
+    let load = Load::start(lab, tenth_rate()?, tenth_rate()?)?;
+    // What comes in the first moments is news.
+    std::thread::sleep(Duration::from_secs(3));
+    let epoch = || -> Result<u64> {
+        let directory = lab.bpffs().join("ikenat/203_0_113_1");
+        let tables = xdp_user::tables::mmap::Tables::<xdp_user::tables::mmap::ReadOnlyWord>::open(
+            &directory,
+        )?;
+        Ok(tables.egress(xdp_common::cpu::EGRESS_LAN))
+    };
+    let before = (epoch()?, lab.gateway.run("ip -statistics neighbour")?);
+    std::thread::sleep(Duration::from_secs(3));
+    let after = (epoch()?, lab.gateway.run("ip -statistics neighbour")?);
+    ensure!(before.0 == after.0 && after.0 != 0, "{before:?}, {after:?}");
+    // It was asked, or the rest proves nothing: the kernel has heard of it a moment ago.
+    ensure!(after.1.contains("REACHABLE"), "{}", after.1);
+    load.finish()?.check_counted(&lab.stats()?)
+}

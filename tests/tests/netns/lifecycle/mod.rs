@@ -1,0 +1,22 @@
+//! The daemon's life under traffic: start, restart, upgrade, end, and several instances.
+
+mod clsact;
+mod daemon;
+mod instances;
+mod privileges;
+mod restarts_load;
+mod restarts_slow_path;
+
+use ikenat_tests::suite::Scenario;
+
+pub(crate) fn scenarios() -> Vec<Scenario> {
+    let parts = [
+        daemon::scenarios(),
+        clsact::scenarios(),
+        restarts_slow_path::scenarios(),
+        restarts_load::scenarios(),
+        instances::scenarios(),
+        privileges::scenarios(),
+    ];
+    parts.into_iter().flatten().collect()
+}

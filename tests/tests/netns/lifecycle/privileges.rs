@@ -1,0 +1,351 @@
+//! What ikenat may and may not do: with two or three capabilities instead of root, what it keeps, and who may read.
+
+use std::fs;
+use std::os::unix::fs::chown;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use ikenat_tests::kernel::{kernel_is_at_least, needs_no_perfmon};
+use ikenat_tests::lab::Lab;
+use ikenat_tests::lab::ikenat::{Ikenat, binary, usual_arguments};
+use ikenat_tests::lab::netns::execute;
+use ikenat_tests::lab::process::Process;
+use ikenat_tests::lab::topology::PEER;
+use ikenat_tests::suite::Scenario;
+
+use crate::faults::devices::{plug_in, sides};
+use crate::support::{attachments, everything_crosses, nothing_is_left};
+
+pub(crate) fn scenarios() -> Vec<Scenario> {
+    const TOOLS: &[&str] = &["tc", "bpftool", "setpriv"];
+    vec![
+        Scenario::new(
+            "root_keeps_three_capabilities_and_gains_none",
+            root_gives_up,
+        ),
+        Scenario::new("an_ordinary_user_with_capabilities_runs_it", ordinary_user)
+            .with_programs(TOOLS),
+        Scenario::new("it_runs_without_cap_perfmon", without_perfmon).with_programs(TOOLS),
+        Scenario::new("an_ordinary_users_daemon_attaches_again", attaches_again)
+            .with_programs(TOOLS),
+        Scenario::new("only_members_of_the_group_read", group).with_programs(&["setpriv"]),
+        Scenario::new("a_group_that_does_not_exist_is_named", no_group)
+            .with_programs(&["tc", "bpftool"]),
+    ]
+}
+
+/// `linux/capability.h`.
+const NET_ADMIN: u64 = 1 << 12;
+const PERFMON: u64 = 1 << 38;
+const BPF: u64 = 1 << 39;
+
+/// A user and a group that nobody has.
+const USER: u32 = 64_321;
+const MEMBERS: u32 = 64_322;
+
+const TWO: &str = "+bpf,+net_admin";
+const THREE: &str = "+bpf,+net_admin,+perfmon";
+
+/// A mask of /proc/PID/status.
+fn mask(status: &str, name: &str) -> Result<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
+    let digits = line.with_context(|| format!("no {name} in {status}"))?;
+    u64::from_str_radix(digits.trim_start_matches(':').trim(), 16)
+        .with_context(|| format!("failed to read {name}{digits}"))
+}
+
+fn keeps_at_most(id: i32, kept: u64) -> Result<()> {
+    let path = format!("/proc/{id}/status");
+    let status = fs::read_to_string(&path).with_context(|| format!("failed to read {path}"))?;
+    for (name, wanted) in [
+        ("CapEff", kept),
+        ("CapPrm", kept),
+        ("CapBnd", kept),
+        ("CapInh", 0),
+        ("CapAmb", 0),
+    ] {
+        let found = mask(&status, name)?;
+        ensure!(found == wanted, "{name} is {found:#x}, not {wanted:#x}");
+    }
+    ensure!(
+        status.contains("NoNewPrivs:\t1"),
+        "it could gain privileges: {status}"
+    );
+    Ok(())
+}
+
+/// The log says "ready" before the last capability goes.
+fn soon_keeps(id: i32, kept: u64) -> Result<()> {
+    let mut last = keeps_at_most(id, kept);
+    for _ in 0..50 {
+        if last.is_ok() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+        last = keeps_at_most(id, kept);
+    }
+    last
+}
+
+fn root_gives_up(lab: &Lab) -> Result<()> {
+    let ikenat = Ikenat::start(lab)?;
+    soon_keeps(ikenat.id(), NET_ADMIN | BPF | PERFMON)?;
+    everything_crosses(lab)?;
+    // House is kept, by netlink and by a filter that is put back, with what is left.
+    drop(ikenat);
+    lab.unload()?;
+    let ikenat = Ikenat::start_with(lab, &["--tc", "clsact"])?;
+    soon_keeps(ikenat.id(), NET_ADMIN | BPF | PERFMON)?;
+    lab.gateway.run("tc qdisc del dev wan0 clsact")?;
+    for _ in 0..100 {
+        if crate::support::one_filter_each(lab).is_ok() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    crate::support::one_filter_each(lab).context("5 s after it was removed")
+}
+
+/// What belongs to the user: a copy of ikenat that it may execute, and a directory in the BPF file system.
+struct Place {
+    ikenat: PathBuf,
+    bpffs: PathBuf,
+}
+
+fn prepare(lab: &Lab) -> Result<Place> {
+    let ikenat = lab.directory().join("ikenat-for-others");
+    fs::copy(binary()?, &ikenat).context("failed to copy ikenat")?;
+    let bpffs = lab.bpffs().join("theirs");
+    fs::create_dir(&bpffs).context("failed to create a directory")?;
+    chown(&bpffs, Some(USER), Some(USER)).context("failed to give a directory away")?;
+    Ok(Place { ikenat, bpffs })
+}
+
+impl Place {
+    /// ikenat as that user with these capabilities, in the gateway.
+    fn command(&self, lab: &Lab, capabilities: &str) -> Command {
+        let mut command = lab.gateway.command("setpriv");
+        command
+            .arg(format!("--reuid={USER}"))
+            .arg(format!("--regid={USER}"))
+            .arg("--clear-groups")
+            .arg(format!("--inh-caps=-all,{capabilities}"))
+            .arg(format!("--ambient-caps=-all,{capabilities}"))
+            .arg(format!("--bounding-set=-all,{capabilities}"))
+            .arg(&self.ikenat);
+        command
+    }
+
+    fn run(&self, lab: &Lab, capabilities: &str, more: &[&str]) -> Command {
+        let mut command = self.command(lab, capabilities);
+        command.args(usual_arguments()).args(more);
+        command.arg("--bpffs").arg(&self.bpffs);
+        command
+    }
+
+    fn start(&self, lab: &Lab, more: &[&str]) -> Result<Process> {
+        self.start_as(lab, THREE, more)
+    }
+
+    fn start_as(&self, lab: &Lab, capabilities: &str, more: &[&str]) -> Result<Process> {
+        let mut command = self.run(lab, capabilities, more);
+        let mut process = Process::spawn(&mut command, lab.log("theirs"))?;
+        process.wait_for_log("ready: translating", Duration::from_secs(30))?;
+        Ok(process)
+    }
+
+    fn ask(&self, lab: &Lab, verb: &str) -> Result<String> {
+        let mut command = self.command(lab, THREE);
+        execute(command.arg(verb).arg("--bpffs").arg(&self.bpffs))
+    }
+}
+
+fn ordinary_user(lab: &Lab) -> Result<()> {
+    let before = attachments(lab)?;
+    let place = prepare(lab)?;
+    let mut backends = vec!["clsact"];
+    if kernel_is_at_least((6, 6))? {
+        backends.push("tcx");
+    }
+    for backend in backends {
+        let more = ["--tc", backend];
+        let mut process = place.start(lab, &more)?;
+        soon_keeps(process.id(), NET_ADMIN | BPF | PERFMON)?;
+        everything_crosses(lab).context("as an ordinary user")?;
+        process.kill()?;
+        everything_crosses(lab).context("without its daemon")?;
+        // The next start takes over what there is, though it may not list programs.
+        let mut process = place.start(lab, &more)?;
+        let log = process.log();
+        ensure!(
+            log.matches("replaced the program on").count() == 5 && log.contains("counters go on"),
+            "{log}"
+        );
+        let status = place.ask(lab, "status")?;
+        ensure!(
+            status.matches(backend).count() == 3 && !status.contains("DEAD"),
+            "{status}"
+        );
+        process.terminate(Duration::from_secs(10))?;
+        let unloaded = place.ask(lab, "unload")?;
+        ensure!(unloaded.contains("detached 5 programs"), "{unloaded}");
+        nothing_is_left(lab, &before)?;
+    }
+    Ok(())
+}
+
+fn attaches_again(lab: &Lab) -> Result<()> {
+    let place = prepare(lab)?;
+    let mut process = place.start(lab, &["--group", &USER.to_string()])?;
+    soon_keeps(process.id(), NET_ADMIN | BPF | PERFMON)?;
+    everything_crosses(lab)?;
+    comes_back(lab, &place, &mut process)?;
+    process.terminate(Duration::from_secs(10))?;
+    place.ask(lab, "unload").map(drop)
+}
+
+/// With what is left after the start: an interface comes back, and a next hop is asked.
+fn comes_back(lab: &Lab, place: &Place, process: &mut Process) -> Result<()> {
+    for side in sides(lab) {
+        let before = process.log().matches("ready again").count();
+        side.peer.run(&format!("ip link del {PEER}"))?;
+        let gone = format!("{} is gone", side.port);
+        process.wait_for_log(&gone, Duration::from_secs(30))?;
+        plug_in(lab, &side)?;
+        for _ in 0..300 {
+            if process.log().matches("ready again").count() > before {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        everything_crosses(lab).with_context(|| process.log())?;
+        let (status, log) = (place.ask(lab, "status")?, process.log());
+        ensure!(!status.contains("DEAD"), "{status}\n{log}");
+        // The descriptor by which the pins are reached is no name for people.
+        ensure!(!log.contains("/proc/self/fd"), "{log}");
+    }
+    Ok(())
+}
+
+/// By programs that the verifier can bound, since 6.17. Before, it takes the usual ones where the kernel was told that nobody
+/// needs protection from speculation, or none.
+fn without_perfmon(lab: &Lab) -> Result<()> {
+    let place = prepare(lab)?;
+    if !needs_no_perfmon()? {
+        return refused_without_perfmon(lab, &place);
+    }
+    let before = attachments(lab)?;
+    let more = ["--log-sessions", "--group", &USER.to_string()];
+    let mut process = place.start_as(lab, TWO, &more)?;
+    let log = process.log();
+    ensure!(log.matches("CAP_PERFMON").count() == 1, "{log}");
+    soon_keeps(process.id(), NET_ADMIN | BPF)?;
+    everything_crosses(lab)?;
+    process.wait_for_log("the server sends it ESP", Duration::from_secs(10))?;
+    comes_back(lab, &place, &mut process).context("an interface")?;
+    process.kill()?;
+    everything_crosses(lab).context("without its daemon")?;
+    // Programs of the other kind take the tables over, and back.
+    for capabilities in [THREE, TWO] {
+        let mut process = place.start_as(lab, capabilities, &[])?;
+        let log = process.log();
+        ensure!(
+            log.contains("counters go on") && log.contains("CAP_PERFMON") == (capabilities == TWO),
+            "{log}"
+        );
+        everything_crosses(lab).with_context(|| format!("with {capabilities}"))?;
+        process.terminate(Duration::from_secs(10))?;
+    }
+    place.ask(lab, "unload")?;
+    nothing_is_left(lab, &before)
+}
+
+fn refused_without_perfmon(lab: &Lab, place: &Place) -> Result<()> {
+    let before = attachments(lab)?;
+    let line = fs::read_to_string("/proc/cmdline").context("failed to read /proc/cmdline")?;
+    ensure!(!line.contains("mitigations=off"), "not asked here: {line}");
+    let mut process = Process::spawn(&mut place.run(lab, TWO, &[]), lab.log("theirs"))?;
+    let status = process.wait(Duration::from_secs(30))?;
+    let log = process.log();
+    ensure!(
+        !status.success() && log.contains("CAP_PERFMON") && log.lines().count() == 1,
+        "it ended with {status}: {log}"
+    );
+    nothing_is_left(lab, &before)
+}
+
+/// A question of somebody without any capability.
+fn as_member(lab: &Lab, place: &Place, group: u32, words: &[&str]) -> Command {
+    let mut command = Command::new("setpriv");
+    command
+        .arg(format!("--reuid={USER}"))
+        .arg(format!("--regid={group}"))
+        .args(["--clear-groups", "--inh-caps=-all", "--bounding-set=-all"])
+        .arg(&place.ikenat)
+        .args(words)
+        .arg("--bpffs")
+        .arg(lab.bpffs());
+    command
+}
+
+fn group(lab: &Lab) -> Result<()> {
+    let place = prepare(lab)?;
+    let members = MEMBERS.to_string();
+    let ikenat = Ikenat::start_with(lab, &["--group", &members])?;
+    everything_crosses(lab)?;
+    let told = execute(&mut as_member(lab, &place, MEMBERS, &["stats", "--json"]))?;
+    let told: serde_json::Value = serde_json::from_str(&told).context("failed to read stats")?;
+    let theirs = &told["instances"][0];
+    let own = lab.stats()?;
+    ensure!(own.spis.len() == 4, "{:?}", own.spis);
+    for spi in &own.spis {
+        let found = theirs["spis"].as_array().into_iter().flatten();
+        let mut found = found.filter(|found| found["spi"] == spi.spi.as_str());
+        ensure!(
+            found.any(|found| found["packets"] == spi.packets && found["bytes"] == spi.bytes),
+            "{spi:?} is not in {theirs}"
+        );
+    }
+    ensure!(theirs["totals"]["esp"]["in"]["packets"] == own.totals.esp.inbound.packets);
+    let status = execute(&mut as_member(lab, &place, MEMBERS, &["status"]))?;
+    for word in [
+        "the daemon is process",
+        "wan0",
+        "native",
+        "egress",
+        "esp-in-udp-in",
+    ] {
+        ensure!(status.contains(word), "{word:?} is not in {status}");
+    }
+    // Reading is all.
+    let unload = as_member(lab, &place, MEMBERS, &["unload", "--force"]).output()?;
+    ensure!(!unload.status.success(), "a reader could unload");
+    closed_to(lab, &place, USER)?;
+    everything_crosses(lab).context("after the readers")?;
+    // Without the option nobody but root reads again.
+    ikenat.kill()?;
+    let _again = Ikenat::start(lab)?;
+    closed_to(lab, &place, MEMBERS)
+}
+
+fn closed_to(lab: &Lab, place: &Place, group: u32) -> Result<()> {
+    for verb in ["stats", "status"] {
+        let output = as_member(lab, place, group, &[verb]).output()?;
+        let text = String::from_utf8_lossy(&output.stderr);
+        ensure!(
+            !output.status.success() && text.contains("--group") && output.stdout.is_empty(),
+            "{verb} of a stranger: {text}"
+        );
+    }
+    Ok(())
+}
+
+fn no_group(lab: &Lab) -> Result<()> {
+    let mut arguments = usual_arguments();
+    arguments.extend(["--group".to_owned(), "no-such-group".to_owned()]);
+    let mut command = crate::support::timed_command(lab, &arguments)?;
+    command.arg("--bpffs").arg(lab.bpffs());
+    crate::support::refused(lab, command, &["no-such-group", "/etc/group", "groupadd"])
+}

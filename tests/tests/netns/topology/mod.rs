@@ -1,0 +1,22 @@
+//! Where the gateway stands: addresses, uplinks, several interfaces, a server on the same host.
+
+mod addresses;
+mod beside_iptables;
+mod interfaces;
+mod local_server;
+mod two_gateways;
+mod uplinks;
+
+use ikenat_tests::suite::Scenario;
+
+pub(crate) fn scenarios() -> Vec<Scenario> {
+    let parts = [
+        addresses::scenarios(),
+        local_server::scenarios(),
+        uplinks::scenarios(),
+        two_gateways::scenarios(),
+        beside_iptables::scenarios(),
+        interfaces::scenarios(),
+    ];
+    parts.into_iter().flatten().collect()
+}
