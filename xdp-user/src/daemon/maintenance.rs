@@ -6,7 +6,7 @@ use crate::config::plan::Plan;
 use crate::daemon::neighbour_probe::Prober;
 use crate::daemon::reattach::{Event, LinkChange, LinkMonitor, Reattached};
 use crate::dataplane::Dataplane;
-use crate::dataplane::attach::{How, PutBack};
+use crate::dataplane::attach::{AttachAction, FilterRestore};
 use crate::dataplane::egress::{self, XmitSupport};
 use crate::dataplane::tc_backend::hook_name;
 use crate::error::{Error, Result};
@@ -33,19 +33,19 @@ pub struct House {
 }
 
 impl House {
-    fn say_put_back(&mut self, all: Vec<(String, PutBack)>) {
+    fn say_put_back(&mut self, all: Vec<(String, FilterRestore)>) {
         let failed: Vec<String> = all
             .iter()
-            .filter(|(_, what)| *what != PutBack::Done)
+            .filter(|(_, what)| *what != FilterRestore::Restored)
             .map(|(interface, _)| interface.clone())
             .collect();
         for (interface, what) in all {
             match what {
-                PutBack::Done => {
+                FilterRestore::Restored => {
                     warn!("somebody had removed the tc filter from {interface}; it is there again");
                 }
-                PutBack::Failed(_) if self.complained.contains(&interface) => {}
-                PutBack::Failed(why) => warn!(
+                FilterRestore::Failed(_) if self.complained.contains(&interface) => {}
+                FilterRestore::Failed(why) => warn!(
                     "somebody has removed the tc filter from {interface}, and it cannot be put back: {why}"
                 ),
             }
@@ -121,7 +121,7 @@ pub fn each_second(
             say_readiness(&interface, readiness);
         }
     }
-    house.say_put_back(running.put_back(netlink, plan));
+    house.say_put_back(running.restore_filters(netlink, plan));
     let freed = house.expiry.pass(&running.tables)?;
     if freed.flows + freed.sessions > 0 {
         debug!("{} SPIs and {} peers expired", freed.flows, freed.sessions);
@@ -143,10 +143,10 @@ fn say_readiness(interface: &str, readiness: XmitSupport) {
 /// What a start, and an interface that came back, have in common.
 pub fn report_attached(running: &Dataplane) {
     for attached in &running.attached {
-        let how = match attached.how {
-            How::Attached => "attached to",
-            How::Replaced => "replaced the program on",
-            How::Again => "attached again (the old link was dead or elsewhere) to",
+        let how = match attached.action {
+            AttachAction::Attached => "attached to",
+            AttachAction::Replaced => "replaced the program on",
+            AttachAction::Reattached => "attached again (the old link was dead or elsewhere) to",
         };
         let mode = match attached.hook {
             Hook::Xdp => format!(", {} mode", attached.mode.name()),
@@ -155,7 +155,7 @@ pub fn report_attached(running: &Dataplane) {
         };
         info!(
             "{} {how} {}{mode}",
-            hook_name(attached.hook, running.way),
+            hook_name(attached.hook, running.tc_backend),
             attached.interface
         );
     }

@@ -139,21 +139,21 @@ fn attach_again(running: &mut Dataplane, old: &Plan, netlink: &Netlink) -> Resul
     // By the descriptor that is held: the path may need a capability that was given up.
     let bpffs = running.instance.directory.ancestors().nth(2);
     foreign_xdp::check(&plan, bpffs.unwrap_or(Path::new("/")), &running.instance)?;
-    let known = dataplane::earlier(&running.instance, &plan, netlink)?;
+    let known = dataplane::adopt_existing(&running.instance, &plan, netlink)?;
     let known = known.ok_or_else(|| {
         let gone = std::io::ErrorKind::NotFound.into();
         Error::system(format!("find the tables of {}", running.instance.vip))(gone)
     })?;
     let mut made = Vec::new();
-    match dataplane::bring_up(&plan, netlink, &running.instance, Some(known), &mut made) {
+    match dataplane::load_and_attach(&plan, netlink, &running.instance, Some(known), &mut made) {
         Ok((tables, _, (way, attached), loggers)) => {
             running.tables = tables;
-            running.way = way;
+            running.tc_backend = way;
             running.attached = attached;
             Ok((plan, loggers))
         }
         Err(error) => {
-            attach::undo(netlink, &running.instance, &made)?;
+            attach::rollback(netlink, &running.instance, &made)?;
             Err(error)
         }
     }
