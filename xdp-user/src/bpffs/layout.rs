@@ -152,13 +152,13 @@ impl Instance {
     }
 
     /// Where a pin waits until it may take the place of an old one.
-    pub(crate) fn new_pin(&self, name: &str) -> PathBuf {
+    pub(crate) fn pending_pin(&self, name: &str) -> PathBuf {
         self.pin(&format!("{name}{NEW}"))
     }
 
     /// Puts a pin that was made beside the old one in its place.
-    pub(crate) fn put_in_place(&self, name: &str) -> Result<()> {
-        let new = self.new_pin(name);
+    pub(crate) fn commit_pin(&self, name: &str) -> Result<()> {
+        let new = self.pending_pin(name);
         fs::rename(&new, self.pin(name)).map_err(Error::system(format!("rename {}", new.display())))
     }
 
@@ -282,7 +282,7 @@ impl Instance {
     fn clear_named(&self, names: impl Iterator<Item = String>) -> Result<Vec<String>> {
         let mut removed = Vec::new();
         for name in names {
-            remove_file(&self.new_pin(&name))?;
+            remove_file(&self.pending_pin(&name))?;
             if remove_file(&self.pin(&name))? {
                 removed.push(name);
             }

@@ -37,7 +37,7 @@ fn number_of(groups: &str, name: &str) -> Option<u32> {
 
 impl Instance {
     /// Lets a group read the tables, and nobody else. Links stay closed: who can open one can detach it.
-    pub(crate) fn let_in(&self, group: Option<u32>, sizes: &Sizes) -> Result<()> {
+    pub(crate) fn grant_read(&self, group: Option<u32>, sizes: &Sizes) -> Result<()> {
         let (number, mode) = match group {
             Some(number) => (number, 0o640),
             None => (rustix::process::getegid().as_raw(), 0o600),

@@ -7,7 +7,7 @@ use crate::config::settings::Mode;
 use crate::daemon::reattach::{Event, LinkChange};
 use crate::daemon::signals::Stop;
 use crate::dataplane::Dataplane;
-use crate::dataplane::attach::How;
+use crate::dataplane::attach::AttachAction;
 use crate::dataplane::egress::{self, XmitSupport};
 use crate::dataplane::tc_backend::hook_name;
 use crate::netlink::neighbour::NeighbourKey;
@@ -116,9 +116,9 @@ pub(super) fn reattached(plan: &Plan, dataplane: &Dataplane) {
 fn attached(dataplane: &Dataplane) {
     for attached in &dataplane.attached {
         let how = match attached.how {
-            How::Attached => "attached to",
-            How::Replaced => "replaced the program on",
-            How::Again => "attached again (the old link was dead or elsewhere) to",
+            AttachAction::Attached => "attached to",
+            AttachAction::Replaced => "replaced the program on",
+            AttachAction::Reattached => "attached again (the old link was dead or elsewhere) to",
         };
         let mode = match attached.hook {
             Hook::Xdp => format!(", {} mode", attached.mode.name()),
@@ -127,7 +127,7 @@ fn attached(dataplane: &Dataplane) {
         };
         info!(
             "{} {how} {}{mode}",
-            hook_name(attached.hook, dataplane.way),
+            hook_name(attached.hook, dataplane.tc_backend),
             attached.interface
         );
     }

@@ -6,7 +6,7 @@ use crate::daemon::log;
 use crate::daemon::neighbour_probe::Prober;
 use crate::daemon::reattach::{LinkMonitor, Reattached};
 use crate::dataplane::Dataplane;
-use crate::dataplane::attach::PutBack;
+use crate::dataplane::attach::FilterRestore;
 use crate::dataplane::egress::{self, XmitSupport};
 use crate::error::{Error, Result};
 use crate::netlink::Netlink;
@@ -100,10 +100,10 @@ impl Maintenance {
 
     fn restore_filters(&mut self, dataplane: &Dataplane, plan: &Plan, netlink: &Netlink) {
         let mut lost = Vec::new();
-        for (interface, what) in dataplane.put_back(netlink, plan) {
+        for (interface, what) in dataplane.restore_filters(netlink, plan) {
             match what {
-                PutBack::Done => log::filter_restored(&interface),
-                PutBack::Failed(why) => {
+                FilterRestore::Restored => log::filter_restored(&interface),
+                FilterRestore::Failed(why) => {
                     if !self.without_filter.contains(&interface) {
                         log::filter_lost(&interface, &why);
                     }

@@ -144,21 +144,21 @@ fn reattach(dataplane: &mut Dataplane, old: &Plan, netlink: &Netlink) -> Result<
     // By the descriptor that is held: the path may need a capability that was given up.
     let bpffs = dataplane.instance.directory.ancestors().nth(2);
     foreign_xdp::check(&plan, bpffs.unwrap_or(Path::new("/")), &dataplane.instance)?;
-    let known = dataplane::earlier(&dataplane.instance, &plan, netlink)?;
+    let known = dataplane::adopt_existing(&dataplane.instance, &plan, netlink)?;
     let known = known.ok_or_else(|| {
         let gone = std::io::ErrorKind::NotFound.into();
         Error::system(format!("find the tables of {}", dataplane.instance.vip))(gone)
     })?;
     let mut made = Vec::new();
-    match dataplane::bring_up(&plan, netlink, &dataplane.instance, Some(known), &mut made) {
+    match dataplane::load_and_attach(&plan, netlink, &dataplane.instance, Some(known), &mut made) {
         Ok((tables, _, (way, attached), loggers)) => {
             dataplane.tables = tables;
-            dataplane.way = way;
+            dataplane.tc_backend = way;
             dataplane.attached = attached;
             Ok((plan, loggers))
         }
         Err(error) => {
-            attach::undo(netlink, &dataplane.instance, &made)?;
+            attach::rollback(netlink, &dataplane.instance, &made)?;
             Err(error)
         }
     }

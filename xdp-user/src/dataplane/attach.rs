@@ -1,17 +1,15 @@
-//! The programs at their hooks: which belong where, by what means each is attached, and how one of a running instance
-//! is exchanged for a new one with no packet lost.
-//!
-//! It may not know what the programs do, nor how they were loaded.
+//! Attaches the programs of a plan to their hook points, and replaces programs that are attached
+//! already without losing a packet. A start that fails is rolled back.
 
 use crate::bpffs::layout::{self, Instance};
 use crate::config::interfaces::{AttachTarget, HookPoint};
 use crate::config::plan::Plan;
 use crate::config::settings::Mode;
 use crate::dataplane::clsact::cleanup;
-use crate::dataplane::clsact::{self, Device, Ours, Seat};
+use crate::dataplane::clsact::{self, FilterSlot, FilterTarget, InstancePrograms};
 use crate::dataplane::detach;
 use crate::dataplane::link;
-use crate::dataplane::loader::{Load, tc};
+use crate::dataplane::loader::{LoadedObject, tc};
 use crate::dataplane::program::{attach, attach_failed, replace};
 use crate::dataplane::tc_backend::TcBackend;
 use crate::error::{Error, Result, causes};
@@ -24,173 +22,189 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::PathBuf;
 use xdp_common::Hook;
 
-/// How a program came to its interface.
+/// What a start did at a hook point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum How {
-    /// There was none.
+pub enum AttachAction {
+    /// It attached a program where there was none.
     Attached,
-    /// The program of a live link was exchanged, with no packet in between.
+    /// It replaced the program of a live link or filter, with no packet in between.
     Replaced,
-    /// The link was dead, or on another interface.
-    Again,
+    /// It attached a program because the old link was dead or on another interface.
+    Reattached,
 }
 
-/// A program on an interface.
+/// A program that is attached to an interface.
 #[derive(Clone, Debug)]
-pub struct Attached {
+pub struct AttachedProgram {
     /// The interface.
     pub interface: String,
     /// The hook.
     pub hook: Hook,
-    /// How an XDP program runs there.
+    /// The mode of an XDP program.
     pub mode: Mode,
-    /// How it came there.
-    pub how: How,
+    /// How it was attached.
+    pub action: AttachAction,
 }
 
-/// Refuses another mode than that in which a program of the instance is attached: a link keeps the one it has.
+/// Fails when an XDP program of the instance is attached in another mode than the plan asks for: a
+/// link cannot change its mode.
 pub(crate) fn check_modes(instance: &Instance, plan: &Plan) -> Result<()> {
     for AttachTarget { hook_point, link } in plan.places() {
         if hook_point.hook != Hook::Xdp {
             continue;
         }
-        let Some((_, attachment)) = link::open(&instance.pin(&hook_point.link_pin()))? else {
+        let Some((_, bpf_link)) = link::open(&instance.pin(&hook_point.link_pin()))? else {
             continue;
         };
-        let is = Mode::of(!link.native_xdp);
-        if link::is_on(&attachment, hook_point.hook, link)
-            && is != plan.settings.modes.of(hook_point.port.side)
+        let current = Mode::of(!link.native_xdp);
+        if link::is_on(&bpf_link, hook_point.hook, link)
+            && current != plan.settings.modes.of(hook_point.port.side)
         {
             return Err(Error::OtherMode {
                 vip: instance.vip,
                 interface: link.name.clone(),
-                is: is.name(),
+                is: current.name(),
             });
         }
     }
     Ok(())
 }
 
-/// Something that was not there before a start, in the order of its making.
+/// An object that a start created, for [`rollback`].
 #[derive(Debug)]
-pub(crate) enum Made {
+pub(crate) enum Created {
     /// A pin.
     Pin(PathBuf),
-    /// A filter in a block of the interface of this index, and its clsact where that was made too.
+    /// A filter in a block of the interface of this index. Its clsact may be new too.
     Filter((u32, Block)),
 }
 
-/// Takes back what a start has made that then failed.
-pub(crate) fn undo(netlink: &Netlink, instance: &Instance, made: &[Made]) -> Result<()> {
-    for made in made.iter().rev() {
-        match made {
-            Made::Pin(path) => _ = layout::remove_file(path)?,
-            Made::Filter(block) => clsact::leave(netlink, instance, *block)?,
+/// Removes what a failed start created, the newest first.
+pub(crate) fn rollback(netlink: &Netlink, instance: &Instance, created: &[Created]) -> Result<()> {
+    for object in created.iter().rev() {
+        match object {
+            Created::Pin(path) => _ = layout::remove_file(path)?,
+            Created::Filter(block) => clsact::remove(netlink, instance, *block)?,
         }
     }
     Ok(())
 }
 
-/// What attaching works on.
-pub(crate) struct Work<'w> {
-    pub(crate) plan: &'w Plan,
-    pub(crate) netlink: &'w Netlink,
-    pub(crate) instance: &'w Instance,
-    pub(crate) loads: &'w mut [Load],
-    pub(crate) made: &'w mut Vec<Made>,
+/// The arguments that all functions of this file share.
+pub(crate) struct AttachContext<'c> {
+    pub(crate) plan: &'c Plan,
+    pub(crate) netlink: &'c Netlink,
+    pub(crate) instance: &'c Instance,
+    pub(crate) objects: &'c mut [LoadedObject],
+    pub(crate) created: &'c mut Vec<Created>,
 }
 
-impl Work<'_> {
-    /// The object as it was loaded for the interface of a place.
-    fn ebpf(&mut self, place: &AttachTarget<'_>) -> Result<&mut Ebpf> {
-        let mut loads = self.loads.iter_mut();
-        match loads.find(|load| load.port == place.hook_point.port) {
-            Some(load) => Ok(&mut load.ebpf),
+impl AttachContext<'_> {
+    /// The object that was loaded for the interface of a target.
+    fn ebpf(&mut self, target: &AttachTarget<'_>) -> Result<&mut Ebpf> {
+        let mut objects = self.objects.iter_mut();
+        match objects.find(|object| object.interface == target.hook_point.port) {
+            Some(object) => Ok(&mut object.ebpf),
             None => Err(Error::Load {
-                step: place.hook_point.program(),
-                why: format!("it was not loaded for {}", place.link.name),
+                step: target.hook_point.program(),
+                why: format!("it was not loaded for {}", target.link.name),
             }),
         }
     }
 }
 
-/// What is left to do at a place after everything that can be refused.
-enum Rest {
-    /// To exchange the program of this link.
-    Update(PinnedLink),
-    /// To put the pin of the new link in the place of the old one.
-    Rename,
-    /// To exchange the program of the filter.
-    Exchange,
+/// The step that remains at a target once nothing can be refused any more.
+enum Pending {
+    /// Replace the program of this live link.
+    ReplaceInLink(PinnedLink),
+    /// Rename the pin `NAME-new` of the new link over the old pin.
+    RenamePin,
+    /// Replace the program of the filter.
+    ReplaceInFilter,
     /// Nothing.
     Nothing,
 }
 
-/// Finishes or takes back what a start had begun that was to attach an instance elsewhere and died: the new link is
-/// pinned beside the old one then. Where the old one is alive, it stays.
-pub(crate) fn settle_moves(netlink: &Netlink, instance: &Instance) -> Result<()> {
+/// Completes or undoes a move to another interface that an earlier start began before it died. Its
+/// new link is pinned as `NAME-new` beside the old one. A live old link is kept.
+pub(crate) fn finish_interrupted_moves(netlink: &Netlink, instance: &Instance) -> Result<()> {
     for name in HookPoint::all().map(HookPoint::link_pin) {
-        let new = instance.new_pin(&name);
-        let Some((_, begun)) = link::open(&new)? else {
+        let pending = instance.pending_pin(&name);
+        let Some((_, new)) = link::open(&pending)? else {
             continue;
         };
         let old = link::open(&instance.pin(&name))?;
         if old.is_some_and(|(_, old)| old.ifindex != 0) {
-            layout::remove_file(&new)?;
-            detach::wait_until_gone(netlink, &[begun], &[begun.program]);
+            layout::remove_file(&pending)?;
+            detach::wait_until_gone(netlink, &[new], &[new.program]);
         } else {
-            instance.put_in_place(&name)?;
+            instance.commit_pin(&name)?;
         }
     }
     Ok(())
 }
 
-/// Attaches or exchanges every program, and removes those of places that are no more.
+/// Attaches or replaces every program of the plan, and detaches those of hook points that the plan
+/// no longer has.
 ///
-/// First comes what an interface may refuse, beside what is there: so a start that is refused changes nothing of an
-/// instance that works, also when it was to move to another interface. Then every program that runs is exchanged.
-pub(crate) fn attach_all(work: &mut Work<'_>, way: TcBackend) -> Result<Vec<Attached>> {
+/// The first loop does what the kernel may refuse, beside what is attached: a start that is refused
+/// therefore changes nothing of a working instance, even if it was to move to another interface.
+/// The second loop then replaces the running programs.
+pub(crate) fn attach_all(
+    context: &mut AttachContext<'_>,
+    tc_backend: TcBackend,
+) -> Result<Vec<AttachedProgram>> {
     let mut attached = Vec::new();
-    let mut rests = Vec::new();
-    let plan = work.plan;
-    let places = plan.places();
-    for place in &places {
-        let (how, rest) = match (Device::of(place), way) {
-            (None, _) | (Some(_), TcBackend::Tcx) => by_link(work, place)?,
-            (Some(device), TcBackend::Clsact) => by_filter(work, place, device)?,
+    let mut all_pending = Vec::new();
+    let plan = context.plan;
+    let targets = plan.places();
+    for target in &targets {
+        let (action, pending) = match (FilterTarget::of(target), tc_backend) {
+            (None, _) | (Some(_), TcBackend::Tcx) => prepare_link(context, target)?,
+            (Some(filter), TcBackend::Clsact) => prepare_filter(context, target, filter)?,
         };
-        rests.push(rest);
-        attached.push(Attached {
-            interface: place.link.name.clone(),
-            hook: place.hook_point.hook,
-            mode: plan.settings.modes.of(place.hook_point.port.side),
-            how,
+        all_pending.push(pending);
+        attached.push(AttachedProgram {
+            interface: target.link.name.clone(),
+            hook: target.hook_point.hook,
+            mode: plan.settings.modes.of(target.hook_point.port.side),
+            action,
         });
     }
-    for (place, rest) in places.iter().zip(rests) {
-        finish(work, place, rest)?;
-        if let (Some(device), TcBackend::Tcx) = (Device::of(place), way) {
-            remove_orphan(work, device)?;
+    for (target, pending) in targets.iter().zip(all_pending) {
+        commit(context, target, pending)?;
+        if let (Some(filter), TcBackend::Tcx) = (FilterTarget::of(target), tc_backend) {
+            remove_orphan(context, filter)?;
         }
     }
-    leave_old_places(work, way, &places)?;
+    detach_unused(context, tc_backend, &targets)?;
     pass(Step::AllAttached)?;
     Ok(attached)
 }
 
-/// Removes what earlier starts have attached where nothing belongs any more.
-fn leave_old_places(work: &Work<'_>, way: TcBackend, places: &[AttachTarget<'_>]) -> Result<()> {
-    let instance = work.instance;
-    if way == TcBackend::Clsact {
-        // Filters on other interfaces; a link would have gone with its pin. Nothing tells whether there are any: a start
-        // may have died in the middle of a move.
-        let devices = places.iter().filter_map(Device::of);
-        let stay: Vec<(u32, Block)> = devices.map(|device| device.key()).collect();
-        cleanup::sweep(work.netlink, instance, &stay)?;
+/// Detaches what earlier starts attached to hook points that the plan no longer has.
+fn detach_unused(
+    context: &AttachContext<'_>,
+    tc_backend: TcBackend,
+    targets: &[AttachTarget<'_>],
+) -> Result<()> {
+    let instance = context.instance;
+    if tc_backend == TcBackend::Clsact {
+        // A link goes with its pin; a filter does not. No pin shows whether there are filters on
+        // other interfaces, because a start may have died in the middle of a move.
+        let keep: Vec<(u32, Block)> = targets
+            .iter()
+            .filter_map(FilterTarget::of)
+            .map(|filter| filter.key())
+            .collect();
+        cleanup::remove_filters(context.netlink, instance, &keep)?;
     }
     // The gateway has fewer interfaces than before, or has become one-armed.
-    let unused = HookPoint::all()
-        .filter(|hook_point| places.iter().all(|place| place.hook_point != *hook_point));
+    let unused = HookPoint::all().filter(|hook_point| {
+        targets
+            .iter()
+            .all(|target| target.hook_point != *hook_point)
+    });
     for hook_point in unused {
         layout::remove_file(&instance.pin(&hook_point.link_pin()))?;
         if let Some(pin) = hook_point.filter_pin() {
@@ -200,131 +214,139 @@ fn leave_old_places(work: &Work<'_>, way: TcBackend, places: &[AttachTarget<'_>]
     Ok(())
 }
 
-/// Where there is an ingress qdisc, no filter of ours can be on what leaves.
-fn remove_orphan(work: &Work<'_>, device: Device<'_>) -> Result<()> {
-    match clsact::remove_orphan(work.netlink, work.instance, device) {
+/// An interface with an ingress qdisc has no egress block, so it has no orphaned egress filter.
+fn remove_orphan(context: &AttachContext<'_>, filter: FilterTarget<'_>) -> Result<()> {
+    match clsact::remove_orphan(context.netlink, context.instance, filter) {
         Err(Error::IngressQdisc { .. }) => Ok(()),
         done => done,
     }
 }
 
-fn by_link(work: &mut Work<'_>, place: &AttachTarget<'_>) -> Result<(How, Rest)> {
-    let pin = place.hook_point.link_pin();
-    let (how, path) = match link::open(&work.instance.pin(&pin))? {
-        Some((link, found)) if link::is_on(&found, place.hook_point.hook, place.link) => {
-            return Ok((How::Replaced, Rest::Update(link)));
+fn prepare_link(
+    context: &mut AttachContext<'_>,
+    target: &AttachTarget<'_>,
+) -> Result<(AttachAction, Pending)> {
+    let pin = target.hook_point.link_pin();
+    let (action, path) = match link::open(&context.instance.pin(&pin))? {
+        Some((link, found)) if link::is_on(&found, target.hook_point.hook, target.link) => {
+            return Ok((AttachAction::Replaced, Pending::ReplaceInLink(link)));
         }
-        // The old one stays until nothing can fail any more.
-        Some(_) => (How::Again, work.instance.new_pin(&pin)),
-        None => (How::Attached, work.instance.pin(&pin)),
+        // The old link stays until nothing can fail any more.
+        Some(_) => (AttachAction::Reattached, context.instance.pending_pin(&pin)),
+        None => (AttachAction::Attached, context.instance.pin(&pin)),
     };
-    let mode = work.plan.settings.modes.of(place.hook_point.port.side);
-    let link = attach(work.ebpf(place)?, place, mode)?;
+    let mode = context.plan.settings.modes.of(target.hook_point.port.side);
+    let link = attach(context.ebpf(target)?, target, mode)?;
     pass(Step::LinkMade)?;
     link.pin(&path)
-        .map_err(|error| attach_failed(place, &error))?;
-    work.made.push(Made::Pin(path));
+        .map_err(|error| attach_failed(target, &error))?;
+    context.created.push(Created::Pin(path));
     pass(Step::LinkPinned)?;
-    let rest = match how {
-        How::Again => Rest::Rename,
-        How::Attached | How::Replaced => Rest::Nothing,
+    let pending = match action {
+        AttachAction::Reattached => Pending::RenamePin,
+        AttachAction::Attached | AttachAction::Replaced => Pending::Nothing,
     };
-    Ok((how, rest))
+    Ok((action, pending))
 }
 
-fn by_filter(
-    work: &mut Work<'_>,
-    place: &AttachTarget<'_>,
-    device: Device<'_>,
-) -> Result<(How, Rest)> {
-    let (netlink, instance) = (work.netlink, work.instance);
-    let seat = clsact::seat(netlink, device, &Ours::of(instance))?;
-    if let Seat::Other(filter) = &seat {
-        return Err(clsact::in_the_way(device, filter));
+fn prepare_filter(
+    context: &mut AttachContext<'_>,
+    target: &AttachTarget<'_>,
+    filter: FilterTarget<'_>,
+) -> Result<(AttachAction, Pending)> {
+    let (netlink, instance) = (context.netlink, context.instance);
+    let slot = clsact::slot(netlink, filter, &InstancePrograms::of(instance))?;
+    if let FilterSlot::Foreign(foreign) = &slot {
+        return Err(clsact::slot_occupied(filter, foreign));
     }
-    let pin = place.hook_point.filter_pin().unwrap_or_default();
+    let pin = target.hook_point.filter_pin().unwrap_or_default();
     let was_pinned = instance.pin(&pin).exists();
-    let program = tc(work.ebpf(place)?, place.hook_point.program())?;
+    let program = tc(context.ebpf(target)?, target.hook_point.program())?;
     let path = instance.pin_program(&pin, program)?;
     if !was_pinned {
-        work.made.push(Made::Pin(path));
+        context.created.push(Created::Pin(path));
     }
     pass(Step::ProgramInPlace)?;
-    if seat != Seat::Ours {
-        work.made.push(Made::Filter(device.key()));
+    if slot != FilterSlot::Owned {
+        context.created.push(Created::Filter(filter.key()));
     }
-    match seat {
-        Seat::Ours => Ok((How::Replaced, Rest::Exchange)),
-        Seat::Orphan => Ok((How::Again, Rest::Exchange)),
-        Seat::Free | Seat::Other(_) => {
-            let program = tc_program(work.ebpf(place)?, place)?;
-            clsact::sit_down(netlink, instance, device, program)?;
+    match slot {
+        FilterSlot::Owned => Ok((AttachAction::Replaced, Pending::ReplaceInFilter)),
+        FilterSlot::Orphaned => Ok((AttachAction::Reattached, Pending::ReplaceInFilter)),
+        FilterSlot::Vacant | FilterSlot::Foreign(_) => {
+            let program = tc_program(context.ebpf(target)?, target)?;
+            clsact::install(netlink, instance, filter, program)?;
             pass(Step::FilterMade)?;
-            let how = if was_pinned {
-                How::Again
+            let action = if was_pinned {
+                AttachAction::Reattached
             } else {
-                How::Attached
+                AttachAction::Attached
             };
-            Ok((how, Rest::Nothing))
+            Ok((action, Pending::Nothing))
         }
     }
 }
 
-fn tc_program<'e>(ebpf: &'e mut Ebpf, place: &AttachTarget<'_>) -> Result<BorrowedFd<'e>> {
-    let program = tc(ebpf, place.hook_point.program())?
+fn tc_program<'e>(ebpf: &'e mut Ebpf, target: &AttachTarget<'_>) -> Result<BorrowedFd<'e>> {
+    let program = tc(ebpf, target.hook_point.program())?
         .fd()
-        .map_err(|error: ProgramError| attach_failed(place, &error))?;
+        .map_err(|error: ProgramError| attach_failed(target, &error))?;
     Ok(program.as_fd())
 }
 
-fn finish(work: &mut Work<'_>, place: &AttachTarget<'_>, rest: Rest) -> Result<()> {
-    match rest {
-        Rest::Update(link) => {
-            replace(work.ebpf(place)?, place, link)?;
+fn commit(
+    context: &mut AttachContext<'_>,
+    target: &AttachTarget<'_>,
+    pending: Pending,
+) -> Result<()> {
+    match pending {
+        Pending::ReplaceInLink(link) => {
+            replace(context.ebpf(target)?, target, link)?;
             pass(Step::LinkUpdated)
         }
-        Rest::Rename => {
-            work.instance.put_in_place(&place.hook_point.link_pin())?;
+        Pending::RenamePin => {
+            context.instance.commit_pin(&target.hook_point.link_pin())?;
             pass(Step::LinkInPlace)
         }
-        Rest::Exchange => {
-            let netlink = work.netlink;
-            let program = tc_program(work.ebpf(place)?, place)?;
-            if let Some(device) = Device::of(place) {
-                clsact::exchange(netlink, device, program)?;
+        Pending::ReplaceInFilter => {
+            let netlink = context.netlink;
+            let program = tc_program(context.ebpf(target)?, target)?;
+            if let Some(filter) = FilterTarget::of(target) {
+                clsact::replace(netlink, filter, program)?;
             }
             pass(Step::FilterExchanged)
         }
-        Rest::Nothing => Ok(()),
+        Pending::Nothing => Ok(()),
     }
 }
 
-/// What was found at a hook out of which somebody had taken our program.
+/// The result of restoring a filter that other software removed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PutBack {
-    /// Nothing; ours is there again.
-    Done,
-    /// It could not be put back, for this reason.
+pub enum FilterRestore {
+    /// The filter is installed again.
+    Restored,
+    /// It could not be installed, for this reason.
     Failed(String),
 }
 
-/// Puts filters back that somebody has removed. Names the interfaces; those that are gone are none of its business.
-pub(crate) fn put_back(
+/// Restores filters that other software removed. Returns the names of their interfaces; interfaces
+/// that no longer exist are skipped.
+pub(crate) fn restore_filters(
     netlink: &Netlink,
     instance: &Instance,
     plan: &Plan,
-) -> Vec<(String, PutBack)> {
-    let mut done = Vec::new();
-    for place in plan.places() {
-        let Some(device) = Device::of(&place) else {
+) -> Vec<(String, FilterRestore)> {
+    let mut results = Vec::new();
+    for target in plan.places() {
+        let Some(filter) = FilterTarget::of(&target) else {
             continue;
         };
-        let said = match clsact::put_back(netlink, instance, place.hook_point, device) {
+        let result = match clsact::restore(netlink, instance, target.hook_point, filter) {
             Ok(false) => continue,
-            Ok(true) => PutBack::Done,
-            Err(error) => PutBack::Failed(causes(&error)),
+            Ok(true) => FilterRestore::Restored,
+            Err(error) => FilterRestore::Failed(causes(&error)),
         };
-        done.push((place.link.name.clone(), said));
+        results.push((target.link.name.clone(), result));
     }
-    done
+    results
 }

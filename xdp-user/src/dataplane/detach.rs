@@ -9,7 +9,7 @@ use crate::netlink::Netlink;
 use std::time::{Duration, Instant};
 
 /// Removes an instance and waits until its programs are gone. Returns the names of its pins. When a
-/// step fails, the tables stay, so that a second call finds the rest by them.
+/// step fails, the tables keep, so that a second call finds the rest by them.
 pub fn remove(instance: &Instance, netlink: &Netlink) -> Result<Vec<String>> {
     let mut removed = detach_all(instance, netlink)?;
     removed.extend(instance.remove()?);
@@ -27,7 +27,7 @@ pub(crate) fn detach_all(instance: &Instance, netlink: &Netlink) -> Result<Vec<S
     // XDP first: what still arrives after that takes the tc slow path.
     let mut removed = instance.clear_links()?;
     if instance.has_filters() {
-        cleanup::sweep(netlink, instance, &[])?;
+        cleanup::remove_filters(netlink, instance, &[])?;
         removed.extend(instance.clear_filters()?);
     }
     wait_until_gone(netlink, &links, &programs);

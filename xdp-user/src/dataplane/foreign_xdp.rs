@@ -23,7 +23,7 @@ pub(crate) fn check(plan: &Plan, bpffs: &Path, instance: &Instance) -> Result<()
         let name = hook_point.link_pin();
         // The second is the pending pin of a start that died while it moved to another
         // interface.
-        for path in [instance.pin(&name), instance.new_pin(&name)] {
+        for path in [instance.pin(&name), instance.pending_pin(&name)] {
             if let Some((_, bpf_link)) = link::open(&path)? {
                 own.push(bpf_link.program);
             }

@@ -112,23 +112,32 @@ fn load_failed(step: &'static str) -> impl Fn(&dyn std::error::Error) -> Error {
 
 /// The object as it is loaded for one interface: constants and lists of its own, and the maps of all.
 #[derive(Debug)]
-pub(crate) struct Load {
-    pub(crate) port: Interface,
+pub(crate) struct LoadedObject {
+    pub(crate) interface: Interface,
     pub(crate) ebpf: Ebpf,
 }
 
 /// Loads the object over the pinned maps, making those that are missing, once for each interface, with the programs that
 /// belong there.
-pub(crate) fn load(plan: &Plan, instance: &Instance, facts: &SavedState) -> Result<Vec<Load>> {
+pub(crate) fn load(
+    plan: &Plan,
+    instance: &Instance,
+    state: &SavedState,
+) -> Result<Vec<LoadedObject>> {
     let interfaces = plan.interfaces();
     interfaces
         .iter()
-        .map(|(port, _)| load_one(plan, instance, facts, *port))
+        .map(|(port, _)| load_one(plan, instance, state, *port))
         .collect()
 }
 
-fn load_one(plan: &Plan, instance: &Instance, facts: &SavedState, port: Interface) -> Result<Load> {
-    let constants = Bytes(plan.constants(facts.secret, tick_shift(facts.rate), port));
+fn load_one(
+    plan: &Plan,
+    instance: &Instance,
+    state: &SavedState,
+    port: Interface,
+) -> Result<LoadedObject> {
+    let constants = Bytes(plan.constants(state.secret, tick_shift(state.rate), port));
     let mut loader = EbpfLoader::new();
     for layout in plan.settings.sizes.layouts()? {
         loader
@@ -141,19 +150,22 @@ fn load_one(plan: &Plan, instance: &Instance, facts: &SavedState, port: Interfac
         .map_err(|error| load_failed("maps")(&error))?;
     pass(Step::MapsMade)?;
     fill_lists(&mut ebpf, &plan.settings.lists)?;
-    for place in plan.places() {
-        if place.hook_point.port != port {
+    for target in plan.places() {
+        if target.hook_point.port != port {
             continue;
         }
-        let name = place.hook_point.program();
-        match place.hook_point.hook {
+        let name = target.hook_point.program();
+        match target.hook_point.hook {
             Hook::Xdp => xdp(&mut ebpf, name)?.load(),
             Hook::Tc | Hook::Egress => tc(&mut ebpf, name)?.load(),
         }
         .map_err(|error| refused(name, &error))?;
         pass(Step::ProgramLoaded)?;
     }
-    Ok(Load { port, ebpf })
+    Ok(LoadedObject {
+        interface: port,
+        ebpf,
+    })
 }
 
 /// The verifier refuses with "permission denied" whatever it does not like; what it likes depends on CAP_PERFMON.
@@ -228,7 +240,7 @@ fn learn_time() -> Result<(u64, Moment)> {
 }
 
 /// What both clocks show at this moment, told by an object that was loaded.
-pub(crate) fn now(loads: &mut [Load]) -> Result<Moment> {
+pub(crate) fn now(loads: &mut [LoadedObject]) -> Result<Moment> {
     let load = loads.first_mut().ok_or_else(|| missing(CLOCK))?;
     let program = xdp(&mut load.ebpf, CLOCK)?;
     program.load().map_err(|error| load_failed(CLOCK)(&error))?;
@@ -252,19 +264,19 @@ fn moment(program: &Xdp) -> Result<Moment> {
 }
 
 /// Writes what `stats` and the next start need to know. The version comes last: without it the rest counts for nothing.
-pub(crate) fn describe(
+pub(crate) fn write_meta(
     tables: &Tables<AtomicU64>,
     plan: &Plan,
-    facts: &SavedState,
+    state: &SavedState,
     fresh: bool,
 ) -> Result<()> {
     let set = |word: usize, value: u64| Word::store(tables.meta(word), value);
     if fresh {
-        set(meta::HZ, facts.rate);
-        set(meta::JIFFIES, facts.anchor.jiffies);
-        set(meta::MONOTONIC, facts.anchor.monotonic);
-        set(meta::GENERATION, facts.secret[0] ^ facts.anchor.monotonic);
-        for (i, word) in facts.secret.iter().enumerate() {
+        set(meta::HZ, state.rate);
+        set(meta::JIFFIES, state.anchor.jiffies);
+        set(meta::MONOTONIC, state.anchor.monotonic);
+        set(meta::GENERATION, state.secret[0] ^ state.anchor.monotonic);
+        for (i, word) in state.secret.iter().enumerate() {
             set(meta::SECRET + i, *word);
         }
     }

@@ -1,7 +1,5 @@
-//! The life of an instance: a start, which takes over what an earlier one left, and the end. A start that fails leaves
-//! behind what was there before it, and nothing of its own.
-//!
-//! It may not know the sentences that are printed, nor what the programs do.
+//! Starts and stops an instance: loads the programs, attaches or replaces them, and detaches them.
+//! A start adopts what an earlier one left. A start that fails leaves everything as it was.
 
 pub mod attach;
 pub mod bpf_query;
@@ -18,8 +16,8 @@ pub mod tc_backend;
 use crate::bpffs::layout::{self, Instance};
 use crate::bpffs::lock::Lock;
 use crate::config::plan::Plan;
-use crate::dataplane::attach::{Attached, Made, PutBack, Work};
-use crate::dataplane::loader::{Load, SavedState};
+use crate::dataplane::attach::{AttachContext, AttachedProgram, Created, FilterRestore};
+use crate::dataplane::loader::{LoadedObject, SavedState};
 use crate::dataplane::tc_backend::TcBackend;
 use crate::error::{Error, Result};
 use crate::failpoints::{Step, pass};
@@ -40,25 +38,26 @@ pub struct Dataplane {
     pub instance: Instance,
     /// Its tables.
     pub tables: Tables<AtomicU64>,
-    /// Its time.
+    /// The clock of its entries.
     pub clock: Clock,
-    /// What was attached.
-    pub attached: Vec<Attached>,
-    /// By what means the tc program was.
-    pub way: TcBackend,
-    /// True when the tables were there before.
+    /// The attached programs.
+    pub attached: Vec<AttachedProgram>,
+    /// How the tc programs are attached.
+    pub tc_backend: TcBackend,
+    /// True when the tables are those of an earlier start.
     pub reused: bool,
-    /// The server that the programs translated to until now.
+    /// The server that the programs of the earlier start translated to.
     pub earlier_server: Option<Ipv4Addr>,
     lock: Lock,
-    /// Holds the BPF file system, where the pins are reached by its descriptor.
+    /// A descriptor of the BPF file system, once [`Self::hold_pins`] was called.
     held: Option<OwnedFd>,
 }
 
-/// The dataplane's own messages.
+/// Reads the log messages of the programs.
 pub type Logger = EbpfLogger<&'static dyn tracing_log::log::Log>;
 
-/// Loads and attaches.
+/// Starts an instance: loads its programs and attaches or replaces them. Returns the loggers of the
+/// programs too.
 pub fn start(plan: &Plan, netlink: &Netlink) -> Result<(Dataplane, Vec<Logger>)> {
     let bpffs = layout::bpffs(plan.settings.bpffs.as_deref())?;
     let instance = Instance::of(&bpffs, plan.settings.vip);
@@ -66,8 +65,8 @@ pub fn start(plan: &Plan, netlink: &Netlink) -> Result<(Dataplane, Vec<Logger>)>
     foreign_xdp::check(plan, &bpffs, &instance)?;
     instance.create()?;
     let lock = instance.lock()?;
-    let known = match pass(Step::Locked).and_then(|()| earlier(&instance, plan, netlink)) {
-        Ok(known) => known,
+    let saved = match pass(Step::Locked).and_then(|()| adopt_existing(&instance, plan, netlink)) {
+        Ok(saved) => saved,
         Err(error) => {
             if !instance.is_used() {
                 instance.remove()?;
@@ -75,25 +74,25 @@ pub fn start(plan: &Plan, netlink: &Netlink) -> Result<(Dataplane, Vec<Logger>)>
             return Err(error);
         }
     };
-    let mut made = Vec::new();
-    match bring_up(plan, netlink, &instance, known, &mut made) {
-        Ok((tables, clock, (way, attached), loggers)) => {
+    let mut created = Vec::new();
+    match load_and_attach(plan, netlink, &instance, saved, &mut created) {
+        Ok((tables, clock, (tc_backend, attached), loggers)) => {
             let running = Dataplane {
                 instance,
                 tables,
                 clock,
                 attached,
-                way,
-                reused: known.is_some(),
-                earlier_server: known.map(|known| known.server),
+                tc_backend,
+                reused: saved.is_some(),
+                earlier_server: saved.map(|saved| saved.server),
                 lock,
                 held: None,
             };
             Ok((running, loggers))
         }
         Err(error) => {
-            attach::undo(netlink, &instance, &made)?;
-            if known.is_none() {
+            attach::rollback(netlink, &instance, &created)?;
+            if saved.is_none() {
                 instance.remove()?;
             }
             Err(error)
@@ -101,24 +100,26 @@ pub fn start(plan: &Plan, netlink: &Netlink) -> Result<(Dataplane, Vec<Logger>)>
     }
 }
 
-/// What an earlier start left, if this one can take it over.
-pub(crate) fn earlier(
+/// The state of an earlier start, if this one can adopt it; `None` when there is none. Fails when
+/// the plan contradicts it.
+pub(crate) fn adopt_existing(
     instance: &Instance,
     plan: &Plan,
     netlink: &Netlink,
 ) -> Result<Option<SavedState>> {
-    // Again, now that nobody else can start one.
+    // A second time, now under the lock.
     namespace::check(instance, plan, netlink)?;
-    attach::settle_moves(netlink, instance)?;
-    let known = SavedState::of(instance, plan)?;
+    attach::finish_interrupted_moves(netlink, instance)?;
+    let saved = SavedState::of(instance, plan)?;
     pass(Step::EarlierFound)?;
-    let Some(known) = known else {
+    let Some(saved) = saved else {
         return Ok(None);
     };
-    let was_dry = known.flags & flag::DRY_RUN != 0;
+    let was_dry = saved.flags & flag::DRY_RUN != 0;
     match (was_dry, plan.settings.dry_run) {
         (false, true) if instance.has_programs() => Err(Error::IsLive { vip: instance.vip }),
-        // Nobody's packets depend on a dry run, and what it has counted never happened: the live one begins anew.
+        // No packet depends on a dry run, and what it counted was not forwarded: the live instance
+        // starts with new tables.
         (true, false) => {
             detach::detach_all(instance, netlink)?;
             instance.clear()?;
@@ -126,71 +127,75 @@ pub(crate) fn earlier(
         }
         _ => {
             attach::check_modes(instance, plan)?;
-            Ok(Some(known))
+            Ok(Some(saved))
         }
     }
 }
 
-pub(crate) type Up = (
+/// Tables, clock, tc backend with the attached programs, and loggers of a start.
+pub(crate) type LoadedDataplane = (
     Tables<AtomicU64>,
     Clock,
-    (TcBackend, Vec<Attached>),
+    (TcBackend, Vec<AttachedProgram>),
     Vec<Logger>,
 );
 
-pub(crate) fn bring_up(
+/// Loads the programs over the pinned maps and attaches them, or replaces those of the earlier start
+/// `saved`. Whatever has to be removed if this fails is in `created`.
+pub(crate) fn load_and_attach(
     plan: &Plan,
     netlink: &Netlink,
     instance: &Instance,
-    known: Option<SavedState>,
-    made: &mut Vec<Made>,
-) -> Result<Up> {
-    let way = TcBackend::choose(plan, instance)?;
-    let facts = match known {
-        Some(known) => known,
+    saved: Option<SavedState>,
+    created: &mut Vec<Created>,
+) -> Result<LoadedDataplane> {
+    let tc_backend = TcBackend::choose(plan, instance)?;
+    let state = match saved {
+        Some(saved) => saved,
         None => SavedState::fresh(plan)?,
     };
-    let mut loads = loader::load(plan, instance, &facts)?;
-    // Its own anchor: this process may live in another time namespace than the one that made the tables, and entries that
-    // seem to be days old would go.
-    let clock = Clock::new(facts.rate, loader::now(&mut loads)?);
+    let mut objects = loader::load(plan, instance, &state)?;
+    // The clock has an anchor of its own: this process may be in another time namespace than the
+    // one that created the tables, and entries that seem days old would expire.
+    let clock = Clock::new(state.rate, loader::now(&mut objects)?);
     let tables = Tables::open(&instance.directory)?;
-    let fresh = known.is_none();
+    let fresh = saved.is_none();
     if fresh {
-        loader::describe(&tables, plan, &facts, fresh)?;
+        loader::write_meta(&tables, plan, &state, fresh)?;
     }
-    instance.let_in(plan.settings.group, &plan.settings.sizes)?;
+    instance.grant_read(plan.settings.group, &plan.settings.sizes)?;
     let saved_egress = egress::save(&tables);
     egress::initialise(&tables, netlink, plan)?;
-    let mut work = Work {
+    let mut context = AttachContext {
         plan,
         netlink,
         instance,
-        loads: &mut loads,
-        made,
+        objects: &mut objects,
+        created,
     };
-    let attached = pass(Step::EgressesSet).and_then(|()| attach::attach_all(&mut work, way));
+    let attached =
+        pass(Step::EgressesSet).and_then(|()| attach::attach_all(&mut context, tc_backend));
     let attached = attached.inspect_err(|_| {
-        // The programs that were there before go on, and by the devices of before.
+        // The earlier programs continue, with their egress words.
         egress::restore(&tables, saved_egress);
     })?;
     if !fresh {
-        // Nothing can be refused any more, and what was there before is gone.
-        made.clear();
-        // What an instance says of itself changes with its programs, not before.
-        loader::describe(&tables, plan, &facts, fresh)?;
+        // Nothing can be refused any more, and the old programs are replaced: no rollback.
+        created.clear();
+        // META changes with the programs, not before.
+        loader::write_meta(&tables, plan, &state, fresh)?;
     }
     invalidate::hops_of_listed(&tables, &plan.settings.lists)?;
-    Ok((tables, clock, (way, attached), loggers(&mut loads)))
+    Ok((tables, clock, (tc_backend, attached), loggers(&mut objects)))
 }
 
-fn loggers(loads: &mut [Load]) -> Vec<Logger> {
+fn loggers(objects: &mut [LoadedObject]) -> Vec<Logger> {
     let mut loggers = Vec::new();
-    for load in loads {
-        match EbpfLogger::init(&mut load.ebpf) {
+    for object in objects {
+        match EbpfLogger::init(&mut object.ebpf) {
             Ok(logger) => loggers.push(logger),
             Err(error) => {
-                tracing::debug!("the dataplane's own messages cannot be read: {error}");
+                tracing::debug!("the log messages of the programs cannot be read: {error}");
             }
         }
     }
@@ -198,7 +203,8 @@ fn loggers(loads: &mut [Load]) -> Vec<Logger> {
 }
 
 impl Dataplane {
-    /// Makes the pins reachable whatever capabilities are left. Their path is no name for people from then on.
+    /// Opens the BPF file system, so that the pins stay reachable after capabilities are given up.
+    /// From then on their path is one in /proc/self/fd, which is not fit for messages.
     pub fn hold_pins(&mut self) -> Result<()> {
         let (instance, held) = self.instance.by_descriptor()?;
         self.instance = instance;
@@ -206,15 +212,15 @@ impl Dataplane {
         Ok(())
     }
 
-    /// Puts back what somebody has taken out of the hooks. A link cannot be taken out; a filter can, with its clsact.
-    pub fn put_back(&self, netlink: &Netlink, plan: &Plan) -> Vec<(String, PutBack)> {
-        match self.way {
+    /// Restores filters that other software removed. It cannot remove a pinned tcx link.
+    pub fn restore_filters(&self, netlink: &Netlink, plan: &Plan) -> Vec<(String, FilterRestore)> {
+        match self.tc_backend {
             TcBackend::Tcx => Vec::new(),
-            TcBackend::Clsact => attach::put_back(netlink, &self.instance, plan),
+            TcBackend::Clsact => attach::restore_filters(netlink, &self.instance, plan),
         }
     }
 
-    /// Detaches everything and gives the lock back.
+    /// Detaches everything and releases the lock.
     pub fn detach(self, netlink: &Netlink) -> Result<Vec<String>> {
         let removed = detach::remove(&self.instance, netlink);
         drop(self.held);

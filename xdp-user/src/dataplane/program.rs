@@ -1,6 +1,6 @@
-//! One program at one place: attached by a link of its own, or exchanged under a link that is there.
+//! One program at one target: attached by a link of its own, or exchanged under a link that is there.
 //!
-//! It may not know which places there are, nor in what order they come.
+//! It may not know which targets there are, nor in what order they come.
 
 use crate::config::interfaces::AttachTarget;
 use crate::config::settings::{Mode, Modes};
@@ -15,30 +15,30 @@ use aya::programs::xdp::{XdpLink, XdpMode};
 use xdp_common::Hook;
 
 /// The sentence about a program that could not be attached.
-pub(crate) fn attach_failed(place: &AttachTarget<'_>, error: &dyn std::error::Error) -> Error {
+pub(crate) fn attach_failed(target: &AttachTarget<'_>, error: &dyn std::error::Error) -> Error {
     Error::Attach {
-        hook: hook_name(place.hook_point.hook, TcBackend::Tcx),
-        interface: place.link.name.clone(),
+        hook: hook_name(target.hook_point.hook, TcBackend::Tcx),
+        interface: target.link.name.clone(),
         why: causes(error),
     }
 }
 
 /// Attaches a program by a new link, which goes when it is dropped.
-pub(crate) fn attach(ebpf: &mut Ebpf, place: &AttachTarget<'_>, mode: Mode) -> Result<FdLink> {
-    let failed = |error: &dyn std::error::Error| attach_failed(place, error);
-    match place.hook_point.hook {
+pub(crate) fn attach(ebpf: &mut Ebpf, target: &AttachTarget<'_>, mode: Mode) -> Result<FdLink> {
+    let failed = |error: &dyn std::error::Error| attach_failed(target, error);
+    match target.hook_point.hook {
         Hook::Xdp => {
-            let program = xdp(ebpf, place.hook_point.program())?;
+            let program = xdp(ebpf, target.hook_point.program())?;
             let flags = match mode {
                 Mode::Native => XdpMode::Driver,
                 Mode::Generic => XdpMode::Skb,
             };
             let id = program
-                .attach_to_if_index(place.link.index, flags)
+                .attach_to_if_index(target.link.index, flags)
                 .map_err(|error| match mode {
                     Mode::Native => Error::NativeRefused {
-                        option: Modes::option(place.hook_point.port.side),
-                        interface: place.link.name.clone(),
+                        option: Modes::option(target.hook_point.port.side),
+                        interface: target.link.name.clone(),
                         why: causes(&error),
                     },
                     Mode::Generic => failed(&error),
@@ -47,15 +47,15 @@ pub(crate) fn attach(ebpf: &mut Ebpf, place: &AttachTarget<'_>, mode: Mode) -> R
             FdLink::try_from(link).map_err(|error| failed(&error))
         }
         Hook::Tc | Hook::Egress => {
-            let program = tc(ebpf, place.hook_point.program())?;
-            let block = match place.hook_point.hook {
+            let program = tc(ebpf, target.hook_point.program())?;
+            let block = match target.hook_point.hook {
                 Hook::Egress => TcAttachType::Egress,
                 Hook::Xdp | Hook::Tc => TcAttachType::Ingress,
             };
             // Nobody's program is to end the chain before ours has looked.
             let first = TcAttachOptions::TcxOrder(LinkOrder::first());
             let id = program
-                .attach_with_options(&place.link.name, block, first)
+                .attach_with_options(&target.link.name, block, first)
                 .map_err(|error| failed(&error))?;
             let link = program.take_link(id).map_err(|error| failed(&error))?;
             FdLink::try_from(link).map_err(|error| failed(&error))
@@ -64,20 +64,20 @@ pub(crate) fn attach(ebpf: &mut Ebpf, place: &AttachTarget<'_>, mode: Mode) -> R
 }
 
 /// Exchanges the program of a live link. The pin stays where it is and goes on holding the link.
-pub(crate) fn replace(ebpf: &mut Ebpf, place: &AttachTarget<'_>, link: PinnedLink) -> Result<()> {
-    let failed = |error: &dyn std::error::Error| attach_failed(place, error);
+pub(crate) fn replace(ebpf: &mut Ebpf, target: &AttachTarget<'_>, link: PinnedLink) -> Result<()> {
+    let failed = |error: &dyn std::error::Error| attach_failed(target, error);
     let link = FdLink::from(link);
-    match place.hook_point.hook {
+    match target.hook_point.hook {
         Hook::Xdp => {
             let link = XdpLink::try_from(link).map_err(|error| failed(&error))?;
-            let program = xdp(ebpf, place.hook_point.program())?;
+            let program = xdp(ebpf, target.hook_point.program())?;
             program
                 .attach_to_link(link)
                 .map_err(|error| failed(&error))?;
         }
         Hook::Tc | Hook::Egress => {
             let link = SchedClassifierLink::try_from(link).map_err(|error| failed(&error))?;
-            let program = tc(ebpf, place.hook_point.program())?;
+            let program = tc(ebpf, target.hook_point.program())?;
             program
                 .attach_to_link(link)
                 .map_err(|error| failed(&error))?;

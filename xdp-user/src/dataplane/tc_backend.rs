@@ -9,7 +9,7 @@ use crate::dataplane::bpf_query;
 use crate::error::{Error, Result};
 use xdp_common::Hook;
 
-/// How the tc programs are attached.
+/// AttachAction the tc programs are attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TcBackend {
     /// By pinned tcx links (Linux 6.6 and newer).

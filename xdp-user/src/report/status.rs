@@ -244,7 +244,7 @@ fn filters_of(
     let found = cleanup::find(netlink, pins, &places)?;
     let attached = |((hook_point, pinned, (index, _)), found): (
         (HookPoint, u32, _),
-        Option<cleanup::Found>,
+        Option<cleanup::LocatedFilter>,
     )| {
         let here = found.is_some_and(|found| found.here);
         let link = links.iter().find(|link| link.index == index && here);

@@ -76,7 +76,12 @@ fn privileges(lab: &Lab) -> Result<()> {
         &["not writable for user 65534"],
     )?;
     apply_fix(lab, &found)?;
-    expect(&findings_of(as_ordinary_user(lab)?)?, ("bpffs", None), "ok", &[])?;
+    expect(
+        &findings_of(as_ordinary_user(lab)?)?,
+        ("bpffs", None),
+        "ok",
+        &[],
+    )?;
     Ok(())
 }
 

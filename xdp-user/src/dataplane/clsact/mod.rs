@@ -1,14 +1,15 @@
-//! The tc program as a filter in a clsact: what kernels before 6.6 have instead of tcx links.
+//! The tc program as a filter in a clsact qdisc: for kernels without tcx links (before 6.6).
 //!
-//! A filter needs no process and no pin to live on; so it outlives the daemon, and nothing but a delete takes it away.
-//! Ours has a priority and a handle of its own, hence there is never a second one, and its program is exchanged in
-//! place. It is known as ours by what its program counts into: our pinned META. That holds after a crash at any point.
+//! A filter needs neither process nor pin, so it outlives the daemon until it is deleted. ikenat's
+//! filter has a priority and handle of its own; hence there is never a second one, and its program
+//! is replaced in place. It is recognised by the map that its program uses, the pinned META of the
+//! instance. That holds after a crash at any point.
 //!
-//! Two kinds of notes are in the directory of the pins. The program is pinned as `filter-tc-wan`, `filter-egress-wan` and so
-//! on, so that any shell sees that there are filters to be found. The directory `clsact-NAMESPACE-INDEX` says that the clsact
-//! there was added by us; it goes with our filter if nothing else is in it. Both are written before what they speak of.
-//!
-//! It may not know which interfaces a gateway has.
+//! The directory of the pins has two kinds of records, written before what they describe. The
+//! program is pinned as `filter-tc-wan`, `filter-egress-wan` and so on, which shows in any network
+//! namespace that there are filters to find. The directory `clsact-NAMESPACE-INDEX` says that
+//! ikenat added the clsact of that interface; ikenat removes it with its filter if nothing else is
+//! in it.
 
 pub mod cleanup;
 pub mod pins;
@@ -26,15 +27,16 @@ use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use xdp_common::Hook;
 
-/// After what somebody has put first on purpose (1), before what is numbered in tens or by the kernel (49152).
+/// After filters that an administrator put first on purpose (1), before those numbered in tens or by
+/// the kernel (49152).
 const PRIORITY: u16 = 5;
-/// Nobody's by accident.
+/// A handle that no other software uses by accident.
 const HANDLE: u32 = 0x1ce;
-const SEAT: (u16, u32) = (PRIORITY, HANDLE);
+const FILTER_ID: (u16, u32) = (PRIORITY, HANDLE);
 
-/// The block of filters of a device that ours belongs into, and what our program is called there.
+/// The interface and block of a filter, and the name of its program.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Device<'d> {
+pub(crate) struct FilterTarget<'d> {
     pub(crate) index: u32,
     pub(crate) name: &'d str,
     pub(crate) block: Block,
@@ -50,14 +52,14 @@ pub(crate) const fn block(hook: Hook) -> Option<Block> {
     }
 }
 
-impl<'d> Device<'d> {
-    /// Of a place that has a filter.
-    pub(crate) fn of(place: &AttachTarget<'d>) -> Option<Self> {
+impl<'d> FilterTarget<'d> {
+    /// The filter of an attach target; `None` for XDP.
+    pub(crate) fn of(target: &AttachTarget<'d>) -> Option<Self> {
         Some(Self {
-            index: place.link.index,
-            name: &place.link.name,
-            block: block(place.hook_point.hook)?,
-            program: place.hook_point.program(),
+            index: target.link.index,
+            name: &target.link.name,
+            block: block(target.hook_point.hook)?,
+            program: target.hook_point.program(),
         })
     }
 
@@ -65,7 +67,7 @@ impl<'d> Device<'d> {
         (self.index, self.block)
     }
 
-    /// The filters that are there. It is an error when there can be none.
+    /// The filters of the block. Fails when an ingress qdisc leaves no egress block.
     pub(crate) fn filters(&self, netlink: &Netlink) -> Result<Vec<Filter>> {
         let qdiscs = netlink.clsacts().map_err(failed("list", self.name))?;
         let mut here = qdiscs.iter().filter(|(index, _)| *index == self.index);
@@ -80,57 +82,59 @@ impl<'d> Device<'d> {
     }
 }
 
-/// Who sits where our filter belongs.
+/// The state of the place (chain, priority, handle) where ikenat's filter belongs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Seat {
-    /// Nobody.
-    Free,
-    /// Our filter.
-    Ours,
-    /// One of ours whose pins are gone: an XDP program of it would have been refused, and nothing can reach its tables.
-    Orphan,
-    /// Somebody else, in the way.
-    Other(Filter),
+pub(crate) enum FilterSlot {
+    /// There is no filter.
+    Vacant,
+    /// A filter of this instance.
+    Owned,
+    /// A filter of an ikenat instance without pins. Nothing can reach its tables any more. If the
+    /// instance still had an XDP program, the start would have been refused before.
+    Orphaned,
+    /// A filter of other software occupies it.
+    Foreign(Filter),
 }
 
-/// The programs that count into the tables of an instance.
+/// The programs that use the tables of an instance.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Ours(Vec<u32>);
+pub(crate) struct InstancePrograms(Vec<u32>);
 
-impl Ours {
-    /// Asks the kernel. None where there are no tables yet. To look at programs that are not pinned takes CAP_SYS_ADMIN;
-    /// without it the pinned ones are known, which are all but after a crash at a certain moment.
+impl InstancePrograms {
+    /// Empty when there are no tables yet. Finding programs that are not pinned needs
+    /// CAP_SYS_ADMIN. Without it only the pinned ones are found, which are all of them unless an
+    /// earlier start crashed between two of its steps.
     pub(crate) fn of(instance: &Instance) -> Self {
         let pinned = Instance::filter_pins()
             .filter_map(|name| instance.pinned_program(&name).ok().flatten());
-        let mut ours: Vec<u32> = pinned.collect();
+        let mut own: Vec<u32> = pinned.collect();
         if let Ok(meta) = MapInfo::from_pin(instance.pin("META")) {
-            ours.extend(bpf_query::programs_using_map(meta.id()));
+            own.extend(bpf_query::programs_using_map(meta.id()));
         }
-        Self(ours)
+        Self(own)
     }
 
-    /// Whether a filter is at our seat and runs one of them.
-    pub(crate) fn sits_in(&self, filter: &Filter) -> bool {
-        is_at_seat(filter) && filter.program.is_some_and(|id| self.0.contains(&id))
+    /// Whether a filter is in ikenat's place and runs one of these programs.
+    pub(crate) fn owns(&self, filter: &Filter) -> bool {
+        is_in_slot(filter) && filter.program.is_some_and(|id| self.0.contains(&id))
     }
 }
 
-fn is_at_seat(filter: &Filter) -> bool {
+fn is_in_slot(filter: &Filter) -> bool {
     (filter.chain, filter.priority, filter.handle) == (0, PRIORITY, HANDLE)
 }
 
-fn seat_in(
+fn classify(
     filters: &[Filter],
-    ours: &Ours,
+    own: &InstancePrograms,
     program: &str,
     name: impl Fn(u32) -> Option<String>,
-) -> Seat {
-    if let Some(found) = filters.iter().find(|filter| is_at_seat(filter)) {
+) -> FilterSlot {
+    if let Some(found) = filters.iter().find(|filter| is_in_slot(filter)) {
         return match found.program {
-            _ if ours.sits_in(found) => Seat::Ours,
-            Some(id) if name(id).as_deref() == Some(program) => Seat::Orphan,
-            Some(_) | None => Seat::Other(found.clone()),
+            _ if own.owns(found) => FilterSlot::Owned,
+            Some(id) if name(id).as_deref() == Some(program) => FilterSlot::Orphaned,
+            Some(_) | None => FilterSlot::Foreign(found.clone()),
         };
     }
     // All filters of a priority are of one kind and one protocol.
@@ -138,8 +142,8 @@ fn seat_in(
         .iter()
         .filter(|filter| filter.chain == 0 && filter.priority == PRIORITY);
     match others.find(|filter| filter.kind != "bpf" || !filter.all_protocols) {
-        Some(other) => Seat::Other(other.clone()),
-        None => Seat::Free,
+        Some(other) => FilterSlot::Foreign(other.clone()),
+        None => FilterSlot::Vacant,
     }
 }
 
@@ -147,102 +151,108 @@ pub(crate) fn failed(action: &str, interface: &str) -> impl FnOnce(io::Error) ->
     Error::system(format!("{action} the tc filters of {interface}"))
 }
 
-/// Looks who sits where our filter of a device belongs.
-pub(crate) fn seat(netlink: &Netlink, device: Device<'_>, ours: &Ours) -> Result<Seat> {
-    let filters = device.filters(netlink)?;
-    Ok(seat_in(
+/// Finds out what is in the place of ikenat's filter.
+pub(crate) fn slot(
+    netlink: &Netlink,
+    target: FilterTarget<'_>,
+    own: &InstancePrograms,
+) -> Result<FilterSlot> {
+    let filters = target.filters(netlink)?;
+    Ok(classify(
         &filters,
-        ours,
-        device.program,
+        own,
+        target.program,
         bpf_query::program_name,
     ))
 }
 
-/// The sentence about a filter in the way.
-pub(crate) fn in_the_way(device: Device<'_>, filter: &Filter) -> Error {
+/// The error for a foreign filter in ikenat's place.
+pub(crate) fn slot_occupied(target: FilterTarget<'_>, filter: &Filter) -> Error {
     let program = filter.program.map(|id| match bpf_query::program_name(id) {
         Some(name) => format!(", program `{name}` (id {id})"),
         None => format!(", program id {id}"),
     });
     Error::OtherFilter {
-        interface: device.name.to_owned(),
+        interface: target.name.to_owned(),
         filter: format!(
             "kind {}, handle {:#x}{}",
             filter.kind,
             filter.handle,
             program.unwrap_or_default()
         ),
-        block: device.block.name(),
+        block: target.block.name(),
         priority: PRIORITY,
     }
 }
 
-/// Sits down in a free seat, in a clsact that is made if there is none. True when it was made.
-pub(crate) fn sit_down(
+/// Installs the filter in a vacant slot, and adds the clsact if there is none. Returns true when
+/// the clsact is new.
+pub(crate) fn install(
     netlink: &Netlink,
     instance: &Instance,
-    device: Device<'_>,
+    target: FilterTarget<'_>,
     program: BorrowedFd<'_>,
 ) -> Result<bool> {
-    let made = ensure_clsact(netlink, instance, device)?;
+    let added = ensure_clsact(netlink, instance, target)?;
     pass(Step::ClsactMade)?;
-    let put = netlink.put_filter(device.key(), SEAT, (program, device.program), false);
+    let put = netlink.put_filter(target.key(), FILTER_ID, (program, target.program), false);
     match put {
-        Ok(()) => Ok(made),
+        Ok(()) => Ok(added),
         Err(error) => {
-            remove_clsact(netlink, instance, netns::own()?, device.index)?;
-            Err(not_attached(device, "cls_bpf", &error))
+            remove_unused_clsact(netlink, instance, netns::own()?, target.index)?;
+            Err(not_attached(target, "cls_bpf", &error))
         }
     }
 }
 
-/// What the kernel does not find is a module.
-fn not_attached(device: Device<'_>, module: &str, error: &io::Error) -> Error {
+/// ENOENT here means that a kernel module is missing.
+fn not_attached(target: FilterTarget<'_>, module: &str, error: &io::Error) -> Error {
     let mut why = word(error);
     if error.kind() == io::ErrorKind::NotFound {
         why = format!("this kernel has no module {module}, which it takes without tcx (Linux 6.6)");
     }
     Error::Attach {
         hook: "a clsact filter",
-        interface: device.name.to_owned(),
+        interface: target.name.to_owned(),
         why,
     }
 }
 
-/// Exchanges the program of our filter.
-pub(crate) fn exchange(
+/// Replaces the program of ikenat's filter.
+pub(crate) fn replace(
     netlink: &Netlink,
-    device: Device<'_>,
+    target: FilterTarget<'_>,
     program: BorrowedFd<'_>,
 ) -> Result<()> {
     netlink
-        .put_filter(device.key(), SEAT, (program, device.program), true)
-        .map_err(failed("replace", device.name))
+        .put_filter(target.key(), FILTER_ID, (program, target.program), true)
+        .map_err(failed("replace", target.name))
 }
 
-/// The note comes first: a crash behind it leaves a note too much, which a qdisc that is not empty makes harmless.
-fn ensure_clsact(netlink: &Netlink, instance: &Instance, device: Device<'_>) -> Result<bool> {
-    let noted_before = instance.note_clsact(netns::own()?, device.index)?;
+/// The record is written first. A crash after it leaves a record for a clsact that other software
+/// added, which is harmless while that qdisc has filters.
+fn ensure_clsact(netlink: &Netlink, instance: &Instance, target: FilterTarget<'_>) -> Result<bool> {
+    let was_recorded = instance.record_clsact(netns::own()?, target.index)?;
     pass(Step::ClsactNoted)?;
-    match netlink.add_clsact(device.index) {
+    match netlink.add_clsact(target.index) {
         Ok(()) => Ok(true),
         Err(error) => {
-            // An ingress qdisc is in the same place and takes filters as well, but only for what comes in.
+            // An ingress qdisc has the same handle and holds filters too, but only for ingress.
             let is_there = error.kind() == io::ErrorKind::AlreadyExists;
-            if !noted_before {
-                instance.forget_clsact(netns::own()?, device.index)?;
+            if !was_recorded {
+                instance.forget_clsact_record(netns::own()?, target.index)?;
             }
             if is_there {
                 return Ok(false);
             }
-            Err(not_attached(device, "sch_ingress", &error))
+            Err(not_attached(target, "sch_ingress", &error))
         }
     }
 }
 
-/// Removes a clsact that we have made, if nothing is in it. While a filter of ours is, it stays ours; one that is in use
-/// by somebody else is theirs from now on.
-pub(crate) fn remove_clsact(
+/// Removes a clsact that ikenat added, if it is empty. With a filter of this instance in it, it
+/// stays recorded as ikenat's; with only foreign filters it belongs to them from then on.
+pub(crate) fn remove_unused_clsact(
     netlink: &Netlink,
     instance: &Instance,
     namespace: u64,
@@ -253,9 +263,9 @@ pub(crate) fn remove_clsact(
         let filters = netlink.filters(index, block);
         left.extend(filters.map_err(failed("list", &format!("interface {index}")))?);
     }
-    let ours = Ours::of(instance);
-    if left.iter().any(|filter| ours.sits_in(filter))
-        || !instance.forget_clsact(namespace, index)?
+    let own = InstancePrograms::of(instance);
+    if left.iter().any(|filter| own.owns(filter))
+        || !instance.forget_clsact_record(namespace, index)?
         || !left.is_empty()
     {
         return Ok(());
@@ -269,7 +279,7 @@ pub(crate) fn remove_clsact(
     }
 }
 
-/// No such filter, qdisc or device any more: what was wanted.
+/// The filter, qdisc or device no longer exists, so there is nothing left to remove.
 fn is_gone(error: &io::Error) -> bool {
     use rustix::io::Errno;
     let gone = [Errno::NOENT, Errno::NODEV, Errno::INVAL];
@@ -278,34 +288,34 @@ fn is_gone(error: &io::Error) -> bool {
         .is_some_and(|code| gone.iter().any(|gone| gone.raw_os_error() == code))
 }
 
-/// Removes a filter that an instance has left whose pins are gone. Where tcx is used nothing else would meet it.
+/// Removes a filter of an instance without pins. With the tcx backend nothing else would find it.
 pub(crate) fn remove_orphan(
     netlink: &Netlink,
     instance: &Instance,
-    device: Device<'_>,
+    target: FilterTarget<'_>,
 ) -> Result<()> {
-    match seat(netlink, device, &Ours::of(instance))? {
-        Seat::Orphan => take_away(netlink, device.key()),
-        Seat::Free | Seat::Ours | Seat::Other(_) => Ok(()),
+    match slot(netlink, target, &InstancePrograms::of(instance))? {
+        FilterSlot::Orphaned => delete_filter(netlink, target.key()),
+        FilterSlot::Vacant | FilterSlot::Owned | FilterSlot::Foreign(_) => Ok(()),
     }
 }
 
-/// Puts our filter back from its pin if somebody has removed it. True when that was done.
-pub(crate) fn put_back(
+/// Installs the filter from its pinned program if other software removed it. Returns true if so.
+pub(crate) fn restore(
     netlink: &Netlink,
     instance: &Instance,
     hook_point: HookPoint,
-    device: Device<'_>,
+    target: FilterTarget<'_>,
 ) -> Result<bool> {
     let Some(pin) = hook_point.filter_pin() else {
         return Ok(false);
     };
-    let filters = device.filters(netlink)?;
+    let filters = target.filters(netlink)?;
     let pinned = instance.pinned_program(&pin)?;
-    let is_there = |f: &Filter| is_at_seat(f) && f.program == pinned;
+    let is_there = |f: &Filter| is_in_slot(f) && f.program == pinned;
     if pinned.is_none()
         || filters.iter().any(is_there)
-        || netlink.link_by_index(device.index).is_err()
+        || netlink.link_by_index(target.index).is_err()
     {
         return Ok(false);
     }
@@ -317,26 +327,29 @@ pub(crate) fn put_back(
     };
     let program = SchedClassifier::from_pin(&path).map_err(|error| failed(&error))?;
     let program = program.fd().map_err(|error| failed(&error))?.as_fd();
-    let ours = Ours::of(instance);
-    match seat_in(&filters, &ours, device.program, bpf_query::program_name) {
-        Seat::Other(filter) => Err(in_the_way(device, &filter)),
-        Seat::Ours | Seat::Orphan => exchange(netlink, device, program).map(|()| true),
-        Seat::Free => sit_down(netlink, instance, device, program).map(|_| true),
+    let own = InstancePrograms::of(instance);
+    match classify(&filters, &own, target.program, bpf_query::program_name) {
+        FilterSlot::Foreign(filter) => Err(slot_occupied(target, &filter)),
+        FilterSlot::Owned | FilterSlot::Orphaned => {
+            replace(netlink, target, program).map(|()| true)
+        }
+        FilterSlot::Vacant => install(netlink, instance, target, program).map(|_| true),
     }
 }
 
-/// Removes our filter from a device of the own namespace, and the clsact as [`remove_clsact`] does.
-pub(crate) fn leave(
+/// Removes ikenat's filter from an interface of this network namespace, and the clsact as
+/// [`remove_unused_clsact`] does.
+pub(crate) fn remove(
     netlink: &Netlink,
     instance: &Instance,
     (index, block): (u32, Block),
 ) -> Result<()> {
-    take_away(netlink, (index, block))?;
-    remove_clsact(netlink, instance, netns::own()?, index)
+    delete_filter(netlink, (index, block))?;
+    remove_unused_clsact(netlink, instance, netns::own()?, index)
 }
 
-pub(crate) fn take_away(netlink: &Netlink, (index, block): (u32, Block)) -> Result<()> {
-    match netlink.remove_filter((index, block), SEAT) {
+pub(crate) fn delete_filter(netlink: &Netlink, (index, block): (u32, Block)) -> Result<()> {
+    match netlink.remove_filter((index, block), FILTER_ID) {
         Ok(()) => Ok(()),
         Err(error) if is_gone(&error) => Ok(()),
         Err(error) => Err(failed("remove", &format!("interface {index}"))(error)),
@@ -359,47 +372,47 @@ mod tests {
     }
 
     #[test]
-    fn only_what_counts_into_our_tables_is_ours() {
-        let ours = Ours(vec![7]);
+    fn only_filters_that_use_the_instances_tables_are_owned() {
+        let own = InstancePrograms(vec![7]);
         let name = |id: u32| (id == 8).then(|| "ikenat_egress".to_owned());
-        let seat = |filters: &[Filter]| seat_in(filters, &ours, "ikenat_egress", name);
+        let slot = |filters: &[Filter]| classify(filters, &own, "ikenat_egress", name);
         let bpf = |id| filter(PRIORITY, HANDLE, "bpf", Some(id));
-        assert_eq!(seat(&[]), Seat::Free);
-        assert_eq!(seat(&[bpf(7)]), Seat::Ours);
-        assert_eq!(seat(&[bpf(8)]), Seat::Orphan);
-        assert_eq!(seat(&[bpf(9)]), Seat::Other(bpf(9)));
-        // Beside ours there is room, unless the kernel could not put ours there.
+        assert_eq!(slot(&[]), FilterSlot::Vacant);
+        assert_eq!(slot(&[bpf(7)]), FilterSlot::Owned);
+        assert_eq!(slot(&[bpf(8)]), FilterSlot::Orphaned);
+        assert_eq!(slot(&[bpf(9)]), FilterSlot::Foreign(bpf(9)));
+        // Other handles of the priority do not matter, unless the kernel would refuse ikenat's beside them.
         let beside = filter(PRIORITY, 1, "bpf", Some(9));
-        assert_eq!(seat(std::slice::from_ref(&beside)), Seat::Free);
+        assert_eq!(slot(std::slice::from_ref(&beside)), FilterSlot::Vacant);
         let other_kind = filter(PRIORITY, 1, "u32", None);
         assert_eq!(
-            seat(std::slice::from_ref(&other_kind)),
-            Seat::Other(other_kind)
+            slot(std::slice::from_ref(&other_kind)),
+            FilterSlot::Foreign(other_kind)
         );
         let one_protocol = Filter {
             all_protocols: false,
             ..beside
         };
         assert_eq!(
-            seat(std::slice::from_ref(&one_protocol)),
-            Seat::Other(one_protocol)
+            slot(std::slice::from_ref(&one_protocol)),
+            FilterSlot::Foreign(one_protocol)
         );
         let elsewhere = [
             filter(PRIORITY + 1, HANDLE, "u32", None),
             Filter { chain: 1, ..bpf(9) },
         ];
-        assert_eq!(seat(&elsewhere), Seat::Free);
+        assert_eq!(slot(&elsewhere), FilterSlot::Vacant);
     }
 
     #[test]
     fn a_filter_in_the_way_is_named() {
-        let device = Device {
+        let target = FilterTarget {
             index: 7,
             name: "eth1",
             block: Block::Egress,
             program: "ikenat_egress",
         };
-        let error = in_the_way(device, &filter(PRIORITY, 0x800, "u32", None)).to_string();
+        let error = slot_occupied(target, &filter(PRIORITY, 0x800, "u32", None)).to_string();
         assert!(error.contains("eth1") && error.contains("u32"), "{error}");
         assert!(error.contains("0x800"), "{error}");
         assert!(error.contains("tc filter del dev eth1 egress"), "{error}");

@@ -13,7 +13,7 @@ use std::{fs, io};
 impl Instance {
     /// Pins a program in the place of the one that has this pin, if there is one, with no moment without a pin.
     pub fn pin_program(&self, name: &str, program: &mut SchedClassifier) -> Result<PathBuf> {
-        let (path, new) = (self.pin(name), self.new_pin(name));
+        let (path, new) = (self.pin(name), self.pending_pin(name));
         remove_file(&new)?;
         program.pin(&new).map_err(|error| Error::Map {
             action: "pin",
@@ -21,17 +21,17 @@ impl Instance {
             why: causes(&error),
         })?;
         pass(Step::ProgramPinned)?;
-        self.put_in_place(name)?;
+        self.commit_pin(name)?;
         Ok(path)
     }
 
-    fn clsact_note(&self, namespace: u64, index: u32) -> PathBuf {
+    fn clsact_record(&self, namespace: u64, index: u32) -> PathBuf {
         self.pin(&format!("{CLSACT}{namespace}-{index}"))
     }
 
-    /// Writes down that the clsact of a device is our work. True when that was written there already.
-    pub fn note_clsact(&self, namespace: u64, index: u32) -> Result<bool> {
-        let path = self.clsact_note(namespace, index);
+    /// Writes down that the clsact of a device is our context. True when that was written there already.
+    pub fn record_clsact(&self, namespace: u64, index: u32) -> Result<bool> {
+        let path = self.clsact_record(namespace, index);
         // In a bpffs there can be pins and directories, and nothing else.
         match fs::create_dir(&path) {
             Ok(()) => Ok(false),
@@ -41,8 +41,8 @@ impl Instance {
     }
 
     /// Takes that back. True when it was written there.
-    pub fn forget_clsact(&self, namespace: u64, index: u32) -> Result<bool> {
-        let path = self.clsact_note(namespace, index);
+    pub fn forget_clsact_record(&self, namespace: u64, index: u32) -> Result<bool> {
+        let path = self.clsact_record(namespace, index);
         match fs::remove_dir(&path) {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
