@@ -214,7 +214,7 @@ impl Default for Tally {
 impl Tally {
     fn add(&mut self, verdict: Verdict) {
         match verdict {
-            Verdict::Leave(reason) | Verdict::Answer { reason, .. } => {
+            Verdict::NotForwarded(reason) | Verdict::Answer { reason, .. } => {
                 self.0[counters::reason(reason)] += 1;
             }
             Verdict::Forward {

@@ -73,14 +73,14 @@ pub struct Config {
     /// Keeps the size a multiple of eight.
     pub reserved: [u8; 5],
     /// What the fast path needs, inbound and outbound: [`Config::seal`] makes it of the fields above.
-    pub legs: [Leg; 2],
+    pub directions: [DirectionConfig; 2],
 }
 
 /// One direction, as words that are compared with the packet's and put into it. Addresses and MAC addresses are loaded
 /// from memory as they stand in a packet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
-pub struct Leg {
+pub struct DirectionConfig {
     /// MAC address that a frame must have been sent to, in the upper six bytes.
     pub own_mac: u64,
     /// MAC address of the egress, in the low six bytes.
@@ -134,7 +134,7 @@ pub const fn mac_word(mac: [u8; 6]) -> u64 {
     u64::from_le_bytes([a, b, c, d, e, f, 0, 0])
 }
 
-impl Leg {
+impl DirectionConfig {
     const fn new(
         own_mac: [u8; 6],
         source_mac: [u8; 6],
@@ -166,21 +166,21 @@ impl Leg {
 }
 
 impl Config {
-    /// Fills in [`Config::legs`]. Call it last.
+    /// Fills in [`Config::directions`]. Call it last.
     #[must_use]
     pub const fn seal(mut self) -> Self {
         let inbound = (self.vip, self.server);
         let outbound = (self.server, self.vip);
         let shift = self.tick_shift;
-        self.legs = [
-            Leg::new(
+        self.directions = [
+            DirectionConfig::new(
                 self.wan_mac,
                 self.lan_mac,
                 inbound,
                 self.lan_ifindex,
                 (self.wan_partial, shift),
             ),
-            Leg::new(
+            DirectionConfig::new(
                 self.lan_mac,
                 self.wan_mac,
                 outbound,

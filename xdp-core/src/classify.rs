@@ -15,7 +15,7 @@ use xdp_common::{Class, Config, Direction, Hook, Reason, config};
 
 /// The first look at a frame: EtherType, address, protocol.
 #[inline(always)]
-fn look<F: Frame + ?Sized>(
+fn first_look<F: Frame + ?Sized>(
     frame: &F,
     config: &Config,
     side: Side,
@@ -39,8 +39,8 @@ fn look<F: Frame + ?Sized>(
 /// The reason why a frame is not ours, when that can be seen at once: from its EtherType, its address, its protocol, or
 /// the port of a plain UDP datagram. It is what [`classify`] would say; what is odd about a frame is left to that.
 #[inline(always)]
-pub fn not_ours<F: Frame + ?Sized>(frame: &F, config: &Config, side: Side) -> Option<Reason> {
-    let (ethernet, ip, direction) = match look(frame, config, side) {
+pub fn not_handled<F: Frame + ?Sized>(frame: &F, config: &Config, side: Side) -> Option<Reason> {
+    let (ethernet, ip, direction) = match first_look(frame, config, side) {
         Ok(found) => found,
         Err(Reason::Malformed) => return None,
         Err(reason) => return Some(reason),
@@ -53,16 +53,16 @@ pub fn not_ours<F: Frame + ?Sized>(frame: &F, config: &Config, side: Side) -> Op
         || ip.is_first_fragment()
         || total < ipv4::LENGTH + udp::LENGTH
         || ipv4::AT + total > frame.length()
-        || !is_to_us::<F>(&ethernet, config, side)
+        || !is_sent_to_interface::<F>(&ethernet, config, side)
     {
         return None;
     }
     let header = udp::Header::read(frame, ipv4::AT + ipv4::LENGTH)?;
-    let our_port = match direction {
+    let service_port = match direction {
         Direction::Inbound => header.destination,
         Direction::Outbound => header.source,
     };
-    (our_port != IKE_PORT && our_port != NATT_PORT).then_some(Reason::OtherPort)
+    (service_port != IKE_PORT && service_port != NATT_PORT).then_some(Reason::OtherPort)
 }
 
 /// Says whether a packet is ours. A UDP fragment without ports is taken for ours here ([`Class::Fragment`]); whether
@@ -77,9 +77,9 @@ pub fn classify<F: Frame + ?Sized>(
     side: Side,
     hook: Hook,
 ) -> Result<Packet, Reason> {
-    let (ethernet, ip, direction) = look(frame, config, side)?;
+    let (ethernet, ip, direction) = first_look(frame, config, side)?;
     // A redirect would take a frame that was not sent to us out of somebody else's hands.
-    if !is_to_us::<F>(&ethernet, config, side) {
+    if !is_sent_to_interface::<F>(&ethernet, config, side) {
         return Err(Reason::NotOurMac);
     }
     let header_length = ip.header_length().ok_or(Reason::Malformed)?;
@@ -111,7 +111,7 @@ pub fn classify<F: Frame + ?Sized>(
             }
         }
     }
-    refuse(&packet, config, &ip, hook)?;
+    refuse_untranslatable(&packet, config, &ip, hook)?;
     Ok(packet)
 }
 
@@ -159,14 +159,14 @@ fn direction(ip: &ipv4::Header, config: &Config, side: Side) -> Result<Direction
 
 /// True for a frame that was sent to the interface it came in on; on the way out there is no such question.
 #[inline(always)]
-pub fn is_to_us<F: Frame + ?Sized>(
+pub fn is_sent_to_interface<F: Frame + ?Sized>(
     ethernet: &ethernet::Header,
     config: &Config,
     side: Side,
 ) -> bool {
     let (lan, wan) = (
-        F::number(mac_word(config.lan_mac)),
-        F::number(mac_word(config.wan_mac)),
+        F::opaque(mac_word(config.lan_mac)),
+        F::opaque(mac_word(config.wan_mac)),
     );
     let to = mac_word(ethernet.destination);
     match side {
@@ -195,11 +195,11 @@ fn read_udp<F: Frame + ?Sized>(
     length: usize,
 ) -> Result<(), Reason> {
     let header = udp::Header::read(frame, at).ok_or(Reason::Malformed)?;
-    let (our_port, port) = match packet.direction {
+    let (service_port, port) = match packet.direction {
         Direction::Inbound => (header.destination, header.source),
         Direction::Outbound => (header.source, header.destination),
     };
-    if our_port != IKE_PORT && our_port != NATT_PORT {
+    if service_port != IKE_PORT && service_port != NATT_PORT {
         return Err(Reason::OtherPort);
     }
     let claimed = usize::from(header.length);
@@ -212,7 +212,7 @@ fn read_udp<F: Frame + ?Sized>(
     packet.udp_at = at;
     let payload_at = at + udp::LENGTH;
     let payload = if claimed < length { claimed } else { length } - udp::LENGTH;
-    if our_port == IKE_PORT {
+    if service_port == IKE_PORT {
         packet.class = Class::Ike;
         packet.ike_at = payload_at;
     } else {
@@ -237,8 +237,7 @@ fn read_natt<F: Frame + ?Sized>(frame: &F, packet: &mut Packet, at: usize, paylo
         }
     } else if payload == esp::KEEPALIVE.len()
         // With the UDP header before it: the verifier gives no range for a single byte at a variable place.
-        && let Some(last) = frame
-            .look::<{ udp::LENGTH + esp::KEEPALIVE.len() }, _>(packet.udp_at, |&[.., last]| last)
+        && let Some(last) = frame.with_bytes::<{ udp::LENGTH + esp::KEEPALIVE.len() }, _>(packet.udp_at, |&[.., last]| last)
         && [last] == esp::KEEPALIVE
     {
         packet.class = Class::Keepalive;
@@ -257,8 +256,8 @@ fn is_partial<F: Frame + ?Sized>(
     at: usize,
 ) -> bool {
     let (lan, wan) = (
-        F::number(config.lan_partial.into()),
-        F::number(config.wan_partial.into()),
+        F::opaque(config.lan_partial.into()),
+        F::opaque(config.wan_partial.into()),
     );
     let possible = match side {
         Side::Lan => lan,
@@ -277,7 +276,12 @@ fn is_partial<F: Frame + ?Sized>(
 /// Refuses what must not be translated: sources that no client has; and what XDP cannot translate: a TTL that ends here,
 /// and what is for a server on this host.
 #[inline(always)]
-fn refuse(packet: &Packet, config: &Config, ip: &ipv4::Header, hook: Hook) -> Result<(), Reason> {
+fn refuse_untranslatable(
+    packet: &Packet,
+    config: &Config,
+    ip: &ipv4::Header,
+    hook: Hook,
+) -> Result<(), Reason> {
     let inbound = packet.direction == Direction::Inbound;
     if inbound && is_bogus(ip.source, config) {
         return Err(Reason::BogusSource);
@@ -303,11 +307,11 @@ pub fn is_bogus(source: [u8; 4], config: &Config) -> bool {
 
 /// The reason why a peer's packets are not forwarded, if a list names it.
 #[inline(always)]
-pub(crate) fn listed<E: Env>(env: &E, config: &Config, peer: [u8; 4]) -> Option<Reason> {
+pub(crate) fn refused_by_list<E: Env>(env: &E, config: &Config, peer: [u8; 4]) -> Option<Reason> {
     if config.lists == 0 {
         return None;
     }
-    match env.listed(peer)? {
+    match env.peer_list(peer)? {
         config::EXCEPT => Some(Reason::ExceptPeer),
         config::DENY => Some(Reason::Denied),
         _ => None,

@@ -9,14 +9,14 @@ use xdp_common::{Class, Direction, Hook, Reason, cpu};
 /// Counts a packet that this hook does not forward.
 #[inline(always)]
 pub fn count_reason<W: Word>(block: &[W; cpu::WORDS], hook: Hook, reason: Reason) {
-    let place = W::blur(counters::reason(reason));
+    let place = W::opaque_to_verifier(counters::reason(reason));
     add(block, at(hook, place & REASONS), 1);
 }
 
 /// The same, of a reason that comes out of memory.
 #[inline(always)]
 pub fn count_any_reason<W: Word>(block: &[W; cpu::WORDS], hook: Hook, reason: Reason) {
-    let place = W::hide(counters::reason(reason));
+    let place = W::opaque(counters::reason(reason));
     add(block, at(hook, place & REASONS), 1);
 }
 
@@ -42,7 +42,7 @@ pub fn count_any_class<W: Word>(
     bytes: u16,
     tracked: bool,
 ) {
-    let place = W::hide(counters::class(direction, class));
+    let place = W::opaque(counters::class(direction, class));
     count_at(block, at(hook, place & CLASSES), bytes, tracked);
 }
 

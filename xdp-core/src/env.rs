@@ -86,28 +86,28 @@ pub trait Env {
     /// SESSION.
     fn sessions(&self) -> &Self::Buckets;
     /// A bucket of HALF.
-    fn half(&self, index: u32) -> Option<&recent::Bucket<Self::Word>>;
+    fn half_open(&self, index: u32) -> Option<&recent::Bucket<Self::Word>>;
     /// A bucket of FRAGMENT.
     fn fragments(&self, index: u32) -> Option<&recent::Bucket<Self::Word>>;
     /// An entry of NEXTHOP.
-    fn nexthop(&self, index: u32) -> Option<&neighbour_table::Entry<Self::Word>>;
+    fn neighbour(&self, index: u32) -> Option<&neighbour_table::Entry<Self::Word>>;
     /// What PEERS says of a peer ([`xdp_common::config::EXCEPT`], [`xdp_common::config::DENY`]).
-    fn listed(&self, peer: [u8; 4]) -> Option<u32>;
+    fn peer_list(&self, peer: [u8; 4]) -> Option<u32>;
     /// A token bucket for ICMP errors.
-    fn limit(&self, index: u32) -> Option<&Self::Word>;
+    fn icmp_bucket(&self, index: u32) -> Option<&Self::Word>;
     /// A word of META.
     fn meta(&self, index: usize) -> Option<&Self::Word>;
     /// The block of the CPU that this runs on.
-    fn cpu(&self) -> Option<&[Self::Word; cpu::WORDS]>;
+    fn cpu_block(&self) -> Option<&[Self::Word; cpu::WORDS]>;
     /// `jiffies_64`.
     fn jiffies(&self) -> u64;
     /// Asks the FIB for the way of a packet from `source` to `destination` of this length.
-    fn route(&self, source: [u8; 4], destination: [u8; 4], total_length: u16) -> FibResult;
+    fn fib_lookup(&self, source: [u8; 4], destination: [u8; 4], total_length: u16) -> FibResult;
     /// Puts what is known of the packet away. In the kernel this is memory whose contents the verifier does not know: so
     /// it follows all that comes after once, and not once for each kind of packet and each way through its headers.
-    fn put(&self, packed: PackedPacket);
+    fn store_packet(&self, packed: PackedPacket);
     /// Takes it back.
-    fn take(&self) -> Option<PackedPacket>;
+    fn load_packet(&self) -> Option<PackedPacket>;
     /// A peer has given its proof. For the log.
     fn established(&self, peer: [u8; 4], by: Direction);
 }
@@ -116,7 +116,7 @@ pub trait Env {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Not forwarded by this hook; the reason says whether it is left alone or dropped.
-    Leave(Reason),
+    NotForwarded(Reason),
     /// Not forwarded: its sender is to be told why ([`crate::icmp::error`]). No byte has changed.
     Answer {
         /// What is to be said: [`Reason::TimeExceeded`] or [`Reason::FragmentationNeeded`].

@@ -5,7 +5,7 @@
 //! for) goes to [`crate::process`], which knows every case; and what passes here would have come out there with the same
 //! bytes and the same counts. The differential test holds the two against each other.
 //!
-//! What it costs is why it exists: words instead of bytes, constants that the loader has worked out ([`Leg`]), one
+//! What it costs is why it exists: words instead of bytes, constants that the loader has worked out ([`DirectionConfig`]), one
 //! look-up, and no call of a helper but the two look-ups and the redirect.
 
 use crate::checksum::{fold, ip_less, udp_more};
@@ -20,7 +20,7 @@ use crate::table::word::Word;
 use crate::table::{self, Place};
 use crate::wire::ipv4::Protocol;
 use crate::wire::{esp, ipv4, udp};
-use xdp_common::config::Leg;
+use xdp_common::config::DirectionConfig;
 use xdp_common::limits::NATT_PORT;
 use xdp_common::slot;
 use xdp_common::{Class, Config, Direction, Hook, cpu};
@@ -68,20 +68,20 @@ pub fn forward<F: Frame + ?Sized, E: Env, const OUTBOUND: bool>(
     env: &E,
     config: &Config,
 ) -> Option<Verdict> {
-    let leg = &config.legs[usize::from(OUTBOUND)];
+    let direction_config = &config.directions[usize::from(OUTBOUND)];
     let length = frame.length();
     let head = frame.array_mut::<HEAD>(0)?;
     if F::get32::<12, HEAD>(head) & TYPE_MASK != TYPE {
         return None;
     }
-    let own = if OUTBOUND {
+    let address = if OUTBOUND {
         F::get32::<26, HEAD>(head)
     } else {
         F::get32::<30, HEAD>(head)
     };
     // The first six bytes, at the upper end of the word.
     let mac = u64::from_le(F::get64::<0, HEAD>(head)) << 16;
-    if own != leg.old || mac != leg.own_mac {
+    if address != direction_config.old || mac != direction_config.own_mac {
         return None;
     }
     // Flags and offset, TTL, protocol. Nothing but the last two leaves a number in between.
@@ -92,9 +92,9 @@ pub fn forward<F: Frame + ?Sized, E: Env, const OUTBOUND: bool>(
     }
     // Two loads of one byte: of one the compiler would make a choice between two numbers, the larger one first.
     if head[ipv4::PROTOCOL] == UDP {
-        esp::<F, E, OUTBOUND, true>(head, env, config, total)
+        forward_esp::<F, E, OUTBOUND, true>(head, env, config, total)
     } else if rest & 0xff == u32::from(ESP) {
-        esp::<F, E, OUTBOUND, false>(head, env, config, total)
+        forward_esp::<F, E, OUTBOUND, false>(head, env, config, total)
     } else {
         None
     }
@@ -102,13 +102,13 @@ pub fn forward<F: Frame + ?Sized, E: Env, const OUTBOUND: bool>(
 
 /// The same, from where the protocol is known: ESP in UDP, or native ESP.
 #[inline(always)]
-fn esp<F: Frame + ?Sized, E: Env, const OUTBOUND: bool, const IN_UDP: bool>(
+fn forward_esp<F: Frame + ?Sized, E: Env, const OUTBOUND: bool, const IN_UDP: bool>(
     head: &mut [u8; HEAD],
     env: &E,
     config: &Config,
     total: u16,
 ) -> Option<Verdict> {
-    let leg = &config.legs[usize::from(OUTBOUND)];
+    let direction_config = &config.directions[usize::from(OUTBOUND)];
     let direction = if OUTBOUND {
         Direction::Outbound
     } else {
@@ -116,7 +116,7 @@ fn esp<F: Frame + ?Sized, E: Env, const OUTBOUND: bool, const IN_UDP: bool>(
     };
     let class = if IN_UDP { Class::EspInUdp } else { Class::Esp };
     if IN_UDP {
-        if !is_natt::<F, OUTBOUND>(head, leg, total) {
+        if !is_natt::<F, OUTBOUND>(head, direction_config, total) {
             return None;
         }
     } else if usize::from(total) < ipv4::LENGTH + esp::LENGTH {
@@ -144,7 +144,7 @@ fn esp<F: Frame + ?Sized, E: Env, const OUTBOUND: bool, const IN_UDP: bool>(
             table::find_at(env.flows(), place.second(), &key)?
         }
     };
-    let block = env.cpu()?;
+    let block = env.cpu_block()?;
     let egress = block[cpu::egress_of(direction)].load();
     let jiffies = env.jiffies();
     let mac = cached_hop::mac(
@@ -160,12 +160,12 @@ fn esp<F: Frame + ?Sized, E: Env, const OUTBOUND: bool, const IN_UDP: bool>(
     } else {
         F::get32::<{ PAYLOAD + 4 }, HEAD>(head)
     });
-    flow::count(slot, sequence, total, jiffies);
-    rewrite::<F, OUTBOUND, IN_UDP>(head, leg, mac);
+    flow::count_packet(slot, sequence, total, jiffies);
+    rewrite::<F, OUTBOUND, IN_UDP>(head, direction_config, mac);
     counters::count_class(block, Hook::Xdp, (direction, class), total, true);
     Some(Verdict::Forward {
         hop: NextHop {
-            ifindex: leg.egress,
+            ifindex: direction_config.egress,
             gateway: [0; 4],
         },
         direction,
@@ -179,7 +179,7 @@ fn esp<F: Frame + ?Sized, E: Env, const OUTBOUND: bool, const IN_UDP: bool>(
 #[inline(always)]
 fn is_natt<F: Frame + ?Sized, const OUTBOUND: bool>(
     head: &[u8; HEAD],
-    leg: &Leg,
+    direction_config: &DirectionConfig,
     total: u16,
 ) -> bool {
     if usize::from(total) < ipv4::LENGTH + udp::LENGTH + esp::LENGTH {
@@ -198,7 +198,7 @@ fn is_natt<F: Frame + ?Sized, const OUTBOUND: bool>(
         return false;
     }
     let checksum = F::get16::<{ PAYLOAD + 6 }, HEAD>(head);
-    checksum == 0 || leg.partial == 0 || !is_partial::<F>(head, total, checksum)
+    checksum == 0 || direction_config.partial == 0 || !is_partial::<F>(head, total, checksum)
 }
 
 /// True when the checksum is the sum over the pseudo-header, as a sender leaves it to its device.
@@ -216,23 +216,23 @@ fn is_partial<F: Frame + ?Sized>(head: &[u8; HEAD], total: u16, checksum: u16) -
 #[inline(always)]
 fn rewrite<F: Frame + ?Sized, const OUTBOUND: bool, const IN_UDP: bool>(
     head: &mut [u8; HEAD],
-    leg: &Leg,
+    direction_config: &DirectionConfig,
     mac: u64,
 ) {
-    F::put64::<0, HEAD>(head, u64::to_le(mac | leg.source_high));
-    F::put32::<8, HEAD>(head, u32::to_le(leg.source_low));
+    F::put64::<0, HEAD>(head, u64::to_le(mac | direction_config.source_high));
+    F::put32::<8, HEAD>(head, u32::to_le(direction_config.source_low));
     if OUTBOUND {
-        F::put32::<26, HEAD>(head, leg.new);
+        F::put32::<26, HEAD>(head, direction_config.new);
     } else {
-        F::put32::<30, HEAD>(head, leg.new);
+        F::put32::<30, HEAD>(head, direction_config.new);
     }
     head[ipv4::TTL] = head[ipv4::TTL].wrapping_sub(1);
     let old = F::get16::<24, HEAD>(head);
-    F::put16::<24, HEAD>(head, ip_less(old, leg.ip_minus));
+    F::put16::<24, HEAD>(head, ip_less(old, direction_config.ip_minus));
     if IN_UDP {
         let old = F::get16::<{ PAYLOAD + 6 }, HEAD>(head);
         if old != 0 {
-            F::put16::<{ PAYLOAD + 6 }, HEAD>(head, udp_more(old, leg.udp_plus));
+            F::put16::<{ PAYLOAD + 6 }, HEAD>(head, udp_more(old, direction_config.udp_plus));
         }
     }
 }

@@ -15,13 +15,17 @@ pub trait Frame {
 
     /// Reads `N` bytes at a place that depends on the packet. `None`: the frame is shorter.
     #[inline(always)]
-    fn look<const N: usize, R>(&self, at: usize, read: impl FnOnce(&[u8; N]) -> R) -> Option<R> {
+    fn with_bytes<const N: usize, R>(
+        &self,
+        at: usize,
+        read: impl FnOnce(&[u8; N]) -> R,
+    ) -> Option<R> {
         self.array(at).map(read)
     }
 
     /// Changes `N` bytes at a place that depends on the packet. `None`: the frame is shorter.
     #[inline(always)]
-    fn change<const N: usize, R>(
+    fn with_bytes_mut<const N: usize, R>(
         &mut self,
         at: usize,
         write: impl FnOnce(&mut [u8; N]) -> R,
@@ -30,17 +34,17 @@ pub trait Frame {
     }
 
     /// The same number. Where one of several constants is chosen, the compiler would like to choose between their places in
-    /// memory; this has it choose between the numbers. See [`crate::Word::blur`].
+    /// memory; this has it choose between the numbers. See [`crate::Word::opaque_to_verifier`].
     #[inline(always)]
-    fn number(constant: u64) -> u64 {
+    fn opaque(constant: u64) -> u64 {
         constant
     }
 
     /// The same of an address.
     #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "what was 32 bits is again")]
-    fn constant(address: [u8; 4]) -> [u8; 4] {
-        (Self::number(u32::from_ne_bytes(address).into()) as u32).to_ne_bytes()
+    fn opaque_address(address: [u8; 4]) -> [u8; 4] {
+        (Self::opaque(u32::from_ne_bytes(address).into()) as u32).to_ne_bytes()
     }
 
     /// Two bytes at `AT`, as the machine loads them. The dataplane has one instruction for it, where the compiler, which
@@ -88,11 +92,11 @@ pub trait Frame {
         let mut total = 0;
         let mut done = 0;
         while done + 1 < length {
-            total += u64::from(self.look(at + done, |word| u16::from_be_bytes(*word))?);
+            total += u64::from(self.with_bytes(at + done, |word| u16::from_be_bytes(*word))?);
             done += 2;
         }
         if done < length {
-            let [last] = self.look(at + done, |last| *last)?;
+            let [last] = self.with_bytes(at + done, |last| *last)?;
             total += u64::from(last) << 8;
         }
         Some(crate::checksum::fold(total))
@@ -103,7 +107,7 @@ pub trait Frame {
     #[inline(always)]
     fn update_udp_checksum(&mut self, at: usize, old: [u8; 4], new: [u8; 4]) -> bool {
         let delta = crate::checksum::Delta::new().replace4(old, new);
-        self.change::<2, _>(at, |field| *field = delta.udp_field(*field))
+        self.with_bytes_mut::<2, _>(at, |field| *field = delta.udp_field(*field))
             .is_some()
     }
 }

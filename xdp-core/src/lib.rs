@@ -2,7 +2,7 @@
 //!
 //! It may not know: aya, BPF helpers, a clock, a map's name. Frames come through [`Frame`], tables through [`Env`],
 //! the time as a number. So the host tests, fuzzes and checks with Miri and loom what the kernel runs.
-//! `xdp-user` may use [`table`], [`nexthop`] and [`wire`], nothing else.
+//! Invariant: `xdp-user` uses [`table`] and the [`Word`] that it is made of, nothing else of this crate.
 
 #![no_std]
 #![forbid(unsafe_code)]

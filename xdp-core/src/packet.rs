@@ -39,7 +39,7 @@ pub struct Packet {
     pub data: u16,
 }
 
-/// [`Packet`] as words: what is put away by [`crate::Env::put`] and taken back by [`crate::Env::take`].
+/// [`Packet`] as words: what is put away by [`crate::Env::store_packet`] and taken back by [`crate::Env::load_packet`].
 pub type PackedPacket = [u64; 4];
 
 /// Headers end well before this: an offset that comes out of memory is bounded by it for the verifier.

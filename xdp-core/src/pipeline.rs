@@ -2,17 +2,17 @@
 //!
 //! It may not know what XDP or tc are, only which of the two it runs for: they differ in what they can send.
 
-use crate::classify::{self, listed};
+use crate::classify::{self, refused_by_list};
 use crate::conntrack;
 use crate::env::{Env, Side, Verdict};
 use crate::frame::Frame;
 use crate::icmp::rate_limit;
 use crate::packet::Packet;
 use crate::rewrite;
-use crate::route::{Way, find_way, recall_way};
+use crate::route::{Route, cached_route, look_up_route};
 use xdp_common::{Class, Config, Hook, Outcome, Reason};
 
-/// Decides what becomes of a frame, and rewrites it when it is forwarded. On [`Verdict::Leave`] no byte has changed.
+/// Decides what becomes of a frame, and rewrites it when it is forwarded. On [`Verdict::NotForwarded`] no byte has changed.
 #[inline(always)]
 pub fn process<F: Frame + ?Sized, E: Env>(
     frame: &mut F,
@@ -21,41 +21,44 @@ pub fn process<F: Frame + ?Sized, E: Env>(
     side: Side,
 ) -> Verdict {
     let is_fragment = match examine(frame, env, config, side) {
-        Seen::Whole => false,
-        Seen::Fragment => true,
-        Seen::Left(reason) => {
+        Examined::Whole => false,
+        Examined::Fragment => true,
+        Examined::NotForwarded(reason) => {
             if reason == Reason::OtherPort {
-                note_foreign(frame, env, config, side);
+                remember_foreign_fragment(frame, env, config, side);
             }
-            return Verdict::Leave(reason);
+            return Verdict::NotForwarded(reason);
         }
     };
     let jiffies = env.jiffies();
-    let mut way = Way::STACK;
+    let mut route = Route::STACK;
     // Every step takes the packet anew, so that nothing of it is kept on the stack while another function runs.
     if is_fragment && let Some(reason) = refuse_fragment(env, config, jiffies) {
-        return Verdict::Leave(reason);
+        return Verdict::NotForwarded(reason);
     }
-    if !recall_way(env, config, jiffies, &mut way)
-        && let Some(reason) = find_way(env, config, jiffies, &mut way)
+    if !cached_route(env, config, jiffies, &mut route)
+        && let Some(reason) = look_up_route(env, config, jiffies, &mut route)
     {
-        return stay(env, config, reason, way.mtu, jiffies);
+        return answer_or_refuse(env, config, reason, route.mtu, jiffies);
     }
-    let tracked = conntrack::track(frame, env, config, jiffies, way.hop_word);
-    let Some(packet) = env.take().and_then(Packet::unpack) else {
-        return Verdict::Leave(Reason::Malformed);
+    let tracked = conntrack::count(frame, env, config, jiffies, route.cached_hop);
+    let Some(packet) = env.load_packet().and_then(Packet::unpack) else {
+        return Verdict::NotForwarded(Reason::Malformed);
     };
     if config.dry_run == 0 {
         // The stack counts the TTL down itself.
-        let ttl = packet.ttl.wrapping_sub(u8::from(!way.hop.is_stack()));
+        let ttl = packet
+            .ttl
+            .wrapping_sub(u8::from(!route.next_hop.is_stack()));
         let written = rewrite::translate(frame, &packet, ttl, config)
-            && (E::HOOK != Hook::Xdp || rewrite::address_frame(frame, way.destination, way.source));
+            && (E::HOOK != Hook::Xdp
+                || rewrite::write_macs(frame, route.destination_mac, route.source_mac));
         if !written {
-            return Verdict::Leave(Reason::Unwritable);
+            return Verdict::NotForwarded(Reason::Unwritable);
         }
     }
     Verdict::Forward {
-        hop: way.hop,
+        hop: route.next_hop,
         direction: packet.direction,
         class: packet.class,
         bytes: packet.total_length,
@@ -65,7 +68,12 @@ pub fn process<F: Frame + ?Sized, E: Env>(
 
 /// Remembers the first fragment of a datagram that is not ours.
 #[inline(never)]
-fn note_foreign<F: Frame + ?Sized, E: Env>(frame: &F, env: &E, config: &Config, side: Side) {
+fn remember_foreign_fragment<F: Frame + ?Sized, E: Env>(
+    frame: &F,
+    env: &E,
+    config: &Config,
+    side: Side,
+) {
     if let Some(first) = classify::foreign_fragment(frame, config, side) {
         conntrack::fragment::remember_foreign(env, config, &first, env.jiffies());
     }
@@ -74,50 +82,57 @@ fn note_foreign<F: Frame + ?Sized, E: Env>(frame: &F, env: &E, config: &Config, 
 /// Says of a fragment without ports whether it is ours.
 #[inline(never)]
 fn refuse_fragment<E: Env>(env: &E, config: &Config, jiffies: u64) -> Option<Reason> {
-    let packet = env.take().and_then(Packet::unpack)?;
+    let packet = env.load_packet().and_then(Packet::unpack)?;
     conntrack::fragment::refuse_fragment(env, config, &packet, jiffies)
 }
 
 /// What becomes of a packet that has no way: its sender is told, when there is something to tell, somebody to be told, and
 /// not too much was told already.
 #[inline(always)]
-fn stay<E: Env>(env: &E, config: &Config, reason: Reason, mtu: u16, jiffies: u64) -> Verdict {
+fn answer_or_refuse<E: Env>(
+    env: &E,
+    config: &Config,
+    reason: Reason,
+    mtu: u16,
+    jiffies: u64,
+) -> Verdict {
     if E::HOOK != Hook::Tc || reason.outcome() != Outcome::Answered {
-        return Verdict::Leave(reason);
+        return Verdict::NotForwarded(reason);
     }
-    let Some(packet) = env.take().and_then(Packet::unpack) else {
-        return Verdict::Leave(Reason::Malformed);
+    let Some(packet) = env.load_packet().and_then(Packet::unpack) else {
+        return Verdict::NotForwarded(Reason::Malformed);
     };
     // RFC 1122 section 3.2.2: no error about a fragment other than the first.
-    let told = packet.offset == 0 && rate_limit::allow(env, config, packet.peer, [0; 4], jiffies);
-    if told {
+    let may_answer =
+        packet.offset == 0 && rate_limit::allow(env, config, packet.peer, [0; 4], jiffies);
+    if may_answer {
         Verdict::Answer { reason, mtu }
     } else {
-        Verdict::Leave(Reason::IcmpLimited)
+        Verdict::NotForwarded(Reason::IcmpLimited)
     }
 }
 
 /// What the headers say.
-enum Seen {
+enum Examined {
     /// Packet, as it is.
     Whole,
     /// A fragment without ports: perhaps ours.
     Fragment,
     /// Not forwarded.
-    Left(Reason),
+    NotForwarded(Reason),
 }
 
 /// Looks at the headers and puts away what they say.
 #[inline(never)]
-fn examine<F: Frame + ?Sized, E: Env>(frame: &F, env: &E, config: &Config, side: Side) -> Seen {
+fn examine<F: Frame + ?Sized, E: Env>(frame: &F, env: &E, config: &Config, side: Side) -> Examined {
     let packet = match classify::classify(frame, config, side, E::HOOK) {
         Ok(packet) => packet,
-        Err(reason) => return Seen::Left(reason),
+        Err(reason) => return Examined::NotForwarded(reason),
     };
-    env.put(packet.pack());
-    match listed(env, config, packet.peer) {
-        Some(reason) => Seen::Left(reason),
-        None if packet.class == Class::Fragment => Seen::Fragment,
-        None => Seen::Whole,
+    env.store_packet(packet.pack());
+    match refused_by_list(env, config, packet.peer) {
+        Some(reason) => Examined::NotForwarded(reason),
+        None if packet.class == Class::Fragment => Examined::Fragment,
+        None => Examined::Whole,
     }
 }

@@ -16,7 +16,10 @@ pub fn translate<F: Frame + ?Sized>(
     new_ttl: u8,
     config: &Config,
 ) -> bool {
-    let (vip, server) = (F::constant(config.vip), F::constant(config.server));
+    let (vip, server) = (
+        F::opaque_address(config.vip),
+        F::opaque_address(config.server),
+    );
     let (at, old, new) = match packet.direction {
         Direction::Inbound => (ipv4::DESTINATION, vip, server),
         Direction::Outbound => (ipv4::SOURCE, server, vip),
@@ -29,7 +32,10 @@ pub fn translate<F: Frame + ?Sized>(
     let delta = Delta::new()
         .replace4(old, new)
         .replace2([packet.ttl, protocol], [new_ttl, protocol]);
-    if frame.change::<4, _>(at, |address| *address = new).is_none() {
+    if frame
+        .with_bytes_mut::<4, _>(at, |address| *address = new)
+        .is_none()
+    {
         return false;
     }
     let Some(field) = frame.array_mut::<2>(ipv4::CHECKSUM) else {
@@ -45,11 +51,11 @@ pub fn translate<F: Frame + ?Sized>(
 
 /// Writes both MAC addresses, which come as words.
 #[inline(always)]
-pub fn address_frame<F: Frame + ?Sized>(frame: &mut F, destination: u64, source: u64) -> bool {
+pub fn write_macs<F: Frame + ?Sized>(frame: &mut F, destination: u64, source: u64) -> bool {
     let Some(bytes) = frame.array_mut::<12>(0) else {
         return false;
     };
-    put_macs::<F, 12>(bytes, destination, source);
+    store_macs::<F, 12>(bytes, destination, source);
     true
 }
 
@@ -59,7 +65,7 @@ pub fn address_frame<F: Frame + ?Sized>(frame: &mut F, destination: u64, source:
     clippy::cast_possible_truncation,
     reason = "a part of the word is meant"
 )]
-pub fn put_macs<F: Frame + ?Sized, const N: usize>(
+pub fn store_macs<F: Frame + ?Sized, const N: usize>(
     bytes: &mut [u8; N],
     destination: u64,
     source: u64,

@@ -13,28 +13,28 @@ use xdp_common::{Config, Direction, Hook, Reason, cpu, meta};
 
 /// The way out, and what of it can be remembered. Plain numbers, all of them always written: the verifier sees to that
 /// where one function hands them to another.
-pub(crate) struct Way {
-    pub(crate) hop: NextHop,
+pub(crate) struct Route {
+    pub(crate) next_hop: NextHop,
     /// MAC addresses of neighbour and egress, as words; zero in tc, where the kernel writes them.
-    pub(crate) destination: u64,
-    pub(crate) source: u64,
+    pub(crate) destination_mac: u64,
+    pub(crate) source_mac: u64,
     /// What the flow may remember of it; zero in tc, which asks for every packet.
-    pub(crate) hop_word: u64,
+    pub(crate) cached_hop: u64,
     /// MTU of a way that is too narrow.
     pub(crate) mtu: u16,
 }
 
-impl Way {
+impl Route {
     /// To the host's own stack.
-    pub(crate) const STACK: Self = Self::of_tc(NextHop::STACK);
+    pub(crate) const STACK: Self = Self::for_tc(NextHop::STACK);
 
     /// In tc, where the kernel writes MAC addresses and nothing is remembered.
-    const fn of_tc(hop: NextHop) -> Self {
+    const fn for_tc(hop: NextHop) -> Self {
         Self {
-            hop,
-            destination: 0,
-            source: 0,
-            hop_word: 0,
+            next_hop: hop,
+            destination_mac: 0,
+            source_mac: 0,
+            cached_hop: 0,
             mtu: 0,
         }
     }
@@ -42,17 +42,22 @@ impl Way {
 
 /// In XDP: the way that a packet before this one took, while it counts. True: there is one.
 #[inline(never)]
-pub(crate) fn recall_way<E: Env>(env: &E, config: &Config, jiffies: u64, way: &mut Way) -> bool {
+pub(crate) fn cached_route<E: Env>(
+    env: &E,
+    config: &Config,
+    jiffies: u64,
+    route: &mut Route,
+) -> bool {
     if E::HOOK != Hook::Xdp {
         return false;
     }
     let found = env
-        .take()
+        .load_packet()
         .and_then(Packet::unpack)
-        .and_then(|packet| remembered(env, config, &packet, jiffies));
+        .and_then(|packet| route_from_cache(env, config, &packet, jiffies));
     match found {
         Some(found) => {
-            *way = found;
+            *route = found;
             true
         }
         None => false,
@@ -62,24 +67,24 @@ pub(crate) fn recall_way<E: Env>(env: &E, config: &Config, jiffies: u64, way: &m
 /// Asks the FIB for the way out.
 // Out of line: what the helper needs on the stack is not there while other functions run.
 #[inline(never)]
-pub(crate) fn find_way<E: Env>(
+pub(crate) fn look_up_route<E: Env>(
     env: &E,
     config: &Config,
     jiffies: u64,
-    way: &mut Way,
+    route: &mut Route,
 ) -> Option<Reason> {
-    let Some(packet) = &env.take().and_then(Packet::unpack) else {
+    let Some(packet) = &env.load_packet().and_then(Packet::unpack) else {
         return Some(Reason::Malformed);
     };
     let found = match E::HOOK {
-        Hook::Xdp => way_of_xdp(env, config, packet, ask(env, config, packet), jiffies),
-        Hook::Tc => way_of_tc(env, config, packet, way),
+        Hook::Xdp => route_for_xdp(env, config, packet, query_fib(env, config, packet), jiffies),
+        Hook::Tc => route_for_tc(env, config, packet, route),
         // The kernel has found it already.
-        Hook::Egress => Ok(Way::STACK),
+        Hook::Egress => Ok(Route::STACK),
     };
     match found {
         Ok(found) => {
-            *way = found;
+            *route = found;
             None
         }
         Err(reason) => Some(reason),
@@ -88,30 +93,35 @@ pub(crate) fn find_way<E: Env>(
 
 /// Asks the FIB for the way of a packet as it will look, so that policy routing for the VIP applies.
 #[inline(always)]
-fn ask<E: Env>(env: &E, config: &Config, packet: &Packet) -> FibResult {
+fn query_fib<E: Env>(env: &E, config: &Config, packet: &Packet) -> FibResult {
     let (source, destination) = match packet.direction {
         Direction::Inbound => (packet.peer, config.server),
         Direction::Outbound => (config.vip, packet.peer),
     };
-    env.route(source, destination, packet.total_length)
+    env.fib_lookup(source, destination, packet.total_length)
 }
 
 #[inline(always)]
-fn remembered<E: Env>(env: &E, config: &Config, packet: &Packet, jiffies: u64) -> Option<Way> {
-    let direction = E::Word::hide(packet.direction as usize) & 1;
-    let leg = &config.legs[direction];
+fn route_from_cache<E: Env>(
+    env: &E,
+    config: &Config,
+    packet: &Packet,
+    jiffies: u64,
+) -> Option<Route> {
+    let direction = E::Word::opaque(packet.direction as usize) & 1;
+    let direction_config = &config.directions[direction];
     // That of the direction, without a branch.
-    let egress = env.cpu()?[cpu::EGRESS_LAN * (1 - direction)].load();
+    let egress = env.cpu_block()?[cpu::EGRESS_LAN * (1 - direction)].load();
     let hop_word = session::next_hop(env, config, packet, jiffies)?;
     let destination = cached_hop::mac(hop_word, cached_hop::stamp(config, egress, jiffies))?;
-    (packet.total_length <= cpu::egress_mtu(egress)).then_some(Way {
-        hop: NextHop {
-            ifindex: leg.egress,
+    (packet.total_length <= cpu::egress_mtu(egress)).then_some(Route {
+        next_hop: NextHop {
+            ifindex: direction_config.egress,
             gateway: [0; 4],
         },
-        destination,
-        source: leg.source_mac,
-        hop_word,
+        destination_mac: destination,
+        source_mac: direction_config.source_mac,
+        cached_hop: hop_word,
         mtu: 0,
     })
 }
@@ -120,8 +130,8 @@ fn remembered<E: Env>(env: &E, config: &Config, packet: &Packet, jiffies: u64) -
 #[inline(always)]
 fn egress_word<E: Env>(env: &E, config: &Config, ifindex: u32) -> Option<u64> {
     let (wan, lan) = (
-        place_of(&config.wans, ifindex),
-        place_of(&config.lans, ifindex),
+        position_of(&config.wans, ifindex),
+        position_of(&config.lans, ifindex),
     );
     let place = match (wan, lan) {
         (0, 0) => return None,
@@ -129,7 +139,7 @@ fn egress_word<E: Env>(env: &E, config: &Config, ifindex: u32) -> Option<u64> {
         (0, lan) => cpu::EGRESS_LAN + lan - 1,
         (wan, _) => cpu::EGRESS_WAN + wan - 1,
     };
-    let word = env.cpu()?[E::Word::hide(place) & (cpu::COUNTERS - 1)].load();
+    let word = env.cpu_block()?[E::Word::opaque(place) & (cpu::COUNTERS - 1)].load();
     (word != 0).then_some(word)
 }
 
@@ -137,7 +147,7 @@ fn egress_word<E: Env>(env: &E, config: &Config, ifindex: u32) -> Option<u64> {
 /// would follow each branch of a search to the end of the program.
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "a place is small")]
-fn place_of(interfaces: &[u32; INTERFACES], ifindex: u32) -> usize {
+fn position_of(interfaces: &[u32; INTERFACES], ifindex: u32) -> usize {
     let mut found = 0;
     let mut place = 0;
     while place < INTERFACES {
@@ -151,7 +161,7 @@ fn place_of(interfaces: &[u32; INTERFACES], ifindex: u32) -> usize {
 
 /// What the FIB's other answers mean for a packet of ours.
 #[inline(always)]
-pub(crate) fn refusal(direction: Direction, routed: FibResult) -> Reason {
+pub(crate) fn fib_refusal(direction: Direction, routed: FibResult) -> Reason {
     match (direction, routed) {
         (_, FibResult::TooBig(_)) => Reason::TooBig,
         // It would be passed up as the gateway's own.
@@ -165,21 +175,21 @@ pub(crate) fn refusal(direction: Direction, routed: FibResult) -> Reason {
 
 /// Outbound is ours only when the route leaves by a WAN.
 #[inline(always)]
-pub(crate) fn leaves_right(config: &Config, direction: Direction, ifindex: u32) -> bool {
-    direction == Direction::Inbound || place_of(&config.wans, ifindex) != 0
+pub(crate) fn may_leave_by(config: &Config, direction: Direction, ifindex: u32) -> bool {
+    direction == Direction::Inbound || position_of(&config.wans, ifindex) != 0
 }
 
 #[inline(always)]
-fn way_of_xdp<E: Env>(
+fn route_for_xdp<E: Env>(
     env: &E,
     config: &Config,
     packet: &Packet,
     routed: FibResult,
     jiffies: u64,
-) -> Result<Way, Reason> {
+) -> Result<Route, Reason> {
     let neighbour = match routed {
         FibResult::Neighbour(neighbour) => neighbour,
-        FibResult::Unresolved(hop) if leaves_right(config, packet.direction, hop.ifindex) => {
+        FibResult::Unresolved(hop) if may_leave_by(config, packet.direction, hop.ifindex) => {
             return Err(Reason::NeighbourUnresolved);
         }
         FibResult::Unresolved(_) => return Err(Reason::NotByWan),
@@ -187,26 +197,27 @@ fn way_of_xdp<E: Env>(
         | FibResult::NotForwarded
         | FibResult::NoRoute
         | FibResult::ForwardingDisabled => {
-            return Err(refusal(packet.direction, routed));
+            return Err(fib_refusal(packet.direction, routed));
         }
     };
-    if !leaves_right(config, packet.direction, neighbour.ifindex) {
+    if !may_leave_by(config, packet.direction, neighbour.ifindex) {
         return Err(Reason::NotByWan);
     }
     let Some(egress) = egress_word(env, config, neighbour.ifindex) else {
         return Err(Reason::EgressNotXdp);
     };
-    confirm(env, config, &neighbour, jiffies)?;
+    record_neighbour(env, config, &neighbour, jiffies)?;
     let outbound = packet.direction == Direction::Outbound;
-    let hop_word = cached_hop::of::<E::Word>(config, outbound, egress, &neighbour, jiffies);
+    let hop_word =
+        cached_hop::for_neighbour::<E::Word>(config, outbound, egress, &neighbour, jiffies);
     if !outbound && let Some(word) = env.meta(meta::SERVER_HOP) {
         word.store(hop_word);
     }
-    Ok(Way {
-        hop: NextHop::to(&neighbour),
-        destination: neighbour.destination,
-        source: neighbour.source,
-        hop_word,
+    Ok(Route {
+        next_hop: NextHop::to(&neighbour),
+        destination_mac: neighbour.destination,
+        source_mac: neighbour.source,
+        cached_hop: hop_word,
         mtu: 0,
     })
 }
@@ -218,7 +229,7 @@ const PROBES: u32 = 4;
 /// XDP sends never confirm a neighbour, so its MAC address would stay for ever.
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "a tick has 32 bits")]
-fn confirm<E: Env>(
+fn record_neighbour<E: Env>(
     env: &E,
     config: &Config,
     neighbour: &Neighbour,
@@ -227,12 +238,12 @@ fn confirm<E: Env>(
     let mut probe = 0;
     while probe < PROBES {
         let index = neighbour.hash().wrapping_add(probe) & (xdp_common::limits::NEXTHOPS - 1);
-        if let Some(entry) = env.nexthop(index)
+        if let Some(entry) = env.neighbour(index)
             && neighbour_table::claim(entry, neighbour)
         {
             neighbour_table::write(entry, neighbour);
             let tick = (jiffies >> config.tick_shift) as u32;
-            if neighbour_table::due(entry, tick, config.confirm_ticks) {
+            if neighbour_table::confirmation_due(entry, tick, config.confirm_ticks) {
                 return Err(Reason::NeighbourConfirm);
             }
             return Ok(());
@@ -243,41 +254,41 @@ fn confirm<E: Env>(
 }
 
 #[inline(always)]
-fn way_of_tc<E: Env>(
+fn route_for_tc<E: Env>(
     env: &E,
     config: &Config,
     packet: &Packet,
-    way: &mut Way,
-) -> Result<Way, Reason> {
+    route: &mut Route,
+) -> Result<Route, Reason> {
     let inbound = packet.direction == Direction::Inbound;
     if inbound && config.server_is_local != 0 {
-        return Ok(Way::STACK);
+        return Ok(Route::STACK);
     }
-    let hop = match ask(env, config, packet) {
-        FibResult::TooBig(_) if packet.ttl <= 1 => return Err(expired(config, packet)),
+    let hop = match query_fib(env, config, packet) {
+        FibResult::TooBig(_) if packet.ttl <= 1 => return Err(ttl_exceeded(config, packet)),
         FibResult::TooBig(mtu) => {
-            way.mtu = mtu;
-            return cut(config, packet);
+            route.mtu = mtu;
+            return oversized(config, packet);
         }
         FibResult::Neighbour(neighbour) => NextHop::to(&neighbour),
         FibResult::Unresolved(hop) => hop,
         routed @ (FibResult::NotForwarded | FibResult::NoRoute | FibResult::ForwardingDisabled) => {
-            return Err(refusal(packet.direction, routed));
+            return Err(fib_refusal(packet.direction, routed));
         }
     };
-    if !leaves_right(config, packet.direction, hop.ifindex) {
+    if !may_leave_by(config, packet.direction, hop.ifindex) {
         return Err(Reason::NotByWan);
     }
     if packet.ttl <= 1 {
-        return Err(expired(config, packet));
+        return Err(ttl_exceeded(config, packet));
     }
-    Ok(Way::of_tc(hop))
+    Ok(Route::for_tc(hop))
 }
 
 /// The TTL ends here.
 #[inline(always)]
-fn expired(config: &Config, packet: &Packet) -> Reason {
-    if packet.direction == Direction::Inbound || has_answer(config) {
+fn ttl_exceeded(config: &Config, packet: &Packet) -> Reason {
+    if packet.direction == Direction::Inbound || can_answer_server(config) {
         Reason::TimeExceeded
     } else {
         Reason::TtlExpired
@@ -286,19 +297,21 @@ fn expired(config: &Config, packet: &Packet) -> Reason {
 
 /// True when there is an address that our answers to the server can come from. Else they are left to the kernel.
 #[inline(always)]
-const fn has_answer(config: &Config) -> bool {
+const fn can_answer_server(config: &Config) -> bool {
     u32::from_ne_bytes(config.lan_address) != 0
 }
 
 /// A packet larger than its way: the kernel fragments it, inbound after the translation and outbound before. Where nobody
 /// may, its sender is told.
 #[inline(always)]
-const fn cut(config: &Config, packet: &Packet) -> Result<Way, Reason> {
+const fn oversized(config: &Config, packet: &Packet) -> Result<Route, Reason> {
     match (packet.direction, packet.dont_fragment) {
         (Direction::Inbound, true) => Err(Reason::FragmentationNeeded),
-        (Direction::Outbound, true) if has_answer(config) => Err(Reason::FragmentationNeeded),
+        (Direction::Outbound, true) if can_answer_server(config) => {
+            Err(Reason::FragmentationNeeded)
+        }
         (Direction::Outbound, true) => Err(Reason::TooBig),
-        (Direction::Inbound, false) => Ok(Way::STACK),
+        (Direction::Inbound, false) => Ok(Route::STACK),
         // With a source of its own, an address of this host, the kernel would take it for a martian.
         (Direction::Outbound, false) => Err(Reason::ToFragment),
     }

@@ -52,7 +52,7 @@ fn a_neighbour_is_confirmed_as_often_across_the_wrap_as_elsewhere() {
             let every = usize::try_from(rate / 10).expect("small");
             let moments = (from..to).step_by(every);
             moments
-                .filter(|now| neighbour_table::due(&entry, tick(*now), 4))
+                .filter(|now| neighbour_table::confirmation_due(&entry, tick(*now), 4))
                 .count()
         };
         let minute = 60 * rate;
@@ -94,7 +94,7 @@ fn a_packet_behind_the_wrap_is_the_latest() {
     let slot: Slot<AtomicU64> = Default::default();
     let seen = || Word::load(&slot[flow::SEEN]) >> 32;
     for (sequence, jiffies) in (1..).zip([WRAP - 2, WRAP - 1, WRAP, WRAP + 1]) {
-        flows::count(&slot, sequence, 100, jiffies);
+        flows::count_packet(&slot, sequence, 100, jiffies);
         assert_eq!(seen(), jiffies & 0xffff_ffff, "{jiffies}");
     }
     assert_eq!(Word::load(&slot[flow::PACKETS]), 4);
@@ -107,7 +107,7 @@ fn errors_are_limited_across_the_wrap_as_elsewhere() {
             let word = AtomicU64::new(0);
             let moments = (from..from + 20 * rate).step_by(2);
             moments
-                .filter(|now| rate_limit::take(&word, shift, *now))
+                .filter(|now| rate_limit::take_token(&word, shift, *now))
                 .count()
         };
         let across = passed(WRAP - 10 * rate);

@@ -138,7 +138,7 @@ proptest! {
             } else {
                 true_highest + u64::from(step) * 1000
             };
-            flows::count(&slot, low(next), 100, 7);
+            flows::count_packet(&slot, low(next), 100, 7);
             if next <= true_highest {
                 late += 1;
                 prop_assert_eq!(Word::load(&slot[flow::LATE]), u64::from(low(next)) << 32 | u64::from(low(true_highest)));
@@ -221,11 +221,11 @@ fn icmp_errors_are_limited_to_a_burst_and_a_rate() {
         let passed = |from: u64, to: u64, step: u64| {
             (from..to)
                 .step_by(usize::try_from(step).expect("small"))
-                .filter(|now| rate_limit::take(&word, shift, *now))
+                .filter(|now| rate_limit::take_token(&word, shift, *now))
                 .count() as u64
         };
         let at_once = (0..100)
-            .filter(|_| rate_limit::take(&word, shift, start))
+            .filter(|_| rate_limit::take_token(&word, shift, start))
             .count() as u64;
         assert_eq!(at_once, ICMP_BURST, "{shift} {start}");
         let steady = passed(start + 1, start + 10 * second, 1);
@@ -235,7 +235,7 @@ fn icmp_errors_are_limited_to_a_burst_and_a_rate() {
         );
         let rested = start + 30 * second;
         let at_once = (0..100)
-            .filter(|_| rate_limit::take(&word, shift, rested))
+            .filter(|_| rate_limit::take_token(&word, shift, rested))
             .count() as u64;
         assert_eq!(at_once, ICMP_BURST, "after a rest at {shift} {start}");
     }
@@ -244,8 +244,8 @@ fn icmp_errors_are_limited_to_a_burst_and_a_rate() {
 #[test]
 fn a_neighbour_is_confirmed_once_per_period() {
     let entry: [AtomicU64; NEXTHOP_WORDS] = Default::default();
-    assert!(neighbour_table::due(&entry, 100, 4));
-    assert!(!neighbour_table::due(&entry, 103, 4));
-    assert!(neighbour_table::due(&entry, 104, 4));
-    assert!(!neighbour_table::due(&entry, 104, 4));
+    assert!(neighbour_table::confirmation_due(&entry, 100, 4));
+    assert!(!neighbour_table::confirmation_due(&entry, 103, 4));
+    assert!(neighbour_table::confirmation_due(&entry, 104, 4));
+    assert!(!neighbour_table::confirmation_due(&entry, 104, 4));
 }

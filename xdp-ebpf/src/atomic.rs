@@ -76,7 +76,7 @@ impl Word for Shared {
 
     #[cfg(feature = "without-perfmon")]
     #[inline(always)]
-    fn blur(place: usize) -> usize {
+    fn opaque_to_verifier(place: usize) -> usize {
         let unknown = crate::helpers::jiffies();
         let mut place = place;
         // SAFETY: arithmetic alone: twice the same number, of which the verifier knows nothing.

@@ -88,7 +88,7 @@ pub fn cpu() -> u32 {
 
 /// Asks the FIB. `context` is that of the running program.
 #[inline(always)]
-pub fn route(
+pub fn fib_lookup(
     context: &impl EbpfContext,
     ingress: u32,
     source: [u8; 4],

@@ -12,14 +12,14 @@ use xdp_core::table::recent;
 use xdp_core::{Env, FibResult};
 
 /// The environment of one packet. `TC`: in a tc program, else in XDP; `OUT`: on the way out.
-pub struct Kernel<'c, C, const TC: bool, const OUT: bool = false> {
+pub struct KernelEnv<'c, C, const TC: bool, const OUT: bool = false> {
     /// For the helpers that want it.
     pub context: &'c C,
     /// The interface that the packet came in on.
     pub ingress: u32,
 }
 
-impl<C: EbpfContext, const TC: bool, const OUT: bool> Env for Kernel<'_, C, TC, OUT> {
+impl<C: EbpfContext, const TC: bool, const OUT: bool> Env for KernelEnv<'_, C, TC, OUT> {
     type Word = Shared;
     type Buckets = maps::Table;
     const HOOK: Hook = match (TC, OUT) {
@@ -39,8 +39,8 @@ impl<C: EbpfContext, const TC: bool, const OUT: bool> Env for Kernel<'_, C, TC, 
     }
 
     #[inline(always)]
-    fn half(&self, index: u32) -> Option<&recent::Bucket<Shared>> {
-        maps::half(index)
+    fn half_open(&self, index: u32) -> Option<&recent::Bucket<Shared>> {
+        maps::half_open(index)
     }
 
     #[inline(always)]
@@ -49,18 +49,18 @@ impl<C: EbpfContext, const TC: bool, const OUT: bool> Env for Kernel<'_, C, TC, 
     }
 
     #[inline(always)]
-    fn nexthop(&self, index: u32) -> Option<&neighbour_table::Entry<Shared>> {
-        maps::nexthop(index)
+    fn neighbour(&self, index: u32) -> Option<&neighbour_table::Entry<Shared>> {
+        maps::neighbour(index)
     }
 
     #[inline(always)]
-    fn listed(&self, peer: [u8; 4]) -> Option<u32> {
-        maps::listed(peer)
+    fn peer_list(&self, peer: [u8; 4]) -> Option<u32> {
+        maps::peer_list(peer)
     }
 
     #[inline(always)]
-    fn limit(&self, index: u32) -> Option<&Shared> {
-        maps::limit(index)
+    fn icmp_bucket(&self, index: u32) -> Option<&Shared> {
+        maps::icmp_bucket(index)
     }
 
     #[inline(always)]
@@ -69,8 +69,8 @@ impl<C: EbpfContext, const TC: bool, const OUT: bool> Env for Kernel<'_, C, TC, 
     }
 
     #[inline(always)]
-    fn cpu(&self) -> Option<&[Shared; cpu::WORDS]> {
-        maps::cpu()
+    fn cpu_block(&self) -> Option<&[Shared; cpu::WORDS]> {
+        maps::cpu_block()
     }
 
     #[inline(always)]
@@ -79,8 +79,8 @@ impl<C: EbpfContext, const TC: bool, const OUT: bool> Env for Kernel<'_, C, TC, 
     }
 
     #[inline(always)]
-    fn route(&self, source: [u8; 4], destination: [u8; 4], total_length: u16) -> FibResult {
-        helpers::route(
+    fn fib_lookup(&self, source: [u8; 4], destination: [u8; 4], total_length: u16) -> FibResult {
+        helpers::fib_lookup(
             self.context,
             self.ingress,
             source,
@@ -90,13 +90,13 @@ impl<C: EbpfContext, const TC: bool, const OUT: bool> Env for Kernel<'_, C, TC, 
     }
 
     #[inline(always)]
-    fn put(&self, packed: PackedPacket) {
-        maps::put(Self::HOOK, packed);
+    fn store_packet(&self, packed: PackedPacket) {
+        maps::store_packet(Self::HOOK, packed);
     }
 
     #[inline(always)]
-    fn take(&self) -> Option<PackedPacket> {
-        maps::take(Self::HOOK)
+    fn load_packet(&self) -> Option<PackedPacket> {
+        maps::load_packet(Self::HOOK)
     }
 
     fn established(&self, peer: [u8; 4], by: Direction) {

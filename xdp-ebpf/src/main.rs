@@ -15,13 +15,13 @@ use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action};
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
 use xdp_common::{Config, Hook, Outcome, Reason};
-use xdp_core::classify::not_ours;
-use xdp_core::icmp::error::News;
+use xdp_core::classify::not_handled;
+use xdp_core::icmp::error::ErrorCause;
 use xdp_core::icmp::{error, translate};
 use xdp_core::{Frame, NextHop, Side, Verdict, counters, forward, process};
-use xdp_ebpf::frame::tc::{HEADERS, REPORTED, TcFrame};
-use xdp_ebpf::frame::xdp::{Kept, XdpFrame};
-use xdp_ebpf::kernel_env::Kernel;
+use xdp_ebpf::frame::tc::{HEADER_BYTES, ICMP_ERROR_BYTES, TcFrame};
+use xdp_ebpf::frame::xdp::{SavedContext, XdpFrame};
+use xdp_ebpf::kernel_env::KernelEnv;
 use xdp_ebpf::{helpers, maps};
 
 /// The side of an interface; `None`: neither (the program outlived its interface).
@@ -40,9 +40,9 @@ fn side(config: &Config, ifindex: u32) -> Option<Side> {
 }
 
 /// What an entry point has to do with a frame.
-enum Act {
+enum Action {
     /// Send it this way.
-    Send(NextHop),
+    Redirect(NextHop),
     /// Tell its sender by an ICMP error.
     Answer(Reason, u16),
     /// Leave it to whoever comes next.
@@ -53,14 +53,14 @@ enum Act {
 
 #[inline(always)]
 fn count_reason(hook: Hook, reason: Reason) {
-    if let Some(block) = maps::cpu() {
+    if let Some(block) = maps::cpu_block() {
         counters::count_reason(block, hook, reason);
     }
 }
 
 /// Counts what became of a frame.
 #[inline(always)]
-fn count(hook: Hook, verdict: Verdict) -> Act {
+fn count(hook: Hook, verdict: Verdict) -> Action {
     match verdict {
         Verdict::Forward {
             hop,
@@ -69,20 +69,20 @@ fn count(hook: Hook, verdict: Verdict) -> Act {
             bytes,
             tracked,
         } => {
-            if let Some(block) = maps::cpu() {
+            if let Some(block) = maps::cpu_block() {
                 counters::count_any_class(block, hook, (direction, class), bytes, tracked);
             }
-            Act::Send(hop)
+            Action::Redirect(hop)
         }
         // Counted when it has been made.
-        Verdict::Answer { reason, mtu } => Act::Answer(reason, mtu),
-        Verdict::Leave(reason) => {
-            if let Some(block) = maps::cpu() {
+        Verdict::Answer { reason, mtu } => Action::Answer(reason, mtu),
+        Verdict::NotForwarded(reason) => {
+            if let Some(block) = maps::cpu_block() {
                 counters::count_any_reason(block, hook, reason);
             }
             match reason.outcome() {
-                Outcome::Punted | Outcome::Slow => Act::Pass,
-                Outcome::Dropped | Outcome::Answered => Act::Drop,
+                Outcome::Punted | Outcome::Slow => Action::Pass,
+                Outcome::Dropped | Outcome::Answered => Action::Drop,
             }
         }
     }
@@ -102,19 +102,19 @@ fn ikenat_xdp_lan(context: XdpContext) -> u32 {
 
 #[inline(always)]
 fn xdp_entry<const OUTBOUND: bool>(mut context: XdpContext) -> u32 {
-    let mut kept = Kept::default();
-    kept.put(&context);
+    let mut saved = SavedContext::default();
+    saved.save(&context);
     match xdp_fast::<OUTBOUND>(&mut context) {
         // It has been counted.
         Some(Verdict::Forward { hop, .. }) => helpers::redirect(hop.ifindex),
-        _ => xdp_rest(kept.take()),
+        _ => xdp_rest(saved.restore()),
     }
 }
 
 #[inline(always)]
 fn xdp_fast<const OUTBOUND: bool>(context: &mut XdpContext) -> Option<Verdict> {
     let pointer = XdpContext::new(context.ctx);
-    let env = Kernel::<_, false> {
+    let env = KernelEnv::<_, false> {
         context: &pointer,
         // The fast path asks no FIB.
         ingress: 0,
@@ -128,7 +128,7 @@ fn xdp_rest(mut context: XdpContext) -> u32 {
     let config = maps::config();
     let ingress = helpers::ingress_xdp(&context);
     if let Some(side) = side(config, ingress)
-        && let Some(reason) = not_ours(&XdpFrame::new(&mut context), config, side)
+        && let Some(reason) = not_handled(&XdpFrame::new(&mut context), config, side)
     {
         count_reason(Hook::Xdp, reason);
         return xdp_action::XDP_PASS;
@@ -146,7 +146,7 @@ fn xdp_general(mut context: XdpContext) -> u32 {
         return xdp_action::XDP_PASS;
     };
     let pointer = XdpContext::new(context.ctx);
-    let env = Kernel::<_, false> {
+    let env = KernelEnv::<_, false> {
         context: &pointer,
         ingress,
     };
@@ -155,12 +155,12 @@ fn xdp_general(mut context: XdpContext) -> u32 {
 }
 
 #[inline(always)]
-fn xdp_code(act: Act) -> u32 {
+fn xdp_code(act: Action) -> u32 {
     match act {
-        Act::Send(hop) => helpers::redirect(hop.ifindex),
-        Act::Pass => xdp_action::XDP_PASS,
+        Action::Redirect(hop) => helpers::redirect(hop.ifindex),
+        Action::Pass => xdp_action::XDP_PASS,
         // XDP answers nobody.
-        Act::Drop | Act::Answer(..) => xdp_action::XDP_DROP,
+        Action::Drop | Action::Answer(..) => xdp_action::XDP_DROP,
     }
 }
 
@@ -169,12 +169,12 @@ fn xdp_code(act: Act) -> u32 {
 #[classifier]
 fn ikenat_tc(context: TcContext) -> i32 {
     let pointer = TcContext::new(context.skb.skb);
-    match tc_first::<false>(pointer) {
-        First::Left => TC_ACT_UNSPEC,
-        First::Icmp => tc_icmp::<false>(context),
-        First::Ours => {
+    match tc_first_look::<false>(pointer) {
+        FirstLook::Done => TC_ACT_UNSPEC,
+        FirstLook::Icmp => tc_icmp::<false>(context),
+        FirstLook::Candidate => {
             let done = tc_packet::<false>(TcContext::new(context.skb.skb));
-            if done <= NEWS {
+            if done <= RETURN_VALUE {
                 done as i32
             } else {
                 tc_answer(context, done)
@@ -188,48 +188,48 @@ fn ikenat_tc(context: TcContext) -> i32 {
 #[classifier]
 fn ikenat_egress(context: TcContext) -> i32 {
     let pointer = TcContext::new(context.skb.skb);
-    match tc_first::<true>(pointer) {
-        First::Left => TC_ACT_UNSPEC,
-        First::Icmp => tc_icmp::<true>(context),
-        First::Ours => tc_packet::<true>(context) as i32,
+    match tc_first_look::<true>(pointer) {
+        FirstLook::Done => TC_ACT_UNSPEC,
+        FirstLook::Icmp => tc_icmp::<true>(context),
+        FirstLook::Candidate => tc_packet::<true>(context) as i32,
     }
 }
 
 /// What the first look at a packet says.
-enum First {
+enum FirstLook {
     /// It is left alone, and counted.
-    Left,
+    Done,
     /// ICMP.
     Icmp,
     /// Perhaps ours.
-    Ours,
+    Candidate,
 }
 
 /// The first look: the gateway's other traffic leaves here.
 // Out of line: before 6.12 a program's whole stack is counted beneath each function that it calls.
 #[inline(never)]
-fn tc_first<const OUT: bool>(mut context: TcContext) -> First {
+fn tc_first_look<const OUT: bool>(mut context: TcContext) -> FirstLook {
     let config = maps::config();
     let Some(side) = tc_side::<OUT>(helpers::ingress_tc(&context)) else {
-        return First::Left;
+        return FirstLook::Done;
     };
     let reason = if helpers::is_tagged(&context) {
         // Another network on the same wire. XDP has left it alone because the tag was where an EtherType is.
         Some(Reason::NotIpv4)
     } else {
-        not_ours(&TcFrame::new(&mut context), config, side)
+        not_handled(&TcFrame::new(&mut context), config, side)
     };
     match reason {
-        None => First::Ours,
+        None => FirstLook::Candidate,
         // A router inside reports, too.
         Some(Reason::Icmp | Reason::OtherAddress)
             if translate::is_icmp(&TcFrame::new(&mut context)) =>
         {
-            First::Icmp
+            FirstLook::Icmp
         }
         Some(reason) => {
             count_reason(tc_hook(OUT), reason);
-            First::Left
+            FirstLook::Done
         }
     }
 }
@@ -256,59 +256,59 @@ fn tc_icmp<const OUT: bool>(mut context: TcContext) -> i32 {
     let Some(side) = tc_side::<OUT>(ingress) else {
         return TC_ACT_UNSPEC;
     };
-    let env = Kernel::<_, true, OUT> {
+    let env = KernelEnv::<_, true, OUT> {
         context: &pointer,
         ingress,
     };
     let mut frame = TcFrame::new(&mut context);
-    frame.pull(REPORTED);
+    frame.pull(ICMP_ERROR_BYTES);
     let verdict = translate::process(&mut frame, &env, maps::config(), side);
     tc_code(count(tc_hook(OUT), verdict)) as i32
 }
 
-/// Everything else. What comes back is the program's return value; or, beyond [`NEWS`], what the sender is to be told.
+/// Everything else. What comes back is the program's return value; or, beyond [`RETURN_VALUE`], what the sender is to be told.
 #[inline(never)]
 fn tc_packet<const OUT: bool>(mut context: TcContext) -> u64 {
     let pointer = TcContext::new(context.skb.skb);
     let ingress = helpers::ingress_tc(&pointer);
     let config = maps::config();
     let Some(side) = tc_side::<OUT>(ingress) else {
-        return tc_code(Act::Pass);
+        return tc_code(Action::Pass);
     };
-    let env = Kernel::<_, true, OUT> {
+    let env = KernelEnv::<_, true, OUT> {
         context: &pointer,
         ingress,
     };
     let mut frame = TcFrame::new(&mut context);
-    frame.pull(HEADERS);
+    frame.pull(HEADER_BYTES);
     let verdict = process(&mut frame, &env, config, side);
     tc_code(count(tc_hook(OUT), verdict))
 }
 
 /// Above what a program returns: bit 48 for time exceeded, bit 49 for fragmentation needed; in bits 32 to 47 the MTU.
-const NEWS: u64 = u32::MAX as u64;
+const RETURN_VALUE: u64 = u32::MAX as u64;
 const TIME_EXCEEDED: u64 = 1 << 48;
 const FRAGMENTATION_NEEDED: u64 = 1 << 49;
 
 /// What a tc program does. In a dry run it does nothing, but for counting.
 #[inline(always)]
-fn tc_code(act: Act) -> u64 {
+fn tc_code(act: Action) -> u64 {
     const PASS: u64 = TC_ACT_UNSPEC as u32 as u64;
     let dry_run = maps::config().dry_run != 0;
     match act {
-        Act::Answer(reason, _) if dry_run => {
+        Action::Answer(reason, _) if dry_run => {
             count_reason(Hook::Tc, reason);
             PASS
         }
-        Act::Send(_) | Act::Drop if dry_run => PASS,
-        Act::Send(hop) if hop.is_stack() => PASS,
-        Act::Send(hop) => u64::from(helpers::redirect_neighbour(hop) as u32),
-        Act::Answer(Reason::FragmentationNeeded, mtu) => {
+        Action::Redirect(_) | Action::Drop if dry_run => PASS,
+        Action::Redirect(hop) if hop.is_stack() => PASS,
+        Action::Redirect(hop) => u64::from(helpers::redirect_neighbour(hop) as u32),
+        Action::Answer(Reason::FragmentationNeeded, mtu) => {
             FRAGMENTATION_NEEDED | u64::from(mtu) << 32
         }
-        Act::Answer(..) => TIME_EXCEEDED,
-        Act::Pass => PASS,
-        Act::Drop => TC_ACT_SHOT as u64,
+        Action::Answer(..) => TIME_EXCEEDED,
+        Action::Pass => PASS,
+        Action::Drop => TC_ACT_SHOT as u64,
     }
 }
 
@@ -326,14 +326,14 @@ fn tc_answer(mut context: TcContext, done: u64) -> i32 {
     } else {
         Reason::FragmentationNeeded
     };
-    let news = News {
+    let cause = ErrorCause {
         side,
         reason,
         mtu: (done >> 32) as u16,
     };
     let mut frame = TcFrame::new(&mut context);
     let made =
-        error::build(&frame, config, &news).is_some_and(|answer| frame.become_answer(&answer));
+        error::build(&frame, config, &cause).is_some_and(|answer| frame.become_icmp_error(&answer));
     if made {
         count_reason(Hook::Tc, reason);
         helpers::redirect_as_is(ingress)

@@ -13,7 +13,7 @@ use aya_ebpf::maps::lpm_trie::Key;
 use aya_ebpf::maps::{Array, LpmTrie, PerCpuArray};
 use core::arch::asm;
 use core::ffi::c_void;
-use xdp_common::config::Leg;
+use xdp_common::config::DirectionConfig;
 use xdp_common::{Config, Hook, cpu, limits, meta};
 use xdp_core::neighbour::table as neighbour_table;
 use xdp_core::packet::PackedPacket;
@@ -83,10 +83,10 @@ static CONFIG: Config = Config {
     server_is_local: 0,
     lists: 0,
     reserved: [0; 5],
-    legs: [LEG; 2],
+    directions: [LEG; 2],
 };
 
-const LEG: Leg = Leg {
+const LEG: DirectionConfig = DirectionConfig {
     own_mac: 0,
     source_mac: 0,
     source_high: 0,
@@ -180,7 +180,7 @@ impl Buckets for Table {
 
 /// A bucket of HALF.
 #[inline(always)]
-pub fn half(index: u32) -> Option<&'static recent::Bucket<Shared>> {
+pub fn half_open(index: u32) -> Option<&'static recent::Bucket<Shared>> {
     value(&HALF, index).map(known)
 }
 
@@ -192,19 +192,19 @@ pub fn fragments(index: u32) -> Option<&'static recent::Bucket<Shared>> {
 
 /// An entry of NEXTHOP.
 #[inline(always)]
-pub fn nexthop(index: u32) -> Option<&'static neighbour_table::Entry<Shared>> {
+pub fn neighbour(index: u32) -> Option<&'static neighbour_table::Entry<Shared>> {
     value(&NEXTHOP, index).map(known)
 }
 
 /// What PEERS says of the longest prefix that holds an address.
 #[inline(always)]
-pub fn listed(peer: [u8; 4]) -> Option<u32> {
+pub fn peer_list(peer: [u8; 4]) -> Option<u32> {
     PEERS.get(Key::new(32, peer)).copied()
 }
 
 /// A token bucket for ICMP errors.
 #[inline(always)]
-pub fn limit(index: u32) -> Option<&'static Shared> {
+pub fn icmp_bucket(index: u32) -> Option<&'static Shared> {
     value(&LIMIT, index).map(known)
 }
 
@@ -216,7 +216,7 @@ pub fn meta(index: usize) -> Option<&'static Shared> {
 
 /// The block of this CPU.
 #[inline(always)]
-pub fn cpu() -> Option<&'static [Shared; cpu::WORDS]> {
+pub fn cpu_block() -> Option<&'static [Shared; cpu::WORDS]> {
     value(&CPU, helpers::cpu()).map(known)
 }
 
@@ -245,7 +245,7 @@ pub fn known<T>(value: &'static T) -> &'static T {
 
 /// Puts a packet away.
 #[inline(always)]
-pub fn put(hook: Hook, packed: PackedPacket) {
+pub fn store_packet(hook: Hook, packed: PackedPacket) {
     if let Some(place) = own_pointer(&PACKET, hook as u32) {
         // SAFETY: the value belongs to this CPU, where programs of one hook do not interrupt each other.
         unsafe { place.write_volatile(packed) };
@@ -254,7 +254,7 @@ pub fn put(hook: Hook, packed: PackedPacket) {
 
 /// Takes back what was put away.
 #[inline(always)]
-pub fn take(hook: Hook) -> Option<PackedPacket> {
+pub fn load_packet(hook: Hook) -> Option<PackedPacket> {
     let place = own_pointer(&PACKET, hook as u32)?;
     // SAFETY: as for `put`.
     Some(unsafe { place.read_volatile() })

@@ -107,8 +107,8 @@ impl<'t, const TC: bool, const OUT: bool> Host<'t, TC, OUT> {
     pub fn run_and_answer(&self, config: &Config, side: Side, frame: &mut Vec<u8>) -> Verdict {
         let verdict = self.run(config, side, frame);
         if let Verdict::Answer { reason, mtu } = verdict {
-            let news = error::News { side, reason, mtu };
-            let answer = error::build(frame.as_slice(), config, &news)
+            let cause = error::ErrorCause { side, reason, mtu };
+            let answer = error::build(frame.as_slice(), config, &cause)
                 .expect("a frame that can be answered");
             let quote = &frame[14..14 + usize::from(answer.quote)];
             *frame = [&answer.head, quote].concat();
@@ -150,37 +150,37 @@ impl<const TC: bool, const OUT: bool> Env for Host<'_, TC, OUT> {
     fn sessions(&self) -> &Self::Buckets {
         &self.tables.sessions
     }
-    fn half(&self, index: u32) -> Option<&recent::Bucket<AtomicU64>> {
+    fn half_open(&self, index: u32) -> Option<&recent::Bucket<AtomicU64>> {
         self.tables.half.get(index as usize)
     }
     fn fragments(&self, index: u32) -> Option<&recent::Bucket<AtomicU64>> {
         self.tables.fragments.get(index as usize)
     }
-    fn nexthop(&self, index: u32) -> Option<&Entry<AtomicU64>> {
+    fn neighbour(&self, index: u32) -> Option<&Entry<AtomicU64>> {
         self.tables.nexthops.get(index as usize)
     }
-    fn listed(&self, peer: [u8; 4]) -> Option<u32> {
+    fn peer_list(&self, peer: [u8; 4]) -> Option<u32> {
         self.tables.listed.get(&peer).copied()
     }
-    fn limit(&self, index: u32) -> Option<&AtomicU64> {
+    fn icmp_bucket(&self, index: u32) -> Option<&AtomicU64> {
         self.tables.limit.get(index as usize)
     }
     fn meta(&self, index: usize) -> Option<&AtomicU64> {
         self.tables.meta.get(index)
     }
-    fn cpu(&self) -> Option<&[AtomicU64; cpu::WORDS]> {
+    fn cpu_block(&self) -> Option<&[AtomicU64; cpu::WORDS]> {
         Some(&self.tables.cpu)
     }
     fn jiffies(&self) -> u64 {
         self.jiffies
     }
-    fn route(&self, source: [u8; 4], destination: [u8; 4], total_length: u16) -> FibResult {
+    fn fib_lookup(&self, source: [u8; 4], destination: [u8; 4], total_length: u16) -> FibResult {
         (self.route)(source, destination, total_length)
     }
-    fn put(&self, packed: PackedPacket) {
+    fn store_packet(&self, packed: PackedPacket) {
         self.packed.set(Some(packed));
     }
-    fn take(&self) -> Option<PackedPacket> {
+    fn load_packet(&self) -> Option<PackedPacket> {
         self.packed.get()
     }
     /// The host keeps no log.
@@ -195,7 +195,7 @@ pub fn xdp_action(verdict: Verdict) -> u32 {
     match verdict {
         Verdict::Forward { .. } => XDP_REDIRECT,
         Verdict::Answer { .. } => XDP_DROP,
-        Verdict::Leave(reason) => match reason.outcome() {
+        Verdict::NotForwarded(reason) => match reason.outcome() {
             xdp_common::Outcome::Dropped | xdp_common::Outcome::Answered => XDP_DROP,
             xdp_common::Outcome::Punted | xdp_common::Outcome::Slow => XDP_PASS,
         },
@@ -210,7 +210,7 @@ pub fn tc_action(verdict: Verdict) -> u32 {
     match verdict {
         Verdict::Forward { hop, .. } if hop.is_stack() => TC_ACT_UNSPEC,
         Verdict::Forward { .. } | Verdict::Answer { .. } => TC_ACT_REDIRECT,
-        Verdict::Leave(reason) => match reason.outcome() {
+        Verdict::NotForwarded(reason) => match reason.outcome() {
             xdp_common::Outcome::Dropped | xdp_common::Outcome::Answered => TC_ACT_SHOT,
             xdp_common::Outcome::Punted | xdp_common::Outcome::Slow => TC_ACT_UNSPEC,
         },
@@ -235,7 +235,7 @@ pub fn word(verdict: Verdict) -> String {
             tracked,
             ..
         } => describe_forward(class, direction, tracked),
-        Verdict::Leave(reason) | Verdict::Answer { reason, .. } => describe_leave(reason),
+        Verdict::NotForwarded(reason) | Verdict::Answer { reason, .. } => describe_leave(reason),
     }
 }
 

@@ -48,7 +48,7 @@ const fn seen_word(highest: u32, jiffies: u64) -> u64 {
 /// same moment, one of two neighbouring values wins, and both were true. All that changes with every packet stands in
 /// the slot's first cache line; the second one is touched by what is rare.
 #[inline(always)]
-pub fn count<W: Word>(slot: &Slot<W>, sequence: u32, bytes: u16, jiffies: u64) {
+pub fn count_packet<W: Word>(slot: &Slot<W>, sequence: u32, bytes: u16, jiffies: u64) {
     slot[flow::PACKETS].add(1);
     slot[flow::BYTES].add(u64::from(bytes));
     let highest = slot[flow::SEEN].low();
@@ -85,8 +85,8 @@ fn count_unusual<W: Word>(slot: &Slot<W>, sequence: u32, highest: u32, jiffies: 
 /// Counts an ESP packet that did not come through the fast path: there its flow's next hop has expired, or is not known.
 /// So it is the moment to remember another one, and to look at the peer's port, which a NAT may have changed.
 #[inline(always)]
-pub fn count_flow<W: Word>(slot: &Slot<W>, packet: &Packet, jiffies: u64, hop: u64) {
-    count(slot, packet.esp.sequence, packet.total_length, jiffies);
+pub fn count_and_refresh<W: Word>(slot: &Slot<W>, packet: &Packet, jiffies: u64, hop: u64) {
+    count_packet(slot, packet.esp.sequence, packet.total_length, jiffies);
     if hop != 0 {
         slot[flow::HOP].store(hop);
     }

@@ -20,14 +20,14 @@ use xdp_common::Config;
 // Out of line, as everything here that is large: the packets that care for nanoseconds do not come this way, and what one
 // function keeps on the stack is not there while another one runs.
 #[inline(never)]
-pub fn track<F: Frame + ?Sized, E: Env>(
+pub fn count<F: Frame + ?Sized, E: Env>(
     frame: &F,
     env: &E,
     config: &Config,
     jiffies: u64,
     hop: u64,
 ) -> bool {
-    let Some(packet) = &env.take().and_then(Packet::unpack) else {
+    let Some(packet) = &env.load_packet().and_then(Packet::unpack) else {
         return false;
     };
     fragment::remember_fragment(env, config, packet, jiffies);
@@ -35,7 +35,7 @@ pub fn track<F: Frame + ?Sized, E: Env>(
         return session::count_session(frame, env, config, packet, jiffies, hop);
     };
     if let Some(slot) = key.find(env) {
-        flow::count_flow(slot, packet, jiffies, hop);
+        flow::count_and_refresh(slot, packet, jiffies, hop);
         return true;
     }
     flow::admit_flow(env, config, key, packet, jiffies, hop)

@@ -11,7 +11,7 @@ use xdp_common::{Config, Direction, slot};
 
 /// Remembers the server's reply to a peer without a session; says whether a peer's message completes the proof.
 #[inline(always)]
-pub(super) fn half<F: Frame + ?Sized, E: Env>(
+pub(super) fn complete_or_remember<F: Frame + ?Sized, E: Env>(
     frame: &F,
     env: &E,
     config: &Config,
@@ -39,7 +39,7 @@ pub(super) fn half<F: Frame + ?Sized, E: Env>(
             u32::from_ne_bytes([m, n, o, p]),
         ],
     );
-    let Some(bucket) = env.half(recent::index(digest, config.half_mask)) else {
+    let Some(bucket) = env.half_open(recent::index(digest, config.half_mask)) else {
         return false;
     };
     let tick = short_tick(config, jiffies);
@@ -47,8 +47,8 @@ pub(super) fn half<F: Frame + ?Sized, E: Env>(
         Direction::Inbound => recent::recall(bucket, digest, tick, HALF_OPEN_TICKS).is_some(),
         Direction::Outbound => {
             let [high, low] = slot::peer_words(packet.peer);
-            let note = [high, low, u64::from_be_bytes(spis.initiator)];
-            recent::remember(bucket, digest, 0, tick, note);
+            let details = [high, low, u64::from_be_bytes(spis.initiator)];
+            recent::remember(bucket, digest, 0, tick, details);
             // And the peer alone, for its fragments, which show no SPIs. Not for people: the entry above is.
             if let Some((bucket, digest)) = half_open_bucket(env, config, packet.peer) {
                 recent::remember(bucket, digest, 0, tick, [0; 3]);
@@ -66,6 +66,6 @@ pub(super) fn half_open_bucket<'e, E: Env>(
     peer: [u8; 4],
 ) -> Option<(&'e recent::Bucket<E::Word>, u64)> {
     let digest = digest(&config.secret, [u32::from_ne_bytes(peer)]);
-    let bucket = env.half(recent::index(digest, config.half_mask))?;
+    let bucket = env.half_open(recent::index(digest, config.half_mask))?;
     Some((bucket, digest))
 }

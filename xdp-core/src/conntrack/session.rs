@@ -1,6 +1,6 @@
 //! SESSION: the peers that have given their proof.
 
-use crate::conntrack::proof::half;
+use crate::conntrack::proof::complete_or_remember;
 use crate::env::Env;
 use crate::frame::Frame;
 use crate::packet::Packet;
@@ -92,7 +92,7 @@ pub(super) fn count_session<F: Frame + ?Sized, E: Env>(
     let session = match session_or_new(env, config, packet, jiffies, false) {
         Some(found) => found,
         None => {
-            if !half(frame, env, config, packet, jiffies) {
+            if !complete_or_remember(frame, env, config, packet, jiffies) {
                 return false;
             }
             match session_or_new(env, config, packet, jiffies, true) {
@@ -102,7 +102,7 @@ pub(super) fn count_session<F: Frame + ?Sized, E: Env>(
         }
     };
     let at = session::COUNTERS + 2 * counter + packet.direction as usize;
-    session[E::Word::hide(at) & (slot::WORDS - 1)].add(1);
+    session[E::Word::opaque(at) & (slot::WORDS - 1)].add(1);
     session[session::LAST_SEEN].store(jiffies & 0xffff_ffff);
     if hop != 0 && packet.direction == Direction::Outbound {
         session[session::HOP].store(hop);

@@ -16,16 +16,16 @@ use xdp_common::{Config, Reason};
 /// Ethernet, IPv4 and ICMP: what stands before the quote.
 pub const LENGTH: usize = ethernet::LENGTH + ipv4::LENGTH + icmp::LENGTH;
 /// Bytes that are put before the quoted packet; its Ethernet header is written over.
-pub const ROOM: usize = ipv4::LENGTH + icmp::LENGTH;
+pub const ADDED_LENGTH: usize = ipv4::LENGTH + icmp::LENGTH;
 /// The same, as lengths in a packet count it.
 #[expect(clippy::cast_possible_truncation, reason = "28")]
-const HEADERS: u16 = ROOM as u16;
+const HEADERS: u16 = ADDED_LENGTH as u16;
 /// Bytes of a packet that are quoted at most.
 pub const QUOTE: u16 = ICMP_LENGTH - HEADERS;
 
 /// An ICMP error: the headers, and how much of the packet is quoted behind them.
 #[derive(Clone, Copy, Debug)]
-pub struct Answer {
+pub struct IcmpError {
     /// The frame up to the quote.
     pub head: [u8; LENGTH],
     /// Bytes of the packet, from its IPv4 header on.
@@ -34,7 +34,7 @@ pub struct Answer {
 
 /// What there is to say.
 #[derive(Clone, Copy, Debug)]
-pub struct News {
+pub struct ErrorCause {
     /// The side that the packet came in on.
     pub side: Side,
     /// [`Reason::TimeExceeded`] or [`Reason::FragmentationNeeded`].
@@ -52,30 +52,37 @@ const FLAGS: [u8; 2] = [0x40, 0];
 /// The error for a frame, which goes out by the way that the frame came in. `None`: it cannot be answered.
 // Out of line, as it is rare and keeps much on the stack.
 #[inline(never)]
-pub fn build<F: Frame + ?Sized>(frame: &F, config: &Config, news: &News) -> Option<Answer> {
+pub fn build<F: Frame + ?Sized>(
+    frame: &F,
+    config: &Config,
+    cause: &ErrorCause,
+) -> Option<IcmpError> {
     let [a, b, c, d, e, f, g, h, i, j, k, l] = *frame.array::<12>(0)?;
     if g & 1 != 0 {
         // From a group: nobody.
         return None;
     }
     let ip = ipv4::Header::read(frame)?;
-    let inbound = match news.side {
+    let inbound = match cause.side {
         Side::Wan => true,
         Side::Lan => false,
         Side::Both => ip.destination == config.vip,
         Side::Out => return None,
     };
-    let (vip, lan) = (F::constant(config.vip), F::constant(config.lan_address));
+    let (vip, lan) = (
+        F::opaque_address(config.vip),
+        F::opaque_address(config.lan_address),
+    );
     let source = if inbound { vip } else { lan };
     let quote = if ip.total_length < QUOTE {
         ip.total_length
     } else {
         QUOTE
     };
-    let [kind, code] = what(news.reason);
-    let [mtu_high, mtu_low] = news.mtu.to_be_bytes();
+    let [kind, code] = type_and_code(cause.reason);
+    let [mtu_high, mtu_low] = cause.mtu.to_be_bytes();
     let message = u64::from(u16::from_be_bytes([kind, code]))
-        + u64::from(news.mtu)
+        + u64::from(cause.mtu)
         + u64::from(quoted_sum(frame, &ip, quote)?);
     let [s0, s1] = (!fold(message)).to_be_bytes();
     let [t0, t1] = (quote + HEADERS).to_be_bytes();
@@ -98,12 +105,12 @@ pub fn build<F: Frame + ?Sized>(frame: &F, config: &Config, news: &News) -> Opti
         p0, p1, p2, p3, q0, q1, q2, q3,
         kind, code, s0, s1, 0, 0, mtu_high, mtu_low,
     ];
-    Some(Answer { head, quote })
+    Some(IcmpError { head, quote })
 }
 
 /// Type and code.
 #[inline(always)]
-const fn what(reason: Reason) -> [u8; 2] {
+const fn type_and_code(reason: Reason) -> [u8; 2] {
     if reason as u8 == Reason::TimeExceeded as u8 {
         [Kind::TIME_EXCEEDED.number(), 0]
     } else {

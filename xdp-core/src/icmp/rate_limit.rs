@@ -25,15 +25,15 @@ pub fn allow<E: Env>(
 ) -> bool {
     let words = [u32::from_ne_bytes(peer), u32::from_ne_bytes(reporter)];
     let bucket = digest(&config.secret, words) as u32 & (ICMP_BUCKETS - 1);
-    match env.limit(bucket) {
-        Some(word) => take(word, config.tick_shift, jiffies),
+    match env.icmp_bucket(bucket) {
+        Some(word) => take_token(word, config.tick_shift, jiffies),
         None => false,
     }
 }
 
 /// Takes one token. A tick of `1 << tick_shift` jiffies is about a second.
 #[inline(always)]
-pub fn take<W: Word>(word: &W, tick_shift: u32, jiffies: u64) -> bool {
+pub fn take_token<W: Word>(word: &W, tick_shift: u32, jiffies: u64) -> bool {
     let interval = (1 << ((tick_shift + PARTS) & 63)) / ICMP_RATE;
     let now = jiffies << PARTS;
     let due = word.load();

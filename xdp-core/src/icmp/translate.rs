@@ -4,13 +4,13 @@
 //! only: errors are rare, and most ICMP is the gateway's own.
 
 use crate::checksum::Delta;
-use crate::classify::{is_bogus, is_to_us, listed};
+use crate::classify::{is_bogus, is_sent_to_interface, refused_by_list};
 use crate::conntrack::fragment;
 use crate::env::{Env, FibResult, NextHop, Side, Verdict};
 use crate::frame::Frame;
 use crate::icmp::rate_limit;
 use crate::packet::Packet;
-use crate::route::{leaves_right, refusal};
+use crate::route::{fib_refusal, may_leave_by};
 use crate::wire::icmp::{self, Kind};
 use crate::wire::ipv4::{self, Protocol};
 use crate::wire::{ethernet, udp};
@@ -18,9 +18,9 @@ use xdp_common::limits::{IKE_PORT, NATT_PORT};
 use xdp_common::{Class, Config, Direction, Hook, Reason};
 
 /// Places end well before this: an offset that comes out of a packet is bounded by it for the verifier.
-const PLACES: usize = 0xff;
+const OFFSET_MASK: usize = 0xff;
 /// The sum of a header whose checksum is right.
-const RIGHT: u16 = 0xffff;
+const VALID_SUM: u16 = 0xffff;
 
 /// An ICMP error about a packet of ours.
 #[derive(Clone, Copy)]
@@ -68,7 +68,7 @@ pub fn is_icmp<F: Frame + ?Sized>(frame: &F) -> bool {
         && ipv4::Header::read(frame).is_some_and(|ip| ip.protocol == Protocol::ICMP)
 }
 
-/// Decides what becomes of ICMP, and rewrites it when it is forwarded. On [`Verdict::Leave`] no byte has changed.
+/// Decides what becomes of ICMP, and rewrites it when it is forwarded. On [`Verdict::NotForwarded`] no byte has changed.
 // Into a function that is for nothing else: a verdict that comes back by way of the stack has parts that nobody has written.
 #[inline(always)]
 pub fn process<F: Frame + ?Sized, E: Env>(
@@ -79,17 +79,17 @@ pub fn process<F: Frame + ?Sized, E: Env>(
 ) -> Verdict {
     let mut report = Report::EMPTY;
     if let Some(reason) = read(frame, env, config, side, &mut report) {
-        return Verdict::Leave(reason);
+        return Verdict::NotForwarded(reason);
     }
     if let Some(reason) = refuse(frame, env, config, &report) {
-        return Verdict::Leave(reason);
+        return Verdict::NotForwarded(reason);
     }
     let mut hop = NextHop::STACK;
-    if let Some(reason) = find_way(env, config, &report, &mut hop) {
-        return Verdict::Leave(reason);
+    if let Some(reason) = find_next_hop(env, config, &report, &mut hop) {
+        return Verdict::NotForwarded(reason);
     }
     if config.dry_run == 0 && !translate(frame, config, &report, !hop.is_stack()) {
-        return Verdict::Leave(Reason::Unwritable);
+        return Verdict::NotForwarded(Reason::Unwritable);
     }
     Verdict::Forward {
         hop,
@@ -113,7 +113,7 @@ fn read<F: Frame + ?Sized, E: Env>(
     let Some(ethernet) = ethernet::Header::read(frame) else {
         return Some(Reason::NotIpv4);
     };
-    if !is_to_us::<F>(&ethernet, config, side) {
+    if !is_sent_to_interface::<F>(&ethernet, config, side) {
         return Some(Reason::NotOurMac);
     }
     let Some(ip) = ipv4::Header::read(frame) else {
@@ -126,7 +126,7 @@ fn read<F: Frame + ?Sized, E: Env>(
     if total < header + icmp::LENGTH || ipv4::AT + total > frame.length() {
         return Some(Reason::Malformed);
     }
-    let at = (ipv4::AT + header) & PLACES;
+    let at = (ipv4::AT + header) & OFFSET_MASK;
     let Some(kind) = Kind::read(frame, at) else {
         return Some(Reason::Malformed);
     };
@@ -176,7 +176,7 @@ fn read_quote<F: Frame + ?Sized, E: Env>(
         return Some(Reason::IcmpMalformed);
     };
     report.quote_header = header;
-    if let Some(reason) = listed(env, config, report.peer) {
+    if let Some(reason) = refused_by_list(env, config, report.peer) {
         return Some(reason);
     }
     read_transport(frame, env, config, report, (&quoted, length))
@@ -191,7 +191,7 @@ fn read_transport<F: Frame + ?Sized, E: Env>(
     report: &mut Report,
     (quoted, length): (&ipv4::Header, usize),
 ) -> Option<Reason> {
-    let at = (report.quote + report.quote_header) & PLACES;
+    let at = (report.quote + report.quote_header) & OFFSET_MASK;
     let is_udp = quoted.protocol == Protocol::UDP;
     if quoted.protocol == Protocol::ICMP && !quoted.is_later_fragment() {
         let kind = Kind::read(frame, at);
@@ -213,11 +213,11 @@ fn read_transport<F: Frame + ?Sized, E: Env>(
         let Some(header) = udp::Header::read(frame, at) else {
             return Some(Reason::IcmpMalformed);
         };
-        let our_port = match report.direction {
+        let service_port = match report.direction {
             Direction::Inbound => header.source,
             Direction::Outbound => header.destination,
         };
-        if our_port != IKE_PORT && our_port != NATT_PORT {
+        if service_port != IKE_PORT && service_port != NATT_PORT {
             return Some(Reason::OtherIcmp);
         }
         report.udp_at = at;
@@ -261,14 +261,14 @@ fn refuse<F: Frame + ?Sized, E: Env>(
         return Some(Reason::OtherIcmp);
     }
     let length = usize::from(report.total_length) + ipv4::AT - report.at;
-    if frame.sum(report.at, length) != Some(RIGHT)
-        || frame.sum(report.quote, report.quote_header) != Some(RIGHT)
+    if frame.sum(report.at, length) != Some(VALID_SUM)
+        || frame.sum(report.quote, report.quote_header) != Some(VALID_SUM)
     {
         return Some(Reason::IcmpMalformed);
     }
-    let ends_here =
+    let ttl_exceeded =
         report.ttl <= 1 && E::HOOK == Hook::Tc && !(inbound && config.server_is_local != 0);
-    if ends_here || !rate_limit::allow(env, config, report.peer, report.source, env.jiffies()) {
+    if ttl_exceeded || !rate_limit::allow(env, config, report.peer, report.source, env.jiffies()) {
         return Some(Reason::IcmpLimited);
     }
     None
@@ -276,7 +276,7 @@ fn refuse<F: Frame + ?Sized, E: Env>(
 
 /// Asks the FIB for the way of an error as it will look; the stack, unless it says otherwise.
 #[inline(never)]
-fn find_way<E: Env>(
+fn find_next_hop<E: Env>(
     env: &E,
     config: &Config,
     report: &Report,
@@ -291,17 +291,17 @@ fn find_way<E: Env>(
     } else {
         (config.vip, report.destination)
     };
-    *hop = match env.route(source, destination, report.total_length) {
+    *hop = match env.fib_lookup(source, destination, report.total_length) {
         FibResult::Neighbour(neighbour) => NextHop::to(&neighbour),
         FibResult::Unresolved(hop) => hop,
         // Nobody is told that an error was too long.
         FibResult::TooBig(_) if inbound => return None,
         FibResult::TooBig(_) => return Some(Reason::IcmpLimited),
         routed @ (FibResult::NotForwarded | FibResult::NoRoute | FibResult::ForwardingDisabled) => {
-            return Some(refusal(report.direction, routed));
+            return Some(fib_refusal(report.direction, routed));
         }
     };
-    (!leaves_right(config, report.direction, hop.ifindex)).then_some(Reason::NotByWan)
+    (!may_leave_by(config, report.direction, hop.ifindex)).then_some(Reason::NotByWan)
 }
 
 /// Translates both headers and all checksums in place. Outbound the source becomes the VIP whoever reports: an address of
@@ -312,9 +312,12 @@ fn translate<F: Frame + ?Sized>(
     frame: &mut F,
     config: &Config,
     report: &Report,
-    count_down: bool,
+    decrement_ttl: bool,
 ) -> bool {
-    let (vip, server) = (F::constant(config.vip), F::constant(config.server));
+    let (vip, server) = (
+        F::opaque_address(config.vip),
+        F::opaque_address(config.server),
+    );
     let (outer_at, outer_old, outer_new, inner_at, inner_old, inner_new) = match report.direction {
         Direction::Inbound => (
             ipv4::DESTINATION,
@@ -333,42 +336,42 @@ fn translate<F: Frame + ?Sized>(
             vip,
         ),
     };
-    let quote = report.quote & PLACES;
+    let quote = report.quote & OFFSET_MASK;
     let address = Delta::new().replace4(inner_old, inner_new);
     let inner_checksum = quote + ipv4::CHECKSUM - ipv4::AT;
-    let Some(changed) = update(frame, inner_checksum, |field| address.ip_field(field)) else {
+    let Some(changed) = update_field(frame, inner_checksum, |field| address.ip_field(field)) else {
         return false;
     };
     let mut message = address.replace2(changed.0, changed.1);
     if report.udp_at != 0 {
-        let at = (report.udp_at & PLACES) + udp::CHECKSUM;
-        let Some(changed) = update(frame, at, |field| address.udp_field(field)) else {
+        let at = (report.udp_at & OFFSET_MASK) + udp::CHECKSUM;
+        let Some(changed) = update_field(frame, at, |field| address.udp_field(field)) else {
             return false;
         };
         message = message.replace2(changed.0, changed.1);
     }
     if frame
-        .change(quote + inner_at, |place| *place = inner_new)
+        .with_bytes_mut(quote + inner_at, |place| *place = inner_new)
         .is_none()
     {
         return false;
     }
-    let at = (report.at & PLACES) + icmp::CHECKSUM;
-    if update(frame, at, |field| message.ip_field(field)).is_none() {
+    let at = (report.at & OFFSET_MASK) + icmp::CHECKSUM;
+    if update_field(frame, at, |field| message.ip_field(field)).is_none() {
         return false;
     }
     let protocol = Protocol::ICMP.number();
-    let ttl = report.ttl.wrapping_sub(u8::from(count_down));
+    let ttl = report.ttl.wrapping_sub(u8::from(decrement_ttl));
     let delta = Delta::new()
         .replace4(outer_old, outer_new)
         .replace2([report.ttl, protocol], [ttl, protocol]);
     if frame
-        .change::<4, _>(outer_at, |place| *place = outer_new)
+        .with_bytes_mut::<4, _>(outer_at, |place| *place = outer_new)
         .is_none()
     {
         return false;
     }
-    if update(frame, ipv4::CHECKSUM, |field| delta.ip_field(field)).is_none() {
+    if update_field(frame, ipv4::CHECKSUM, |field| delta.ip_field(field)).is_none() {
         return false;
     }
     let Some(place) = frame.array_mut::<1>(ipv4::TTL) else {
@@ -380,12 +383,12 @@ fn translate<F: Frame + ?Sized>(
 
 /// Changes two bytes, and says what they were and are.
 #[inline(always)]
-fn update<F: Frame + ?Sized>(
+fn update_field<F: Frame + ?Sized>(
     frame: &mut F,
     at: usize,
     change: impl Fn([u8; 2]) -> [u8; 2],
 ) -> Option<([u8; 2], [u8; 2])> {
-    frame.change::<2, _>(at, |field| {
+    frame.with_bytes_mut::<2, _>(at, |field| {
         let old = *field;
         *field = change(old);
         (old, *field)

@@ -17,8 +17,8 @@ use xdp_common::{Config, cpu};
 #[must_use]
 #[expect(clippy::cast_possible_truncation, reason = "16 bits are kept")]
 pub const fn stamp(config: &Config, egress: u64, jiffies: u64) -> u16 {
-    // The same for both legs.
-    (jiffies >> (config.legs[0].hop_shift & 63)).wrapping_add(egress) as u16 | 0x8000
+    // The same for both directions.
+    (jiffies >> (config.directions[0].hop_shift & 63)).wrapping_add(egress) as u16 | 0x8000
 }
 
 /// The word for a neighbour, to be used from now on.
@@ -46,17 +46,20 @@ pub const fn mac(word: u64, stamp: u16) -> Option<u64> {
 /// it is narrower than its egress, whose MTU is all that the fast path looks at.
 #[inline(always)]
 #[must_use]
-pub fn of<W: Word>(
+pub fn for_neighbour<W: Word>(
     config: &Config,
     outbound: bool,
     egress: u64,
     neighbour: &Neighbour,
     jiffies: u64,
 ) -> u64 {
-    let leg = &config.legs[W::hide(usize::from(outbound)) & 1];
+    let direction_config = &config.directions[W::opaque(usize::from(outbound)) & 1];
     let stamp = stamp(config, egress, jiffies);
     let fits = neighbour.mtu == 0 || neighbour.mtu >= cpu::egress_mtu(egress);
-    if fits && neighbour.ifindex == leg.egress && neighbour.source == leg.source_mac {
+    if fits
+        && neighbour.ifindex == direction_config.egress
+        && neighbour.source == direction_config.source_mac
+    {
         word(neighbour.destination, stamp)
     } else {
         UNKNOWN

@@ -1,9 +1,9 @@
 //! The NEXTHOP entries: who is on the way out, and with which MAC addresses, behind a sequence number.
 //!
-//! It may not know how the kernel finds a route. An entry belongs to one (egress, gateway) for good: flows hold its
-//! index, and another gateway must never appear under it. What changes is the MAC addresses and the MTU; several CPUs
-//! may write them at once, so they stand behind a sequence number that is odd while somebody writes. Who finds it odd
-//! does not wait: a reader asks the FIB itself, a writer leaves the news to the one who is writing.
+//! An entry belongs to one (egress, gateway) for good; the daemon reads its key and probes that neighbour. A flow does not
+//! refer to it: it remembers the MAC address itself ([`super::cached_hop`]). What changes is the MAC addresses and the MTU.
+//! Several CPUs may write them at once, so they stand behind a sequence number that is odd while one of them writes. A
+//! writer that finds it odd leaves the entry to the other one; a reader that finds it odd has no answer.
 
 use crate::table::word::Word;
 use xdp_common::slot::nexthop::{CONFIRMED, DESTINATION, KEY, SEQUENCE, SOURCE, WORDS};
@@ -94,7 +94,7 @@ pub fn write<W: Word>(entry: &Entry<W>, neighbour: &Neighbour) {
 
 /// True for one packet every `every` ticks: that one goes through the neighbour layer.
 #[inline(always)]
-pub fn due<W: Word>(entry: &Entry<W>, tick: u32, every: u32) -> bool {
+pub fn confirmation_due<W: Word>(entry: &Entry<W>, tick: u32, every: u32) -> bool {
     let last = entry[CONFIRMED].load();
     #[expect(clippy::cast_possible_truncation, reason = "a tick is 32 bits")]
     let age = tick.wrapping_sub(last as u32);

@@ -2,7 +2,7 @@
 //!
 //! It may not know what the digest stands for. An entry is one word (35 bits of a keyed digest, 13 bits of a value that goes
 //! with it, 16 bits of time), so it
-//! is written and read whole: no lock, no claim, no expiry, no daemon. Two CPUs that write one way at the same moment
+//! is written and read whole: no lock, no claim, no expiry, no daemon. Two CPUs that write one index at the same moment
 //! lose one entry, which costs a statistic. The note behind it is for people and may be torn; it decides nothing.
 
 use crate::table::word::Word;
@@ -13,7 +13,7 @@ use xdp_common::slot::{self, WAYS};
 /// One value of the map: four ways.
 pub type Bucket<W> = [W; slot::WORDS];
 /// What people may want to know of an entry.
-pub type Note = [u64; NOTE_WORDS];
+pub type Details = [u64; NOTE_WORDS];
 
 /// The bits of the digest in a word.
 const KEPT: u64 = !0x1fff_ffff;
@@ -41,43 +41,43 @@ pub const fn index(digest: u64, mask: u32) -> u32 {
     (digest ^ digest >> 32) as u32 & mask
 }
 
-/// Remembers a digest and a value (13 bits) with it, in its own way if it is there, else in place of the oldest.
+/// Remembers a digest and a value (13 bits) with it, in its own index if it is there, else in place of the oldest.
 #[inline(always)]
-pub fn remember<W: Word>(bucket: &Bucket<W>, digest: u64, value: u16, tick: u16, note: Note) {
+pub fn remember<W: Word>(bucket: &Bucket<W>, digest: u64, value: u16, tick: u16, details: Details) {
     let mut victim = 0;
     let mut oldest = 0;
-    let mut way = 0;
-    while way < WAYS {
-        let word = bucket[way * WORDS + DIGEST].load();
+    let mut index = 0;
+    while index < WAYS {
+        let word = bucket[index * WORDS + DIGEST].load();
         if (word ^ digest) & KEPT == 0 {
-            victim = way;
+            victim = index;
             break;
         }
         let age = if word == 0 { u16::MAX } else { age(word, tick) };
         if age > oldest {
             oldest = age;
-            victim = way;
+            victim = index;
         }
-        way += 1;
+        index += 1;
     }
-    let at = (W::blur(victim) % WAYS) * WORDS;
+    let at = (W::opaque_to_verifier(victim) % WAYS) * WORDS;
     let value = (u64::from(value) & VALUE) << VALUE_SHIFT;
     bucket[at + DIGEST].store(digest & KEPT | value | u64::from(tick));
-    bucket[at + NOTE].store(note[0]);
-    bucket[at + NOTE + 1].store(note[1]);
-    bucket[at + NOTE + 2].store(note[2]);
+    bucket[at + NOTE].store(details[0]);
+    bucket[at + NOTE + 1].store(details[1]);
+    bucket[at + NOTE + 2].store(details[2]);
 }
 
 /// The value of a digest that was remembered no more than `limit` ticks ago.
 #[inline(always)]
 pub fn recall<W: Word>(bucket: &Bucket<W>, digest: u64, tick: u16, limit: u16) -> Option<u16> {
-    let mut way = 0;
-    while way < WAYS {
-        let word = bucket[way * WORDS + DIGEST].load();
+    let mut index = 0;
+    while index < WAYS {
+        let word = bucket[index * WORDS + DIGEST].load();
         if word != 0 && (word ^ digest) & KEPT == 0 && age(word, tick) <= limit {
             return Some((word >> VALUE_SHIFT & VALUE) as u16);
         }
-        way += 1;
+        index += 1;
     }
     None
 }

@@ -61,8 +61,8 @@ const DYING: u64 = 3;
 const FREEING: u64 = 4;
 const STATE_MASK: u64 = 0x7f;
 /// Which slot of its bucket it is: written when it is claimed.
-const WAY_SHIFT: u32 = 7;
-const WAY_MASK: u64 = 0x180;
+const INDEX_SHIFT: u32 = 7;
+const INDEX_MASK: u64 = 0x180;
 /// What kind of key it is: see [`xdp_common::slot::kind`].
 const KIND_SHIFT: u32 = 9;
 const KIND_MASK: u64 = 0x1e00;
@@ -173,8 +173,8 @@ fn find_in<'t, W: Word>(bucket: &'t Bucket<W>, live: u64, key: &Key) -> Option<&
 /// The same slot, but by a number out of memory: the verifier would otherwise follow all that comes after once for each of
 /// the four.
 #[inline(always)]
-fn forget_way<'t, W: Word>(bucket: &'t Bucket<W>, found: &Slot<W>) -> Option<&'t Slot<W>> {
-    bucket.get(((found[STATE].load() & WAY_MASK) >> WAY_SHIFT) as usize)
+fn reload_by_index<'t, W: Word>(bucket: &'t Bucket<W>, found: &Slot<W>) -> Option<&'t Slot<W>> {
+    bucket.get(((found[STATE].load() & INDEX_MASK) >> INDEX_SHIFT) as usize)
 }
 
 /// The live slot of a key.
@@ -186,10 +186,10 @@ pub fn find<'t, B: Buckets + ?Sized>(
 ) -> Option<&'t Slot<B::Word>> {
     let bucket = buckets.bucket(place.first())?;
     if let Some(slot) = find_in(bucket, live_word(key), key) {
-        return forget_way(bucket, slot);
+        return reload_by_index(bucket, slot);
     }
     let bucket = buckets.bucket(place.second())?;
-    forget_way(bucket, find_in(bucket, live_word(key), key)?)
+    reload_by_index(bucket, find_in(bucket, live_word(key), key)?)
 }
 
 /// The live slot of a key in one of its buckets. For the fast path, which asks for one after the other, and where so little
@@ -215,9 +215,9 @@ fn free_slots<W: Word>(bucket: &Bucket<W>) -> usize {
 fn claim_in<W: Word>(bucket: &Bucket<W>, live: u64) -> Option<(&Slot<W>, u64)> {
     (0..).zip(bucket).find_map(|(way, slot)| {
         let old = slot[STATE].load();
-        let claimed = old & GENERATION_MASK | live & !STATE_MASK | way << WAY_SHIFT | CLAIMED;
-        let ours = old & STATE_MASK == FREE && slot[STATE].replace(old, claimed);
-        ours.then_some((slot, claimed))
+        let claimed = old & GENERATION_MASK | live & !STATE_MASK | way << INDEX_SHIFT | CLAIMED;
+        let taken = old & STATE_MASK == FREE && slot[STATE].replace(old, claimed);
+        taken.then_some((slot, claimed))
     })
 }
 

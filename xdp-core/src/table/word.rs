@@ -32,14 +32,14 @@ pub trait Word {
     /// The same number, as one that a place among words is computed from. Without CAP_PERFMON the verifier wants it to be the
     /// same on every way to an instruction, or known on none.
     #[inline(always)]
-    fn blur(place: usize) -> usize {
+    fn opaque_to_verifier(place: usize) -> usize {
         place
     }
     /// The same, hidden from the compiler as well: it knows that the number is small enough and would leave out the bound
     /// that the verifier needs.
     #[inline(always)]
-    fn hide(place: usize) -> usize {
-        Self::blur(core::hint::black_box(place))
+    fn opaque(place: usize) -> usize {
+        Self::opaque_to_verifier(core::hint::black_box(place))
     }
 }
 

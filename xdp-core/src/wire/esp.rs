@@ -24,7 +24,7 @@ impl Header {
     /// Reads the header at `at`.
     #[inline(always)]
     pub fn read<F: Frame + ?Sized>(frame: &F, at: usize) -> Option<Self> {
-        frame.look::<LENGTH, _>(at, |bytes| Self {
+        frame.with_bytes::<LENGTH, _>(at, |bytes| Self {
             spi: u32::from_be(F::get32::<0, LENGTH>(bytes)),
             sequence: u32::from_be(F::get32::<4, LENGTH>(bytes)),
         })

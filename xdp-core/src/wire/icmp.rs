@@ -56,7 +56,7 @@ impl Kind {
     #[inline(always)]
     pub fn read<F: Frame + ?Sized>(frame: &F, at: usize) -> Option<Self> {
         // With the byte behind it: the verifier gives no range for a single byte at a variable place.
-        frame.look::<2, _>(at, |&[kind, _]| Self(kind))
+        frame.with_bytes::<2, _>(at, |&[kind, _]| Self(kind))
     }
 }
 

@@ -18,7 +18,7 @@ impl Spis {
     /// Reads the pair from the header at `at`; `None` when a whole header does not fit.
     #[inline(always)]
     pub fn read<F: Frame + ?Sized>(frame: &F, at: usize) -> Option<Self> {
-        frame.look::<LENGTH, _>(at, |bytes| Self {
+        frame.with_bytes::<LENGTH, _>(at, |bytes| Self {
             initiator: F::get64::<0, LENGTH>(bytes).to_ne_bytes(),
             responder: F::get64::<8, LENGTH>(bytes).to_ne_bytes(),
         })

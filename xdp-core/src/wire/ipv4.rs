@@ -78,7 +78,7 @@ impl Header {
     /// The same, of a header somewhere else: in the quote of an ICMP error.
     #[inline(always)]
     pub fn read_at<F: Frame + ?Sized>(frame: &F, at: usize) -> Option<Self> {
-        frame.look(at, Self::of::<F>)
+        frame.with_bytes(at, Self::of::<F>)
     }
 
     #[inline(always)]

@@ -24,7 +24,7 @@ impl Header {
     /// Reads the header at `at`.
     #[inline(always)]
     pub fn read<F: Frame + ?Sized>(frame: &F, at: usize) -> Option<Self> {
-        frame.look::<LENGTH, _>(at, |bytes| Self {
+        frame.with_bytes::<LENGTH, _>(at, |bytes| Self {
             source: u16::from_be(F::get16::<0, LENGTH>(bytes)),
             destination: u16::from_be(F::get16::<2, LENGTH>(bytes)),
             length: u16::from_be(F::get16::<4, LENGTH>(bytes)),

@@ -5,9 +5,9 @@
 #![expect(unsafe_code, reason = "packet pointers")]
 
 use crate::atomic::Shared;
-use crate::frame::xdp::{at, pointer};
+use crate::frame::xdp::{bytes_at, pointer};
 #[cfg(feature = "without-perfmon")]
-use crate::frame::xdp::{change, hidden, look};
+use crate::frame::xdp::{copy_back, copy_out, opaque};
 use crate::maps::{self, SCRATCH_WORDS};
 use aya_ebpf::bindings::bpf_adj_room_mode::BPF_ADJ_ROOM_MAC;
 use aya_ebpf::bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR};
@@ -18,7 +18,7 @@ use aya_ebpf::helpers::{
 use aya_ebpf::programs::TcContext;
 use core::mem::offset_of;
 use xdp_core::checksum::fold;
-use xdp_core::icmp::error::{self, Answer};
+use xdp_core::icmp::error::{self, IcmpError};
 use xdp_core::wire::ethernet;
 use xdp_core::{Frame, Word};
 
@@ -27,10 +27,10 @@ const TC_DATA: usize = offset_of!(__sk_buff, data);
 const TC_DATA_END: usize = offset_of!(__sk_buff, data_end);
 
 /// Bytes at the start of a packet that the logic may look at: Ethernet, IPv4 with options, UDP, marker, IKE.
-pub const HEADERS: u32 = 14 + 60 + 8 + 4 + 28;
+pub const HEADER_BYTES: u32 = 14 + 60 + 8 + 4 + 28;
 /// The same of an ICMP error: Ethernet, IPv4 with options, ICMP, and of what it quotes IPv4 with options and eight bytes. What
 /// is behind them is only summed, which reads it where it is.
-pub const REPORTED: u32 = 14 + 60 + 8 + 60 + 8;
+pub const ICMP_ERROR_BYTES: u32 = 14 + 60 + 8 + 60 + 8;
 
 /// Bytes that `bpf_csum_diff` takes at once: more than 512 were refused before 6.13.
 const CHUNK: usize = 512;
@@ -44,7 +44,7 @@ fn sum(skb: *mut __sk_buff, offset: usize, length: usize) -> Option<u16> {
         return None;
     }
     // Where the verifier has lost what the compares say, it sees what stands here.
-    let length = (Shared::hide(length - 2) & (SUMMED - 1)) + 2;
+    let length = (Shared::opaque(length - 2) & (SUMMED - 1)) + 2;
     let scratch = maps::scratch()?;
     let start: *mut u8 = scratch.as_mut_ptr().cast();
     // SAFETY: `length` and the padding behind it are inside the scratch space.
@@ -95,10 +95,10 @@ impl<'c> TcFrame<'c> {
 
     /// Makes an ICMP error of the packet: cut behind the quote, room before it, its headers there.
     #[inline(always)]
-    pub fn become_answer(&mut self, answer: &Answer) -> bool {
+    pub fn become_icmp_error(&mut self, answer: &IcmpError) -> bool {
         let skb = self.0.skb.skb;
         let length = ethernet::LENGTH as u32 + u32::from(answer.quote);
-        let room = error::ROOM as i32;
+        let room = error::ADDED_LENGTH as i32;
         // SAFETY: the context is the kernel's own, and the helpers check every length.
         unsafe {
             bpf_skb_change_tail(skb, length, 0) == 0
@@ -128,13 +128,13 @@ impl Frame for TcFrame<'_> {
     #[inline(always)]
     fn array<const N: usize>(&self, offset: usize) -> Option<&[u8; N]> {
         // SAFETY: as for XDP.
-        at(self.data(), self.data_end(), offset).map(|p| unsafe { &*p })
+        bytes_at(self.data(), self.data_end(), offset).map(|p| unsafe { &*p })
     }
 
     #[inline(always)]
     fn array_mut<const N: usize>(&mut self, offset: usize) -> Option<&mut [u8; N]> {
         // SAFETY: as for XDP.
-        at(self.data(), self.data_end(), offset).map(|p| unsafe { &mut *p })
+        bytes_at(self.data(), self.data_end(), offset).map(|p| unsafe { &mut *p })
     }
 
     /// The whole length: the linear part alone may be shorter than the packet.
@@ -145,22 +145,26 @@ impl Frame for TcFrame<'_> {
 
     #[cfg(feature = "without-perfmon")]
     #[inline(always)]
-    fn number(constant: u64) -> u64 {
-        hidden(constant)
+    fn opaque(constant: u64) -> u64 {
+        opaque(constant)
     }
 
     #[cfg(feature = "without-perfmon")]
     #[inline(always)]
-    fn look<const N: usize, R>(&self, at: usize, read: impl FnOnce(&[u8; N]) -> R) -> Option<R> {
+    fn with_bytes<const N: usize, R>(
+        &self,
+        at: usize,
+        read: impl FnOnce(&[u8; N]) -> R,
+    ) -> Option<R> {
         let skb = self.0.skb.skb;
         // SAFETY: as for XDP.
         let load = |to, size| unsafe { bpf_skb_load_bytes(skb.cast(), at as u32, to, size) };
-        look(load, read)
+        copy_out(load, read)
     }
 
     #[cfg(feature = "without-perfmon")]
     #[inline(always)]
-    fn change<const N: usize, R>(
+    fn with_bytes_mut<const N: usize, R>(
         &mut self,
         at: usize,
         write: impl FnOnce(&mut [u8; N]) -> R,
@@ -172,7 +176,7 @@ impl Frame for TcFrame<'_> {
             // SAFETY: as above.
             unsafe { bpf_skb_store_bytes(skb, at as u32, from, size, 0) }
         };
-        change(load, store, write)
+        copy_back(load, store, write)
     }
 
     /// Copied to where the verifier knows how far it may read, padded with zeroes, and summed by the kernel's helper.

@@ -42,7 +42,7 @@ pub(crate) fn pointer<C, const FIELD: usize>(context: *const C) -> usize {
 }
 
 #[inline(always)]
-pub(crate) fn at<const N: usize>(data: usize, end: usize, at: usize) -> Option<*mut [u8; N]> {
+pub(crate) fn bytes_at<const N: usize>(data: usize, end: usize, at: usize) -> Option<*mut [u8; N]> {
     let start = data + at;
     if start + N > end {
         return None;
@@ -61,7 +61,7 @@ struct Aligned<const N: usize>([u8; N]);
 /// Reads bytes that a helper copies; it returns zero when it has.
 #[cfg(feature = "without-perfmon")]
 #[inline(always)]
-pub(crate) fn look<const N: usize, R>(
+pub(crate) fn copy_out<const N: usize, R>(
     load: impl FnOnce(*mut c_void, u32) -> c_long,
     read: impl FnOnce(&[u8; N]) -> R,
 ) -> Option<R> {
@@ -73,7 +73,7 @@ pub(crate) fn look<const N: usize, R>(
 /// Changes bytes that one helper copies and another one copies back.
 #[cfg(feature = "without-perfmon")]
 #[inline(always)]
-pub(crate) fn change<const N: usize, R>(
+pub(crate) fn copy_back<const N: usize, R>(
     load: impl FnOnce(*mut c_void, u32) -> c_long,
     store: impl FnOnce(*mut c_void, u32) -> c_long,
     write: impl FnOnce(&mut [u8; N]) -> R,
@@ -89,7 +89,7 @@ pub(crate) fn change<const N: usize, R>(
 /// The same number in another register, of which the compiler knows nothing.
 #[cfg(feature = "without-perfmon")]
 #[inline(always)]
-pub(crate) fn hidden(number: u64) -> u64 {
+pub(crate) fn opaque(number: u64) -> u64 {
     let same: u64;
     // SAFETY: a copy.
     unsafe {
@@ -105,9 +105,9 @@ pub(crate) fn hidden(number: u64) -> u64 {
 
 /// A context that is put away on the stack until the fast path is left: in a register it would be in the way of all that
 /// the fast path itself needs.
-pub struct Kept(*mut xdp_md);
+pub struct SavedContext(*mut xdp_md);
 
-impl Default for Kept {
+impl Default for SavedContext {
     /// Where a context will be kept.
     #[inline(always)]
     fn default() -> Self {
@@ -115,17 +115,17 @@ impl Default for Kept {
     }
 }
 
-impl Kept {
+impl SavedContext {
     /// Puts it away.
     #[inline(always)]
-    pub fn put(&mut self, context: &XdpContext) {
+    pub fn save(&mut self, context: &XdpContext) {
         // SAFETY: a store to the stack; volatile, so that it stays one.
         unsafe { core::ptr::from_mut(&mut self.0).write_volatile(context.ctx) }
     }
 
     /// Takes it back.
     #[inline(always)]
-    pub fn take(&self) -> XdpContext {
+    pub fn restore(&self) -> XdpContext {
         // SAFETY: a load from the stack.
         XdpContext::new(unsafe { core::ptr::from_ref(&self.0).read_volatile() })
     }
@@ -156,19 +156,19 @@ impl Frame for XdpFrame<'_> {
     #[inline(always)]
     fn array<const N: usize>(&self, offset: usize) -> Option<&[u8; N]> {
         // SAFETY: checked against the end of the packet; nobody writes while `self` is borrowed.
-        at(self.data(), self.data_end(), offset).map(|p| unsafe { &*p })
+        bytes_at(self.data(), self.data_end(), offset).map(|p| unsafe { &*p })
     }
 
     #[inline(always)]
     fn array_mut<const N: usize>(&mut self, offset: usize) -> Option<&mut [u8; N]> {
         // SAFETY: checked against the end of the packet; `self` is borrowed for as long as the reference lives.
-        at(self.data(), self.data_end(), offset).map(|p| unsafe { &mut *p })
+        bytes_at(self.data(), self.data_end(), offset).map(|p| unsafe { &mut *p })
     }
 
     #[cfg(feature = "without-perfmon")]
     #[inline(always)]
-    fn number(constant: u64) -> u64 {
-        hidden(constant)
+    fn opaque(constant: u64) -> u64 {
+        opaque(constant)
     }
 
     #[cfg(feature = "without-perfmon")]
@@ -180,16 +180,20 @@ impl Frame for XdpFrame<'_> {
 
     #[cfg(feature = "without-perfmon")]
     #[inline(always)]
-    fn look<const N: usize, R>(&self, at: usize, read: impl FnOnce(&[u8; N]) -> R) -> Option<R> {
+    fn with_bytes<const N: usize, R>(
+        &self,
+        at: usize,
+        read: impl FnOnce(&[u8; N]) -> R,
+    ) -> Option<R> {
         let context = self.0.ctx;
         // SAFETY: the helper is given as much room as it may fill.
         let load = |to, size| unsafe { bpf_xdp_load_bytes(context, at as u32, to, size) };
-        look(load, read)
+        copy_out(load, read)
     }
 
     #[cfg(feature = "without-perfmon")]
     #[inline(always)]
-    fn change<const N: usize, R>(
+    fn with_bytes_mut<const N: usize, R>(
         &mut self,
         at: usize,
         write: impl FnOnce(&mut [u8; N]) -> R,
@@ -199,7 +203,7 @@ impl Frame for XdpFrame<'_> {
         let load = |to, size| unsafe { bpf_xdp_load_bytes(context, at as u32, to, size) };
         // SAFETY: as above.
         let store = |from, size| unsafe { bpf_xdp_store_bytes(context, at as u32, from, size) };
-        change(load, store, write)
+        copy_back(load, store, write)
     }
 
     #[cfg(not(feature = "without-perfmon"))]

@@ -92,7 +92,7 @@ impl Plan {
             server_is_local: u8::from(self.server_is_local),
             lists: u8::from(!self.settings.lists.is_empty()),
             reserved: [0; 5],
-            legs: Default::default(),
+            directions: Default::default(),
         }
         .seal()
     }
