@@ -115,7 +115,7 @@ pub(super) fn reattached(plan: &Plan, dataplane: &Dataplane) {
 /// What a start, and an interface that came back, have in common.
 fn attached(dataplane: &Dataplane) {
     for attached in &dataplane.attached {
-        let how = match attached.how {
+        let how = match attached.action {
             AttachAction::Attached => "attached to",
             AttachAction::Replaced => "replaced the program on",
             AttachAction::Reattached => "attached again (the old link was dead or elsewhere) to",
