@@ -119,22 +119,22 @@ fn check_arms(wans: &[Link], lans: &[Link], modes: Modes) -> Result<()> {
 }
 
 /// Where packets to the server go.
-enum Way {
+enum ServerLocation {
     /// To this host itself.
     Here,
     /// By a LAN; and the address that this host has for the server.
     ByLan(Ipv4Addr),
 }
 
-fn way_to_server(netlink: &Netlink, server: Ipv4Addr, lans: &[Link]) -> Result<Way> {
+fn locate_server(netlink: &Netlink, server: Ipv4Addr, lans: &[Link]) -> Result<ServerLocation> {
     let names: Vec<&str> = lans.iter().map(|lan| lan.name.as_str()).collect();
     let lan = names.first().map(|name| (*name).to_owned());
     match netlink.route(server) {
-        Ok(Route::Local) if lans.is_empty() => Ok(Way::Here),
+        Ok(Route::Local) if lans.is_empty() => Ok(ServerLocation::Here),
         Ok(Route::Local) => Err(Error::ServerIsLocal { server }),
-        Ok(Route::Via { index, source, .. }) if lans.iter().any(|lan| lan.index == index) => {
-            Ok(Way::ByLan(source.unwrap_or(Ipv4Addr::UNSPECIFIED)))
-        }
+        Ok(Route::Via { index, source, .. }) if lans.iter().any(|lan| lan.index == index) => Ok(
+            ServerLocation::ByLan(source.unwrap_or(Ipv4Addr::UNSPECIFIED)),
+        ),
         Ok(Route::Via { index, .. }) => {
             let links = netlink.links()?;
             let found = links.into_iter().find(|link| link.index == index);
@@ -170,9 +170,9 @@ impl Plan {
             check_ethernet(link)?;
         }
         check_arms(&wans, &lans, settings.modes)?;
-        let (server_is_local, lan_address) = match way_to_server(netlink, settings.server, &lans)? {
-            Way::Here => (true, Ipv4Addr::UNSPECIFIED),
-            Way::ByLan(source) => (false, source),
+        let (server_is_local, lan_address) = match locate_server(netlink, settings.server, &lans)? {
+            ServerLocation::Here => (true, Ipv4Addr::UNSPECIFIED),
+            ServerLocation::ByLan(source) => (false, source),
         };
         // What is for this host itself needs no forwarding.
         for link in wans.iter().chain(&lans).filter(|_| !server_is_local) {

@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result};
 
 mod arrows;
 mod links;
+mod remaining;
 mod rooms;
 mod source;
 #[cfg(test)]
@@ -22,7 +23,7 @@ pub(crate) struct File {
 }
 
 /// What is wrong, where, and what to do.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Finding {
     path: String,
     line: usize,
@@ -90,7 +91,8 @@ pub(crate) fn check(root: &Path) -> Result<Vec<Finding>> {
         }
     }
     let exists = |path: &str| root.join(path).exists();
-    Ok(findings(&files, &rooms::CRATES, &exists))
+    let found = findings(&files, &rooms::CRATES, &exists);
+    Ok(remaining::subtract(found, &remaining::FILES))
 }
 
 fn findings(
