@@ -57,7 +57,7 @@ fn text(instance: &InstanceStatus) -> String {
     let slow = instance.redirect.iter().filter(|redirect| !redirect.ready);
     for redirect in slow.filter(|_| !instance.dry_run && !instance.server_is_local) {
         text.push_str(&format!(
-            "{} does not take frames from XDP: what leaves by it takes the slow path\n",
+            "{}: no XDP transmit (ndo_xdp_xmit); egress uses the tc slow path\n",
             redirect.interface
         ));
     }
@@ -118,9 +118,9 @@ fn attached(attached: &[AttachedProgram]) -> String {
     for one in attached {
         let remark = match (one.alive, one.in_this_namespace) {
             (false, _) if one.hook == TcBackend::Clsact.name() => {
-                "DEAD: the interface is gone or somebody has removed the filter; a running ikenat attaches again when it is back".to_owned()
+                "DEAD: the interface is gone or another program has removed the filter; a running daemon re-attaches when it is back".to_owned()
             }
-            (false, _) => "DEAD: the interface is gone; a running ikenat attaches again when it is back".to_owned(),
+            (false, _) => "DEAD: the interface is gone; a running daemon re-attaches when it is back".to_owned(),
             (true, true) => String::new(),
             (true, false) => format!("(index {} of another network namespace)", one.ifindex),
         };

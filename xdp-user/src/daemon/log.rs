@@ -22,12 +22,12 @@ pub(super) fn started(plan: &Plan, dataplane: &Dataplane) {
     for (side, name) in [(Side::Wan, "WAN"), (Side::Lan, "LAN")] {
         if plan.settings.modes.of(side) == Mode::Generic && !plan.settings.dry_run {
             warn!(
-                "generic mode was asked for on the {name}: it works on any device and is several times slower than native mode"
+                "generic mode on the {name}: works on any device, but is several times slower than native mode"
             );
         }
     }
     let tables = if dataplane.reused {
-        "counters go on from where they were"
+        "counters continue"
     } else {
         "new tables"
     };
@@ -41,12 +41,12 @@ pub(super) fn started(plan: &Plan, dataplane: &Dataplane) {
         .filter(|earlier| *earlier != server)
     {
         warn!(
-            "the server of {vip} was {earlier} and is {server} now: all live tunnels go to the new one"
+            "the server of {vip} was {earlier} and is {server} now: all live tunnels go to the new server"
         );
     }
     if !plan.vip_is_local {
         warn!(
-            "{vip} is no address of this host, so nobody may answer ARP for it: route it here, or `ip address add {vip}/32 dev {}`",
+            "{vip} is not an address of this host, so ARP requests for it may have no answer: route it here, or `ip address add {vip}/32 dev {}`",
             plan.wans[0].name
         );
     }
@@ -54,14 +54,14 @@ pub(super) fn started(plan: &Plan, dataplane: &Dataplane) {
         && let Some(closed) = dataplane.instance.closed_to(group)
     {
         warn!(
-            "members of group {group} cannot get to the tables, because {0} is closed to them: `chmod o+x {0}`",
+            "group {group} cannot reach the tables: {0} is closed to it; `chmod o+x {0}` opens it",
             closed.display()
         );
     }
     no_xmit_support(plan, dataplane);
     if capabilities::is_hardened() {
         info!(
-            "without CAP_PERFMON: the programs are those that the verifier can bound against speculation; each packet costs more (docs/privileges.md)"
+            "without CAP_PERFMON: the second build of the programs is loaded, and each packet costs more (docs/privileges.md)"
         );
     }
 }
@@ -69,7 +69,7 @@ pub(super) fn started(plan: &Plan, dataplane: &Dataplane) {
 /// What was found dying in the tables of a daemon that died.
 pub(super) fn recovered(flows: usize, sessions: usize) {
     if flows + sessions > 0 {
-        info!("finished what the last daemon had begun: {flows} SPIs and {sessions} peers expired");
+        info!("completed the expiry that the previous daemon had begun: {flows} SPIs and {sessions} peers");
     }
 }
 
@@ -78,7 +78,7 @@ pub(super) fn ready(plan: &Plan) {
     let (vip, server) = (plan.settings.vip, plan.settings.server);
     if plan.settings.dry_run {
         warn!(
-            "dry run: nothing is forwarded, every packet is left alone; `ikenat status` counts what would have been done"
+            "dry run: no packet is translated; `ikenat status` counts what would have been done"
         );
         info!("ready: counting what would be translated from {vip} to {server}");
     } else {
@@ -90,15 +90,15 @@ pub(super) fn ready(plan: &Plan) {
 pub(super) fn link_event(event: Event) {
     match event {
         Event::Changed(interface, LinkChange::Renamed(name)) => warn!(
-            "{interface} is called {name} now, and translating goes on; name it so at the next start"
+            "{interface}: renamed to {name}; translation continues, use the new name at the next start"
         ),
         Event::Changed(interface, LinkChange::Gone) => warn!(
-            "{interface} is gone, and its programs with it; they are attached again when an interface of that name is back"
+            "{interface}: interface is gone, and its programs with it; they are re-attached when an interface of that name appears"
         ),
         Event::Changed(interface, LinkChange::Bare(index)) => {
-            warn!("{interface} (interface {index}) is there without our programs: attaching again");
+            warn!("{interface}: no ikenat program is attached; re-attaching (interface index {index})");
         }
-        Event::NotReattached(why) => warn!("failed to attach again, trying each second: {why}"),
+        Event::NotReattached(why) => warn!("failed to re-attach, retrying every second: {why}"),
     }
 }
 
@@ -118,12 +118,12 @@ fn attached(dataplane: &Dataplane) {
         let how = match attached.action {
             AttachAction::Attached => "attached to",
             AttachAction::Replaced => "replaced the program on",
-            AttachAction::Reattached => "attached again (the old link was dead or elsewhere) to",
+            AttachAction::Reattached => "re-attached (the old link was dead or on another interface) to",
         };
         let mode = match attached.hook {
             Hook::Xdp => format!(", {} mode", attached.mode.name()),
             Hook::Tc => ", ingress, for the slow path".to_owned(),
-            Hook::Egress => ", egress, for what this host sends of the server's".to_owned(),
+            Hook::Egress => ", egress, for packets of the server that this host sends".to_owned(),
         };
         info!(
             "{} {how} {}{mode}",
@@ -146,9 +146,9 @@ fn no_xmit_support(plan: &Plan, dataplane: &Dataplane) {
 /// Whether an interface takes frames from XDP has changed.
 pub(super) fn xmit_support(interface: &str, support: XmitSupport) {
     match support {
-        XmitSupport::Supported => info!("{interface} takes frames from XDP"),
+        XmitSupport::Supported => info!("{interface}: driver has XDP transmit; egress uses the fast path"),
         XmitSupport::Unsupported => warn!(
-            "{interface} does not take frames from XDP, so what leaves by it takes the slow path (a veth needs an XDP program on its peer or, from Linux 6.3 on, GRO)"
+            "{interface}: driver has no XDP transmit (ndo_xdp_xmit); egress uses the tc slow path (a veth needs an XDP program on its peer or, from Linux 6.3 on, GRO)"
         ),
         // `link_event` has said so.
         XmitSupport::InterfaceGone => {}
@@ -158,24 +158,27 @@ pub(super) fn xmit_support(interface: &str, support: XmitSupport) {
 /// The directory of the pins has disappeared.
 pub(super) fn pins_hidden(path: &Path) {
     warn!(
-        "{} cannot be seen any more: its file system was unmounted, or another is mounted over it; packets are translated as long as this process runs, and `stats` finds nothing",
+        "{} is not reachable any more: its file system was unmounted, or another is mounted over it; packets are translated as long as this process runs, and `stats` finds nothing",
         path.display()
     );
 }
 
 /// A neighbour has not answered.
-pub(super) fn neighbour_silent((index, gateway): NeighbourKey) {
-    info!("the next hop {gateway} (interface {index}) does not answer: looking for it anew");
+pub(super) fn neighbour_silent(plan: &Plan, (index, gateway): NeighbourKey) {
+    let interfaces = plan.interfaces();
+    let on = interfaces.iter().find(|(_, link)| link.index == index);
+    let name = on.map_or_else(|| format!("interface {index}"), |(_, link)| link.name.clone());
+    info!("neighbour {gateway} on {name}: no ARP reply; resolving it again");
 }
 
 /// Another process has removed a tc filter.
 pub(super) fn filter_restored(interface: &str) {
-    warn!("somebody had removed the tc filter from {interface}; it is there again");
+    warn!("{interface}: the tc filter was removed by another program; restored");
 }
 
 /// Another process has removed a tc filter, for good.
 pub(super) fn filter_lost(interface: &str, why: &str) {
-    warn!("somebody has removed the tc filter from {interface}, and it cannot be put back: {why}");
+    warn!("{interface}: the tc filter was removed by another program and cannot be restored: {why}");
 }
 
 /// The end, when the programs stay.
@@ -185,7 +188,7 @@ pub(super) fn left(plan: &Plan, stop: Stop) {
         Stop::Interrupted => "SIGINT without a terminal, treated like SIGTERM",
     };
     info!(
-        "{signal}: the daemon ends; the programs stay attached and go on translating {} (`ikenat unload` removes them)",
+        "{signal}: the daemon ends; the programs stay attached and keep translating {} (`ikenat unload` removes them)",
         plan.settings.vip
     );
 }

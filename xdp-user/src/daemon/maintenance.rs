@@ -85,7 +85,9 @@ impl Maintenance {
         let silent = self
             .prober
             .pass(&dataplane.tables, &dataplane.clock, netlink);
-        silent.into_iter().for_each(log::neighbour_silent);
+        for neighbour in silent {
+            log::neighbour_silent(plan, neighbour);
+        }
         refresh_egress(dataplane, plan, netlink, events);
         self.restore_filters(dataplane, plan, netlink);
         let reclaimed = self.expiry.pass(&dataplane.tables)?;

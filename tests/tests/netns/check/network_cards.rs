@@ -115,7 +115,7 @@ fn generic(lab: &Lab) -> Result<()> {
     let findings = findings_of(command(lab, &["--wan-mode", "generic"])?)?;
     expect(&findings, MODE, "ok", &["generic"])?;
     // What goes out there comes from native XDP on the LAN. The daemon says the same.
-    let slow = format!("{WAN} does not take frames from XDP");
+    let slow = format!("{WAN}: driver has no XDP transmit");
     expect(&findings, REDIRECT, "warning", &["no XDP transmit"])?;
     ensure!(ikenat.log().contains(&slow), "{}", ikenat.log());
     let findings = findings_of(command(lab, &["--mode", "generic"])?)?;

@@ -45,7 +45,7 @@ fn changed_server(lab: &Lab) -> Result<()> {
 fn foreign_vip(lab: &Lab) -> Result<()> {
     let log = log_of_two_seconds(lab, "203.0.113.50", "192.168.0.1")?;
     ensure!(
-        log.contains("203.0.113.50 is no address of this host"),
+        log.contains("203.0.113.50 is not an address of this host"),
         "{log}"
     );
     Ok(())

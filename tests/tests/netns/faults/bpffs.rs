@@ -242,7 +242,7 @@ fn vanished(lab: &Lab) -> Result<()> {
     process.wait_for_log("ready: translating", Duration::from_secs(30))?;
     let load = Load::start(lab, tenth_rate()?, tenth_rate()?)?;
     execute(Command::new("umount").arg("--lazy").arg(lab.bpffs()))?;
-    process.wait_for_log("cannot be seen any more", Duration::from_secs(10))?;
+    process.wait_for_log("is not reachable any more", Duration::from_secs(10))?;
     execute(
         Command::new("mount")
             .args(["-t", "bpf", "bpf"])

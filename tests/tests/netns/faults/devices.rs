@@ -97,7 +97,7 @@ fn renamed(lab: &Lab) -> Result<()> {
             "ip link set {LAN} down; ip link set {LAN} name {NEW}; ip link set {NEW} up"
         ))?;
     }
-    wait_for_log(lab, &format!("{LAN} is called {NEW} now"))?;
+    wait_for_log(lab, &format!("{LAN}: renamed to {NEW}"))?;
     load.flows_within(followed())?;
     let attached = lab.status()?.attached;
     ensure!(
@@ -206,7 +206,7 @@ fn recreated(lab: &Lab) -> Result<()> {
         // By its far end, so that the gateway does nothing and knows nothing of it.
         side.peer.run(&format!("ip link del {PEER}"))?;
         let began = Instant::now();
-        wait_for_log(lab, &format!("{} is gone", side.port))?;
+        wait_for_log(lab, &format!("{}: interface is gone", side.port))?;
         plug_in(lab, &side)?;
         let outage = began.elapsed();
         wait_for_log(lab, "ready again")?;

@@ -279,7 +279,7 @@ fn moved(lab: &Lab) -> Result<()> {
     ensure!(ikenat_filters(lab, OTHER)? == 1 && ikenat_filters(lab, LAN)? == 1);
     let log = log_of(lab, WAN, &[])?;
     ensure!(
-        log.contains("ready") && log.contains("clsact attached again"),
+        log.contains("ready") && log.contains("clsact re-attached"),
         "{log}"
     );
     one_filter_each(lab)?;
@@ -300,7 +300,7 @@ fn remade(lab: &Lab) -> Result<()> {
     ensure!(dead.matches("DEAD").count() == 3, "{dead}");
     add_another(lab)?;
     let log = log_of(lab, OTHER, &[])?;
-    ensure!(log.contains("clsact attached again"), "{log}");
+    ensure!(log.contains("clsact re-attached"), "{log}");
     let alive = execute(&mut lab.ikenat(&["status"])?)?;
     ensure!(!alive.contains("DEAD"), "{alive}");
     ensure!(ikenat_filters(lab, OTHER)? == 1 && ikenat_filters(lab, LAN)? == 1);

@@ -180,7 +180,7 @@ fn ordinary_user(lab: &Lab) -> Result<()> {
         let mut process = place.start(lab, &more)?;
         let log = process.log();
         ensure!(
-            log.matches("replaced the program on").count() == 5 && log.contains("counters go on"),
+            log.matches("replaced the program on").count() == 5 && log.contains("counters continue"),
             "{log}"
         );
         let status = place.ask(lab, "status")?;
@@ -211,7 +211,7 @@ fn comes_back(lab: &Lab, place: &Place, process: &mut Process) -> Result<()> {
     for side in sides(lab) {
         let before = process.log().matches("ready again").count();
         side.peer.run(&format!("ip link del {PEER}"))?;
-        let gone = format!("{} is gone", side.port);
+        let gone = format!("{}: interface is gone", side.port);
         process.wait_for_log(&gone, Duration::from_secs(30))?;
         plug_in(lab, &side)?;
         for _ in 0..300 {
@@ -252,7 +252,7 @@ fn without_perfmon(lab: &Lab) -> Result<()> {
         let mut process = place.start_as(lab, capabilities, &[])?;
         let log = process.log();
         ensure!(
-            log.contains("counters go on") && log.contains("CAP_PERFMON") == (capabilities == TWO),
+            log.contains("counters continue") && log.contains("CAP_PERFMON") == (capabilities == TWO),
             "{log}"
         );
         everything_crosses(lab).with_context(|| format!("with {capabilities}"))?;

@@ -230,7 +230,7 @@ fn routed_vip(lab: &Lab) -> Result<()> {
     ensure!(
         ikenat
             .log()
-            .contains("203.0.113.1 is no address of this host"),
+            .contains("203.0.113.1 is not an address of this host"),
         "it is not said: {}",
         ikenat.log()
     );
