@@ -1,16 +1,18 @@
-//! What the loader tells the dataplane once, at load time: constants that the verifier folds into the program.
+//! The load-time constants of the dataplane, which the loader sets and the verifier folds into the
+//! program.
 //!
-//! Addresses are in network order, as they stand in the packet.
+//! Addresses are in network order, as in the packet.
 
 use crate::limits::INTERFACES;
 use bytemuck::{Pod, Zeroable};
 
-/// The key of the tables' hash: random, made once per set of maps, kept in META so that a restart finds its entries.
+/// The key of the tables' hash: random, made once per set of maps, and kept in META so that the
+/// entries are still found after a restart.
 pub type Secret = [u64; 16];
 
-/// What PEERS says of a prefix that `--except-peer` names ...
+/// Value in PEERS of a prefix of `--except-peer` ...
 pub const EXCEPT: u32 = 1;
-/// ... and of one that `--deny` names.
+/// ... and of a prefix of `--deny`.
 pub const DENY: u32 = 2;
 
 /// Load-time constants of one instance.
@@ -21,36 +23,39 @@ pub struct Config {
     pub secret: Secret,
     /// The public address.
     pub vip: [u8; 4],
-    /// The server inside.
+    /// The address of the server on the LAN.
     pub server: [u8; 4],
-    /// The gateway's own address as the server sees it: where our ICMP answers to the server come from. Zero: there is none.
+    /// The gateway's own address on the side of the server: the source of ikenat's ICMP errors to
+    /// the server. Zero: there is none.
     pub lan_address: [u8; 4],
-    /// Interface indices of all WANs, the first one first; 0: none.
+    /// Interface indices of all WANs, the first WAN first; 0: none.
     pub wans: [u32; INTERFACES],
     /// Interface indices of all LANs, likewise.
     pub lans: [u32; INTERFACES],
-    /// Interface index of the WAN: of this one, if the program is attached to a WAN, else of the first.
+    /// Interface index of the WAN: if the program is attached to a WAN, of that one, otherwise of
+    /// the first.
     pub wan_ifindex: u32,
-    /// Interface index of the LAN: of this one, if the program is attached to a LAN, else of the first. The same as the WAN on
-    /// a one-armed gateway.
+    /// Interface index of the LAN: if the program is attached to a LAN, of that one, otherwise of
+    /// the first. The same as the WAN on a one-armed gateway.
     pub lan_ifindex: u32,
-    /// FLOW has this many buckets, less one.
+    /// Number of buckets of FLOW, minus one.
     pub flow_mask: u32,
-    /// SESSION has this many buckets, less one.
+    /// Number of buckets of SESSION, minus one.
     pub session_mask: u32,
-    /// HALF has this many buckets, less one.
+    /// Number of buckets of HALF, minus one.
     pub half_mask: u32,
-    /// FRAGMENT has this many buckets, less one.
+    /// Number of buckets of FRAGMENT, minus one.
     pub fragment_mask: u32,
-    /// FLOW takes no new entry beyond this many.
+    /// The most live entries of FLOW.
     pub flow_limit: u32,
-    /// SESSION takes no new entry beyond this many.
+    /// The most live entries of SESSION.
     pub session_limit: u32,
-    /// Inbound SPIs per session.
+    /// The most inbound SPIs per session.
     pub spis_per_session: u32,
-    /// A tick is this many jiffies, as a shift: about one second.
+    /// Duration of a tick in jiffies, as a shift: about one second.
     pub tick_shift: u32,
-    /// One packet per next hop goes through the neighbour layer every so many ticks.
+    /// One packet per next hop goes through the neighbour layer each time this many ticks have
+    /// passed.
     pub confirm_ticks: u32,
     /// MAC address of the WAN.
     pub wan_mac: [u8; 6],
@@ -62,9 +67,9 @@ pub struct Config {
     pub lan_partial: u8,
     /// Not zero: messages about sessions go to the log.
     pub log: u8,
-    /// Not zero: count as if packets were forwarded, and leave every one alone.
+    /// Not zero (dry run): packets are counted as if they were forwarded, and passed unchanged.
     pub dry_run: u8,
-    /// Not zero: the VIP is for IPsec alone, so every UDP fragment without ports is ours.
+    /// Not zero: the VIP is for IPsec alone, so every UDP fragment without ports is handled.
     pub dedicated: u8,
     /// Not zero: the server is an address of this host.
     pub server_is_local: u8,
@@ -72,44 +77,48 @@ pub struct Config {
     pub lists: u8,
     /// Keeps the size a multiple of eight.
     pub reserved: [u8; 5],
-    /// What the fast path needs, inbound and outbound: [`Config::seal`] makes it of the fields above.
+    /// The constants of the fast path, inbound and outbound: [`Config::seal`] derives them from the
+    /// fields above.
     pub directions: [DirectionConfig; 2],
 }
 
-/// One direction, as words that are compared with the packet's and put into it. Addresses and MAC addresses are loaded
-/// from memory as they stand in a packet.
+/// The constants of one direction, as words that are compared with those of the packet and written
+/// into it. Addresses and MAC addresses are in the byte order of the packet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct DirectionConfig {
-    /// MAC address that a frame must have been sent to, in the upper six bytes.
+    /// The destination MAC address that a frame must have, in the upper six bytes.
     pub own_mac: u64,
     /// MAC address of the egress, in the low six bytes.
     pub source_mac: u64,
-    /// Its first two bytes, as they stand in a frame's first eight.
+    /// The first two bytes of the egress MAC address, at their place in the first eight bytes of a
+    /// frame.
     pub source_high: u64,
     /// The address that is replaced.
     pub old: u32,
-    /// The address that it becomes.
+    /// The address that replaces it.
     pub new: u32,
-    /// What replacing the address adds to UDP's checksum field in one's complement, in the machine's byte order.
+    /// The one's-complement amount that the change of address adds to the UDP checksum field, in
+    /// the machine's byte order.
     pub udp_plus: u32,
-    /// What replacing the address and a TTL less one takes from the field of the IPv4 header.
+    /// The amount that the change of address and the TTL decrement subtract from the checksum field
+    /// of the IPv4 header.
     pub ip_minus: u32,
-    /// The other four bytes of the egress' MAC address.
+    /// The other four bytes of the egress MAC address.
     pub source_low: u32,
     /// Egress interface.
     pub egress: u32,
     /// Not zero: a checksum may be partial.
     pub partial: u32,
-    /// A remembered next hop counts for this many jiffies, as a shift.
+    /// A remembered next hop is valid for this many jiffies, as a shift.
     pub hop_shift: u32,
 }
 
-/// A remembered next hop counts for at most this many ticks, as a shift: some eight seconds.
+/// A remembered next hop is valid for at most this many ticks, as a shift: about eight seconds.
 const HOP_TICKS: u32 = 3;
 
-/// The words of an address, as a little- or big-endian machine loads them: a one's-complement sum does not care which
-/// (RFC 1071 section 2 (B)).
+/// The words of an address, as a little- or big-endian machine loads them: a one's-complement sum
+/// is independent of the byte order (RFC 1071 section 2 (B)).
 const fn words(address: [u8; 4]) -> (u16, u16) {
     let [a, b, c, d] = address;
     (u16::from_ne_bytes([a, b]), u16::from_ne_bytes([c, d]))
@@ -120,7 +129,7 @@ const fn fold(sum: u32) -> u32 {
     (sum & 0xffff) + (sum >> 16)
 }
 
-/// `~m + m'` for an address.
+/// `~m + m'` for a change of address.
 const fn address_delta(old: [u8; 4], new: [u8; 4]) -> u32 {
     let ((a, b), (c, d)) = (words(old), words(new));
     fold(!a as u32 + !b as u32 + c as u32 + d as u32)
@@ -143,7 +152,7 @@ impl DirectionConfig {
         (partial, tick_shift): (u8, u32),
     ) -> Self {
         let udp_delta = address_delta(old, new);
-        // TTL and protocol are one word of the header; the TTL is its first byte.
+        // TTL and protocol form one word of the header, with the TTL in the first byte.
         let less_one = !u16::from_ne_bytes([1, 0]);
         Self {
             own_mac: mac_word(own_mac) << 16,
@@ -155,7 +164,7 @@ impl DirectionConfig {
             },
             old: u32::from_ne_bytes(old),
             new: u32::from_ne_bytes(new),
-            // Both are the sum's own delta: see `xdp_core::checksum`.
+            // Both are derived from the delta of the sum: see `xdp_core::checksum`.
             udp_plus: !udp_delta & 0xffff,
             ip_minus: fold(udp_delta + less_one as u32),
             egress,
@@ -166,7 +175,7 @@ impl DirectionConfig {
 }
 
 impl Config {
-    /// Fills in [`Config::directions`]. Call it last.
+    /// Fills in [`Config::directions`]. Call this last.
     #[must_use]
     pub const fn seal(mut self) -> Self {
         let inbound = (self.vip, self.server);

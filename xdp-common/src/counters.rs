@@ -1,7 +1,7 @@
 //! The per-CPU counters: one array of words per hook, indexed by the functions below.
 //!
-//! Plain (not atomic) adds suffice: a program runs with softirqs off on its CPU, and each CPU has a block of its own
-//! ([`crate::cpu`]).
+//! Plain (not atomic) additions suffice: a program runs with softirqs disabled on its CPU, and each
+//! CPU has a block of its own ([`crate::cpu`]).
 
 use crate::reason::Reason;
 
@@ -13,7 +13,8 @@ pub enum Hook {
     Xdp = 0,
     /// The tc ingress program of the slow path.
     Tc = 1,
-    /// The tc egress program on a WAN: what the kernel has fragmented, and what a server on this host sends.
+    /// The tc egress program on a WAN: packets that the kernel has fragmented, and packets of a
+    /// server on this host.
     Egress = 2,
 }
 
@@ -31,7 +32,7 @@ impl Hook {
     }
 }
 
-/// Which way a packet goes. Outbound is from the server.
+/// The direction of a packet. Outbound is from the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Direction {
@@ -54,7 +55,7 @@ impl Direction {
     }
 }
 
-/// What a forwarded packet is, as far as its headers tell.
+/// The class of a forwarded packet, as far as its headers show it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Class {
@@ -70,9 +71,9 @@ pub enum Class {
     Esp = 4,
     /// A non-first fragment: neither ports nor SPI.
     Fragment = 5,
-    /// On one of our ports or protocol 50, but too short to be any of the above.
+    /// On a handled port or protocol 50, but too short to be any of the above.
     Other = 6,
-    /// An ICMP error about a packet of ours.
+    /// An ICMP error about a handled packet.
     Icmp = 7,
 }
 
@@ -89,7 +90,7 @@ impl Class {
         Self::Icmp,
     ];
 
-    /// The class of a number.
+    /// The class with this number.
     #[inline(always)]
     #[must_use]
     pub const fn from_number(number: u64) -> Option<Self> {
@@ -120,13 +121,13 @@ impl Class {
         }
     }
 
-    /// True for the two kinds that carry an SPI.
+    /// True for the two classes that carry an SPI.
     pub const fn is_esp(self) -> bool {
         matches!(self, Self::EspInUdp | Self::Esp)
     }
 }
 
-/// What is counted for a class in a direction.
+/// The quantities that are counted per class and direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Quantity {
@@ -134,13 +135,13 @@ pub enum Quantity {
     Packets = 0,
     /// Their bytes: the IPv4 total length.
     Bytes = 1,
-    /// Those of them that no entry of a table has counted.
+    /// Forwarded packets that no table entry has counted.
     UntrackedPackets = 2,
-    /// Their bytes.
+    /// The bytes of these packets.
     UntrackedBytes = 3,
 }
 
-/// Where the class counters begin; the reasons stand before.
+/// Start of the class counters; those of the reasons come before.
 const CLASS_BASE: usize = 64;
 const QUANTITIES: usize = 4;
 /// Words per hook and CPU.

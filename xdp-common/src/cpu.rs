@@ -1,23 +1,24 @@
-//! The words of a CPU's own block: one value of the map CPU for each possible CPU.
+//! The words of a per-CPU block: one value of the map CPU for each possible CPU.
 //!
-//! One look-up gives the fast path what it has to know of its egress and what it counts. The daemon writes the egress
-//! words of every block; the counters belong to the programs of that CPU, and everybody else only reads them.
+//! One look-up gives the fast path all it needs to know of its egress and all its counters. The
+//! daemon writes the egress words of every block. Only the programs of that CPU write the counters;
+//! all others read them.
 
 use crate::Direction;
 use crate::counters::{self, Hook};
 use crate::limits::INTERFACES;
 
-/// The first WAN as an egress of XDP, an [`egress`] word; the others follow, in the order of [`crate::Config::wans`]. The
-/// daemon keeps them up to date.
+/// The first WAN as an egress of XDP, an [`egress`] word; the others follow, in the order of
+/// [`crate::Config::wans`]. The daemon keeps them up to date.
 pub const EGRESS_WAN: usize = 0;
-/// The first LAN as an egress of XDP; the others follow likewise.
+/// The first LAN as an egress of XDP; the others follow in the order of [`crate::Config::lans`].
 pub const EGRESS_LAN: usize = EGRESS_WAN + INTERFACES;
-/// The counters of all hooks begin here, on a cache line of their own.
+/// Start of the counters of all hooks, on a cache line of their own.
 pub const COUNTERS: usize = EGRESS_LAN + INTERFACES;
-/// Words of a block: a multiple of a cache line, so that no two CPUs write to the same one.
+/// Words per block: a multiple of a cache line, so that no two CPUs write to the same line.
 pub const WORDS: usize = COUNTERS + Hook::ALL.len() * counters::WORDS;
 const _: () = assert!(WORDS.is_multiple_of(8));
-// The general path works the index out of a direction's number.
+// The general path computes the index from the number of the direction.
 const _: () = assert!(EGRESS_WAN == 0);
 
 /// The index of a hook's first counter.
@@ -27,7 +28,7 @@ pub const fn counters(hook: Hook) -> usize {
     COUNTERS + hook as usize * counters::WORDS
 }
 
-/// The egress of a direction.
+/// The index of the egress word of a direction.
 #[inline(always)]
 #[must_use]
 pub const fn egress_of(direction: Direction) -> usize {
@@ -37,9 +38,10 @@ pub const fn egress_of(direction: Direction) -> usize {
     }
 }
 
-/// What the dataplane must know of an egress, in one word. Zero: it takes no frames that XDP redirects to it. Else bit 16
-/// is set, and there are its MTU (bits 48-63; 0: not known) and its epoch (0-15), which changes when a route or a
-/// neighbour may have changed: next hops that were remembered before are forgotten.
+/// What the dataplane must know of an egress, in one word. Zero: the driver does not accept frames
+/// that XDP redirects to it. Otherwise bit 16 is set, and the word holds the MTU (bits 48-63; 0:
+/// not known) and the epoch (0-15). The epoch changes when a route or a neighbour may have changed,
+/// and invalidates all next hops that were remembered before.
 #[inline(always)]
 #[must_use]
 pub const fn egress(mtu: u16, epoch: u16) -> u64 {

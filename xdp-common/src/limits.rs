@@ -1,4 +1,4 @@
-//! Defaults and bounds: every number that somebody might want to change stands here, with its reason.
+//! Defaults and bounds that one might want to change, each with its reason.
 
 /// UDP port of IKE (RFC 7296 section 2).
 pub const IKE_PORT: u16 = 500;
@@ -9,43 +9,49 @@ pub const NATT_PORT: u16 = 4500;
 pub const FLOW_SLOTS: u32 = 1 << 16;
 /// Default number of slots of the SESSION table; half of them may be live.
 pub const SESSION_SLOTS: u32 = 1 << 15;
-/// Buckets of HALF: four half-open handshakes each, the oldest is overwritten.
+/// Buckets of HALF: four half-open handshakes each; the oldest is overwritten.
 pub const HALF_BUCKETS: u32 = 1 << 12;
-/// Buckets of FRAGMENT: four datagrams whose first fragment passed, the oldest is overwritten.
+/// Buckets of FRAGMENT: four datagrams each, of which the first fragment has passed; the oldest is
+/// overwritten.
 pub const FRAGMENT_BUCKETS: u32 = 1 << 10;
 /// Entries of NEXTHOP: (egress, gateway) pairs, not peers.
 pub const NEXTHOPS: u32 = 256;
 
-/// WANs, and LANs, of one instance: their egress words share a cache line.
+/// The most WANs of one instance, and the most LANs: their egress words share a cache line.
 pub const INTERFACES: usize = 4;
-/// Prefixes of `--except-peer` and `--deny` together.
+/// The most prefixes of `--except-peer` and `--deny` together.
 pub const PREFIXES: u32 = 1024;
 /// Token buckets for ICMP errors, one word each.
 pub const ICMP_BUCKETS: u32 = 1 << 12;
-/// ICMP errors that one peer is sent, or that are translated about it, in a second ...
+/// ICMP errors per second that one peer is sent, or that are translated about it ...
 pub const ICMP_RATE: u64 = 20;
-/// ... and at once. Path MTU discovery of several tunnels must not starve, and an error is as long as the packet that
-/// caused it at most (RFC 1812 section 4.3.2.8).
+/// ... and the most in one burst. Path MTU discovery of several tunnels must not starve, and an
+/// error is at most as long as the packet that caused it (RFC 1812 section 4.3.2.8).
 pub const ICMP_BURST: u64 = 20;
-/// Bytes of an ICMP error that we send, at most (RFC 1812 section 4.3.2.3): IPv4 header, ICMP header, quote.
+/// The most bytes of an ICMP error that ikenat sends (RFC 1812 section 4.3.2.3): IPv4 header, ICMP
+/// header, quoted packet.
 pub const ICMP_LENGTH: u16 = 576;
 
-/// Inbound SPIs that one session may open: a child SA each, old and new during a rekey, with room to spare.
-/// The client chooses these numbers, so there has to be a bound.
+/// Inbound SPIs that one session may open: one per child SA, old and new during a rekey, with some
+/// reserve. The client chooses these numbers, so there has to be a bound.
 pub const SPIS_PER_SESSION: u32 = 64;
-/// Idle time after which an entry goes: the default of RFC 4787 REQ-5c.
+/// Idle time after which an entry expires: the default of RFC 4787 REQ-5c.
 pub const IDLE_SECS: u32 = 300;
 /// The shortest idle time that may be configured (RFC 4787 REQ-5).
 pub const IDLE_SECS_MIN: u32 = 120;
-/// How long the counters of a silent SPI stay while its session is alive (a tunnel without traffic sends DPD only).
+/// Idle time after which the flow of a silent SPI expires while its session is alive (a tunnel
+/// without traffic sends DPD only).
 pub const IDLE_SECS_FLOW_OF_LIVE_SESSION: u32 = 3600;
 /// An inbound SPI with fewer packets than this ...
 pub const PROVEN_PACKETS: u64 = 3;
-/// ... goes after this time: a client that guesses SPIs must not hold slots.
+/// ... expires after this time: a client that guesses SPIs must not occupy slots.
 pub const UNPROVEN_SECS: u32 = 10;
-/// How long the server's reply counts as half of a proof (RFC 7296 section 2.4: retransmissions take minutes).
+/// How long the server's reply counts as half of the proof of establishment (RFC 7296 section 2.4:
+/// retransmissions take minutes).
 pub const HALF_OPEN_TICKS: u16 = 60;
-/// How long the first fragment of a datagram speaks for the others (RFC 791 section 3.2 suggests 15 s and more).
+/// How long the first fragment of a datagram decides about the later ones (RFC 791 section 3.2
+/// suggests 15 s and more).
 pub const FRAGMENT_TICKS: u16 = 30;
-/// How often one packet per next hop takes the slow path, so that the kernel goes on confirming the neighbour.
+/// How often one packet per next hop takes the slow path, so that the kernel keeps confirming the
+/// neighbour.
 pub const NEIGHBOUR_CONFIRM_TICKS: u32 = 4;

@@ -1,11 +1,11 @@
-//! The words of META: what outlives the daemon and belongs to no table.
+//! The words of META: state that outlives the daemon and belongs to no table.
 
 use crate::limits::INTERFACES;
 
 /// Words of META: one page.
 pub const WORDS: usize = 512;
 
-/// Live entries of FLOW; the dataplane adds, the daemon takes away.
+/// Live entries of FLOW; the dataplane increments the number, the daemon decrements it.
 pub const FLOW_ENTRIES: usize = 0;
 /// Live entries of SESSION.
 pub const SESSION_ENTRIES: usize = 1;
@@ -17,49 +17,53 @@ pub const HZ: usize = 3;
 pub const JIFFIES: usize = 4;
 /// ... and `CLOCK_MONOTONIC` in nanoseconds at the same one.
 pub const MONOTONIC: usize = 5;
-/// Random; tells one set of maps from the next.
+/// Random; distinguishes one set of maps from the next.
 pub const GENERATION: usize = 6;
-/// What the instance was told, as bits: [`flag`].
+/// Options of the instance, as bits: [`flag`].
 pub const FLAGS: usize = 7;
-/// Prefixes in PEERS: of `--deny` (bits 32-63) and of `--except-peer` (0-31).
+/// Number of prefixes in PEERS: of `--deny` (bits 32-63) and of `--except-peer` (0-31).
 pub const LISTED: usize = 8;
 /// The VIP, network order, in the low four bytes of the word in memory.
 pub const VIP: usize = 9;
 /// The server's address, likewise.
 pub const SERVER: usize = 10;
-/// The number (inode) of the network namespace that the interfaces are in.
+/// Inode number of the network namespace of the interfaces.
 pub const NAMESPACE: usize = 11;
-/// Interfaces with generic XDP, as bits: that of WAN k is k, that of LAN k is `INTERFACES` + k.
+/// Interfaces with generic XDP, as bits: WAN k is bit k, LAN k is bit `INTERFACES` + k.
 pub const GENERIC: usize = 13;
-/// The server's next hop, as flows remember theirs (`slot::flow::HOP`): for packets that belong to no flow.
+/// The server's next hop, in the format of the hop word of flows (`slot::flow::HOP`): for packets
+/// that belong to no flow.
 pub const SERVER_HOP: usize = 14;
 /// First of the sixteen words of the hash key.
 pub const SECRET: usize = 16;
-/// Which of the two books of retired totals is valid: 0 or 1. Flipping it is the commit.
+/// Which of the two copies of the retired totals is valid: 0 or 1. Changing this word is the
+/// commit.
 pub const BOOK: usize = 32;
-/// The first WAN; the others follow. Of each the interface index (0: none) and, in two words, the name when it was
-/// attached: `stats` may run where nobody can look it up.
+/// The first WAN; the others follow. Each has the interface index (0: none) and, in two words, the
+/// name that it had when it was attached: `stats` may run in a namespace where the name cannot be
+/// looked up.
 pub const WANS: usize = 40;
-/// The first LAN; the others follow likewise.
+/// The first LAN; the others follow in the same format.
 pub const LANS: usize = WANS + INTERFACES * INTERFACE_WORDS;
-/// Words of an interface.
+/// Words per interface.
 pub const INTERFACE_WORDS: usize = 3;
-/// The books of retired totals begin here.
+/// Start of the two copies of the retired totals.
 pub const BOOKS: usize = 64;
-/// Words of a book.
+/// Words per copy of the retired totals.
 pub const BOOK_WORDS: usize = 128;
 
-/// The words of a book.
+/// The words of one copy of the retired totals.
 pub mod book {
-    /// Retired packets inbound; the other three follow: bytes in, packets out, bytes out.
+    /// Packets of retired flows, inbound; the other three follow: bytes in, packets out, bytes out.
     pub const ESP: usize = 0;
-    /// Slot (index + 1) that was added last, so that a crash between commit and release adds it once only.
+    /// The slot (index + 1) that was added last, so that after a crash between commit and release
+    /// it is not added twice.
     pub const LAST_SLOT: usize = 8;
-    /// The state word that slot had.
+    /// The state word of that slot.
     pub const LAST_STATE: usize = 9;
-    /// Retired flows.
+    /// Number of retired flows.
     pub const FLOWS: usize = 10;
-    /// Retired sessions.
+    /// Number of retired sessions.
     pub const SESSIONS: usize = 11;
 }
 

@@ -1,17 +1,19 @@
-//! Every fate of a packet that is not "forwarded", as one enum: the number counts it, the name is what people read.
+//! The reasons for which a packet is not forwarded, as one enum: the number is the index of the
+//! counter, the name is what users read.
 //!
-//! Forwarded packets are counted by [`crate::Class`] instead: one counter per packet on the hot path, not two.
+//! Forwarded packets are counted by [`crate::Class`] instead: one counter per packet on the fast
+//! path, not two.
 
-/// What became of a packet.
+/// The outcome for a packet that is not forwarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Left alone, byte for byte: the host's own stack has it.
+    /// Passed unchanged to the stack of the host.
     Punted,
-    /// Ours, but XDP cannot send it: passed untouched to the tc program on the same device.
+    /// Handled, but XDP cannot send it: passed unchanged to the tc program on the same device.
     Slow,
-    /// Ours, gone, and its sender was told why by an ICMP error.
+    /// Handled and dropped, and an ICMP error informed its sender.
     Answered,
-    /// Ours, and gone.
+    /// Handled and dropped.
     Dropped,
 }
 
@@ -38,7 +40,7 @@ macro_rules! reasons {
             /// All reasons, in the order of their numbers.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
 
-            /// What became of the packet.
+            /// The outcome for the packet.
             pub const fn outcome(self) -> Outcome {
                 match self { $(Self::$variant => Outcome::$outcome,)* }
             }
@@ -60,15 +62,16 @@ reasons! {
     OtherAddress = 2, Punted, "other-address";
     /// Neither UDP nor ESP. AH (51) is among them: it cannot cross a NAT.
     OtherProtocol = 3, Punted, "other-protocol";
-    /// UDP, but neither of our ports.
+    /// UDP, but on neither of the handled ports.
     OtherPort = 4, Punted, "other-port";
-    /// A non-first UDP fragment that nothing connects with us.
+    /// A non-first UDP fragment that nothing connects with handled traffic.
     OtherFragment = 5, Punted, "other-fragment";
     /// The IPv4 or UDP header contradicts itself or the frame's length.
     Malformed = 6, Punted, "malformed";
-    /// Outbound: the route does not leave by a WAN (the server talks to the gateway, the LAN or a DMZ).
+    /// Outbound: the route does not leave by a WAN (the server talks to the gateway, the LAN or a
+    /// DMZ).
     NotByWan = 7, Punted, "not-by-wan";
-    /// ICMP that is no error about a packet of ours.
+    /// ICMP that is not an error about a handled packet.
     OtherIcmp = 8, Punted, "other-icmp";
     /// Forwarding is off on the device that the packet came from.
     ForwardingDisabled = 9, Punted, "forwarding-disabled";
@@ -78,25 +81,30 @@ reasons! {
     NeighbourUnresolved = 11, Slow, "neighbour-unresolved";
     /// One packet every few seconds, so that the kernel goes on confirming the neighbour.
     NeighbourConfirm = 12, Slow, "neighbour-confirm";
-    /// The egress does not take frames from XDP (bridge, tap, VLAN, a veth without a program on its peer).
+    /// The egress does not accept frames from XDP (bridge, tap, VLAN, a veth whose peer runs no
+    /// program).
     EgressNotXdp = 13, Slow, "egress-not-xdp";
     /// The UDP checksum is still the sender's partial one (CHECKSUM_PARTIAL on a veth).
     ChecksumPartial = 14, Slow, "checksum-partial";
-    /// ICMP to the VIP or from the server: an error about a packet of ours, perhaps.
+    /// ICMP to the VIP or from the server: perhaps an error about a handled packet.
     Icmp = 15, Slow, "icmp";
-    /// The TTL ends here: the sender is to be told.
+    /// The TTL expires here: an ICMP error goes to the sender.
     TtlExpired = 16, Slow, "ttl-expired";
-    /// Larger than the MTU of the way out: to be fragmented, or the sender is to be told.
+    /// Larger than the MTU of the egress: the packet is fragmented, or an ICMP error goes to the
+    /// sender.
     TooBig = 17, Slow, "too-big";
-    /// The server is an address of this host: translated in tc and passed up.
+    /// The server is an address of this host: the packet is translated in tc and passed to the
+    /// stack.
     ServerIsLocal = 18, Slow, "server-is-local";
-    /// Outbound, too big, may be fragmented: the kernel does that, and the egress program translates the fragments.
+    /// Outbound, too big, and fragmentation is allowed: the kernel fragments the packet, and the tc
+    /// egress program translates the fragments.
     ToFragment = 19, Slow, "to-fragment";
     /// Time exceeded was sent (RFC 792, type 11 code 0).
     TimeExceeded = 20, Answered, "time-exceeded";
     /// Fragmentation needed was sent (RFC 1191 section 4, type 3 code 4).
     FragmentationNeeded = 21, Answered, "fragmentation-needed";
-    /// Inbound, from an address that no client has (the VIP, the server, loopback, multicast, 0.0.0.0).
+    /// Inbound, from an address that no client has (the VIP, the server, loopback, multicast,
+    /// 0.0.0.0).
     BogusSource = 22, Dropped, "bogus-source";
     /// Inbound: there is no route to the server.
     NoRoute = 23, Dropped, "no-route";
@@ -106,20 +114,22 @@ reasons! {
     Unwritable = 25, Dropped, "unwritable";
     /// From or to a peer that `--deny` refuses.
     Denied = 26, Dropped, "denied";
-    /// An ICMP error, ours to send or to translate, beyond the peer's allowance; or one that must not be sent, because nobody
-    /// is told of the fate of a later fragment (RFC 1122 section 3.2.2).
+    /// An ICMP error that ikenat would send or translate, beyond the limit of the peer; or one that
+    /// must not be sent, because later fragments cause no ICMP error (RFC 1122 section 3.2.2).
     IcmpLimited = 27, Dropped, "icmp-limited";
-    /// An ICMP error whose checksum, or whose quoted header, is wrong (RFC 5508 section 4.2 REQ-3), or too short to say what
-    /// it quotes.
+    /// An ICMP error with a wrong checksum or a wrong quoted header (RFC 5508 section 4.2 REQ-3),
+    /// or too short to show what it quotes.
     IcmpMalformed = 28, Dropped, "icmp-malformed";
     /// An ICMP error about an ICMP error (RFC 1122 section 3.2.2).
     IcmpNested = 29, Dropped, "icmp-nested";
-    /// An ICMP error from outside that quotes the server's own address, which nobody outside has seen.
+    /// An ICMP error from outside that quotes the server's own address, which is never visible
+    /// outside.
     IcmpSpoofed = 30, Dropped, "icmp-spoofed";
-    /// A first fragment too short to hold what decides about it: ports, or SPI and sequence number (RFC 1858 section 3).
+    /// A first fragment too short for the fields that decide about it: ports, or SPI and sequence
+    /// number (RFC 1858 section 3).
     FragmentTiny = 31, Dropped, "fragment-tiny";
     /// A later fragment that begins before the first one ends.
     FragmentOverlap = 32, Dropped, "fragment-overlap";
-    /// A fragment that ends beyond the largest packet there is.
+    /// A fragment that ends beyond the largest possible packet.
     FragmentPastEnd = 33, Dropped, "fragment-past-end";
 }

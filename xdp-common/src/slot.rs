@@ -1,6 +1,7 @@
-//! The words of a slot in FLOW and SESSION, and of a way in HALF: 128 bytes each, two cache lines, the first one hot.
+//! The layout of table entries: the words of a slot in FLOW and SESSION (128 bytes: two cache
+//! lines, the first one hot), of a way in HALF and FRAGMENT, and of an entry in NEXTHOP.
 //!
-//! How a slot is found, claimed and retired is `xdp_core::table`; here is only what stands where.
+//! `xdp_core::table` finds, claims and retires slots.
 
 use crate::counters::{Class, Direction};
 
@@ -9,7 +10,8 @@ pub const WORDS: usize = 16;
 /// Slots of a bucket: one value of the map.
 pub const WAYS: usize = 4;
 
-/// Word of the state: state (bits 0-6), place in the bucket (7-8), kind of the key (9-12), generation (13-63).
+/// The state word: state (bits 0-6), place in the bucket (7-8), kind of the key (9-12), generation
+/// (13-63).
 pub const STATE: usize = 0;
 /// First of the three words of the key.
 pub const KEY: usize = 1;
@@ -27,16 +29,18 @@ pub mod flow {
     pub const BYTES: usize = 5;
     /// Last seen, in jiffies (bits 32-63), and highest sequence number (0-31).
     pub const SEEN: usize = 6;
-    /// The neighbour's MAC address (bits 16-63) and the stamp under which it counts (0-15; see `xdp_core::hop`).
+    /// The neighbour's MAC address (bits 16-63) and the stamp under which it is valid (0-15; see
+    /// `xdp_core::hop`).
     pub const HOP: usize = 7;
     /// First seen, in jiffies (all 64 bits).
     pub const FIRST_SEEN: usize = 8;
-    /// First sequence number (bits 32-63), wraps (16-31) and the peer's UDP port (0-15; 0 for native ESP), which is
-    /// looked at whenever the next hop has expired: every few seconds.
+    /// First sequence number (bits 32-63), wraps (16-31) and the peer's UDP port (0-15; 0 for
+    /// native ESP), which is checked whenever the next hop has expired: every few seconds.
     pub const FIRST: usize = 9;
-    /// Packets whose sequence number was not above the highest one.
+    /// Packets with a sequence number not above the highest one.
     pub const REORDERED: usize = 10;
-    /// The last of them: its sequence number (bits 32-63), and the highest one at that time (0-31).
+    /// The last such packet: its sequence number (bits 32-63), and the highest one at that time
+    /// (0-31).
     pub const LATE: usize = 11;
 }
 
@@ -44,13 +48,13 @@ pub mod flow {
 pub mod session {
     /// Last IKE message or keepalive, in jiffies (low 32 bits). ESP refreshes its flows instead.
     pub const LAST_SEEN: usize = 4;
-    /// Inbound SPIs that are open.
+    /// Number of open inbound SPIs.
     pub const SPIS: usize = 5;
-    /// The next hop towards the peer, as flows remember theirs ([`super::flow::HOP`]).
+    /// The next hop towards the peer, in the format of flows ([`super::flow::HOP`]).
     pub const HOP: usize = 6;
     /// The peer's last UDP port on 500 (bits 16-31) and 4500 (0-15).
     pub const PORTS: usize = 7;
-    /// First of eight counters: [`COUNTED`] classes, inbound and outbound of each in turn.
+    /// First of eight counters: for each of the [`COUNTED`] classes, inbound and outbound.
     pub const COUNTERS: usize = 8;
     /// Classes that a session counts: IKE, NAT-T IKE, keepalive, other.
     pub const COUNTED: usize = 4;
@@ -60,9 +64,9 @@ pub mod session {
 pub mod recent {
     /// Words of a way.
     pub const WORDS: usize = 4;
-    /// Digest (bits 16-63) and tick (0-15). It alone decides.
+    /// Digest (bits 16-63) and tick (0-15). Only this word decides.
     pub const DIGEST: usize = 0;
-    /// First word of a note for people (the peer's address); may be torn, decides nothing.
+    /// First word of a note for display (the peer's address); it may be torn, and decides nothing.
     pub const NOTE: usize = 1;
     /// Words of the note.
     pub const NOTE_WORDS: usize = 3;
@@ -74,7 +78,7 @@ pub mod nexthop {
     pub const WORDS: usize = 8;
     /// Egress interface (bits 32-63) and gateway, network order (0-31). Zero: free. Written once.
     pub const KEY: usize = 0;
-    /// Sequence number: odd while somebody writes.
+    /// Sequence number: odd during a write.
     pub const SEQUENCE: usize = 1;
     /// Destination MAC in the low six bytes, MTU above.
     pub const DESTINATION: usize = 2;
@@ -84,13 +88,14 @@ pub mod nexthop {
     pub const CONFIRMED: usize = 4;
 }
 
-/// The two words of an IPv4 address, mapped into IPv6 (RFC 4291 section 2.5.5.2), so that IPv6 needs no other slot.
+/// The two words of an IPv4 address, mapped into IPv6 (RFC 4291 section 2.5.5.2), so that IPv6
+/// needs no other slot format.
 #[inline(always)]
 pub const fn peer_words(address: [u8; 4]) -> [u64; 2] {
     [0, 0xffff_0000_0000 | u32::from_be_bytes(address) as u64]
 }
 
-/// The address of two words of a key, if it is an IPv4 one.
+/// The IPv4 address in two words of a key, if they hold one.
 #[inline(always)]
 pub const fn peer_address(words: [u64; 2]) -> Option<[u8; 4]> {
     if words[0] != 0 || words[1] >> 32 != 0xffff {
@@ -100,18 +105,19 @@ pub const fn peer_address(words: [u64; 2]) -> Option<[u8; 4]> {
     Some([a, b, c, d])
 }
 
-/// What the third word of a session's key says.
+/// Marks a session in the third word of a key.
 const SESSION: u64 = 1 << 63;
 
-/// The first word of a key: SPI (bits 32-63) and peer (0-31) in the order of the packet's bytes, so that nobody has to
-/// turn them round.
+/// The first word of a key: SPI (bits 32-63) and peer (0-31) in the byte order of the packet, so
+/// that no conversion is needed.
 #[inline(always)]
 const fn first_word(peer: [u8; 4], spi: u32) -> u64 {
     (spi.to_be() as u64) << 32 | u32::from_ne_bytes(peer) as u64
 }
 
-/// The key of a flow: peer and SPI; zero (an IPv6 peer would take the first two words, and its SPI the third one's upper
-/// half); kind and direction. The port is no part of it: it may change while an SA lives.
+/// The key of a flow: peer and SPI; zero (an IPv6 peer would use the first two words, and its SPI
+/// the upper half of the third); class and direction. The port is not part of it: it may change
+/// during the lifetime of an SA.
 #[inline(always)]
 #[must_use]
 pub const fn flow_key(peer: [u8; 4], spi: u32, class: Class, direction: Direction) -> Key {
@@ -129,8 +135,8 @@ pub const fn session_key(peer: [u8; 4]) -> Key {
     [first_word(peer, 0), 0, SESSION]
 }
 
-/// What of a key's third word stands in the state word as well, four bits of it: direction, native ESP, session, and one
-/// for IPv6. So two words say of a slot that it is an IPv4 key's.
+/// The part of a key's third word that is in the state word as well, four bits: direction, native
+/// ESP, session, and one for IPv6. So two words show that a slot belongs to an IPv4 key.
 #[inline(always)]
 #[must_use]
 pub const fn kind(key: &Key) -> u64 {

@@ -1,5 +1,5 @@
-//! The kernel's time where its 32 bits come round: five minutes after each boot (`INITIAL_JIFFIES` in linux/jiffies.h), and
-//! every 49 days at 1,000 Hz. No stamp may make an entry look old, or young, because of it.
+//! Tests of the wrap of 32-bit jiffies: five minutes after each boot (`INITIAL_JIFFIES` in
+//! linux/jiffies.h), and every 49 days at 1,000 Hz. It must not make any stamp look old or young.
 
 #![cfg(not(loom))]
 
@@ -15,7 +15,7 @@ use xdp_core::neighbour::{cached_hop, table as neighbour_table};
 use xdp_core::table::Slot;
 use xdp_core::table::recent;
 
-/// Jiffies per second, and the shift that makes about a second of them.
+/// Jiffies per second, and the shift for a tick of about one second.
 const RATES: [(u64, u32); 4] = [(100, 7), (250, 8), (300, 8), (1000, 10)];
 const WRAP: u64 = 1 << 32;
 
@@ -35,7 +35,7 @@ fn a_next_hop_lives_as_long_across_the_wrap_as_elsewhere() {
         (from..from + (1 << 13)).take_while(counts).count()
     };
     for before in [1, 100, 1000, 2047] {
-        // The same place in a stamp's unit, long before.
+        // The same position within the unit of a stamp, long before.
         assert_eq!(life(WRAP - before), life((1 << 20) - before), "{before}");
         assert!(life(WRAP - before) as u64 >= before, "{before}");
     }
@@ -56,7 +56,7 @@ fn a_neighbour_is_confirmed_as_often_across_the_wrap_as_elsewhere() {
                 .count()
         };
         let minute = 60 * rate;
-        // Of jiffies, and of the ticks that are made of them.
+        // The wraps of jiffies, and of the ticks derived from them.
         for wrap in [WRAP, WRAP << shift] {
             let across = confirmations(wrap - minute, wrap + minute);
             let elsewhere = confirmations(WRAP / 2, WRAP / 2 + 2 * minute);
@@ -73,7 +73,7 @@ fn a_neighbour_is_confirmed_as_often_across_the_wrap_as_elsewhere() {
 fn what_was_remembered_before_the_wrap_is_recalled_behind_it() {
     for (rate, shift) in RATES {
         let tick = |jiffies: u64| u16::try_from(jiffies >> shift & 0xffff).expect("16 bits");
-        // Ticks of 16 bits come round more often than jiffies of 32.
+        // Ticks of 16 bits wrap more often than jiffies of 32.
         for wrap in [WRAP, 1 << (16 + shift)] {
             let bucket = recent::Bucket::<AtomicU64>::default();
             recent::remember(&bucket, 0xabcd << 40, 7, tick(wrap - rate), [0; 3]);

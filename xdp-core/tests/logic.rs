@@ -1,4 +1,4 @@
-//! Properties of the arithmetic: checksums, sequence numbers, digests that are remembered.
+//! Property tests of the arithmetic: checksums, sequence numbers, remembered digests.
 
 #![cfg(not(loom))]
 
@@ -32,13 +32,14 @@ fn words(bytes: [u8; 4]) -> [u16; 2] {
     [u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])]
 }
 
-/// What ESP sends of an extended sequence number.
+/// The part of an extended sequence number that ESP sends.
 fn low(number: u64) -> u32 {
     u32::try_from(number & 0xffff_ffff).expect("32 bits")
 }
 
-/// Every field against every change of one word would be 2^48 cases; every change of one word against a few fields is
-/// 2^32. This takes all old words against all new ones in steps that visit each residue.
+/// Every field against every change of one word would be 2^48 cases; every change of one word
+/// against a few fields is 2^32. This test combines all old words with all new ones, in steps that
+/// visit each residue.
 #[test]
 #[cfg(not(miri))]
 fn an_incremental_update_is_the_full_sum() {
@@ -55,8 +56,8 @@ fn an_incremental_update_is_the_full_sum() {
     }
 }
 
-/// What the fast path makes of its folded constants is what RFC 1624 equation 3 makes of them: for every field, and for
-/// every constant in steps that visit each residue.
+/// The folded constants of the fast path give the same result as RFC 1624 equation 3: for every
+/// field, and for every constant in steps that visit each residue.
 #[test]
 #[cfg(not(miri))]
 fn a_folded_constant_gives_the_same_field() {
@@ -99,11 +100,11 @@ proptest! {
         let updated = u16::from_be_bytes(updated);
         let before = sum(&[a, b, rest, field]);
         let after = sum(&[c, d, rest, updated]);
-        // 0 and 0xffff are the same number in ones' complement.
+        // 0 and 0xffff are the same number in one's complement.
         prop_assert_eq!(before % 0xffff, after % 0xffff);
     }
 
-    /// RFC 768: zero means none and stays; a computed zero is sent as all ones.
+    /// RFC 768: zero means no checksum and stays; a computed zero is sent as all ones.
     #[test]
     fn udp_zero_is_special(old: [u8; 4], new: [u8; 4], field: u16) {
         let delta = Delta::new().replace4(old, new);
@@ -124,7 +125,8 @@ proptest! {
         prop_assert_eq!(fold(u64::from(length) << 16), length);
     }
 
-    /// The highest sequence number only grows, in serial-number arithmetic, and wraps are counted.
+    /// The highest sequence number only increases, in serial-number arithmetic, and wraps are
+    /// counted.
     #[test]
     fn the_highest_sequence_number(first: u32, steps in prop::collection::vec(0..1_000_000_u32, 1..200), port: u16) {
         let slot: Slot<AtomicU64> = Default::default();
@@ -152,7 +154,7 @@ proptest! {
         }
     }
 
-    /// A next hop counts until its stamp has changed, by time or by epoch.
+    /// A next hop is valid until its stamp has changed, by time or by epoch.
     #[test]
     fn a_next_hop_counts_for_a_while(mac in 1..1_u64 << 48, jiffies in 0_u64..1 << 40, epoch in 0_u16..0xfff0) {
         let config = Config { tick_shift: 8, ..bytemuck::Zeroable::zeroed() }.seal();
@@ -212,7 +214,8 @@ fn the_oldest_way_is_overwritten() {
     }
 }
 
-/// At most a burst at once, then the steady rate, whenever the clock begins; also when nobody has written the word.
+/// At most a burst at once, then the steady rate, wherever the clock starts; also for a word that
+/// was never written.
 #[test]
 fn icmp_errors_are_limited_to_a_burst_and_a_rate() {
     for (shift, start) in [(8, 0_u64), (8, 0xffff_0000), (10, 1 << 40), (7, 5)] {

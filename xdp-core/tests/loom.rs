@@ -1,5 +1,6 @@
-//! The races of claim, publish, count and retire, and of the next hop's sequence number: every interleaving that loom
-//! finds, with loom's memory model. Runs under `--cfg loom` only.
+//! Loom tests of the races of claim, publish, count and retire, and of the next hop's sequence
+//! number: every interleaving that loom finds with its memory model. They run under `--cfg loom`
+//! only.
 
 #![cfg(loom)]
 
@@ -38,7 +39,7 @@ impl Word for L {
     }
 }
 
-/// One bucket: the fewest slots in which two keys meet.
+/// One bucket: the smallest table in which two keys meet.
 struct Table(Bucket<L>);
 
 impl Buckets for Table {
@@ -58,7 +59,7 @@ fn place(key: &Key) -> Place {
     Place::new(key[2] << 40 | key[0], 0)
 }
 
-/// What the dataplane does with a packet. False: untracked.
+/// The steps of the dataplane for a packet. False: untracked.
 fn count(table: &Table, key: &Key) -> bool {
     match table::find(table, place(key), key) {
         Some(slot) => {
@@ -79,8 +80,8 @@ fn sum(table: &Table, key: &Key) -> u64 {
 
 fn model(body: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
-    // With three the last but one of these tests takes minutes. Two have found the fault that is described in
-    // `xdp_core::table`.
+    // With three preemptions the last but one of these tests takes minutes. Two were enough to find
+    // the fault that is described in `xdp_core::table`.
     builder.preemption_bound = Some(2);
     builder.check(body);
 }
@@ -138,8 +139,8 @@ fn whoever_finds_a_slot_sees_what_was_filled_in() {
     });
 }
 
-/// A writer counts while the daemon retires. Joining the writer stands for the grace period: it ends every program
-/// that could have found the slot live.
+/// A writer counts while the daemon retires. Joining the writer represents the grace period: it
+/// ends every program that could have found the slot live.
 #[test]
 fn retirement_keeps_every_count() {
     model(|| {
@@ -161,8 +162,8 @@ fn retirement_keeps_every_count() {
     });
 }
 
-/// While the daemon frees a slot, another CPU takes it: the reader sees the old life, the new one, or none, not a
-/// mixture.
+/// While the daemon frees a slot, another CPU claims it: the reader sees the old entry, the new
+/// one, or none, never a mixture.
 #[test]
 fn a_reader_never_mixes_two_lives() {
     model(|| {
@@ -189,7 +190,7 @@ fn a_reader_never_mixes_two_lives() {
     });
 }
 
-/// Two writers and a reader: what is read was written by one of them, whole.
+/// Two writers and a reader: every value read was written whole by one of the writers.
 #[test]
 fn a_next_hop_is_never_torn() {
     model(|| {

@@ -1,4 +1,4 @@
-//! The table's algorithm on the host, one thread: against a model, under Miri, and at every load.
+//! Single-threaded tests of the table on the host: against a model, under Miri, and at every load.
 
 #![cfg(not(loom))]
 
@@ -44,7 +44,7 @@ impl Table {
         Place::new(digest_key(&self.secret, key), mask)
     }
 
-    /// What the dataplane does with a packet. False: untracked.
+    /// The steps of the dataplane for a packet. False: untracked.
     fn count(&self, key: &Key) -> bool {
         let place = self.place(key);
         if let Some(slot) = table::find(&self.buckets[..], place, key) {
@@ -57,7 +57,7 @@ impl Table {
         .is_some()
     }
 
-    /// What the daemon does with an old entry: its count, when there was one.
+    /// The steps of the daemon for an expired entry. Returns its count, if there was an entry.
     fn retire(&self, key: &Key) -> Option<u64> {
         let slot = table::find(&self.buckets[..], self.place(key), key)?;
         assert!(table::retire(slot, Word::load(&slot[STATE])));
@@ -90,7 +90,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 fn key(number: u64) -> Key {
-    // Two of each first word, which differ in their kind.
+    // Two keys per first word, which differ in their kind.
     [number / 2, 0, number & 1]
 }
 
@@ -101,7 +101,8 @@ proptest! {
         ..ProptestConfig::default()
     })]
 
-    /// Conservation: what was counted stands in the table, was retired, or was untracked; per key, none for another.
+    /// Conservation: every packet is counted in the table, retired, or untracked; each key has only
+    /// its own packets.
     #[test]
     fn it_agrees_with_a_map(steps in steps(), seed: u64, size in 0..4_u32) {
         let table = Table::new(1 << size, seed);
@@ -124,7 +125,7 @@ proptest! {
         prop_assert_eq!(table.live(), model);
     }
 
-    /// Both choices are inside the table, and differ when there are two buckets.
+    /// Both candidate buckets are inside the table, and differ when there are at least two buckets.
     #[test]
     fn every_key_has_two_places(words: [u64; 3], seed: u64, size in 1..20_u32) {
         let table = Table::new(2, seed);
@@ -172,13 +173,13 @@ fn retiring_asks_for_the_very_state_that_was_seen() {
     assert!(table::find(&table.buckets[..], table.place(&key(7)), &key(7)).is_none());
 }
 
-/// Load: the share of keys that find no slot, at every load up to the limit (one half) and beyond. Random peers and SPIs,
-/// and the same numbers counted upwards, which a weak hash does not spread.
 #[expect(clippy::cast_possible_truncation, reason = "the low half is meant")]
 fn low(word: u64) -> u32 {
     word as u32
 }
 
+/// The share of keys that find no slot, at every load up to the limit (one half) and beyond. Random
+/// peers and SPIs, and sequential ones, which a weak hash does not spread.
 #[test]
 #[cfg(not(miri))]
 fn up_to_half_load_hardly_a_key_is_left_without_a_slot() {
@@ -206,7 +207,7 @@ fn up_to_half_load_hardly_a_key_is_left_without_a_slot() {
                     "load {load:.1}: {untracked} of {} {kind} keys without a slot",
                     number + 1
                 );
-                // One in 8,192 at the limit; measured were none to three in 65,535.
+                // One in 8,192 at the limit; the measured numbers were zero to three in 65,535.
                 assert!(load > 0.45 || untracked == 0);
                 assert!(load > 0.55 || untracked <= (number + 1) >> 13);
             }

@@ -1,8 +1,9 @@
-//! The kernel's atomic word. One of the five files with `unsafe` (DESIGN.md section 2).
+//! The atomic word of the kernel programs. One of the five files with `unsafe`.
 //!
-//! `core::sync::atomic` has no compare-and-swap on the BPF target, so these are compiler intrinsics; with
-//! `-C target-cpu=v3` they become `cmpxchg_64`, `lock +=` and `xchg_64`. Those that return a value are full barriers
-//! (Documentation/bpf/standardization/instruction-set.rst, "Atomic operations").
+//! `core::sync::atomic` has no compare-and-swap on the BPF target, so these are compiler
+//! intrinsics; with `-C target-cpu=v3` they become `cmpxchg_64`, `lock +=` and `xchg_64`. Those
+//! that return a value are full barriers (Documentation/bpf/standardization/instruction-set.rst,
+//! "Atomic operations").
 
 #![expect(
     unsafe_code,
@@ -16,24 +17,27 @@ use xdp_core::Word;
 #[cfg(not(target_endian = "little"))]
 compile_error!("Shared::low() reads the first half of a word");
 
-/// A word in a map's value.
+/// A word in the value of a map.
 #[repr(transparent)]
 pub struct Shared(UnsafeCell<u64>);
 
-// SAFETY: all access goes through the methods below, each of which is one BPF load, store or atomic instruction of
-// eight bytes, aligned because every value of these maps is a multiple of eight bytes.
+// SAFETY: all access goes through the methods below, each of which is one BPF load, store or atomic
+// instruction of eight bytes, aligned because every value of these maps is a multiple of eight
+// bytes.
 unsafe impl Sync for Shared {}
 
 impl Word for Shared {
     #[inline(always)]
     fn load(&self) -> u64 {
-        // SAFETY: the pointer comes from a reference. Volatile, since another CPU may write at any time.
+        // SAFETY: the pointer comes from a reference. Volatile, since another CPU may write at any
+        // time.
         unsafe { self.0.get().read_volatile() }
     }
 
     #[inline(always)]
     fn low(&self) -> u32 {
-        // SAFETY: as for `load`; little-endian, as the word's own memory begins with its low half (checked below).
+        // SAFETY: as for `load`; the memory of the word begins with its low half, since the target
+        // is little-endian (checked above).
         unsafe { self.0.get().cast::<u32>().read_volatile() }
     }
 
@@ -55,7 +59,8 @@ impl Word for Shared {
 
     #[inline(always)]
     fn add(&self, value: u64) {
-        // SAFETY: the pointer is valid and aligned; the old value is not used, so this is `lock +=`.
+        // SAFETY: the pointer is valid and aligned; the old value is not used, so this is
+        // `lock +=`.
         unsafe {
             atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(self.0.get(), value);
         }
@@ -79,7 +84,7 @@ impl Word for Shared {
     fn opaque_to_verifier(place: usize) -> usize {
         let unknown = crate::helpers::jiffies();
         let mut place = place;
-        // SAFETY: arithmetic alone: twice the same number, of which the verifier knows nothing.
+        // SAFETY: arithmetic only: two XORs with the same number, which is unknown to the verifier.
         unsafe {
             core::arch::asm!(
                 "{place} ^= {unknown}",
@@ -94,8 +99,9 @@ impl Word for Shared {
 
     #[inline(always)]
     fn publish(&self, value: u64) {
-        // SAFETY: the pointer is valid and aligned. The result is made to look used, or the compiler would turn the
-        // exchange into a store, which orders nothing.
+        // SAFETY: the pointer is valid and aligned. The result goes through `black_box`, since
+        // without a use of it the compiler would turn the exchange into a store, which orders
+        // nothing.
         unsafe {
             core::hint::black_box(atomic_xchg::<u64, { AtomicOrdering::SeqCst }>(
                 self.0.get(),

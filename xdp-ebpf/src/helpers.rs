@@ -1,6 +1,5 @@
-//! The kernel's FIB and the two ways out. One of the five files with `unsafe`.
-//!
-//! It may not know which packets are ours.
+//! Wrappers of kernel helpers: FIB lookup, redirects, tail call, clocks and CPU number. One of the
+//! five files with `unsafe`.
 
 #![expect(unsafe_code, reason = "helpers take raw pointers")]
 
@@ -24,8 +23,10 @@ use xdp_core::{FibResult, NextHop};
 
 const AF_INET: u8 = 2;
 
-/// `struct bpf_fib_lookup` as words, which are written and read whole: before 6.8 the verifier refuses a part of a word where a
-/// whole one was, if the loader has no CAP_PERFMON. Little-endian; the place of `tot_len` and `mtu_result` in the first word.
+/// `struct bpf_fib_lookup` as words that are always written and read whole: before 6.8, if the
+/// loader has no CAP_PERFMON, the verifier rejects an access to a part of a stack word that was
+/// written whole. Little-endian only; this is the bit offset of `tot_len` and `mtu_result` in the
+/// first word.
 const TOT_LEN: u32 = 8 * offset_of!(Lookup, __bindgen_anon_1) as u32;
 const IFINDEX: usize = offset_of!(Lookup, ifindex) / 8;
 const SOURCE: usize = offset_of!(Lookup, __bindgen_anon_3) / 8;
@@ -43,36 +44,36 @@ const _: () = assert!(
         && size_of::<bpf_redir_neigh>() <= 24
 );
 
-/// XDP: the interface that the frame came in on.
+/// XDP: the interface on which the frame arrived.
 #[inline(always)]
 pub fn ingress_xdp(context: &XdpContext) -> u32 {
-    // SAFETY: a load of a field of the kernel's own context. Whoever wants it a second time shall load it again, and not have it
-    // kept in a register all the way.
+    // SAFETY: a load of a field of the kernel's own context. The load is repeated wherever the
+    // value is needed, so that no register holds it through the whole program.
     unsafe { with_class!(field!(context.ctx, offset_of!(xdp_md, ingress_ifindex))) }
 }
 
-/// tc: the interface that the packet came in on.
+/// tc: the interface on which the packet arrived.
 #[inline(always)]
 pub fn ingress_tc(context: &TcContext) -> u32 {
     // SAFETY: the context is the kernel's own.
     unsafe { (*context.skb.skb).ifindex }
 }
 
-/// tc: the frame had a VLAN tag. The kernel has taken it out of the bytes before tc sees them.
+/// tc: the frame had a VLAN tag. The kernel removes it from the bytes before tc sees the packet.
 #[inline(always)]
 pub fn is_tagged(context: &TcContext) -> bool {
     // SAFETY: the context is the kernel's own.
     unsafe { (*context.skb.skb).vlan_present != 0 }
 }
 
-/// `jiffies_64`: one load, where `bpf_ktime_get_ns` costs 36 ns.
+/// `jiffies_64`: one load, whereas `bpf_ktime_get_ns` costs 36 ns.
 #[inline(always)]
 pub fn jiffies() -> u64 {
     // SAFETY: takes no argument.
     unsafe { bpf_jiffies64() }
 }
 
-/// Nanoseconds since the machine has started (`CLOCK_MONOTONIC`). For the benchmark.
+/// Nanoseconds since boot (`CLOCK_MONOTONIC`), for the benchmark.
 #[inline(always)]
 pub fn nanoseconds() -> u64 {
     // SAFETY: takes no argument.
@@ -86,7 +87,7 @@ pub fn cpu() -> u32 {
     unsafe { bpf_get_smp_processor_id() as u32 }
 }
 
-/// Asks the FIB. `context` is that of the running program.
+/// Looks a route up in the FIB. `context` is that of the running program.
 #[inline(always)]
 pub fn fib_lookup(
     context: &impl EbpfContext,
@@ -132,24 +133,25 @@ pub fn fib_lookup(
     }
 }
 
-/// Sends the frame as it is. The return value is the program's.
+/// Redirects the frame unchanged. The result is the return value of the program.
 #[inline(always)]
 pub fn redirect(ifindex: u32) -> u32 {
     // SAFETY: takes plain numbers.
     unsafe { bpf_redirect(ifindex, 0) as u32 }
 }
 
-/// tc: sends the packet out of an interface with the MAC addresses that it has. The return value is the program's.
+/// tc: redirects the packet to an interface with its present MAC addresses. The result is the
+/// return value of the program.
 #[inline(always)]
 pub fn redirect_as_is(ifindex: u32) -> i32 {
     redirect(ifindex) as i32
 }
 
-/// tc: sends the packet through the neighbour layer, which resolves and writes the MAC addresses. The return value is
-/// the program's.
+/// tc: redirects the packet through the neighbour layer, which resolves and writes the MAC
+/// addresses. The result is the return value of the program.
 #[inline(always)]
 pub fn redirect_neighbour(hop: NextHop) -> i32 {
-    // Family and next hop, and room for one of IPv6.
+    // Address family and next hop, with room for an IPv6 address.
     let next_hop = u64::from(u32::from_ne_bytes(hop.gateway));
     let mut next = [u64::from(AF_INET) | next_hop << 32, 0, 0];
     // SAFETY: the structure lives on the stack and has the size that is named.
@@ -163,7 +165,7 @@ pub fn redirect_neighbour(hop: NextHop) -> i32 {
     }
 }
 
-/// XDP: goes on with another program, and comes back only if there is none at this index.
+/// XDP: continues in another program. Returns only if there is none at this index.
 #[inline(always)]
 pub fn tail_call(context: &XdpContext, programs: &ProgramArray, index: u32) {
     // SAFETY: the context is the kernel's own; a call that succeeds does not return.

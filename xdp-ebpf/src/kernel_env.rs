@@ -1,6 +1,5 @@
-//! The dataplane's [`Env`] in the kernel: which map is which table, which helper answers.
-//!
-//! It may not know the packet logic.
+//! The kernel's implementation of [`Env`]: which map is which table, and which helper answers which
+//! question.
 
 use crate::atomic::Shared;
 use crate::{helpers, log, maps};
@@ -11,11 +10,11 @@ use xdp_core::packet::PackedPacket;
 use xdp_core::table::recent;
 use xdp_core::{Env, FibResult};
 
-/// The environment of one packet. `TC`: in a tc program, else in XDP; `OUT`: on the way out.
+/// The environment of one packet. `TC`: in a tc program, otherwise in XDP; `OUT`: on egress.
 pub struct KernelEnv<'c, C, const TC: bool, const OUT: bool = false> {
-    /// For the helpers that want it.
+    /// The context, for the helpers that need it.
     pub context: &'c C,
-    /// The interface that the packet came in on.
+    /// The interface on which the packet arrived.
     pub ingress: u32,
 }
 

@@ -1,7 +1,6 @@
-//! The glue between the packet logic and the kernel: packet pointers, maps, atomics, FIB and redirect.
-//!
-//! It may not know what a packet means, nor which program runs. `unsafe` stands in [`frame`], [`frame`], [`maps`],
-//! [`atomic`] and [`helpers`], nowhere else in this crate. A library, so that the programs that measure use the same glue.
+//! `unsafe` is confined to five files: `frame/xdp.rs`, `frame/tc.rs`, and those of [`maps`],
+//! [`atomic`] and [`helpers`]. This is a library, so that the programs for measurements use the
+//! same code.
 
 #![no_std]
 #![feature(asm_experimental_arch, core_intrinsics)]

@@ -1,11 +1,13 @@
-//! The lines that the dataplane writes to the log, with `--log` alone.
+//! The messages that the dataplane writes to the log, only with `--log`.
 
 use aya_ebpf::EbpfContext;
 use aya_log_ebpf::info;
 use xdp_common::Direction;
 
-/// A peer has proved that it is a client of the server: a packet in this direction completed the proof.
-// `OUT` makes an instance for each program, which is inlined: a shared one is a function with a stack frame of its own.
+/// Logs that a peer has proved to be a client of the server: a packet in this direction completed
+/// the proof of establishment.
+// `OUT` creates one instance per program, which is inlined: a shared one would be a function with a
+// stack frame of its own.
 #[inline(always)]
 pub(crate) fn established<C: EbpfContext, const OUT: bool>(
     context: &C,

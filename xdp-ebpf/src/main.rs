@@ -1,7 +1,7 @@
-//! Entry points: an XDP program for each side, one tc ingress program for both, one tc egress program for the WAN, and a
-//! clock for the loader.
+//! Entry points: an XDP program per side, one tc ingress program for both sides, one tc egress
+//! program for the WAN, and a clock for the loader.
 //!
-//! Glue only. What becomes of a packet is `xdp-core`'s to say; here each outcome becomes an action, in one match.
+//! `xdp-core` decides what happens to a packet; here one match turns each outcome into an action.
 
 #![no_std]
 #![no_main]
@@ -24,7 +24,7 @@ use xdp_ebpf::frame::xdp::{SavedContext, XdpFrame};
 use xdp_ebpf::kernel_env::KernelEnv;
 use xdp_ebpf::{helpers, maps};
 
-/// The side of an interface; `None`: neither (the program outlived its interface).
+/// The side of an interface. `None`: neither side (the program outlived its interface).
 #[inline(always)]
 fn side(config: &Config, ifindex: u32) -> Option<Side> {
     if config.wan_ifindex == config.lan_ifindex {
@@ -39,13 +39,13 @@ fn side(config: &Config, ifindex: u32) -> Option<Side> {
     }
 }
 
-/// What an entry point has to do with a frame.
+/// What an entry point does with a frame.
 enum Action {
-    /// Send it this way.
+    /// Send it to this next hop.
     Redirect(NextHop),
-    /// Tell its sender by an ICMP error.
+    /// Answer its sender with an ICMP error.
     Answer(Reason, u16),
-    /// Leave it to whoever comes next.
+    /// Leave it to the next program or the stack.
     Pass,
     /// Drop it.
     Drop,
@@ -58,7 +58,7 @@ fn count_reason(hook: Hook, reason: Reason) {
     }
 }
 
-/// Counts what became of a frame.
+/// Counts the outcome for a frame and returns the action.
 #[inline(always)]
 fn count(hook: Hook, verdict: Verdict) -> Action {
     match verdict {
@@ -74,7 +74,7 @@ fn count(hook: Hook, verdict: Verdict) -> Action {
             }
             Action::Redirect(hop)
         }
-        // Counted when it has been made.
+        // Counted when the answer has been built.
         Verdict::Answer { reason, mtu } => Action::Answer(reason, mtu),
         Verdict::NotForwarded(reason) => {
             if let Some(block) = maps::cpu_block() {
@@ -88,13 +88,15 @@ fn count(hook: Hook, verdict: Verdict) -> Action {
     }
 }
 
-/// On the WAN: the fast path inbound, then the rest. On a one-armed gateway, whose WAN is its LAN, it is the only one.
+/// XDP on the WAN: the inbound fast path, then the general path. On a one-armed gateway, where WAN
+/// and LAN are one interface, it is the only XDP program.
 #[xdp]
 fn ikenat_xdp_wan(context: XdpContext) -> u32 {
     xdp_entry::<false>(context)
 }
 
-/// On the LAN: the fast path outbound, then the rest. A program of its own, so that no packet asks which side it is on.
+/// XDP on the LAN: the outbound fast path, then the general path. A separate program, so that the
+/// side need not be determined for each packet.
 #[xdp]
 fn ikenat_xdp_lan(context: XdpContext) -> u32 {
     xdp_entry::<true>(context)
@@ -105,7 +107,7 @@ fn xdp_entry<const OUTBOUND: bool>(mut context: XdpContext) -> u32 {
     let mut saved = SavedContext::default();
     saved.save(&context);
     match xdp_fast::<OUTBOUND>(&mut context) {
-        // It has been counted.
+        // The fast path has counted it.
         Some(Verdict::Forward { hop, .. }) => helpers::redirect(hop.ifindex),
         _ => xdp_rest(saved.restore()),
     }
@@ -116,13 +118,13 @@ fn xdp_fast<const OUTBOUND: bool>(context: &mut XdpContext) -> Option<Verdict> {
     let pointer = XdpContext::new(context.ctx);
     let env = KernelEnv::<_, false> {
         context: &pointer,
-        // The fast path asks no FIB.
+        // The fast path makes no FIB lookup.
         ingress: 0,
     };
     forward::<_, _, OUTBOUND>(&mut XdpFrame::new(context), &env, maps::config())
 }
 
-/// What the fast path does not forward. The gateway's other traffic leaves here.
+/// Packets that the fast path does not forward. Traffic that ikenat does not handle leaves here.
 #[inline(always)]
 fn xdp_rest(mut context: XdpContext) -> u32 {
     let config = maps::config();
@@ -136,8 +138,8 @@ fn xdp_rest(mut context: XdpContext) -> u32 {
     xdp_general(context)
 }
 
-/// Every other packet. Out of line, so that the verifier goes through it once and not once for each place that the fast
-/// path is left at.
+/// The general path, for every other packet. Out of line, so that the verifier goes through it once
+/// and not once for each exit of the fast path.
 #[inline(never)]
 fn xdp_general(mut context: XdpContext) -> u32 {
     let config = maps::config();
@@ -159,13 +161,13 @@ fn xdp_code(act: Action) -> u32 {
     match act {
         Action::Redirect(hop) => helpers::redirect(hop.ifindex),
         Action::Pass => xdp_action::XDP_PASS,
-        // XDP answers nobody.
+        // XDP sends no ICMP errors.
         Action::Drop | Action::Answer(..) => xdp_action::XDP_DROP,
     }
 }
 
-/// The slow path: what XDP could not send, and ICMP errors. Each of its steps is a function of its own, so that what one keeps
-/// on the stack is not there while another one runs.
+/// The slow path: packets that XDP could not send, and ICMP errors. Each step is a separate
+/// function, so that its stack frame is gone while another step runs.
 #[classifier]
 fn ikenat_tc(context: TcContext) -> i32 {
     let pointer = TcContext::new(context.skb.skb);
@@ -183,8 +185,8 @@ fn ikenat_tc(context: TcContext) -> i32 {
     }
 }
 
-/// On a WAN, towards the clients: what the kernel itself sends of a server's packets. It has fragmented them, or the server
-/// is on this host.
+/// tc egress on a WAN, towards the clients: packets of a server that the kernel itself sends,
+/// because it has fragmented them or because the server is on this host.
 #[classifier]
 fn ikenat_egress(context: TcContext) -> i32 {
     let pointer = TcContext::new(context.skb.skb);
@@ -195,18 +197,18 @@ fn ikenat_egress(context: TcContext) -> i32 {
     }
 }
 
-/// What the first look at a packet says.
+/// The result of the first check of a packet.
 enum FirstLook {
-    /// It is left alone, and counted.
+    /// Not handled, and counted.
     Done,
     /// ICMP.
     Icmp,
-    /// Perhaps ours.
+    /// Perhaps a handled packet.
     Candidate,
 }
 
-/// The first look: the gateway's other traffic leaves here.
-// Out of line: before 6.12 a program's whole stack is counted beneath each function that it calls.
+/// The first check: traffic that ikenat does not handle leaves here.
+// Out of line: before 6.12 the whole stack of a program counts beneath each function that it calls.
 #[inline(never)]
 fn tc_first_look<const OUT: bool>(mut context: TcContext) -> FirstLook {
     let config = maps::config();
@@ -214,14 +216,15 @@ fn tc_first_look<const OUT: bool>(mut context: TcContext) -> FirstLook {
         return FirstLook::Done;
     };
     let reason = if helpers::is_tagged(&context) {
-        // Another network on the same wire. XDP has left it alone because the tag was where an EtherType is.
+        // Another network on the same wire. XDP has passed it, because the tag was at the offset of
+        // the EtherType.
         Some(Reason::NotIpv4)
     } else {
         not_handled(&TcFrame::new(&mut context), config, side)
     };
     match reason {
         None => FirstLook::Candidate,
-        // A router inside reports, too.
+        // Routers on the LAN send ICMP errors, too.
         Some(Reason::Icmp | Reason::OtherAddress)
             if translate::is_icmp(&TcFrame::new(&mut context)) =>
         {
@@ -238,7 +241,7 @@ const fn tc_hook(out: bool) -> Hook {
     if out { Hook::Egress } else { Hook::Tc }
 }
 
-/// The side that a packet is on: of the interface that it came in on, or on the way out.
+/// The side of a packet: that of its ingress interface, or the egress side.
 #[inline(always)]
 fn tc_side<const OUT: bool>(ingress: u32) -> Option<Side> {
     if OUT {
@@ -248,7 +251,7 @@ fn tc_side<const OUT: bool>(ingress: u32) -> Option<Side> {
     }
 }
 
-/// ICMP. Nobody is told what became of it.
+/// ICMP. No ICMP error is ever sent about such a packet.
 #[inline(never)]
 fn tc_icmp<const OUT: bool>(mut context: TcContext) -> i32 {
     let pointer = TcContext::new(context.skb.skb);
@@ -266,7 +269,8 @@ fn tc_icmp<const OUT: bool>(mut context: TcContext) -> i32 {
     tc_code(count(tc_hook(OUT), verdict)) as i32
 }
 
-/// Everything else. What comes back is the program's return value; or, beyond [`RETURN_VALUE`], what the sender is to be told.
+/// Every other packet. The result is the return value of the program or, above [`RETURN_VALUE`],
+/// the ICMP error to send to the sender.
 #[inline(never)]
 fn tc_packet<const OUT: bool>(mut context: TcContext) -> u64 {
     let pointer = TcContext::new(context.skb.skb);
@@ -285,12 +289,13 @@ fn tc_packet<const OUT: bool>(mut context: TcContext) -> u64 {
     tc_code(count(tc_hook(OUT), verdict))
 }
 
-/// Above what a program returns: bit 48 for time exceeded, bit 49 for fragmentation needed; in bits 32 to 47 the MTU.
+/// The largest return value of a program. Above it: bit 48 for time exceeded, bit 49 for
+/// fragmentation needed; in bits 32 to 47 the MTU.
 const RETURN_VALUE: u64 = u32::MAX as u64;
 const TIME_EXCEEDED: u64 = 1 << 48;
 const FRAGMENTATION_NEEDED: u64 = 1 << 49;
 
-/// What a tc program does. In a dry run it does nothing, but for counting.
+/// The return value of a tc program. In a dry run it only counts.
 #[inline(always)]
 fn tc_code(act: Action) -> u64 {
     const PASS: u64 = TC_ACT_UNSPEC as u32 as u64;
@@ -312,7 +317,8 @@ fn tc_code(act: Action) -> u64 {
     }
 }
 
-/// Turns a packet into an ICMP error to its sender, and sends it out by the way it came in.
+/// Turns a packet into an ICMP error and sends it to the sender, through the interface on which the
+/// packet arrived.
 #[inline(never)]
 fn tc_answer(mut context: TcContext, done: u64) -> i32 {
     let pointer = TcContext::new(context.skb.skb);
@@ -343,7 +349,8 @@ fn tc_answer(mut context: TcContext, done: u64) -> i32 {
     }
 }
 
-/// Tells the loader what `jiffies_64` is: writes it into the first eight bytes. For `BPF_PROG_TEST_RUN` only.
+/// Writes `jiffies_64` into the first eight bytes of the packet, for the loader. For
+/// `BPF_PROG_TEST_RUN` only.
 #[xdp]
 fn ikenat_clock(mut context: XdpContext) -> u32 {
     let now = helpers::jiffies();
@@ -355,6 +362,6 @@ fn ikenat_clock(mut context: XdpContext) -> u32 {
 
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    // The verifier refuses a program that can come here.
+    // The verifier rejects a program that can reach this.
     loop {}
 }

@@ -1,6 +1,7 @@
-//! The maps' names and sizes, and the load-time constants. One of the five files with `unsafe`.
+//! The maps, their names and sizes, and the load-time constants. One of the five files with
+//! `unsafe`.
 //!
-//! It may not know what a packet is. Sizes given here are the smallest; the loader sets the real ones.
+//! The sizes here are minimum sizes; the loader sets the real ones.
 
 #![expect(unsafe_code, reason = "map values are reached through raw pointers")]
 
@@ -33,7 +34,7 @@ static FRAGMENT: Array<recent::Bucket<Shared>> =
 #[map]
 static NEXTHOP: Array<neighbour_table::Entry<Shared>> =
     Array::with_max_entries(limits::NEXTHOPS, BPF_F_MMAPABLE);
-/// Prefixes of peers, and what is to become of their packets ([`xdp_common::config`]).
+/// Prefixes of peers, and how their packets are treated ([`xdp_common::config`]).
 #[map]
 static PEERS: LpmTrie<[u8; 4], u32> = LpmTrie::with_max_entries(limits::PREFIXES, 0);
 /// Token buckets for ICMP errors.
@@ -41,15 +42,16 @@ static PEERS: LpmTrie<[u8; 4], u32> = LpmTrie::with_max_entries(limits::PREFIXES
 static LIMIT: Array<Shared> = Array::with_max_entries(limits::ICMP_BUCKETS, BPF_F_MMAPABLE);
 #[map]
 static META: Array<[Shared; meta::WORDS]> = Array::with_max_entries(1, BPF_F_MMAPABLE);
-/// The packet that each CPU is at, at each hook: nobody else reads it.
+/// The packet that each CPU is processing, per hook. No other CPU reads it.
 #[map]
 static PACKET: PerCpuArray<PackedPacket> = PerCpuArray::with_max_entries(Hook::ALL.len() as u32, 0);
-/// Where a part of a packet is copied to when its checksum is computed.
+/// Buffer into which a part of a packet is copied to compute its checksum.
 #[map]
 static SCRATCH: PerCpuArray<[u32; SCRATCH_WORDS]> = PerCpuArray::with_max_entries(1, 0);
-/// Four KiB, and a word for the padding.
+/// 4 KiB, and one word for the padding.
 pub const SCRATCH_WORDS: usize = 1024 + 1;
-/// Not a per-CPU array, which cannot be mapped: the daemon writes the egress words of each CPU.
+/// The per-CPU blocks. Not a per-CPU array, since that kind cannot be mapped into user space: the
+/// daemon writes the egress words of each CPU.
 #[map]
 static CPU: Array<[Shared; cpu::WORDS]> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
@@ -104,8 +106,8 @@ const LEG: DirectionConfig = DirectionConfig {
 #[inline(always)]
 pub fn config() -> &'static Config {
     let pointer: *const Config;
-    // SAFETY: the constant's address, as one instruction: of a reference the compiler would make two, the second one to
-    // hide from it what stands in the source.
+    // SAFETY: the address of the constant, loaded by one instruction. For a reference the compiler
+    // would emit two, the second one to hide the initial value of the constant from the optimiser.
     unsafe {
         asm!(
             "{pointer} = {constant} ll",
@@ -118,13 +120,13 @@ pub fn config() -> &'static Config {
     }
 }
 
-/// This CPU's scratch space. Not twice at a time: the two would alias.
+/// The scratch space of this CPU. Only one reference at a time: two would alias.
 #[inline(always)]
 pub fn scratch() -> Option<&'static mut [u32; SCRATCH_WORDS]> {
     own(&SCRATCH, 0)
 }
 
-/// This CPU's value of a per-CPU array. Not twice at a time: the two would alias.
+/// The value of this CPU in a per-CPU array. Only one reference at a time: two would alias.
 #[inline(always)]
 #[expect(clippy::mut_from_ref, reason = "a map is not its values")]
 pub fn own<T>(map: &PerCpuArray<T>, index: u32) -> Option<&mut T> {
@@ -140,21 +142,22 @@ fn value<T>(map: &'static Array<T>, index: u32) -> Option<&'static T> {
     (!found.is_null()).then(|| unsafe { &*found })
 }
 
-/// This CPU's element of an array.
+/// A pointer to the value of this CPU in a per-CPU array.
 #[inline(always)]
 fn own_pointer<T>(map: &PerCpuArray<T>, index: u32) -> Option<*mut T> {
     let found: *mut T = look_up(core::ptr::from_ref(map).cast(), index).cast();
     (!found.is_null()).then_some(found)
 }
 
-/// A key on the stack, of which the helper reads the lower half. Without CAP_PERFMON it takes a whole word: half of one over
-/// what was a pointer is refused.
+/// A key on the stack, of which the helper reads the lower half. Without CAP_PERFMON a whole word
+/// is needed: the verifier rejects half a word over a stack slot that held a pointer.
 #[cfg(not(feature = "without-perfmon"))]
 type Index = u32;
 #[cfg(feature = "without-perfmon")]
 type Index = u64;
 
-/// Looks an element up. The maps of aya-ebpf are their definitions, which stand for them in the program.
+/// Looks an element up. In aya-ebpf the static definition of a map stands for the map in the
+/// program.
 #[inline(always)]
 fn look_up(map: *const c_void, index: u32) -> *mut c_void {
     let key = Index::from(index);
@@ -196,7 +199,7 @@ pub fn neighbour(index: u32) -> Option<&'static neighbour_table::Entry<Shared>> 
     value(&NEXTHOP, index).map(known)
 }
 
-/// What PEERS says of the longest prefix that holds an address.
+/// The treatment of the longest prefix in PEERS that contains an address.
 #[inline(always)]
 pub fn peer_list(peer: [u8; 4]) -> Option<u32> {
     PEERS.get(Key::new(32, peer)).copied()
@@ -220,8 +223,9 @@ pub fn cpu_block() -> Option<&'static [Shared; cpu::WORDS]> {
     value(&CPU, helpers::cpu()).map(known)
 }
 
-/// A value that was found, behind a line that the compiler moves nothing across: before 6.16 the verifier refuses a
-/// pointer that is added to before it is compared with null, and the compiler likes to do just that.
+/// A value that a look-up returned, behind a barrier for the compiler. Before 6.16 the verifier
+/// rejects arithmetic on a pointer that has not been compared with null yet, and the compiler tends
+/// to move the arithmetic before the comparison.
 #[inline(always)]
 #[expect(
     clippy::pointers_in_nomem_asm_block,
@@ -229,8 +233,8 @@ pub fn cpu_block() -> Option<&'static [Shared; cpu::WORDS]> {
 )]
 pub fn known<T>(value: &'static T) -> &'static T {
     let pointer: *const T;
-    // SAFETY: a copy of the pointer. It has to be an instruction: one line of source without any gives line information
-    // that the kernel refuses.
+    // SAFETY: a copy of the pointer. It has to be an instruction: a source line without
+    // instructions produces line information that the kernel rejects.
     unsafe {
         asm!(
             "{pointer} = {value}",
@@ -243,19 +247,20 @@ pub fn known<T>(value: &'static T) -> &'static T {
     }
 }
 
-/// Puts a packet away.
+/// Saves a packet.
 #[inline(always)]
 pub fn store_packet(hook: Hook, packed: PackedPacket) {
     if let Some(place) = own_pointer(&PACKET, hook as u32) {
-        // SAFETY: the value belongs to this CPU, where programs of one hook do not interrupt each other.
+        // SAFETY: the value belongs to this CPU, where programs of one hook do not interrupt each
+        // other.
         unsafe { place.write_volatile(packed) };
     }
 }
 
-/// Takes back what was put away.
+/// Loads the packet that [`store_packet`] saved.
 #[inline(always)]
 pub fn load_packet(hook: Hook) -> Option<PackedPacket> {
     let place = own_pointer(&PACKET, hook as u32)?;
-    // SAFETY: as for `put`.
+    // SAFETY: as for `store_packet`.
     Some(unsafe { place.read_volatile() })
 }

@@ -1,7 +1,8 @@
-//! For the benchmark: a generator, a sink that verifies what arrives, a gateway that does nothing, and a broken one.
+//! Programs of the benchmark: a generator, a sink that verifies what arrives, a gateway that only
+//! redirects, and a broken one.
 //!
-//! The generator runs on live frames (`BPF_F_TEST_XDP_LIVE_FRAMES`), whose
-//! pages the kernel reuses as they are: so it writes the whole header every time.
+//! The generator runs on live frames (`BPF_F_TEST_XDP_LIVE_FRAMES`). The kernel reuses their pages
+//! without restoring them, so the generator writes the whole header every time.
 
 #![no_std]
 #![no_main]
@@ -10,7 +11,8 @@
     reason = "numbers, bytes and ages are meant to wrap; what else is cast is small"
 )]
 
-// A crate of one file looks for its modules beside it, where Cargo would take this for a program.
+// A single-file crate looks for its modules beside it, where Cargo would treat this file as a
+// program.
 #[path = "bench/gateways.rs"]
 mod gateways;
 
@@ -25,26 +27,27 @@ use xdp_core::checksum::fold;
 use xdp_ebpf::frame::xdp::XdpFrame;
 use xdp_ebpf::{helpers, maps};
 
-/// Kinds to send.
+/// Kinds of packets to send.
 #[map]
 static SEND: Array<Spec> = Array::with_max_entries(KINDS as u32, 0);
 
-/// Kinds as they must arrive.
+/// The same kinds as they must arrive.
 #[map]
 static EXPECT: Array<Spec> = Array::with_max_entries(KINDS as u32, 0);
 
-/// What each CPU has sent and seen.
+/// What each CPU has sent and received.
 #[map]
 static TALLY: PerCpuArray<Tally> = PerCpuArray::with_max_entries(1, 0);
 
-/// When each CPU sends, if it keeps a pace.
+/// The schedule of each CPU, if it sends at a pace.
 #[map]
 static PACE: PerCpuArray<Pace> = PerCpuArray::with_max_entries(1, 0);
 
-/// How often the clock is read at most while a burst is waited for: about 100 us.
+/// The most reads of the clock while waiting for a burst to be due: about 100 us.
 const TURNS: u32 = 3000;
 
-/// The identification runs below this: a multiple of a hundred, so that it tells the kind in a mix.
+/// The IPv4 identification stays below this: a multiple of a hundred, so that it determines the
+/// kind in a mix.
 const PERIOD: u64 = 65_500;
 
 const CHECKSUM_AT: usize = 24;
@@ -57,7 +60,7 @@ const UDP_AT: usize = 34;
 #[inline(always)]
 fn kind(id: u64, others: u32) -> u32 {
     let place = (id % 100) as u32;
-    // Spread over the hundred, not in a row.
+    // Spread over the hundred, not consecutive.
     match place {
         10 if others != 0 => 1,
         40 if others != 0 => 2,
@@ -66,7 +69,7 @@ fn kind(id: u64, others: u32) -> u32 {
     }
 }
 
-/// The checksum field for a sum and the words that vary.
+/// The checksum field for a sum and the varying words.
 #[inline(always)]
 fn finish(sum: u32, varying: u64) -> u16 {
     !fold(u64::from(sum) + varying)
@@ -77,7 +80,7 @@ fn words(value: u32) -> u64 {
     u64::from(value >> 16) + u64::from(value & 0xffff)
 }
 
-/// An offset that the verifier can follow.
+/// An offset with bounds that the verifier can follow.
 #[inline(always)]
 fn place(at: u16) -> usize {
     black_box(usize::from(at) & 63)
@@ -89,7 +92,7 @@ fn put<const N: usize>(frame: &mut impl Frame, at: usize, bytes: [u8; N]) -> Opt
     Some(())
 }
 
-/// Copies a header in words: a plain copy becomes a call that goes byte by byte.
+/// Copies a header word by word: a plain copy becomes a call that copies byte by byte.
 #[inline(always)]
 fn put_header<F: Frame>(frame: &mut F, header: &[u8; HEADER]) -> Option<()> {
     let to = frame.array_mut::<HEADER>(0)?;
@@ -104,7 +107,7 @@ fn put_header<F: Frame>(frame: &mut F, header: &[u8; HEADER]) -> Option<()> {
     Some(())
 }
 
-/// Writes the next packet. `stamp` is the time that it carries, if it carries one.
+/// Writes the next packet. `stamp` gives the time stamp, for kinds that carry one.
 #[inline(always)]
 fn generate<F: Frame>(frame: &mut F, stamp: impl FnOnce() -> u64) -> Option<()> {
     let tally = maps::own(&TALLY, 0)?;
@@ -112,7 +115,7 @@ fn generate<F: Frame>(frame: &mut F, stamp: impl FnOnce() -> u64) -> Option<()> 
     tally.sent += 1;
     let id = number % PERIOD;
     let spec = SEND.get(kind(id, SEND.get(0)?.others))?;
-    // Every flow once in a period, in an order that the hash of no table follows.
+    // Every flow once per period, in an order that no table's hash follows.
     let step = (number as u32).wrapping_mul(0x9e37_79b1);
     let flow = (step << (spec.cpu_shift & 1) | helpers::cpu() & spec.cpu_shift) & spec.flow_mask;
     let peer = spec.peer.wrapping_add(flow);
@@ -145,7 +148,7 @@ fn generate<F: Frame>(frame: &mut F, stamp: impl FnOnce() -> u64) -> Option<()> 
     Some(())
 }
 
-/// Sends a packet on the interface that it is said to have come from.
+/// Sends a packet on the interface that the test run names as its ingress.
 #[xdp]
 fn ikenat_generate(mut context: XdpContext) -> u32 {
     match generate(&mut XdpFrame::new(&mut context), helpers::nanoseconds) {
@@ -154,7 +157,7 @@ fn ikenat_generate(mut context: XdpContext) -> u32 {
     }
 }
 
-/// Waits until the burst of the next packet is due, and says since when it is.
+/// Waits until the burst of the next packet is due, and returns the time at which it was due.
 #[inline(always)]
 fn due() -> Option<u64> {
     let pace = maps::own(&PACE, 0)?;
@@ -185,7 +188,8 @@ fn due() -> Option<u64> {
     Some(pace.due)
 }
 
-/// The same at a pace. The time that a packet carries is when it was due: what it waited for its turn counts.
+/// The same at a pace. The time stamp of a packet is the time at which it was due, so its wait
+/// counts.
 #[xdp]
 fn ikenat_pace(mut context: XdpContext) -> u32 {
     let sent = due().and_then(|due| generate(&mut XdpFrame::new(&mut context), || due));
@@ -205,7 +209,8 @@ fn number(bytes: [u8; 4]) -> u32 {
     u32::from_be_bytes(bytes)
 }
 
-/// The addresses: the fixed one must be that of the specification, the varying one that of a flow. Gives the flow.
+/// Checks the addresses: the fixed one must be that of the specification, the varying one that of a
+/// flow. Returns the peer and the flow.
 #[inline(always)]
 fn addresses(frame: &impl Frame, spec: &Spec) -> Result<(u32, u32), Wrong> {
     let fixed_at = if spec.peer_at == traffic::PEER_AS_SOURCE {
@@ -226,7 +231,7 @@ fn addresses(frame: &impl Frame, spec: &Spec) -> Result<(u32, u32), Wrong> {
     Ok((peer, flow))
 }
 
-/// The IPv4 header but for its addresses.
+/// Checks the IPv4 header except for its addresses.
 #[inline(always)]
 fn ip_header(frame: &impl Frame, spec: &Spec) -> Result<(), Wrong> {
     let ip = frame.array::<20>(IP_AT).ok_or(Wrong::Length)?;
@@ -248,7 +253,7 @@ fn ip_header(frame: &impl Frame, spec: &Spec) -> Result<(), Wrong> {
     Ok(())
 }
 
-/// Everything behind the IPv4 header.
+/// Checks everything after the IPv4 header.
 #[inline(always)]
 fn beyond(frame: &impl Frame, spec: &Spec, peer: u32, flow: u32, id: u64) -> Result<(), Wrong> {
     let mut varying = words(peer);
@@ -285,20 +290,22 @@ fn beyond(frame: &impl Frame, spec: &Spec, peer: u32, flow: u32, id: u64) -> Res
     if spec.esp_at == traffic::NONE {
         rest(frame, spec)
     } else if id & 0xff == 0 {
-        // One packet in 256 to its last byte.
+        // One packet in 256 is checked to its last byte.
         payload(frame)
     } else {
         Ok(())
     }
 }
 
-/// What stands behind UDP's header in a packet without ESP: in a keepalive, its last byte with what is before it (the
-/// kernel cuts off the frame's padding); else up to the end of the header.
+/// Checks what follows the UDP header in a packet without ESP: in a keepalive its last byte and the
+/// bytes before it (the kernel removes the padding of the frame), otherwise up to the end of the
+/// header.
 #[inline(always)]
 fn rest(frame: &impl Frame, spec: &Spec) -> Result<(), Wrong> {
     let same = if word(&spec.header, 16) == 29 {
         let bytes = frame.array::<4>(39).ok_or(Wrong::Length)?;
-        // Word by word: a compare of the whole becomes a call of `bcmp`, whose pointers the verifier loses.
+        // Word by word: a comparison of the whole becomes a call of `bcmp`, where the verifier
+        // loses track of the pointers.
         word(bytes, 0) == word(&spec.header, 39) && word(bytes, 2) == word(&spec.header, 41)
     } else {
         let bytes = frame.array::<18>(42).ok_or(Wrong::Length)?;
@@ -311,7 +318,7 @@ fn rest(frame: &impl Frame, spec: &Spec) -> Result<(), Wrong> {
     if same { Ok(()) } else { Err(Wrong::Header) }
 }
 
-/// The payload behind the header: every byte is its place in the frame.
+/// Checks the payload after the header: each byte is its offset in the frame.
 #[inline(always)]
 fn payload(frame: &impl Frame) -> Result<(), Wrong> {
     let mut at = HEADER;
@@ -339,7 +346,7 @@ fn check(frame: &impl Frame, spec: &Spec, id: u64) -> Result<(), Wrong> {
     beyond(frame, spec, peer, flow, id)
 }
 
-/// Looks at a packet and counts it; `None`: it is not IPv4, or it is ICMP, so it is not the generator's.
+/// Checks a packet and counts it. `None`: it is not the generator's, being ICMP or not IPv4.
 #[inline(always)]
 fn sink(frame: &impl Frame) -> Option<()> {
     let start = frame.array::<24>(0)?;
@@ -389,6 +396,6 @@ fn ikenat_sink(mut context: XdpContext) -> u32 {
 
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    // The verifier refuses a program that can come here.
+    // The verifier rejects a program that can reach this.
     loop {}
 }

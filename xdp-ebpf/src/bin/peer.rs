@@ -1,6 +1,7 @@
-//! `XDP_PASS` and nothing else: a veth takes frames that XDP redirects to it only if its far end runs a program.
+//! The XDP program for the far end of a veth: it only passes. A veth accepts frames that XDP
+//! redirects to it only if its far end runs an XDP program.
 //!
-//! The lab attaches it to the far ends. It also serves for a server in a container behind a veth.
+//! The tests attach it to the far ends. It also serves for a server in a container behind a veth.
 
 #![no_std]
 #![no_main]
@@ -9,7 +10,7 @@ use aya_ebpf::bindings::xdp_action;
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
 
-/// Passes everything.
+/// Passes every frame.
 #[xdp]
 fn ikenat_peer(_: XdpContext) -> u32 {
     xdp_action::XDP_PASS
@@ -17,6 +18,6 @@ fn ikenat_peer(_: XdpContext) -> u32 {
 
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    // The verifier refuses a program that can come here.
+    // The verifier rejects a program that can reach this.
     loop {}
 }

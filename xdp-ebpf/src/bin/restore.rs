@@ -1,12 +1,14 @@
-//! For measuring: writes the next flow's packet and calls the program under test.
+//! The wrapper for measurements: writes the packet of the next flow and calls the program under
+//! test.
 //!
-//! `BPF_PROG_TEST_RUN` with a repeat count does not restore the packet: from the second run on the destination would be
-//! the server's, and the punt would be measured. Never attached to an interface.
+//! `BPF_PROG_TEST_RUN` with a repeat count does not restore the packet: from the second run on the
+//! destination would be the server, and the punt would be measured. Never attached to an interface.
 
 #![no_std]
 #![no_main]
 
-// A crate of one file looks for its modules beside it, where Cargo would take this for a program.
+// A single-file crate looks for its modules beside it, where Cargo would treat this file as a
+// program.
 #[path = "bench/measure.rs"]
 mod measure;
 
@@ -21,11 +23,11 @@ use xdp_core::checksum::fold;
 use xdp_ebpf::frame::xdp::XdpFrame;
 use xdp_ebpf::helpers;
 
-/// What is sent.
+/// The packets to send.
 #[map]
 static PLAN: Array<Plan> = Array::with_max_entries(1, 0);
 
-/// How far it has come.
+/// The progress of the run.
 #[map]
 static STATE: Array<State> = Array::with_max_entries(1, 0);
 
@@ -97,6 +99,6 @@ fn ikenat_restore(mut context: XdpContext) -> u32 {
 
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    // The verifier refuses a program that can come here.
+    // The verifier rejects a program that can reach this.
     loop {}
 }

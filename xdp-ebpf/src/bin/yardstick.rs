@@ -1,6 +1,8 @@
-//! For measuring: a look-up and two counts, in ikenat's table and in the kernel's own maps, and the same without a look-up.
+//! Programs for measurements: a look-up and two counts, in ikenat's table and in the kernel's own
+//! maps, and the same without a look-up.
 //!
-//! Never attached to an interface. It uses FLOW, the hash and the key as the gateway does.
+//! They are never attached to an interface. They use FLOW, the hash and the key as the gateway
+//! does.
 
 #![no_std]
 #![no_main]
@@ -9,7 +11,8 @@
     reason = "values of the kernel's hashes are reached through raw pointers"
 )]
 
-// A crate of one file looks for its modules beside it, where Cargo would take this for a program.
+// A single-file crate looks for its modules beside it, where Cargo would treat this file as a
+// program.
 #[path = "bench/measure.rs"]
 mod measure;
 
@@ -31,11 +34,11 @@ use xdp_ebpf::maps::{self, FLOWS};
 /// Packets and bytes.
 type Counts = [Shared; 2];
 
-/// Which flows.
+/// The flows to use.
 #[map]
 static PLAN: Array<Plan> = Array::with_max_entries(1, 0);
 
-/// How far it has come.
+/// The progress of the run.
 #[map]
 static STATE: Array<State> = Array::with_max_entries(1, 0);
 
@@ -48,7 +51,8 @@ static LRU_HASH: LruHashMap<Key, Counts> = LruHashMap::with_max_entries(1, 0);
 /// A packet's length.
 const BYTES: u64 = 100;
 
-/// Picks the next flow, lets `count` look it up, count and say what it has read, and counts what was found.
+/// Picks the next flow, calls `count`, which looks it up, counts and returns a word that it read,
+/// and counts the flows that were found.
 #[inline(always)]
 fn run(count: impl FnOnce(&Key) -> Option<u64>) -> u32 {
     let (Some(plan), Some(state)) = (PLAN.get(0), STATE.get(0)) else {
@@ -68,22 +72,25 @@ fn run(count: impl FnOnce(&Key) -> Option<u64>) -> u32 {
 
 /// Makes the next step depend on a word that was just read.
 ///
-/// Without it the CPU begins the next look-up while this one still waits for memory (a locked instruction does not hold
-/// back younger loads), which it cannot do between two packets: there lie some hundred instructions in between.
+/// Without it the CPU begins the next look-up while this one still waits for memory (a locked
+/// instruction does not hold back younger loads), which it cannot do between two packets, since
+/// some hundred instructions lie between them.
 #[inline(always)]
 fn depend(state: &State, plan: &Plan, word: u64) {
     let walk = state[state::WALK].load();
     state[state::WALK].store(walk ^ (word & plan.link));
 }
 
-/// A value of a hash of the kernel's.
+/// The value of a key in a `BPF_MAP_TYPE_HASH`.
 #[inline(always)]
 fn in_hash<K, V: Sync>(map: &'static HashMap<K, V>, key: &K) -> Option<&'static V> {
-    // SAFETY: the benchmark fills the map before and deletes nothing, so the element stays; `Sync` lets others read it.
+    // SAFETY: the benchmark fills the map before the run and deletes nothing, so the element stays;
+    // `Sync` allows others to read it.
     map.get_ptr(key).map(|value| unsafe { &*value })
 }
 
-/// The same for the kind that evicts what was not used for long.
+/// The value of a key in a `BPF_MAP_TYPE_LRU_HASH`, which evicts entries that were not used for
+/// long.
 #[inline(always)]
 fn in_lru_hash<K, V: Sync>(map: &'static LruHashMap<K, V>, key: &K) -> Option<&'static V> {
     // SAFETY: as above; nothing is inserted while the programs run, so nothing is evicted.
@@ -137,6 +144,6 @@ fn ikenat_lru_hash(_: XdpContext) -> u32 {
 
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    // The verifier refuses a program that can come here.
+    // The verifier rejects a program that can reach this.
     loop {}
 }

@@ -1,10 +1,10 @@
-//! Loads and stores of half a word or less, as one instruction each.
+//! Loads and stores of half a word or less, each as one instruction.
 //!
-//! It may not know what is loaded. The compiler must assume the worst alignment of a packet, and would take it byte by byte.
+//! The compiler must assume the worst alignment of a packet, and would access it byte by byte.
 
-/// Calls a macro with the class of registers that holds 32 bits. With `-C target-cpu=v3` there is one of its own. Without
-/// CAP_PERFMON the verifier refuses that half a register is put away where a pointer was, so there (`-C target-cpu=v2`) all are
-/// whole.
+/// Calls a macro with the class of the registers that hold 32 bits. With `-C target-cpu=v3` there
+/// is a separate class. Without CAP_PERFMON the verifier rejects spilling half a register over a
+/// stack slot that held a pointer, so in that build (`-C target-cpu=v2`) all registers are whole.
 #[cfg(not(feature = "without-perfmon"))]
 macro_rules! with_class {
     ($macro:ident!($($arguments:tt)*)) => { $macro!(wreg, $($arguments)*) };
@@ -14,7 +14,7 @@ macro_rules! with_class {
     ($macro:ident!($($arguments:tt)*)) => { $macro!(reg, $($arguments)*) };
 }
 
-/// A load from a place in an array, zero-extended.
+/// A load from an offset in an array, zero-extended.
 macro_rules! load {
     ($class:ident, $type:literal, $bytes:ident, $at:ident) => {{
         let value: u32;
@@ -29,7 +29,7 @@ macro_rules! load {
     }};
 }
 
-/// A store to a place in an array.
+/// A store to an offset in an array.
 macro_rules! store {
     ($class:ident, $type:literal, $bytes:ident, $at:ident, $value:ident) => {
         asm!(
@@ -42,7 +42,8 @@ macro_rules! store {
     };
 }
 
-/// A load of a field of a context. Not `pure`: who wants it a second time shall load it again.
+/// A load of a field of a context. Not `pure`, so that each use loads it again and no register has
+/// to hold it.
 macro_rules! field {
     ($class:ident, $context:expr, $at:expr) => {{
         let value: u32;

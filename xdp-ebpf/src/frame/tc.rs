@@ -1,6 +1,7 @@
-//! Packet pointers in tc: the [`Frame`] of an skb, and what makes an answer of it. One of the five files with `unsafe`.
+//! The [`Frame`] of an skb in tc, and the conversion of a packet into an ICMP error. One of the
+//! five files with `unsafe`.
 //!
-//! It may not know what the bytes mean. What is not in the linear part of the packet has to be pulled before it is looked at.
+//! Only the linear part of an skb can be read directly: the rest has to be pulled first.
 
 #![expect(unsafe_code, reason = "packet pointers")]
 
@@ -22,28 +23,30 @@ use xdp_core::icmp::error::{self, IcmpError};
 use xdp_core::wire::ethernet;
 use xdp_core::{Frame, Word};
 
-/// Where `struct __sk_buff` has the packet's start and end.
+/// Offsets of the start and the end of the packet in `struct __sk_buff`.
 const TC_DATA: usize = offset_of!(__sk_buff, data);
 const TC_DATA_END: usize = offset_of!(__sk_buff, data_end);
 
-/// Bytes at the start of a packet that the logic may look at: Ethernet, IPv4 with options, UDP, marker, IKE.
+/// Bytes at the start of a packet that the packet logic may read: Ethernet, IPv4 with options, UDP,
+/// Non-ESP Marker, IKE.
 pub const HEADER_BYTES: u32 = 14 + 60 + 8 + 4 + 28;
-/// The same of an ICMP error: Ethernet, IPv4 with options, ICMP, and of what it quotes IPv4 with options and eight bytes. What
-/// is behind them is only summed, which reads it where it is.
+/// The same for an ICMP error: Ethernet, IPv4 with options, ICMP, and of the quoted packet IPv4
+/// with options and eight bytes. The bytes behind them are only summed, which needs no pull.
 pub const ICMP_ERROR_BYTES: u32 = 14 + 60 + 8 + 60 + 8;
 
-/// Bytes that `bpf_csum_diff` takes at once: more than 512 were refused before 6.13.
+/// Bytes that `bpf_csum_diff` gets at once: before 6.13 more than 512 were refused.
 const CHUNK: usize = 512;
-/// Bytes of a packet that are summed at most.
+/// The most bytes of a packet that are summed.
 const SUMMED: usize = (SCRATCH_WORDS - 1) * 4;
 
-/// The sum of a part of a packet. Out of line, so that the verifier goes through it once for each place that wants it.
+/// The checksum over a part of a packet. Out of line, so that the verifier goes through it only
+/// once per call.
 #[inline(never)]
 fn sum(skb: *mut __sk_buff, offset: usize, length: usize) -> Option<u16> {
     if !(2..=SUMMED).contains(&length) {
         return None;
     }
-    // Where the verifier has lost what the compares say, it sees what stands here.
+    // Bounds that the verifier sees even where it has lost the result of the comparisons.
     let length = (Shared::opaque(length - 2) & (SUMMED - 1)) + 2;
     let scratch = maps::scratch()?;
     let start: *mut u8 = scratch.as_mut_ptr().cast();
@@ -77,23 +80,25 @@ fn sum(skb: *mut __sk_buff, offset: usize, length: usize) -> Option<u16> {
 pub struct TcFrame<'c>(&'c TcContext);
 
 impl<'c> TcFrame<'c> {
-    /// The frame of this context. What is not in the linear part of the packet is not there yet: see [`Self::pull`].
+    /// The frame of this context. Bytes outside the linear part are not readable yet: see
+    /// [`Self::pull`].
     #[inline(always)]
     pub fn new(context: &'c mut TcContext) -> Self {
         Self(context)
     }
 
-    /// Brings this many bytes, or all there are, into the linear part.
+    /// Pulls this many bytes, or the whole packet if it is shorter, into the linear part.
     #[inline(always)]
     pub fn pull(&mut self, bytes: u32) {
         let length = self.0.len();
         let wanted = if length < bytes { length } else { bytes };
-        // A failure leaves less to read, and the reader's checks see that.
+        // If this fails, fewer bytes are readable, and the bounds checks of the reader notice it.
         // SAFETY: the context is the kernel's own.
         let _ = unsafe { bpf_skb_pull_data(self.0.skb.skb, wanted) };
     }
 
-    /// Makes an ICMP error of the packet: cut behind the quote, room before it, its headers there.
+    /// Turns the packet into an ICMP error: cuts it after the quote, makes room before it, and
+    /// writes the new headers there.
     #[inline(always)]
     pub fn become_icmp_error(&mut self, answer: &IcmpError) -> bool {
         let skb = self.0.skb.skb;
@@ -137,7 +142,7 @@ impl Frame for TcFrame<'_> {
         bytes_at(self.data(), self.data_end(), offset).map(|p| unsafe { &mut *p })
     }
 
-    /// The whole length: the linear part alone may be shorter than the packet.
+    /// The length of the whole packet, of which the linear part may be only the beginning.
     #[inline(always)]
     fn length(&self) -> usize {
         self.0.len() as usize
@@ -179,13 +184,15 @@ impl Frame for TcFrame<'_> {
         copy_back(load, store, write)
     }
 
-    /// Copied to where the verifier knows how far it may read, padded with zeroes, and summed by the kernel's helper.
+    /// Copies the bytes to the scratch space, which has bounds that the verifier knows, pads them
+    /// with zeroes, and sums them with the kernel's helper.
     #[inline(always)]
     fn sum(&self, offset: usize, length: usize) -> Option<u16> {
         sum(self.0.skb.skb, offset, length)
     }
 
-    /// The kernel knows whether the checksum is partial, complete or none; this helper is right in every case.
+    /// The kernel knows whether the checksum is partial, complete or none; this helper handles
+    /// every case.
     #[inline(always)]
     fn update_udp_checksum(&mut self, offset: usize, old: [u8; 4], new: [u8; 4]) -> bool {
         // SAFETY: the context is the kernel's own; the helper checks the offset.

@@ -1,7 +1,8 @@
-//! Packet pointers: what a [`Frame`] needs in the kernel, and that of an XDP context. One of the five files with `unsafe`.
+//! The [`Frame`] of an XDP context, and the packet pointers that XDP and tc share. One of the five
+//! files with `unsafe`.
 //!
-//! It may not know what the bytes mean. Pointers are derived anew from the context at every access and never kept: a
-//! helper that changes the packet makes old ones invalid, and the verifier says so.
+//! Invariant: every access derives its pointer from the context and no pointer is kept. A helper
+//! that changes the packet invalidates older pointers, and the verifier rejects their use.
 
 #![expect(unsafe_code, reason = "packet pointers")]
 
@@ -16,19 +17,20 @@ use core::ffi::{c_long, c_void};
 use core::mem::offset_of;
 use xdp_core::Frame;
 
-/// Where `struct xdp_md` has the packet's start and end.
+/// Offsets of the start and the end of the packet in `struct xdp_md`.
 const XDP_DATA: usize = offset_of!(xdp_md, data);
 const XDP_DATA_END: usize = offset_of!(xdp_md, data_end);
 
 /// Reads a packet pointer from a context.
 ///
-/// In assembly, since the field is a `u32` in C and a pointer for the verifier: the compiler sometimes loads it, spills
-/// it and widens the copy, and from then on the verifier takes it for a number.
+/// In assembly, since the field is a `u32` in C and a pointer for the verifier: the compiler
+/// sometimes loads it, spills it and widens the copy, and from then on the verifier treats it as a
+/// number.
 #[inline(always)]
 pub(crate) fn pointer<C, const FIELD: usize>(context: *const C) -> usize {
     let value: usize;
-    // SAFETY: a load of a field of the kernel's own context. `readonly`: it does not move across a helper,
-    // which may change the packet.
+    // SAFETY: a load of a field of the kernel's own context. `readonly`: it does not move across a
+    // helper, which may change the packet.
     unsafe {
         asm!(
             "{value} = *(u32 *)({context} + {field})",
@@ -47,18 +49,18 @@ pub(crate) fn bytes_at<const N: usize>(data: usize, end: usize, at: usize) -> Op
     if start + N > end {
         return None;
     }
-    // SAFETY: a packet is nowhere at address zero. Without this the compiler tests for it.
+    // SAFETY: no packet is at address zero. Without this hint the compiler tests for it.
     unsafe { core::hint::assert_unchecked(start != 0) };
     Some(start as *mut [u8; N])
 }
 
-/// Bytes of a packet that are copied to the stack, where words have to be aligned. They stay where they are: to move them would
-/// be to read what pads them.
+/// A copy of bytes of a packet on the stack, where words have to be aligned. The copy must not be
+/// moved: a move would read its padding.
 #[cfg(feature = "without-perfmon")]
 #[repr(align(8))]
 struct Aligned<const N: usize>([u8; N]);
 
-/// Reads bytes that a helper copies; it returns zero when it has.
+/// Reads bytes that the helper `load` copies; it returns zero on success.
 #[cfg(feature = "without-perfmon")]
 #[inline(always)]
 pub(crate) fn copy_out<const N: usize, R>(
@@ -70,7 +72,7 @@ pub(crate) fn copy_out<const N: usize, R>(
     (loaded == 0).then(|| read(&copy.0))
 }
 
-/// Changes bytes that one helper copies and another one copies back.
+/// Changes bytes: `load` copies them out of the packet, `store` copies them back.
 #[cfg(feature = "without-perfmon")]
 #[inline(always)]
 pub(crate) fn copy_back<const N: usize, R>(
@@ -86,7 +88,7 @@ pub(crate) fn copy_back<const N: usize, R>(
     (store(copy.0.as_mut_ptr().cast(), N as u32) == 0).then_some(result)
 }
 
-/// The same number in another register, of which the compiler knows nothing.
+/// The same number in another register, opaque to the compiler.
 #[cfg(feature = "without-perfmon")]
 #[inline(always)]
 pub(crate) fn opaque(number: u64) -> u64 {
@@ -103,12 +105,12 @@ pub(crate) fn opaque(number: u64) -> u64 {
     same
 }
 
-/// A context that is put away on the stack until the fast path is left: in a register it would be in the way of all that
-/// the fast path itself needs.
+/// A context that is saved on the stack until the fast path ends: kept in a register, it would take
+/// that register from the fast path.
 pub struct SavedContext(*mut xdp_md);
 
 impl Default for SavedContext {
-    /// Where a context will be kept.
+    /// An empty place for a context.
     #[inline(always)]
     fn default() -> Self {
         Self(core::ptr::null_mut())
@@ -116,14 +118,14 @@ impl Default for SavedContext {
 }
 
 impl SavedContext {
-    /// Puts it away.
+    /// Saves the context.
     #[inline(always)]
     pub fn save(&mut self, context: &XdpContext) {
         // SAFETY: a store to the stack; volatile, so that it stays one.
         unsafe { core::ptr::from_mut(&mut self.0).write_volatile(context.ctx) }
     }
 
-    /// Takes it back.
+    /// Loads the context.
     #[inline(always)]
     pub fn restore(&self) -> XdpContext {
         // SAFETY: a load from the stack.
@@ -135,7 +137,7 @@ impl SavedContext {
 pub struct XdpFrame<'c>(&'c XdpContext);
 
 impl<'c> XdpFrame<'c> {
-    /// The frame of this context. The only one: two would alias.
+    /// The frame of this context. Only one at a time: two would alias.
     #[inline(always)]
     pub fn new(context: &'c mut XdpContext) -> Self {
         Self(context)
@@ -155,13 +157,14 @@ impl<'c> XdpFrame<'c> {
 impl Frame for XdpFrame<'_> {
     #[inline(always)]
     fn array<const N: usize>(&self, offset: usize) -> Option<&[u8; N]> {
-        // SAFETY: checked against the end of the packet; nobody writes while `self` is borrowed.
+        // SAFETY: checked against the end of the packet; nothing writes while `self` is borrowed.
         bytes_at(self.data(), self.data_end(), offset).map(|p| unsafe { &*p })
     }
 
     #[inline(always)]
     fn array_mut<const N: usize>(&mut self, offset: usize) -> Option<&mut [u8; N]> {
-        // SAFETY: checked against the end of the packet; `self` is borrowed for as long as the reference lives.
+        // SAFETY: checked against the end of the packet; `self` is borrowed for as long as the
+        // reference lives.
         bytes_at(self.data(), self.data_end(), offset).map(|p| unsafe { &mut *p })
     }
 
@@ -210,8 +213,9 @@ impl Frame for XdpFrame<'_> {
     #[inline(always)]
     fn length(&self) -> usize {
         let length: usize;
-        // SAFETY: arithmetic alone. In assembly, since the compiler would conclude from a compare of lengths that a later
-        // pointer is in bounds and drop the check that the verifier needs to see.
+        // SAFETY: arithmetic only. In assembly, since from a comparison of lengths the compiler
+        // would conclude that a later pointer is in bounds, and drop the check that the verifier
+        // needs to see.
         unsafe {
             asm!(
                 "{length} -= {start}",
@@ -226,7 +230,8 @@ impl Frame for XdpFrame<'_> {
     #[inline(always)]
     fn get16<const AT: usize, const N: usize>(bytes: &[u8; N]) -> u16 {
         const { assert!(AT + 2 <= N) };
-        // SAFETY: inside the array. In assembly, since the compiler takes unaligned words byte by byte.
+        // SAFETY: inside the array. In assembly, since the compiler loads unaligned words byte by
+        // byte.
         let value = unsafe { with_class!(load!("u16", bytes, AT)) };
         // SAFETY: two bytes were loaded, and the rest of the register is zero.
         unsafe { core::hint::assert_unchecked(value <= 0xffff) };

@@ -1,4 +1,5 @@
-//! The contestants that are programs of the benchmark: a gateway that does nothing, and a broken one.
+//! The contestants that are programs of the benchmark: a gateway that only redirects, and a broken
+//! one.
 
 use aya_ebpf::bindings::xdp_action;
 use aya_ebpf::macros::xdp;
@@ -8,7 +9,7 @@ use xdp_core::Frame;
 use xdp_ebpf::frame::xdp::XdpFrame;
 use xdp_ebpf::{helpers, maps};
 
-/// Where the contestants send frames. The loader writes it before the programs are loaded.
+/// Where the contestants send frames. The loader sets it before it loads the programs.
 #[expect(unsafe_code, reason = "the loader finds the constant by its name")]
 #[unsafe(no_mangle)]
 static ONWARD: Onward = Onward {
@@ -17,15 +18,15 @@ static ONWARD: Onward = Onward {
     macs: [0; 12],
 };
 
-/// What the loader has written.
+/// The value that the loader has set.
 #[inline(always)]
 fn onward() -> &'static Onward {
     // Without `known` the compiler would fold the zeros above into the program.
     maps::known(&ONWARD)
 }
 
-/// Writes both MAC addresses in two loads and two stores: a copy of twelve bytes becomes a call that goes byte by byte,
-/// and then this would not be the least that a gateway can do.
+/// Writes both MAC addresses with two loads and two stores. A copy of twelve bytes becomes a call
+/// that copies byte by byte, and then this would not be the minimum that a gateway can do.
 #[inline(always)]
 fn put_macs<F: Frame>(frame: &mut F, macs: &[u8; 12]) -> Option<()> {
     let to = frame.array_mut::<12>(0)?;
@@ -34,7 +35,7 @@ fn put_macs<F: Frame>(frame: &mut F, macs: &[u8; 12]) -> Option<()> {
     Some(())
 }
 
-/// The least that a gateway can do: two MAC addresses and a redirect.
+/// The minimum that a gateway can do: two MAC addresses and a redirect.
 #[xdp]
 fn ikenat_noop(mut context: XdpContext) -> u32 {
     let onward = onward();
@@ -44,7 +45,8 @@ fn ikenat_noop(mut context: XdpContext) -> u32 {
     }
 }
 
-/// A gateway that is broken on purpose: it writes the server's address and leaves the checksum as it was.
+/// A gateway that is broken on purpose: it writes the server's address and leaves the checksum as
+/// it was.
 #[xdp]
 fn ikenat_broken(mut context: XdpContext) -> u32 {
     let onward = onward();

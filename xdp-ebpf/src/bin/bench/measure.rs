@@ -1,18 +1,22 @@
-//! The walk over the flows, for the programs that measure: every flow once in a period, in an order that no cache can
-//! guess.
+//! The walk over the flows, for the programs for measurements: every flow once per period, in an
+//! order that no cache can predict.
 
 use ikenat_bench_abi::measure::{Next, Plan, state};
 use xdp_core::Word as _;
 use xdp_ebpf::atomic::Shared;
 use xdp_ebpf::helpers;
 
-/// What lives from run to run. Only one CPU measures at a time.
+/// The state that persists from run to run. Only one CPU measures at a time.
 pub(crate) type State = [Shared; state::WORDS];
 
 /// Steps to the next flow.
 ///
-/// The walk is a linear congruential generator modulo 2^64 (the constants are Knuth's, MMIX): its low k bits alone are
-/// one modulo 2^k with a full period.
+/// The walk is a linear congruential generator modulo 2^64 (the constants are Knuth's, MMIX): its
+/// low k bits alone form one modulo 2^k with a full period.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the low 32 bits of a counter are meant"
+)]
 #[inline(always)]
 pub(crate) fn next(state: &State, plan: &Plan) -> Next {
     let walk = state[state::WALK].load();
@@ -30,11 +34,12 @@ pub(crate) fn next(state: &State, plan: &Plan) -> Next {
     }
 }
 
-/// Counts the run, the last thing before what is measured.
+/// Counts the run, as the last step before the measured program.
 ///
-/// The exchange is a full barrier. Behind it the packet's bytes stand in the cache, as a device leaves them, and not in
-/// the store buffer, from where a wider or a shifted load could not be forwarded; and what is measured begins when what
-/// came before has ended, as it does between the packets of a driver.
+/// The exchange is a full barrier. After it the bytes of the packet are in the cache, as a device
+/// leaves them, and not in the store buffer, from which a wider or a shifted load could not be
+/// forwarded. The measurement also begins only after the previous instructions have completed, as
+/// it is between the packets of a driver.
 #[inline(always)]
 pub(crate) fn begin(state: &State, plan: &Plan) {
     let runs = state[state::RUNS].load() + 1;
