@@ -1,12 +1,11 @@
-//! Steps of a start at which a test can let it die or fail. Only binaries with debug assertions have them; in a release
-//! `pass` is nothing.
+//! Steps of a start at which a test can kill it or make it fail. Only binaries with debug
+//! assertions have them; in a release `pass` does nothing.
 //!
-//! `IKENAT_FAIL_AT=list` writes each step that is passed to stderr, with its number; `kill:N` kills the process at the Nth,
-//! as `kill -9` would; `error:N` makes the Nth fail. A new step is found by the tests without being named there.
+//! `IKENAT_FAIL_AT=list` writes each step that is passed to stderr, with its number; `kill:N` kills
+//! the process at the Nth step, as `kill -9` would; `error:N` makes the Nth step fail. The tests
+//! find a new step without a list of names.
 //!
-//! `IKENAT_OBJECT` names another object to load, for one that the verifier refuses.
-//!
-//! It may not know what a step does.
+//! `IKENAT_OBJECT` names another object to load, for example one that the verifier refuses.
 
 use crate::error::Result;
 use std::borrow::Cow;
@@ -30,47 +29,47 @@ macro_rules! steps {
 }
 
 steps! {
-    /// The directory of the pins exists and is ours alone.
+    /// The directory of the pins exists and is locked.
     Locked = "locked";
-    /// What an earlier start left was looked at.
+    /// What an earlier start left was examined.
     EarlierFound = "earlier-found";
-    /// The kernel has told its tick.
+    /// The tick rate of the kernel is known.
     TimeLearned = "time-learned";
-    /// All maps are made and pinned, or found.
+    /// All maps are created and pinned, or found.
     MapsMade = "maps-made";
-    /// The verifier has taken a program.
+    /// The verifier has accepted a program.
     ProgramLoaded = "program-loaded";
-    /// META is written but for its version.
+    /// META is written except for its version.
     Described = "described";
-    /// And its version.
+    /// The version in META is written.
     VersionWritten = "version-written";
     /// Everything is ready to be attached.
     EgressesSet = "egresses-set";
     /// A new link holds a program, and nothing holds the link but this process.
     LinkMade = "link-made";
-    /// The link is pinned beside the place where it belongs.
+    /// The link is pinned beside the pin that it will replace.
     LinkPinned = "link-pinned";
-    /// The program of a live link was exchanged.
+    /// The program of a live link was replaced.
     LinkUpdated = "link-updated";
-    /// The new pin of a link stands in the place of the old one.
+    /// The new pin of a link has replaced the old one.
     LinkInPlace = "link-in-place";
-    /// The program of a filter is pinned beside the place where it belongs.
+    /// The program of a filter is pinned beside the pin that it will replace.
     ProgramPinned = "program-pinned";
-    /// The new pin of a program stands in the place of the old one.
+    /// The new pin of a program has replaced the old one.
     ProgramInPlace = "program-in-place";
-    /// It is written down that a clsact is ours.
+    /// It is recorded that a clsact is added by ikenat.
     ClsactNoted = "clsact-noted";
-    /// The clsact is there.
+    /// The clsact exists.
     ClsactMade = "clsact-made";
-    /// A new filter is in it.
+    /// The clsact has a new filter.
     FilterMade = "filter-made";
-    /// The program of a filter was exchanged.
+    /// The program of a filter was replaced.
     FilterExchanged = "filter-exchanged";
-    /// Every program is at its place.
+    /// Every program is attached.
     AllAttached = "all-attached";
 }
 
-/// Says that a step was done. Fails, or never returns, when a test wants it so.
+/// Reports that a step was done. Fails, or never returns, when a test asks for that.
 #[cfg(not(debug_assertions))]
 #[inline(always)]
 pub(crate) fn pass(_: Step) -> Result<()> {
@@ -97,7 +96,7 @@ mod armed {
     const VARIABLE: &str = "IKENAT_FAIL_AT";
     static PASSED: AtomicU32 = AtomicU32::new(0);
 
-    /// The object to load: the embedded one, unless a test wants another.
+    /// The object to load: the embedded one, unless a test names another.
     pub(crate) fn object(embedded: &'static [u8]) -> Result<Cow<'static, [u8]>> {
         let Some(path) = std::env::var_os("IKENAT_OBJECT") else {
             return Ok(Cow::Borrowed(embedded));
@@ -106,7 +105,7 @@ mod armed {
         std::fs::read(&path).map(Cow::Owned).map_err(failed)
     }
 
-    /// What a test wants.
+    /// What a test asks for.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub(super) enum Wish {
         List,
@@ -123,7 +122,7 @@ mod armed {
         }
     }
 
-    /// Says that a step was done. Fails, or never returns, when a test wants it so.
+    /// Reports that a step was done. Fails, or never returns, when a test asks for that.
     pub(crate) fn pass(step: Step) -> Result<()> {
         let Ok(text) = std::env::var(VARIABLE) else {
             return Ok(());

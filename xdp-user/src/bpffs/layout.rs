@@ -1,7 +1,5 @@
-//! Where the pins are: the BPF file system, one directory for each instance in it, and what a pinned map must look
-//! like before it is reused.
-//!
-//! It may not know what is in the maps, nor what is attached.
+//! The pins: the BPF file system, one directory for each instance in it, and what a pinned map must
+//! look like before it is reused.
 
 use crate::config::interfaces::HookPoint;
 use crate::config::settings::Sizes;
@@ -20,9 +18,10 @@ use xdp_common::{cpu, limits, meta, slot};
 const MAGIC: u64 = 0xcafe_4a11;
 /// `BPF_F_MMAPABLE`.
 const MMAPABLE: u32 = 1 << 10;
-/// Where everybody mounts it; then the same as seen by process 1, because `ip netns exec` mounts a new /sys over it.
+/// Where it is usually mounted; then the same as seen by process 1, because `ip netns exec` mounts
+/// a new /sys over it.
 const USUAL: [&str; 2] = ["/sys/fs/bpf", "/proc/1/root/sys/fs/bpf"];
-/// Our directory in it.
+/// The directory of ikenat in it.
 pub(crate) const OURS: &str = "ikenat";
 
 fn is_bpffs(path: &Path) -> bool {
@@ -91,7 +90,7 @@ impl Sizes {
 }
 
 impl Layout {
-    /// Says in what a pinned map differs; `None` when it is as it should be.
+    /// How a pinned map differs; `None` when it is as it should be.
     fn difference(&self, found: &MapInfo) -> Option<String> {
         let kind = found.map_type().ok();
         if kind != Some(self.kind) {
@@ -122,9 +121,9 @@ impl Layout {
     }
 }
 
-/// Behind the name of a pin that is about to take the place of the old one.
+/// Suffix of a pin that is about to replace the old one.
 pub(crate) const NEW: &str = "-new";
-/// Before the namespace and the index of a device whose clsact we have added.
+/// Prefix of the record of a clsact that ikenat has added; namespace and interface index follow.
 pub(crate) const CLSACT: &str = "clsact-";
 
 /// The directory of one instance.
@@ -151,20 +150,21 @@ impl Instance {
         self.directory.join(name)
     }
 
-    /// Where a pin waits until it may take the place of an old one.
+    /// The path of a pin until it may replace an old one.
     pub(crate) fn pending_pin(&self, name: &str) -> PathBuf {
         self.pin(&format!("{name}{NEW}"))
     }
 
-    /// Puts a pin that was made beside the old one in its place.
+    /// Replaces a pin by the new one that was created beside it.
     pub(crate) fn commit_pin(&self, name: &str) -> Result<()> {
         let new = self.pending_pin(name);
         fs::rename(&new, self.pin(name)).map_err(Error::system(format!("rename {}", new.display())))
     }
 
-    /// Makes the directory, for root and its group only.
+    /// Creates the directory, for root and its group only.
     pub fn create(&self) -> Result<()> {
-        // A bpffs is often writable for everybody: then somebody else may have been here first.
+        // A bpffs is often writable for all users: another user may have created the directory
+        // before.
         let above = self.directory.parent();
         for path in above.into_iter().chain([self.directory.as_path()]) {
             let failed = Error::system(format!("create {}", path.display()));
@@ -178,15 +178,16 @@ impl Instance {
         Ok(())
     }
 
-    /// The same instance by an open descriptor of its BPF file system, as long as that is held: the way there may need a
-    /// capability that is about to be given up (`/proc/1/root`), or go through directories of others.
+    /// The same instance by an open descriptor of its BPF file system, for as long as that is held:
+    /// the path to it may need a capability that is about to be given up (`/proc/1/root`), or lead
+    /// through directories of other users.
     pub fn by_descriptor(&self) -> Result<(Self, OwnedFd)> {
         let root = self.directory.ancestors().nth(2).unwrap_or(Path::new("/"));
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root_descriptor = openat(CWD, root, flags, Mode::empty())
             .map_err(|error| Error::system(format!("open {}", root.display()))(error.into()))?;
-        let way = format!("/proc/self/fd/{}", root_descriptor.as_raw_fd());
-        Ok((Self::of(Path::new(&way), self.vip), root_descriptor))
+        let path = format!("/proc/self/fd/{}", root_descriptor.as_raw_fd());
+        Ok((Self::of(Path::new(&path), self.vip), root_descriptor))
     }
 
     /// True when any map or link is pinned.
@@ -227,7 +228,7 @@ impl Instance {
         Ok(())
     }
 
-    /// Refuses pinned maps that are not what this version would make.
+    /// Refuses pinned maps that differ from those that this version would create.
     pub fn check_maps(&self, sizes: &Sizes) -> Result<()> {
         for layout in sizes.layouts()? {
             let path = self.pin(layout.name);
@@ -245,7 +246,8 @@ impl Instance {
         Ok(())
     }
 
-    /// Removes the pins of this instance, and says which there were. The directory stays: it is what the lock is on.
+    /// Removes the pins of this instance, and returns their names. The directory stays, because the
+    /// lock is on it.
     pub fn clear(&self) -> Result<Vec<String>> {
         let mut removed = self.clear_links()?;
         let sizes = Sizes {
@@ -290,7 +292,7 @@ impl Instance {
         Ok(removed)
     }
 
-    /// Removes the pins of this instance and the directory, and says which pins there were.
+    /// Removes the pins of this instance and the directory, and returns the names of the pins.
     pub fn remove(&self) -> Result<Vec<String>> {
         let removed = self.clear()?;
         remove_directory(&self.directory)?;
@@ -301,7 +303,7 @@ impl Instance {
     }
 }
 
-/// True when there was one.
+/// Removes a file. True when there was one.
 pub fn remove_file(path: &Path) -> Result<bool> {
     match fs::remove_file(path) {
         Ok(()) => Ok(true),
@@ -310,7 +312,7 @@ pub fn remove_file(path: &Path) -> Result<bool> {
     }
 }
 
-/// Removes an empty directory; one with other things in it stays.
+/// Removes a directory if it is empty.
 fn remove_directory(path: &Path) -> Result<()> {
     match fs::remove_dir(path) {
         Ok(()) => Ok(()),
@@ -328,11 +330,11 @@ fn remove_directory(path: &Path) -> Result<()> {
 
 /// All instances of a BPF file system, or the one of a VIP, in the order of their VIPs.
 pub fn instances(bpffs: &Path, vip: Option<Ipv4Addr>) -> Result<Vec<Instance>> {
-    let ours = bpffs.join(OURS);
-    let entries = match fs::read_dir(&ours) {
+    let directory = bpffs.join(OURS);
+    let entries = match fs::read_dir(&directory) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(Error::not_readable(&ours, error)),
+        Err(error) => return Err(Error::not_readable(&directory, error)),
     };
     let mut vips: Vec<Ipv4Addr> = entries
         .filter_map(|entry| {

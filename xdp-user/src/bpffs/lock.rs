@@ -1,7 +1,7 @@
-//! The lock that keeps two daemons of one instance apart. It is on the directory of the pins itself, so that there is no
-//! file to be left behind and two namespaces that share /run do not meet.
+//! The lock that keeps two daemons of one instance apart.
 //!
-//! It may not know what is pinned there.
+//! It is on the directory of the pins itself, so that no file can be left behind, and instances in
+//! two namespaces that share /run do not exclude each other.
 
 use crate::bpffs::layout::Instance;
 use crate::error::{Error, Result};
@@ -11,13 +11,14 @@ use std::os::unix::fs::MetadataExt as _;
 use std::time::{Duration, Instant};
 
 impl Instance {
-    /// Takes the lock of the directory, which must exist. It goes with the process, however that ends.
+    /// Locks the directory, which must exist. The kernel releases the lock when the process ends,
+    /// for whatever cause.
     pub fn lock(&self) -> Result<Lock> {
         let path = self.directory.display();
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let directory = openat(CWD, &self.directory, flags, Mode::empty())
             .map_err(|error| Error::system(format!("open {path}"))(error.into()))?;
-        // A daemon that was killed holds its lock until the kernel has taken its memory apart.
+        // A daemon that was killed holds its lock until the kernel has freed its memory.
         let deadline = Instant::now() + Duration::from_millis(500);
         loop {
             match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
@@ -51,7 +52,8 @@ impl Instance {
         found.is_some() && found == directory.metadata().map(place).ok()
     }
 
-    /// The process that holds the lock, as /proc/locks tells: `1: FLOCK  ADVISORY  WRITE 123 00:2a:17 0 EOF`.
+    /// The process that holds the lock, from a line of /proc/locks:
+    /// `1: FLOCK  ADVISORY  WRITE 123 00:2a:17 0 EOF`.
     pub fn owner(&self) -> Option<u32> {
         let inode = fs::metadata(&self.directory).ok()?;
         let (major, minor) = (
@@ -73,7 +75,7 @@ fn owner_in(locks: &str, place: &str) -> Option<u32> {
     })
 }
 
-/// The lock of an instance. Dropping it, or dying, gives it back.
+/// The lock of an instance. It is released when it is dropped or the process dies.
 #[derive(Debug)]
 pub struct Lock(#[expect(dead_code, reason = "held for its lock")] File);
 

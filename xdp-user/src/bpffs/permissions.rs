@@ -1,6 +1,5 @@
-//! Who may read an instance: root, and the members of one group. Their `stats` and `status` need no capability.
-//!
-//! It may not know what is read.
+//! Who may read an instance: root, and the members of one group. Their `stats` and `status` need no
+//! capability.
 
 use crate::bpffs::layout::Instance;
 use crate::config::settings::Sizes;
@@ -9,7 +8,8 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 
-/// The groups of this host. (Who has them elsewhere, in LDAP for example, gives the number.)
+/// The groups of this host. A group that is defined elsewhere, in LDAP for example, is given by its
+/// number.
 const GROUPS: &str = "/etc/group";
 
 /// The number of a group, by its name or number.
@@ -26,7 +26,7 @@ pub fn group(text: &str) -> Result<u32, String> {
     })
 }
 
-/// `name:password:number:members`.
+/// Looks up a name in lines of `name:password:number:members`.
 fn number_of(groups: &str, name: &str) -> Option<u32> {
     groups.lines().find_map(|line| {
         let mut fields = line.split(':');
@@ -36,7 +36,8 @@ fn number_of(groups: &str, name: &str) -> Option<u32> {
 }
 
 impl Instance {
-    /// Lets a group read the tables, and nobody else. Links stay closed: who can open one can detach it.
+    /// Lets one group read the tables, and no one else. Links stay closed: a user who can open a
+    /// link can detach it.
     pub(crate) fn grant_read(&self, group: Option<u32>, sizes: &Sizes) -> Result<()> {
         let (number, mode) = match group {
             Some(number) => (number, 0o640),
@@ -58,7 +59,7 @@ impl Instance {
         if group.is_some()
             && let Some(parent) = self.directory.parent()
         {
-            // Instances may have different groups. Nothing is to be seen there but VIPs.
+            // Instances may have different groups. This directory shows nothing but VIPs.
             fs::set_permissions(parent, Permissions::from_mode(0o755)).map_err(Error::system(
                 format!("open {} to others", parent.display()),
             ))?;
@@ -66,7 +67,8 @@ impl Instance {
         Ok(())
     }
 
-    /// The directory above that keeps members of a group out: systemd mounts /sys/fs/bpf for root alone.
+    /// The parent directory that members of a group may not enter: systemd mounts /sys/fs/bpf for
+    /// root alone.
     pub fn closed_to(&self, group: u32) -> Option<PathBuf> {
         let is_closed = |path: &&Path| {
             fs::metadata(path).is_ok_and(|meta| {

@@ -1,4 +1,4 @@
-//! `ikenat check`: the doctor's findings for people and for programs, and the exit status.
+//! `ikenat check`: prints the findings as text or JSON, and sets the exit status.
 
 use super::print;
 use super::run::Arguments as Run;
@@ -12,37 +12,39 @@ use std::process::ExitCode;
 use xdp_user::check::{Finding, Level, check, running};
 use xdp_user::netlink::Netlink;
 
-/// Check everything that forwarding depends on, and print what is wrong and the command that fixes it
+/// Check everything that forwarding depends on, and print what is wrong and how to fix it
 ///
-/// Touches nothing. Takes the arguments of `run`, before it or beside it; without --wan, --lan, --vip and --server it looks
-/// at what is attached. Run it in the network namespace of the gateway.
+/// Changes nothing. Accepts the arguments of `run`, before `run` starts or while it runs; without
+/// --wan, --lan, --vip and --server it checks what is attached. Run it in the network namespace of
+/// the gateway.
 ///
-/// Exit status: 0 when all is well or there are warnings only, 1 when there is an error, 2 when the arguments are wrong or
-/// there is nothing to look at.
+/// Exit status: 0 when there is no error (warnings may be there), 1 when there is an error, 2 when
+/// the arguments are wrong or there is nothing to check.
 #[derive(Args, Clone, Debug)]
 // The group of `run`'s arguments has the name that this one would have.
 #[group(skip)]
 pub(crate) struct Arguments {
-    /// For programs: one JSON document with all findings
+    /// Print one JSON document with all findings
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     run: Optional,
 }
 
-/// The arguments of `run`, whichever there are, with none required.
+/// The arguments of `run`, none of them required.
 #[derive(Clone, Debug)]
 enum Optional {
-    /// Those that say what to look at were given.
+    /// The arguments that describe an instance were given.
     Given(Box<Run>),
-    /// None of them were: look at what is attached.
+    /// None of those were given: check what is attached.
     Missing {
         vip: Option<Ipv4Addr>,
         bpffs: Option<PathBuf>,
     },
 }
 
-/// Any of these says what to look at, and then all that `run` requires are required; --vip alone chooses an instance.
+/// With any of these, all arguments that `run` requires are required; --vip alone selects an
+/// instance.
 const SAYING: [&str; 3] = ["wan", "lan", "server"];
 
 impl Args for Optional {

@@ -1,4 +1,6 @@
-//! One file for each verb: sentences for people. No decision about a packet or a map is made here.
+//! The subcommands, one file each: their arguments, and their output for people.
+//!
+//! Invariant: no decision about a packet or a map is made here.
 
 pub(crate) mod check;
 pub(crate) mod run;
@@ -14,7 +16,7 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use xdp_user::bpffs::layout::{self, Instance};
 
-/// Where to look for instances.
+/// Which instances a subcommand applies to.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct InstanceFilter {
     /// Only the instance of this VIP
@@ -25,7 +27,8 @@ pub(crate) struct InstanceFilter {
     pub(crate) bpffs: Option<PathBuf>,
 }
 
-/// Prints, and ends quietly when the reader has seen enough (`| head`): that is no fault.
+/// Prints text. Ends the process quietly when the reader closes the pipe (`| head`): that is no
+/// error.
 pub(crate) fn print(text: &str) -> Result<()> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
@@ -35,7 +38,7 @@ pub(crate) fn print(text: &str) -> Result<()> {
     }
 }
 
-/// An IPv4 address, or a sentence.
+/// Reads an IPv4 address; the error is a sentence.
 pub(crate) fn address(text: &str) -> Result<Ipv4Addr, String> {
     text.parse().map_err(|_| {
         "it is not an IPv4 address; write it as four numbers, for example 203.0.113.1".to_owned()
@@ -47,13 +50,13 @@ impl InstanceFilter {
         layout::bpffs(self.bpffs.as_deref()).context("failed to find what is attached")
     }
 
-    /// The instances that there are.
+    /// The instances that exist.
     fn instances(&self) -> Result<Vec<Instance>> {
         let bpffs = self.bpffs()?;
         layout::instances(&bpffs, self.vip).context("failed to find what is attached")
     }
 
-    /// The same; that there is none is an error.
+    /// The same; an error when there is none.
     fn some_instances(&self) -> Result<Vec<Instance>> {
         let instances = self.instances()?;
         if instances.is_empty() {

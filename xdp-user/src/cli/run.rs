@@ -1,4 +1,4 @@
-//! `ikenat run`: attaches, says what it did, keeps house, and stops without detaching.
+//! `ikenat run`: its arguments, and the daemon from the start to the signal that ends it.
 
 use super::address;
 use anyhow::{Context, Result};
@@ -16,70 +16,81 @@ use xdp_user::daemon::Daemon;
 use xdp_user::daemon::signals::{Signals, Stop};
 use xdp_user::netlink::Netlink;
 
-/// Attach to the interfaces and keep house, in the foreground
+/// Attach to the interfaces and maintain the tables, in the foreground
 ///
-/// Stopping is not detaching: after SIGTERM (systemctl stop, systemctl restart), a crash or a kill, the programs go on
-/// translating and the next `run` takes over without losing a packet. Ctrl-C on a terminal detaches everything.
-/// `ikenat unload` removes what is left.
+/// Stopping does not detach: after SIGTERM (systemctl stop, systemctl restart), a crash or a kill,
+/// the programs go on translating, and the next `run` continues without losing a packet. Ctrl-C on
+/// a terminal detaches everything. `ikenat unload` removes what is left.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Arguments {
-    /// Interface towards the clients; up to four times, and the fast path outbound leaves by the first
+    /// Interface towards the clients, up to four times; the outbound fast path uses the first
     #[arg(long, value_name = "IF", required = true)]
     wan: Vec<String>,
-    /// Interface towards the server, up to four times; the first may be the first --wan. Left out when the server is an
-    /// address of this host
+    /// Interface towards the server, up to four times; none when the server is this host
+    ///
+    /// The first one may be the first --wan.
     #[arg(long, value_name = "IF")]
     lan: Vec<String>,
-    /// The public address that clients connect to
+    /// Public address that clients connect to
     #[arg(long, value_name = "A", value_parser = address)]
     vip: Ipv4Addr,
-    /// The VPN server behind it; its replies must be routed through this gateway
+    /// VPN server behind the VIP; its replies must be routed through this gateway
     #[arg(long, value_name = "A", value_parser = address)]
     server: Ipv4Addr,
-    /// Where XDP runs: in the driver, or in the stack, which works on any device and is slower
+    /// Where XDP runs: in the driver (native) or in the stack (generic: any device, slower)
     #[arg(long, value_enum, default_value_t = ModeArgument::Native)]
     mode: ModeArgument,
-    /// The same for the WANs alone
+    /// Where XDP runs on the WANs
     #[arg(long, value_enum, value_name = "MODE")]
     wan_mode: Option<ModeArgument>,
-    /// The same for the LANs alone: a bridge (docker0), a VLAN device or a tap needs generic there, while the WAN stays
-    /// native
+    /// Where XDP runs on the LANs
+    ///
+    /// A bridge (docker0), a VLAN device or a tap needs generic; the WANs stay native.
     #[arg(long, value_enum, value_name = "MODE")]
     lan_mode: Option<ModeArgument>,
-    /// A peer that is this host's own (an address or a prefix): its packets are left alone, as if ikenat were not there;
-    /// any number of times. The longest prefix of both lists counts
+    /// Address or prefix of a peer of this host itself: its packets are left alone
+    ///
+    /// It may be given any number of times. To these packets it is as if ikenat were not there. The
+    /// longest matching prefix of --except-peer and --deny decides.
     #[arg(long, value_name = "PREFIX", value_parser = peer_lists::prefix)]
     except_peer: Vec<Ipv4Net>,
-    /// A peer that is refused (an address or a prefix): its packets to our ports are dropped; any number of times
+    /// Address or prefix of a refused peer: its packets to the handled ports are dropped
+    ///
+    /// It may be given any number of times. The longest matching prefix of --except-peer and --deny
+    /// decides.
     #[arg(long, value_name = "PREFIX", value_parser = peer_lists::prefix)]
     deny: Vec<Ipv4Net>,
-    /// The VIP is for IPsec alone: every UDP fragment without ports is the server's
+    /// The VIP is for IPsec alone: every UDP fragment without ports goes to the server
     #[arg(long)]
     dedicated: bool,
-    /// Count as if packets were translated, and leave every one alone: to try it on live traffic. A later start without
-    /// it begins with new counters; a live instance cannot become a dry run
+    /// Count as if packets were translated, but change none: a test on live traffic
+    ///
+    /// A later start without --dry-run begins with new counters. A live instance cannot become a
+    /// dry run.
     #[arg(long)]
     dry_run: bool,
-    /// How the slow path is attached: by tcx (Linux 6.6), as a filter in a clsact, or by whichever the kernel has.
-    /// Programs in tcx run before those in clsact; it cannot change while an instance is attached
+    /// How the slow path is attached: by tcx (Linux 6.6), a clsact filter, or what the kernel has
+    ///
+    /// Programs in tcx run before those in clsact. The choice cannot change while an instance is
+    /// attached.
     #[arg(long, value_enum, default_value_t = TcArgument::Auto)]
     tc: TcArgument,
     /// The BPF file system, if it is not /sys/fs/bpf
     #[arg(long, value_name = "DIR")]
     bpffs: Option<PathBuf>,
-    /// Let the members of this group read `stats` and `status`, without any capability
+    /// Group that may use `stats` and `status` without any capability
     #[arg(long, value_name = "NAME", value_parser = permissions::group)]
     group: Option<u32>,
-    /// Slots for SPIs, a power of two; half of them can be in use, 128 bytes each
+    /// Slots for SPIs, 128 bytes each, a power of two; half of them can be in use
     #[arg(long, value_name = "N", default_value_t = FLOW_SLOTS, value_parser = slots)]
     flow_slots: u32,
-    /// Slots for peers, a power of two; half of them can be in use, 128 bytes each
+    /// Slots for peers, 128 bytes each, a power of two; half of them can be in use
     #[arg(long, value_name = "N", default_value_t = SESSION_SLOTS, value_parser = slots)]
     session_slots: u32,
-    /// Forget the counters of an SPI or peer after this much silence; never less than two minutes
+    /// Seconds of silence after which the counters of an SPI or peer are removed; at least 120
     #[arg(long, value_name = "SECS", default_value_t = IDLE_SECS, value_parser = idle)]
     idle_timeout: u32,
-    /// Write a line to the log when a peer becomes established
+    /// Log when a peer becomes established
     #[arg(long)]
     log_sessions: bool,
 }
@@ -168,7 +179,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         .enable_all()
         .build()
         .context("failed to start the event loop")?;
-    // Before anything is attached: a signal that comes during the start must not leave half of it.
+    // Before anything is attached, so that a signal during the start does not leave half of it.
     let mut signals = {
         let _entered = runtime.enter();
         Signals::listen()?

@@ -15,13 +15,14 @@ use xdp_user::tables::snapshot::Snapshot;
 
 /// Show every SPI: packets, bytes, rate, loss, age
 ///
-/// Works from any shell and without the daemon: it reads the tables that the programs count into. Bytes are IPv4
-/// total lengths. Loss is estimated from the sequence numbers, which nobody has authenticated: the numbers between
-/// the first and the highest that did not come. PACKETS/S is the mean over the life of an SPI, from its first packet
-/// to its last but over one second at least; with --watch it is the rate since the last refresh.
+/// Works from any shell and without the daemon: it reads the tables that the programs count into.
+/// Bytes are IPv4 total lengths. Loss is estimated from the sequence numbers, which are not
+/// authenticated here: it is how many numbers between the first and the highest did not arrive.
+/// PACKETS/S is the mean over the life of an SPI, from its first packet to its last but over one
+/// second at least; with --watch it is the rate since the last refresh.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Arguments {
-    /// For programs: one JSON document (with --watch one a line)
+    /// Print one JSON document; with --watch, one per line
     #[arg(long)]
     json: bool,
     /// Refresh every two seconds
@@ -74,7 +75,7 @@ fn show(arguments: &Arguments, stats: &Stats) -> Result<String> {
     }
     let texts = stats.instances.iter().map(|one| text(one, arguments.watch));
     let texts = texts.collect::<Vec<_>>().join("\n");
-    // Home and clear: the screen belongs to the table until Ctrl-C.
+    // Cursor home and clear: the tables fill the screen until Ctrl-C.
     let clear = arguments.watch && io::stdout().is_terminal();
     Ok(if clear {
         format!("\x1b[H\x1b[2J{texts}")
@@ -158,7 +159,7 @@ fn sessions(sessions: &[SessionStats]) -> String {
         ("LAST SEEN", Align::Right),
     ]);
     for session in sessions {
-        // Before the proof nothing is counted for a peer, so there is no zero to show.
+        // Nothing is counted for a half-open peer, so there is no zero to show.
         let counted = session.state == "established";
         let both = |both: &ByDirection<u64>| {
             if counted {

@@ -9,12 +9,12 @@ use xdp_user::netlink::Netlink;
 use xdp_user::report::status::{AttachedProgram, InstanceStatus, Status};
 use xdp_user::tables::snapshot::Snapshot;
 
-/// Show what is attached where, the tables, and what became of all packets
+/// Show the attached programs, the tables, and what became of all packets
 ///
 /// Works from any shell and without the daemon.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Arguments {
-    /// For programs: one JSON document, with all reasons, also those that never occurred
+    /// Print one JSON document with all reasons, also those that never occurred
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -68,7 +68,7 @@ fn text(instance: &InstanceStatus) -> String {
     text
 }
 
-/// What is unusual about it.
+/// The unusual settings of an instance.
 fn unusual(instance: &InstanceStatus) -> String {
     let mut text = String::new();
     if instance.dry_run {

@@ -1,15 +1,15 @@
-//! Columns of text, as wide as they need to be.
+//! Text tables with columns as wide as they need to be, and numbers for people.
 
-/// Which way a column columns.
+/// The alignment of a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Align {
-    /// Words.
+    /// For words.
     Left,
-    /// Numbers.
+    /// For numbers.
     Right,
 }
 
-/// A table: headers first.
+/// A table. The first row has the headers.
 #[derive(Clone, Debug)]
 pub(crate) struct TextTable {
     columns: Vec<Align>,
@@ -17,7 +17,7 @@ pub(crate) struct TextTable {
 }
 
 impl TextTable {
-    /// With these columns.
+    /// A table with these columns.
     pub(crate) fn new(columns: &[(&str, Align)]) -> Self {
         Self {
             columns: columns.iter().map(|(_, align)| *align).collect(),
@@ -56,7 +56,7 @@ impl TextTable {
     }
 }
 
-/// `1,234,567`.
+/// A number, as `1,234,567`.
 pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
@@ -69,7 +69,7 @@ pub(crate) fn grouped(number: u64) -> String {
     text
 }
 
-/// `0.4 s`, `12 s`, `3 min 5 s`, `2 h 7 min`.
+/// An age, as `0.4 s`, `12 s`, `3 min 5 s` or `2 h 7 min`.
 pub(crate) fn age(seconds: f64) -> String {
     #[expect(
         clippy::cast_possible_truncation,
@@ -85,7 +85,7 @@ pub(crate) fn age(seconds: f64) -> String {
     }
 }
 
-/// `64 KiB`, `8 MiB`.
+/// A size, as `64 KiB` or `8 MiB`.
 pub(crate) fn size(bytes: u64) -> String {
     const UNITS: [(u64, &str); 3] = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
     for (unit, name) in UNITS {

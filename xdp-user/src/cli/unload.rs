@@ -1,4 +1,4 @@
-//! `ikenat unload`: removes what a dead daemon left.
+//! `ikenat unload`: detaches the programs of an instance and removes its pins.
 
 use super::{InstanceFilter, print};
 use anyhow::{Context, Result, bail};
@@ -10,12 +10,12 @@ use xdp_user::sys::capabilities;
 
 /// Detach everything and remove all pins and counters
 ///
-/// A stopped or killed daemon leaves its programs attached on purpose, so that tunnels survive a restart. This
-/// removes them. It refuses while a daemon runs, because that one should be stopped first; --force removes
-/// everything nevertheless, and the daemon ends as soon as it notices.
+/// A stopped or killed daemon leaves its programs attached on purpose, so that tunnels survive a
+/// restart. `unload` removes them. It refuses while a daemon runs, which should be stopped first.
+/// With --force it removes everything nevertheless, and the daemon ends as soon as it notices.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Arguments {
-    /// Also when a daemon is running
+    /// Remove everything even while a daemon runs
     #[arg(long)]
     force: bool,
     #[command(flatten)]

@@ -1,7 +1,5 @@
-//! The places of an instance: its interfaces by side and number, the programs that each has, and what their pins are
-//! called.
-//!
-//! It may not know what is attached there, nor how.
+//! The interfaces of an instance by side and number, their hook points, and the names of programs
+//! and pins.
 
 use crate::config::plan::Plan;
 use crate::netlink::Link;
@@ -9,25 +7,25 @@ use std::fmt;
 use xdp_common::limits::INTERFACES;
 use xdp_common::{Hook, cpu, meta};
 
-/// Towards whom an interface is.
+/// The side of the gateway that an interface is on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
-    /// The clients.
+    /// Towards the clients.
     Wan,
-    /// The server.
+    /// Towards the server.
     Lan,
 }
 
-/// An interface of an instance: the first WAN, the second LAN.
+/// An interface of an instance, for example the first WAN or the second LAN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Interface {
     /// Its side.
     pub side: Side,
-    /// Its place in the list of that side.
+    /// Its index in the list of that side.
     pub number: usize,
 }
 
-/// As it stands in the names of pins: `wan`, `lan`, and from the second one on `wan2`.
+/// The form that the names of pins contain: `wan`, `lan`, and from the second one on `wan2`.
 impl fmt::Display for Interface {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let side = match self.side {
@@ -48,7 +46,7 @@ impl Interface {
         of(Side::Wan).chain(of(Side::Lan))
     }
 
-    /// The place of its egress word in a CPU's block.
+    /// The index of its egress word in the block of a CPU.
     pub const fn egress(self) -> usize {
         match self.side {
             Side::Wan => cpu::EGRESS_WAN + self.number,
@@ -75,18 +73,18 @@ impl Interface {
     }
 }
 
-/// A hook of a port.
+/// A hook of an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HookPoint {
-    /// The port.
+    /// The interface.
     pub port: Interface,
     /// The hook.
     pub hook: Hook,
 }
 
 impl HookPoint {
-    /// All that there can be, in the order in which links are detached: XDP goes first, so that what still comes in takes
-    /// the slow path.
+    /// All that there can be, in the order in which links are detached: XDP first, so that packets
+    /// that still arrive take the slow path.
     pub fn all() -> impl Iterator<Item = Self> {
         let at = |hook| Interface::all().map(move |port| Self { port, hook });
         Hook::ALL.into_iter().flat_map(at).filter(|hook_point| {
@@ -99,7 +97,8 @@ impl HookPoint {
         format!("link-{}-{}", self.hook.name(), self.port)
     }
 
-    /// The name of the pin of its program, where it is a filter in a clsact and has no link. XDP has none.
+    /// The name of the pin of its program where it is a filter in a clsact, which has no link. XDP
+    /// has none.
     pub fn filter_pin(self) -> Option<String> {
         let pin = || format!("filter-{}-{}", self.hook.name(), self.port);
         (self.hook != Hook::Xdp).then(pin)
@@ -116,7 +115,7 @@ impl HookPoint {
     }
 }
 
-/// A hook point that has a program under a plan.
+/// A hook point that has a program under a plan, and its interface.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct AttachTarget<'p> {
     pub(crate) hook_point: HookPoint,
@@ -124,7 +123,8 @@ pub(crate) struct AttachTarget<'p> {
 }
 
 impl Plan {
-    /// All ports, WANs first. On a one-armed gateway the first of each side are one interface.
+    /// All interfaces by side and number, WANs first. On a one-armed gateway the first WAN and the
+    /// first LAN are the same device.
     pub fn ports(&self) -> Vec<(Interface, &Link)> {
         fn of(side: Side, links: &[Link]) -> impl Iterator<Item = (Interface, &Link)> {
             let numbered = links.iter().enumerate();
@@ -135,7 +135,7 @@ impl Plan {
             .collect()
     }
 
-    /// Each interface once, by the port whose programs it has.
+    /// Each device once, by the side and number of the programs that it has.
     pub fn interfaces(&self) -> Vec<(Interface, &Link)> {
         const FIRST_LAN: Interface = Interface {
             side: Side::Lan,
@@ -146,8 +146,9 @@ impl Plan {
         ports
     }
 
-    /// Whether a program belongs there. A dry run has no XDP program, because attaching one may reset the link, and looks
-    /// at what leaves only where nothing else shows it.
+    /// Whether the plan needs a program there. A dry run has no XDP program, because attaching one
+    /// may reset the link. It has an egress program only where nothing else shows what leaves: when
+    /// the server is this host.
     const fn needs(&self, hook_point: HookPoint) -> bool {
         match (hook_point.hook, hook_point.port.side) {
             (Hook::Tc, _) => true,
@@ -157,7 +158,8 @@ impl Plan {
         }
     }
 
-    /// The places, in the order of attaching: the slow path first, so that whatever XDP hands over has somewhere to go.
+    /// The hook points in the order of attaching: the slow path first, so that it is there for
+    /// whatever XDP hands over.
     pub(crate) fn places(&self) -> Vec<AttachTarget<'_>> {
         let at = |hook| {
             let place = move |(port, link)| AttachTarget {

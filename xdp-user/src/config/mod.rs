@@ -1,4 +1,4 @@
-//! What the administrator asks for, checked against this host before anything is touched.
+//! What the administrator asks for, checked against this host before anything is changed.
 
 pub mod interfaces;
 pub mod peer_lists;

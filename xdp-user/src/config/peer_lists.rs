@@ -1,5 +1,5 @@
-//! The lists of peers that are not translated: prefixes of `--except-peer`, whose packets are left to
-//! this host, and of `--deny`, whose packets are dropped.
+//! The lists of peers that are not translated: prefixes of `--except-peer`, which are left to this
+//! host, and of `--deny`, which are dropped.
 
 use crate::error::{Error, Result};
 use ipnet::Ipv4Net;
@@ -7,8 +7,8 @@ use std::net::Ipv4Addr;
 use xdp_common::config::{DENY, EXCEPT};
 use xdp_common::limits;
 
-/// An IPv4 prefix, as an option names it: an address alone is a prefix of 32 bits, and no bit behind
-/// the length is set.
+/// Reads an IPv4 prefix as an option names it: an address alone is a prefix of 32 bits, and no bit
+/// behind the length may be set.
 pub fn prefix(text: &str) -> Result<Ipv4Net, String> {
     const WRONG: &str = "it is neither an IPv4 address nor a prefix of at most 32 bits; write it as 198.51.100.7 or 198.51.100.0/24";
     let prefix: Ipv4Net = match text.parse::<Ipv4Addr>() {
@@ -26,7 +26,7 @@ pub fn prefix(text: &str) -> Result<Ipv4Net, String> {
     ))
 }
 
-/// Both lists.
+/// Both lists of prefixes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Lists {
     /// Of `--except-peer`.
@@ -49,7 +49,7 @@ impl Lists {
         Ok(())
     }
 
-    /// Every prefix once, with what PEERS says of it.
+    /// Every prefix once, with its value in PEERS.
     pub fn all(&self) -> impl Iterator<Item = (Ipv4Net, u32)> {
         let once = |list: &[Ipv4Net]| {
             let mut list = list.to_vec();
@@ -126,7 +126,8 @@ mod tests {
         let both = lists(&["10.0.0.0/8", "10.1.0.0/16"], &["10.1.0.0/16"]);
         let error = both.check().expect_err("in both").to_string();
         assert!(error.contains("10.1.0.0/16"), "{error}");
-        // One inside the other is no contradiction: the longer one counts. Twice the same is none either.
+        // A prefix inside another one is no contradiction: the longer one counts. Neither is the
+        // same prefix twice in one list.
         let nested = lists(&["10.1.0.0/16", "10.1.0.0/16"], &["10.0.0.0/8"]);
         assert!(nested.check().is_ok());
         assert_eq!(nested.all().count(), 2);

@@ -1,5 +1,6 @@
 //! The plan of an instance: its settings, the interfaces of this host that they name, and the
-//! load-time constants of the programs that follow from both. `validate.rs` makes a plan of settings.
+//! load-time constants of the programs that follow from both. `validate.rs` makes a plan of
+//! settings.
 
 use crate::config::interfaces::{Interface, Side};
 use crate::config::settings::{Mode, Settings, Sizes};
@@ -27,13 +28,13 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// True when one interface is both.
+    /// True when one interface is both the first WAN and the first LAN.
     pub fn is_one_armed(&self) -> bool {
         let first = |links: &[Link]| links.first().map(|link| link.index);
         first(&self.wans) == first(&self.lans)
     }
 
-    /// The interface of a port, and otherwise the first of its side.
+    /// The interface itself on its own side, and the first one of the other side.
     fn own_or_first(&self, port: Interface, side: Side) -> Option<&Link> {
         let links = match side {
             Side::Wan => &self.wans,
@@ -43,7 +44,7 @@ impl Plan {
         links.get(own)
     }
 
-    /// The load-time constants of the programs of a port.
+    /// The load-time constants of the programs of an interface.
     pub fn constants(&self, secret: Secret, tick_shift: u32, port: Interface) -> Config {
         let buckets = |slots: u32| slots / u32::try_from(slot::WAYS).unwrap_or(1);
         let Sizes {
@@ -53,7 +54,8 @@ impl Plan {
         let indexes = |links: &[Link]| {
             std::array::from_fn(|at| links.get(at).map_or(0, |link: &Link| link.index))
         };
-        // Packets of other namespaces of this host come with partial checksums, and generic XDP sees those of any.
+        // Packets from other network namespaces of this host arrive with partial checksums (by a
+        // virtual device, which has a kind), and generic XDP sees those of any device.
         let side = |side| {
             let link = self.own_or_first(port, side);
             let generic = self.settings.modes.of(side) == Mode::Generic;

@@ -1,5 +1,5 @@
-//! What the administrator asks for, before it is compared with this host: the arguments of `run` and
-//! `check` as plain values.
+//! What the administrator asks for, before it is compared with this host: the arguments of `run`
+//! and `check` as plain values.
 //!
 //! A new option of `run` is an argument in `cli/run.rs` and a field of [`Settings`].
 
@@ -19,7 +19,7 @@ pub enum Mode {
 }
 
 impl Mode {
-    /// The word for people.
+    /// The name in options and reports.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Native => "native",
@@ -33,8 +33,8 @@ impl Mode {
     }
 }
 
-/// How the XDP programs run on each side: a bridge, a VLAN device or a tap has no native XDP, and must not take it away
-/// from the other side.
+/// How the XDP programs run on each side: a bridge, a VLAN device or a tap has no native XDP, and
+/// the other side keeps it nevertheless.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Modes {
     /// On the WANs.
@@ -64,7 +64,7 @@ impl Modes {
 /// How the tc programs are attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tc {
-    /// As an earlier start did; else by tcx where the kernel has it.
+    /// As an earlier start attached them; else by tcx where the kernel has it.
     Auto,
     /// By pinned tcx links.
     Tcx,
@@ -87,7 +87,7 @@ pub struct Sizes {
 pub struct Settings {
     /// Interfaces towards the clients, the first one first.
     pub wans: Vec<String>,
-    /// Interfaces towards the server, likewise; none when it is this host.
+    /// Interfaces towards the server, likewise; none when the server is this host.
     pub lans: Vec<String>,
     /// The public address.
     pub vip: Ipv4Addr,
@@ -99,13 +99,13 @@ pub struct Settings {
     pub lists: Lists,
     /// Whether the VIP is for IPsec alone.
     pub dedicated: bool,
-    /// Whether to count only, and leave every packet alone.
+    /// Whether to count only, and change no packet.
     pub dry_run: bool,
     /// How the tc programs are attached.
     pub tc: Tc,
     /// Sizes of the tables.
     pub sizes: Sizes,
-    /// Seconds of silence after which an entry goes.
+    /// Seconds of silence after which an entry expires.
     pub idle_secs: u32,
     /// Whether messages about sessions go to the log.
     pub log_sessions: bool,

@@ -1,6 +1,5 @@
-//! What a settings needs of this host: every check that needs no loaded program, before anything is touched.
-//!
-//! It may not know how a program is loaded or attached.
+//! Checks of the settings against this host: all that need no loaded program, before anything is
+//! changed.
 
 use crate::config::plan::Plan;
 use crate::config::settings::{Modes, Settings};
@@ -20,7 +19,7 @@ fn check_kernel() -> Result<()> {
     }
 }
 
-/// Why an address is not that of a host.
+/// Why an address cannot be that of a host; `None` when it can.
 pub(crate) fn not_unicast(address: Ipv4Addr) -> Option<&'static str> {
     let first = address.octets()[0];
     match first {
@@ -44,13 +43,13 @@ fn check_addresses(vip: Ipv4Addr, server: Ipv4Addr) -> Result<()> {
     Ok(())
 }
 
-/// The path below /proc/sys of a setting of an interface, or of all. It is that of the network namespace of whoever reads it,
-/// also after nsenter.
+/// The path below /proc/sys of a setting of an interface, or of `all`. It is that of the network
+/// namespace of the process that reads it, also after nsenter.
 pub(crate) fn sysctl_path(interface: &str, setting: &str) -> String {
     format!("net/ipv4/conf/{interface}/{setting}")
 }
 
-/// The same as `sysctl -w` takes it; a name with a dot needs slashes.
+/// The same in the form for `sysctl -w`; a name with a dot needs slashes.
 pub(crate) fn sysctl_key(interface: &str, setting: &str) -> String {
     if interface.contains('.') {
         sysctl_path(interface, setting)
@@ -80,7 +79,7 @@ fn check_forwarding(link: &Link) -> Result<()> {
     Ok(())
 }
 
-/// The interfaces of a side: not too many, each once.
+/// Looks up the interfaces of a side: not too many, each once.
 fn look_up(netlink: &Netlink, option: &'static str, names: &[String]) -> Result<Vec<Link>> {
     if names.len() > limits::INTERFACES {
         return Err(Error::TooManyInterfaces {
@@ -101,7 +100,8 @@ fn look_up(netlink: &Netlink, option: &'static str, names: &[String]) -> Result<
     names.iter().map(|name| netlink.link(name)).collect()
 }
 
-/// An interface that is WAN and LAN has one XDP program for both, that of the first pair.
+/// Checks an interface that is WAN and LAN: it must be the first of both, in one mode, because it
+/// has one XDP program for both sides.
 fn check_arms(wans: &[Link], lans: &[Link], modes: Modes) -> Result<()> {
     for (at, wan) in wans.iter().enumerate() {
         let Some(as_lan) = lans.iter().position(|lan| lan.index == wan.index) else {
@@ -122,7 +122,7 @@ fn check_arms(wans: &[Link], lans: &[Link], modes: Modes) -> Result<()> {
 enum ServerLocation {
     /// To this host itself.
     Here,
-    /// By a LAN; and the address that this host has for the server.
+    /// By a LAN. The address is the one that this host has towards the server.
     ByLan(Ipv4Addr),
 }
 
@@ -158,7 +158,7 @@ fn locate_server(netlink: &Netlink, server: Ipv4Addr, lans: &[Link]) -> Result<S
 }
 
 impl Plan {
-    /// Checks a settings against this host.
+    /// Checks settings against this host and returns the plan.
     pub fn check(settings: Settings, netlink: &Netlink) -> Result<Self> {
         capabilities::check()?;
         check_kernel()?;
@@ -174,7 +174,7 @@ impl Plan {
             ServerLocation::Here => (true, Ipv4Addr::UNSPECIFIED),
             ServerLocation::ByLan(source) => (false, source),
         };
-        // What is for this host itself needs no forwarding.
+        // Packets to this host itself need no forwarding.
         for link in wans.iter().chain(&lans).filter(|_| !server_is_local) {
             check_forwarding(link)?;
         }

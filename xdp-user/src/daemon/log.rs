@@ -69,7 +69,9 @@ pub(super) fn started(plan: &Plan, dataplane: &Dataplane) {
 /// What was found dying in the tables of a daemon that died.
 pub(super) fn recovered(flows: usize, sessions: usize) {
     if flows + sessions > 0 {
-        info!("completed the expiry that the previous daemon had begun: {flows} SPIs and {sessions} peers");
+        info!(
+            "completed the expiry that the previous daemon had begun: {flows} SPIs and {sessions} peers"
+        );
     }
 }
 
@@ -77,9 +79,7 @@ pub(super) fn recovered(flows: usize, sessions: usize) {
 pub(super) fn ready(plan: &Plan) {
     let (vip, server) = (plan.settings.vip, plan.settings.server);
     if plan.settings.dry_run {
-        warn!(
-            "dry run: no packet is translated; `ikenat status` counts what would have been done"
-        );
+        warn!("dry run: no packet is translated; `ikenat status` counts what would have been done");
         info!("ready: counting what would be translated from {vip} to {server}");
     } else {
         info!("ready: translating {vip} to {server}");
@@ -96,7 +96,9 @@ pub(super) fn link_event(event: Event) {
             "{interface}: interface is gone, and its programs with it; they are re-attached when an interface of that name appears"
         ),
         Event::Changed(interface, LinkChange::Bare(index)) => {
-            warn!("{interface}: no ikenat program is attached; re-attaching (interface index {index})");
+            warn!(
+                "{interface}: no ikenat program is attached; re-attaching (interface index {index})"
+            );
         }
         Event::NotReattached(why) => warn!("failed to re-attach, retrying every second: {why}"),
     }
@@ -118,7 +120,9 @@ fn attached(dataplane: &Dataplane) {
         let how = match attached.action {
             AttachAction::Attached => "attached to",
             AttachAction::Replaced => "replaced the program on",
-            AttachAction::Reattached => "re-attached (the old link was dead or on another interface) to",
+            AttachAction::Reattached => {
+                "re-attached (the old link was dead or on another interface) to"
+            }
         };
         let mode = match attached.hook {
             Hook::Xdp => format!(", {} mode", attached.mode.name()),
@@ -146,7 +150,9 @@ fn no_xmit_support(plan: &Plan, dataplane: &Dataplane) {
 /// Whether an interface takes frames from XDP has changed.
 pub(super) fn xmit_support(interface: &str, support: XmitSupport) {
     match support {
-        XmitSupport::Supported => info!("{interface}: driver has XDP transmit; egress uses the fast path"),
+        XmitSupport::Supported => {
+            info!("{interface}: driver has XDP transmit; egress uses the fast path");
+        }
         XmitSupport::Unsupported => warn!(
             "{interface}: driver has no XDP transmit (ndo_xdp_xmit); egress uses the tc slow path (a veth needs an XDP program on its peer or, from Linux 6.3 on, GRO)"
         ),
@@ -167,7 +173,10 @@ pub(super) fn pins_hidden(path: &Path) {
 pub(super) fn neighbour_silent(plan: &Plan, (index, gateway): NeighbourKey) {
     let interfaces = plan.interfaces();
     let on = interfaces.iter().find(|(_, link)| link.index == index);
-    let name = on.map_or_else(|| format!("interface {index}"), |(_, link)| link.name.clone());
+    let name = on.map_or_else(
+        || format!("interface {index}"),
+        |(_, link)| link.name.clone(),
+    );
     info!("neighbour {gateway} on {name}: no ARP reply; resolving it again");
 }
 
@@ -178,7 +187,9 @@ pub(super) fn filter_restored(interface: &str) {
 
 /// Another process has removed a tc filter, for good.
 pub(super) fn filter_lost(interface: &str, why: &str) {
-    warn!("{interface}: the tc filter was removed by another program and cannot be restored: {why}");
+    warn!(
+        "{interface}: the tc filter was removed by another program and cannot be restored: {why}"
+    );
 }
 
 /// The end, when the programs stay.

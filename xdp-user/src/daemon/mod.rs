@@ -1,5 +1,5 @@
-//! The daemon of an instance: it attaches the programs, maintains tables and attachments until it is
-//! asked to stop, and leaves the programs attached when it ends.
+//! The daemon of an instance: it attaches the programs, maintains tables and attachments until it
+//! is asked to stop, and leaves the programs attached when it ends.
 
 mod log;
 pub mod maintenance;
@@ -34,8 +34,8 @@ pub struct Daemon {
 const OFTEN: Duration = Duration::from_millis(250);
 
 impl Daemon {
-    /// Attaches the programs, gives up the capabilities that maintenance does not need, and finishes
-    /// what a daemon that died has begun.
+    /// Attaches the programs, gives up the capabilities that maintenance does not need, and
+    /// finishes what a daemon that died has begun.
     pub fn start(plan: Plan, netlink: Netlink) -> Result<Self> {
         // Before anything is attached, so that no change after it is missed.
         let events = ChangeMonitor::listen()?;
@@ -71,7 +71,7 @@ impl Daemon {
                 _ = often.tick() => {
                     // The dataplane's own messages go to the log.
                     self.loggers.iter_mut().for_each(Logger::flush);
-                    // An interface that is back carries packets that nobody translates.
+                    // An interface that is back carries packets that are not translated yet.
                     if self.events.links_changed() {
                         second.reset_immediately();
                     }
@@ -81,7 +81,7 @@ impl Daemon {
         }
     }
 
-    /// One second's work.
+    /// The maintenance of one second.
     fn maintain(&mut self) -> Result<()> {
         let reattached = self
             .maintenance

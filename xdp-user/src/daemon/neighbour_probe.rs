@@ -1,8 +1,9 @@
-//! Next hops whose address of the hardware may have changed without a word. Frames that XDP sends prove nothing to the
-//! kernel, and left alone it would ask a neighbour again after a minute or so. So each second it is made to ask those that
-//! are in use; who does not answer within a second is looked for anew, by a question to everybody on the link.
+//! Probes neighbours in use, so that a MAC change without gratuitous ARP is noticed.
 //!
-//! It may not know what a packet is, nor how a neighbour is asked.
+//! Frames that XDP sends confirm nothing to the kernel, and by itself it would probe a neighbour
+//! only after a minute or so. So each second the daemon makes it probe those that are in use. A
+//! neighbour that does not answer within a second is deleted, so that it is resolved again by a
+//! broadcast on the link. See `docs/decisions/next-hop-confirmation.md`.
 
 use crate::netlink::Netlink;
 use crate::netlink::neighbour::{Neighbour, NeighbourKey};
@@ -15,19 +16,19 @@ use xdp_common::limits::NEIGHBOUR_CONFIRM_TICKS;
 use xdp_common::slot::nexthop::{CONFIRMED, KEY, WORDS};
 use xdp_core::Word;
 
-/// An answer takes far less on any link.
+/// How long to wait for an answer, which needs far less time on any link.
 const PATIENCE: Duration = Duration::from_millis(900);
-/// Without a packet for so many ticks a next hop is not in use.
+/// A neighbour without a packet for so many ticks is not in use.
 const IDLE_TICKS: u32 = 3 * NEIGHBOUR_CONFIRM_TICKS;
 
-/// Who was asked when.
+/// The neighbours in use, and when each was probed last.
 #[derive(Debug, Default)]
 pub struct Prober {
     asked: HashMap<NeighbourKey, Instant>,
 }
 
 impl Prober {
-    /// One pass. Names those that did not answer.
+    /// Runs one pass. Returns the neighbours that did not answer.
     pub fn pass<W: Mapped>(
         &mut self,
         tables: &Tables<W>,
@@ -38,7 +39,8 @@ impl Prober {
         let used = in_use(tables.nexthop.words(), clock);
         self.asked.retain(|key, _| used.contains(key));
         for key in used {
-            // What the kernel refuses here it can do without: a neighbour that has gone meanwhile, for example.
+            // A refusal by the kernel does no harm: the neighbour may have gone meanwhile, for
+            // example.
             match netlink.neighbour(key).unwrap_or(None) {
                 Some(Neighbour::Resolved) => {
                     if netlink.probe_neighbour(key).is_ok() {
@@ -66,7 +68,7 @@ impl Prober {
     }
 }
 
-/// The next hops through which packets went of late.
+/// The neighbours to which packets were sent recently.
 fn in_use<W: Word>(words: &[W], clock: &Clock) -> Vec<NeighbourKey> {
     #[expect(clippy::cast_possible_truncation, reason = "a tick is 32 bits")]
     let now = (clock.now() >> tick_shift(clock.rate())) as u32;
@@ -83,7 +85,7 @@ fn in_use<W: Word>(words: &[W], clock: &Clock) -> Vec<NeighbourKey> {
 )]
 fn of(key: u64, confirmed: u64, now: u32) -> Option<NeighbourKey> {
     let age = now.wrapping_sub(confirmed as u32);
-    // The reckoned time may lag behind a stamp.
+    // The computed time may lag behind a stamp.
     let young = age <= IDLE_TICKS || age > u32::MAX - IDLE_TICKS;
     let gateway = Ipv4Addr::from((key as u32).to_ne_bytes());
     (key != 0 && young).then_some(((key >> 32) as u32, gateway))

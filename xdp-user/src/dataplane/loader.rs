@@ -1,6 +1,4 @@
-//! The object: how it is loaded over pinned maps, and what META says of it.
-//!
-//! It may not know what a program is attached to.
+//! The eBPF object: how it is loaded over the pinned maps, and what META records of the instance.
 
 use crate::bpffs::layout::Instance;
 use crate::config::interfaces::Interface;
@@ -25,11 +23,12 @@ use xdp_common::{ABI_VERSION, Hook, Secret, meta};
 use xdp_core::Word;
 
 static USUAL: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ikenat.o"));
-/// The same dataplane without a variable in the address of a packet's byte.
+/// The same dataplane, built so that no variable is part of the address of a packet's byte
+/// (`docs/decisions/two-builds-of-the-object.md`).
 static WITHOUT_PERFMON: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ikenat-without-perfmon.o"));
 
-/// The object that the verifier takes from this process.
+/// The object that the verifier accepts from this process.
 fn embedded() -> &'static [u8] {
     if capabilities::is_hardened() {
         WITHOUT_PERFMON
@@ -38,7 +37,7 @@ fn embedded() -> &'static [u8] {
     }
 }
 
-/// What the tables of an earlier start say of themselves.
+/// What META records of an earlier start.
 #[derive(Clone, Copy)]
 pub(crate) struct SavedState {
     /// The hash key.
@@ -47,14 +46,15 @@ pub(crate) struct SavedState {
     pub(crate) rate: u64,
     /// A moment on both clocks.
     pub(crate) anchor: Moment,
-    /// What it was told ([`meta::FLAGS`]).
+    /// The settings, as bits ([`meta::FLAGS`]).
     pub(crate) flags: u64,
-    /// The server that they translate to.
+    /// The server that the programs translate to.
     pub(crate) server: Ipv4Addr,
 }
 
 impl SavedState {
-    /// `None`: there is nothing yet, after removing what a start left that died before anything was attached.
+    /// Reads META. `None`: there are no tables. What a start left that died before anything was
+    /// attached is removed first.
     pub(crate) fn of(instance: &Instance, plan: &Plan) -> Result<Option<Self>> {
         let complete = || {
             let meta = mmap::open(&instance.pin("META")).ok()?;
@@ -110,15 +110,16 @@ fn load_failed(step: &'static str) -> impl Fn(&dyn std::error::Error) -> Error {
     }
 }
 
-/// The object as it is loaded for one interface: constants and lists of its own, and the maps of all.
+/// The object as it is loaded for one interface: with constants and lists of its own, and the maps
+/// that all interfaces share (`docs/decisions/one-load-per-interface.md`).
 #[derive(Debug)]
 pub(crate) struct LoadedObject {
     pub(crate) interface: Interface,
     pub(crate) ebpf: Ebpf,
 }
 
-/// Loads the object over the pinned maps, making those that are missing, once for each interface, with the programs that
-/// belong there.
+/// Loads the object once for each interface, with the programs that belong there, over the pinned
+/// maps. Maps that are missing are created.
 pub(crate) fn load(
     plan: &Plan,
     instance: &Instance,
@@ -168,7 +169,8 @@ fn load_one(
     })
 }
 
-/// The verifier refuses with "permission denied" whatever it does not like; what it likes depends on CAP_PERFMON.
+/// The error for a program that the verifier refused. It refuses everything with "permission
+/// denied", and what it accepts depends on CAP_PERFMON.
 fn refused(name: &'static str, error: &ProgramError) -> Error {
     if is_denied(error) && !capabilities::has_perfmon() {
         tracing::debug!("{}", causes(error));
@@ -177,7 +179,8 @@ fn refused(name: &'static str, error: &ProgramError) -> Error {
     load_failed(name)(error)
 }
 
-/// Before any program is attached: no packet of a peer that is refused may get through in between.
+/// Fills PEERS before any program is attached: no packet of a denied peer may get through in
+/// between.
 fn fill_lists(ebpf: &mut Ebpf, lists: &Lists) -> Result<()> {
     const NAME: &str = "PEERS";
     let failed = |error: &dyn std::error::Error| Error::Map {
@@ -197,7 +200,7 @@ fn fill_lists(ebpf: &mut Ebpf, lists: &Lists) -> Result<()> {
     Ok(())
 }
 
-/// Tells the time.
+/// The program that returns the jiffies.
 const CLOCK: &str = "ikenat_clock";
 
 fn missing(step: &'static str) -> Error {
@@ -217,8 +220,8 @@ pub(crate) fn tc<'e>(ebpf: &'e mut Ebpf, name: &'static str) -> Result<&'e mut S
     program.try_into().map_err(|_: ProgramError| missing(name))
 }
 
-/// Lets the kernel tell its jiffies twice, a tenth of a second apart. Again, if they fit no rate: a virtual machine that
-/// did not get its CPU in between catches up on its ticks.
+/// Reads the kernel's jiffies twice, a tenth of a second apart, and repeats that if they fit no
+/// tick rate: a virtual machine that did not get its CPU in between catches up on its ticks.
 fn learn_time() -> Result<(u64, Moment)> {
     const TRIES: usize = 20;
     let mut ebpf = Ebpf::load(embedded()).map_err(|error| load_failed("clock")(&error))?;
@@ -239,7 +242,7 @@ fn learn_time() -> Result<(u64, Moment)> {
     })
 }
 
-/// What both clocks show at this moment, told by an object that was loaded.
+/// The present moment on both clocks, read by the program of a loaded object.
 pub(crate) fn now(loads: &mut [LoadedObject]) -> Result<Moment> {
     let load = loads.first_mut().ok_or_else(|| missing(CLOCK))?;
     let program = xdp(&mut load.ebpf, CLOCK)?;
@@ -263,7 +266,8 @@ fn moment(program: &Xdp) -> Result<Moment> {
     })
 }
 
-/// Writes what `stats` and the next start need to know. The version comes last: without it the rest counts for nothing.
+/// Writes to META what `stats` and the next start need. The version comes last: without it the rest
+/// is not valid.
 pub(crate) fn write_meta(
     tables: &Tables<AtomicU64>,
     plan: &Plan,

@@ -1,6 +1,4 @@
-//! One program at one target: attached by a link of its own, or exchanged under a link that is there.
-//!
-//! It may not know which targets there are, nor in what order they come.
+//! One program at one hook point: attached by a new link, or replaced under a link that exists.
 
 use crate::config::interfaces::AttachTarget;
 use crate::config::settings::{Mode, Modes};
@@ -14,7 +12,7 @@ use aya::programs::tc::{SchedClassifierLink, TcAttachOptions, TcAttachType};
 use aya::programs::xdp::{XdpLink, XdpMode};
 use xdp_common::Hook;
 
-/// The sentence about a program that could not be attached.
+/// The error for a program that could not be attached.
 pub(crate) fn attach_failed(target: &AttachTarget<'_>, error: &dyn std::error::Error) -> Error {
     Error::Attach {
         hook: hook_name(target.hook_point.hook, TcBackend::Tcx),
@@ -23,7 +21,7 @@ pub(crate) fn attach_failed(target: &AttachTarget<'_>, error: &dyn std::error::E
     }
 }
 
-/// Attaches a program by a new link, which goes when it is dropped.
+/// Attaches a program by a new link. Dropping the link detaches the program.
 pub(crate) fn attach(ebpf: &mut Ebpf, target: &AttachTarget<'_>, mode: Mode) -> Result<FdLink> {
     let failed = |error: &dyn std::error::Error| attach_failed(target, error);
     match target.hook_point.hook {
@@ -52,7 +50,7 @@ pub(crate) fn attach(ebpf: &mut Ebpf, target: &AttachTarget<'_>, mode: Mode) -> 
                 Hook::Egress => TcAttachType::Egress,
                 Hook::Xdp | Hook::Tc => TcAttachType::Ingress,
             };
-            // Nobody's program is to end the chain before ours has looked.
+            // First, so that no other program ends the chain before ikenat's program has run.
             let first = TcAttachOptions::TcxOrder(LinkOrder::first());
             let id = program
                 .attach_with_options(&target.link.name, block, first)
@@ -63,7 +61,7 @@ pub(crate) fn attach(ebpf: &mut Ebpf, target: &AttachTarget<'_>, mode: Mode) -> 
     }
 }
 
-/// Exchanges the program of a live link. The pin stays where it is and goes on holding the link.
+/// Replaces the program of a live link. The pin stays where it is and goes on holding the link.
 pub(crate) fn replace(ebpf: &mut Ebpf, target: &AttachTarget<'_>, link: PinnedLink) -> Result<()> {
     let failed = |error: &dyn std::error::Error| attach_failed(target, error);
     let link = FdLink::from(link);

@@ -1,6 +1,6 @@
-//! What `ikenat stats` tells: a snapshot, reckoned for people and for `--json`.
+//! What `ikenat stats` reports: a snapshot in the units of its tables and of `--json`.
 //!
-//! It may not know how a table is printed. The names of the fields are part of the interface: scripts read them.
+//! The names of the fields are part of the interface, because scripts read them (`docs/json.md`).
 
 use crate::tables::retired::Amount;
 use crate::tables::snapshot::{FlowRecord, Snapshot};
@@ -50,7 +50,7 @@ pub struct Spi {
     pub packets: u64,
     /// Bytes: IPv4 total lengths.
     pub bytes: u64,
-    /// Over the life of the SPI, or since the last look.
+    /// Over the life of the SPI, or since the previous snapshot.
     pub packets_per_second: f64,
     /// Age of the first packet.
     pub first_seen_secs: f64,
@@ -62,9 +62,9 @@ pub struct Spi {
     pub last_sequence: u32,
     /// The highest one.
     pub highest_sequence: u32,
-    /// Packets whose number was not above the highest.
+    /// Packets with a number that was not above the highest.
     pub reordered: u64,
-    /// Numbers between the first and the highest that did not come.
+    /// Numbers between the first and the highest that did not arrive.
     pub estimated_loss: u64,
 }
 
@@ -116,28 +116,28 @@ pub struct Traffic {
     pub bytes: u64,
 }
 
-/// Conservation: `esp` is the sum of the others.
+/// Sums of ESP. Invariant: `esp` is the sum of the others.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Totals {
     /// All forwarded ESP, in UDP or not.
     pub esp: ByDirection<Traffic>,
     /// What the listed SPIs have counted.
     pub tracked: ByDirection<Traffic>,
-    /// What SPIs have counted that are no longer listed.
+    /// What expired SPIs had counted.
     pub retired: ByDirection<Traffic>,
-    /// What no SPI was there for.
+    /// What was forwarded without an SPI that could count it.
     pub untracked: ByDirection<Traffic>,
 }
 
-/// Names an SPI from one look to the next.
+/// Identifies an SPI from one snapshot to the next.
 type Key = (Ipv4Addr, u32, Class, Direction);
 
-/// The packets of each SPI at an earlier look.
+/// The packets of each SPI in an earlier snapshot.
 #[derive(Clone, Debug, Default)]
 pub struct PreviousCounts(BTreeMap<Key, u64>);
 
 impl PreviousCounts {
-    /// Remembers a look.
+    /// Takes them from a snapshot.
     pub fn of(snapshot: &Snapshot) -> Self {
         let packets = snapshot.flows.iter().map(|flow| (key(flow), flow.packets));
         Self(packets.collect())
@@ -150,12 +150,12 @@ const fn key(flow: &FlowRecord) -> Key {
 
 #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
 fn per_second(packets: u64, seconds: f64) -> f64 {
-    // In less than a second nobody can tell a rate.
+    // Less than a second is too short to measure a rate.
     packets as f64 / seconds.max(1.0)
 }
 
 impl InstanceStats {
-    /// Reckons a snapshot; the rates are those since an earlier one, if there was one.
+    /// Converts a snapshot. The rates are those since an earlier one, if there was one.
     pub fn of(snapshot: &Snapshot, earlier: Option<(&PreviousCounts, Duration)>) -> Self {
         let spis = snapshot
             .flows

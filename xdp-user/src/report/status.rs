@@ -1,6 +1,7 @@
-//! What `ikenat status` tells: what is attached where, how full the tables are, and every reason with its count.
+//! What `ikenat status` reports: what is attached where, how full the tables are, and every reason
+//! with its count.
 //!
-//! It may not know how it is printed. The names of the fields are part of the interface: scripts read them.
+//! The names of the fields are part of the interface, because scripts read them (`docs/json.md`).
 
 use crate::bpffs::layout::Instance as Pins;
 use crate::config::interfaces::HookPoint;
@@ -47,7 +48,7 @@ pub struct InstanceStatus {
     pub denied: u32,
     /// The programs.
     pub attached: Vec<AttachedProgram>,
-    /// Whether the devices take frames that XDP redirects to them.
+    /// Whether the devices accept frames that XDP redirects to them.
     pub redirect: Vec<Redirect>,
     /// The tables.
     pub tables: Vec<TableStatus>,
@@ -66,15 +67,16 @@ pub struct AttachedProgram {
     pub hook: &'static str,
     /// `native` or `generic`; `ingress` or `egress` for the others.
     pub mode: &'static str,
-    /// Id of the program; `None` where this user may not look.
+    /// Id of the program; `None` where this user may not see it.
     pub program: Option<u32>,
-    /// False when the interface is gone, or the filter was removed. Who may not look sees the interface alone.
+    /// False when the interface is gone or the filter was removed. For a user who may not open the
+    /// links, it says only whether the interface exists.
     pub alive: bool,
     /// True when it is an interface of this network namespace.
     pub in_this_namespace: bool,
 }
 
-/// Whether a device takes frames from XDP.
+/// Whether a device accepts frames from XDP.
 #[derive(Clone, Debug, Serialize)]
 pub struct Redirect {
     /// The interface.
@@ -94,18 +96,18 @@ pub struct TableStatus {
     pub limit: u64,
     /// Bytes of memory.
     pub bytes: u64,
-    /// What happens then.
+    /// What happens when it is full.
     pub when_full: &'static str,
 }
 
 /// What became of packets, at one hook.
 #[derive(Clone, Debug, Serialize)]
 pub struct ReasonCount {
-    /// `xdp` or `tc`.
+    /// `xdp`, `tc` or `egress`.
     pub hook: &'static str,
-    /// `forwarded`, `slow`, `punted` or `dropped`.
+    /// `forwarded`, `slow`, `punted`, `answered` or `dropped`.
     pub outcome: &'static str,
-    /// The reason; for forwarded packets what they were, as `esp-in-udp-in`.
+    /// The reason; for forwarded packets their class and direction, as `esp-in-udp-in`.
     pub reason: String,
     /// Packets.
     pub count: u64,
@@ -157,7 +159,7 @@ fn redirect(snapshot: &Snapshot) -> Vec<Redirect> {
     all
 }
 
-/// What the instance knows of the interface of a hook point.
+/// What META records of the interface of a hook point.
 fn known(snapshot: &Snapshot, hook_point: HookPoint) -> Option<&InterfaceRecord> {
     let mut all = snapshot.interfaces.iter();
     all.find(|interface| interface.port == hook_point.port)
@@ -194,15 +196,15 @@ fn describe(
     }
 }
 
-/// A program that has a pin which this user may not open.
+/// A program with a pin that this user may not open.
 fn unseen(
     hook_point: HookPoint,
-    way: TcBackend,
+    backend: TcBackend,
     snapshot: &Snapshot,
     links: &[Link],
 ) -> AttachedProgram {
     let known = known(snapshot, hook_point);
-    // In another network namespace nothing can be seen without a capability.
+    // In another network namespace nothing can be examined without a capability.
     let here = netns::own().is_ok_and(|own| own == snapshot.namespace);
     let mut found = links.iter();
     let found = found.find(|link| here && known.is_some_and(|known| known.index == link.index));
@@ -210,7 +212,7 @@ fn unseen(
     AttachedProgram {
         interface: known.map_or_else(String::new, |known| known.name.clone()),
         ifindex: known.map_or(0, |known| known.index),
-        hook: hook_name(hook_point.hook, way),
+        hook: hook_name(hook_point.hook, backend),
         mode: mode(hook_point, known),
         program: program.and_then(|link| link.xdp),
         alive: !here || found.is_some(),
@@ -274,9 +276,7 @@ fn table(usage: &crate::tables::snapshot::TableUsage) -> TableStatus {
         "FRAGMENT" => {
             "the oldest datagram of a bucket is forgotten; its late fragments follow if the peer has a session"
         }
-        _ => {
-            "the kernel's routing table is asked for every packet to a new gateway, which is slower"
-        }
+        _ => "a new neighbour is used but not recorded, so ikenat never confirms its MAC address",
     };
     TableStatus {
         name: usage.name,

@@ -1,5 +1,4 @@
-//! What the kernel is and what it grants this process: its release, capabilities, network
-//! namespaces.
+//! The kernel's release, the capabilities of this process, and the network namespaces of this host.
 
 pub mod capabilities;
 pub mod kernel_version;

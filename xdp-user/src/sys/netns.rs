@@ -1,5 +1,5 @@
-//! The network namespaces of this host: the one of this process, the others that have a name or a
-//! process, and how something is done in one of them.
+//! The network namespaces of this host: that of this process, the others that have a name or a
+//! process, and how to run a function in one of them.
 
 use crate::error::{Error, Result};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -8,7 +8,8 @@ use std::os::fd::AsFd as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-/// Where namespaces have names; the second for those who see another /run than process 1.
+/// Where network namespaces have names. The second path is for processes that see another /run than
+/// process 1.
 const NAMED: [&str; 3] = ["/run/netns", "/proc/1/root/run/netns", "/run/docker/netns"];
 
 /// The network namespace of this thread.
@@ -37,8 +38,8 @@ pub(crate) fn candidates() -> Vec<PathBuf> {
     named.chain(processes).collect()
 }
 
-/// Runs a function in another network namespace. `None`: it cannot be entered. The function runs on a
-/// thread of its own, because a thread enters a namespace, and this one ends in it.
+/// Runs a function in another network namespace. `None`: it cannot be entered. The function runs on
+/// a thread of its own, because a thread enters a namespace, and this thread ends in it.
 pub(crate) fn inside<T: Send>(path: &Path, function: impl FnOnce() -> T + Send) -> Option<T> {
     let enter = || {
         let file = File::open(path).ok()?;

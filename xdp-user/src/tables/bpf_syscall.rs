@@ -1,5 +1,5 @@
-//! The commands of bpf(2) that aya does not have: opening a pin for reading alone, copying an array in
-//! one call, and listing the programs of a tcx hook.
+//! The commands of bpf(2) that aya does not have: opening a pin for reading alone, copying an array
+//! in one call, and listing the programs of a tcx hook.
 
 #![expect(unsafe_code, reason = "bpf(2) has no safe form")]
 
@@ -11,8 +11,8 @@ use std::path::Path;
 /// Calls bpf(2) with the part of `union bpf_attr` that a command uses.
 ///
 /// # Safety
-/// Pointers in the attribute must be to memory that is as large as the command takes it to be, and that lives until this
-/// returns.
+/// Pointers in the attribute must refer to memory that is as large as the command requires, and
+/// that lives until this returns.
 unsafe fn bpf<A>(command: libc::c_int, attribute: &mut A) -> io::Result<libc::c_long> {
     // SAFETY: the size is that of the attribute; what it points to is the caller's promise.
     let done = unsafe {
@@ -45,7 +45,7 @@ struct Get {
     flags: u32,
 }
 
-/// Opens a pin that may be read and not written. aya opens for both.
+/// Opens a pin for reading only. aya opens pins for reading and writing.
 pub(crate) fn open_for_reading(path: &Path) -> io::Result<OwnedFd> {
     let mut bytes = [path.as_os_str().as_bytes(), &[0]].concat();
     let mut get = Get {
@@ -56,7 +56,7 @@ pub(crate) fn open_for_reading(path: &Path) -> io::Result<OwnedFd> {
     // SAFETY: the path ends with a zero.
     let descriptor = unsafe { bpf(OBJ_GET, &mut get)? };
     let descriptor = i32::try_from(descriptor).map_err(io::Error::other)?;
-    // SAFETY: the kernel has just made it for us.
+    // SAFETY: the kernel has just created this descriptor, and it has no other owner.
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 
@@ -99,7 +99,7 @@ pub(crate) fn lookup_batch(
 
 /// `BPF_PROG_QUERY`.
 const PROG_QUERY: libc::c_int = 16;
-/// `BPF_TCX_INGRESS`; that of egress is the next one.
+/// `BPF_TCX_INGRESS`; `BPF_TCX_EGRESS` is the next number.
 const TCX_INGRESS: u32 = 46;
 
 /// The part of `union bpf_attr` that `BPF_PROG_QUERY` reads and writes.
@@ -116,8 +116,8 @@ struct Query {
     rest: [u64; 4],
 }
 
-/// The ids of the programs in one of the tcx hooks of an interface. aya looks at the programs as well, which takes
-/// CAP_SYS_ADMIN.
+/// The ids of the programs in one of the tcx hooks of an interface. aya also opens the programs,
+/// which needs CAP_SYS_ADMIN.
 pub(crate) fn tcx_programs(index: u32, egress: bool) -> io::Result<Vec<u32>> {
     /// `BPF_MPROG_MAX`: more do not fit into a hook.
     const MOST: u32 = 64;
@@ -129,7 +129,7 @@ pub(crate) fn tcx_programs(index: u32, egress: bool) -> io::Result<Vec<u32>> {
         count: MOST,
         ..Query::default()
     };
-    // SAFETY: the pointer in it is to as many ids as it says.
+    // SAFETY: the pointer in it refers to as many ids as `count` says.
     unsafe { bpf(PROG_QUERY, &mut query)? };
     let found = ids.iter().take(query.count as usize);
     Ok(found.copied().collect())

@@ -1,12 +1,12 @@
-//! Time as the dataplane counts it: jiffies, reckoned from the monotonic clock.
+//! Time as the dataplane counts it: jiffies, computed from the monotonic clock.
 //!
-//! It may not know where the anchor is kept. The kernel derives its jiffies from `CLOCK_MONOTONIC`, so the two do not
-//! drift apart and one anchor, taken when the maps are made, is good until the next boot.
+//! The kernel derives its jiffies from `CLOCK_MONOTONIC`, so the two do not drift apart, and one
+//! anchor, taken when the maps are created, is valid until the next boot.
 
 use rustix::time::{ClockId, clock_gettime};
 
 const NANOS: u64 = 1_000_000_000;
-/// What a kernel may be configured with.
+/// The tick rates that a kernel may be configured with (CONFIG_HZ).
 const RATES: [u64; 4] = [100, 250, 300, 1000];
 
 /// `CLOCK_MONOTONIC` in nanoseconds.
@@ -41,7 +41,8 @@ pub fn rate(first: Moment, second: Moment) -> Option<u64> {
     (measured.abs_diff(nearest) <= nearest / 5).then_some(nearest)
 }
 
-/// The shift that makes about one second of jiffies, nearest in proportion.
+/// The shift for ticks of about one second: the power of two of jiffies that is nearest in
+/// proportion.
 pub fn tick_shift(rate: u64) -> u32 {
     let below = rate.max(1).ilog2();
     let low = 1_u64 << below;
@@ -53,7 +54,7 @@ pub fn tick_shift(rate: u64) -> u32 {
     }
 }
 
-/// Tells what jiffies are now.
+/// Computes the jiffies of the present moment.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     rate: u64,
@@ -95,7 +96,8 @@ impl Clock {
         jiffies as f64 / self.rate.max(1) as f64
     }
 
-    /// The age of a stamp of 32 bits. The reckoned time may lag behind a stamp by a jiffy or two: that is no age.
+    /// The age of a 32-bit stamp. The computed time may lag behind a stamp by a jiffy or two: then
+    /// the age is 0.
     #[expect(
         clippy::cast_possible_truncation,
         reason = "stamps keep 32 bits of jiffies"

@@ -1,8 +1,9 @@
-//! Which entries are too old, and how they are let go.
+//! Expiry: which entries are too old, and how they are removed.
 //!
-//! It may not know how counts are kept ([`crate::tables::reclaim`] does). The dataplane never deletes: this does, in three
-//! steps. Expired entries are marked as dying, one grace period waits for the programs that had found them before, and
-//! then their counts are final.
+//! The dataplane never deletes an entry. The daemon does, in three steps: it marks expired entries
+//! as dying, waits one grace period for the programs that found them before, and reclaims them,
+//! because their counters are final now ([`crate::tables::reclaim`]). See
+//! `docs/decisions/expiry-by-daemon.md`.
 
 use crate::error::{Error, Result};
 use crate::tables::clock::Clock;
@@ -17,14 +18,14 @@ use xdp_common::slot::{KEY, STATE, flow, session};
 use xdp_core::Word;
 use xdp_core::table::{self, Slot, State};
 
-/// Ages at which entries go, in jiffies.
+/// Ages in jiffies after which entries expire.
 #[derive(Clone, Copy, Debug)]
 pub struct ExpiryLimits {
     /// Any entry.
     pub idle: u32,
     /// A silent SPI of a session that is alive.
     pub idle_of_live_session: u32,
-    /// An inbound SPI of which hardly anything was seen.
+    /// An inbound SPI with fewer packets than `PROVEN_PACKETS`.
     pub unproven: u32,
 }
 
@@ -40,16 +41,16 @@ impl ExpiryLimits {
     }
 }
 
-/// What the decision needs to know of a flow.
+/// What the decision needs of a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowAge {
     /// Index of its slot.
     pub index: usize,
     /// Its state word.
     pub state: u64,
-    /// Whose it is.
+    /// Its peer.
     pub peer: PeerKey,
-    /// Which way it goes.
+    /// Its direction.
     pub direction: Direction,
     /// Packets.
     pub packets: u64,
@@ -58,7 +59,7 @@ pub struct FlowAge {
 }
 
 impl FlowAge {
-    /// An SPI that the client may have guessed: it must not hold a slot for long.
+    /// True for an SPI that the client may have guessed: it must not hold a slot for long.
     pub fn is_unproven(&self, limits: &ExpiryLimits) -> bool {
         self.direction == Direction::Inbound
             && self.packets < PROVEN_PACKETS
@@ -66,20 +67,20 @@ impl FlowAge {
     }
 }
 
-/// What the decision needs to know of a session.
+/// What the decision needs of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SessionAge {
     /// Index of its slot.
     pub index: usize,
     /// Its state word.
     pub state: u64,
-    /// Whose it is.
+    /// Its peer.
     pub peer: PeerKey,
     /// Jiffies since its last IKE message or keepalive.
     pub age: u32,
 }
 
-/// The entries that go: slot and state word of each.
+/// Expired entries: slot and state word of each.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Expired {
     /// In FLOW.
@@ -126,18 +127,18 @@ pub fn expired(flows: &[FlowAge], sessions: &[SessionAge], limits: &ExpiryLimits
     }
 }
 
-/// Waits until every program that runs now has ended: BPF programs run under RCU, and this command is
-/// `synchronize_rcu`.
+/// Waits until every program that runs now has ended: BPF programs run under RCU, and this command
+/// is `synchronize_rcu`.
 pub fn grace() -> Result<()> {
     membarrier(MembarrierCommand::Global)
         .map_err(|error| Error::system("wait for running programs (membarrier)")(error.into()))
 }
 
-/// Every how many passes the whole decision is made; in the others only unproven SPIs go, which is one walk over
-/// FLOW's first cache lines.
+/// One pass in so many decides about all entries. In the others only unproven SPIs expire, which is
+/// one walk over the first cache lines of FLOW.
 const WHOLE_PASS: u64 = 10;
 
-/// Lets old entries go, one pass a second.
+/// Removes old entries, one pass a second.
 #[derive(Debug)]
 pub struct Expiry {
     clock: Clock,
@@ -146,7 +147,7 @@ pub struct Expiry {
 }
 
 impl Expiry {
-    /// With this idle time in seconds.
+    /// Expires entries after this idle time in seconds.
     pub fn new(clock: Clock, idle_secs: u32) -> Self {
         Self {
             clock,
@@ -155,7 +156,7 @@ impl Expiry {
         }
     }
 
-    /// Finishes what a dead daemon began, and mends the numbers that it left.
+    /// Finishes the expiry that a dead daemon began, and corrects the numbers that it left.
     pub fn recover(&self, tables: &Tables<AtomicU64>) -> Result<Reclaimed> {
         let words = words(tables);
         let flows = reclaim::dying(words.flows);
@@ -170,7 +171,7 @@ impl Expiry {
         Ok(freed)
     }
 
-    /// One pass.
+    /// Runs one pass.
     pub fn pass(&mut self, tables: &Tables<AtomicU64>) -> Result<Reclaimed> {
         let words = words(tables);
         let now = self.clock.now();
@@ -205,7 +206,7 @@ impl Expiry {
             };
             let mut retired = Vec::with_capacity(old.len());
             for &(index, state) in old {
-                // A packet may have come since the decision: then the entry stays.
+                // A packet may have arrived since the decision: then the entry stays.
                 if still_old(&slots[index]) && table::retire(&slots[index], state) {
                     retired.push(index);
                 }

@@ -1,6 +1,5 @@
-//! What flows and sessions remember of peers that are listed now is forgotten.
-//!
-//! It may not know why a peer is listed.
+//! Invalidates the next hops that flows and sessions remember of listed peers (`--except-peer`,
+//! `--deny`).
 
 use crate::config::peer_lists::Lists;
 use crate::error::Result;
@@ -11,8 +10,9 @@ use xdp_common::slot::{self, flow, session};
 use xdp_core::Word;
 use xdp_core::table::{self, Slot};
 
-/// The fast path asks PEERS nothing: it sends where a flow's next hop says. A start makes most of those count no more, by
-/// another epoch; this leaves none to chance, once no program runs any more that could remember one again.
+/// Clears the next hops of listed peers. The fast path does not look up PEERS: it sends where the
+/// next hop of a flow says. A start invalidates most of those by another epoch. This clears all of
+/// them, when no program runs any more that could write one again.
 pub(crate) fn hops_of_listed(tables: &Tables<AtomicU64>, lists: &Lists) -> Result<()> {
     if lists.is_empty() {
         return Ok(());

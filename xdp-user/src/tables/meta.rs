@@ -1,4 +1,5 @@
-//! META's words as values: what an instance says of itself, whether or not its daemon runs.
+//! The words of META as values: what an instance records about itself, whether or not its daemon
+//! runs.
 
 use crate::config::interfaces::Interface;
 use crate::error::{Error, Result};

@@ -1,5 +1,5 @@
-//! The maps of an instance as slices of words: mapped into memory, or copied where this user may only
-//! read the pins.
+//! The maps of an instance as slices of words: mapped into memory, or copied where this user may
+//! only read the pins.
 
 #![expect(unsafe_code, reason = "aya::Pod and mmap have no safe form here")]
 
@@ -22,18 +22,19 @@ use xdp_core::table::{Bucket, Slot};
 #[repr(transparent)]
 pub struct Bytes<T: bytemuck::Pod>(pub T);
 
-// SAFETY: bytemuck::Pod asks for more than aya::Pod: no padding, no pointer, every bit pattern valid. The wrapper is
-// transparent.
+// SAFETY: bytemuck::Pod asks for more than aya::Pod: no padding, no pointer, every bit pattern
+// valid. The wrapper is transparent.
 unsafe impl<T: bytemuck::Pod> aya::Pod for Bytes<T> {}
 
-/// A word that is only looked at. Its memory cannot be written, so its writes do nothing.
+/// A word that is only read. Its memory cannot be written, so its writes do nothing.
 #[repr(transparent)]
 #[derive(Debug)]
 pub struct ReadOnlyWord(AtomicU64);
 
 impl Word for ReadOnlyWord {
     fn load(&self) -> u64 {
-        // Only relaxed loads are allowed on memory that is mapped read-only; the fence makes it an acquire.
+        // Only relaxed loads are allowed on memory that is mapped read-only; the fence makes this
+        // one an acquire.
         let value = self.0.load(Ordering::Relaxed);
         fence(Ordering::Acquire);
         value
@@ -88,8 +89,8 @@ fn map_failed(action: &'static str, name: &str) -> impl Fn(String) -> Error {
     }
 }
 
-/// Number and size of a map's values. The kernel keeps values of an array eight bytes apart; all of ours are a multiple of
-/// that.
+/// Number and size of a map's values. The kernel aligns the values of an array to eight bytes;
+/// ikenat's values are a multiple of that, so there are no gaps.
 fn size(map: &MapData) -> Result<(usize, usize), String> {
     let info = map.info().map_err(|error| causes(&error))?;
     Ok((info.max_entries() as usize, info.value_size() as usize))
@@ -106,7 +107,8 @@ impl<W: Mapped> Memory<W> {
         } else {
             ProtFlags::READ
         };
-        // SAFETY: the kernel chooses a fresh address, so no other memory of ours is touched.
+        // SAFETY: the kernel chooses an unused address, so no other memory of this process is
+        // touched.
         let base = unsafe {
             mmap(
                 std::ptr::null_mut(),
@@ -126,8 +128,9 @@ impl<W: Mapped> Memory<W> {
     /// All words.
     pub fn words(&self) -> &[W] {
         match &self.0 {
-            // SAFETY: the mapping is page-aligned, this long, and lives until drop. Kernel and other processes write it at
-            // the same time, which W, an AtomicU64, allows. A map never shrinks.
+            // SAFETY: the mapping is page-aligned, this long, and lives until drop. The kernel and
+            // other processes write to it at the same time, which W, an AtomicU64, allows. A map
+            // never shrinks.
             Words::Mapped { base, words } => unsafe {
                 std::slice::from_raw_parts(base.as_ptr(), *words)
             },
@@ -149,16 +152,17 @@ impl<W: Mapped> Memory<W> {
 impl<W: Mapped> Drop for Memory<W> {
     fn drop(&mut self) {
         if let Words::Mapped { base, words } = &self.0 {
-            // SAFETY: base and length are those of the mapping, and nobody holds a reference into it any more. A failure
-            // leaves it mapped, which harms nobody.
+            // SAFETY: base and length are those of the mapping, and no reference into it is left. A
+            // failure leaves it mapped, which does no harm.
             let _ = unsafe { munmap(base.as_ptr().cast(), words * size_of::<u64>()) };
         }
     }
 }
 
 impl Memory<ReadOnlyWord> {
-    /// Maps a pinned map; or copies it, where this user may only read the pin: the kernel maps no descriptor that is open
-    /// for reading alone (`do_mmap` takes VM_SHARED away, and `bpf_map_mmap` asks for it).
+    /// Maps a pinned map into memory, or copies it where this user may only read the pin: the
+    /// kernel maps no descriptor that is open for reading alone (`do_mmap` clears VM_SHARED, and
+    /// `bpf_map_mmap` requires it).
     pub fn read(path: &Path, name: &str) -> Result<Self> {
         match MapData::from_pin(path) {
             Ok(map) => Self::of(&map, name),
@@ -184,8 +188,8 @@ impl Memory<ReadOnlyWord> {
         matches!(self.0, Words::Copied(_))
     }
 
-    /// Leaves out the slots that have begun another life since they were copied, as a later copy tells: their words may
-    /// be of both. (What is mapped is looked at twice by `table::snapshot`.)
+    /// Leaves out the slots that were reused since they were copied, as a later copy shows: their
+    /// words may belong to two entries. (`table::snapshot` reads mapped slots twice.)
     fn without_new_lives(mut self, later: &Self) -> Self {
         if let Words::Copied(words) = &mut self.0 {
             let (slots, _) = words.as_chunks_mut::<{ slot::WORDS }>();
@@ -265,7 +269,7 @@ impl<W: Mapped> Tables<W> {
         self.cpu.words().as_chunks().0
     }
 
-    /// The word of an egress, by its place in a block: the same in every one.
+    /// The word of an egress, by its index in a block. It is the same in every block.
     pub fn egress(&self, place: usize) -> u64 {
         self.cpus().first().map_or(0, |block| block[place].load())
     }
@@ -292,7 +296,8 @@ impl<W: Mapped> Tables<W> {
 }
 
 impl Tables<ReadOnlyWord> {
-    /// The pinned maps of a directory, for reading; copies of them where this user may do no more. The counters come last.
+    /// The pinned maps of a directory, for reading: mapped, or copied where this user may do no
+    /// more. The counters come last.
     pub fn read(directory: &Path) -> Result<Self> {
         let memory = |name: &str| Memory::read(&directory.join(name), name);
         let slots = |name: &str| {

@@ -1,8 +1,9 @@
-//! Takes dying entries out of the tables: their counts go to the books, their slots become free, and the numbers of
-//! entries follow.
+//! Reclaims retired slots: adds their counters to the retired totals, frees the slots and lowers
+//! the numbers of entries.
 //!
-//! It may not know why an entry was retired. A grace period must have passed since. Every step may be the last one of
-//! this daemon; the next one begins again with the dying entries, and [`recount`] mends what a number missed.
+//! Invariant: a grace period has passed since the entries were retired. The daemon may die at any
+//! step: the next one starts again with the entries that are dying, and [`recount`] corrects a
+//! number that was not lowered.
 
 use crate::tables::retired::{self, Amount, Entry, EntryKind};
 use std::collections::HashMap;
@@ -65,14 +66,15 @@ pub struct Reclaimed {
     pub sessions: usize,
 }
 
-/// Settles these slots, as far as they are dying.
+/// Reclaims those of these slots that are dying.
 pub fn reclaim<W: Word>(
     words: TableWords<'_, W>,
     flows: &[usize],
     sessions: &[usize],
 ) -> Reclaimed {
     let mut freed = Reclaimed::default();
-    // An entry that is in the book already must be freed before another one takes its name out of it.
+    // The entry that the totals name as added last must be freed before another entry replaces its
+    // name there.
     let last = retired::last(words.meta);
     let of_last = |kind, slots: &[Slot<W>]| {
         last.filter(|entry| entry.kind == kind)
@@ -137,8 +139,9 @@ fn reclaim_session<W: Word>(words: TableWords<'_, W>, index: usize) -> bool {
     freed
 }
 
-/// Adds a dying slot's counts to the books and frees it. One that a dead daemon was freeing has been added, and some of
-/// its words are zero already.
+/// Adds the counters of a dying slot to the retired totals and frees the slot. The counters of a
+/// slot that a daemon was freeing when it died have been added, and some of its words are zero
+/// already.
 fn free_slot<W: Word>(
     meta: &[W],
     slot: &Slot<W>,
@@ -159,7 +162,7 @@ fn free_slot<W: Word>(
     true
 }
 
-/// Takes one away, never below zero: the dataplane may add at the same moment.
+/// Subtracts one, but never below zero: the dataplane may add at the same moment.
 fn one_less<W: Word>(word: &W) {
     loop {
         let before = word.load();
@@ -190,18 +193,23 @@ fn taken<W: Word>(slots: &[Slot<W>]) -> u64 {
         .count() as u64
 }
 
-/// How often a count is tried before it is left to the next start: only a table that grows all the time needs more.
+/// How often a count is tried before it is left to the next start. Only a table that grows all the
+/// time needs more tries.
 const TRIES: usize = 20;
 
-/// Mends the numbers of entries and of SPIs. A daemon that died between freeing a slot and the number leaves the
-/// number one too high, for every such death; left alone, a table would seem full one entry early.
+/// Corrects the numbers of entries and of SPIs. A daemon that dies between freeing a slot and
+/// lowering the number leaves the number too high by one, for every such death. Without a
+/// correction, a table would seem full one entry early.
 ///
-/// A program may insert while we count. It first takes the slot and then adds to the number, and `grace` waits for all
-/// programs that are running. So if the number is the same before a grace period, the count and another grace period
-/// and after them, no insert overlapped the count: one that began before would have added by the end of the first,
-/// one that began during the count by the end of the second. Then number minus count is the drift, and it is taken
-/// off in one atomic addition, so that later inserts are not lost. The SPIs of sessions are counted in the same window:
-/// a flow's insert adds to its session before it adds to FLOW's number. True: all were mended.
+/// A program may insert during the count. It first claims the slot and then adds to the number, and
+/// `grace` waits for all programs that are running. So the count lies between two grace periods,
+/// and the number is read before the first and after the second. If it is the same, no insert
+/// overlapped the count: an insert that began before would have added by the end of the first grace
+/// period, one that began during the count by the end of the second. Then number minus count is the
+/// drift. It is subtracted in one atomic addition, so that later inserts are not lost.
+///
+/// The SPIs of sessions are counted in the same window: the insert of a flow adds to its session
+/// before it adds to the number of FLOW. Returns true when everything was corrected.
 pub fn recount<W: Word, E>(
     words: TableWords<'_, W>,
     mut grace: impl FnMut() -> Result<(), E>,

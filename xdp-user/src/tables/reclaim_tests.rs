@@ -1,4 +1,5 @@
-//! The daemon dies after each single write in turn; whatever the next one does must come out right.
+//! Tests in which the daemon dies after each single write in turn: whatever the next one does must
+//! correct the tables.
 
 use super::*;
 use std::cell::Cell;
@@ -9,11 +10,11 @@ use xdp_common::meta;
 use xdp_common::slot::{self, WORDS, flow_key, session_key};
 
 thread_local! {
-    /// Writes that the daemon still lives to do.
+    /// Writes that are left until the daemon dies.
     static LEFT: Cell<usize> = const { Cell::new(usize::MAX) };
 }
 
-/// A word that forgets what a dead daemon writes.
+/// A word that ignores what a dead daemon writes.
 struct Mortal(AtomicU64);
 
 fn alive() -> bool {
@@ -39,7 +40,7 @@ impl Word for Mortal {
         }
     }
     fn replace(&self, old: u64, new: u64) -> bool {
-        // A dead daemon does not go round a loop again.
+        // True ends the retry loop of a dead daemon.
         !alive() || Word::replace(&self.0, old, new)
     }
     fn publish(&self, value: u64) {
@@ -128,8 +129,8 @@ impl Tables {
     fn recover(&self) {
         let words = self.words();
         reclaim(words, &dying(words.flows), &dying(words.sessions));
-        let mended = recount(words, || Ok::<(), Infallible>(()));
-        assert_eq!(mended, Ok(true));
+        let corrected = recount(words, || Ok::<(), Infallible>(()));
+        assert_eq!(corrected, Ok(true));
     }
 
     fn entries(&self) -> (u64, u64) {
@@ -141,7 +142,7 @@ impl Tables {
 }
 
 #[test]
-fn a_settled_flow_leaves_its_counts_in_the_book_and_its_place_in_the_numbers() {
+fn a_reclaimed_flow_is_added_to_the_totals_and_leaves_the_numbers() {
     let tables = Tables::new();
     tables.retire(&[1], &[]);
     let freed = reclaim(tables.words(), &[1], &[]);
@@ -252,13 +253,13 @@ fn a_count_that_something_disturbs_is_tried_again() {
     let tables = Tables::new();
     tables.meta[FLOW_ENTRIES].store(9);
     let mut disturbances = 3;
-    let mended = recount(tables.words(), || {
+    let corrected = recount(tables.words(), || {
         if disturbances > 0 {
             disturbances -= 1;
             tables.meta[SESSION_ENTRIES].add(1);
         }
         Ok::<(), Infallible>(())
     });
-    assert_eq!(mended, Ok(true));
+    assert_eq!(corrected, Ok(true));
     assert_eq!(tables.entries(), (3, 1));
 }

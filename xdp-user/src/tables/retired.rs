@@ -1,10 +1,10 @@
-//! The books of retired totals in META: what expired entries had counted, added exactly once although the daemon may
-//! die at any instruction.
+//! The retired totals in META: what expired entries had counted, added exactly once although the
+//! daemon may die at any instruction.
 //!
-//! It may not know why an entry went. There are two books. The inactive one is written completely (a copy of the
-//! active one, the addition, and the name of the entry), then one exchange makes it the active one. Until then
-//! nothing has happened; from then on the entry is named in the active book, so that whoever finds it still dying
-//! knows that it was added.
+//! META holds the totals twice. The inactive copy is written completely (the active one, the
+//! addition, and the name of the entry), then one exchange makes it the active one. Until then
+//! nothing has happened. From then on the active copy names the entry, so that a daemon that finds
+//! the entry still dying knows that it was added.
 
 use xdp_common::counters::Direction;
 use xdp_common::meta::{BOOK, BOOK_WORDS, BOOKS, book};
@@ -19,7 +19,7 @@ pub enum EntryKind {
     Session,
 }
 
-/// The name of one life of a slot.
+/// Names one use of a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// Its table.
@@ -30,11 +30,11 @@ pub struct Entry {
     pub state: u64,
 }
 
-/// In a name: the entry is one of SESSION.
+/// Bit in a name: the entry is one of SESSION.
 const SESSION: u64 = 1 << 63;
 
 impl Entry {
-    /// Never zero, and never the same for two tables.
+    /// A number that is never zero, and never the same for two tables.
     fn name(self) -> u64 {
         let table = match self.kind {
             EntryKind::Flow => 0,
@@ -53,7 +53,7 @@ pub struct Amount {
     pub bytes: u64,
 }
 
-/// The active book.
+/// The active copy of the totals.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RetiredTotals {
     /// Retired ESP of each direction.
@@ -62,12 +62,12 @@ pub struct RetiredTotals {
     pub flows: u64,
     /// Retired sessions.
     pub sessions: u64,
-    /// Which book this is, and the entry that was added last: they change with every commit.
+    /// Which copy this is, and the entry that was added last: they change with every commit.
     mark: [u64; 3],
 }
 
 impl RetiredTotals {
-    /// True when this entry has been added, however its slot looks.
+    /// True when this entry was added last, whatever the state of its slot is.
     pub fn contains(&self, entry: Entry) -> bool {
         self.mark[1] == entry.name() && self.mark[2] == entry.state
     }
@@ -81,7 +81,7 @@ fn active<W: Word>(meta: &[W]) -> usize {
     usize::from(meta[BOOK].load() & 1 == 1)
 }
 
-/// Reads the active book.
+/// Reads the active totals.
 pub fn read<W: Word>(meta: &[W]) -> RetiredTotals {
     loop {
         let active = active(meta);
@@ -96,7 +96,7 @@ pub fn read<W: Word>(meta: &[W]) -> RetiredTotals {
             sessions: word(book::SESSIONS),
             mark: [active as u64, word(book::LAST_SLOT), word(book::LAST_STATE)],
         };
-        // Two commits in between would have rewritten this very book: then its mark has changed.
+        // Two commits in between would have rewritten this copy: then its mark has changed.
         let unchanged = totals.mark[1] == word(book::LAST_SLOT)
             && totals.mark[2] == word(book::LAST_STATE)
             && usize::from(meta[BOOK].load() & 1 == 1) == active;
@@ -118,7 +118,7 @@ pub fn last<W: Word>(meta: &[W]) -> Option<Entry> {
     Some(Entry { kind, index, state })
 }
 
-/// Adds an entry's counts, once: an entry that the active book names already is left out.
+/// Adds the counters of an entry once: an entry that the active totals name already is left out.
 pub fn add<W: Word>(meta: &[W], entry: Entry, direction: Direction, amount: Amount) {
     let now = active(meta);
     if read(meta).contains(entry) {

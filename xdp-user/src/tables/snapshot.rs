@@ -1,6 +1,5 @@
-//! Reads the tables into plain structs. Read-only, without the daemon, from any shell.
-//!
-//! It may not know how the result is shown.
+//! Snapshots: the tables of an instance as plain structs, read without writing and without the
+//! daemon.
 
 use crate::config::interfaces::Interface;
 use crate::config::settings::Mode;
@@ -31,7 +30,7 @@ pub struct FlowRecord {
     pub class: Class,
     /// The SPI.
     pub spi: u32,
-    /// Which way it goes.
+    /// Its direction.
     pub direction: Direction,
     /// Packets.
     pub packets: u64,
@@ -47,7 +46,7 @@ pub struct FlowRecord {
     pub last_sequence: u32,
     /// The highest one, extended by its wraps.
     pub highest: u64,
-    /// Packets whose number was not above the highest.
+    /// Packets with a number that was not above the highest.
     pub reordered: u64,
 }
 
@@ -71,7 +70,7 @@ pub struct HalfOpen {
     pub age: u32,
 }
 
-/// A table's filling.
+/// How full a table is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TableUsage {
     /// Its name.
@@ -84,7 +83,7 @@ pub struct TableUsage {
     pub bytes: u64,
 }
 
-/// An interface as the instance knows it.
+/// An interface, as META records it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InterfaceRecord {
     /// Its side and number.
@@ -95,7 +94,7 @@ pub struct InterfaceRecord {
     pub name: String,
     /// How its XDP program runs.
     pub mode: Mode,
-    /// Whether it takes frames from XDP.
+    /// Whether it accepts frames from XDP.
     pub ready: bool,
 }
 
@@ -106,7 +105,7 @@ pub struct Snapshot {
     pub vip: Ipv4Addr,
     /// The server.
     pub server: Ipv4Addr,
-    /// What it was told ([`meta::FLAGS`]).
+    /// Its settings, as bits ([`meta::FLAGS`]).
     pub flags: u64,
     /// Prefixes of `--except-peer` and of `--deny`.
     pub listed: [u32; 2],
@@ -114,7 +113,7 @@ pub struct Snapshot {
     pub namespace: u64,
     /// WANs and LANs.
     pub interfaces: Vec<InterfaceRecord>,
-    /// Time.
+    /// The clock of the dataplane.
     pub clock: Clock,
     /// `jiffies_64` when it was taken.
     pub now: u64,
@@ -133,14 +132,14 @@ pub struct Snapshot {
 }
 
 impl FlowRecord {
-    /// Sequence numbers between the first and the highest that did not come.
+    /// Sequence numbers between the first and the highest that did not arrive.
     pub fn estimated_loss(&self) -> u64 {
         (self.highest + 1)
             .saturating_sub(u64::from(self.first_sequence))
             .saturating_sub(self.packets)
     }
 
-    /// Takes another slot of the same key in.
+    /// Adds another slot of the same key.
     fn merge(&mut self, other: Self) {
         self.packets += other.packets;
         self.bytes += other.bytes;
@@ -171,7 +170,7 @@ fn read_flow(words: &[u64; slot::WORDS], clock: &Clock, now: u64) -> Option<Flow
     let (last_seen, highest) = halves(words[flow::SEEN]);
     let (first_sequence, low) = halves(words[flow::FIRST]);
     let (late, highest_then) = halves(words[flow::LATE]);
-    // A packet that came late was the last one if no higher number came after it.
+    // A late packet was the last one if no packet with a higher number arrived after it.
     let was_late = words[flow::REORDERED] != 0 && highest_then == highest;
     let last_sequence = if was_late { late } else { highest };
     Some(FlowRecord {
@@ -270,7 +269,8 @@ fn sessions<W: Word>(
     found.into_values().collect()
 }
 
-/// Ways of HALF or FRAGMENT that are younger than a limit: age in ticks, and the peer of the note.
+/// The ways of HALF or FRAGMENT that are not older than a limit: the age in ticks, and the peer in
+/// the note.
 fn young<W: Word>(words: &[W], tick: u16, limit: u16) -> Vec<(u16, Option<Ipv4Addr>)> {
     let (ways, _) = words.as_chunks::<{ recent::WORDS }>();
     ways.iter()
@@ -321,7 +321,8 @@ fn interfaces<W: Mapped>(tables: &Tables<W>) -> Vec<InterfaceRecord> {
     Interface::all().filter_map(read).collect()
 }
 
-/// The tables; of a copy one in which no entry was retired while it was made, or the last of some tries.
+/// Maps or copies the tables. A copy is made again, up to eight times in all, if an entry was
+/// retired while it was made.
 fn read(directory: &Path, vip: Ipv4Addr) -> Result<Tables<ReadOnlyWord>> {
     const TRIES: usize = 8;
     let mut tries = 0;
@@ -348,8 +349,9 @@ impl Snapshot {
         };
         let clock = Clock::new(meta[meta::HZ].load(), anchor);
         let shift = crate::tables::clock::tick_shift(clock.rate());
-        // An entry that is retired while we read would be missing, or there twice: then we read again. The hooks'
-        // counters come last: packets that arrive meanwhile make the sums larger than their parts, never smaller.
+        // An entry that is retired while the tables are read would be missing, or appear twice:
+        // then they are read again. The counters of the hooks come last: packets that arrive
+        // meanwhile make the sums larger than their parts, never smaller.
         let (flows, retired, now) = {
             const TRIES: usize = 8;
             let mut tries = 0;

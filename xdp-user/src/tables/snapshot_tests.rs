@@ -1,4 +1,4 @@
-//! Slots as the dataplane writes them, and what is read from them.
+//! Tests of the snapshot: slots as the dataplane writes them, and what is read from them.
 
 use super::*;
 use std::sync::atomic::AtomicU64;
@@ -25,7 +25,8 @@ fn slot(state: u64, key: slot::Key, rest: &[(usize, u64)]) -> Slot<AtomicU64> {
     words.map(AtomicU64::new)
 }
 
-/// First at `first`, last at `last` jiffies before now; a last number below `highest` (extended by its wraps) came late.
+/// An ESP flow. `first` and `last` are jiffies before now, and a sequence number; a last number
+/// below `highest` (extended by its wraps) was late.
 fn esp(packets: u64, first: (u64, u64), last: (u64, u64), highest: u64) -> Slot<AtomicU64> {
     let key = flow_key(
         PEER.octets(),

@@ -1,6 +1,4 @@
 //! The filters of an instance in all network namespaces: found for `status`, removed for `unload`.
-//!
-//! It may not know how a filter is put there.
 
 use crate::bpffs::layout::Instance;
 use crate::dataplane::clsact::{self, InstancePrograms, failed};
@@ -9,7 +7,8 @@ use crate::netlink::namespaces::{self, Namespace};
 use crate::netlink::{Block, Netlink};
 use std::ops::ControlFlow;
 
-/// Removes the filters of an instance, in whatever namespace they are, but for those of the own one that are to keep.
+/// Removes the filters of an instance in all network namespaces, except those in this process's own
+/// namespace that are listed in `keep`.
 pub(crate) fn remove_filters(
     netlink: &Netlink,
     instance: &Instance,
@@ -47,7 +46,7 @@ fn remove_in_namespace(
     Ok(())
 }
 
-/// A filter of own, as it is now.
+/// A filter of an instance, as it is attached now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LocatedFilter {
     /// The id of its program.
@@ -56,7 +55,8 @@ pub struct LocatedFilter {
     pub here: bool,
 }
 
-/// Looks for the filters of an instance on devices with these indexes, here and elsewhere.
+/// Looks for the filters of an instance on interfaces with these indexes, in this network namespace
+/// and in the others.
 pub fn find(
     netlink: &Netlink,
     instance: &Instance,

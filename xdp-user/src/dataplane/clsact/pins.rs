@@ -1,7 +1,5 @@
-//! What is noted beside the pins where the tc program is a filter: its program, and which clsacts were added by us. The
-//! kernel keeps neither with the filter.
-//!
-//! It may not know how a filter is attached.
+//! Records beside the pins of an instance with tc filters: the program of each filter, and the
+//! clsacts that ikenat has added. The kernel keeps neither with the filter.
 
 use crate::bpffs::layout::{CLSACT, Instance, remove_file};
 use crate::error::{Error, Result, causes};
@@ -11,7 +9,8 @@ use std::path::PathBuf;
 use std::{fs, io};
 
 impl Instance {
-    /// Pins a program in the place of the one that has this pin, if there is one, with no moment without a pin.
+    /// Pins a program, and replaces the old pin of that name, if there is one, with no moment
+    /// without a pin.
     pub fn pin_program(&self, name: &str, program: &mut SchedClassifier) -> Result<PathBuf> {
         let (path, new) = (self.pin(name), self.pending_pin(name));
         remove_file(&new)?;
@@ -29,10 +28,10 @@ impl Instance {
         self.pin(&format!("{CLSACT}{namespace}-{index}"))
     }
 
-    /// Writes down that the clsact of a device is our context. True when that was written there already.
+    /// Records that ikenat added the clsact of an interface. True when that was recorded already.
     pub fn record_clsact(&self, namespace: u64, index: u32) -> Result<bool> {
         let path = self.clsact_record(namespace, index);
-        // In a bpffs there can be pins and directories, and nothing else.
+        // A bpffs can hold pins and directories, and nothing else.
         match fs::create_dir(&path) {
             Ok(()) => Ok(false),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(true),
@@ -40,7 +39,7 @@ impl Instance {
         }
     }
 
-    /// Takes that back. True when it was written there.
+    /// Removes that record. True when there was one.
     pub fn forget_clsact_record(&self, namespace: u64, index: u32) -> Result<bool> {
         let path = self.clsact_record(namespace, index);
         match fs::remove_dir(&path) {
