@@ -33,7 +33,7 @@ pub fn kernel_is_at_least(wanted: (u32, u32)) -> Result<bool> {
     Ok(version()? >= wanted)
 }
 
-/// Whether its verifier takes a program of ours from a process without CAP_PERFMON.
+/// Whether its verifier accepts ikenat's programs from a process without CAP_PERFMON.
 ///
 /// # Errors
 /// As [`version`].

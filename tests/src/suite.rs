@@ -1,7 +1,6 @@
-//! Runs trials in labs: each in a lab of its own, those with load alone on the machine, and those
-//! that this machine cannot run ignored under a name that says why (a skip is not a pass).
-//!
-//! Knows what trials need; knows nothing of what they do.
+//! Test runner for the lab tests: each test gets a lab of its own, load tests run alone, and a test
+//! that this machine cannot run is reported as ignored, with the reason in its name (a skip is not
+//! a pass).
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -13,13 +12,13 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use crate::lab::topology::with_lab;
 use crate::lab::{Host, Lab, Options, cleanup};
 
-/// Trials that measure or load the machine take it for writing.
+/// Tests that measure or load the machine lock it for writing, all others for reading.
 static MACHINE: RwLock<()> = RwLock::new(());
 
-/// Set in a guest of `cargo xtask vm`, whose cards and kernel nobody else uses.
+/// Set in a guest of `cargo xtask vm`, which has its network cards and kernel to itself.
 const GUEST: &str = "IKENAT_TEST_GUEST";
 
-/// What one trial needs and does.
+/// A test: its requirements and its function.
 pub struct Scenario {
     name: String,
     options: Options,
@@ -31,7 +30,7 @@ pub struct Scenario {
 }
 
 impl Scenario {
-    /// A trial in the usual lab.
+    /// A test in the default lab.
     pub fn new(name: impl Into<String>, test: fn(&Lab) -> Result<()>) -> Self {
         Self {
             name: name.into(),
@@ -44,8 +43,9 @@ impl Scenario {
         }
     }
 
-    /// A trial that takes a card or a part of the kernel from the machine, named `NAME@guest`: `cargo xtask vm` runs those
-    /// of that name even when it is in a hurry. What is missing there is a failure.
+    /// A test that takes a network card or a part of the kernel from the machine, named
+    /// `NAME@guest`: `cargo xtask vm` runs tests with that suffix even in its short mode. In a
+    /// guest, a missing requirement is a failure.
     pub fn in_a_guest(name: &str, test: fn(&Lab) -> Result<()>) -> Self {
         Self::new(format!("{name}@guest"), test).alone().only_with(
             GUEST,
@@ -53,12 +53,12 @@ impl Scenario {
         )
     }
 
-    /// A trial under each kind of host, named after it: `NAME@HOST`.
+    /// One test for each kind of host, named `NAME@HOST`.
     pub fn on_every_host(name: &str, test: fn(&Lab) -> Result<()>) -> Vec<Self> {
         Host::ALL.map(|host| Self::on_host(name, host, test)).into()
     }
 
-    /// A trial on one kind of host, named after it.
+    /// A test on one kind of host, named `NAME@HOST`.
     pub fn on_host(name: &str, host: Host, test: fn(&Lab) -> Result<()>) -> Self {
         let options = Options {
             host,
@@ -69,31 +69,31 @@ impl Scenario {
             .with_programs(host.programs())
     }
 
-    /// In a lab with these options.
+    /// Runs the test in a lab with these options.
     pub fn with_options(mut self, options: Options) -> Self {
         self.options = options;
         self
     }
 
-    /// While no other trial of this process runs.
+    /// Runs the test while no other test of this process runs.
     pub fn alone(mut self) -> Self {
         self.alone = true;
         self
     }
 
-    /// Only where these programs are installed.
+    /// Ignores the test unless these programs are installed.
     pub fn with_programs(mut self, programs: &'static [&'static str]) -> Self {
         self.programs.extend(programs);
         self
     }
 
-    /// Only where this environment variable is set, because it does something that not everybody wants.
+    /// Ignores the test unless this environment variable is set, for the reason `why`.
     pub fn only_with(mut self, variable: &'static str, why: &'static str) -> Self {
         self.variable = Some((variable, why));
         self
     }
 
-    /// Not where there is nothing to try, for this reason.
+    /// Ignores the test if it is `useless` here, for the reason `why`.
     pub fn unless(mut self, useless: bool, why: &'static str) -> Self {
         self.useless = useless.then_some(why);
         self
@@ -135,7 +135,7 @@ impl Scenario {
     }
 }
 
-/// A trial; where something is in its way, it is ignored under a name that says what.
+/// A test; if there is an obstacle, it is ignored and its name states the obstacle.
 pub fn test(
     name: &str,
     obstacle: Option<String>,
@@ -149,12 +149,12 @@ pub fn test(
     Trial::test(full, run).with_ignored_flag(obstacle.is_some())
 }
 
-/// What is in the way of a trial that takes root.
+/// The obstacle for a test that needs root, if this process is not root.
 pub fn not_root() -> Option<String> {
     (!nix::unistd::geteuid().is_root()).then(|| "not root".to_owned())
 }
 
-/// Runs the scenarios as the command line says; for `main` of a test without a harness.
+/// Runs the scenarios that the command line selects; for `main` of a test without a harness.
 pub fn run(scenarios: Vec<Scenario>) -> ExitCode {
     let arguments = Arguments::from_args();
     if let Err(error) = cleanup::on_interruption() {
@@ -166,7 +166,7 @@ pub fn run(scenarios: Vec<Scenario>) -> ExitCode {
 }
 
 fn installed(program: &str) -> bool {
-    // Not every shell's PATH has the directories of the administrator.
+    // The PATH of an unprivileged shell often lacks the sbin directories.
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
         .chain(["/usr/sbin", "/sbin"].map(PathBuf::from))

@@ -1,8 +1,9 @@
-//! The verifier's budget: the instructions that it processes for each program, per kernel release, and the stack that
-//! each function touches, are recorded in `budget.json`. A rise of 10 % fails. Whoever needs more changes the file in
-//! the same commit.
+//! The verifier budget: `budget.json` records the number of instructions that the verifier
+//! processes for each program, per kernel release, and the stack use of each function. A rise of 10
+//! % fails the test; a change that needs more must update the file in the same commit.
 //!
-//! The stack is read from the object: the kernel tells it in a log that a successful load does not return.
+//! The test computes the stack use from the object, because the kernel reports it only in a log
+//! that a successful load does not return.
 
 use anyhow::{Context, Result, bail, ensure};
 use ikenat_tests::bpf::{Dataplane, Object, fixture};
@@ -16,10 +17,11 @@ use std::process::{Command, ExitCode};
 /// What is recorded.
 #[derive(serde::Deserialize)]
 struct Budget {
-    /// Kernel release (major.minor), of the second object with its suffix -> program -> instructions that the verifier
-    /// processed.
+    /// Kernel release (major.minor; with the object's suffix for the second object) -> program ->
+    /// instructions that the verifier processed.
     instructions: BTreeMap<String, BTreeMap<String, u32>>,
-    /// Program -> bytes of stack of its own frame, or "calls" -> the most of any function that it calls.
+    /// Program -> bytes of stack in its own frame, or "calls" -> the maximum of the functions that
+    /// it calls.
     stack: BTreeMap<String, u32>,
 }
 
@@ -31,7 +33,8 @@ const PROGRAMS: [&str; 4] = [
     "ikenat_egress",
 ];
 
-/// Set for a child that has no CAP_PERFMON: it loads the second object and prints what [`measured`] returns, as JSON.
+/// Set for a child without CAP_PERFMON: it loads the second object and prints the result of
+/// [`measured`] as JSON.
 const CHILD: &str = "IKENAT_WITHOUT_PERFMON";
 
 fn main() -> ExitCode {
@@ -95,9 +98,9 @@ fn measured(object: Object) -> Result<BTreeMap<String, u32>> {
 }
 
 fn child() -> ExitCode {
-    let told =
+    let json =
         measured(Object::WithoutPerfmon).and_then(|found| Ok(serde_json::to_string(&found)?));
-    match told {
+    match json {
         Ok(text) => {
             println!("{text}");
             ExitCode::SUCCESS
@@ -184,8 +187,9 @@ fn check_stack(recorded: &BTreeMap<String, u32>) -> Result<()> {
     Ok(())
 }
 
-/// The deepest place below the frame pointer (register 10) that a function names: in loads and stores, and in
-/// addresses that it computes (RFC 9669 section 3: opcode, registers, offset, immediate).
+/// The lowest address below the frame pointer (register 10) that a function uses: in loads and
+/// stores, and in addresses that it computes (RFC 9669 section 3: opcode, registers, offset,
+/// immediate).
 fn stack_of(code: &[u8]) -> u32 {
     const FRAME_POINTER: u8 = 10;
     const LDX: u8 = 1;

@@ -1,8 +1,9 @@
-//! Host against kernel: mutated packets must get the same verdict and the same bytes from the packet logic on the host
-//! and from the object in the kernel, and at the end the tables and counters must say the same.
+//! Differential test, host against kernel: for mutated packets the packet logic on the host and the
+//! object in the kernel must give the same verdict and the same bytes, and at the end the same
+//! tables and counters.
 //!
-//! The packets are the golden table's, mutated by a generator with a fixed seed: a failure names the packet's number
-//! and is found again by the next run.
+//! The packets are those of the golden table, mutated by a generator with a fixed seed: a failure
+//! names the packet's number, and the next run reproduces it.
 
 mod table;
 
@@ -78,7 +79,8 @@ fn mutate(random: &mut Random, frame: &mut Vec<u8>) {
             5 if frame.len() > 34 => {
                 frame[29 + 4 * random.below(2)] = random.next().to_le_bytes()[0];
             }
-            // Right again: a total length that fits the frame, so that more gets past the first checks.
+            // Corrects the total length to fit the frame, so that more packets pass the first
+            // checks.
             6 | 7 if frame.len() > 34 => {
                 let length = u16::try_from(frame.len() - 14).expect("a frame below 64 KiB");
                 frame[16..18].copy_from_slice(&length.to_be_bytes());
@@ -134,7 +136,8 @@ impl Twins<'_> {
         }
     }
 
-    /// Puts mutated packets through both, and compares verdict and bytes of each, and all counters at the end.
+    /// Runs mutated packets through both, and compares verdict and bytes of each packet, and all
+    /// counters at the end.
     fn compare(&self, packets: u32) -> Result<()> {
         let seeds = seeds(self.hook);
         let mut random = Random(0x1CE4_7A11);
@@ -266,7 +269,8 @@ fn timeless(mut slots: Vec<Slot>, times: &[usize]) -> Vec<Slot> {
 
 fn check_tables(dataplane: &Dataplane, tables: &Tables) -> Result<()> {
     let flows = |mut slots: Vec<Slot>| {
-        // The highest sequence number shares its word with the time; the stamp of a next hop is made of it.
+        // The highest sequence number shares its word with the time, and the time is part of the
+        // stamp of a next hop.
         for slot in &mut slots {
             slot[flow::SEEN] &= 0xffff_ffff;
             slot[flow::HOP] >>= 16;

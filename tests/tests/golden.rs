@@ -1,8 +1,9 @@
-//! The golden table: description, input, verdict, output bytes, for each of the odd and the ordinary packets, through
-//! the XDP program and the tc program in the kernel and the packet logic on the host.
+//! The golden table: description, input, verdict and output bytes of ordinary and unusual packets,
+//! through the XDP program and the tc programs in the kernel and through the packet logic on the
+//! host.
 //!
-//! The expected bytes come from the lab's packet builder, which computes every checksum anew and knows nothing of the
-//! dataplane's arithmetic.
+//! The expected bytes come from the lab's packet builder, which computes every checksum from
+//! scratch and shares no code with the dataplane.
 
 mod table;
 
@@ -81,8 +82,8 @@ fn run_on_host(row: &Row, hook: Hook) -> Result<()> {
     same_bytes(&frame, &output)
 }
 
-/// What a hook makes of a row: verdict and bytes. In tc the MAC addresses of what is forwarded are the kernel's to write,
-/// after the program; those of an answer are ours.
+/// The expected result of a row at a hook: verdict and bytes. In tc the kernel writes the MAC
+/// addresses of a forwarded packet after the program; the program writes those of an answer.
 fn expected(row: &Row, hook: Hook) -> (&str, Vec<u8>) {
     let output = row.output.as_ref().unwrap_or(&row.input);
     if hook == Hook::Xdp {

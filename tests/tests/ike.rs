@@ -1,6 +1,5 @@
-//! Real IKE and real ESP between two strongSwan daemons through the gateway.
-//!
-//! Knows what IPsec promises its users and what `ikenat` shows of it; looks at no packet.
+//! Real IKE and real ESP between two strongSwan daemons through the gateway. These tests check what
+//! IPsec promises its users and what `ikenat` reports; they look at no packet.
 
 #[path = "ike/large.rs"]
 mod large;
@@ -17,7 +16,7 @@ use ikenat_tests::lab::strongswan::{Authentication, ChildSa, End, Settings, Tunn
 use ikenat_tests::lab::topology::CLIENT;
 use ikenat_tests::suite::{self, Scenario};
 
-/// What a trial with strongSwan needs.
+/// The programs that a test with strongSwan needs.
 const STRONGSWAN: &[&str] = &["charon-systemd", "swanctl", "openssl", "ping"];
 /// Between two pings.
 pub(crate) const QUICK: Duration = Duration::from_millis(10);

@@ -1,7 +1,7 @@
-//! Two CPUs count in the kernel while user space retires entries under them: nothing is lost, and nothing is counted for
-//! another SPI.
+//! Concurrent counting and expiry: two CPUs count in the kernel while user space retires entries.
+//! No count is lost, and none goes to another SPI.
 //!
-//! Every SPI has a packet length of its own, so a count that went to the wrong slot shows in its bytes.
+//! Every SPI has a packet length of its own, so a count in the wrong slot shows in its bytes.
 
 use anyhow::{Context, Result, ensure};
 use ikenat_tests::bpf::{Dataplane, fixture, with_sizes};

@@ -1,5 +1,5 @@
-//! Layer A from outside: starts emulated machines that measure it, and reads what they found.
-//! The command that boots a machine comes from the caller.
+//! Layer A from outside: boots emulated machines that measure it, and reads their results. The
+//! command that boots a machine comes from the caller.
 
 use anyhow::{Context, Result, bail, ensure};
 use std::collections::VecDeque;
@@ -11,25 +11,26 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::results::LayerA;
 
-/// Lines of a machine's output that an error shows.
+/// Lines of a machine's output that an error includes.
 const TAIL: usize = 30;
 
 /// A machine to boot.
 pub struct Boot<'b> {
-    /// The command that boots it, word by word, without what runs in it.
+    /// The command that boots it, word by word, without the command that runs in it.
     pub command: &'b [String],
-    /// Where its figures go; the file is removed afterwards.
+    /// The file for its figures, which is removed afterwards.
     pub output: PathBuf,
-    /// What it measures: arguments of `guest-a`.
+    /// The arguments of `guest-a`, which select the measurements.
     pub arguments: Vec<String>,
 }
 
 impl Boot<'_> {
-    /// Boots it and waits for its figures. `progress` gets the number of steps done, of all steps, and the name of
-    /// the current one.
+    /// Boots the machine and waits for its figures. `progress` gets the number of completed steps,
+    /// the number of all steps, and the name of the current one.
     ///
     /// # Errors
-    /// It does not boot, or what runs in it fails: the error has the end of what it said.
+    /// The machine does not boot, or the command in it fails: the error contains the end of its
+    /// output.
     pub fn run(&self, progress: &(dyn Fn(usize, usize, &str) + Sync)) -> Result<LayerA> {
         let this = std::env::current_exe().context("failed to find this program")?;
         let (program, words) = self
@@ -68,12 +69,12 @@ impl Boot<'_> {
     }
 }
 
-/// Removed in the end.
+/// A file that is removed when this is dropped.
 struct Removed<'f>(&'f Path);
 
 impl Drop for Removed<'_> {
     fn drop(&mut self) {
-        // It is not there when the machine has failed.
+        // It does not exist when the machine has failed.
         let _ = fs::remove_file(self.0);
     }
 }
@@ -83,13 +84,13 @@ struct Machine(Child);
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        // Both fail only when it has ended already.
+        // Both fail only when the process has already ended.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// Passes on the progress; returns the exit status and the last lines of the other output.
+/// Reports the progress; returns the exit status and the last lines of the other output.
 fn watch(
     mut machine: Machine,
     progress: &(dyn Fn(usize, usize, &str) + Sync),
@@ -145,7 +146,7 @@ fn steps(line: &str) -> Option<(usize, usize, &str)> {
 mod tests {
     use super::*;
 
-    /// A command in the place of the machine. `sh -c` takes what `run` appends as `$0`, `$1`, ...
+    /// A command instead of a machine. `sh -c` gets what `run` appends as `$0`, `$1`, ...
     fn boot(name: &str, script: &str) -> Result<LayerA> {
         let directory = std::env::temp_dir();
         let output = directory.join(format!("ikenat-boot-{name}-{}", std::process::id()));

@@ -1,4 +1,4 @@
-//! The conditions of a run: what of the machine decides its figures.
+//! The conditions of a run: properties of the machine that determine its figures.
 
 use anyhow::Result;
 use std::fs;
@@ -8,10 +8,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::results::Conditions;
 
-/// Where the kernel says how it guards against faults of the CPU.
+/// Directory in which the kernel lists its mitigations of CPU vulnerabilities.
 const FAULTS: &str = "/sys/devices/system/cpu/vulnerabilities";
 
-/// Those of this machine, now.
+/// The present conditions of this machine.
 ///
 /// # Errors
 /// The kernel's release cannot be read.
@@ -65,7 +65,7 @@ fn mitigations(directory: &Path) -> Vec<String> {
     found
 }
 
-/// The commit of the current directory, with `-dirty` if files that git knows have changed since.
+/// The commit of the current directory, with `-dirty` if tracked files have changed since.
 fn commit() -> Option<String> {
     let git = |words: &[&str]| {
         let output = Command::new("git")
@@ -83,8 +83,8 @@ fn commit() -> Option<String> {
     Some(format!("{commit}{dirty}"))
 }
 
-/// Seconds since 1970 as `2026-11-24 03:18`, UTC. The civil calendar by eras of 400 years that begin in March, so that
-/// the day of a leap year comes last.
+/// Seconds since 1970 as `2026-11-24 03:18`, UTC. The civil calendar is computed by eras of 400
+/// years that begin in March, so that the leap day comes last.
 fn date(seconds: u64) -> String {
     const DAYS_IN_ERA: u64 = 146_097;
     // From 0000-03-01 to 1970-01-01.

@@ -1,4 +1,4 @@
-//! The contestants: each is set up in a lab of its own. All labs stay until the end, so that rounds can be
+//! The contestants, each in a lab of its own. All labs stay until the end, so that rounds can be
 //! interleaved.
 
 use anyhow::{Context, Result};
@@ -18,7 +18,7 @@ use crate::rig::{Bench, Rig};
 use crate::rules;
 use crate::wire::{Outcome, Pacing, xdp};
 
-/// What forwards, alive as long as it is needed.
+/// The forwarding part of a contestant, alive as long as it is needed.
 enum Middle {
     /// The kernel, or programs that iproute2 has attached.
     Kernel,
@@ -34,19 +34,19 @@ enum Middle {
 pub struct Standing {
     /// Its name.
     pub contestant: Contestant,
-    // Before the lab that it lives in, when all goes away.
+    // Dropped before the lab in which it runs.
     middle: Middle,
     rig: Rig,
-    /// Kinds and numbers of flows that it knows.
+    /// The kinds and numbers of flows that it already knows.
     known: Vec<(Traffic, u32)>,
 }
 
 /// How ikenat is started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
-    /// The object alone: nothing else runs, so that instructions can be counted.
+    /// The object alone: no other process runs, so that instructions can be counted.
     Object,
-    /// `ikenat run`, as its user starts it.
+    /// `ikenat run`, as a user starts it.
     Daemon,
 }
 
@@ -59,7 +59,7 @@ impl Standing {
         Self::on(&Bench::new()?, contestant, flows, start)
     }
 
-    /// The same with a generator and a sink that others use as well.
+    /// The same with a generator and a sink that other contestants use as well.
     ///
     /// # Errors
     /// The kernel or the machine lacks what it needs.
@@ -94,7 +94,7 @@ impl Standing {
         self.run_at(case, packets, Pacing::Saturation)
     }
 
-    /// The same, not as fast as possible.
+    /// The same at a pace.
     ///
     /// # Errors
     /// The kernel refuses the run.
@@ -103,8 +103,8 @@ impl Standing {
         self.rig.run(case, self.gateway(), packets, cable, pacing)
     }
 
-    /// Makes the flows of a case known: the server's ESP first, which is the proof, or the client's packet, which makes
-    /// the kernel's conntrack entry.
+    /// Makes the flows of a case known: first the server's ESP, which is the proof of
+    /// establishment, or the client's packet, which creates the kernel's conntrack entry.
     ///
     /// # Errors
     /// The kernel refuses the run.
@@ -115,15 +115,15 @@ impl Standing {
             stamped: false,
             ..*case
         };
-        // ikenat needs the server's ESP first, and loses none; it keeps an SPI after its third packet. The
-        // kernel needs the client's; a second packet confirms a conntrack entry.
+        // ikenat needs the server's ESP first, and loses none; it keeps an SPI after its third
+        // packet. The kernel needs the client's packet; a second packet confirms a conntrack entry.
         let ways = if self.is_ikenat() {
             [(Direction::Outbound, 1), (Direction::Inbound, 3)]
         } else {
             [(Direction::Inbound, 2), (Direction::Outbound, 1)]
         };
         let flows = (case.traffic.establishing(), case.flows);
-        // A million take a while, and stay for minutes. Those of the kernel do not.
+        // A million flows take a while, and stay for minutes. The kernel's entries do not.
         let is_warm = self.is_ikenat() && case.flows > 1024 && self.known.contains(&flows);
         for (way, times) in ways.into_iter().filter(|_| !is_warm) {
             let packets = case.flows.max(64) * times / case.cores;
@@ -173,7 +173,7 @@ impl Standing {
     /// Packets that the WAN has received.
     ///
     /// # Errors
-    /// `ip` does not tell.
+    /// `ip` does not show them.
     pub fn received(&self) -> Result<u64> {
         let gateway = &self.rig.lab.gateway;
         let text = gateway.run(&format!("ip -s -o link show {WAN}"))?;
@@ -237,7 +237,7 @@ fn set_up(rig: &Rig, contestant: Contestant, flows: u32, start: Start) -> Result
     }
 }
 
-/// A veth takes redirected frames only if it polls: without an XDP program, GRO makes it.
+/// A veth accepts redirected frames only if it uses NAPI: without an XDP program, GRO enables it.
 fn polled(gateway: &Namespace) -> Result<()> {
     gateway.shell(&format!("ethtool -K {WAN} gro on; ethtool -K {LAN} gro on"))?;
     Ok(())
@@ -292,7 +292,7 @@ fn load_with<T: bytemuck::Pod>(file: &str, name: &str, constant: &str, value: &T
     Ok(ebpf)
 }
 
-/// Buckets of four slots for this many flows each way, half full at most.
+/// Buckets of four slots for this many flows in each direction, at most half full.
 fn buckets(flows: u32) -> u32 {
     (flows * 2 * 2 / 4).max(1024).next_power_of_two()
 }

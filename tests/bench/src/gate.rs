@@ -1,4 +1,4 @@
-//! Layer A's gate: what a packet costs may not rise by more than 1 % over the committed record.
+//! The gate of layer A: the cost of a packet may rise by at most 1 % over the committed record.
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -23,8 +23,9 @@ pub const CONTESTANTS: [Contestant; 4] = [
 /// Marginal instructions per packet, by the label of the row.
 pub type Figures = BTreeMap<String, f64>;
 
-/// The committed record. The same sources cost the same on one kernel when one compiler has made the objects: so there is
-/// a set of figures for each pair, and none says anything about another.
+/// The committed record. The cost is the same for the same sources on one kernel with objects of
+/// one compiler: so there is a set of figures for each pair of kernel and compiler, and none
+/// applies to another pair.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Record {
@@ -33,10 +34,10 @@ pub struct Record {
 }
 
 impl Record {
-    /// Reads it; a file that is not there is an empty record.
+    /// Reads it; a missing file is an empty record.
     ///
     /// # Errors
-    /// It is no record.
+    /// The file is not a record.
     pub fn read(path: &Path) -> Result<Self> {
         if !path.exists() {
             return Ok(Self::default());
@@ -55,13 +56,13 @@ impl Record {
         fs::write(path, text + "\n").with_context(|| format!("failed to write {}", path.display()))
     }
 
-    /// What is recorded for a pair.
+    /// The figures recorded for a pair.
     #[must_use]
     pub fn figures(&self, kernel: &str, compiler: &str) -> Option<&Figures> {
         self.kernels.get(kernel)?.get(compiler)
     }
 
-    /// Replaces what is recorded for a pair.
+    /// Replaces the figures of a pair.
     pub fn put(&mut self, kernel: &str, compiler: &str, figures: Figures) {
         self.kernels
             .entry(kernel.to_owned())
@@ -70,7 +71,7 @@ impl Record {
     }
 }
 
-/// The figures of a measurement, and the rows that have none because not everything arrived.
+/// The figures of a measurement, and the rows without a figure because not everything arrived.
 #[must_use]
 pub fn figures(layer: &LayerA) -> (Figures, Vec<String>) {
     let mut figures = Figures::new();
@@ -79,7 +80,7 @@ pub fn figures(layer: &LayerA) -> (Figures, Vec<String>) {
         let label = label(row.contestant, row.traffic, row.way);
         match row.marginal {
             Some(marginal) => {
-                // A tenth of an instruction is as much as the record can hold against noise.
+                // A tenth of an instruction is the finest resolution that is above the noise.
                 figures.insert(label, (marginal * 10.0).round() / 10.0);
             }
             None if row.contestant == Contestant::Cable && complete(row) => {}
@@ -92,8 +93,9 @@ pub fn figures(layer: &LayerA) -> (Figures, Vec<String>) {
     (figures, without)
 }
 
-/// Takes over what another boot has measured lower. One row in ten has two levels, some instructions apart, depending on where
-/// the timer's ticks meet its packets; the lower one is what a packet costs.
+/// Takes the lower figures of another boot. One row in ten has two levels, some instructions apart,
+/// depending on where the ticks of the timer meet its packets; the lower level is the cost of a
+/// packet.
 pub fn keep_lower(figures: &mut Figures, other: &Figures) {
     for (label, figure) in figures {
         if let Some(lower) = other.get(label) {
@@ -102,7 +104,7 @@ pub fn keep_lower(figures: &mut Figures, other: &Figures) {
     }
 }
 
-/// What the gate says of one row.
+/// The gate's verdict on one row.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Verdict {
     /// The row.
@@ -143,15 +145,16 @@ pub fn judge(measured: &Figures, recorded: &Figures) -> Vec<Verdict> {
     verdicts
 }
 
-/// What the gate says, in the form of the tests' results: `cargo xtask` counts those.
+/// The gate's report in the format of test results, which `cargo xtask` counts.
 pub struct Report {
     /// A line for each row, and the totals.
     pub text: String,
-    /// Something has risen, or is missing.
+    /// True if a figure has risen or is missing.
     pub failed: bool,
 }
 
-/// Judges a measurement. Without a record for the pair of kernel and compiler all rows are skipped, which says so.
+/// Compares a measurement with the record. Without a record for the pair of kernel and compiler all
+/// rows are skipped, and reported as skipped.
 #[must_use]
 pub fn report(
     kernel: &str,
@@ -204,13 +207,13 @@ pub fn report(
     }
 }
 
-/// Whether a row is ikenat's. The others show what the harness costs: they are recorded and shown, and a
-/// rise in them is no failure.
+/// Whether a row is ikenat's. The others show the cost of the harness: they are recorded and shown,
+/// and a rise in them is no failure.
 fn is_ikenat(label: &str) -> bool {
     label.starts_with(&format!("{} ", name(Contestant::Ikenat)))
 }
 
-/// What to do when a rise is intended.
+/// The instructions for an intended rise.
 const MEANT: &str = "if that is meant, run `cargo xtask bench --layer a --record` and commit the file with the change";
 
 fn compare(now: f64, before: Option<f64>) -> (bool, String) {

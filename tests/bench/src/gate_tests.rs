@@ -46,7 +46,7 @@ fn a_yardstick_never_fails() {
     let passes: Vec<bool> = verdicts.iter().map(|verdict| verdict.passes).collect();
     assert_eq!(passes, [false, true]);
     assert!(verdicts[1].text.contains("the harness"), "{verdicts:?}");
-    // A row that vanishes fails all the same.
+    // A row that disappears fails even then.
     assert!(!judge(&Figures::new(), &figures_of(&[("noop esp inbound", 1.0)]))[0].passes);
 }
 
@@ -110,7 +110,7 @@ fn the_report_counts_as_tests_do() {
         "{}",
         risen.text
     );
-    // A vanished figure is no pass, record or not.
+    // A missing figure is not a pass, with or without a record.
     assert!(report(None, &["z: 9 of 10".to_owned()]).failed);
 }
 

@@ -1,14 +1,14 @@
-//! Boots of layer A put together: totals side by side, margins, and how far two boots are apart.
+//! Joins the boots of layer A: totals side by side, margins, and the difference between two boots.
 
 use anyhow::{Result, ensure};
 
 use crate::layer_a::{self, complete, label};
 use crate::results::{ARow, Contestant, LayerA, Traffic};
 
-/// How far two boots may be apart in a row's total.
+/// The largest permitted difference between two boots in the total of a row.
 pub const APART: f64 = 0.005;
 
-/// Puts boots together: totals side by side, margins from their means, and how far they are apart.
+/// Joins boots: totals side by side, margins from their means, and the difference between them.
 ///
 /// # Errors
 /// They did not measure the same rows.
@@ -53,17 +53,18 @@ fn add(row: &mut ARow, other: ARow) -> Result<()> {
         label(other.contestant, other.traffic, other.way),
     );
     row.totals.extend(&other.totals);
-    // A boot sends as often as its runs need to agree; one that has lost something is the one to show.
+    // Boots send different numbers of packets, as many as their runs need to agree. The numbers of
+    // a boot that has lost packets are kept.
     if !complete(&other) {
         (row.sent, row.arrived) = (other.sent, other.arrived);
     }
     Ok(())
 }
 
-/// What a row costs beyond its cable; `None` where not everything arrived.
+/// The cost of a row beyond its cable; `None` where not everything arrived.
 fn marginal(row: &ARow, cables: &[ARow]) -> Option<f64> {
-    // What is not forwarded has no sink: its generator alone is not known, so the cable of IKE stands for it, whose
-    // packets are made in the same way.
+    // Packets that are not forwarded have no sink, so the cost of their generator alone is not
+    // known. The cable of IKE replaces it, since its packets are generated in the same way.
     let traffic = match row.traffic {
         Traffic::OtherPort | Traffic::NotIpv4 => Traffic::Ike,
         other @ (Traffic::EspInUdp
@@ -91,9 +92,10 @@ fn difference(row: &ARow) -> f64 {
     if low > 0.0 { high / low - 1.0 } else { 0.0 }
 }
 
-/// Why two boots do not agree; `None` when they do. The kernel's own methods have timers of their own (flowtable's looks through
-/// its table every second, conntrack's as well), which meet other packets in each boot: their difference is printed, and
-/// only that of the yardsticks and of ikenat is an error.
+/// The reason why two boots do not agree; `None` when they do. The kernel's own methods have timers
+/// (flowtable scans its table every second, conntrack does likewise), which meet other packets in
+/// each boot: their difference is printed, and only a difference of the yardsticks or of ikenat is
+/// an error.
 #[must_use]
 pub fn disagreement(layer: &LayerA) -> Option<String> {
     let worst = layer

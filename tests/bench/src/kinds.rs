@@ -1,7 +1,7 @@
-//! The packets of the benchmark: what the generator sends, and what the sink must see of it.
+//! The packets of the benchmark: what the generator sends, and what must arrive at the sink.
 //!
-//! Of the contestant that forwards them it needs to know only whether it translates addresses and whether
-//! it routes.
+//! Of a contestant only two properties matter here: whether it translates addresses, and whether it
+//! routes.
 
 use anyhow::{Context, Result, ensure};
 use bytemuck::Zeroable;
@@ -12,13 +12,13 @@ use std::net::Ipv4Addr;
 
 use crate::results::{Direction, Traffic};
 
-/// The first flow's peer. The others follow it, all in 10.0.0.0/8.
+/// The peer of the first flow. The others follow it, all in 10.0.0.0/8.
 pub const PEERS: Ipv4Addr = Ipv4Addr::new(10, 64, 0, 0);
 /// SPI of the first flow, inbound.
 const SPI_IN: u32 = 0x1000_0000;
 /// SPI of the first flow, outbound.
 const SPI_OUT: u32 = 0x2000_0000;
-/// An EtherType for local experiments (IEEE 802 section 9.2.3), on which no program listens.
+/// An EtherType for local experiments (IEEE 802 section 9.2.3), which no program handles.
 const EXPERIMENT: [u8; 2] = [0x88, 0xb5];
 const NATT: u16 = 4500;
 const IKE: u16 = 500;
@@ -37,11 +37,11 @@ pub struct Case {
     pub flows: u32,
     /// CPUs that send: 1 or 2.
     pub cores: u32,
-    /// Packets carry the time, and the sink keeps a histogram of their ages.
+    /// Packets carry a time stamp, and the sink keeps a histogram of their ages.
     pub stamped: bool,
 }
 
-/// The case in the middle.
+/// The base case.
 pub const BASE: Case = Case {
     traffic: Traffic::EspInUdp,
     way: Direction::Inbound,
@@ -54,15 +54,15 @@ pub const BASE: Case = Case {
 /// How the gateway changes a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gateway {
-    /// Addresses are translated: else the client writes to the server itself.
+    /// Addresses are translated. Otherwise the client sends to the server itself.
     pub translates: bool,
     /// The TTL is decremented.
     pub routes: bool,
 }
 
-/// What the generator and the sink need for a case.
+/// The configuration of generator and sink for a case.
 pub struct Load {
-    /// The frame that every generated one begins as.
+    /// The frame from which every generated one starts.
     pub frame: Vec<u8>,
     /// What is sent.
     pub send: [Spec; KINDS],
@@ -109,7 +109,7 @@ pub fn load(case: &Case, gateway: Gateway) -> Result<Load> {
     })
 }
 
-/// Every byte behind the header is its place in the frame.
+/// Every byte after the header is its offset in the frame.
 #[expect(clippy::cast_possible_truncation, reason = "the low byte is meant")]
 fn fill(frame: &mut [u8]) {
     for (place, byte) in frame.iter_mut().enumerate() {
@@ -133,7 +133,8 @@ fn packet(case: &Case, traffic: Traffic, other: Ipv4Addr) -> Result<Vec<u8>> {
                 payload[8..16].fill(0);
             }
         }
-        // A client behind a NAT keeps 4500 only by luck; here it is the same for all contestants.
+        // A client behind a NAT keeps port 4500 only by chance; here it is the same for all
+        // contestants.
         let packet = match case.way {
             Direction::Inbound => Packet::udp((varying, NATT), (other, port), payload),
             Direction::Outbound => Packet::udp((other, port), (varying, NATT), payload),
@@ -175,7 +176,7 @@ fn packet(case: &Case, traffic: Traffic, other: Ipv4Addr) -> Result<Vec<u8>> {
         case.frame,
         frame.len()
     );
-    // The checksum is the generator's business.
+    // The generator writes the checksum.
     frame[24..26].fill(0);
     if traffic == Traffic::NotIpv4 {
         frame[12..14].copy_from_slice(&EXPERIMENT);
@@ -201,7 +202,8 @@ fn spec(case: &Case, traffic: Traffic, other: Ipv4Addr, routed: bool) -> Result<
         Traffic::Esp => 34,
         Traffic::Ike | Traffic::Keepalive | Traffic::OtherPort | Traffic::NotIpv4 => NONE,
     };
-    // Pseudo-header: addresses, protocol, length (RFC 768). The generator adds the peer's address, which varies.
+    // Pseudo-header: addresses, protocol, length (RFC 768). The generator adds the peer's address,
+    // which varies.
     let length = u32::from(u16::from_be_bytes([frame[38], frame[39]]));
     let end = 34 + length as usize;
     let udp_sum = if traffic == Traffic::EspInUdpChecksum {
@@ -282,7 +284,7 @@ mod tests {
                 (50, mix.send[3].header[37], 110)
             ]
         );
-        // A keepalive's own length is 29, whatever the frame has.
+        // The length of a keepalive is 29, whatever the length of the frame.
         assert_eq!(mix.send[2].header[16..18], [0, 29]);
         Ok(())
     }

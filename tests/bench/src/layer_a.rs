@@ -1,7 +1,7 @@
 //! Layer A, inside the emulated machine: instructions per packet.
 //!
-//! There one nanosecond is one instruction (QEMU's `-icount shift=0`), so the time per packet is its
-//! exact cost.
+//! One nanosecond of that machine is one instruction (QEMU's `-icount shift=0`), so the time per
+//! packet is its exact cost.
 
 use anyhow::Result;
 use xdp_common::{Reason, counters};
@@ -13,19 +13,21 @@ use crate::wire::Outcome;
 
 /// Packets in a measured run.
 const PACKETS: u32 = 20_000;
-/// Runs of a row at most.
+/// The most runs of a row.
 const MOST: usize = 8;
-/// How far apart the runs of a row may be that its figure is the mean of.
+/// The largest difference between the runs that are averaged for a row.
 const APART: f64 = 0.002;
 
-/// What is measured in one boot.
+/// The measurements of one boot.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     /// Only these contestants; empty: all.
     pub contestants: Vec<Contestant>,
-    /// Only rows whose label contains this; the cable and the no-op redirect are measured in any case.
+    /// Only rows whose label contains this; the cable and the no-op redirect are measured in any
+    /// case.
     pub only: Option<String>,
-    /// The kernel's own methods only with ESP: IKE and keepalives are UDP like any other to them.
+    /// The kernel's own methods run with ESP only: for them IKE and keepalives are UDP like any
+    /// other.
     pub quick: bool,
 }
 
@@ -41,7 +43,7 @@ impl Options {
         always || self.only.as_ref().is_none_or(contains)
     }
 
-    /// Who takes part: those of whom a row is wanted.
+    /// The contestants that take part: those with at least one wanted row.
     fn taking_part(&self) -> Vec<Contestant> {
         let asked =
             |one: &Contestant| self.contestants.is_empty() || self.contestants.contains(one);
@@ -55,13 +57,13 @@ impl Options {
     }
 }
 
-/// What `--only` finds a row by: `nft esp-in-udp inbound`.
+/// The label by which `--only` finds a row: `nft esp-in-udp inbound`.
 #[must_use]
 pub fn label(contestant: Contestant, traffic: Traffic, way: Direction) -> String {
     format!("{} {} {}", name(contestant), name(traffic), name(way))
 }
 
-/// A name as it stands in the raw JSON.
+/// A name as in the raw JSON.
 #[must_use]
 pub fn name(value: impl serde::Serialize) -> String {
     let value = serde_json::to_value(value).unwrap_or_default();
@@ -105,14 +107,14 @@ const NOT_HANDLED: [(Traffic, Reason); 2] = [
     (Traffic::NotIpv4, Reason::NotIpv4),
 ];
 
-/// Letters of the reason why a contestant is missing.
+/// The most characters of the reason why a contestant is missing.
 const REASON: usize = 200;
 
 /// The rows of a contestant.
 fn cases(contestant: Contestant) -> impl Iterator<Item = (Traffic, Direction)> {
     let forwards = contestant != Contestant::Pass;
     let passes = matches!(contestant, Contestant::Pass | Contestant::Ikenat);
-    // Inbound first for the kernel's conntrack; `warm_up` sends both ways in any case.
+    // Inbound first, for the kernel's conntrack; `warm_up` sends in both directions in any case.
     let handled = HANDLED
         .into_iter()
         .flat_map(|traffic| [Direction::Inbound, Direction::Outbound].map(|way| (traffic, way)));
@@ -122,7 +124,7 @@ fn cases(contestant: Contestant) -> impl Iterator<Item = (Traffic, Direction)> {
         .chain(others.into_iter().filter(move |_| passes))
 }
 
-/// One boot's figures. Every row has one total and no margin yet.
+/// The figures of one boot. Every row has one total and no margin yet.
 ///
 /// # Errors
 /// A run fails, or the counters do not show what was sent.
@@ -167,7 +169,7 @@ const fn case(traffic: Traffic, way: Direction) -> Case {
     }
 }
 
-/// Those that the others are compared with, and the one that all is about.
+/// The contestants with which the others are compared, and ikenat.
 pub(crate) const fn is_needed(contestant: Contestant) -> bool {
     matches!(
         contestant,
@@ -175,12 +177,13 @@ pub(crate) const fn is_needed(contestant: Contestant) -> bool {
     )
 }
 
-/// How many runs a row's figure is the mean of: more where figures are compared to the instruction.
+/// The number of runs that are averaged for a row: more where figures are compared to the
+/// instruction.
 const fn counted(contestant: Contestant) -> usize {
     if is_needed(contestant) { 3 } else { 2 }
 }
 
-/// The last line of an error, where a tool says what it lacks, and not too much of it.
+/// The last line of an error, where a tool says what it lacks, cut to a maximum length.
 fn brief(error: &anyhow::Error) -> String {
     let text = format!("{error:#}");
     let line = text.lines().rfind(|line| !line.trim().is_empty());
@@ -205,10 +208,10 @@ fn measured(standing: &mut Standing, traffic: Traffic, way: Direction) -> Result
     Ok(runs.row(standing.contestant, &case))
 }
 
-/// Several runs of a case. Ticks of the timer send the kernel to its softirq thread at other packets in each of them, and
-/// now and then a worker of the kernel's, or the daemon, looks through a table in the midst of it: the first makes a run
-/// some instructions per packet dearer or cheaper, the second makes one much dearer. So the figure is the mean of the
-/// cheapest, which have to agree, and the dearer ones do not count.
+/// Several runs of a case. In each run, ticks of the timer send the kernel to its softirq thread at
+/// other packets, and now and then a kernel worker or the daemon scans a table during the run. The
+/// ticks change the cost of a run by some instructions per packet; a scan raises it a lot. So the
+/// figure is the mean of the cheapest runs, which have to agree, and the dearer ones do not count.
 #[derive(Default)]
 struct Runs {
     /// Instructions per packet, cheapest first.
@@ -227,7 +230,7 @@ impl Runs {
         self.arrived += arrived;
     }
 
-    /// Those that count.
+    /// The runs that count.
     fn counting(&self, contestant: Contestant) -> &[f64] {
         let cheapest = self.costs.get(..counted(contestant));
         cheapest.unwrap_or(&self.costs)
@@ -239,7 +242,7 @@ impl Runs {
             (Some(low), Some(high)) => *high <= low * (1.0 + APART),
             (None, _) | (_, None) => false,
         };
-        // One more than those that count, so that a dear one can be left out.
+        // One run more than those that count, so that a dear one can be left out.
         self.costs.len() <= counted(contestant) || (!agree && self.costs.len() < MOST)
     }
 
@@ -258,7 +261,8 @@ impl Runs {
     }
 }
 
-/// A row of what is not forwarded: it must have come in, and the dataplane must have counted it so.
+/// A row of traffic that is not forwarded: it must have arrived at the gateway, and the dataplane
+/// must have counted it as not handled.
 fn left_alone(standing: &mut Standing, traffic: Traffic, reason: Reason) -> Result<ARow> {
     let case = case(traffic, Direction::Inbound);
     standing.run(&case, 640)?;
@@ -276,7 +280,7 @@ fn left_alone(standing: &mut Standing, traffic: Traffic, reason: Reason) -> Resu
     Ok(runs.row(standing.contestant, &case))
 }
 
-/// Every packet of the row arrived as it must.
+/// Every packet of the row arrived intact.
 #[must_use]
 pub const fn complete(row: &ARow) -> bool {
     row.sent > 0 && row.arrived == row.sent

@@ -1,4 +1,4 @@
-//! `ikenat-bench`: a whole run, layer A's gate, and the layers one by one.
+//! The command line of `ikenat-bench`: a whole run, the gate of layer A, and each layer by itself.
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
-/// What a packet costs.
+/// Measures the cost of a packet.
 #[derive(Parser)]
 #[command(name = "ikenat-bench")]
 struct Arguments {
@@ -22,48 +22,52 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Layers, tables, page and raw figures, as `cargo xtask bench` calls it.
+    /// Measures layers and writes tables, page and raw figures, as `cargo xtask bench` calls it.
     Run(RunArguments),
-    /// Layer A of ikenat and of the no-op redirect against the committed record, reported as tests are.
+    /// Compares layer A of ikenat and of the no-op redirect with the committed record, and reports
+    /// like the tests.
     Gate(GateArguments),
-    /// Inside the emulated machine: one boot of layer A, written to $IKENAT_OUTPUT.
+    /// Inside the emulated machine: measures one boot of layer A, and writes it to $IKENAT_OUTPUT.
     GuestA {
-        /// Only these contestants, as they stand in the JSON.
+        /// Only these contestants, with their names in the JSON.
         contestants: Vec<String>,
-        /// Only rows whose label contains this word (`nft esp-in-udp inbound`), beside those of cable and no-op redirect.
+        /// Only rows with this text in their label (`nft esp-in-udp inbound`), in addition to those
+        /// of cable and no-op redirect.
         #[arg(long, value_name = "WORD")]
         only: Option<String>,
         /// Fewer rows.
         #[arg(long)]
         quick: bool,
-        /// Begin so many milliseconds later.
+        /// Start this many milliseconds later.
         #[arg(long, value_name = "MILLISECONDS", default_value_t = 0)]
         after: u64,
     },
-    /// Layer B: the program alone on this CPU, and its tables beside the kernel's.
+    /// Layer B: the program alone on this CPU, and its tables compared with the kernel's.
     B {
         /// Fewer and shorter rounds.
         #[arg(long)]
         quick: bool,
-        /// Only rows whose label contains this word (`esp-in-udp inbound 1 M hit`, `table ikenat 64 K`, `memory`, `loads`).
+        /// Only rows with this text in their label (`esp-in-udp inbound 1 M hit`,
+        /// `table ikenat 64 K`, `memory`, `loads`).
         #[arg(long, value_name = "WORD")]
         only: Option<String>,
         /// Write the raw figures to this file.
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
     },
-    /// Layer C: end to end in network namespaces. Ends with 3 when the run is void.
+    /// Layer C: end to end in network namespaces. The exit status is 3 when the run is void.
     C {
         /// Fewer cases, fewer and shorter blocks.
         #[arg(long)]
         quick: bool,
-        /// Only cases whose label contains this word (`esp-in-udp inbound 110 bytes 1 K flows 2 cores`, `loss-free`).
+        /// Only cases with this text in their label
+        /// (`esp-in-udp inbound 110 bytes 1 K flows 2 cores`, `loss-free`).
         #[arg(long, value_name = "WORD")]
         only: Option<String>,
         /// Write the raw figures to this file.
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
-        /// What the order of the blocks comes from, to repeat that of an earlier run.
+        /// The seed of the order of the blocks, to repeat that of an earlier run.
         #[arg(long, value_name = "NUMBER")]
         seed: Option<u64>,
     },
@@ -77,19 +81,19 @@ struct RunArguments {
     /// Fewer rounds and cases.
     #[arg(long)]
     quick: bool,
-    /// Only rows whose label contains this word.
+    /// Only rows with this text in their label.
     #[arg(long, value_name = "WORD")]
     only: Option<String>,
-    /// The directory of page and raw figures.
+    /// The directory for the page and the raw figures.
     #[arg(long, value_name = "DIRECTORY")]
     results: PathBuf,
     /// Write the raw figures to this file as well.
     #[arg(long, value_name = "FILE")]
     save: Option<PathBuf>,
-    /// The raw figures of an earlier run.
+    /// Compare with the raw figures of this earlier run.
     #[arg(long, value_name = "FILE")]
     compare: Option<PathBuf>,
-    /// The command as it was typed.
+    /// The command line as the user typed it.
     #[arg(long, default_value = "ikenat-bench run", value_name = "TEXT")]
     command: String,
     /// A word of the command that boots a machine (repeatable).
@@ -99,10 +103,10 @@ struct RunArguments {
 
 #[derive(clap::Args)]
 struct GateArguments {
-    /// The record.
+    /// The file of the record.
     #[arg(long, value_name = "FILE")]
     file: PathBuf,
-    /// What the objects were built with, as the record calls it.
+    /// The compiler of the objects, with its name in the record.
     #[arg(long, value_name = "NAME")]
     compiler: String,
     /// Write the figures into the record instead.
@@ -113,7 +117,7 @@ struct GateArguments {
     boot: Vec<String>,
 }
 
-/// The status of a run whose twin left its bounds: its figures are kept, and do not count.
+/// The exit status of a run whose twin left its bounds: the figures are kept, and do not count.
 const VOID: u8 = 3;
 
 fn main() -> ExitCode {
@@ -172,7 +176,7 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Seconds since 1970: another order in every run.
+/// Seconds since 1970, so that every run has another order.
 fn now() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     since.map_or(0, |since| since.as_secs())
@@ -226,7 +230,8 @@ fn whole(arguments: RunArguments) -> Result<ExitCode> {
     })
 }
 
-/// Other moments, in milliseconds, to measure at again when a row has risen, or is to be recorded.
+/// Other start times, in milliseconds, to measure at again when a row has risen, or is to be
+/// recorded.
 const AGAIN: [u64; 2] = [7, 13];
 
 /// Ends with 1 when a figure has risen.

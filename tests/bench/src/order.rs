@@ -10,7 +10,7 @@ use std::time::Duration;
 pub struct Random(u64);
 
 impl Random {
-    /// Begins with a seed: the same seed, the same numbers.
+    /// Starts from a seed: the same seed gives the same numbers.
     #[must_use]
     pub const fn new(seed: u64) -> Self {
         Self(seed)
@@ -25,7 +25,8 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// A number below `bound`, which is not 0. The remainder's bias is 1 in 2^40 for a bound of millions.
+    /// A number below `bound`, which is not 0. The remainder's bias is 1 in 2^40 for a bound of
+    /// millions.
     pub fn below(&mut self, bound: usize) -> usize {
         usize::try_from(self.next() % bound as u64).unwrap_or_default()
     }
@@ -41,8 +42,8 @@ impl Random {
     }
 }
 
-/// From now on this thread, and those that it starts, go before all ordinary ones: a measurement that is interrupted by
-/// another process for a time slice says nothing.
+/// Gives this thread, and those that it starts, priority over all ordinary ones: a measurement that
+/// another process interrupts for a time slice is worthless.
 ///
 /// # Errors
 /// `chrt` (package util-linux) fails.
@@ -53,8 +54,9 @@ pub fn go_first() -> Result<()> {
     Ok(())
 }
 
-/// Lets the others have their share after a run that took this long. Who takes all of a CPU for a second is stopped for a
-/// twentieth of it (the scheduler's fair server, `sched_rt_runtime_us` on older kernels), in the middle of a run.
+/// Yields the CPU to other processes after a run that took this long. A thread that uses all of a
+/// CPU for a second is stopped for a twentieth of it (the scheduler's fair server,
+/// `sched_rt_runtime_us` on older kernels), in the middle of a run.
 pub fn give_way(taken: Duration) {
     std::thread::sleep(taken / 10);
 }

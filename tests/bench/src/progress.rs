@@ -1,20 +1,21 @@
-//! One bar over all parts of a run, with the time that is left; plain lines where the output is not a terminal.
+//! A progress bar over all parts of a run, with the remaining time; plain lines where the output is
+//! not a terminal.
 
 use std::io::{IsTerminal, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Letters of the bar.
+/// Characters of the bar.
 const WIDTH: usize = 24;
-/// Letters of what is going on: with the rest, a line of 80.
+/// Characters of the description: with the rest, a line of 80.
 const WHAT: usize = 36;
-/// How far apart plain lines are at least.
+/// The shortest interval between plain lines.
 const APART: Duration = Duration::from_secs(10);
 
-/// A part and the seconds that it takes, about.
+/// A part, and about how many seconds it takes.
 pub type Part = (&'static str, f64);
 
-/// Where a run stands.
+/// The progress of a run.
 pub struct Progress {
     parts: Vec<Part>,
     terminal: bool,
@@ -24,14 +25,14 @@ pub struct Progress {
 struct State {
     started: Instant,
     part: usize,
-    /// Of the current part.
+    /// Progress within the current part.
     share: f64,
     printed: Option<Instant>,
 }
 
 impl Progress {
-    /// Begins with the first part. The seconds say how the parts compare; the time that is left is corrected by the
-    /// time that it really takes.
+    /// Begins with the first part. The seconds only give the proportions of the parts; the
+    /// remaining time is corrected by the time that has really passed.
     #[must_use]
     pub fn new(parts: Vec<Part>) -> Self {
         Self {
@@ -46,7 +47,7 @@ impl Progress {
         }
     }
 
-    /// Begins the part of this name: those before it are done.
+    /// Begins the part of this name: those before it are complete.
     pub fn begin(&self, name: &str) {
         let mut state = self.state();
         if let Some(at) = self.parts.iter().position(|(part, _)| *part == name) {
@@ -57,16 +58,16 @@ impl Progress {
         self.tell(&mut state, "begins");
     }
 
-    /// Part of the current part is done.
+    /// A share of the current part is complete.
     #[expect(clippy::cast_precision_loss, reason = "steps are few")]
     pub fn step(&self, done: usize, all: usize, what: &str) {
         let mut state = self.state();
-        // Layers count some of their stages from zero again: the bar never goes back.
+        // Layers count some of their stages from zero again: the bar never moves backwards.
         state.share = state.share.max(done.min(all) as f64 / all.max(1) as f64);
         self.tell(&mut state, what);
     }
 
-    /// Removes the bar: the terminal is somebody else's.
+    /// Removes the bar, so that other output can follow.
     pub fn end(&self) {
         if self.terminal {
             eprint!("\r\x1b[K");
@@ -94,7 +95,7 @@ impl Progress {
             what,
         );
         let mut stderr = std::io::stderr().lock();
-        // A terminal that has gone does not end the run.
+        // A closed terminal does not end the run.
         let _ = if self.terminal {
             write!(stderr, "\r\x1b[K{line}")
         } else {
@@ -126,7 +127,8 @@ fn line(parts: &[Part], part: usize, share: f64, elapsed: Duration, what: &str) 
     )
 }
 
-/// Seconds that are left: what is expected, corrected the more by what was seen, the more has been seen.
+/// The remaining seconds: the estimate, corrected by the observed speed with a weight that grows
+/// during the run.
 fn left(all: f64, done: f64, elapsed: f64) -> f64 {
     let rate = if done > 0.0 { elapsed / done } else { 1.0 };
     let trust = if all > 0.0 {
@@ -168,7 +170,7 @@ mod tests {
             line(0, 0.0, 0),
             "[------------------------]   0 % 1:40 min left  layer A: nft esp inbound"
         );
-        // Half done in twice the time: the rest takes twice the time as well.
+        // Half is complete in twice the time: the rest takes twice the time as well.
         assert_eq!(
             line(0, 5.0 / 6.0, 100),
             "[############------------]  50 % 1:40 min left  layer A: nft esp inbound"

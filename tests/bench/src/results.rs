@@ -1,4 +1,4 @@
-//! What a run of the benchmark found, as it stands in the raw JSON. Plain data: units and meaning are said here once.
+//! The results of a benchmark run, as in the raw JSON: plain data, with their units and meaning.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 pub struct Run {
     /// Where and how it ran.
     pub conditions: Conditions,
-    /// Instructions per packet; `None`: the layer was not asked for.
+    /// Instructions per packet; `None`: the layer was not requested.
     pub a: Option<LayerA>,
     /// Nanoseconds of the program alone.
     pub b: Option<LayerB>,
@@ -33,19 +33,20 @@ pub struct Conditions {
     pub cpu: String,
     /// Number of CPUs.
     pub cpus: usize,
-    /// Lines of `/sys/devices/system/cpu/vulnerabilities` that say `Mitigation`, as `name: text`.
+    /// Lines of `/sys/devices/system/cpu/vulnerabilities` that contain `Mitigation`, as
+    /// `name: text`.
     pub mitigations: Vec<String>,
-    /// The machine is a virtual one, as far as it tells.
+    /// The machine is a virtual one, as far as can be detected.
     pub virtualized: bool,
     /// `--quick`: fewer rounds and cases.
     pub quick: bool,
 }
 
-/// What kind of packet is sent.
+/// The kind of packet that is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Traffic {
-    /// ESP in UDP 4500, checksum zero as RFC 3948 section 2.1 wants it.
+    /// ESP in UDP 4500, checksum zero as RFC 3948 section 2.1 recommends.
     EspInUdp,
     /// ESP in UDP 4500 with a checksum.
     EspInUdpChecksum,
@@ -64,7 +65,7 @@ pub enum Traffic {
 }
 
 impl Traffic {
-    /// The traffic that makes a peer of this one known: the kind of ESP that it has.
+    /// The traffic that makes a peer known for this kind: the same kind of ESP.
     #[must_use]
     pub const fn establishing(self) -> Self {
         match self {
@@ -94,15 +95,16 @@ pub enum Direction {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Contestant {
-    /// No gateway: the generator's wire ends at the sink. What the harness itself costs.
+    /// No gateway: the generator's wire ends at the sink. The cost of the harness itself.
     Cable,
-    /// An XDP program of one instruction that passes (only for traffic that ikenat does not handle).
+    /// An XDP program of one instruction that passes (only for traffic that ikenat does not
+    /// handle).
     Pass,
     /// An XDP program that writes two MAC addresses and redirects: the limit.
     Noop,
     /// ikenat in native mode.
     Ikenat,
-    /// ikenat in native mode a second time: what the run's noise is.
+    /// ikenat in native mode a second time: it shows the noise of the run.
     IkenatTwin,
     /// ikenat in generic mode.
     IkenatGeneric,
@@ -144,15 +146,17 @@ pub struct ARow {
     pub way: Direction,
     /// Generator, gateway and sink together: one figure per boot.
     pub totals: Vec<f64>,
-    /// The total less that of [`Contestant::Cable`] (mean over the boots); `None` for the cable itself.
+    /// The total less that of [`Contestant::Cable`] (mean over the boots); `None` for the cable
+    /// itself.
     pub marginal: Option<f64>,
     /// Packets that were sent in the measured time, per boot.
     pub sent: u64,
-    /// Packets that arrived as they must, per boot. A row where this is not `sent` scores nothing.
+    /// Packets that arrived intact, per boot. A row where this is not `sent` scores nothing.
     pub arrived: u64,
 }
 
-/// Layer B: the program alone (`BPF_PROG_TEST_RUN`), nanoseconds per packet beyond a program that only passes.
+/// Layer B: the program alone (`BPF_PROG_TEST_RUN`), nanoseconds per packet beyond a program that
+/// only passes.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct LayerB {
     /// The dataplane.
@@ -161,7 +165,7 @@ pub struct LayerB {
     pub tables: Vec<BTable>,
     /// What tables cost in memory.
     pub memory: Vec<BMemory>,
-    /// How many keys find no slot.
+    /// The number of keys that find no slot.
     pub loads: Vec<BLoad>,
 }
 
@@ -185,9 +189,10 @@ pub struct BRow {
     pub way: Direction,
     /// Flows in the table, visited in random order.
     pub flows: u64,
-    /// Every packet finds its flow; false: none does.
+    /// True: every packet finds its flow; false: none does.
     pub hit: bool,
-    /// The flow's next hop was learnt in the same tick; false: the FIB is asked for each packet.
+    /// True: the flow's next hop was learnt in the same tick; false: each packet causes a FIB
+    /// lookup.
     #[serde(default)]
     pub fresh: bool,
     /// ns per packet.
@@ -210,7 +215,7 @@ pub struct BTable {
 /// Memory of a table size.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct BMemory {
-    /// Flows that it may hold.
+    /// Capacity in flows.
     pub flows: u64,
     /// Bytes of FLOW and SESSION as the kernel accounts them.
     pub bytes: u64,
@@ -224,9 +229,9 @@ pub struct BLoad {
     pub kind: String,
     /// Keys inserted as a share of the slots.
     pub load: f64,
-    /// Keys that were offered.
+    /// Number of keys to insert.
     pub keys: u64,
-    /// Keys that found no slot.
+    /// Number of keys that found no slot.
     pub without_slot: u64,
 }
 
@@ -237,11 +242,12 @@ pub struct LayerC {
     pub rows: Vec<CRow>,
     /// Contestants that this kernel lacks, with the reason.
     pub missing: Vec<(Contestant, String)>,
-    /// Interval of the twin's ratio to ikenat over all blocks. Outside [0.98, 1.02] the run is void.
+    /// Interval of the twin's ratio to ikenat over all blocks. Outside [0.98, 1.02] the run is
+    /// void.
     pub twin: Interval,
     /// Why the run is void; `None`: it counts.
     pub void: Option<String>,
-    /// What the order of the blocks came from.
+    /// The seed of the order of the blocks.
     #[serde(default)]
     pub seed: u64,
 }
@@ -272,17 +278,18 @@ pub struct CRow {
     pub flows: u64,
     /// CPUs that send.
     pub cores: u32,
-    /// Packets per second at saturation that arrived as they must, one figure per block. Zero when anything arrived
-    /// otherwise.
+    /// Packets per second at saturation that arrived intact, one figure per block. Zero when a
+    /// packet arrived corrupted.
     pub blocks: Vec<f64>,
-    /// Packets that arrived otherwise than they must, over all blocks.
+    /// Packets that arrived corrupted, over all blocks.
     pub wrong: u64,
     /// Packets that did not arrive, over all blocks.
     pub lost: u64,
     /// Packets that were sent, over all blocks.
     pub sent: u64,
-    /// Right packets that did not follow their predecessor, over all blocks: one was lost between them, or they changed
-    /// places. With many flows, the kernel's GRO changes places of packets of different flows.
+    /// Intact packets that did not follow their predecessor, over all blocks: one was lost between
+    /// them, or they were reordered. With many flows, the kernel's GRO reorders packets of
+    /// different flows.
     #[serde(default)]
     pub gaps: u64,
     /// Median of the per-block ratios to [`Contestant::Noop`].

@@ -1,4 +1,5 @@
-//! A lab around a gateway: a generator at the client and at the server, and a sink at both that verifies what comes.
+//! A lab around a gateway: a generator at the client and at the server, and a sink at both that
+//! verifies what arrives.
 
 use anyhow::{Context, Result};
 use aya::programs::XdpMode;
@@ -10,8 +11,9 @@ use crate::kinds::{self, Case, Gateway};
 use crate::results::Direction;
 use crate::wire::{GENERATE, KEEP_PACE, Outcome, Pacing, SINK, Wire};
 
-/// Generator and sink for several labs, of which one sends at a time. So all have the same programs at the same
-/// addresses, and the kernel's table of XDP programs, which calls its 48 entries faster than others, does not overflow.
+/// Generator and sink for several labs, of which one sends at a time. So all use the same programs
+/// at the same addresses, and the kernel's table of XDP programs (the BPF dispatcher), which calls
+/// its 48 entries faster than others, does not overflow.
 #[derive(Clone)]
 pub struct Bench(Arc<Mutex<Wire>>);
 
@@ -25,7 +27,7 @@ impl Bench {
     }
 
     fn wire(&self) -> MutexGuard<'_, Wire> {
-        // What a panicking run has left is overwritten before the next one.
+        // State that a panicking run has left is overwritten before the next one.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -35,19 +37,20 @@ pub struct Rig {
     /// The namespaces.
     pub lab: Lab,
     bench: Bench,
-    /// The number of the next packet. Sequence numbers never go back, as those of a real sender.
+    /// The number of the next packet. Sequence numbers never decrease, as with a real sender.
     next: u64,
 }
 
 impl Rig {
-    /// Makes it. The gateway knows all neighbours and has a route to every peer.
+    /// Makes the lab. The gateway knows all neighbours and has a route to every peer.
     ///
     /// # Errors
     /// This machine has no veth, XDP or live frames.
     pub fn new(bench: &Bench) -> Result<Self> {
         let lab = Lab::new(Options::default())?;
-        // A program that is attached nowhere is put into the kernel's table of XDP programs for every run, which takes a
-        // tick of the timer before and one after. On these interfaces nothing is ever sent.
+        // For every run, the kernel adds an unattached program to its table of XDP programs, which
+        // takes a tick of the timer before and one after. So the programs are attached to these
+        // interfaces, on which nothing is ever sent.
         for (side, idle) in [(&lab.client, GENERATE), (&lab.server, KEEP_PACE)] {
             side.run(&format!("ip link set dev {PEER} xdp off"))?;
             side.run(&queues(PEER))?;
@@ -75,8 +78,8 @@ impl Rig {
         })
     }
 
-    /// Runs a case: `packets` on each of its CPUs. `cable`: the generator sits on the gateway's far interface, so that
-    /// no gateway is in between.
+    /// Runs a case: `packets` on each of its CPUs. `cable`: the generator sits on the gateway's far
+    /// interface, so that no gateway is in between.
     ///
     /// # Errors
     /// The kernel refuses the run.

@@ -1,4 +1,4 @@
-//! The kernel's own methods to do what ikenat does: rules for iptables, nftables and IPVS.
+//! The rules for the kernel's own methods of forwarding: iptables, nftables and IPVS.
 
 use anyhow::{Context, Result, bail};
 use ikenat_tests::lab::netns::Namespace;
@@ -6,7 +6,7 @@ use ikenat_tests::lab::topology::{LAN, SERVER, VIP, WAN};
 
 use crate::results::Contestant;
 
-/// Gives a contestant its rules, and room for this many flows.
+/// Installs the rules of a contestant, with room for this many flows.
 ///
 /// # Errors
 /// The kernel or a tool lacks what it needs.
@@ -40,10 +40,10 @@ pub(crate) fn apply(gateway: &Namespace, contestant: Contestant, flows: u32) -> 
     Ok(())
 }
 
-/// Room in conntrack for every flow, so that it is not the limit. The bound of the first network namespace counts for
-/// all, and is only ever raised here.
+/// Makes room in conntrack for every flow, so that it is not the limit. The limit of the first
+/// network namespace applies to all, and is only ever raised here.
 fn room(gateway: &Namespace, flows: u32) -> Result<()> {
-    // Beyond the flows, some for what else the namespaces send.
+    // Some more entries, for other traffic in the namespaces.
     let wanted = u64::from(flows) * 2 + 1_024;
     gateway
         .shell(&format!(
@@ -96,7 +96,7 @@ fn ipvs() -> String {
         lines.push(format!("ipvsadm -A -u {VIP}:{port} -s rr"));
         lines.push(format!("ipvsadm -a -u {VIP}:{port} -r {SERVER}:{port} -m"));
     }
-    // ipvsadm has loaded the module, if there is one.
+    // ipvsadm loads the module, if there is one.
     lines.push("sysctl -qw net.ipv4.vs.conntrack=0".to_owned());
     lines.join("\n")
 }

@@ -31,7 +31,7 @@ impl Layer {
         }
     }
 
-    /// Seconds that it takes, about, on a machine with two CPUs.
+    /// About how many seconds it takes on a machine with two CPUs.
     const fn seconds(self, quick: bool) -> f64 {
         match (self, quick) {
             (Self::A, _) => 50.0,
@@ -43,13 +43,13 @@ impl Layer {
     }
 }
 
-/// What is measured, and where it goes.
+/// The selection of measurements, and the destinations of the results.
 pub struct Options {
-    /// These, in order.
+    /// These layers, in order.
     pub layers: Vec<Layer>,
     /// Fewer rounds and cases.
     pub quick: bool,
-    /// Only rows whose label contains this.
+    /// Only rows with this text in their label.
     pub only: Option<String>,
     /// The directory of `run.json` and `report.html`.
     pub results: PathBuf,
@@ -57,18 +57,19 @@ pub struct Options {
     pub save: Option<PathBuf>,
     /// The raw figures of an earlier run.
     pub compare: Option<PathBuf>,
-    /// The command as it was typed.
+    /// The command line as the user typed it.
     pub command: String,
     /// The command that boots a machine for layer A.
     pub boot: Vec<String>,
-    /// What the order of layer C's blocks comes from.
+    /// The seed of the order of layer C's blocks.
     pub seed: u64,
 }
 
-/// Measures, prints and writes everything. Returns why the run does not count: nothing, if it does.
+/// Measures, prints and writes everything. Returns why the run does not count, or nothing if it
+/// counts.
 ///
 /// # Errors
-/// Something failed. What had been measured before is printed and written all the same.
+/// A step failed. The results up to then are printed and written all the same.
 pub fn run(options: &Options) -> Result<Vec<String>> {
     let before = options.compare.as_deref().map(read).transpose()?;
     let layers = wanted(options)?;
@@ -104,7 +105,7 @@ pub fn read(path: &Path) -> Result<Run> {
     serde_json::from_str(&text).with_context(failed)
 }
 
-/// The layers in which anything is wanted.
+/// The layers with at least one selected row.
 fn wanted(options: &Options) -> Result<Vec<Layer>> {
     let Some(word) = &options.only else {
         return Ok(options.layers.clone());
@@ -151,9 +152,10 @@ fn measure(layer: Layer, options: &Options, progress: &Progress, run: &mut Run) 
     Ok(())
 }
 
-/// Two machines at the same time: neither sees the other, since their time is their own instructions. The second one
-/// begins a little later by its own clock, so that ticks of its timer meet other packets; else two boots would be equal
-/// to the last instruction, and say nothing of how far to trust a figure.
+/// Runs two machines at the same time. Neither sees the other, since their time is counted in their
+/// own instructions. The second one begins a little later by its own clock, so that ticks of its
+/// timer meet other packets. Otherwise two boots would be equal to the last instruction, and would
+/// not show how far a figure can be trusted.
 fn boots(options: &Options, step: &(dyn Fn(usize, usize, &str) + Sync)) -> Result<LayerA> {
     let done = Mutex::new([0; 2]);
     let one = |at: usize, after: u32| {

@@ -1,4 +1,4 @@
-//! Generator and sink: the programs, how they are configured, and what they have counted.
+//! Generator and sink: the programs, their configuration, and their counters.
 
 use anyhow::{Context, Result, ensure};
 use aya::maps::{Array, MapData, PerCpuArray};
@@ -12,66 +12,68 @@ use nix::unistd::Pid;
 use std::sync::Barrier;
 use std::time::Duration;
 
-/// Frames that the kernel puts on the wire at once when no pace is kept.
+/// Frames per batch that the kernel sends when there is no pace.
 const BATCH: u32 = 64;
-/// The generator's IPv4 identification is a packet's number modulo this.
+/// The generator's IPv4 identification is the number of the packet modulo this.
 const PERIOD: u64 = 65_500;
 
 /// The generator that sends as fast as it can.
 pub const GENERATE: &str = "ikenat_generate";
-/// The one that keeps a pace.
+/// The generator that sends at a pace.
 pub const KEEP_PACE: &str = "ikenat_pace";
 /// The sink.
 pub const SINK: &str = "ikenat_sink";
 
-/// Bytes of the shared types, as aya takes them.
+/// The shared types as the plain bytes that aya needs.
 const SPEC: usize = size_of::<Spec>();
 const TALLY: usize = size_of::<Tally>();
 const PACE: usize = size_of::<Pace>();
 
-/// What one run of a case has shown, over all CPUs.
+/// The result of one run of a case, over all CPUs.
 #[derive(Clone, Debug)]
 pub struct Outcome {
-    /// From the first packet to the last.
+    /// The time from the first packet to the last.
     pub elapsed: Duration,
     /// Packets generated.
     pub sent: u64,
-    /// Packets that were due at a pace and never generated: they would have found the queue full.
+    /// Packets that were due at a pace and never generated, because they would have found the queue
+    /// full.
     pub missed: u64,
-    /// Packets that arrived as they must.
+    /// Packets that arrived intact.
     pub arrived: u64,
-    /// Packets that arrived otherwise, by [`ikenat_bench_abi::traffic::Wrong`].
+    /// Packets that arrived corrupted, by [`ikenat_bench_abi::traffic::Wrong`].
     pub wrong: [u64; WRONGS],
-    /// Right packets that did not follow their predecessor.
+    /// Intact packets that did not follow their predecessor.
     pub gaps: u64,
-    /// Right packets by age.
+    /// Intact packets by age.
     pub ages: Box<[u64; BUCKETS]>,
 }
 
 impl Outcome {
-    /// Packets that arrived otherwise than they must.
+    /// Packets that arrived corrupted.
     #[must_use]
     pub fn wrongs(&self) -> u64 {
         self.wrong.iter().sum()
     }
 
-    /// Packets that were sent and did not arrive in any form.
+    /// Packets that were sent and did not arrive at all.
     #[must_use]
     pub fn lost(&self) -> u64 {
         self.sent.saturating_sub(self.arrived + self.wrongs())
     }
 
-    /// Packets that arrived as they must, per second.
+    /// Packets per second that arrived intact.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
     pub fn rate(&self) -> f64 {
         self.arrived as f64 / self.elapsed.as_secs_f64()
     }
 
-    /// Fails unless every packet arrived right. Their order does not matter: the kernel's GRO mixes flows.
+    /// Fails unless every packet arrived intact. Their order does not matter: the kernel's GRO
+    /// mixes flows.
     ///
     /// # Errors
-    /// Says what was wrong.
+    /// The error says what was wrong.
     pub fn complete(&self) -> Result<()> {
         ensure!(
             self.arrived == self.sent && self.wrongs() == 0,
@@ -88,7 +90,8 @@ impl Outcome {
 /// When packets are sent.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Pacing {
-    /// As fast as they are taken: the kernel generates the next batch when the last one has gone through.
+    /// As fast as possible: the kernel generates the next batch when the last one has been
+    /// processed.
     Saturation,
     /// Bursts of this many packets at fixed times.
     Bursts {
@@ -96,7 +99,7 @@ pub enum Pacing {
         burst: u32,
         /// Packets per second on each CPU.
         rate: f64,
-        /// Packets that may wait for their turn.
+        /// Packets that may wait in the queue.
         queue: u32,
     },
 }
@@ -146,7 +149,7 @@ impl Wire {
     /// Loads it.
     ///
     /// # Errors
-    /// The kernel refuses it, or it is not built.
+    /// The kernel refuses it, or it has not been built.
     pub fn load() -> Result<Self> {
         let mut bench = EbpfLoader::new()
             .load_file(Object::Usual.path()?.with_file_name("bench.o"))
@@ -159,7 +162,7 @@ impl Wire {
         Ok(Self { bench })
     }
 
-    /// A program, to be attached.
+    /// A program of the object, to be attached.
     ///
     /// # Errors
     /// The object has none of this name.
@@ -167,7 +170,8 @@ impl Wire {
         xdp(&mut self.bench, name)
     }
 
-    /// Says what is sent and what must arrive, and forgets what was counted. The first packet has the number `next`.
+    /// Configures what is sent and what must arrive, and resets the counters. The first packet has
+    /// the number `next`.
     ///
     /// # Errors
     /// The kernel refuses it.
@@ -208,8 +212,8 @@ impl Wire {
         Ok(())
     }
 
-    /// Sends on as many CPUs as asked for, at the same time, and returns how long the slowest took. The calling thread is
-    /// in the namespace of the interface.
+    /// Sends on the requested number of CPUs at the same time, and returns how long the slowest
+    /// took. The calling thread is in the namespace of the interface.
     ///
     /// # Errors
     /// The kernel refuses the run.
@@ -252,7 +256,8 @@ impl Wire {
         })
     }
 
-    /// Waits until nothing more arrives, and adds up. `next` is the number that [`Self::prepare`] got.
+    /// Waits until no more packets arrive, and adds up the counters. `next` is the number that
+    /// [`Self::prepare`] got.
     ///
     /// # Errors
     /// The maps cannot be read.
@@ -321,7 +326,7 @@ pub fn xdp<'e>(object: &'e mut Ebpf, name: &str) -> Result<&'e mut Xdp> {
         .try_into()?)
 }
 
-/// What every CPU does at the same time.
+/// The work that every CPU does at the same time.
 struct Job<'a> {
     program: &'a Xdp,
     ifindex: u32,
@@ -332,10 +337,10 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    /// Sends on this CPU when all others are ready to.
+    /// Sends on this CPU as soon as all others are ready.
     fn run(&self, cpu: usize) -> Result<Duration> {
         let pinned = pin(cpu);
-        // Before the error is looked at: the others wait for this thread.
+        // Before the error is checked, since the others wait for this thread.
         self.start.wait();
         pinned?;
         let length = u32::try_from(self.frame.len())?;
@@ -348,7 +353,8 @@ impl Job<'_> {
         let result = self.program.test_run(options).context(
             "failed to generate frames (BPF_F_TEST_XDP_LIVE_FRAMES, kernel 5.18 or newer)",
         )?;
-        // The kernel's own clock, a mean per packet: it knows nothing of what the call does before and afterwards.
+        // The kernel's own measurement, a mean per packet: it excludes the set-up and clean-up of
+        // the call.
         Ok(result.duration * self.packets)
     }
 }

@@ -1,6 +1,7 @@
-//! The harness of layer C can fail: gateways that spoil, lose or delay packets on purpose, and what it says of them.
+//! Tests that the harness of layer C can fail: gateways that corrupt, lose or delay packets on
+//! purpose, and what it reports.
 //!
-//! It may not know how the sink finds out. Each test has a lab of its own; they need root and the built objects.
+//! Each test has a lab of its own; they need root and the built objects.
 
 use anyhow::{Result, ensure};
 use ikenat_bench::contest::{Standing, Start};
@@ -35,7 +36,7 @@ fn rows(standings: &mut [Standing], case: Case) -> Result<Vec<CRow>> {
     scores.rows(&mut random)
 }
 
-/// What becomes of a case when the kernel forwards and does this with every packet on its way.
+/// The result of a case when the kernel forwards and does this with every packet on its way.
 fn spoiled(standing: &mut Standing, case: Case, statement: &str) -> Result<Outcome> {
     standing.warm_up(&case)?;
     let before = standing.run(&case, PACKETS)?;
@@ -94,7 +95,7 @@ fn every_kind_of_damage_is_found() -> Result<()> {
         ("ip ttl set 9", BASE, Wrong::IpField),
         ("ip saddr set 192.0.2.7", BASE, Wrong::Address),
         ("udp dport set 4501", BASE, Wrong::Header),
-        // The SPI, behind UDP's eight bytes.
+        // The SPI, after the eight bytes of UDP.
         ("@th,64,32 set 0x12345678", BASE, Wrong::Payload),
     ] {
         let outcome = spoiled(&mut standing, case, statement)?;

@@ -1,7 +1,5 @@
-//! `ikenat-lab demo`: the whole thing once, with real IKE daemons, in namespaces of its own.
-//! `ikenat-lab clean`: removes what a killed run has left.
-//!
-//! Knows the lab and how `ikenat` is used; checks what it shows.
+//! `ikenat-lab demo` runs the whole setup once, with real IKE daemons, in namespaces of its own,
+//! and checks what it shows; `ikenat-lab clean` removes what a killed run has left.
 
 use std::net::Ipv4Addr;
 use std::process::ExitCode;

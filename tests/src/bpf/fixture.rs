@@ -1,7 +1,5 @@
-//! One gateway for the tests of the object: its configuration, the lab's gateway prepared for it, and a FIB on the host
-//! that says what the kernel's says there.
-//!
-//! It may not know which packets are sent.
+//! The gateway for the tests of the eBPF object: its configuration, the lab's gateway prepared to
+//! match it, and a FIB for the host that gives the same answers as the FIB of the kernel.
 
 use super::with_sizes;
 use crate::lab::Lab;
@@ -37,7 +35,8 @@ pub fn config() -> Config {
     with_sizes(config, 1024, 256)
 }
 
-/// Prepares the lab's gateway as [`fib`] assumes it, and returns the configuration with its interface indices.
+/// Prepares the lab's gateway as [`fib`] assumes it, and returns the configuration with its
+/// interface indices.
 ///
 /// # Errors
 /// `ip` fails.
@@ -77,7 +76,8 @@ pub fn ingress(config: &Config, side: Side) -> u32 {
     }
 }
 
-/// What the prepared gateway's FIB says: `bpf_fib_lookup` looks at the route, then at the MTU, then at the neighbour.
+/// The FIB of the prepared gateway: `bpf_fib_lookup` checks the route, then the MTU, then the
+/// neighbour.
 pub fn fib(config: &Config, destination: [u8; 4], total_length: u16) -> FibResult {
     let (ifindex, gateway, macs) = match destination {
         d if d == VIP.octets() || d == GATEWAY_LAN.octets() => return FibResult::NotForwarded,

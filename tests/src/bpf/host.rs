@@ -1,6 +1,5 @@
-//! The dataplane on the host: the same packet logic over tables of atomics, with a FIB of the test's own.
-//!
-//! It may not know the kernel. What it says of a packet is what the object must say of it too.
+//! The dataplane on the host: the same packet logic as in the eBPF object, over tables of atomics
+//! and a FIB of the test. Its result for a packet must be that of the object in the kernel.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -12,7 +11,8 @@ use xdp_core::packet::PackedPacket;
 use xdp_core::table::{Bucket, recent};
 use xdp_core::{Env, FibResult, Side, Verdict, Word};
 
-/// Tables and FIB of one gateway on the host, for one hook (`TC`: the slow path, else XDP; `OUT`: its way out).
+/// Tables and FIB of one gateway on the host, for one hook (`TC`: the slow path, otherwise XDP;
+/// `OUT`: its egress program).
 pub struct Host<'t, const TC: bool, const OUT: bool = false> {
     tables: &'t Tables,
     route: &'t Fib<'t>,
@@ -38,7 +38,8 @@ fn zeroed<T: Default>(length: u32) -> Vec<T> {
 }
 
 impl Tables {
-    /// Empty tables of the sizes that the configuration names; both interfaces take frames from XDP.
+    /// Creates empty tables of the sizes in the configuration; both interfaces accept frames from
+    /// XDP.
     pub fn new(config: &Config) -> Self {
         let cpu = std::array::from_fn(|_| AtomicU64::default());
         for side in [cpu::EGRESS_WAN, cpu::EGRESS_LAN] {
@@ -120,7 +121,8 @@ impl<'t, const TC: bool, const OUT: bool> Host<'t, TC, OUT> {
 /// What the FIB says of a packet: from, to, of this length.
 pub type Fib<'f> = dyn Fn([u8; 4], [u8; 4], u16) -> FibResult + 'f;
 
-/// Puts a frame through the packet logic of a hook, always at one moment. What tc answers becomes the answer.
+/// Runs the packet logic of a hook on a frame, always with the same time. An answer of tc replaces
+/// the frame.
 pub fn run_in(
     hook: Hook,
     (tables, fib, config): (&Tables, &Fib<'_>, &Config),
@@ -202,7 +204,8 @@ pub fn xdp_action(verdict: Verdict) -> u32 {
     }
 }
 
-/// The action of the tc ingress program (`linux/pkt_cls.h`). In a dry run it is always the second one.
+/// The action of the tc ingress program (`linux/pkt_cls.h`). In a dry run it is always the second
+/// one.
 pub fn tc_action(verdict: Verdict) -> u32 {
     const TC_ACT_SHOT: u32 = 2;
     const TC_ACT_UNSPEC: u32 = u32::MAX;

@@ -1,8 +1,9 @@
-//! The dataplane's object as the kernel runs it, one packet at a time (`BPF_PROG_TEST_RUN`): loaded with a
-//! configuration of the test's own, fed with frames, and its tables read back.
+//! Runs the eBPF object in the kernel, one packet at a time (`BPF_PROG_TEST_RUN`): loads it with a
+//! configuration of the test, feeds it frames and reads its tables.
 //!
-//! It may not know the loader: what is tested here is the object alone. Run it in the namespace whose interfaces the
-//! configuration names, since the FIB that the programs ask is that of the calling thread.
+//! Invariant: nothing here uses ikenat's loader, because the tests cover the object alone. Run it
+//! in the namespace that has the interfaces of the configuration: the programs look up the FIB of
+//! the calling thread's namespace.
 
 pub mod fixture;
 pub mod host;
@@ -75,7 +76,7 @@ impl Object {
     /// Both.
     pub const ALL: [Self; 2] = [Self::Usual, Self::WithoutPerfmon];
 
-    /// Why this kernel takes it from nobody, if so.
+    /// The reason why this kernel rejects it from any process, if it does.
     pub fn obstacle(self) -> Option<String> {
         let is_taken = self == Self::Usual || kernel::needs_no_perfmon().unwrap_or(false);
         (!is_taken).then(|| {
@@ -84,7 +85,7 @@ impl Object {
         })
     }
 
-    /// What distinguishes a trial with it.
+    /// The suffix of the names of tests with it.
     pub fn suffix(self) -> &'static str {
         match self {
             Self::Usual => "",
@@ -190,7 +191,8 @@ impl Dataplane {
         Ok(this)
     }
 
-    /// Attaches the XDP program: `BPF_PROG_TEST_RUN` takes an interface as a packet's ingress only if it runs XDP.
+    /// Attaches the XDP program: `BPF_PROG_TEST_RUN` accepts an interface as a packet's ingress
+    /// only if it runs XDP.
     ///
     /// # Errors
     /// The interface does not take it.
@@ -250,7 +252,8 @@ impl Dataplane {
             .try_into()?)
     }
 
-    /// The verifier's figures of a program: instructions processed, and the kernel's program information.
+    /// The number of instructions that the verifier processed for a program, from the kernel's
+    /// program information.
     ///
     /// # Errors
     /// The kernel does not tell.
@@ -269,7 +272,8 @@ impl Dataplane {
     /// # Errors
     /// The kernel refuses the frame or the interface.
     pub fn xdp(&self, ifindex: u32, frame: &[u8]) -> Result<Run> {
-        // struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
+        // struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index,
+        // egress_ifindex.
         let length = u32::try_from(frame.len())?;
         run(
             self.program(ifindex)?,
@@ -300,7 +304,8 @@ impl Dataplane {
             .program(name)
             .with_context(|| format!("failed to find {name}"))?
             .try_into()?;
-        // struct __sk_buff: 192 bytes, of which the caller may give a few; `ifindex` is the eleventh word.
+        // struct __sk_buff: 192 bytes, of which the caller may set a few; `ifindex` is the eleventh
+        // word.
         let mut context = [0; 48];
         context[10] = ifindex;
         run(program, frame, &context)

@@ -1,6 +1,4 @@
-//! Raw Ethernet frames in and out of an interface inside a namespace (AF_PACKET).
-//!
-//! Knows nothing of what the frames contain.
+//! Raw Ethernet frames sent and received on an interface inside a namespace (AF_PACKET).
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};

@@ -1,6 +1,4 @@
 //! A certificate authority for one lab and a certificate for each end, made with `openssl`.
-//!
-//! Knows files; knows nothing of what strongSwan does with them.
 
 use std::fs;
 use std::path::Path;
@@ -11,8 +9,9 @@ use anyhow::{Context, Result};
 use super::netns::execute;
 use super::strongswan::{End, IDENTITIES};
 
-/// Puts the authority, a certificate and its key into a `swanctl` directory. The authority is made
-/// on the first call and kept in `lab`. The certificate is longer by `padding` bytes than it needs to be.
+/// Writes the authority's certificate, a certificate and its key into a `swanctl` directory. The
+/// authority is created on the first call and kept in `lab`. `padding` makes the certificate that
+/// many bytes longer.
 pub(crate) fn install(lab: &Path, swanctl: &Path, end: End, padding: usize) -> Result<()> {
     let (authority, authority_key) = (lab.join("ca.pem"), lab.join("ca.key"));
     if !authority.exists() {

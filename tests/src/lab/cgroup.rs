@@ -1,6 +1,4 @@
-//! A control group with little memory, of version 1 or 2.
-//!
-//! Knows how groups are made; knows nothing of what runs in them.
+//! A control group with a small memory limit, in version 1 or 2.
 
 use std::process::Command;
 
@@ -9,7 +7,8 @@ use anyhow::Result;
 use super::netns::{Namespace, execute};
 use super::topology::Lab;
 
-/// Shows the groups at `$root` in the mount namespace of its own that it has to run in, whatever is mounted where.
+/// Mounts the control groups at `$root`, independently of the host's mounts. It must run in a mount
+/// namespace of its own.
 const MOUNT: &str = "
 root=/sys/fs/cgroup/m; mount -t tmpfs none /sys/fs/cgroup; mkdir $root
 if mount -t cgroup -o memory none $root 2>/dev/null; then limit=memory.limit_in_bytes
@@ -41,7 +40,8 @@ impl MemoryGroup {
         }
     }
 
-    /// What comes before a program and its arguments to run it in a network namespace with so many bytes of memory.
+    /// A command to which a program and its arguments are added: it runs them in a network
+    /// namespace, in a group with a limit of `bytes` of memory.
     pub fn command(&self, namespace: &Namespace, bytes: u64) -> Command {
         let mut command = namespace.command("unshare");
         command.args(["--mount", "sh", "-euc", &format!("{MOUNT}{ENTER}")]);

@@ -1,7 +1,5 @@
-//! What a run has made outside its own memory, and how it goes away: on drop, on a panic that
+//! Removal of everything that a run creates outside its own memory: on drop, on a panic that
 //! aborts, on SIGINT and SIGTERM, and (`clean`) after a run that was killed.
-//!
-//! Knows names, process ids and directories; knows nothing of what they are for.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -17,9 +15,9 @@ use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Every namespace of ours starts with this; the process id and a number follow.
+/// The name of every namespace of a lab starts with this; the process id and a number follow.
 const NAMESPACE_PREFIX: &str = "ikenat-";
-/// Every temporary directory of ours starts with this.
+/// The name of every temporary directory of a lab starts with this.
 const DIRECTORY_PREFIX: &str = "ikenat-lab-";
 /// Where `ip netns` keeps the names.
 const NAMESPACES: &str = "/run/netns";
@@ -107,7 +105,7 @@ pub(crate) fn remember_process(pid: i32) {
     belongings().processes.insert(pid);
 }
 
-/// Runs `reap` while nobody else can signal the process, and forgets it if it was reaped:
+/// Runs `reap` while no other thread can signal the process, and forgets it if it was reaped:
 /// afterwards its id may belong to another.
 pub(crate) fn reap_process<T>(
     pid: i32,
@@ -141,8 +139,9 @@ fn remove_everything() {
     }
 }
 
-/// From now on SIGINT, SIGTERM, SIGHUP and a panic that aborts clean up first. Handlers, not a blocked
-/// signal mask: children inherit the mask, and a daemon that cannot hear SIGTERM is another daemon.
+/// Makes SIGINT, SIGTERM, SIGHUP and a panic that aborts clean up first. It installs handlers and
+/// does not block the signals: children inherit the signal mask, and a daemon that cannot receive
+/// SIGTERM behaves differently.
 pub fn on_interruption() -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -187,7 +186,8 @@ pub struct Cleaned {
     pub directories: Vec<PathBuf>,
 }
 
-/// Removes what runs that no longer live have left on this machine, or of one of them (`<pid>-<n>`).
+/// Removes what earlier, dead runs have left on this machine, or what one of them (`<pid>-<n>`) has
+/// left.
 pub fn clean(only: Option<&str>) -> Result<Cleaned> {
     let mut cleaned = Cleaned::default();
     let wanted = |owner: &Owner<'_>| {
@@ -302,9 +302,9 @@ mod tests {
 
     #[test]
     fn names_tell_their_owner() {
-        let namespace = owner("ikenat-123-4-client", NAMESPACE_PREFIX).expect("a name of ours");
+        let namespace = owner("ikenat-123-4-client", NAMESPACE_PREFIX).expect("a lab's name");
         assert_eq!((namespace.unique, namespace.pid), ("123-4", 123));
-        let directory = owner("ikenat-lab-123-4", DIRECTORY_PREFIX).expect("a name of ours");
+        let directory = owner("ikenat-lab-123-4", DIRECTORY_PREFIX).expect("a lab's name");
         assert_eq!((directory.unique, directory.pid), ("123-4", 123));
         for foreign in [
             "ikenat-lab-notes",

@@ -1,6 +1,7 @@
-//! A wire that reverses the order of fragments, as some routers with several paths do (RFC 791 allows any order).
+//! A link that reverses the order of fragments, as some routers with several paths do (RFC 791
+//! allows any order).
 //!
-//! Knows fragments of one datagram by their addresses and ID; everything else passes at once.
+//! It matches the fragments of a datagram by addresses and ID; everything else passes at once.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -42,10 +43,10 @@ impl FragmentReverser {
             (client, PEER, CLIENT_MAC, TO_CLIENT),
             (gateway, WAN, WAN_MAC, TO_GATEWAY),
         ];
-        for (number, (namespace, name, mac, ours)) in (1..).zip(ends) {
+        for (number, (namespace, name, mac, port)) in (1..).zip(ends) {
             let far = Interface {
                 namespace: &wire,
-                name: ours,
+                name: port,
                 mac: [2, 0, 0, 0, 8, number],
             };
             links::join(
@@ -56,10 +57,11 @@ impl FragmentReverser {
                 },
                 far,
             )?;
-            // What is copied from one wire to another must be complete, and no larger than a packet.
+            // A packet copied from one wire to another must have its checksum and must not exceed
+            // the MTU, so checksum and segmentation offload are off.
             links::compute_checksums(namespace, name)?;
-            links::prepare_peer(&wire, ours, false)?;
-            wire.run(&format!("ip link set {ours} up"))?;
+            links::prepare_peer(&wire, port, false)?;
+            wire.run(&format!("ip link set {port} up"))?;
         }
         let open = |name| PacketSocket::open(&wire, name);
         let (stop, reversed) = (Arc::default(), Arc::default());

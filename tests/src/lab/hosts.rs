@@ -1,7 +1,5 @@
-//! Four kinds of hosts that a gateway is: what its administrator, or another program, has done to it before
-//! `ikenat` came.
-//!
-//! Knows sysctls and firewall rules as they are found; knows nothing of what passes.
+//! Four kinds of gateway hosts: the sysctls and firewall rules that an administrator or another
+//! program has set before `ikenat` starts.
 
 use anyhow::Result;
 
@@ -18,7 +16,8 @@ pub enum Host {
     ForwardDropConntrack,
     /// MASQUERADE on the WAN, and the rules that Docker makes.
     MasqueradeAndDocker,
-    /// `ip_forward` is off: somebody has turned it off while `ikenat` ran, since it does not start like that.
+    /// `ip_forward` is off: it was turned off while `ikenat` ran, since `ikenat` does not start
+    /// without forwarding.
     NoIpForward,
 }
 
@@ -31,7 +30,7 @@ impl Host {
         Self::NoIpForward,
     ];
 
-    /// How trials are named after it.
+    /// The suffix of test names that stands for it.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Plain => "plain",
@@ -84,7 +83,7 @@ impl Host {
     }
 }
 
-/// What distributions and books propose for a router.
+/// What distributions and textbooks propose for a router.
 const FIREWALL: &str = "nft -f - <<'RULES'
 table inet firewall {
     chain input {
@@ -104,7 +103,8 @@ table inet firewall {
 }
 RULES";
 
-/// As `iptables-save` shows it where Docker runs with one published port, and MASQUERADE as for any home network.
+/// The rules, in the format of `iptables-save`, of a host that runs Docker with one published port
+/// and masquerades a home network.
 fn docker() -> String {
     format!(
         "ip link add docker0 type bridge

@@ -1,7 +1,6 @@
-//! ICMP errors at both ends of the lab: what the gateway itself has to answer, and what has to become of the errors
-//! of others.
-//!
-//! Knows what RFC 792, 1191 and 5508 want of a NAT; looks at nothing but the wire and the counters.
+//! ICMP errors at both ends of the lab: those that the gateway must send itself, and the
+//! translation of those that others send, as RFC 792, RFC 1191 and RFC 5508 require. The checks
+//! look at the wire and the counters only.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -20,13 +19,14 @@ use super::wire::Wire;
 const PATIENCE: Duration = Duration::from_secs(3);
 /// Time in which what should not come would have come.
 const SILENCE: Duration = Duration::from_millis(20);
-/// An error of a router is at most this long (RFC 1812 section 4.3.2.3), IPv4 and ICMP header among it.
+/// The longest quote in a router's error: with its IPv4 and ICMP headers the error has at most 576
+/// bytes (RFC 1812 section 4.3.2.3).
 const LONGEST_QUOTE: usize = 576 - 20 - 8;
 /// No router begins with a TTL that does not reach everybody.
 const LEAST_TTL: u8 = 60;
 
-/// Addresses that are routed to the client, each a peer of its own as far as the gateway can tell: so a trial with
-/// many errors is not limited as one peer is. They are all in 198.18.0.0/16.
+/// Addresses in 198.18.0.0/16 that are routed to the client. For the gateway each is a separate
+/// peer, so the rate limit per peer does not affect a test with many errors.
 #[derive(Debug)]
 pub struct Peers(u16);
 
@@ -38,7 +38,7 @@ impl Peers {
         Ok(Self(0))
     }
 
-    /// One that no trial in this lab has had before.
+    /// An address that no test in this lab has used before.
     pub fn fresh(&mut self) -> Ipv4Addr {
         self.0 = self.0.checked_add(1).expect("fewer than 65,536 peers");
         let [high, low] = self.0.to_be_bytes();
@@ -55,8 +55,8 @@ impl Wire {
         }
     }
 
-    /// A packet that the gateway cannot forward is sent: its sender gets this error, with the packet quoted as it was
-    /// sent, and nobody else gets anything.
+    /// Sends a packet that the gateway cannot forward: its sender must receive this error, which
+    /// quotes the packet as it was sent, and no other frame may appear.
     pub fn answered(&self, direction: Direction, packet: &Packet, error: &Icmp) -> Result<()> {
         self.answered_frame(direction, packet.source, &packet.build(), error)
     }
@@ -153,8 +153,9 @@ pub fn fragmentation_needed(mtu: u16) -> Icmp {
     Icmp::fragmentation_needed(mtu, [])
 }
 
-/// An error about a packet, on its way to the packet's sender, as a router near the receiver makes it: `seen` is the
-/// packet as it came there, and `length` bytes behind its IPv4 header are quoted.
+/// An error about a packet, addressed to the packet's sender, as a router near the receiver
+/// generates it: `seen` is the packet as that router received it, and `length` bytes after its IPv4
+/// header are quoted.
 pub fn about(seen: &Packet, error: &Icmp, length: usize) -> Icmp {
     Icmp {
         data: quote(seen, length),
@@ -172,7 +173,8 @@ pub fn error_from_inside(source: Ipv4Addr, client: Ipv4Addr, error: &Icmp) -> Pa
     Packet::icmp(source, client, error).with_macs(LAN_MAC, SERVER_MAC)
 }
 
-/// What has to reach the server of [`error_from_outside`]: `error` quotes the packet as the server sent it.
+/// What must reach the server after [`error_from_outside`]: `error` quotes the packet as the server
+/// sent it.
 pub fn error_at_server(sent: &Packet, error: &Icmp) -> Packet {
     let mut packet = sent.clone().with_macs(SERVER_MAC, LAN_MAC);
     packet.destination = SERVER;
@@ -180,8 +182,8 @@ pub fn error_at_server(sent: &Packet, error: &Icmp) -> Packet {
     packet.with_icmp(error)
 }
 
-/// What has to reach the client of [`error_from_inside`]: it comes from the VIP, whoever inside has sent it, and
-/// `error` quotes the packet as the client sent it.
+/// What must reach the client after [`error_from_inside`]: its source is the VIP, regardless of the
+/// sender inside, and `error` quotes the packet as the client sent it.
 pub fn error_at_client(sent: &Packet, error: &Icmp) -> Packet {
     let mut packet = sent.clone().with_macs(CLIENT_MAC, WAN_MAC);
     packet.source = VIP;

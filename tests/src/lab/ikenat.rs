@@ -1,6 +1,5 @@
-//! `ikenat` as its user meets it: a program that is started, asked and stopped.
-//!
-//! Knows its arguments and its output, nothing else of it.
+//! `ikenat` as a user runs it: a process that is started, queried and stopped, through its
+//! arguments and its output.
 
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus};
@@ -81,9 +80,11 @@ impl Ikenat {
         Self::spawn(lab, &lab.gateway, "ikenat", &words)
     }
 
-    /// Starts it with other arguments in any namespace, with a log of this name, and waits until it is ready.
+    /// Starts it with other arguments in any namespace, logs to a file of this name, and waits
+    /// until it is ready.
     pub fn run(lab: &Lab, namespace: &Namespace, log: &str, words: &[&str]) -> Result<Self> {
-        // It does not start where nothing is forwarded; a host without `ip_forward` is one that lost it afterwards.
+        // `ikenat` does not start without forwarding: on a host without `ip_forward`, forwarding
+        // was turned off after the start.
         let forwards = namespace.run("sysctl -n net.ipv4.ip_forward")?;
         namespace.run("sysctl -qw net.ipv4.ip_forward=1")?;
         let started = Self::spawn(lab, namespace, log, words);

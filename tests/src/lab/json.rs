@@ -1,7 +1,7 @@
-//! What `ikenat stats --json` and `ikenat status --json` print, as a stranger reads it.
+//! The output of `ikenat stats --json` and `ikenat status --json`, as a script reads it.
 //!
-//! Written down a second time on purpose: a field that changes its name breaks the users' scripts,
-//! so it has to break a test.
+//! The types are deliberately defined a second time: renaming a field breaks users' scripts, so it
+//! must break a test.
 
 use std::net::Ipv4Addr;
 

@@ -1,6 +1,5 @@
-//! The wires between namespaces: pairs of veths, and what their ends need so that they behave as a real wire does.
-//!
-//! Knows devices; knows nothing of addresses.
+//! The links between namespaces: veth pairs, and the settings that make their ends behave like a
+//! real wire.
 
 use std::path::{Path, PathBuf};
 
@@ -39,15 +38,16 @@ pub fn join(a: Interface<'_>, b: Interface<'_>) -> Result<()> {
 
 /// Prepares the far end of one of the gateway's wires.
 ///
-/// A veth takes redirected frames only if its peer polls: with an XDP program of its own, or with GRO, which then
-/// delivers in bursts. Without `checksum_offload` its senders compute their checksums, as a real wire needs it.
+/// A veth accepts redirected frames only if its peer polls: with an XDP program of its own, or with
+/// GRO, which then delivers in bursts. Without `checksum_offload` its senders compute their
+/// checksums, as on a real wire.
 pub fn prepare_peer(peer: &Namespace, name: &str, checksum_offload: bool) -> Result<()> {
     if !checksum_offload {
         compute_checksums(peer, name)?;
     }
     match peer_object()? {
-        // In a mount namespace of its own: iproute2 mounts a bpffs on /sys/fs/bpf if there is none, and that
-        // would stay.
+        // This runs in a mount namespace of its own: if there is no bpffs on /sys/fs/bpf, iproute2
+        // mounts one, and that mount would stay.
         Some(object) => peer.run(&format!(
             "unshare --mount ip link set dev {name} xdpdrv obj {} sec xdp",
             object.display()

@@ -1,6 +1,5 @@
-//! A tunnel's worth of ESP in UDP both ways at once, and the demand that nothing of it is lost.
-//!
-//! Knows who sends what; what happens to the gateway meanwhile is the test's business.
+//! A load of one tunnel: ESP in UDP in both directions at once, and the check that no packet is
+//! lost.
 
 use std::fmt::{self, Display, Formatter};
 use std::net::SocketAddrV4;
@@ -106,8 +105,8 @@ impl Load {
         self.flows_within(PATIENCE)
     }
 
-    /// Waits until packets flow both ways again, for so long at most. They are counted, not read for their numbers: in an
-    /// outage a lone one can come by another way.
+    /// Waits until packets flow in both directions again, at most for `patience`. It requires
+    /// several packets, not one: during an outage a single packet may arrive by another path.
     pub fn flows_within(&self, patience: Duration) -> Result<()> {
         for receiver in &self.receivers {
             wait_for(receiver, receiver.packets() + u64::from(FLOW), patience)?;

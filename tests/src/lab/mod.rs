@@ -1,7 +1,8 @@
 //! The lab: client, gateway and server in network namespaces, real IKE daemons, hand-made frames
 //! and generated traffic.
 //!
-//! Knows `ikenat` only as a program with arguments, a log and JSON; knows none of the other crates.
+//! Invariant: the lab uses `ikenat` only as a program with arguments, a log and JSON output, and
+//! none of the other crates.
 
 pub mod capture;
 mod certificates;

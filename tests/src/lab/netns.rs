@@ -1,7 +1,7 @@
-//! A network namespace with a name: made, entered, deleted.
+//! A named network namespace: creation, commands inside it, deletion.
 //!
-//! Commands enter it with `nsenter --net`, never with `ip netns exec`, which mounts /sys anew and so
-//! hides bpffs. Knows nothing of what is inside.
+//! Commands enter it with `nsenter --net`, never with `ip netns exec`, which mounts a new /sys and
+//! so hides bpffs.
 
 use std::ffi::OsStr;
 use std::fs::File;

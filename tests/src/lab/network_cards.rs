@@ -1,7 +1,5 @@
-//! Real network cards in the place of veths, where this machine has two on one wire and uses neither: that is a guest of
-//! `cargo xtask vm`.
-//!
-//! Knows how cards are found, lent and given back; knows nothing of what their drivers do.
+//! Real network cards in place of veths, on a machine that has two cards on one wire and uses
+//! neither: a guest of `cargo xtask vm`.
 
 use std::fs;
 use std::path::Path;
@@ -19,7 +17,8 @@ const CLASS: &str = "/sys/class/net";
 const PATIENCE: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(50);
 
-/// A card in another network namespace, under another name and address. It comes back under its own when this is dropped.
+/// A network card in another network namespace, with another name and address. On drop it returns
+/// with its own name and address.
 #[derive(Debug)]
 pub(crate) struct Card {
     name: String,
@@ -30,7 +29,8 @@ pub(crate) struct Card {
     there: String,
 }
 
-/// Lends both ends of the wire: the card with this driver becomes `near`, the other one `far`. Both are down.
+/// Moves both ends of the wire into the lab: the card with this driver becomes `near`, the other
+/// one `far`. Both are down.
 pub(crate) fn join(driver: &str, near: Interface<'_>, far: Interface<'_>) -> Result<[Card; 2]> {
     let mut found = found()?;
     let at = found.iter().position(|(_, of)| of == driver);
@@ -103,7 +103,7 @@ impl Card {
         let began = Instant::now();
         let look = || self.ip(&format!("-br link show dev {}", self.there));
         while !look()?.contains("LOWER_UP") {
-            ensure!(began.elapsed() < PATIENCE, "{} hears nobody", self.name);
+            ensure!(began.elapsed() < PATIENCE, "{} hears no peer", self.name);
             std::thread::sleep(POLL);
         }
         Ok(())
@@ -115,8 +115,8 @@ impl Drop for Card {
         let Self {
             name, mac, there, ..
         } = &*self;
-        // A card cannot be renamed while it is up. What fails here, the end of the namespace does but for the name. Packet
-        // sockets of the lab make it promiscuous.
+        // A card cannot be renamed while it is up. If this fails, the end of the namespace returns
+        // the card, but not its name. The lab's packet sockets make it promiscuous.
         let _ = self.ip(&format!("link set dev {there} down promisc off"));
         let _ = self.ip(&format!("link set dev {there} name {name} address {mac}"));
         let _ = self.ip(&format!("link set dev {name} netns {}", std::process::id()));

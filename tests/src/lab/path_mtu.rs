@@ -1,7 +1,5 @@
-//! Path MTU discovery as a program on one of the ends experiences it (RFC 1191): it sends with DF, is told, and the
-//! kernel knows from then on.
-//!
-//! Knows the kernel's routes and sockets; knows nothing of who has told.
+//! Path MTU discovery (RFC 1191) as a program on the client or the server sees it: it sends with
+//! DF, an ICMP error arrives, and its kernel has the path MTU from then on.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
@@ -9,8 +7,8 @@ use anyhow::{Context, Result, bail};
 
 use super::netns::{Namespace, execute};
 
-/// Sends with `IP_PMTUDISC_DO` until the kernel refuses, and prints how often it did not. A socket that may not
-/// fragment is beyond what Rust's library offers, and perl is on every Debian.
+/// Sends with `IP_PMTUDISC_DO` until the kernel refuses, and prints how many packets it accepted
+/// before. Rust's standard library cannot set that socket option, and every Debian has perl.
 const SENDER: &str = r#"
 use Socket; use Errno qw(EMSGSIZE);
 my ($from, $from_port, $to, $to_port, $length) = @ARGV;
@@ -26,14 +24,15 @@ for my $sent (0 .. 300) {
     }
     select(undef, undef, undef, 0.01);
 }
-die "was never told";
+die "no EMSGSIZE";
 "#;
 
-/// What a trial with it needs.
+/// The programs that a test with it needs.
 pub const PROGRAMS: &[&str] = &["perl"];
 
-/// A datagram of `length` bytes is sent with DF until the sender's kernel refuses it as too large (EMSGSIZE).
-/// Returns how many it has sent before that; fails when it is not told within three seconds.
+/// Sends a datagram of `length` bytes with DF until the sender's kernel refuses it as too large
+/// (EMSGSIZE). Returns the number of datagrams sent before that; fails if that does not happen
+/// within three seconds.
 pub fn discover(
     sender: &Namespace,
     from: SocketAddrV4,

@@ -1,5 +1,5 @@
-//! A child process that never outlives its owner: killed by its id and waited for on drop, its
-//! output in a file that a failure can show.
+//! A child process that never outlives its owner: on drop it is killed by its id and reaped. Its
+//! output goes to a file, so that a failure can show it.
 
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt as _;
@@ -34,7 +34,8 @@ impl Process {
         let both = file.try_clone().context("failed to duplicate a log file")?;
         let child = command
             .stdin(Stdio::null())
-            // A Ctrl-C at the terminal is for us alone, and a lab that is kept outlives the terminal.
+            // Ctrl-C in the terminal must reach this process only, and a lab that is kept outlives
+            // the terminal.
             .process_group(0)
             .stdout(file)
             .stderr(both)

@@ -4,8 +4,7 @@
 //! end eth0 ──1500── inner0 FAR small0 ──1280── small0 NEAR eth0 ──1500── gateway
 //! ```
 //!
-//! Both ends keep their addresses, so whatever works without routers works with them. Knows addresses and routes;
-//! knows nothing of what passes.
+//! Both ends keep their addresses, so everything that works without routers works with them.
 
 use std::net::Ipv4Addr;
 
@@ -43,7 +42,7 @@ pub struct Routers {
 /// Which way it goes, in numbers and names.
 struct Placement<'a> {
     role: &'a str,
-    /// Told apart in the addresses of the links.
+    /// The number that distinguishes the addresses of its links.
     number: u8,
     end: Interface<'a>,
     end_addresses: &'a [Ipv4Addr],

@@ -1,7 +1,5 @@
 //! Two real strongSwan daemons, one behind the client's address and one behind the VIP, with ESP in
-//! user space (this works on kernels without ESP).
-//!
-//! Knows strongSwan; reaches the gateway only by talking through it.
+//! user space (which works on kernels without ESP).
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -52,8 +50,8 @@ pub struct Settings {
     pub version: Version,
     /// Which proof.
     pub authentication: Authentication,
-    /// IKE messages above this many bytes are sent in IKE fragments (RFC 7383); `None`: in one datagram, however large,
-    /// and the kernel fragments that.
+    /// IKE messages with more bytes than this are sent as IKE fragments (RFC 7383). With `None`
+    /// each is one datagram of any size, which the kernel fragments.
     pub fragment_size: Option<u32>,
     /// Bytes that the certificates are longer than they need to be, as long chains are.
     pub certificate_padding: usize,
@@ -188,9 +186,9 @@ impl<'lab> Tunnel<'lab> {
 
     /// Sends pings through the tunnel and fails unless each is answered.
     ///
-    /// ping waits for the last answer two round trips only (iputils, `finish` and `-W` in ping(8)), which is
-    /// milliseconds here: an answer that one of the daemons held back for longer looks lost. So a missing one is
-    /// looked for where it counts, in the client's SA.
+    /// ping waits only two round trips for the last answer (iputils, `finish` and `-W` in ping(8)),
+    /// which is milliseconds here: an answer that a daemon delayed for longer looks lost. So a
+    /// missing answer is looked up in the counters of the client's SA.
     pub fn ping(&self, count: u32, interval: Duration) -> Result<()> {
         let before = self.answers()?;
         let mut command = self.lab.client.command("ping");

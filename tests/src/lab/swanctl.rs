@@ -1,6 +1,4 @@
 //! The configuration files of the two strongSwan daemons.
-//!
-//! Knows strongSwan's words; starts nothing.
 
 use std::path::Path;
 

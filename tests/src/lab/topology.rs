@@ -1,6 +1,5 @@
-//! Client, gateway and server, joined by veths, with their addresses and a private bpffs.
-//!
-//! Knows where things are; knows nothing of what is sent.
+//! The lab's topology: client, gateway and server, joined by veths, with their addresses and a
+//! private bpffs.
 
 use std::fs;
 use std::net::Ipv4Addr;
@@ -59,10 +58,11 @@ pub struct Options {
     pub server_routers: bool,
     /// The client's wire reverses the order of fragments, both ways.
     pub reversing_wire: bool,
-    /// The wire to the client is a real one, between the only two network cards of this machine: [`WAN`] is the one with
-    /// this driver.
+    /// The wire to the client is a real one, between the only two network cards of this machine:
+    /// [`WAN`] is the card with this driver.
     pub wan_driver: Option<&'static str>,
-    /// The gateway has one interface, [`WAN`] with [`WAN_MAC`], on one switch with client and server.
+    /// The gateway has one interface, [`WAN`] with [`WAN_MAC`], on one switch with client and
+    /// server.
     pub one_armed: bool,
 }
 
@@ -215,7 +215,7 @@ impl Lab {
                 },
                 far,
             )?;
-            // It knows from the beginning who is where, and floods nobody's frames.
+            // Its forwarding database is static, so it floods no frames.
             switch.shell(&format!(
                 "ip link set {port} master br0 up
                  bridge fdb add {} dev {port} master static",
@@ -244,19 +244,19 @@ impl Lab {
     }
 
     fn connect(&self, peer: &Namespace, peer_mac: Mac, port: &str, port_mac: Mac) -> Result<()> {
-        let ours = |name, mac| Interface {
+        let interface = |name, mac| Interface {
             namespace: &self.gateway,
             name,
             mac,
         };
         let peer = Interface {
             namespace: peer,
-            ..ours(PEER, peer_mac)
+            ..interface(PEER, peer_mac)
         };
-        links::join(peer, ours(port, port_mac))
+        links::join(peer, interface(port, port_mac))
     }
 
-    /// One more namespace, for what a trial has besides; it goes when it is dropped.
+    /// One more namespace, for whatever else a test needs; it is removed when it is dropped.
     pub fn add_namespace(&self, role: &str) -> Result<Namespace> {
         Namespace::create(&self.unique, role)
     }
@@ -289,7 +289,7 @@ impl Lab {
         self.directory().join(format!("{name}.log"))
     }
 
-    /// Lets client and server be silent about packets that nobody there listens for.
+    /// Stops client and server from sending destination-unreachable errors (for closed ports).
     pub fn no_unreachables(&self) -> Result<()> {
         for peer in [&self.client, &self.server] {
             peer.shell(

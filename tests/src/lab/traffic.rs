@@ -1,6 +1,4 @@
-//! Numbered ESP-in-UDP packets at a steady rate, and a receiver that knows which of them came.
-//!
-//! Knows sockets and sequence numbers; knows nothing of the gateway in between.
+//! Numbered ESP-in-UDP packets at a steady rate, and a receiver that records which of them arrived.
 
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
@@ -80,7 +78,8 @@ pub fn raw_sender(namespace: &Namespace) -> Result<RawSender> {
 }
 
 impl RawSender {
-    /// Sends a frame's packet from its IPv4 header on; the kernel routes it and gives it another Ethernet header.
+    /// Sends the packet of a frame, from its IPv4 header on; the kernel routes it and writes
+    /// another Ethernet header.
     pub fn send(&self, frame: &[u8]) -> Result<()> {
         let destination = Captured::read(frame)?.destination;
         let to = SockaddrIn::from(SocketAddrV4::new(destination, 0));
@@ -95,7 +94,7 @@ impl RawSender {
     }
 }
 
-/// A thread that sends a flow until it is told to stop.
+/// A thread that sends a flow until it is stopped.
 #[derive(Debug)]
 pub struct Sender {
     stop: Arc<AtomicBool>,
@@ -135,7 +134,8 @@ fn send_until(socket: &UdpSocket, flow: Flow, rate: u32, stop: &AtomicBool) -> R
             packet[4..8].copy_from_slice(&sent.to_be_bytes());
             match socket.send_to(&packet, flow.to) {
                 Ok(_) => {}
-                // The interface was taken away: the packet counts as sent, and whoever expects it will miss it.
+                // The interface is gone: the packet counts as sent, and its receiver will report it
+                // as lost.
                 Err(error) if is_without_a_way(&error) => {}
                 Err(error) => {
                     return Err(error)
@@ -270,8 +270,8 @@ fn receive_until(
 }
 
 impl Received {
-    /// How many packets the longest outage took, of so many that were sent. A few that come in between, by another way
-    /// than the rest, do not end it: only a flow does.
+    /// The number of packets, of `sent` packets, that the longest outage lost. A few packets that
+    /// arrive during it by another path do not end it: only a continuous flow does.
     pub fn longest_outage(&self, sent: u32) -> u32 {
         let tail = (self.highest < sent).then_some((self.highest + 1, sent));
         let mut outage: Option<(u32, u32)> = None;

@@ -1,6 +1,4 @@
-//! Many bytes through a tunnel by TCP, compared one by one at the other end.
-//!
-//! Knows sockets; knows nothing of what the tunnel is made of.
+//! A large TCP transfer through a tunnel, compared byte by byte at the other end.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
@@ -10,12 +8,14 @@ use anyhow::{Context, Result, anyhow, ensure};
 
 use super::netns::Namespace;
 
-/// A transfer that stands still for this long has stalled. TCP itself waits longer after a few losses in a row.
+/// A transfer without progress for this long has stalled. After several losses in a row TCP itself
+/// waits longer.
 const STALLED: Duration = Duration::from_secs(5);
 /// Written and read at once.
 const BLOCK: usize = 1 << 16;
 
-/// Sends `length` bytes from one namespace to an address in another, and fails unless they all arrive as they were sent.
+/// Sends `length` bytes from one namespace to an address in another, and fails unless all of them
+/// arrive unchanged.
 pub fn transfer(
     (sender, receiver): (&Namespace, &Namespace),
     to: Ipv4Addr,
@@ -70,7 +70,8 @@ pub fn transfer(
     })
 }
 
-/// The bytes from a place on: different at every place, so that a part that is lost, or comes twice, shows.
+/// The bytes from position `at` on: they differ at every position, so a lost or repeated part is
+/// detected.
 fn block(at: usize, length: usize) -> Vec<u8> {
     (at..at + length)
         .map(|place| {

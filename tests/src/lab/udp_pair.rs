@@ -1,6 +1,5 @@
-//! Two UDP sockets that talk through the gateway as programs do, with what is seen of it on the wire.
-//!
-//! Knows which addresses each side must see; knows nothing of what lies between them.
+//! Two UDP sockets that talk through the gateway as programs do, with a check of their packets on
+//! the wire.
 
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::time::Duration;
@@ -117,8 +116,8 @@ fn arrives(at: &UdpSocket, from: SocketAddrV4, payload: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// The last frame that holds the payload, if it came in one: its checksums are right, or the UDP checksum is left to
-/// the device with the right start value.
+/// Checks the last frame with the payload, if it fits into one frame: its checksums are correct, or
+/// the UDP checksum is left to the device with the correct start value.
 fn on_the_wire(at: &PacketSocket, payload: &[u8]) -> Result<()> {
     /// What the smallest link of any lab carries with an IPv4 and a UDP header.
     const ONE_FRAME: usize = 1280 - 28;
@@ -126,10 +125,10 @@ fn on_the_wire(at: &PacketSocket, payload: &[u8]) -> Result<()> {
         // A socket has put it together and verified its checksum.
         return at.drain();
     }
-    let ours =
+    let sent =
         |frame: &[u8]| Captured::read(frame).is_ok_and(|ip| ip.udp_payload() == Some(payload));
     let frame = at
-        .find(PATIENCE, ours)?
+        .find(PATIENCE, sent)?
         .context("the socket got it but no capture did")?;
     let ip = Captured::read(&frame)?;
     ensure!(

@@ -1,7 +1,6 @@
-//! Reads what `swanctl --raw` prints: `key=value`, `key=[list]` and `key {section}`.
+//! A parser for the output of `swanctl --raw`: `key=value`, `key=[list]` and `key {section}`.
 //!
-//! Knows the syntax; knows no key. Values with spaces (distinguished names) are not supported: the
-//! lab's identities have none.
+//! It does not support values with spaces (distinguished names): the lab's identities have none.
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value};

@@ -1,8 +1,8 @@
-//! Both ends of the lab as frames: what a client sends and what has to reach the server, and the
-//! other way round, byte for byte.
+//! Both ends of the lab as frames: what the client sends and what must reach the server, and the
+//! reverse, compared byte for byte.
 //!
-//! Knows what a correct gateway changes (one address, TTL, hardware
-//! addresses and checksums) and knows no other way to look at it than on the wire.
+//! A correct gateway changes one IP address, the TTL, the MAC addresses and the checksums, and
+//! nothing else.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -65,7 +65,7 @@ impl Wire {
         cross(&self.server, &self.client, sent, wanted).context("server to client")
     }
 
-    /// The client sends a frame that is not ours: the gateway's kernel gets it as it is, and the
+    /// The client sends a frame that is not handled: the gateway's kernel gets it as it is, and the
     /// server gets nothing.
     pub fn punted_on_wan(&self, frame: &[u8]) -> Result<()> {
         self.wan.drain()?;
@@ -77,7 +77,7 @@ impl Wire {
             .with_context(|| sent(frame))
     }
 
-    /// The server sends a frame that is not ours: the gateway's kernel gets it as it is.
+    /// The server sends a frame that is not handled: the gateway's kernel gets it as it is.
     pub fn punted_on_lan(&self, frame: &[u8]) -> Result<()> {
         self.lan.drain()?;
         self.server.send(frame)?;
@@ -143,7 +143,7 @@ pub fn esp_from_server(payload: impl Into<Vec<u8>>) -> Packet {
     Packet::raw(SERVER, CLIENT, protocol::ESP, payload).with_macs(LAN_MAC, SERVER_MAC)
 }
 
-/// What has to reach the server of an inbound packet of ours.
+/// The packet that must reach the server when the client sends a handled packet.
 pub fn at_server(packet: &Packet) -> Packet {
     let mut packet = packet.clone().with_macs(SERVER_MAC, LAN_MAC);
     packet.destination = SERVER;
@@ -151,7 +151,7 @@ pub fn at_server(packet: &Packet) -> Packet {
     packet
 }
 
-/// What has to reach the client of an outbound packet of ours.
+/// The packet that must reach the client when the server sends a handled packet.
 pub fn at_client(packet: &Packet) -> Packet {
     let mut packet = packet.clone().with_macs(CLIENT_MAC, WAN_MAC);
     packet.source = VIP;
@@ -185,7 +185,7 @@ pub mod exchange {
     pub const IKE_AUTH: u8 = 35;
 }
 
-/// An IKEv2 message: a header with these SPIs and a body that nobody reads.
+/// An IKEv2 message: a header with these SPIs and an arbitrary body.
 pub fn ike(initiator: u64, responder: u64, exchange: u8, response: bool, length: usize) -> Vec<u8> {
     /// The sender of the message is the initiator of the IKE SA.
     const INITIATOR: u8 = 0x08;

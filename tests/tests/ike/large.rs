@@ -1,5 +1,6 @@
-//! What does not fit into one packet: IKE_AUTH with certificates that the kernel has to fragment, in order and reversed,
-//! and tunnels over a link of 1,280 bytes.
+//! IKE and ESP that do not fit into one packet: IKE_AUTH with certificates that the kernel must
+//! fragment, with fragments in order and reversed, and tunnels over a link with an MTU of 1,280
+//! bytes.
 
 use anyhow::{Context, Result, ensure};
 use ikenat_tests::lab::capture::PacketSocket;

@@ -1,7 +1,6 @@
-//! How the gateway behaves between real interfaces: hand-made frames in, bytes compared on the other
-//! side, and the life of the daemon under traffic.
-//!
-//! Knows what users and RFCs expect; knows nothing of how it is done.
+//! Tests of the gateway between real interfaces: hand-made frames in, bytes compared on the other
+//! side, and the life of the daemon under traffic. They check what users and RFCs expect, not how
+//! it is done.
 
 mod check;
 mod cli;

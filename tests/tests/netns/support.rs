@@ -1,5 +1,5 @@
-//! What the tests of several directories share: rates of the load, command lines, waiting for log
-//! lines, traffic that must cross, and what is attached and pinned.
+//! Helpers shared by the tests of several directories: rates of the load, command lines, waiting
+//! for log lines, traffic that must cross, and the attached programs and pins.
 
 use std::fs;
 use std::path::Path;
@@ -172,8 +172,8 @@ pub(crate) fn no_loss(losses: &[Loss]) -> Result<()> {
     Ok(())
 }
 
-/// Takes the XDP programs off the far ends of the veths: they accept no more frames from XDP, so every
-/// packet takes the tc slow path.
+/// Detaches the XDP programs from the far ends of the veths: these then accept no more frames from
+/// XDP, so every packet takes the tc slow path.
 pub(crate) fn force_slow_path(lab: &Lab) -> Result<()> {
     for peer in [&lab.client, &lab.server] {
         peer.run(&format!("ip link set dev {PEER} xdp off"))?;
@@ -181,8 +181,8 @@ pub(crate) fn force_slow_path(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// Everything that is attached to the gateway's interfaces, as text to compare: XDP programs, BPF links,
-/// qdiscs and the number of managed neighbours.
+/// Everything that is attached to the gateway's interfaces, as text to compare: XDP programs, BPF
+/// links, qdiscs and the number of managed neighbours.
 pub(crate) fn attachments(lab: &Lab) -> Result<String> {
     let links = lab.gateway.run("ip -details -json link show")?;
     let links: serde_json::Value =

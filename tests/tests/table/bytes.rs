@@ -47,8 +47,9 @@ pub(super) fn checksums() -> Vec<Row> {
     ]
 }
 
-/// CHECKSUM_PARTIAL: the field holds the sum over the pseudo-header. XDP hands it over. In `BPF_PROG_TEST_RUN` tc sees a
-/// packet without offload, so that its update is the ordinary one: the field's difference is that of the addresses.
+/// CHECKSUM_PARTIAL: the field holds the sum over the pseudo-header, and XDP passes it on. In
+/// `BPF_PROG_TEST_RUN` tc sees a packet without offload, so its update is the ordinary one: the
+/// field changes by the difference of the addresses.
 fn partial(packet: &Packet) -> Row {
     let mut frame = packet.build();
     let mut output = translated(packet, Side::Wan).build();

@@ -1,4 +1,5 @@
-//! Rows about ICMP: errors that are translated, those that are refused, and our own.
+//! Rows about ICMP: errors that are translated, errors that are refused, and errors that ikenat
+//! generates.
 
 use super::*;
 
@@ -69,7 +70,8 @@ fn in_tc(name: &str, side: Side, input: &Packet, verdict: &str, output: Option<P
     row
 }
 
-/// An error that reports to the VIP about the first packet, and must report to the server about the second one.
+/// An error to the VIP about the first packet, which must become an error to the server about the
+/// second packet.
 fn inbound_error(
     name: &str,
     from: Ipv4Addr,
@@ -90,7 +92,8 @@ fn inbound_error(
     )
 }
 
-/// An error that reports to a peer about the first packet, and must report about the second one, from the VIP.
+/// An error to a peer about the first packet, which must become an error from the VIP about the
+/// second packet.
 fn outbound_error(
     name: &str,
     from: Ipv4Addr,
@@ -232,12 +235,12 @@ pub(super) fn refused() -> Vec<Row> {
     };
     let mut wrong_header = of(141);
     wrong_header.header_checksum_off_by = 0x0101;
-    let error_of_ours = icmp(
+    let gateway_error = icmp(
         VIP,
         peer(142),
         message([UNREACHABLE, 3], NOTHING, &quote(&of(142), 8)),
     );
-    let echo_of_ours = icmp(VIP, peer(142), message([8, 0], NOTHING, &[1; 8]));
+    let gateway_echo = icmp(VIP, peer(142), message([8, 0], NOTHING, &[1; 8]));
     let mut expiring = about(&of(143), 8);
     expiring.ttl = 1;
     let mut forged = about(&of(144), 8);
@@ -260,7 +263,7 @@ pub(super) fn refused() -> Vec<Row> {
         punt("redirect [105]", &plain([5, 1], NOTHING)),
         punt("about another port [101]", &about(&other_port, 8)),
         punt("about another address [101]", &about(&elsewhere, 8)),
-        punt("about an echo of the gateway", &about(&echo_of_ours, 8)),
+        punt("about an echo of the gateway", &about(&gateway_echo, 8)),
         punt(
             "about a later UDP fragment that nothing connects with us [100]",
             &about(&later, 8),
@@ -289,7 +292,7 @@ pub(super) fn refused() -> Vec<Row> {
         ),
         drop(
             "an error about an error [103]",
-            &about(&error_of_ours, 28),
+            &about(&gateway_error, 28),
             "icmp-nested",
         ),
         drop(
@@ -434,7 +437,7 @@ pub(super) fn answers() -> Vec<Row> {
     );
     kept.slow_verdict = Some("slow to-fragment".to_owned());
     rows.push(kept);
-    // Nobody is told of a later fragment.
+    // No error is sent about a later fragment (RFC 1122 section 3.2.2).
     let mut later =
         bytes::raw_of(&large(inbound(165, 4500, ESP_PAYLOAD), 0).build_fragments(&[16])[1]);
     later.flags |= DONT_FRAGMENT;

@@ -1,4 +1,5 @@
-//! Rows about IKE, NAT-T and ESP: how they are told apart, and what a proof is.
+//! Rows about IKE, NAT-T and ESP: how they are distinguished, and which packets prove
+//! establishment.
 
 use super::*;
 

@@ -1,4 +1,5 @@
-//! Rows about Ethernet, IPv4 and UDP: what is not ours, what is malformed, what is refused.
+//! Rows about Ethernet, IPv4 and UDP: packets that are not handled, malformed packets, and refused
+//! packets.
 
 use super::*;
 

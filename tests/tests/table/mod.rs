@@ -1,6 +1,6 @@
-//! The rows of the golden table. Each peer appears in one row only, so that the rows do not see each other's state.
+//! The rows of the golden table. Each peer appears in one row only, so the rows do not share state.
 //!
-//! Numbers in brackets are those of the list of malformed and odd inputs in the project's test catalogue.
+//! The numbers in brackets distinguish the kinds of malformed and unusual input that a row covers.
 
 mod bytes;
 mod icmp;
@@ -25,7 +25,8 @@ pub(crate) struct Row {
     pub(crate) verdict: String,
     /// The bytes afterwards; `None`: unchanged.
     pub(crate) output: Option<Vec<u8>>,
-    /// What tc makes of it, where that differs; a row of [`Side::Out`] runs in the egress program alone.
+    /// The verdict of tc, where it differs; a row of [`Side::Out`] runs in the egress program
+    /// alone.
     pub(crate) slow_verdict: Option<String>,
     /// The bytes after tc, where they differ.
     pub(crate) slow_output: Option<Vec<u8>>,

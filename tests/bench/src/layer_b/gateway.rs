@@ -1,7 +1,6 @@
 //! The dataplane with full tables: one instance for each class, direction and number of flows.
 //!
-//! The tables are filled from user space with the code that the dataplane itself inserts with. It may not know how
-//! packets are timed.
+//! User space fills the tables with the same insertion code as the dataplane.
 
 use super::rounds::Random;
 use anyhow::{Context, Result, ensure};
@@ -14,17 +13,18 @@ use xdp_core::table::hash::digest_key;
 use xdp_core::table::{self, Bucket, Place, Slot};
 use xdp_user::tables::mmap::Memory;
 
-/// The first flow's peer, 10.0.0.0; the others follow.
+/// The peer of the first flow, 10.0.0.0; the others follow.
 pub(super) const PEER: u32 = 0x0a00_0000;
 /// The first of the peers that have no entry, 10.128.0.0.
 pub(super) const UNKNOWN_PEER: u32 = 0x0a80_0000;
-/// The first flow's SPI; the others follow.
+/// The SPI of the first flow; the others follow.
 pub(super) const SPI: u32 = 0x4000_0000;
 
-/// A tick as long as jiffies allow without mixing up two of them: a next hop that was learnt stays fresh for a round.
+/// A tick as long as possible while jiffies still distinguish two of them: a next hop that was
+/// learnt stays fresh for a round.
 const LONG_TICK: u32 = 16;
 
-/// What an instance's FLOW is full of.
+/// The flows in FLOW of an instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Filling {
     /// Number of flows, a power of two.
@@ -35,10 +35,10 @@ pub(super) struct Filling {
     pub direction: Direction,
 }
 
-/// How old the flows' next hops are.
+/// The age of the flows' next hops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Age {
-    /// Learnt in this tick: the FIB is not asked.
+    /// Learnt in this tick: no FIB lookup.
     Fresh,
     /// Learnt in an earlier one.
     Stale,
@@ -46,15 +46,15 @@ pub(super) enum Age {
 
 /// A loaded dataplane with full tables.
 pub(super) struct Gateway {
-    /// What it is full of.
+    /// The flows in its tables.
     pub filling: Filling,
     /// The object.
     pub dataplane: Dataplane,
-    /// Keys that have found no slot.
+    /// Number of keys that have found no slot.
     pub without_slot: u64,
     config: Config,
     flows: Memory<AtomicU64>,
-    /// What the first flow's slot says of the time and of the next hop.
+    /// The words of the first flow's slot for the time and for the next hop.
     now: Option<Now>,
 }
 
@@ -63,7 +63,7 @@ struct Now {
     hop: u64,
 }
 
-/// Buckets for so many flows: two slots each, and not fewer than by default.
+/// Buckets for this number of flows: two slots each, and not fewer than by default.
 pub(super) fn buckets(flows: u64, default_slots: u32) -> Result<u32> {
     let slots = u32::try_from(2 * flows).context("failed to make so large a table")?;
     Ok(slots.max(default_slots) / slot_ways()?)
@@ -95,7 +95,7 @@ pub(super) fn sized(base: Config, flows: u64, sessions: u64) -> Result<Config> {
     Ok(config.seal())
 }
 
-/// Puts keys into a table; how many found no slot.
+/// Inserts keys into a table, and returns how many found no slot.
 pub(super) fn fill(
     buckets: &[Bucket<AtomicU64>],
     config: (&xdp_common::Secret, u32),
@@ -119,7 +119,7 @@ impl Gateway {
     /// # Errors
     /// The kernel refuses the object, or a table is so full that the figures would mean nothing.
     pub(super) fn new(base: &Config, filling: Filling) -> Result<Self> {
-        // Only what comes in may be without a flow and look for a session.
+        // Only inbound packets may be without a flow and look for a session.
         let has_sessions = filling.direction == Direction::Inbound;
         let sessions = if has_sessions { filling.flows } else { 0 };
         let base = Config {
@@ -174,7 +174,7 @@ impl Gateway {
         let now = self.look(ingress, first)?;
         let hop = match age {
             Age::Fresh => now.hop,
-            // The stamp that is the farthest away.
+            // The most distant stamp.
             Age::Stale => now.hop ^ 0x8000,
         };
         for slot in self.flows.slots() {
@@ -184,7 +184,8 @@ impl Gateway {
         Ok(())
     }
 
-    /// True when the tick in which the flows were made fresh has ended: then some of a round's packets asked the FIB.
+    /// True when the tick in which the flows were made fresh has ended: then some packets of a
+    /// round caused FIB lookups.
     pub(super) fn tick_has_ended(&self, ingress: u32, first: &[u8]) -> Result<bool> {
         let before = self.now;
         let now = self.look(ingress, first)?;

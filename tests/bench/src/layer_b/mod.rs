@@ -1,7 +1,7 @@
-//! Layer B: the program alone on the real CPU (`BPF_PROG_TEST_RUN`), and the tables that it lives on.
+//! Layer B: the program alone on the real CPU (`BPF_PROG_TEST_RUN`), and its tables.
 //!
-//! It may not know how results are kept or drawn. Rounds of all rows are interleaved in random order; a row's figure is
-//! the median over the rounds with its quartiles.
+//! Rounds of all rows are interleaved in random order; the figure of a row is the median over the
+//! rounds with its quartiles.
 
 mod gateway;
 mod packets;
@@ -14,17 +14,17 @@ mod wrapper;
 use crate::results::{BRow, LayerB, Traffic};
 use anyhow::Result;
 
-/// What to measure.
+/// The selection of measurements.
 pub struct Options<'o> {
-    /// Fewer rounds, shorter ones.
+    /// Fewer and shorter rounds.
     pub quick: bool,
     /// Only rows whose label contains this.
     pub only: Option<String>,
-    /// Called after every step: steps done, all steps, the name of the current one.
+    /// Called after every step: completed steps, all steps, the name of the current one.
     pub progress: &'o (dyn Fn(usize, usize, &str) + Sync),
 }
 
-/// The numbers of flows that every table is measured with.
+/// The numbers of flows with which every table is measured.
 const FLOWS: [u64; 4] = [1, 1 << 10, 1 << 16, 1 << 20];
 
 impl Options<'_> {
@@ -42,10 +42,11 @@ impl Options<'_> {
     }
 }
 
-/// Measures everything that is wanted. Needs root; leaves nothing behind.
+/// Measures everything that is selected. Needs root; leaves nothing behind.
 ///
 /// # Errors
-/// The lab cannot be made, an object does not load, or a program has done something else than it was measured for.
+/// The lab cannot be made, an object does not load, or a program did something other than what was
+/// to be measured.
 pub fn run(options: &Options<'_>) -> Result<LayerB> {
     let mut results = LayerB {
         programs: programs::measure(options)?,
@@ -72,7 +73,7 @@ pub fn has(word: &str) -> bool {
     labels.any(|label| label.contains(word))
 }
 
-/// A number of flows as people write it.
+/// A number of flows in the usual notation.
 pub fn flows_text(flows: u64) -> String {
     match flows {
         flows if flows >= 1 << 20 && flows.is_multiple_of(1 << 20) => format!("{} M", flows >> 20),
@@ -81,7 +82,7 @@ pub fn flows_text(flows: u64) -> String {
     }
 }
 
-/// A name as it stands in the raw JSON.
+/// A name as in the raw JSON.
 fn name(value: impl serde::Serialize) -> String {
     let value = serde_json::to_value(value).unwrap_or_default();
     value.as_str().unwrap_or_default().to_owned()

@@ -1,6 +1,5 @@
-//! The packets of layer B: what each kind of traffic looks like before and after the gateway, and which counter tells.
-//!
-//! It may not know how packets are timed.
+//! The packets of layer B: the bytes of each kind of traffic before and after the gateway, and the
+//! counter that records it.
 
 use super::gateway::{PEER, SPI, UNKNOWN_PEER};
 use super::wrapper::plan;
@@ -15,20 +14,21 @@ use xdp_common::limits::{IKE_PORT, NATT_PORT};
 
 /// A port that ikenat does not handle.
 const OTHER_PORT: u16 = 53;
-/// The shortest frame on a wire.
+/// The length of the shortest Ethernet frame.
 const SHORTEST: usize = 60;
-/// What a packet's payload is filled with.
+/// The byte that fills the payload.
 const FILL: [u8; 60] = [7; 60];
 
-/// What a kind of traffic is made of.
+/// The properties of a kind of traffic.
 #[derive(Clone, Copy, Debug)]
 struct Kind {
-    /// What the dataplane counts it as; `None`: ikenat does not handle it.
+    /// The class that the dataplane counts; `None`: ikenat does not handle it.
     class: Option<Class>,
-    /// The port at ikenat's side; `None`: there is no UDP.
+    /// The port on ikenat's side; `None`: there is no UDP.
     port: Option<u16>,
     checksum: Checksum,
-    /// Bytes before the filling: SPI and sequence number, or both SPIs of IKE. `None`: a keepalive.
+    /// Bytes before the fill bytes: SPI and sequence number, or both SPIs of IKE. `None`: a
+    /// keepalive.
     start: Option<&'static [u8]>,
 }
 
@@ -69,12 +69,12 @@ const fn kind(traffic: Traffic) -> Kind {
     }
 }
 
-/// What the dataplane counts it as; `None`: ikenat does not handle it.
+/// The class that the dataplane counts; `None`: ikenat does not handle it.
 pub(super) const fn class(traffic: Traffic) -> Option<Class> {
     kind(traffic).class
 }
 
-/// Its flows stand in FLOW.
+/// True if FLOW holds its flows.
 pub(super) fn is_esp(traffic: Traffic) -> bool {
     class(traffic).is_some_and(Class::is_esp)
 }
@@ -87,7 +87,7 @@ pub(super) const fn direction(way: Direction) -> xdp_common::Direction {
     }
 }
 
-/// A frame whose peer address, SPI and sequence number are zero, with right checksums.
+/// A frame whose peer address, SPI and sequence number are zero, with correct checksums.
 pub(super) fn frame(traffic: Traffic, way: Direction) -> Vec<u8> {
     let kind = kind(traffic);
     let peer = Ipv4Addr::UNSPECIFIED;
@@ -116,7 +116,7 @@ pub(super) fn frame(traffic: Traffic, way: Direction) -> Vec<u8> {
     frame
 }
 
-/// What the wrapper needs to write a kind's packets.
+/// The plan from which the wrapper writes the packets of a kind.
 ///
 /// # Errors
 /// The number of flows is not a power of two that fits.
@@ -138,7 +138,7 @@ pub(super) fn plan_of(traffic: Traffic, way: Direction, flows: u64, known: bool)
 /// Checks a packet byte by byte where a gateway may be wrong.
 ///
 /// # Errors
-/// It is not what it should be.
+/// A byte is wrong.
 pub(super) fn check(
     traffic: Traffic,
     way: Direction,
@@ -202,7 +202,7 @@ mod tests {
     #[test]
     fn a_packet_with_a_wrong_checksum_is_refused() {
         let mut frame = frame(Traffic::EspInUdp, Direction::Inbound);
-        // Peer 10.0.0.0 and its SPI, the IPv4 checksum left as it was for 0.0.0.0.
+        // Peer 10.0.0.0 and its SPI, with the IPv4 checksum left as it was for 0.0.0.0.
         frame[26] = 10;
         frame[42..46].copy_from_slice(&SPI.to_be_bytes());
         assert!(check(Traffic::EspInUdp, Direction::Inbound, false, &frame).is_err());

@@ -1,7 +1,8 @@
-//! The dataplane's rows: every kind of packet, over every number of flows.
+//! The rows of the dataplane in layer B: every kind of packet, over every number of flows.
 //!
-//! A wrapper writes each packet afresh; its own cost, with a program behind it that only passes, is measured right before
-//! and subtracted. The counters must show that every packet met the fate that its row is about.
+//! A wrapper writes the whole of each packet. Its own cost, with a program behind it that only
+//! passes, is measured right before and subtracted. The counters must show that every packet had
+//! the outcome that its row measures.
 
 use super::gateway::{Age, Filling, Gateway};
 use super::packets::{check, class, direction, frame, is_esp, plan_of};
@@ -22,20 +23,20 @@ use xdp_common::{Class, Config, Hook, Reason};
 const RESTORE: &str = "ikenat_restore";
 const PASS: &str = "ikenat_peer";
 
-/// What a row's packets meet.
+/// The table entry that the packets of a row find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
     /// A flow that counts them, with a next hop of this age.
     Flow(Age),
     /// A session that counts them.
     Session,
-    /// Nothing: they are forwarded untracked.
+    /// None: they are forwarded untracked.
     Miss,
     /// ikenat does not handle them.
     Punt(Reason),
 }
 
-/// A row that is to be measured.
+/// A row to measure.
 #[derive(Clone, Copy, Debug)]
 struct Case {
     traffic: Traffic,
@@ -60,7 +61,7 @@ fn cases() -> Vec<Case> {
         for way in [W::Inbound, W::Outbound] {
             for traffic in [T::EspInUdp, T::EspInUdpChecksum, T::Esp] {
                 add(traffic, way, flows, F::Flow(Age::Fresh));
-                // With fewer flows than packets in a round no next hop stays stale.
+                // With fewer flows than packets in a round, a stale next hop would not stay stale.
                 if flows == most && traffic != T::EspInUdpChecksum {
                     add(traffic, way, flows, F::Flow(Age::Stale));
                 }
@@ -89,7 +90,8 @@ impl Case {
         format!("{} {} {flows} {fate}", name(self.traffic), name(self.way))
     }
 
-    /// What the tables of its instance are full of. IKE, keepalives and packets that are not handled share the one with sessions.
+    /// The flows in the tables of its instance. IKE, keepalives and packets that are not handled
+    /// share the instance of the sessions.
     fn filling(&self) -> Filling {
         let esp = is_esp(self.traffic);
         let direction = if esp {
@@ -99,7 +101,7 @@ impl Case {
         };
         let class = class(self.traffic).filter(|_| esp);
         Filling {
-            // The smallest table serves one flow too.
+            // The smallest table also serves for one flow.
             flows: self.flows.max(FLOWS[1]),
             class: class.unwrap_or(Class::EspInUdp),
             direction,
@@ -112,7 +114,7 @@ pub(super) fn labels() -> impl Iterator<Item = String> {
     cases().into_iter().map(|case| case.label())
 }
 
-/// Measures the rows that are wanted.
+/// Measures the selected rows.
 ///
 /// # Errors
 /// See [`super::run`].
@@ -166,13 +168,14 @@ struct Row {
     samples: Samples,
 }
 
-/// Everything that is loaded.
+/// All loaded programs.
 struct Bench {
     wrapper: Instrument,
     pass: Ebpf,
     gateways: Vec<Gateway>,
     rows: Vec<Row>,
-    /// `BPF_PROG_TEST_RUN` takes an interface as a packet's ingress only if it runs XDP. Its tables stay empty.
+    /// `BPF_PROG_TEST_RUN` accepts an interface as the ingress of a packet only if it runs XDP. The
+    /// tables of this instance stay empty.
     _attached: Dataplane,
 }
 
@@ -196,7 +199,8 @@ impl Bench {
         Ok(this)
     }
 
-    /// Prepares a row: one packet shows that the wrapper writes it as it should and that the program translates it.
+    /// Prepares a row: a single packet shows that the wrapper writes it correctly and that the
+    /// program translates it.
     fn add(&mut self, config: &Config, case: Case) -> Result<()> {
         let filling = case.filling();
         let known = self.gateways.iter().position(|g| g.filling == filling);
@@ -253,7 +257,7 @@ impl Bench {
 }
 
 impl Row {
-    /// Floor, whole and floor again.
+    /// Measures the floor, the whole and the floor again.
     fn sample(
         &self,
         gateway: &mut Gateway,
@@ -275,7 +279,7 @@ impl Row {
             let after = gateway.dataplane.counters(Hook::Xdp)?;
             self.check_counters(|at| after[at] - before[at], packets, gateway)?;
             let again = time(wrapper, pass)?.nanoseconds;
-            // A tick that ends in the middle makes fresh next hops stale.
+            // A tick that ends during the round makes fresh next hops stale.
             let ended = self.case.fate == Fate::Flow(Age::Fresh)
                 && gateway.tick_has_ended(self.packet.ingress, &self.first)?;
             if !ended {
@@ -284,7 +288,7 @@ impl Row {
         }
     }
 
-    /// Every packet must have met its fate.
+    /// Checks that every packet had the expected outcome.
     fn check_counters(
         &self,
         counted: impl Fn(usize) -> u64,
@@ -299,8 +303,8 @@ impl Row {
             (_, None) => return Ok(()),
         };
         let seen = counted(at + Quantity::Packets as usize);
-        // One right checksum in 65,535 looks like a partial one, and takes the slow path. SPIs and numbers that rise
-        // together bring some more.
+        // One correct checksum in 65,535 looks like a partial one, and takes the slow path. SPIs
+        // and sequence numbers that rise together cause some more.
         let slow = counted(counters::reason(Reason::ChecksumPartial));
         let expected = self.case.traffic == Traffic::EspInUdpChecksum && slow * 1000 < packets;
         ensure!(
@@ -313,7 +317,7 @@ impl Row {
                 counted(at + Quantity::UntrackedPackets as usize)
             }
         };
-        // Each of the few flows without a slot comes by this often.
+        // Each of the few flows without a slot is visited this often.
         let excused = gateway.without_slot * (packets / self.case.flows + 1);
         let right = match self.case.fate {
             Fate::Miss => untracked == packets,

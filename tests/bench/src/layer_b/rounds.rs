@@ -1,18 +1,16 @@
-//! Order and statistics of the rounds.
-//!
-//! It may not know what is measured.
+//! Order and statistics of the rounds of layer B.
 
 use crate::results::Spread;
 use anyhow::Result;
 
 pub(super) use crate::order::{Random, go_first};
 
-/// A floor that is this much above the lowest one says that somebody else was at work.
+/// A floor that is this much above the lowest one shows that another process was active.
 const DISTURBED: f64 = 1.1;
-/// How often a disturbed sample is taken again.
+/// How often a disturbed sample is repeated.
 const ATTEMPTS: usize = 4;
 
-/// What a row has measured so far.
+/// The samples of a row so far.
 #[derive(Clone, Debug)]
 pub(super) struct Samples {
     lowest_floor: f64,
@@ -28,11 +26,11 @@ impl Samples {
         }
     }
 
-    /// Takes a sample: the cost of a program beyond its floor, which is measured before and after it. `measure` gives
-    /// the floor, the whole and the floor again.
+    /// Takes a sample: the cost of a program beyond its floor, which is measured before and after
+    /// it. `measure` returns the floor, the whole and the floor again.
     ///
-    /// The floor is the same work every time. When it takes longer, the machine was busy with something else, and the
-    /// sample is taken again. The least disturbed one counts.
+    /// The floor is the same work every time. When it takes longer, the machine was busy with
+    /// something else, and the sample is repeated. The least disturbed one counts.
     pub(super) fn take(&mut self, mut measure: impl FnMut() -> Result<[f64; 3]>) -> Result<()> {
         let mut best: Option<(f64, f64)> = None;
         for _ in 0..ATTEMPTS {

@@ -1,6 +1,4 @@
-//! What tables cost in memory, and how full they can be.
-//!
-//! It may not know how fast they are.
+//! The memory of the tables, and how full they can be.
 
 use super::gateway::{fill, secret, sized};
 use super::rounds::Random;
@@ -15,13 +13,13 @@ use xdp_common::slot::{self, Key, WAYS};
 use xdp_common::{Class, Config, Direction};
 use xdp_core::table::Bucket;
 
-/// Flows that the tables may hold.
+/// Capacities of the tables, in flows.
 const SIZES: [u64; 6] = [1 << 15, 1 << 16, 1 << 17, 1 << 18, 1 << 19, 1 << 20];
 /// Buckets of the table that is filled: a million slots.
 const BUCKETS: u32 = 1 << 18;
 
-/// The bytes of FLOW and SESSION at several sizes, as the kernel accounts them. SESSION has half as many slots as FLOW,
-/// as by default: a tunnel has two flows and one peer.
+/// The bytes of FLOW and SESSION at several sizes, as the kernel accounts them. SESSION has half as
+/// many slots as FLOW, as by default: a tunnel has two flows and one peer.
 ///
 /// # Errors
 /// The kernel refuses such a map.
@@ -47,7 +45,7 @@ pub(super) fn memory() -> Result<Vec<BMemory>> {
     Ok(rows)
 }
 
-/// What `/proc/self/fdinfo` says of an array.
+/// The memory of an array according to `/proc/self/fdinfo`.
 fn accounted(map: &Map) -> Result<u64> {
     let Map::Array(data) = map else {
         anyhow::bail!("it is not an array");
@@ -59,7 +57,7 @@ fn accounted(map: &Map) -> Result<u64> {
     Ok(line.trim().parse()?)
 }
 
-/// How many keys find no slot, at loads from a tenth to nine tenths of a million slots.
+/// The number of keys that find no slot, at loads from a tenth to nine tenths of a million slots.
 pub(super) fn loads() -> Vec<BLoad> {
     let mut rows = Vec::new();
     let mut random = Random::new(5);
@@ -75,7 +73,8 @@ pub(super) fn loads() -> Vec<BLoad> {
     rows
 }
 
-/// Offers keys until nine tenths of the slots would be full, and takes stock at every tenth.
+/// Inserts keys until nine tenths of the slots would be full, and records the result at every
+/// tenth.
 fn fill_up(kind: &str, rows: &mut Vec<BLoad>, mut peer_and_spi: impl FnMut(u32) -> (u32, u32)) {
     let table: Vec<Bucket<AtomicU64>> = (0..BUCKETS).map(|_| Bucket::default()).collect();
     let secret = secret(3);

@@ -1,7 +1,9 @@
-//! A look-up and two counts alone: ikenat's table beside the kernel's hash and LRU hash, with the same keys in the same order.
+//! A look-up and two counts alone: ikenat's table compared with the kernel's hash and LRU hash,
+//! with the same keys in the same order.
 //!
-//! The same program without a look-up is measured right before and subtracted. The kernel's maps get as many entries as
-//! ikenat's table has slots: twice as many as there are flows, which is in their favour.
+//! The same program without a look-up is measured right before and subtracted. The kernel's maps
+//! get as many entries as ikenat's table has slots: twice the number of flows, which is to their
+//! advantage.
 
 use super::gateway::{PEER, SPI, fill, secret, sized};
 use super::rounds::{Random, Samples, go_first};
@@ -19,7 +21,7 @@ use xdp_user::tables::mmap::Memory;
 
 const NOTHING: &str = "ikenat_nothing";
 
-/// What is compared: program, and the name that the results give it.
+/// The compared tables: the program, and the name in the results.
 const TABLES: [(&str, &str); 4] = [
     ("ikenat_digest", "hash alone"),
     ("ikenat_table", "ikenat"),
@@ -44,12 +46,12 @@ pub(super) fn labels() -> impl Iterator<Item = String> {
     FLOWS.into_iter().flat_map(tables)
 }
 
-/// Measures the tables that are wanted.
+/// Measures the selected tables.
 ///
 /// # Errors
 /// See [`super::run`].
 pub(super) fn measure(options: &Options<'_>) -> Result<Vec<BTable>> {
-    // On a thread of its own: its priority ends with it.
+    // On a separate thread, with which its priority ends.
     std::thread::scope(
         |scope| match scope.spawn(|| on_this_thread(options)).join() {
             Ok(outcome) => outcome,
@@ -161,7 +163,7 @@ impl Yardstick {
         })
     }
 
-    /// The program that looks nothing up, the one in question, and the first again.
+    /// Measures the program without a look-up, the one in question, and the first again.
     fn sample(&mut self, program: &str, packets: u32) -> Result<[f64; 3]> {
         let plan = Plan {
             flow_mask: u32::try_from(self.flows - 1)?,

@@ -1,7 +1,5 @@
-//! How a program is run many times and timed: the objects `restore` and `yardstick`, which keep their plan and their
-//! state in maps of the same names.
-//!
-//! It may not know what is measured.
+//! Runs a program many times and measures the time, with the objects `restore` and `yardstick`,
+//! which keep their plan and their state in maps of the same names.
 
 use anyhow::{Context, Result, ensure};
 use aya::maps::{Array, MapData, ProgramArray};
@@ -15,7 +13,7 @@ use std::path::PathBuf;
 type PlanBytes = [u8; size_of::<Plan>()];
 type State = [u64; state::WORDS];
 
-/// Where an object of the same build lies.
+/// The path of an object of the same build.
 ///
 /// # Errors
 /// There is no build.
@@ -54,11 +52,11 @@ pub(super) fn program<'e>(ebpf: &'e Ebpf, name: &str) -> Result<&'e Xdp> {
         .try_into()?)
 }
 
-/// A program's frame and what surrounds it.
+/// The frame for a program, and its context.
 pub(super) struct Packet {
-    /// The frame, as long as the program sees it.
+    /// The frame, in the length that the program sees.
     pub frame: Vec<u8>,
-    /// The interface that it comes in on; 0: the program does not care.
+    /// The ingress interface; 0: the program does not need it.
     pub ingress: u32,
 }
 
@@ -78,11 +76,11 @@ impl Packet {
     }
 }
 
-/// What one measurement has found.
+/// The result of one measurement.
 pub(super) struct Timing {
-    /// Nanoseconds from the beginning of one run to that of the next.
+    /// Nanoseconds from the start of one run to the start of the next.
     pub nanoseconds: f64,
-    /// Look-ups that found something (the yardstick).
+    /// Successful look-ups (the yardstick).
     pub found: u64,
 }
 
@@ -92,12 +90,12 @@ pub(super) struct Instrument {
 }
 
 impl Instrument {
-    /// Takes a loaded object.
+    /// Wraps a loaded object.
     pub(super) const fn new(ebpf: Ebpf) -> Self {
         Self { ebpf }
     }
 
-    /// The wrapper that goes on to another program.
+    /// The wrapper that tail-calls another program.
     ///
     /// # Errors
     /// The kernel refuses it.
@@ -146,7 +144,7 @@ impl Instrument {
         Ok(())
     }
 
-    /// What the wrapper goes on to.
+    /// The map of the program that the wrapper calls.
     ///
     /// # Errors
     /// The object is not the wrapper.
@@ -158,11 +156,11 @@ impl Instrument {
 
     /// Runs a program `repeat` times.
     ///
-    /// The kernel's own figure is a whole number of nanoseconds; the program itself takes the time of its first and last
-    /// run instead.
+    /// The kernel's own figure is a whole number of nanoseconds, so the program itself records the
+    /// time of its first and last run instead.
     ///
     /// # Errors
-    /// The kernel refuses, or the program was not run as often as it was asked to be.
+    /// The kernel refuses, or the number of runs is not the requested one.
     pub(super) fn time(
         &mut self,
         name: &str,
@@ -191,7 +189,7 @@ impl Instrument {
         })
     }
 
-    /// Runs a program once: its return value, and the frame afterwards.
+    /// Runs a program once. Returns its return value, and the frame afterwards.
     ///
     /// # Errors
     /// The kernel refuses.
@@ -214,7 +212,7 @@ impl Instrument {
 /// The plan for a frame whose peer address, SPI and sequence number are zero.
 ///
 /// # Errors
-/// The frame is shorter than what is put back.
+/// The frame is shorter than the part that the wrapper writes.
 pub(super) fn plan(frame: &[u8]) -> Result<Plan> {
     const IP_CHECKSUM: usize = 24;
     const UDP_CHECKSUM: usize = 40;
@@ -224,7 +222,7 @@ pub(super) fn plan(frame: &[u8]) -> Result<Plan> {
     let field = |at: usize| u32::from(!u16::from_be_bytes([header[at], header[at + 1]]));
     Ok(Plan {
         header: *header,
-        // The complement of a right checksum is the sum of the rest.
+        // The complement of a correct checksum is the sum of the other words.
         ip_sum: field(IP_CHECKSUM),
         udp_sum: field(UDP_CHECKSUM),
         ..bytemuck::Zeroable::zeroed()

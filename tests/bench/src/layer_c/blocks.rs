@@ -1,8 +1,7 @@
-//! Blocks at saturation: in each, every contestant of a case runs once, in random order.
+//! Blocks at saturation: in each block every contestant of a case runs once, in random order.
 //!
-//! It may not know which cases there are, nor who the contestants are but for the two that the others are compared with.
-//! Machines have moods that last for seconds. Contestants of one block share them; so figures are compared inside a
-//! block only.
+//! The speed of a machine varies over seconds. Contestants of one block share the same conditions,
+//! so figures are compared only inside a block.
 
 use anyhow::{Context, Result, ensure};
 use std::time::Duration;
@@ -14,15 +13,15 @@ use crate::order::{Random, give_way};
 use crate::results::{CRow, Contestant};
 use crate::wire::Outcome;
 
-/// Packets that show how long a run will take.
+/// Packets of the run that estimates how long a run will take.
 const PROBE: u32 = 19_200;
-/// A multiple of this is sent: whole batches.
+/// The number of packets is a multiple of this: whole batches.
 const BATCH: u32 = 64;
 
-/// A run sends many packets of each of so many flows.
+/// Packets per flow in a run, at least.
 const FEW: u32 = 1024;
 
-/// What one contestant has shown in one case.
+/// The results of one contestant in one case.
 struct Score {
     contestant: Contestant,
     /// Packets of a run.
@@ -57,8 +56,8 @@ impl Scores {
         self.case
     }
 
-    /// Makes the flows of the case known to contestants that have just been set up, and sees how many packets of each
-    /// fill the time of a run. The contestants are the same every time.
+    /// Makes the flows of the case known to contestants that have just been set up, and determines
+    /// how many packets of each take the time of a run. The contestants are the same every time.
     ///
     /// # Errors
     /// The kernel refuses a run.
@@ -122,7 +121,7 @@ impl Scores {
         ratios(&twin, &ikenat)
     }
 
-    /// The rates that count: none of somebody who delivered wrong bytes.
+    /// The rates that count: none of a contestant that delivered corrupted packets.
     fn rates(&self, who: Contestant) -> Vec<f64> {
         let score = self.of.iter().find(|score| score.contestant == who);
         score.map(counted).unwrap_or_default()
@@ -131,7 +130,8 @@ impl Scores {
     /// The rows of the result.
     ///
     /// # Errors
-    /// The no-op redirect has lost or spoilt packets: then the harness is broken, and no figure means anything.
+    /// The no-op redirect has lost or corrupted packets: then the harness is broken, and no figure
+    /// is valid.
     pub fn rows(&self, random: &mut Random) -> Result<Vec<CRow>> {
         let noop = self.rates(Contestant::Noop);
         let mut rows = Vec::new();
@@ -165,8 +165,9 @@ impl Scores {
     }
 }
 
-/// Sends once over all flows when there are many, and says how long it took. While others ran, seconds have passed; under
-/// this load a gateway would have seen each flow in less than one, and knows for instance its next hop still.
+/// Sends once over all flows when there are many, and returns how long it took. Seconds have passed
+/// while other contestants ran. Under this load a gateway would have seen each flow in less than
+/// one second, and would still know for instance its next hop.
 fn settle(standing: &mut Standing, case: &Case) -> Result<Duration> {
     if case.flows <= FEW {
         return Ok(Duration::ZERO);
@@ -175,7 +176,7 @@ fn settle(standing: &mut Standing, case: &Case) -> Result<Duration> {
     Ok(standing.run(case, packets)?.elapsed)
 }
 
-/// Zeroes for one who delivered wrong bytes, however many were right.
+/// Zeroes for a contestant that delivered corrupted packets, however many were intact.
 fn counted(score: &Score) -> Vec<f64> {
     if score.wrong > 0 {
         vec![0.0; score.rates.len()]
@@ -184,7 +185,7 @@ fn counted(score: &Score) -> Vec<f64> {
     }
 }
 
-/// Block by block, where the one below delivered something.
+/// The ratios block by block, where the denominator is not zero.
 fn ratios(over: &[f64], under: &[f64]) -> Vec<f64> {
     let pairs = over.iter().zip(under);
     pairs
@@ -193,7 +194,8 @@ fn ratios(over: &[f64], under: &[f64]) -> Vec<f64> {
         .collect()
 }
 
-/// How many packets fill this time, estimated from a short run: at least as many as it had.
+/// The number of packets that take this time, estimated from a short run: at least as many as that
+/// run had.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,

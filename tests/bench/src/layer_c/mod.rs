@@ -1,14 +1,15 @@
-//! Layer C: end to end in network namespaces, from a generator through a gateway to a sink that verifies what arrives.
+//! Layer C: end to end in network namespaces, from a generator through a gateway to a sink that
+//! verifies what arrives.
 //!
-//! It may not know how results are kept or drawn.
+//! With veth, generator, gateway and sink run one after the other on the CPU that sends, in one
+//! softirq. So the rate at saturation in packets per second is the inverse of the whole cost of a
+//! packet, including generator and sink, and the ratio of two gateways is nearer to 1 than that of
+//! their own costs (layer A has those). For the same reason nothing is lost at saturation unless
+//! the gateway itself drops it; the load that a gateway can handle when packets arrive at their own
+//! pace is the loss-free rate.
 //!
-//! What the figures mean: with veth, generator, gateway and sink run one after the other on the CPU that sends, in one
-//! softirq. So packets per second at saturation are the inverse of the whole cost of a packet, generator and sink
-//! included, and the ratio of two gateways is nearer to 1 than that of their own costs (layer A has those). For the same
-//! reason nothing is lost at saturation unless the gateway itself drops it; how much load a gateway takes when packets
-//! come at their own pace is the loss-free rate.
-//!
-//! Time is the kernel's: `BPF_PROG_TEST_RUN` says what its packets took, in whole nanoseconds per packet.
+//! The time is measured by the kernel: `BPF_PROG_TEST_RUN` returns the time that its packets took,
+//! in whole nanoseconds per packet.
 
 pub mod blocks;
 pub mod paced;
@@ -34,20 +35,20 @@ use crate::rig::Bench;
 /// The twin's interval must lie between these, or the run is void.
 const TWIN: (f64, f64) = (0.98, 1.02);
 
-/// What to measure.
+/// The selection of measurements.
 pub struct Options<'o> {
     /// Fewer cases, fewer and shorter blocks.
     pub quick: bool,
     /// Only cases whose label contains this.
     pub only: Option<String>,
-    /// Decides the order of everything.
+    /// The seed of the order of everything.
     pub seed: u64,
-    /// Called after every step: steps done, all steps, the name of the current one.
+    /// Called after every step: completed steps, all steps, the name of the current one.
     pub progress: &'o (dyn Fn(usize, usize, &str) + Sync),
 }
 
 impl Options<'_> {
-    /// How long a contestant sends in a block.
+    /// The time for which a contestant sends in a block.
     const fn time(&self) -> Duration {
         Duration::from_millis(if self.quick { 25 } else { 60 })
     }
@@ -71,7 +72,7 @@ impl Options<'_> {
     }
 }
 
-/// Steps done and steps to do.
+/// Completed steps and all steps.
 struct Progress<'o> {
     done: usize,
     all: usize,
@@ -85,7 +86,7 @@ impl Progress<'_> {
     }
 }
 
-/// What a run has found so far.
+/// The results of a run so far.
 #[derive(Default)]
 struct Found {
     layer: LayerC,
@@ -102,10 +103,10 @@ pub fn has(word: &str, quick: bool) -> bool {
     !plan::groups(quick, Some(word), cpus).is_empty()
 }
 
-/// Measures everything that is wanted. Needs root; leaves nothing behind.
+/// Measures everything that is selected. Needs root; leaves nothing behind.
 ///
 /// # Errors
-/// The lab, the no-op redirect or ikenat cannot be set up, or the harness is seen to be broken.
+/// The lab, the no-op redirect or ikenat cannot be set up, or the harness turns out to be broken.
 pub fn run(options: &Options<'_>) -> Result<LayerC> {
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     let groups = plan::groups(options.quick, options.only.as_deref(), cpus);
@@ -134,7 +135,7 @@ pub fn run(options: &Options<'_>) -> Result<LayerC> {
     Ok(layer)
 }
 
-/// All set-ups of a group, and what came of them.
+/// Runs all set-ups of a group and adds up their results.
 fn one_group(
     group: &Group,
     options: &Options<'_>,
@@ -146,7 +147,8 @@ fn one_group(
     for setup in 0..group.setups {
         let bench = Bench::new()?;
         let mut standings = set_up(group, &bench, setup > 0, &mut found.layer.missing, progress)?;
-        // A thread of its own goes first: what was started before, the daemons among it, does not.
+        // A separate thread gets the priority: processes that were started before, including the
+        // daemons, keep theirs.
         let measured: Result<()> = std::thread::scope(|scope| {
             let work = || {
                 go_first()?;
@@ -180,7 +182,7 @@ fn one_group(
     Ok(())
 }
 
-/// How many steps a group is worth.
+/// The number of steps of a group.
 fn steps(group: &Group, options: &Options<'_>) -> usize {
     let effort = options.effort();
     let paced = if group.paced {
@@ -191,7 +193,7 @@ fn steps(group: &Group, options: &Options<'_>) -> usize {
     group.setups * (group.contestants.len() + group.cases.len() * (1 + group.blocks)) + paced
 }
 
-/// Everybody who can take part. `again`: whoever could the first time must.
+/// All contestants that can take part. `again`: those that could the first time must.
 fn set_up(
     group: &Group,
     bench: &Bench,
@@ -216,7 +218,7 @@ fn set_up(
     Ok(standings)
 }
 
-/// The line of an error that says why a contestant is missing.
+/// The line of an error that states why a contestant is missing.
 fn brief(error: &anyhow::Error) -> String {
     let text = format!("{error:#}");
     let says = |line: &&str| line.chars().any(char::is_alphabetic);
@@ -249,11 +251,11 @@ fn blocks(
     Ok(())
 }
 
-/// Fails unless ikenat has every flow of the cases in its table: a case of a million flows that measures a thousand is
-/// worse than none.
+/// Fails unless ikenat has every flow of the cases in its table: a case of a million flows that
+/// measures a thousand is worse than none.
 fn known(standings: &[Standing], cases: &[Case]) -> Result<()> {
     let most = cases.iter().map(|case| case.flows).max();
-    // Inbound flows and outbound ones: both are made known for every case, whichever way it goes.
+    // Inbound flows and outbound ones: both are made known for every case, in either direction.
     let wanted = 2 * u64::from(most.unwrap_or_default());
     for standing in standings.iter().filter(|one| one.is_ikenat()) {
         let have = standing.flows()?;
@@ -267,7 +269,7 @@ fn known(standings: &[Standing], cases: &[Case]) -> Result<()> {
     Ok(())
 }
 
-/// Loss-free rates and latencies of the case in the middle.
+/// Loss-free rates and latencies of the base case.
 fn pace(
     standings: &mut [Standing],
     options: &Options<'_>,
@@ -289,7 +291,8 @@ fn pace(
     Ok(who.into_iter().zip(paced).collect())
 }
 
-/// Enters it into the contestant's row of the middle case; the row is added if its blocks were not asked for.
+/// Enters the result into the contestant's row of the base case; the row is added if its blocks
+/// were not selected.
 fn enter(rows: &mut Vec<CRow>, contestant: Contestant, paced: &Paced) -> Result<()> {
     let frame = u32::try_from(BASE.frame)?;
     let at = rows.iter().position(|row| {

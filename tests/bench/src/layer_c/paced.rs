@@ -1,9 +1,10 @@
-//! At a pace: the highest rate that loses next to nothing, and the latency at half of it.
+//! Measurements at a pace: the highest loss-free rate (a loss below 1e-4), and the latency at half
+//! of it.
 //!
-//! It may not know who the contestants are. Bursts come at fixed times, as from a network card that interrupts once for
-//! several packets, and wait in a queue of limited length while the CPU is still busy with earlier ones. What finds the
-//! queue full is lost. A packet's age begins when its burst was due, so its time in the queue counts, and so does the
-//! time that it takes to generate the burst.
+//! Bursts come at fixed times, as from a network card that interrupts once for several packets, and
+//! wait in a queue of limited length while the CPU is still busy with earlier ones. Packets that
+//! find the queue full are lost. The age of a packet begins when its burst was due, so it includes
+//! the time in the queue and the time to generate the burst.
 
 use anyhow::Result;
 use ikenat_bench_abi::traffic::BUCKETS;
@@ -18,30 +19,31 @@ use crate::wire::{Outcome, Pacing};
 
 /// Packets in a burst.
 pub const BURST: u32 = 32;
-/// Packets that the queue holds: a common size of a network card's ring.
+/// Capacity of the queue in packets: a common size of a network card's ring.
 pub const QUEUE: u32 = 1024;
-/// The loss that a rate may have.
+/// The largest permitted loss of a rate.
 pub const LOSS: f64 = 1e-4;
 
-/// The rates that are tried, as shares of the rate at saturation.
+/// The range of rates to test, as shares of the rate at saturation.
 const RANGE: (f64, f64) = (0.2, 1.1);
-/// A rate that fails is tried again, since the machine may have been busy with something else.
+/// How often a rate is tested: a rate that fails is tested again, since the machine may have been
+/// busy with other work.
 const TRIES: usize = 3;
 
-/// How long it takes.
+/// The durations of the measurement.
 #[derive(Clone, Copy, Debug)]
 pub struct Effort {
-    /// Halvings of the range.
+    /// Number of halvings of the range.
     pub steps: u32,
-    /// Seconds of one probe of a rate.
+    /// Duration of one probe of a rate in seconds.
     pub probe: f64,
-    /// Runs whose ages are added up.
+    /// Number of runs over which the ages are added up.
     pub slices: u32,
-    /// Seconds of such a run.
+    /// Duration of such a run in seconds.
     pub slice: f64,
 }
 
-/// What one contestant has shown.
+/// The results of one contestant.
 pub struct Paced {
     range: (f64, f64),
     /// Highest rate with a loss below [`LOSS`], packets per second.
@@ -51,7 +53,7 @@ pub struct Paced {
 }
 
 impl Paced {
-    /// Before the first run.
+    /// The state before the first run.
     #[must_use]
     pub fn nothing() -> Self {
         Self {
@@ -68,14 +70,14 @@ impl Paced {
         statistics::latency(&self.ages)
     }
 
-    /// Packets that arrived otherwise than they must. Then there is no rate.
+    /// Packets that arrived corrupted. If there are any, there is no rate.
     #[must_use]
     pub const fn wrong(&self) -> u64 {
         self.wrong
     }
 }
 
-/// Measures contestants that have been warmed up. They take turns, in random order.
+/// Measures warmed-up contestants. They take turns, in random order.
 ///
 /// # Errors
 /// The kernel refuses a run, or the generator cannot keep the pace.
@@ -109,7 +111,8 @@ pub fn measure(
             let Some(lossless) = paced.lossless else {
                 continue;
             };
-            // Nothing is lost for waiting too long: it shall be seen how long that is.
+            // No packet is lost because of a long wait: the measurement has to show how long the
+            // wait is.
             let outcome = at(
                 standings[i],
                 &stamped,
@@ -149,7 +152,7 @@ fn halve(standing: &mut Standing, paced: &mut Paced, effort: Effort) -> Result<(
     Ok(())
 }
 
-/// The share of the packets that were due and did not arrive as they must.
+/// The share of the packets that were due and did not arrive intact.
 #[must_use]
 #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
 pub fn loss(outcome: &Outcome) -> f64 {
@@ -160,7 +163,7 @@ pub fn loss(outcome: &Outcome) -> f64 {
 /// Sends at a rate for some time.
 ///
 /// # Errors
-/// The kernel refuses the run, or the generator cannot wait as long as it should.
+/// The kernel refuses the run, or the generator cannot wait as long as required.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,

@@ -1,12 +1,12 @@
-//! Which cases are measured, and who takes part in which.
+//! The plan of layer C: which cases are measured, and which contestants take part in each.
 //!
-//! It may not know how anything is measured. Not the whole product of all that can vary: one case in the middle, and
-//! others that depart from it in one thing each.
+//! The plan is not the whole product of all parameters: there is a base case, and the others differ
+//! from it in one parameter each.
 
 use crate::kinds::{BASE, Case};
 use crate::results::{Contestant, Direction, Traffic};
 
-/// Those without whom there is nothing to compare.
+/// The contestants without which there is no comparison.
 pub(super) const NEEDED: [Contestant; 3] =
     [Contestant::Noop, Contestant::Ikenat, Contestant::IkenatTwin];
 
@@ -20,7 +20,7 @@ const OTHERS: [Contestant; 6] = [
     Contestant::Ipvs,
 ];
 
-/// Whose loss-free rate and latency are measured.
+/// The contestants with a measurement of loss-free rate and latency.
 pub(super) const PACED: [Contestant; 4] = [
     Contestant::Noop,
     Contestant::Ikenat,
@@ -28,23 +28,24 @@ pub(super) const PACED: [Contestant; 4] = [
     Contestant::Nft,
 ];
 
-/// Cases whose contestants are alive at the same time.
+/// Cases with the same contestants, which are alive at the same time.
 pub(super) struct Group {
-    /// Flows that the tables are sized for.
+    /// The number of flows for which the tables are sized.
     pub(super) flows: u32,
-    /// Who takes part.
+    /// The contestants.
     pub(super) contestants: Vec<Contestant>,
-    /// What.
+    /// The cases.
     pub(super) cases: Vec<Case>,
-    /// How often the contestants are set up again: where memory decides, it matters which they were given.
+    /// How often the contestants are set up: where memory decides, the result depends on the memory
+    /// that they were given.
     pub(super) setups: usize,
-    /// How often all cases run in each set-up.
+    /// How often each set-up runs all cases.
     pub(super) blocks: usize,
-    /// Loss-free rate and latency of the case in the middle are measured as well.
+    /// Whether loss-free rate and latency of the base case are measured as well.
     pub(super) paced: bool,
 }
 
-/// What `--only` finds a case by: `esp-in-udp inbound 110 bytes 1 K flows 2 cores`.
+/// The label by which `--only` finds a case: `esp-in-udp inbound 110 bytes 1 K flows 2 cores`.
 #[must_use]
 pub fn label(case: &Case) -> String {
     format!(
@@ -57,10 +58,10 @@ pub fn label(case: &Case) -> String {
     )
 }
 
-/// What `--only` finds loss-free rates and latencies by.
+/// The label by which `--only` finds loss-free rates and latencies.
 pub(super) const PACED_LABEL: &str = "loss-free rate and latency";
 
-/// A name as it stands in the raw JSON.
+/// A name as in the raw JSON.
 pub(super) fn name(value: impl serde::Serialize) -> String {
     let value = serde_json::to_value(value).unwrap_or_default();
     value.as_str().unwrap_or_default().to_owned()
@@ -74,7 +75,7 @@ fn flows_text(flows: u32) -> String {
     }
 }
 
-/// The cases of a run on a machine with this many CPUs, or those whose label contains a word.
+/// The cases of a run on a machine with this many CPUs, or those with a label that contains a word.
 pub(super) fn groups(quick: bool, only: Option<&str>, cpus: usize) -> Vec<Group> {
     let everybody: Vec<Contestant> = NEEDED.into_iter().chain(OTHERS).collect();
     let with = |more: &[Contestant]| NEEDED.iter().chain(more).copied().collect();
@@ -90,7 +91,8 @@ pub(super) fn groups(quick: bool, only: Option<&str>, cpus: usize) -> Vec<Group>
         },
         Group {
             flows: 1 << 16,
-            // The kernel's conntrack holds a quarter of a million entries unless somebody changes the whole machine.
+            // The kernel's conntrack holds a quarter of a million entries, unless a setting of the
+            // whole machine is changed.
             contestants: with(&[Contestant::Nft]),
             cases: if quick { Vec::new() } else { flows(1 << 16) },
             setups: 2,
@@ -120,7 +122,7 @@ pub(super) fn groups(quick: bool, only: Option<&str>, cpus: usize) -> Vec<Group>
     groups
 }
 
-/// All that needs few flows.
+/// All cases with few flows.
 fn small(quick: bool) -> Vec<Case> {
     let traffic = |traffic, way| Case {
         traffic,
@@ -184,7 +186,7 @@ mod tests {
                 case.flows != BASE.flows,
             ];
             let things = differs.into_iter().filter(|&differs| differs).count();
-            // Two CPUs have flows of their own, and the table's miss has two ways.
+            // Two CPUs have separate flows, and a miss in the table has two forms.
             assert!(things <= 1 || case.flows > 1024, "{}", label(case));
         }
     }

@@ -1,15 +1,13 @@
-//! Medians, their bootstrap intervals, and percentiles of a histogram.
-//!
-//! It may not know what the figures mean.
+//! Statistics of layer C: medians, their bootstrap intervals, and percentiles of a histogram.
 
 use crate::order::Random;
 use crate::results::{Interval, Latency};
 use ikenat_bench_abi::traffic::{BUCKETS, age};
 
-/// How often figures are drawn again.
+/// Number of bootstrap samples.
 const RESAMPLES: usize = 4000;
 
-/// The median; `None` without figures. It changes their order.
+/// The median; `None` without figures. Reorders the figures.
 fn median(values: &mut [f64]) -> Option<f64> {
     if values.is_empty() {
         return None;
@@ -23,7 +21,8 @@ fn median(values: &mut [f64]) -> Option<f64> {
     Some(f64::midpoint(below.unwrap_or(middle), middle))
 }
 
-/// The median and its 95 % interval by the percentile bootstrap (Efron 1979); `None` without figures.
+/// The median and its 95 % interval by the percentile bootstrap (Efron 1979); `None` without
+/// figures.
 pub(super) fn interval(values: &[f64], random: &mut Random) -> Option<Interval> {
     let whole = median(&mut values.to_vec())?;
     let mut drawn = vec![0.0; values.len()];
@@ -42,8 +41,8 @@ pub(super) fn interval(values: &[f64], random: &mut Random) -> Option<Interval> 
     })
 }
 
-/// The age below which this share of the packets is. Ages are known to an eighth of a power of two; in between they are
-/// taken to be spread evenly.
+/// The age below which this share of the packets is. Ages are known to an eighth of a power of two;
+/// inside such an interval an even distribution is assumed.
 #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
 fn percentile(ages: &[u64; BUCKETS], share: f64) -> f64 {
     let all: u64 = ages.iter().sum();
@@ -60,7 +59,7 @@ fn percentile(ages: &[u64; BUCKETS], share: f64) -> f64 {
     f64::NAN
 }
 
-/// What the report shows of a histogram of ages; `None` of an empty one.
+/// The percentiles that the report shows; `None` for an empty histogram.
 pub(super) fn latency(ages: &[u64; BUCKETS]) -> Option<Latency> {
     ages.iter().any(|&count| count > 0).then(|| Latency {
         p50: percentile(ages, 0.5),

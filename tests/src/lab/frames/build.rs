@@ -1,6 +1,4 @@
-//! From header fields to a frame.
-//!
-//! Knows how each field is written; reads nothing.
+//! The frame builder: header fields to bytes.
 
 use std::net::Ipv4Addr;
 

@@ -1,6 +1,5 @@
-//! ICMP messages byte by byte (RFC 792, RFC 1191), right or wrong on purpose, and what they quote.
-//!
-//! Knows the message from its type to the last quoted byte; knows nothing of who sends it.
+//! ICMP messages byte by byte (RFC 792, RFC 1191), correct or deliberately wrong, with the packets
+//! that they quote.
 
 use std::net::Ipv4Addr;
 
@@ -31,9 +30,9 @@ pub mod kind {
 
 /// Codes of [`kind::UNREACHABLE`] that the tests name.
 pub mod code {
-    /// Nobody has that address.
+    /// No host has that address.
     pub const HOST: u8 = 1;
-    /// Nobody listens on that port.
+    /// No socket listens on that port.
     pub const PORT: u8 = 3;
     /// Fragmentation needed and DF set.
     pub const FRAGMENTATION_NEEDED: u8 = 4;
@@ -48,7 +47,8 @@ pub struct Icmp {
     pub code: u8,
     /// The four bytes behind the checksum: unused, pointer, MTU, or identifier and number.
     pub rest: [u8; 4],
-    /// How its checksum comes about. [`Checksum::Zero`] has no meaning of its own here: the field is zero.
+    /// How its checksum is computed. [`Checksum::Zero`] has no special meaning here: the field is
+    /// zero.
     pub checksum: Checksum,
     /// What follows: in an error, the packet that caused it.
     pub data: Vec<u8>,
@@ -127,7 +127,7 @@ impl Icmp {
     }
 }
 
-/// The beginning of a packet as an error quotes it: its IPv4 header and `length` bytes behind that, or
+/// The start of a packet as an error quotes it: its IPv4 header and `length` bytes after that, or
 /// as many as there are.
 pub fn quote(packet: &Packet, length: usize) -> Vec<u8> {
     let frame = packet.build();

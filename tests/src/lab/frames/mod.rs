@@ -1,8 +1,8 @@
-//! Frames byte by byte: a builder whose checksums are right or wrong on purpose, and a reader that
-//! verifies them. Written apart from `xdp-core`, because a test that used the same arithmetic would
-//! share its faults.
+//! Frames byte by byte: a builder whose checksums are correct or deliberately wrong, and a reader
+//! that verifies them.
 //!
-//! Knows headers; knows nothing of what a NAT does with them.
+//! Invariant: this code does not use `xdp-core`. A test with the same arithmetic as the dataplane
+//! would share its faults.
 
 mod build;
 pub mod icmp;

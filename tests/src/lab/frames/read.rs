@@ -1,6 +1,4 @@
-//! From a frame to header fields and a judgement of the checksums.
-//!
-//! Knows how each field is read; writes nothing.
+//! The frame reader: bytes to header fields, with a verdict on the checksums.
 
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
@@ -96,11 +94,12 @@ impl Captured {
     /// The ICMP message in an unfragmented packet.
     pub fn icmp(&self) -> Option<Icmp> {
         let whole = self.flags & !DONT_FRAGMENT == 0;
-        let ours = self.protocol == protocol::ICMP && whole;
-        ours.then(|| Icmp::read(&self.body).ok()).flatten()
+        let icmp = self.protocol == protocol::ICMP && whole;
+        icmp.then(|| Icmp::read(&self.body).ok()).flatten()
     }
 
-    /// Where in its datagram a fragment begins, and whether others follow; none of it in a whole packet.
+    /// The offset of a fragment in its datagram, and whether more fragments follow; `None` for a
+    /// whole packet.
     pub fn fragment(&self) -> Option<(usize, bool)> {
         let more = self.flags & MORE_FRAGMENTS != 0;
         let offset = usize::from(self.flags & !(MORE_FRAGMENTS | DONT_FRAGMENT)) * 8;

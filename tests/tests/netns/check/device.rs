@@ -1,4 +1,5 @@
-//! Interfaces, drivers and offloads, as far as virtual devices have them; what only real drivers do is in `cards.rs`.
+//! Tests of `check` for interfaces, drivers and offloads, as far as virtual devices have them;
+//! `network_cards.rs` covers what only real drivers do.
 
 use super::*;
 use ikenat_tests::kernel::kernel_is_at_least;
@@ -130,7 +131,8 @@ fn large(lab: &Lab) -> Result<()> {
     )
 }
 
-/// The client's own program, on an interface of the gateway: once as `ip` attaches it, once by a link.
+/// XDP programs of another owner on an interface of the gateway: once attached as `ip` does it,
+/// once by a link.
 fn programs(lab: &Lab) -> Result<()> {
     let json = lab.client.run(&format!("ip -j link show dev {PEER}"))?;
     let links: serde_json::Value = serde_json::from_str(&json)?;
@@ -157,7 +159,7 @@ fn programs(lab: &Lab) -> Result<()> {
     beside_another(lab)
 }
 
-/// Another ikenat, with its pins where nobody looks for ours.
+/// Another ikenat, with its pins in a directory that this one does not look at.
 fn beside_another(lab: &Lab) -> Result<()> {
     let other = lab.directory().join("other");
     std::fs::create_dir(&other)?;
@@ -223,7 +225,7 @@ fn offloads(lab: &Lab) -> Result<()> {
     for (name, far) in [(WAN, &lab.client), (LAN, &lab.server)] {
         expect(&findings, ("lro", Some(name)), "ok", &[])?;
         expect(&findings, ("rss", Some(name)), "ok", &["one receive queue"])?;
-        // A veth hands tags over beside the frame unless it is told otherwise.
+        // By default a veth passes VLAN tags beside the frame (VLAN offload).
         let ethtool = |what: &str| format!("nsenter --net={} ethtool -K {PEER} {what}", far.path());
         provoked_and_fixed(
             lab,

@@ -1,5 +1,5 @@
-//! Firewall rules as people have them, in each language; and that the command that is named does to the kernel what it
-//! does to the model.
+//! Tests of `check` for common firewall rules in each rule language, and that the proposed command
+//! has the same effect in the kernel as in the model of the rules.
 
 use std::net::{IpAddr, SocketAddrV4};
 use std::time::Duration;
@@ -28,7 +28,8 @@ pub(super) fn scenarios() -> Vec<Scenario> {
 
 pub(super) const IPTABLES: [&str; 2] = ["iptables-legacy", "iptables-nft"];
 
-/// The lock of iptables is the machine's; a lab has one of its own, or labs would refuse each other.
+/// Runs a script with a lock file of iptables for this lab alone: with the lock of the machine,
+/// parallel labs would block each other.
 pub(super) fn shell(lab: &Lab, script: &str) -> Result<String> {
     let lock = lab.directory().join("xtables.lock");
     lab.gateway.shell(&format!(
@@ -132,7 +133,8 @@ fn masquerade(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// A connection keeps the translation that it began with, as long as packets come. The settings come with the first rule.
+/// A connection keeps its initial translation as long as packets arrive. The settings appear with
+/// the first rule.
 fn short_connections(lab: &Lab) -> Result<()> {
     lab.gateway.shell(
         "sysctl -qw net.netfilter.nf_conntrack_udp_timeout=1 net.netfilter.nf_conntrack_udp_timeout_stream=1",

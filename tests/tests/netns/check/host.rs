@@ -1,5 +1,6 @@
-//! What the process may do, the kernel and the BPF file system. What belongs to the whole machine is shown to
-//! `ikenat` in a mount namespace of its own, never changed.
+//! Tests of `check` for the privileges of the process, the kernel and the BPF file system. Settings
+//! of the whole machine are never changed: `ikenat` sees other values in a mount namespace of its
+//! own.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -32,7 +33,8 @@ pub(super) fn scenarios() -> Vec<Scenario> {
     ]
 }
 
-/// A copy, because nobody may read the target directory, and because it gets capabilities of its own.
+/// A copy of ikenat: an unprivileged user cannot read the target directory, and the copy gets
+/// capabilities of its own.
 fn as_ordinary_user(lab: &Lab) -> Result<Command> {
     let copy = lab.directory().join("ikenat-unprivileged");
     if !copy.exists() {
@@ -150,7 +152,8 @@ fn kernel(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// Shows `ikenat` another file in the place of one, in a mount namespace of its own; `between` is run there before it.
+/// Runs `ikenat` in a mount namespace of its own, where another file replaces one; `between` is run
+/// there first.
 pub(super) fn with_file(
     lab: &Lab,
     path: &str,
@@ -288,22 +291,22 @@ fn bpffs(lab: &Lab) -> Result<()> {
     lab.gateway.run(&format!("umount {shown}"))?;
     mounted?;
 
-    let ours = lab.bpffs().display().to_string();
+    let base = lab.bpffs().display().to_string();
     provoked_and_fixed(
         lab,
-        &format!("mount -o remount,ro {ours}"),
+        &format!("mount -o remount,ro {base}"),
         ("bpffs", None),
         "error",
         &["mounted read-only"],
-        &[&format!("mount -o remount,rw {ours}")],
+        &[&format!("mount -o remount,rw {base}")],
     )?;
     provoked_and_fixed(
         lab,
-        &format!("mkdir {ours}/ikenat; chown 1234 {ours}/ikenat"),
+        &format!("mkdir {base}/ikenat; chown 1234 {base}/ikenat"),
         ("bpffs", None),
         "error",
         &["belongs to user 1234"],
-        &[&format!("chown 0 {ours}/ikenat")],
+        &[&format!("chown 0 {base}/ikenat")],
     )
 }
 

@@ -1,4 +1,4 @@
-//! Tables that are larger than what the host has left, or the control group.
+//! Tests of `check` for tables that need more memory than the host or the control group has left.
 
 use std::time::Duration;
 
@@ -46,7 +46,8 @@ fn host(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// A group of this process has less than the host: what is called too large does not start in it, what is proposed does.
+/// The control group has less memory than the host: a size that `check` calls too large does not
+/// start in it, the proposed size does.
 fn group(lab: &Lab) -> Result<()> {
     let group = MemoryGroup::of(lab);
     let ikenat = |verb: &str, mebibytes: u64, sizes: &[&str]| -> Result<Command> {

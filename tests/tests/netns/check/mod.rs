@@ -1,7 +1,5 @@
-//! `ikenat check`: each condition is provoked, named with its level and the command that mends it, and mended by that
-//! very command.
-//!
-//! Knows what is printed as JSON, as a stranger reads it; knows nothing of how the conditions are found.
+//! Tests of `ikenat check`: each condition is provoked, reported with its level and the command
+//! that fixes it, and fixed by exactly that command. The tests read the JSON output, as scripts do.
 
 mod device;
 mod firewall;
@@ -147,7 +145,7 @@ fn apply_fix(lab: &Lab, finding: &Finding) -> Result<()> {
     Ok(())
 }
 
-/// The whole of it: provoke, see, mend by the command that was named, see again.
+/// Provokes a condition, expects its finding, applies the proposed fix and expects "ok".
 fn provoked_and_fixed(
     lab: &Lab,
     provoke: &str,

@@ -1,5 +1,5 @@
-//! What only real drivers do: the two network cards of a guest of `cargo xtask vm` take the place of the veths between
-//! gateway and client.
+//! Tests of `check` for what only real drivers do: the two network cards of a guest of `cargo xtask
+//! vm` replace the veths between gateway and client.
 
 use super::*;
 use crate::support::{count, everything_crosses, refused, timed_command};
@@ -52,7 +52,7 @@ fn merging(lab: &Lab) -> Result<()> {
     )
 }
 
-/// Packets of another VLAN reach the server, until what `check` names is mended.
+/// Packets of another VLAN reach the server until the fix that `check` proposes is applied.
 fn tags(lab: &Lab) -> Result<()> {
     const PATIENCE: Duration = Duration::from_secs(1);
     let _ikenat = Ikenat::start_with(lab, &["--wan-mode", "generic"])?;

@@ -1,4 +1,5 @@
-//! Rules in nft's own language, rules that are not understood, and rules that cannot be looked at.
+//! Tests of `check` for native nftables rules, rules that it does not understand and rules that it
+//! cannot read.
 
 use super::firewall::{IPTABLES, TOOLS, bad, fix_all, flush, is_clear, shell};
 use super::*;

@@ -1,4 +1,5 @@
-//! Settings of the kernel, sizes, routes, neighbours, and an instance that runs.
+//! Tests of `check` for kernel settings, table sizes, routes and neighbours, and for a running
+//! instance.
 
 use std::net::Ipv4Addr;
 
@@ -172,7 +173,7 @@ fn server_on_this_host(lab: &Lab) -> Result<()> {
     )?;
     apply_fix(lab, &found)?;
     expect(&look(&local)?, ("forward", None), "ok", &[])?;
-    // Behind a LAN that nobody has named.
+    // The server is behind a LAN interface that no argument names.
     let found = expect(
         &look(&SERVER.to_string())?,
         line,

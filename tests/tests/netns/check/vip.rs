@@ -1,4 +1,5 @@
-//! Who answers ARP for the VIP, as said and as it is; and addresses that cannot be a VIP or a server.
+//! Tests of `check` for the host that answers ARP for the VIP, as reported and as observed, and for
+//! addresses that cannot be a VIP or a server.
 
 use super::*;
 use ikenat_tests::lab::topology::{LAN, PEER, SERVER, WAN};
@@ -35,7 +36,7 @@ fn arp(lab: &Lab) -> Result<()> {
     );
     apply_fix(lab, &found)?;
     look("ok", &["wan0; this host answers ARP"])?;
-    ensure!(is_answered(lab, vip)?, "nobody answers");
+    ensure!(is_answered(lab, vip)?, "no ARP answer");
 
     lab.gateway.shell(&format!(
         "ip address del {vip}/32 dev {WAN}; ip address add {vip}/24 dev {WAN}"
@@ -61,7 +62,7 @@ fn arp(lab: &Lab) -> Result<()> {
         lab.gateway
             .run(&format!("ip route add {vip}/32 via {SERVER} dev {LAN}"))?;
         look("ok", &["wan0 answers ARP for it (proxy)"])?;
-        ensure!(is_answered(lab, vip)?, "nobody answers after `{on}`");
+        ensure!(is_answered(lab, vip)?, "no answer after `{on}`");
         lab.gateway
             .shell(&format!("ip route del {vip}/32; {off}"))?;
     }
@@ -81,7 +82,7 @@ fn on_another_interface(lab: &Lab, vip: &str) -> Result<()> {
     ensure!(!is_answered(lab, vip)?, "somebody answers");
     apply_fix(lab, &found)?;
     expect(&look()?, ("vip", None), "ok", &["an address of lo"])?;
-    ensure!(is_answered(lab, vip)?, "nobody answers");
+    ensure!(is_answered(lab, vip)?, "no ARP answer");
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! Bad arguments: one sentence that names the thing, and nothing stays attached.
+//! Invalid arguments: one sentence names the fault, and nothing stays attached.
 
 use std::fs;
 use std::process::Command;
@@ -128,7 +128,7 @@ fn no_bpffs(lab: &Lab) -> Result<()> {
 }
 
 fn no_privilege(lab: &Lab) -> Result<()> {
-    // Nobody may read the target directory, so the binary has to lie elsewhere.
+    // The user 65534 cannot read the target directory, so the binary must be elsewhere.
     let copy = lab.directory().join("ikenat-unprivileged");
     fs::copy(binary()?, &copy).context("failed to copy ikenat")?;
     let mut command = lab.gateway.command("setpriv");

@@ -1,4 +1,5 @@
-//! `--dry-run`: every packet is left alone and counted as if it were translated; and the ways into it and out of it.
+//! `--dry-run`: every packet is left unchanged and counted as if it were translated, and the switch
+//! to and from a dry run.
 
 use anyhow::{Context, Result, ensure};
 use ikenat_tests::kernel::kernel_is_at_least;
@@ -94,8 +95,9 @@ fn left_alone(lab: &Lab) -> Result<()> {
 fn cut_over(lab: &Lab) -> Result<()> {
     lab.kernel_nat()?;
     if !kernel_is_at_least((6, 6))? {
-        // There a clsact that is added or removed stops the device for a moment (`qdisc_graft` in net/sched/sch_api.c), and
-        // what it was about to send is lost. One that is there already stays.
+        // On those kernels, adding or removing a clsact stops the device for a moment
+        // (`qdisc_graft` in net/sched/sch_api.c), which loses the packets in its queue. An existing
+        // clsact stays.
         for interface in [WAN, LAN] {
             lab.gateway
                 .run(&format!("tc qdisc add dev {interface} clsact"))?;
@@ -116,7 +118,7 @@ fn cut_over(lab: &Lab) -> Result<()> {
     lab.gateway.run("nft delete table ip nat")?;
     load.flows().context("without the old rules")?;
     let transfer = load.finish()?;
-    // Counters begin anew: what the dry run has counted was never done.
+    // The counters start from zero: what the dry run counted was never translated.
     let stats = lab.stats()?;
     stats.check_conservation()?;
     let counted = stats.totals.esp.inbound.packets;

@@ -1,4 +1,5 @@
-//! What ikenat says aloud when it does what it was told although that may not be meant, and how its output is cut short.
+//! Log messages about arguments that are valid but perhaps a mistake, and output into a pipe that
+//! the reader closes early.
 
 use anyhow::{Context, Result, ensure};
 use ikenat_tests::lab::Lab;
@@ -51,7 +52,7 @@ fn foreign_vip(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// A reader that goes away is no fault of ours, and nothing to write a backtrace about.
+/// A reader that closes the pipe early is not an error: ikenat prints no message and no backtrace.
 fn cut_short(lab: &Lab) -> Result<()> {
     let _ikenat = Ikenat::start(lab)?;
     for verb in ["stats", "status", "stats --json", "status --json"] {

@@ -1,5 +1,5 @@
-//! `--except-peer` and `--deny`: whose packets are left to the gateway, whose are dropped, and the sentences about lists
-//! that cannot be.
+//! `--except-peer` and `--deny`: which peers' packets are left to the gateway, which are dropped,
+//! and the messages about invalid lists.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What `stats` and `status` say about packets that were sent one by one.
+//! The output of `stats` and `status` about packets that were sent one by one.
 
 use anyhow::{Context, Result, ensure};
 use ikenat_tests::lab::Lab;

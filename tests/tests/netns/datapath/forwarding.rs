@@ -1,5 +1,5 @@
-//! What is ours arrives on the other side with one address, the TTL and the checksums changed, and
-//! nothing else.
+//! Handled packets arrive on the other side with one address, the TTL and the checksums changed,
+//! and nothing else.
 
 use std::net::SocketAddrV4;
 use std::time::Duration;
@@ -247,10 +247,10 @@ fn partial_checksums(lab: &Lab) -> Result<()> {
 
 /// Right, or still left to the device with the right start value.
 fn checksum_on_the_wire(at: &PacketSocket, payload: &[u8]) -> Result<()> {
-    let ours =
+    let sent =
         |frame: &[u8]| Captured::read(frame).is_ok_and(|ip| ip.udp_payload() == Some(payload));
     let frame = at
-        .find(Duration::from_secs(1), ours)?
+        .find(Duration::from_secs(1), sent)?
         .context("the socket got it but no capture did")?;
     let verdict = Captured::read(&frame)?.udp_checksum();
     ensure!(

@@ -1,5 +1,5 @@
-//! Fragments that nobody sends who means well: floods of first ones, overlaps, first ones that hide what decides about
-//! them, and ends beyond the largest packet.
+//! Malicious fragments: floods of first fragments, overlaps, first fragments too short to show the
+//! header fields that decide about them, and ends beyond the largest packet.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -182,14 +182,15 @@ fn past_the_end(lab: &Lab) -> Result<()> {
     let wire = Wire::open(lab)?;
     for direction in Direction::BOTH {
         let client = peers.fresh();
-        // With a session, so that UDP fragments without ports are ours.
+        // With a session, so that UDP fragments without ports are handled.
         wire.outbound(&with_client(
             from_server(4500, 4500, esp(SPI, 1, 60)),
             client,
         ))?;
         for packet in packets(direction, client) {
             let whole = packet.build();
-            // Offsets in units of eight; the last byte of the second would be number 65,516 + 20 of header: one too many.
+            // Offsets are in units of eight. The last byte of the second fragment would be number
+            // 65,516, plus 20 bytes of header: one too many.
             for (offset, length) in [(8191, 24), (8100, 720), (8189, 16)] {
                 let mut frame = whole[..34 + length].to_vec();
                 let total = u16::try_from(20 + length).context("small")?;

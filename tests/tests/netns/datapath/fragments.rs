@@ -1,4 +1,4 @@
-//! Fragments of what is ours arrive, translated, each as it was cut.
+//! Fragments of handled packets arrive translated, each with its original boundaries.
 
 use std::net::Ipv4Addr;
 
@@ -188,7 +188,8 @@ fn reversed(lab: &Lab) -> Result<()> {
         client,
     ))?;
     in_any_order(&wire, client).context("established")?;
-    // Half open: the server has answered. The message is the proof, so each order is another peer's.
+    // The session is half open: the server has answered. The message itself is the proof, so each
+    // order needs another peer.
     let (request, answer) = (
         ike(1, 0, exchange::IKE_SA_INIT, false, 200),
         ike(1, 2, exchange::IKE_SA_INIT, true, 200),
@@ -208,7 +209,7 @@ fn dedicated(lab: &Lab) -> Result<()> {
     let mut peers = Peers::route(lab)?;
     let _ikenat = Ikenat::start_with(lab, &["--dedicated"])?;
     let wire = Wire::open(lab)?;
-    // Nobody knows this peer.
+    // This peer has no session.
     let client = peers.fresh();
     let mut id = 200;
     for (mut packet, _) in datagrams(client) {
@@ -218,7 +219,7 @@ fn dedicated(lab: &Lab) -> Result<()> {
             inbound(&wire, &packet, &order)?;
         }
     }
-    // A port that is not ours stays the host's also where the VIP is declared dedicated.
+    // Packets to other ports are left to the host, even if the VIP is declared dedicated.
     wire.punted_on_wan(&with_client(from_client(53, 53, vec![1; 60]), client).build())
 }
 
@@ -244,7 +245,8 @@ fn own_datagrams(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// What the server sends from other ports is routed as it is, with all its fragments, also to a peer with a session.
+/// Packets that the server sends from other ports are only routed, with all their fragments, even
+/// to a peer with a session.
 fn servers_datagrams(lab: &Lab) -> Result<()> {
     let _ikenat = Ikenat::start(lab)?;
     let wire = Wire::open(lab)?;

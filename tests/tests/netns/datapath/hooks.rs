@@ -1,5 +1,5 @@
-//! Which way a packet takes: by XDP where that is possible, by tc where it is not, and in generic mode when it is asked
-//! for. The bytes that arrive are the same in all of them.
+//! The path of a packet: XDP where that is possible, tc where it is not, and generic XDP on
+//! request. The bytes that arrive are the same on all of them.
 
 use anyhow::{Context, Result, ensure};
 use ikenat_tests::kernel::kernel_is_at_least;
@@ -57,7 +57,7 @@ fn until_grows(lab: &Lab, hook: &str, reason: &str) -> Result<()> {
     Err(anyhow::anyhow!("{hook} {reason} stays at {before}"))
 }
 
-/// The far end of a veth without a program takes no frames from XDP: they would be lost without a word.
+/// The far end of a veth without a program accepts no frames from XDP: they would be lost silently.
 fn not_ready(lab: &Lab) -> Result<()> {
     // As it is before the daemon looks for the first time.
     lab.server.run(&format!("ip link set dev {PEER} xdp off"))?;
@@ -71,12 +71,13 @@ fn not_ready(lab: &Lab) -> Result<()> {
         count(lab, "xdp", "esp-in-udp-in")? == 0,
         "XDP sent frames into nothing"
     );
-    // GRO on makes the device take frames. From 6.3 on the kernel tells that, and the daemon notices within a second or two.
+    // With GRO on, the device accepts frames. From 6.3 on the kernel reports that, and the daemon
+    // notices it within a second or two.
     lab.server.run(&format!("ethtool -K {PEER} gro on"))?;
     if kernel_is_at_least((6, 3))? {
         return until_grows(lab, "xdp", "esp-in-udp-in");
     }
-    // Where nobody can know, the slow path it is.
+    // Before 6.3 the kernel does not report it: the slow path is used.
     thread::sleep(Duration::from_secs(3));
     everything_crosses(lab).context("with GRO on")?;
     ensure!(

@@ -1,5 +1,6 @@
-//! What the gateway answers itself because it cannot forward: time exceeded, and fragmentation needed. The sender gets
-//! it from an address that it can expect, with its packet quoted as it sent it, on whatever host.
+//! ICMP errors that the gateway sends itself because it cannot forward: time exceeded, and
+//! fragmentation needed. On every kind of host the sender gets them from an address that it
+//! expects, with its packet quoted as it was sent.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -33,7 +34,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
 }
 
 const SPI: u32 = 0xC321_4567;
-/// MTU of the gateway's small side. Uneven, so that nobody gets it by rounding.
+/// MTU of the gateway's small side. Uneven, so that no rounding gives it by chance.
 const SMALL: u16 = 1398;
 
 /// One packet of each kind, of these total lengths, between the server and a client.
@@ -165,8 +166,8 @@ fn too_big(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// The kernel does not say which way a packet would take, so nobody knows whether it is ours or what its MTU is: it is
-/// counted as what cannot be forwarded, like every other, and the host says nothing.
+/// The kernel returns no route for the packet, so neither its egress interface nor its MTU is
+/// known: it is counted as not forwardable, like every other packet, and the host sends no error.
 fn without_forwarding(
     lab: &Lab,
     wire: &Wire,
@@ -204,7 +205,7 @@ fn without_forwarding(
 fn later_fragments(lab: &Lab) -> Result<()> {
     let _ikenat = Ikenat::start(lab)?;
     let wire = Wire::open(lab)?;
-    // With a session a fragment without ports is ours.
+    // With a session a fragment without ports is handled.
     wire.outbound(&from_server(4500, 4500, esp(SPI, 1, 60)))?;
     for direction in Direction::BOTH {
         for (id, mut packet) in (1..).zip(packets(direction, CLIENT, 1400)) {

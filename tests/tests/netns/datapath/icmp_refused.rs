@@ -1,4 +1,4 @@
-//! ICMP errors that nobody sends who means well, or that say nothing: refused, each under its reason.
+//! Malicious or meaningless ICMP errors: each is dropped and counted under its reason.
 
 use anyhow::{Context, Result};
 use ikenat_tests::lab::Lab;
@@ -115,7 +115,7 @@ fn cut_short(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// Nobody outside has seen the server's address, or a packet from a client to it.
+/// No host outside sees the server's address, or a packet from a client to it.
 fn spoofed(lab: &Lab) -> Result<()> {
     let mut peers = Peers::route(lab)?;
     let _ikenat = Ikenat::start(lab)?;

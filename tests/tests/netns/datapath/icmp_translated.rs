@@ -1,4 +1,5 @@
-//! ICMP errors of others about what is ours, translated by what they quote, both ways; and ICMP that is left alone.
+//! ICMP errors of other hosts about handled packets, translated by the quoted packet in both
+//! directions; and ICMP that is not handled.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -55,8 +56,8 @@ pub(crate) fn packets(direction: Direction, client: Ipv4Addr) -> Vec<Packet> {
     packets.map(|packet| with_client(packet, client)).into()
 }
 
-/// What an error on `way` is about: the packet as it came to where the error is made, and as its sender knows it. The
-/// packets go the other way.
+/// The packet that an error in this direction is about: as it arrived where the error is generated,
+/// and as its sender knows it. The packets go in the other direction.
 fn quoted(direction: Direction, sent: &Packet) -> [Packet; 2] {
     let (mut seen, mut known) = match direction {
         Direction::Inbound => (at_client(sent), sent.clone()),
@@ -73,7 +74,8 @@ pub(crate) fn other(direction: Direction) -> Direction {
     }
 }
 
-/// The frames of an error that goes `way` about a packet that went the other way: as it is sent and as it must come.
+/// The frames of an error in one direction about a packet in the other: as it is sent and as it
+/// must arrive.
 pub(crate) fn frames(
     direction: Direction,
     reporter: Ipv4Addr,
@@ -105,7 +107,8 @@ fn cross(wire: &Wire, direction: Direction, [frame, wanted]: &[Packet; 2]) -> Re
     }
 }
 
-/// What is sent in the real world: each type, the codes of RFC 792 and RFC 1812, and what their four bytes hold.
+/// The errors seen in practice: each type, the codes of RFC 792 and RFC 1812, and the contents of
+/// their four-byte field.
 fn errors() -> Vec<Icmp> {
     let mut errors: Vec<Icmp> = (0..=15)
         .filter(|&number| number != code::FRAGMENTATION_NEEDED)
@@ -134,8 +137,9 @@ fn translated(lab: &Lab) -> Result<()> {
         }
         for reporter in reporters {
             for error in errors() {
-                // 8 bytes are what RFC 792 promises, 28 what many send; the rest goes to the end of what a router sends.
-                // Few of each peer: the gateway limits how many a peer may cause at once.
+                // RFC 792 promises 8 bytes, many hosts send 28; the last length fills the largest
+                // error of a router. Each peer gets only a few: the gateway limits the errors per
+                // peer.
                 for number in 0..3 {
                     let sent = packets(other(direction), peers.fresh()).swap_remove(number);
                     for length in [8, 9, 28, 1000] {
@@ -178,7 +182,8 @@ fn without_forwarding(
     .with_context(|| format!("{direction:?}"))
 }
 
-/// The quoted UDP checksum is the one that the sender computed: it stays so, also where it is zero or looks like it.
+/// The quoted UDP checksum is the one that the sender computed: it stays so, even if it is zero or
+/// all ones.
 fn quoted_checksums(lab: &Lab) -> Result<()> {
     let mut peers = Peers::route(lab)?;
     let _ikenat = Ikenat::start(lab)?;
@@ -260,10 +265,10 @@ fn left_alone(lab: &Lab) -> Result<()> {
         28,
     ));
     // Not translated by anybody since RFC 6633 and RFC 1812: source quench and redirect.
-    let ours = at_client(&from_server(4500, 4500, [1; 60]));
+    let handled = at_client(&from_server(4500, 4500, [1; 60]));
     own_errors.extend(
         [kind::SOURCE_QUENCH, kind::REDIRECT]
-            .map(|number| about(&ours, &Icmp::new(number, 0, []), 28)),
+            .map(|number| about(&handled, &Icmp::new(number, 0, []), 28)),
     );
     own_errors.extend([
         echo(kind::ECHO),
@@ -274,7 +279,7 @@ fn left_alone(lab: &Lab) -> Result<()> {
         wire.punted_on_wan(&error_from_outside(CLIENT, &error).build())
             .with_context(|| format!("{error:02x?}"))?;
     }
-    // The server's own pings, and what it says of packets that are not ours: routed as ever.
+    // The server's own pings, and its errors about packets that are not handled: only routed.
     let query = Packet::udp((CLIENT_2, 53), (SERVER, 53), [1; 60]);
     let foreign = about(&query, &unreachable, 28);
     for message in [echo(kind::ECHO), echo(kind::ECHO_REPLY), foreign] {

@@ -1,5 +1,6 @@
-//! What is larger than the next link and may be fragmented: the kernel fragments it, and both ends see the addresses
-//! that they know. This is the one case that the host's kernel has to forward, so `ip_forward` and FORWARD decide.
+//! Packets without DF that exceed the MTU of the next link: the kernel fragments them, and each end
+//! sees the addresses that it expects. This is the only case that the host's kernel must forward,
+//! so `ip_forward` and the FORWARD policy decide.
 
 use anyhow::{Context, Result, ensure};
 use ikenat_tests::lab::direction::Direction;
@@ -26,7 +27,8 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
 }
 
 const SPI: u32 = 0xC321_0001;
-/// MTU of the gateway's small side: not all of it can be used, since fragments end at multiples of eight.
+/// MTU of the gateway's small side: it cannot be used fully, since fragments end at multiples of
+/// eight.
 const SMALL: usize = 1398;
 const CUT: usize = (SMALL - 20) / 8 * 8;
 
@@ -113,7 +115,7 @@ fn fragmented(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// Nothing arrives, nobody is told anything false, and the counter has it.
+/// Nothing arrives, no end receives a false ICMP error, and the counter shows the packets.
 fn refused_by_the_host(lab: &Lab, peers: &mut Peers) -> Result<()> {
     for (direction, egress) in [(Direction::Inbound, LAN), (Direction::Outbound, WAN)] {
         lab.gateway

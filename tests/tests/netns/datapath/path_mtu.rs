@@ -1,5 +1,5 @@
-//! Path MTU discovery through the gateway, shown from both ends: after one error the sender's kernel knows the MTU of
-//! the small link, wherever that is, and what fits arrives.
+//! Path MTU discovery through the gateway, observed at both ends: after one error the sender's
+//! kernel has the MTU of the small link, wherever that link is, and packets of that size arrive.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
@@ -73,8 +73,8 @@ const LARGE: usize = 1400;
 /// What the small link carries with an IPv4 and a UDP header.
 const FITS: usize = SMALL_MTU as usize - 28;
 
-/// A sender discovers the small link: `from` is its own address, `to` the one that it knows its peer by, and the error
-/// comes from `reporter`.
+/// A sender discovers the small link: `from` is its own address, `to` the address by which it knows
+/// its peer, and the error comes from `reporter`.
 fn discovers(lab: &Lab, direction: Direction, reporter: Ipv4Addr) -> Result<()> {
     let (sender, from, to) = match direction {
         Direction::Inbound => (&lab.client, CLIENT, VIP),
@@ -139,8 +139,8 @@ fn on_the_gateway(lab: &Lab) -> Result<()> {
     talks(lab)
 }
 
-/// The small link is between two routers: one end hears of it from a router on its own side, the other through the
-/// gateway.
+/// The small link is between two routers: one end receives the error from a router on its own side,
+/// the other through the gateway.
 fn on_the_way(lab: &Lab) -> Result<()> {
     let _ikenat = Ikenat::start(lab)?;
     both_discover(lab)?;
@@ -155,13 +155,13 @@ fn both_discover(lab: &Lab) -> Result<()> {
         discovers(lab, Direction::Outbound, CLIENT_ROUTER)
     } else {
         discovers(lab, Direction::Outbound, by_routers(2, true))?;
-        // Nobody outside needs to know who is inside.
+        // Hosts outside must not learn the addresses inside.
         discovers(lab, Direction::Inbound, VIP)
     }
 }
 
-/// Without ikenat: a failure here is a failure of the lab. The server hears of it from a router on its own side; what the
-/// client hears is translated by the kernel's conntrack.
+/// Without ikenat: a failure here is a fault of the lab. The server receives the error from a
+/// router on its own side; the kernel's conntrack translates the error to the client.
 fn kernel_nat(lab: &Lab) -> Result<()> {
     lab.kernel_nat()?;
     for direction in Direction::BOTH {

@@ -1,4 +1,4 @@
-//! What is not ours: the gateway's other services never notice that ikenat is there.
+//! Packets that ikenat does not handle: they reach the gateway's other services unchanged.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
@@ -42,7 +42,7 @@ fn other_ports(lab: &Lab) -> Result<()> {
     let _ikenat = Ikenat::start(lab)?;
     let wire = Wire::open(lab)?;
     for port in [0, 1, 53, 123, 499, 501, 1194, 1701, 4499, 4501, 61_234] {
-        // Ours is decided by the destination port alone.
+        // The destination port alone decides whether a packet is handled.
         for source in [500, 4500, 1701, 33_000] {
             let frame = from_client(source, port, esp(0xC000_0001, 1, 60)).build();
             wire.punted_on_wan(&frame)?;
@@ -55,7 +55,7 @@ fn other_ports(lab: &Lab) -> Result<()> {
         ];
         wire.punted_on_wan(&raw_from_client(number, payload).build())?;
     }
-    // Our port, but the packet is for somebody else behind the gateway.
+    // A handled port, but another address of the gateway.
     for address in [Ipv4Addr::new(203, 0, 113, 2), GATEWAY_LAN] {
         let packet = Packet::udp((CLIENT, 4500), (address, 4500), esp(0xC000_0001, 1, 60));
         wire.punted_on_wan(&packet.with_macs(WAN_MAC, CLIENT_MAC).build())?;
@@ -68,26 +68,27 @@ fn not_ipv4(lab: &Lab) -> Result<()> {
     const TYPES: [u16; 6] = [0x0040, 0x0806, 0x8847, 0x8864, 0x86DD, 0x88B5];
     let _ikenat = Ikenat::start(lab)?;
     let wire = Wire::open(lab)?;
-    let ours = from_client(4500, 4500, esp(0xC000_0001, 1, 60)).build();
+    let handled = from_client(4500, 4500, esp(0xC000_0001, 1, 60)).build();
     for number in TYPES {
-        let mut frame = ours.clone();
+        let mut frame = handled.clone();
         frame[12..14].copy_from_slice(&number.to_be_bytes());
         wire.punted_on_wan(&frame)?;
     }
     Ok(())
 }
 
-/// The kernel takes a VLAN tag out of the frame before tc sees it: what is left looks like ours and is not.
+/// The kernel removes a VLAN tag from the frame before tc sees it: the rest looks like a handled
+/// packet and is not one.
 fn tagged(lab: &Lab) -> Result<()> {
     let _ikenat = Ikenat::start(lab)?;
     let wire = Wire::open(lab)?;
-    let ours = from_client(4500, 4500, esp(0xC000_0001, 1, 60));
-    let untagged = ours.build();
+    let handled = from_client(4500, 4500, esp(0xC000_0001, 1, 60));
+    let untagged = handled.build();
     for tag in [[0x81, 0, 0, 5], [0x88, 0xA8, 0, 5], [0x81, 0, 0x60, 0]] {
         let other = from_client(4500, 4500, esp(0xC000_0001, 2, 60)).build();
         let frame = [&other[..12], &tag, &other[12..]].concat();
         // The untagged one behind it shows that the tagged one is not merely late.
-        let arrives = at_server(&ours).build();
+        let arrives = at_server(&handled).build();
         wire.inbound_frames(&[frame, untagged.clone()], &[arrives])
             .with_context(|| format!("tag {tag:02x?}"))?;
     }

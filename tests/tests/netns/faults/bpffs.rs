@@ -1,5 +1,5 @@
-//! The BPF file system and what is pinned in it, when they are not what they should be: a start says so and leaves
-//! everything as it is, and what is attached goes on.
+//! Faults of the BPF file system and of the pins in it: a start reports them and changes nothing,
+//! and the attached programs go on.
 
 use std::fs;
 use std::os::unix::fs::chown;
@@ -164,26 +164,26 @@ fn version(lab: &Lab) -> Result<()> {
 }
 
 fn owner(lab: &Lab) -> Result<()> {
-    const NOBODY: u32 = 65_534;
+    const OTHER: u32 = 65_534;
     let words = ["belongs to user 65534"];
-    let ours = lab.bpffs().join("ikenat");
-    // Somebody was here first, as anybody may where a bpffs is writable for all.
-    fs::create_dir(&ours).context("failed to create a directory")?;
-    chown(&ours, Some(NOBODY), None).context("failed to give it away")?;
+    let base = lab.bpffs().join("ikenat");
+    // Another user created it first, which is possible where a bpffs is writable for all.
+    fs::create_dir(&base).context("failed to create a directory")?;
+    chown(&base, Some(OTHER), None).context("failed to give it away")?;
     refusal(lab, &words).context("the directory above")?;
     ensure!(
-        fs::read_dir(&ours)?.next().is_none(),
+        fs::read_dir(&base)?.next().is_none(),
         "something was made there"
     );
     fs::create_dir(directory(lab)).context("failed to create a directory")?;
-    chown(directory(lab), Some(NOBODY), None).context("failed to give it away")?;
-    chown(&ours, Some(0), None).context("failed to take it back")?;
+    chown(directory(lab), Some(OTHER), None).context("failed to give it away")?;
+    chown(&base, Some(0), None).context("failed to take it back")?;
     refusal(lab, &words).context("the directory of the instance")?;
     ensure!(pins(&lab.bpffs())?.is_empty(), "something was pinned there");
     fs::remove_dir(directory(lab)).context("failed to remove a directory")?;
     Ikenat::start(lab)?.kill()?;
     let meta = directory(lab).join("META");
-    chown(&meta, Some(NOBODY), None).context("failed to give it away")?;
+    chown(&meta, Some(OTHER), None).context("failed to give it away")?;
     let before = attachments(lab)?;
     refusal(lab, &[words[0], "META"]).context("a map")?;
     ensure!(attachments(lab)? == before, "something has changed");
@@ -229,8 +229,8 @@ fn read_only(lab: &Lab) -> Result<()> {
     transfer.check_counted(&lab.stats()?)
 }
 
-/// Somebody unmounts it, or mounts another over it. The links live as long as the daemon, which holds their directory: so it
-/// must not end, and says what is the matter.
+/// The bpffs is unmounted, or another one is mounted over it. The links live as long as the daemon,
+/// which holds their directory open: so it must not end, and must report the fault.
 fn vanished(lab: &Lab) -> Result<()> {
     let before = attachments(lab)?;
     let mut command = lab.gateway.command(binary()?);
@@ -253,7 +253,8 @@ fn vanished(lab: &Lab) -> Result<()> {
     refusal(lab, &["already has an XDP program"])?;
     no_loss(&load.losses("bpffs unmounted")?)?;
     process.kill()?;
-    // The links go now, in the background. A filter in a clsact needs no pin to live on: the next start finds it.
+    // The kernel now releases the links, in the background. A filter in a clsact needs no pin: the
+    // next start finds it.
     let old = !kernel_is_at_least((6, 6))?;
     let is_gone = || -> Result<bool> {
         let links = lab.gateway.run("ip -details link show")?;
@@ -300,7 +301,8 @@ fn no_memory(lab: &Lab) -> Result<()> {
     everything_crosses(lab)
 }
 
-/// The kernel kills it, or refuses what it asks for: from the smallest memory in which it starts at all up to enough.
+/// The kernel kills it or refuses its requests: with memory limits from the smallest at which it
+/// starts up to a sufficient one.
 fn out_of_memory(lab: &Lab) -> Result<()> {
     Ikenat::start(lab)?.kill()?;
     let load = Load::start(lab, tenth_rate()?, tenth_rate()?)?;

@@ -1,4 +1,5 @@
-//! Daemons and readers that stop, die, come twice or live by another clock: the dataplane does not notice.
+//! Daemons and readers that stop, die, run twice or see the clock jump: the dataplane is not
+//! affected.
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -76,7 +77,7 @@ fn race(lab: &Lab, round: usize) -> Result<Process> {
         }
         running = left;
     }
-    let mut winner = running.pop().context("nobody has won")?;
+    let mut winner = running.pop().context("no daemon won")?;
     winner.wait_for_log("ready: translating", Duration::from_secs(30))?;
     Ok(winner)
 }
@@ -224,7 +225,8 @@ fn wall_clock(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// CPUs that are offline, or not there yet, have their block: a program that runs on one of them later has where to count.
+/// CPUs that are offline, or not yet present, have their counter block: a program that later runs
+/// on one of them can count.
 fn cpus(lab: &Lab) -> Result<()> {
     let _ikenat = Ikenat::start(lab)?;
     let possible = fs::read_to_string("/sys/devices/system/cpu/possible")?;

@@ -1,5 +1,5 @@
-//! Interfaces that go down, change or vanish, and programs of others that want their place. What is lost is what was sent
-//! while there was no way, and a second or two.
+//! Interfaces that go down, change or vanish, and programs of others that take their place. The
+//! only packets lost are those sent while there was no path, and for a second or two after that.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -48,8 +48,8 @@ fn followed() -> Duration {
     patience(Duration::from_secs(3))
 }
 
-/// Nothing but what an outage took: it lasted so long, and was followed soon. Where there is no program of ours, packets of
-/// the server leave as the kernel routes them.
+/// Only packets sent during the outage (or until the daemon has followed it) are lost. An interface
+/// without an ikenat program sends the server's packets as the kernel routes them, untranslated.
 pub(crate) fn only_the_outage(losses: &[Loss], outage: Duration) -> Result<()> {
     for loss in losses {
         ensure!(
@@ -216,7 +216,7 @@ fn recreated(lab: &Lab) -> Result<()> {
         load.flows()?;
         let port = side.port;
         let losses = load.losses(&format!(
-            "{port} deleted for {outage:.1?} and made anew ({backend})"
+            "{port} deleted for {outage:.1?} and recreated ({backend})"
         ))?;
         only_the_outage(&losses, outage)?;
         everything_crosses(lab)?;
@@ -241,7 +241,7 @@ fn recreated_without_daemon(lab: &Lab) -> Result<()> {
     load.flows_within(followed())?;
     indexes(lab)?;
     let losses =
-        load.losses("the WAN made anew while the daemon was dead, until the next start")?;
+        load.losses("the WAN recreated while the daemon was dead, until the next start")?;
     only_the_outage(&losses, outage)?;
     everything_crosses(lab)
 }
@@ -252,7 +252,7 @@ fn detached(lab: &Lab) -> Result<()> {
         let links = pins(&lab.bpffs())?;
         let links: Vec<&String> = links.iter().filter(|pin| pin.contains(kind)).collect();
         if links.is_empty() {
-            // A filter that somebody removes is put back by another trial.
+            // Another test covers the repair of a filter that was removed.
             ensure!(kind == "link-tc" && !kernel_is_at_least((6, 6))?);
             continue;
         }

@@ -1,5 +1,5 @@
-//! What an interface may be when a start or a packet comes to it: taken by the program of somebody else, narrower than
-//! before, or gone with its network namespace.
+//! States of an interface at a start or when a packet arrives: used by another program, with a
+//! smaller MTU than before, or gone with its network namespace.
 
 use std::fs;
 use std::net::Ipv4Addr;
@@ -37,7 +37,8 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     ]
 }
 
-/// The program that passes everything, under another name: a string of the object that nobody needs is overwritten with it.
+/// The program that passes everything, under another name: the name overwrites an unused string of
+/// the object.
 fn renamed_peer(lab: &Lab, name: &str) -> Result<PathBuf> {
     let path = std::env::var("IKENAT_PEER_OBJECT").context("IKENAT_PEER_OBJECT is not set")?;
     let mut bytes = fs::read(&path).with_context(|| format!("failed to read {path}"))?;
@@ -60,7 +61,8 @@ fn renamed_peer(lab: &Lab, name: &str) -> Result<PathBuf> {
     let free = at(b".debug_abbrev\0").or_else(|| at(b".debug_frame\0"));
     let free = free.context("no string to overwrite")?;
     ensure!(name.len() < ".debug_abbrev".len() + 2, "{name} is too long");
-    // One byte longer than what was there: its terminator takes the place of the next string's first letter.
+    // The new string is one byte longer than the old one: its terminator replaces the first letter
+    // of the next string.
     let to = strings.start + free;
     bytes[to..to + name.len()].copy_from_slice(name.as_bytes());
     bytes[to + name.len()] = 0;
@@ -96,8 +98,9 @@ fn dispatcher(lab: &Lab) -> Result<()> {
     everything_crosses(lab)
 }
 
-/// Another server is named at a restart, while a flow of the fast path lives: its next packet goes there, and what comes from
-/// there has the VIP. The old one is nobody any more. (The kernel's conntrack would go on sending the flow to the old one.)
+/// A restart names another server while a flow of the fast path lives: the flow's next packet goes
+/// to the new server, and packets from the new server leave with the VIP. Packets from the old
+/// server are no longer handled. (The kernel's conntrack would keep the flow on the old server.)
 fn server(lab: &Lab) -> Result<()> {
     const OTHER: Ipv4Addr = Ipv4Addr::new(192, 168, 0, 2);
     lab.server
@@ -157,13 +160,13 @@ fn mtu(lab: &Lab) -> Result<()> {
     wire.server.drain()?;
     wire.client.drain()?;
     wire.client.send(&large(10).build())?;
-    let told = wire.client.find(Duration::from_secs(2), |frame| {
+    let error = wire.client.find(Duration::from_secs(2), |frame| {
         Captured::read(frame).is_ok_and(|ip| {
             ip.protocol == protocol::ICMP && ip.source == VIP && ip.body[..2] == [3, 4]
         })
     })?;
-    let told = Captured::read(&told.context("nobody was told of the new MTU")?)?;
-    ensure!(told.body[6..8] == 1300_u16.to_be_bytes(), "{told:?}");
+    let error = Captured::read(&error.context("no ICMP error names the new MTU")?)?;
+    ensure!(error.body[6..8] == 1300_u16.to_be_bytes(), "{error:?}");
     let wanted = at_server(&large(10)).build();
     let came = wire.server.find(Duration::from_millis(500), |frame| {
         frame.len() > 1314 || frame == wanted
@@ -190,7 +193,7 @@ fn without_foreign(
 }
 
 fn namespace(lab: &Lab) -> Result<()> {
-    // A gateway of its own, that nobody misses: the same names and addresses in another namespace.
+    // A second gateway for this test: the same names and addresses in another namespace.
     let other = Lab::new(ikenat_tests::lab::Options::default())?;
     let start = |lab_of_pins: &Lab, gateway: &Lab, log: &str| -> Result<Process> {
         let mut command = gateway.gateway.command(binary()?);
@@ -204,7 +207,7 @@ fn namespace(lab: &Lab) -> Result<()> {
     };
     let mut daemon = start(lab, &other, "ikenat-other")?;
     everything_crosses(&other)?;
-    // While the daemon lives, it holds its namespace. Another one must not take the instance away from it.
+    // While the daemon runs, it holds its namespace. No other start may take over the instance.
     let name = other.gateway.name().to_owned();
     execute(std::process::Command::new("ip").args(["netns", "delete", &name]))?;
     ensure!(

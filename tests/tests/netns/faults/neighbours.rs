@@ -1,5 +1,6 @@
-//! Neighbours and routes that change under traffic: hardware addresses with and without an announcement, a neighbour that
-//! does not answer, a route that is withdrawn. How soon the gateway follows, with the daemon and without it.
+//! Neighbours and routes that change under traffic: MAC addresses with and without an announcement,
+//! a neighbour that does not answer, a route that is withdrawn. The tests measure how soon the
+//! gateway follows, with and without the daemon.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -57,7 +58,8 @@ fn gateway_mac() -> String {
     LAN_MAC.map(|byte| format!("{byte:02x}")).join(":")
 }
 
-/// Gives the server another hardware address, under traffic both ways, and says how long it did not flow there.
+/// Changes the server's MAC address under traffic in both directions, and returns the duration of
+/// the outage towards the server.
 fn change(lab: &Lab, label: &str, word: Word, long: Duration) -> Result<Duration> {
     let load = Load::start(lab, tenth_rate()?, tenth_rate()?)?;
     load.flows()?;
@@ -134,10 +136,12 @@ fn announced_alone(lab: &Lab) -> Result<()> {
     within(outage, Duration::from_secs(10))
 }
 
-/// The kernel's own patience with a neighbour, and ours, in the worst case and with its defaults for the rest: it believes
-/// what it has heard for one and a half times `base_reachable_time_ms`; then a packet must ask it (eight seconds, while flows
-/// remember their way), it waits for a word (`delay_first_probe_time`, five) and asks three times, once a second
-/// (`ucast_solicit`); until the next packet asks, flows remember what they had (eight again).
+/// A silent MAC change without the daemon, in the worst case: the kernel's neighbour timeouts plus
+/// the lifetime of a cached next hop. With the kernel's defaults for everything else, an entry is
+/// reachable for one and a half times `base_reachable_time_ms`. Then a packet must reach the kernel
+/// (up to eight seconds, as long as flows use their cached next hop); the kernel waits for a
+/// confirmation (`delay_first_probe_time`, five seconds) and probes three times, once a second
+/// (`ucast_solicit`). Until the next lookup, flows use their cached next hop (eight seconds more).
 fn silent_alone(lab: &Lab) -> Result<()> {
     lab.gateway.run(&format!(
         "sysctl -qw net.ipv4.neigh.{LAN}.base_reachable_time_ms=3000"

@@ -1,7 +1,8 @@
-//! A start that dies or fails at any of its steps: the next one heals, what was there before goes on, and no packet of a
-//! live tunnel is lost.
+//! A start that dies or fails at any of its steps: the next start repairs the state, the previous
+//! instance goes on, and no packet of a live tunnel is lost.
 //!
-//! The steps are not listed here: the binary says which it passes, and each of them is tried.
+//! The steps are not listed here: the binary reports the steps that it passes, and the tests try
+//! each of them.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -45,8 +46,8 @@ const WISH: &str = "IKENAT_FAIL_AT";
 const PATIENCE: Duration = Duration::from_secs(30);
 const KILLED: i32 = 9;
 
-/// The steps to try: each of them, the first and the last time that it is passed. Those before anything is attached are the
-/// same by every way, so they are tried by one.
+/// The steps to try: the first and the last occurrence of each. The steps before anything is
+/// attached do not depend on the backend, so they are tried with one backend only.
 fn to_try<'s>(steps: &'s [String], backend: &str) -> Result<Vec<(usize, &'s str)>> {
     let begin = if backend == tc_backends()?[0] {
         0
@@ -246,8 +247,8 @@ fn attached_programs(lab: &Lab) -> Result<Vec<(String, u32)>> {
         .collect())
 }
 
-/// From one interface to another: a start that fails leaves the instance where it was. And with all the trials of this
-/// file every step that the binary has was tried.
+/// A move from one interface to another: a start that fails leaves the instance where it was.
+/// Together, the tests of this file have tried every step that the binary has.
 fn moves(lab: &Lab) -> Result<()> {
     lab.gateway.shell(&format!(
         "ip link add {OTHER} type veth peer name x1; ip link set {OTHER} up; ip link set x1 up"
@@ -261,7 +262,7 @@ fn moves(lab: &Lab) -> Result<()> {
         let late = [Step::LinkUpdated, Step::LinkInPlace, Step::FilterExchanged];
         let is_late = |name: &String| late.iter().any(|late| late.name() == name);
         let late = steps.iter().position(is_late).unwrap_or(steps.len());
-        // What comes before was tried in the other trials.
+        // The other tests have tried the earlier steps.
         let mut seen = BTreeSet::new();
         for (number, step) in ends(&steps, attaching(&steps)?) {
             if !seen.insert(step) {
@@ -295,7 +296,7 @@ fn moves(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// The object with a program whose first instruction reads by a register that nobody has written.
+/// The object with a program whose first instruction reads through an uninitialised register.
 fn broken_object(lab: &Lab, program: &str) -> Result<PathBuf> {
     let path = ikenat_tests::bpf::Object::Usual.path()?;
     let mut bytes =

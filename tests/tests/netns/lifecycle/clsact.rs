@@ -1,5 +1,6 @@
-//! The slow path as a filter in a clsact, as it is on kernels before 6.6: it lives on without the daemon, is exchanged
-//! without a gap, leaves the filters of others alone and goes without a trace. On newer kernels `--tc clsact` asks for it.
+//! The slow path as a filter in a clsact qdisc, as on kernels before 6.6: it stays without the
+//! daemon, is replaced without a gap, leaves the filters of others alone and is removed without a
+//! trace. On newer kernels `--tc clsact` requests it.
 
 use std::fs;
 use std::thread;
@@ -126,7 +127,8 @@ fn existing(lab: &Lab) -> Result<()> {
             &lab.gateway
                 .run(&format!("tc filter show dev {WAN} egress"))?,
         );
-        // Which of its two names for the block of an ingress qdisc the kernel shows is that of the latest question.
+        // The kernel has two names for the block of an ingress qdisc and shows the one from the
+        // latest request.
         Ok(text.replace("parent ffff: ", ""))
     };
     let before = everything()?;
@@ -201,7 +203,8 @@ fn stays_as_it_was(lab: &Lab, interface: &str, names: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// An ingress qdisc has no egress block: asked to put a filter there, the kernel puts it among those of what comes in.
+/// An ingress qdisc has no egress block: a request for an egress filter puts it among the ingress
+/// filters.
 fn ingress_qdisc(lab: &Lab) -> Result<()> {
     lab.gateway.shell(&format!(
         "tc qdisc add dev {WAN} ingress

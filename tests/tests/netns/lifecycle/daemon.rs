@@ -1,4 +1,5 @@
-//! The life of the daemon, and of the gateway's firewall, under traffic: no packet is lost.
+//! The daemon's life under traffic, and changes of the gateway's firewall meanwhile: no packet is
+//! lost.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -41,7 +42,7 @@ fn generator(lab: &Lab) -> Result<()> {
     check_rate(load.finish()?.inbound, took)
 }
 
-/// A generator that does not get its CPU would make a trial easier than it says.
+/// A generator that does not get its CPU would make a test easier than it claims.
 fn check_rate(sent: u32, took: Duration) -> Result<()> {
     let rate = f64::from(sent) / took.as_secs_f64();
     ensure!(
@@ -127,8 +128,9 @@ fn ctrl_c(lab: &Lab) -> Result<()> {
     let mut words = usual_arguments();
     words.insert(0, binary()?.display().to_string());
     words.extend(["--bpffs".to_owned(), lab.bpffs().display().to_string()]);
-    // `script` gives it a terminal; what comes through the pipe is typed there. `exec`: some shells would otherwise stay
-    // in between, be interrupted as well, and hide the exit status (it was 130 where SHELL is not set).
+    // `script` gives it a terminal, with the pipe as its keyboard. Without `exec` some shells would
+    // stay in between, be interrupted as well, and hide the exit status (it was 130 where SHELL is
+    // not set).
     let typed = format!(
         "(while [ ! -e {go} ]; do sleep 0.05; done; printf '\\003'; sleep 3) \
          | script --quiet --return --command 'exec {}' /dev/null",

@@ -1,5 +1,5 @@
-//! Two gateways on one host that share a BPF file system: in two network namespaces, in one, for one VIP or for two; and
-//! `ip netns exec`, which hides that file system.
+//! Two gateways on one host that share a BPF file system: in two network namespaces, in one, for
+//! one VIP or for two; and `ip netns exec`, which hides that file system.
 
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -216,8 +216,8 @@ fn side_by_side(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// It mounts a new /sys, so /sys/fs/bpf is empty there; process 1 still sees it. The trial has a process 1 and mounts of
-/// its own, so that nothing of this machine's is touched.
+/// `ip netns exec` mounts a new /sys, so /sys/fs/bpf is empty there; process 1 still sees it. The
+/// test has a process 1 and mounts of its own, so it touches nothing on this machine.
 fn netns_exec(lab: &Lab) -> Result<()> {
     let before = attachments(lab)?;
     let ikenat = binary()?;
@@ -252,7 +252,8 @@ fn netns_exec(lab: &Lab) -> Result<()> {
     };
     for name in ["INSIDE", "OUTSIDE"] {
         let status = part(name).with_context(|| format!("no {name}: {text}"))?;
-        // Still a daemon after two seconds, though it has given up the capability by which it came to the pins.
+        // The daemon still runs after two seconds, though it has dropped the capability with which
+        // it reached the pins.
         names(&status, &["the daemon is process", WAN, LAN, "native"])?;
         let elsewhere = status.contains("another network namespace");
         ensure!(elsewhere == (name == "OUTSIDE"), "{name}: {status}");

@@ -1,4 +1,5 @@
-//! What ikenat may and may not do: with two or three capabilities instead of root, what it keeps, and who may read.
+//! The privileges of ikenat: two or three capabilities instead of root, the capabilities that it
+//! keeps, and the users that may read its tables.
 
 use std::fs;
 use std::os::unix::fs::chown;
@@ -41,7 +42,7 @@ const NET_ADMIN: u64 = 1 << 12;
 const PERFMON: u64 = 1 << 38;
 const BPF: u64 = 1 << 39;
 
-/// A user and a group that nobody has.
+/// A user and a group that do not exist on the host.
 const USER: u32 = 64_321;
 const MEMBERS: u32 = 64_322;
 
@@ -108,7 +109,8 @@ fn root_gives_up(lab: &Lab) -> Result<()> {
     crate::support::one_filter_each(lab).context("5 s after it was removed")
 }
 
-/// What belongs to the user: a copy of ikenat that it may execute, and a directory in the BPF file system.
+/// What the user owns: a copy of ikenat that it may execute, and a directory in the BPF file
+/// system.
 struct Place {
     ikenat: PathBuf,
     bpffs: PathBuf,
@@ -180,7 +182,8 @@ fn ordinary_user(lab: &Lab) -> Result<()> {
         let mut process = place.start(lab, &more)?;
         let log = process.log();
         ensure!(
-            log.matches("replaced the program on").count() == 5 && log.contains("counters continue"),
+            log.matches("replaced the program on").count() == 5
+                && log.contains("counters continue"),
             "{log}"
         );
         let status = place.ask(lab, "status")?;
@@ -229,8 +232,8 @@ fn comes_back(lab: &Lab, place: &Place, process: &mut Process) -> Result<()> {
     Ok(())
 }
 
-/// By programs that the verifier can bound, since 6.17. Before, it takes the usual ones where the kernel was told that nobody
-/// needs protection from speculation, or none.
+/// Without CAP_PERFMON ikenat loads programs that the verifier can bound, which needs 6.17. An
+/// older kernel accepts only the usual programs, and only with its speculation mitigations off.
 fn without_perfmon(lab: &Lab) -> Result<()> {
     let place = prepare(lab)?;
     if !needs_no_perfmon()? {
@@ -252,7 +255,8 @@ fn without_perfmon(lab: &Lab) -> Result<()> {
         let mut process = place.start_as(lab, capabilities, &[])?;
         let log = process.log();
         ensure!(
-            log.contains("counters continue") && log.contains("CAP_PERFMON") == (capabilities == TWO),
+            log.contains("counters continue")
+                && log.contains("CAP_PERFMON") == (capabilities == TWO),
             "{log}"
         );
         everything_crosses(lab).with_context(|| format!("with {capabilities}"))?;
@@ -295,9 +299,9 @@ fn group(lab: &Lab) -> Result<()> {
     let members = MEMBERS.to_string();
     let ikenat = Ikenat::start_with(lab, &["--group", &members])?;
     everything_crosses(lab)?;
-    let told = execute(&mut as_member(lab, &place, MEMBERS, &["stats", "--json"]))?;
-    let told: serde_json::Value = serde_json::from_str(&told).context("failed to read stats")?;
-    let theirs = &told["instances"][0];
+    let json = execute(&mut as_member(lab, &place, MEMBERS, &["stats", "--json"]))?;
+    let json: serde_json::Value = serde_json::from_str(&json).context("failed to read stats")?;
+    let theirs = &json["instances"][0];
     let own = lab.stats()?;
     ensure!(own.spis.len() == 4, "{:?}", own.spis);
     for spi in &own.spis {
@@ -324,7 +328,7 @@ fn group(lab: &Lab) -> Result<()> {
     ensure!(!unload.status.success(), "a reader could unload");
     closed_to(lab, &place, USER)?;
     everything_crosses(lab).context("after the readers")?;
-    // Without the option nobody but root reads again.
+    // Without the option, only root can read.
     ikenat.kill()?;
     let _again = Ikenat::start(lab)?;
     closed_to(lab, &place, MEMBERS)

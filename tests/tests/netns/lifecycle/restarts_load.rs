@@ -1,5 +1,5 @@
-//! Restarts under the highest load that the lab can make, the exchange of every program, and an uninstallation that leaves
-//! nothing in the kernel.
+//! Restarts under the highest load that the lab can generate, the replacement of every program, and
+//! an uninstallation that leaves nothing in the kernel.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -38,8 +38,8 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     ]
 }
 
-/// Whether everything that is sent comes at this rate each way, beside the work of a start that changes nothing. The machine
-/// may not get to send so many.
+/// Whether all packets arrive at this rate in each direction, during a start that changes nothing.
+/// The machine may be too slow to send that many.
 fn is_lossless(lab: &Lab, rate: u32, step: usize) -> Result<bool> {
     let Ok(load) = Load::start(lab, rate, rate) else {
         return Ok(false);
@@ -130,7 +130,8 @@ fn is_map(name: &str) -> bool {
     name.bytes().all(|byte| byte.is_ascii_uppercase())
 }
 
-/// By `bpf_link_update` (or, for a filter, an exchange in its place): the links and maps stay, every program is new.
+/// An upgrade by `bpf_link_update` (for a filter, a replacement in place): links and maps stay,
+/// every program is new.
 fn upgrade(lab: &Lab) -> Result<()> {
     for backend in tc_backends()? {
         let mut ikenat = Ikenat::start_with(lab, &["--tc", backend])?;

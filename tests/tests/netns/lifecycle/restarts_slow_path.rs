@@ -1,5 +1,5 @@
-//! Restarts while every packet takes the slow path: its program is exchanged with no packet lost, by either means that
-//! kernels have for it.
+//! Restarts while every packet takes the slow path: its program is replaced without the loss of a
+//! packet, by each of the two mechanisms that kernels have for it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -30,7 +30,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
 fn clsact_restarts(lab: &Lab) -> Result<()> {
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
-        // Never none of ours and never two.
+        // There is always exactly one filter of ikenat.
         let watch = || -> Result<u32> {
             let mut looks = 0;
             while !stop.load(Ordering::Relaxed) {

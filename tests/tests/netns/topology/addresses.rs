@@ -1,5 +1,5 @@
-//! Where a gateway stands: with one arm, with a VIP that is not its first address or not its own, and with forwarding on
-//! no more devices than it needs.
+//! Placements of the gateway: with one interface for both sides, with a VIP that is not its first
+//! address or not its own, and with forwarding enabled on no more devices than necessary.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -102,8 +102,8 @@ fn one_arm(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// Whether the gateway has told somebody to go another way. A redirect would let the server talk to its clients without
-/// the gateway, and tell a client the server's address.
+/// Whether the gateway has sent an ICMP redirect. A redirect would let the server talk to its
+/// clients without the gateway, and disclose the server's address to a client.
 fn redirected(end: &PacketSocket) -> Result<bool> {
     let redirect = |frame: &[u8]| {
         Captured::read(frame)
@@ -112,8 +112,8 @@ fn redirected(end: &PacketSocket) -> Result<bool> {
     Ok(end.find(Duration::from_millis(50), redirect)?.is_some())
 }
 
-/// What `ikenat` sends itself never comes with a redirect, whichever hook sends it. The kernel, when it fragments, sends
-/// one unless `send_redirects` is off.
+/// No packet that `ikenat` sends itself causes a redirect, at either hook. When the kernel
+/// fragments, it sends one unless `send_redirects` is off.
 fn redirects(lab: &Lab) -> Result<()> {
     lab.no_unreachables()?;
     let client = PacketSocket::open(&lab.client, PEER)?;
@@ -161,7 +161,7 @@ fn redirects(lab: &Lab) -> Result<()> {
     };
     ensure!(
         fragmented(11)?,
-        "the kernel fragments without a redirect: then nobody needs to turn send_redirects off"
+        "the kernel fragments without a redirect: send_redirects need not be turned off"
     );
     lab.gateway.shell(&format!(
         "sysctl -qw net.ipv4.conf.all.send_redirects=0
@@ -251,7 +251,7 @@ fn unassigned_vip(lab: &Lab) -> Result<()> {
     let talk = UdpPair::open(lab, Server::usual(lab), 4500)?;
     ensure!(
         talk.inbound(b"who has it?").is_err(),
-        "somebody has answered ARP for an address that nobody has"
+        "a host has answered ARP for an address that no host has"
     );
     let neighbour = lab.client.run(&format!("ip neighbour show {VIP}"))?;
     ensure!(

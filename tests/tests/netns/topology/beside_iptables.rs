@@ -1,4 +1,4 @@
-//! The rules that `ikenat` replaces, while it only looks on: a dry run changes no byte of what they do.
+//! A dry run beside the iptables rules that `ikenat` replaces: it changes no byte of their output.
 
 use std::net::Ipv4Addr;
 
@@ -45,7 +45,8 @@ fn packets(client: Ipv4Addr, sequence: u32) -> Vec<(Packet, Packet)> {
     .into()
 }
 
-/// Old rules go on working underneath: the same bytes with and without it, and its counters say what it would have done.
+/// The existing rules keep working: the same bytes with and without the dry run, and its counters
+/// show what it would have done.
 fn dry_run(lab: &Lab) -> Result<()> {
     let mut peers = Peers::route(lab)?;
     lab.kernel_nat()?;
@@ -96,7 +97,7 @@ fn dry_run(lab: &Lab) -> Result<()> {
         "{:?}",
         stats.totals
     );
-    // It drops nobody either.
+    // It drops no packets either.
     ikenat.terminate()?;
     let _ikenat = Ikenat::start_with(lab, &["--dry-run", "--deny", &format!("{}/32", clients[1])])?;
     both_ways(11..13).context("with a dry run that would deny")?;

@@ -1,5 +1,5 @@
-//! Several WANs and LANs, one of them without native XDP, none where the server is this host; and the sentences about lists
-//! of interfaces that cannot be.
+//! Several WANs and LANs, one of them without native XDP, no LAN where the server is this host, and
+//! the messages about invalid lists of interfaces.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
@@ -189,7 +189,8 @@ fn fewer(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// As Docker has it: the server's network is a bridge, which has no native XDP and takes no frames from it.
+/// As with Docker: the server's network is a bridge, which has no native XDP and accepts no frames
+/// from it.
 fn bridge_as_lan(lab: &Lab) -> Result<()> {
     let mac = LAN_MAC.map(|byte| format!("{byte:02x}")).join(":");
     lab.gateway.shell(&format!(
@@ -329,7 +330,7 @@ fn impossible(lab: &Lab) -> Result<()> {
     let mut command = timed_command(lab, &arguments_with("--lan", LAN_2))?;
     command.arg("--bpffs").arg(lab.bpffs());
     refused(lab, command, &[&SERVER.to_string(), LAN_2, "`--lan lan0`"])?;
-    // MAC addresses that nobody has are no part of this; these are to be the lab's own.
+    // No MAC address here is made up: the lab's own addresses must be distinct.
     ensure!(WAN_MAC != LAN_MAC && CLIENT_MAC != SERVER_MAC);
     Ok(())
 }

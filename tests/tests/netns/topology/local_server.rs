@@ -1,5 +1,5 @@
-//! The server is on the gateway's own machine: an address on loopback or of the LAN, a container behind a veth, a
-//! container behind a bridge.
+//! A server on the gateway's own machine: an address on loopback or of the LAN, a container behind
+//! a veth, a container behind a bridge.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
@@ -167,7 +167,7 @@ fn loopback_errors(lab: &Lab) -> Result<()> {
         .run(&format!("ip address add {LOOPBACK}/32 dev lo"))?;
     let _ikenat = start(lab, LOOPBACK, &[])?;
     let wire = Wire::open(lab)?;
-    // Nobody listens on port 4500 of the server.
+    // No socket listens on port 4500 of the server.
     let asked = from_client(4500, 4500, esp(SPI, 1, 60));
     wire.client.drain()?;
     wire.client.send(&asked.build())?;
@@ -205,7 +205,8 @@ fn loopback_errors(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// A namespace with one veth, as a container has it: checksums are left to the device, and nothing polls.
+/// A namespace with one veth, like a container: checksums are left to the device, and its end does
+/// not poll.
 fn container(
     lab: &Lab,
     host_name: &str,
@@ -265,8 +266,9 @@ fn bridge(lab: &Lab) -> Result<()> {
         ))?;
     }
     lab.gateway.run("ip link set ctr0 master docker0 up")?;
-    // Where br_netfilter and conntrack are, the bridge puts the server's fragments together: what comes out is too big,
-    // and the kernel has to fragment it once more. That is forwarding. (Docker's own rules accept it.)
+    // With br_netfilter and conntrack, the bridge reassembles the server's fragments: the result is
+    // too big, and the kernel must fragment it once more. That is forwarding. (Docker's own rules
+    // accept it.)
     if lab.options.host == Host::ForwardDropConntrack {
         lab.accept_forward()?;
     }

@@ -1,4 +1,4 @@
-//! Where the gateway stands: addresses, uplinks, several interfaces, a server on the same host.
+//! Placements of the gateway: addresses, uplinks, several interfaces, a server on the same host.
 
 mod addresses;
 mod beside_iptables;

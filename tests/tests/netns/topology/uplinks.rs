@@ -212,8 +212,9 @@ fn slow_path_of_the_second(lab: &Lab, wire: &Wire, far_client: &PacketSocket) ->
     Ok(())
 }
 
-/// `ip rule from VIP` leads out of another WAN than the main table. What the kernel itself forwards, because it has to be
-/// fragmented, still has the server's address when it is routed, and needs a rule of its own.
+/// `ip rule from VIP` selects another WAN than the main table. A packet that the kernel forwards
+/// itself, because it must be fragmented, still has the server's address when it is routed, and
+/// needs a rule of its own.
 fn policy_routing(lab: &Lab) -> Result<()> {
     const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 200);
     let (_namespace, far_client) = second_wan(lab)?;
