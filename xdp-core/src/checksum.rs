@@ -1,7 +1,8 @@
-//! The Internet checksum, updated incrementally (RFC 1624 equation 3): a wrong checksum stays wrong.
+//! Incremental updates of the Internet checksum (RFC 1624 equation 3): a wrong checksum stays
+//! wrong.
 //!
-//! A running sum and the field of a header are different types; UDP's field has a finisher of its own, because there
-//! zero means "no checksum" (RFC 768).
+//! A running sum and the field of a header are different types; UDP's field has a finisher of its
+//! own, because there zero means "no checksum" (RFC 768).
 
 /// The change of a ones'-complement sum when words of a packet are replaced.
 #[derive(Clone, Copy, Debug, Default)]
@@ -42,7 +43,8 @@ impl Delta {
         self.apply(field).to_be_bytes()
     }
 
-    /// The new field of a UDP header: zero ("none") stays zero, a computed zero becomes 0xFFFF (RFC 768).
+    /// The new field of a UDP header: zero ("none") stays zero, a computed zero becomes 0xFFFF (RFC
+    /// 768).
     #[inline(always)]
     pub const fn udp_field(self, field: [u8; 2]) -> [u8; 2] {
         if field[0] == 0 && field[1] == 0 {
@@ -64,8 +66,9 @@ pub const fn fold(sum: u64) -> u16 {
     sum as u16
 }
 
-/// The sum that a sender leaves in the UDP checksum field when it expects its device to finish it (CHECKSUM_PARTIAL):
-/// the folded pseudo-header, not complemented. None of the other 65,535 values can be a partial checksum.
+/// The sum that a sender leaves in the UDP checksum field when it expects its device to finish it
+/// (CHECKSUM_PARTIAL): the folded pseudo-header, not complemented. None of the other 65,535 values
+/// can be a partial checksum.
 #[inline(always)]
 pub const fn udp_partial(source: [u8; 4], destination: [u8; 4], udp_length: u16) -> u16 {
     const UDP: u64 = 17;
@@ -81,9 +84,10 @@ pub const fn udp_partial(source: [u8; 4], destination: [u8; 4], udp_length: u16)
     )
 }
 
-/// Takes `minus` from the field of an IPv4 header in one's complement: `HC - (~m + m')`, which is `~(~HC + ~m + m')` of
-/// RFC 1624 equation 3, also where the result is zero. In the machine's byte order, as the sum does not care (RFC 1071
-/// section 2 (B)). The field is the low half of what comes back.
+/// Subtracts `minus` from the field of an IPv4 header in one's complement: `HC - (~m + m')`, which
+/// is `~(~HC + ~m + m')` of RFC 1624 equation 3, also where the result is zero. In the machine's
+/// byte order, because the sum does not depend on it (RFC 1071 section 2 (B)). The field is the low
+/// half of the result.
 #[inline(always)]
 #[must_use]
 #[expect(
@@ -96,8 +100,9 @@ pub const fn ip_less(field: u16, minus: u32) -> u32 {
     difference.wrapping_add((difference as i32 >> 16) as u32)
 }
 
-/// Adds `plus`, which is `~(~m + m')`, to the field of a UDP header in one's complement. The same, but that a zero comes
-/// out as 0xFFFF, as RFC 768 asks for. Not for a field of zero, which means "none". The low half, too.
+/// Adds `plus`, which is `~(~m + m')`, to the field of a UDP header in one's complement. Like
+/// [`ip_less`], except that a zero becomes 0xFFFF, as RFC 768 requires. Not for a field of zero,
+/// which means "none". The field is the low half of the result here, too.
 #[inline(always)]
 #[must_use]
 pub const fn udp_more(field: u16, plus: u32) -> u32 {

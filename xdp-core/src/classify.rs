@@ -1,6 +1,8 @@
-//! Policy: which packets are ours, what kind they are, and which are refused. It touches no byte and no table.
+//! Classification: which packets ikenat handles, what class each belongs to, and which are refused.
+//! It changes no byte and no table.
 //!
-//! Order matters: what is not ours must leave after one or two compares.
+//! The order of the checks matters: a packet that is not handled must be recognised after one or
+//! two comparisons.
 
 use crate::checksum::udp_partial;
 use crate::env::{Env, Side};
@@ -13,7 +15,7 @@ use xdp_common::config::mac_word;
 use xdp_common::limits::{IKE_PORT, NATT_PORT};
 use xdp_common::{Class, Config, Direction, Hook, Reason, config};
 
-/// The first look at a frame: EtherType, address, protocol.
+/// Checks EtherType, address and protocol of a frame.
 #[inline(always)]
 fn first_look<F: Frame + ?Sized>(
     frame: &F,
@@ -29,15 +31,16 @@ fn first_look<F: Frame + ?Sized>(
     if ip.protocol == Protocol::UDP || ip.protocol == Protocol::ESP {
         Ok((ethernet, ip, direction))
     } else if ip.protocol == Protocol::ICMP {
-        // Only tc looks at what it quotes ([`crate::icmp`]).
+        // Only tc reads what an ICMP error quotes ([`crate::icmp`]).
         Err(Reason::Icmp)
     } else {
         Err(Reason::OtherProtocol)
     }
 }
 
-/// The reason why a frame is not ours, when that can be seen at once: from its EtherType, its address, its protocol, or
-/// the port of a plain UDP datagram. It is what [`classify`] would say; what is odd about a frame is left to that.
+/// The reason why a frame is not handled, if its EtherType, its address, its protocol or the port
+/// of a plain UDP datagram shows it. It is the reason that [`classify`] would give; frames that are
+/// unusual in any respect are left to that function.
 #[inline(always)]
 pub fn not_handled<F: Frame + ?Sized>(frame: &F, config: &Config, side: Side) -> Option<Reason> {
     let (ethernet, ip, direction) = match first_look(frame, config, side) {
@@ -49,7 +52,7 @@ pub fn not_handled<F: Frame + ?Sized>(frame: &F, config: &Config, side: Side) ->
     if ip.protocol != Protocol::UDP
         || ip.header_length() != Some(ipv4::LENGTH)
         || ip.is_later_fragment()
-        // Those behind it have to be told from ours.
+        // It has to be remembered, so that its later fragments are not taken for handled ones.
         || ip.is_first_fragment()
         || total < ipv4::LENGTH + udp::LENGTH
         || ipv4::AT + total > frame.length()
@@ -65,11 +68,11 @@ pub fn not_handled<F: Frame + ?Sized>(frame: &F, config: &Config, side: Side) ->
     (service_port != IKE_PORT && service_port != NATT_PORT).then_some(Reason::OtherPort)
 }
 
-/// Says whether a packet is ours. A UDP fragment without ports is taken for ours here ([`Class::Fragment`]); whether
-/// it really is, only the tables know.
+/// Decides whether a packet is handled. A UDP fragment without ports is accepted here
+/// ([`Class::Fragment`]); whether it belongs to a handled datagram, only the tables can show.
 ///
 /// # Errors
-/// The reason why it is left alone or dropped.
+/// The reason why it is punted or dropped.
 #[inline(always)]
 pub fn classify<F: Frame + ?Sized>(
     frame: &F,
@@ -78,7 +81,7 @@ pub fn classify<F: Frame + ?Sized>(
     hook: Hook,
 ) -> Result<Packet, Reason> {
     let (ethernet, ip, direction) = first_look(frame, config, side)?;
-    // A redirect would take a frame that was not sent to us out of somebody else's hands.
+    // A redirect would take a frame that was sent to another host away from its receiver.
     if !is_sent_to_interface::<F>(&ethernet, config, side) {
         return Err(Reason::NotOurMac);
     }
@@ -115,8 +118,9 @@ pub fn classify<F: Frame + ?Sized>(
     Ok(packet)
 }
 
-/// Refuses fragments that nobody can put together, whoever they are for: a first one that does not hold what decides
-/// about it (RFC 1858 section 3), and one that ends beyond 65,535 bytes.
+/// Refuses fragments that cannot be reassembled, whatever their destination: a first fragment
+/// without the fields that decide about it (RFC 1858 section 3), and a fragment that ends beyond
+/// 65,535 bytes.
 #[inline(always)]
 fn check_fragment(packet: &Packet, header_length: usize) -> Result<(), Reason> {
     if packet.first_fragment && usize::from(packet.data) < udp::LENGTH {
@@ -129,7 +133,7 @@ fn check_fragment(packet: &Packet, header_length: usize) -> Result<(), Reason> {
     Ok(())
 }
 
-/// The first of several fragments of a datagram that is not ours.
+/// The first of several fragments of a datagram that is not handled, if the frame is one.
 #[inline(always)]
 pub fn foreign_fragment<F: Frame + ?Sized>(
     frame: &F,
@@ -157,7 +161,8 @@ fn direction(ip: &ipv4::Header, config: &Config, side: Side) -> Result<Direction
     }
 }
 
-/// True for a frame that was sent to the interface it came in on; on the way out there is no such question.
+/// True for a frame that was sent to the MAC address of the interface that received it. On egress
+/// there is nothing to check.
 #[inline(always)]
 pub fn is_sent_to_interface<F: Frame + ?Sized>(
     ethernet: &ethernet::Header,
@@ -203,7 +208,8 @@ fn read_udp<F: Frame + ?Sized>(
         return Err(Reason::OtherPort);
     }
     let claimed = usize::from(header.length);
-    // The first of several fragments holds less than the datagram; anything else must hold all of it.
+    // The first of several fragments holds less than the datagram; anything else must hold all of
+    // it.
     if length < udp::LENGTH || claimed < udp::LENGTH || (claimed > length && !packet.first_fragment)
     {
         return Err(Reason::Malformed);
@@ -221,7 +227,7 @@ fn read_udp<F: Frame + ?Sized>(
     Ok(())
 }
 
-/// Tells the three kinds of traffic on UDP 4500 apart (RFC 3948 section 2).
+/// Distinguishes the three kinds of traffic on UDP 4500 (RFC 3948 section 2).
 #[inline(always)]
 fn read_natt<F: Frame + ?Sized>(frame: &F, packet: &mut Packet, at: usize, payload: usize) {
     packet.class = Class::Other;
@@ -236,7 +242,8 @@ fn read_natt<F: Frame + ?Sized>(frame: &F, packet: &mut Packet, at: usize, paylo
             }
         }
     } else if payload == esp::KEEPALIVE.len()
-        // With the UDP header before it: the verifier gives no range for a single byte at a variable place.
+        // Read with the UDP header before it: the verifier gives no range for a single byte at a
+        // variable offset.
         && let Some(last) = frame.with_bytes::<{ udp::LENGTH + esp::KEEPALIVE.len() }, _>(packet.udp_at, |&[.., last]| last)
         && [last] == esp::KEEPALIVE
     {
@@ -244,9 +251,10 @@ fn read_natt<F: Frame + ?Sized>(frame: &F, packet: &mut Packet, at: usize, paylo
     }
 }
 
-/// True when the UDP checksum may still be the sender's partial one. Only the value tells in XDP, but it tells for
-/// sure in the direction that matters: a partial checksum is exactly the sum over the pseudo-header. One full checksum
-/// in 65,535 looks the same and takes the slow path for nothing.
+/// True when the UDP checksum may still be the sender's partial one. In XDP only the value shows
+/// it, and no partial checksum is missed: it is exactly the sum over the pseudo-header. One full
+/// checksum in 65,535 has the same value and takes the slow path needlessly. See
+/// `docs/decisions/partial-checksum-in-xdp.md`.
 #[inline(always)]
 fn is_partial<F: Frame + ?Sized>(
     frame: &F,
@@ -269,12 +277,12 @@ fn is_partial<F: Frame + ?Sized>(
     let Some(header) = udp::Header::read(frame, at) else {
         return false;
     };
-    // Never true for a checksum of zero: the protocol number is in the sum.
+    // Never true for a checksum of zero: the sum includes the protocol number.
     header.checksum == udp_partial(ip.source, ip.destination, header.length)
 }
 
-/// Refuses what must not be translated: sources that no client has; and what XDP cannot translate: a TTL that ends here,
-/// and what is for a server on this host.
+/// Refuses what must not be translated: sources that no client can have. Also refuses what XDP
+/// cannot translate: packets whose TTL expires here, and packets for a server on this host.
 #[inline(always)]
 fn refuse_untranslatable(
     packet: &Packet,
@@ -295,8 +303,8 @@ fn refuse_untranslatable(
     Ok(())
 }
 
-/// Sources that the kernel's own input path takes for martians, and those that can only be forged: the VIP (a land
-/// attack) and the server.
+/// Sources that the kernel's own input path treats as martians, and those that can only be forged:
+/// the VIP (a land attack) and the server.
 #[inline(always)]
 pub fn is_bogus(source: [u8; 4], config: &Config) -> bool {
     matches!(source[0], 0 | 127 | 224..=239)
@@ -305,7 +313,7 @@ pub fn is_bogus(source: [u8; 4], config: &Config) -> bool {
         || source == config.server
 }
 
-/// The reason why a peer's packets are not forwarded, if a list names it.
+/// The reason why a peer's packets are not forwarded, if the peer is on a list.
 #[inline(always)]
 pub(crate) fn refused_by_list<E: Env>(env: &E, config: &Config, peer: [u8; 4]) -> Option<Reason> {
     if config.lists == 0 {

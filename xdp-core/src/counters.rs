@@ -1,6 +1,4 @@
-//! The totals of a hook in a CPU's block: what was forwarded by class, what was not by reason.
-//!
-//! It may not know how the block is found, nor what a packet is.
+//! The totals of a hook in a CPU's block: forwarded packets by class, others by reason.
 
 use crate::table::word::Word;
 use xdp_common::counters::{self, Quantity};
@@ -13,14 +11,14 @@ pub fn count_reason<W: Word>(block: &[W; cpu::WORDS], hook: Hook, reason: Reason
     add(block, at(hook, place & REASONS), 1);
 }
 
-/// The same, of a reason that comes out of memory.
+/// The same for a reason that is loaded from memory.
 #[inline(always)]
 pub fn count_any_reason<W: Word>(block: &[W; cpu::WORDS], hook: Hook, reason: Reason) {
     let place = W::opaque(counters::reason(reason));
     add(block, at(hook, place & REASONS), 1);
 }
 
-/// Counts a forwarded packet whose class and direction are known where this is written.
+/// Counts a forwarded packet whose class and direction are constants at the call.
 #[inline(always)]
 pub fn count_class<W: Word>(
     block: &[W; cpu::WORDS],
@@ -33,7 +31,7 @@ pub fn count_class<W: Word>(
     count_at(block, at, bytes, tracked);
 }
 
-/// The same, where they come out of memory.
+/// The same for a class and a direction that are loaded from memory.
 #[inline(always)]
 pub fn count_any_class<W: Word>(
     block: &[W; cpu::WORDS],
@@ -46,15 +44,15 @@ pub fn count_any_class<W: Word>(
     count_at(block, at(hook, place & CLASSES), bytes, tracked);
 }
 
-/// Masks that leave every number as it is, and show the verifier that it is small enough: of a reason's counter, and of the
-/// first of a class's four.
+/// Masks that leave every number unchanged and show the verifier that it is small enough: for a
+/// reason's counter, and for the first of a class's four.
 const REASONS: usize = counters::WORDS - 1;
 const CLASSES: usize = counters::WORDS - 4;
 const _: () = assert!(counters::WORDS.is_power_of_two());
 const _: () = assert!(counters::class(Direction::Outbound, Class::Icmp) & !CLASSES == 0);
 const _: () = assert!(Quantity::UntrackedBytes as usize == 3);
 
-/// A hook's counter, in the block.
+/// The index of a hook's counter in the block.
 #[inline(always)]
 const fn at(hook: Hook, place: usize) -> usize {
     cpu::counters(hook) + place
@@ -74,7 +72,7 @@ fn count_at<W: Word>(block: &[W; cpu::WORDS], at: usize, bytes: u16, tracked: bo
     }
 }
 
-/// A plain add: nobody else writes these words.
+/// A plain add: only this CPU writes these words.
 #[inline(always)]
 fn add<W: Word>(block: &[W; cpu::WORDS], at: usize, by: u64) {
     if let Some(word) = block.get(at) {

@@ -1,5 +1,5 @@
-//! What the packet logic needs from outside, and the words in which it answers: the side of a frame, the next hop, the
-//! FIB's result, the verdict, and the trait [`Env`] for tables and kernel.
+//! The environment of the packet logic: the trait [`Env`] for tables and kernel, and the types that
+//! it exchanges with them (side, next hop, FIB result, verdict).
 
 use crate::neighbour::table::{self as neighbour_table, Neighbour};
 use crate::packet::PackedPacket;
@@ -8,37 +8,37 @@ use crate::table::recent;
 use crate::table::word::Word;
 use xdp_common::{Class, Direction, Hook, Reason, cpu};
 
-/// Which interface a frame came in on.
+/// Where a frame was seen: the side of the interface that received it, or egress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
-    /// The clients' side.
+    /// The peers' side.
     Wan,
     /// The server's side.
     Lan,
-    /// A one-armed gateway: one interface for both.
+    /// A one-armed gateway: one interface for both sides.
     Both,
-    /// On the way out by a WAN.
+    /// A frame that leaves by a WAN.
     Out,
 }
 
-/// What the kernel's FIB says of a destination.
+/// The kernel FIB's result for a destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FibResult {
-    /// There is a way, and the neighbour's MAC is known.
+    /// There is a route, and the neighbour's MAC address is known.
     Neighbour(Neighbour),
-    /// There is a way, but the neighbour has no MAC yet.
+    /// There is a route, but the neighbour has no MAC address yet.
     Unresolved(NextHop),
-    /// The packet does not fit: the way's MTU.
+    /// The packet is larger than the route's MTU, which is the value.
     TooBig(u16),
-    /// The destination is this host, or no unicast address: not forwarded.
+    /// The destination is this host, or not a unicast address: not forwarded.
     NotForwarded,
-    /// There is no way.
+    /// There is no route.
     NoRoute,
-    /// The device that it came from does not forward.
+    /// The interface that received it does not forward.
     ForwardingDisabled,
 }
 
-/// The way out.
+/// The next hop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NextHop {
     /// Egress interface; 0: the host's own stack.
@@ -48,13 +48,14 @@ pub struct NextHop {
 }
 
 impl NextHop {
-    /// The host's own stack: it routes, counts the TTL down and fragments, or delivers to a server on this host.
+    /// The host's own stack: it routes, decrements the TTL and fragments, or delivers to a server
+    /// on this host.
     pub const STACK: Self = Self {
         ifindex: 0,
         gateway: [0; 4],
     };
 
-    /// The way to a neighbour.
+    /// The next hop for a neighbour.
     #[inline(always)]
     #[must_use]
     pub const fn to(neighbour: &Neighbour) -> Self {
@@ -72,18 +73,18 @@ impl NextHop {
     }
 }
 
-/// The tables and the kernel, as one packet needs them.
+/// The tables and the kernel, as the processing of one packet needs them.
 pub trait Env {
     /// The kind of word.
     type Word: Word;
-    /// FLOW and SESSION.
+    /// The tables FLOW and SESSION.
     type Buckets: Buckets<Word = Self::Word> + ?Sized;
     /// The hook that this environment sends with.
     const HOOK: Hook;
 
-    /// FLOW.
+    /// The FLOW table.
     fn flows(&self) -> &Self::Buckets;
-    /// SESSION.
+    /// The SESSION table.
     fn sessions(&self) -> &Self::Buckets;
     /// A bucket of HALF.
     fn half_open(&self, index: u32) -> Option<&recent::Bucket<Self::Word>>;
@@ -91,50 +92,52 @@ pub trait Env {
     fn fragments(&self, index: u32) -> Option<&recent::Bucket<Self::Word>>;
     /// An entry of NEXTHOP.
     fn neighbour(&self, index: u32) -> Option<&neighbour_table::Entry<Self::Word>>;
-    /// What PEERS says of a peer ([`xdp_common::config::EXCEPT`], [`xdp_common::config::DENY`]).
+    /// The list that PEERS holds for a peer ([`xdp_common::config::EXCEPT`],
+    /// [`xdp_common::config::DENY`]).
     fn peer_list(&self, peer: [u8; 4]) -> Option<u32>;
     /// A token bucket for ICMP errors.
     fn icmp_bucket(&self, index: u32) -> Option<&Self::Word>;
     /// A word of META.
     fn meta(&self, index: usize) -> Option<&Self::Word>;
-    /// The block of the CPU that this runs on.
+    /// The block of the current CPU.
     fn cpu_block(&self) -> Option<&[Self::Word; cpu::WORDS]>;
     /// `jiffies_64`.
     fn jiffies(&self) -> u64;
-    /// Asks the FIB for the way of a packet from `source` to `destination` of this length.
+    /// Asks the FIB for the route of a packet from `source` to `destination` of this length.
     fn fib_lookup(&self, source: [u8; 4], destination: [u8; 4], total_length: u16) -> FibResult;
-    /// Puts what is known of the packet away. In the kernel this is memory whose contents the verifier does not know: so
-    /// it follows all that comes after once, and not once for each kind of packet and each way through its headers.
+    /// Stores the parsed packet. In the kernel this is memory whose contents the verifier does not
+    /// know: so it follows the code after this once, and not once for each kind of packet and each
+    /// path through its headers.
     fn store_packet(&self, packed: PackedPacket);
-    /// Takes it back.
+    /// Loads the stored packet.
     fn load_packet(&self) -> Option<PackedPacket>;
-    /// A peer has given its proof. For the log.
+    /// Reports that a peer has given its proof. For the log.
     fn established(&self, peer: [u8; 4], by: Direction);
 }
 
-/// What became of a frame.
+/// The verdict on a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Not forwarded by this hook; the reason says whether it is left alone or dropped.
+    /// Not forwarded by this hook; the reason says whether it is punted or dropped.
     NotForwarded(Reason),
-    /// Not forwarded: its sender is to be told why ([`crate::icmp::error`]). No byte has changed.
+    /// Not forwarded: its sender gets an ICMP error ([`crate::icmp::error`]). No byte has changed.
     Answer {
-        /// What is to be said: [`Reason::TimeExceeded`] or [`Reason::FragmentationNeeded`].
+        /// The error: [`Reason::TimeExceeded`] or [`Reason::FragmentationNeeded`].
         reason: Reason,
-        /// MTU of the way, for the latter.
+        /// MTU of the route, for the latter.
         mtu: u16,
     },
-    /// Rewritten (unless this is a dry run): send it this way, and count it.
+    /// Rewritten (unless this is a dry run): send it to the next hop, and count it.
     Forward {
-        /// The way out.
+        /// The next hop.
         hop: NextHop,
-        /// Which way it goes.
+        /// Inbound or outbound.
         direction: Direction,
-        /// What it is.
+        /// The class of its contents.
         class: Class,
         /// IPv4 total length.
         bytes: u16,
-        /// A table has counted it.
+        /// True when a table has counted it.
         tracked: bool,
     },
 }

@@ -1,12 +1,13 @@
-//! The fast path: ESP of a flow that is known, with a next hop that is remembered, straight through.
+//! The fast path: forwards ESP of a known flow that has a cached next hop.
 //!
-//! It decides nothing of its own. Whatever is unusual about a packet (options, fragments, a length or a port that is not
-//! plain ESP's, a TTL that ends here, a checksum that may be partial, an unknown SPI, a next hop that has to be asked
-//! for) goes to [`crate::process`], which knows every case; and what passes here would have come out there with the same
-//! bytes and the same counts. The differential test holds the two against each other.
+//! It decides nothing of its own. Everything unusual about a packet (options, fragments, a length
+//! or a port that is not plain ESP's, a TTL that expires here, a checksum that may be partial, an
+//! unknown SPI, a next hop that has to be looked up) goes to [`crate::process`], which handles
+//! every case; and what the fast path forwards would have left that function with the same bytes
+//! and the same counts. The differential test compares the two.
 //!
-//! What it costs is why it exists: words instead of bytes, constants that the loader has worked out ([`DirectionConfig`]), one
-//! look-up, and no call of a helper but the two look-ups and the redirect.
+//! It exists for its low cost: words instead of bytes, constants that the loader has computed
+//! ([`DirectionConfig`]), one look-up, and no helper call but the two look-ups and the redirect.
 
 use crate::checksum::{fold, ip_less, udp_more};
 use crate::conntrack::flow;
@@ -25,26 +26,27 @@ use xdp_common::limits::NATT_PORT;
 use xdp_common::slot;
 use xdp_common::{Class, Config, Direction, Hook, cpu};
 
-/// Bytes that are looked at: Ethernet, IPv4, UDP, ESP.
+/// Bytes that are read: Ethernet, IPv4, UDP, ESP.
 const HEAD: usize = ipv4::AT + ipv4::LENGTH + udp::LENGTH + esp::LENGTH;
-/// The same for native ESP.
+/// Offset of the IPv4 payload: the UDP header, or native ESP.
 const PAYLOAD: usize = ipv4::AT + ipv4::LENGTH;
-/// MAC addresses and EtherType of IPv4 without options: these four bytes with the last one (type of service) masked.
+/// EtherType, version and header length of IPv4 without options: four bytes of which the last one
+/// (type of service) is masked.
 const TYPE: u32 = u32::from_ne_bytes([8, 0, 0x45, 0]);
 const TYPE_MASK: u32 = u32::from_ne_bytes([0xff, 0xff, 0xff, 0]);
-/// "Don't fragment", the only one of the flags that may be set, in the word of flags, offset, TTL and protocol.
+/// "Don't fragment", the only flag that may be set, in the word of flags, offset, TTL and protocol.
 const DONT_FRAGMENT: u32 = 0x4000_0000;
-/// That word without the flag: two as the TTL ...
+/// The smallest value of that word without the flag: a TTL of two ...
 const LEAST: u32 = 2 << 8;
-/// ... and the largest one of no fragment.
+/// ... and the largest value that is not a fragment.
 const MOST: u32 = 0xffff;
 const UDP: u8 = Protocol::UDP.number();
 const ESP: u8 = Protocol::ESP.number();
-/// An IPv4 header without options, as lengths in a packet count it.
+/// Length of an IPv4 header without options, in the type of a packet's length fields.
 #[expect(clippy::cast_possible_truncation, reason = "20")]
 const IP: u16 = ipv4::LENGTH as u16;
 
-/// Puts a packet through: this way if it may, else through [`process`].
+/// Processes a packet: on the fast path if possible, else by [`process`].
 #[inline(always)]
 pub fn run<F: Frame + ?Sized, E: Env>(
     frame: &mut F,
@@ -60,8 +62,9 @@ pub fn run<F: Frame + ?Sized, E: Env>(
     fast.unwrap_or_else(|| process(frame, env, config, side))
 }
 
-/// Forwards a packet that is nothing but ESP of a known flow in one direction. `None`: it is for [`process`]; nothing has
-/// happened to it. Else it has been counted, also among the totals of its class.
+/// Forwards a packet that is nothing but ESP of a known flow in one direction. `None`: it is for
+/// [`process`], and nothing has been changed. Otherwise it has been counted, also in the totals of
+/// its class.
 #[inline(always)]
 pub fn forward<F: Frame + ?Sized, E: Env, const OUTBOUND: bool>(
     frame: &mut F,
@@ -84,13 +87,15 @@ pub fn forward<F: Frame + ?Sized, E: Env, const OUTBOUND: bool>(
     if address != direction_config.old || mac != direction_config.own_mac {
         return None;
     }
-    // Flags and offset, TTL, protocol. Nothing but the last two leaves a number in between.
+    // Flags and offset, TTL, protocol. Only a word that consists of the last two is within the
+    // bounds.
     let rest = u32::from_be(F::get32::<20, HEAD>(head)) & !DONT_FRAGMENT;
     let total = u16::from_be(F::get16::<16, HEAD>(head));
     if rest.wrapping_sub(LEAST) > MOST - LEAST || ipv4::AT + usize::from(total) > length {
         return None;
     }
-    // Two loads of one byte: of one the compiler would make a choice between two numbers, the larger one first.
+    // The byte is loaded twice: after a single load the compiler would choose between two numbers,
+    // the larger one first.
     if head[ipv4::PROTOCOL] == UDP {
         forward_esp::<F, E, OUTBOUND, true>(head, env, config, total)
     } else if rest & 0xff == u32::from(ESP) {
@@ -100,7 +105,7 @@ pub fn forward<F: Frame + ?Sized, E: Env, const OUTBOUND: bool>(
     }
 }
 
-/// The same, from where the protocol is known: ESP in UDP, or native ESP.
+/// The same, once the protocol is known: ESP in UDP, or native ESP.
 #[inline(always)]
 fn forward_esp<F: Frame + ?Sized, E: Env, const OUTBOUND: bool, const IN_UDP: bool>(
     head: &mut [u8; HEAD],
@@ -132,13 +137,14 @@ fn forward_esp<F: Frame + ?Sized, E: Env, const OUTBOUND: bool, const IN_UDP: bo
     } else {
         F::get32::<PAYLOAD, HEAD>(head)
     });
-    // A reserved SPI never gets a flow: what is below 256 finds none.
+    // A reserved SPI never gets a flow: a value below 256 finds none.
     let key = slot::flow_key(peer.to_ne_bytes(), spi, class, direction);
     let place = Place::new(digest_key(&config.secret, &key), config.flow_mask);
     let slot = match table::find_at(env.flows(), place.first(), &key) {
         Some(found) => found,
         None => {
-            // Worked out once more, hidden from the compiler, which would keep it for all although a few need it.
+            // Computed a second time, hidden from the compiler, which would otherwise keep it for
+            // all packets although only a few need it.
             let (config, key) = core::hint::black_box((config, key));
             let place = Place::new(digest_key(&config.secret, &key), config.flow_mask);
             table::find_at(env.flows(), place.second(), &key)?
@@ -154,7 +160,7 @@ fn forward_esp<F: Frame + ?Sized, E: Env, const OUTBOUND: bool, const IN_UDP: bo
     if total > cpu::egress_mtu(egress) {
         return None;
     }
-    // Not before: it would be one thing more to keep.
+    // Not earlier: it would be one more value to keep.
     let sequence = u32::from_be(if IN_UDP {
         F::get32::<{ PAYLOAD + 12 }, HEAD>(head)
     } else {
@@ -175,7 +181,7 @@ fn forward_esp<F: Frame + ?Sized, E: Env, const OUTBOUND: bool, const IN_UDP: bo
     })
 }
 
-/// True for a whole datagram of UDP 4500 with room for ESP, whose checksum is none or a full one.
+/// True for a whole datagram of UDP 4500 with room for ESP, with no checksum or a full one.
 #[inline(always)]
 fn is_natt<F: Frame + ?Sized, const OUTBOUND: bool>(
     head: &[u8; HEAD],
@@ -185,8 +191,8 @@ fn is_natt<F: Frame + ?Sized, const OUTBOUND: bool>(
     if usize::from(total) < ipv4::LENGTH + udp::LENGTH + esp::LENGTH {
         return false;
     }
-    // The other port and the length, which is that of the whole less the IPv4 header. Inbound the other port is ours, so that
-    // one compare does for both.
+    // The other port and the length, which is the total length less the IPv4 header. Inbound the
+    // other port is the service's, so that one comparison checks both.
     let more = u32::from_be(F::get32::<{ PAYLOAD + 2 }, HEAD>(head)).wrapping_sub(u32::from(total));
     let as_claimed = if OUTBOUND {
         F::get16::<PAYLOAD, HEAD>(head) == NATT_PORT.to_be()

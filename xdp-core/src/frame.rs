@@ -1,19 +1,20 @@
-//! The seam between the packet logic and the bytes: arrays of a fixed size at a checked place.
+//! The trait [`Frame`], through which the packet logic reads and writes bytes: arrays of a fixed
+//! size at a checked offset.
 //!
-//! It may not know what the bytes mean. Slices with a run-time length are not offered: the verifier rejects them. Places
-//! that are known only when a packet is there have functions of their own: without CAP_PERFMON the verifier takes no
-//! pointer into a packet that a variable was added to.
+//! Slices with a run-time length are not offered: the verifier rejects them. Offsets that depend on
+//! the packet have functions of their own: without CAP_PERFMON the verifier accepts no pointer into
+//! a packet that a variable was added to.
 
 /// A frame, from the first byte of its Ethernet header.
 pub trait Frame {
     /// The `N` bytes at `at`, a constant, or `None` when the frame is shorter.
     fn array<const N: usize>(&self, at: usize) -> Option<&[u8; N]>;
-    /// The same, to be written.
+    /// The same, for writing.
     fn array_mut<const N: usize>(&mut self, at: usize) -> Option<&mut [u8; N]>;
     /// The length of the frame in bytes.
     fn length(&self) -> usize;
 
-    /// Reads `N` bytes at a place that depends on the packet. `None`: the frame is shorter.
+    /// Reads `N` bytes at an offset that depends on the packet. `None`: the frame is shorter.
     #[inline(always)]
     fn with_bytes<const N: usize, R>(
         &self,
@@ -23,7 +24,7 @@ pub trait Frame {
         self.array(at).map(read)
     }
 
-    /// Changes `N` bytes at a place that depends on the packet. `None`: the frame is shorter.
+    /// Changes `N` bytes at an offset that depends on the packet. `None`: the frame is shorter.
     #[inline(always)]
     fn with_bytes_mut<const N: usize, R>(
         &mut self,
@@ -33,22 +34,23 @@ pub trait Frame {
         self.array_mut(at).map(write)
     }
 
-    /// The same number. Where one of several constants is chosen, the compiler would like to choose between their places in
-    /// memory; this has it choose between the numbers. See [`crate::Word::opaque_to_verifier`].
+    /// The same number. Where one of several constants is chosen, the compiler prefers to choose
+    /// between their addresses in memory; this makes it choose between the numbers. See
+    /// [`crate::Word::opaque_to_verifier`].
     #[inline(always)]
     fn opaque(constant: u64) -> u64 {
         constant
     }
 
-    /// The same of an address.
+    /// The same for an address.
     #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "what was 32 bits is again")]
     fn opaque_address(address: [u8; 4]) -> [u8; 4] {
         (Self::opaque(u32::from_ne_bytes(address).into()) as u32).to_ne_bytes()
     }
 
-    /// Two bytes at `AT`, as the machine loads them. The dataplane has one instruction for it, where the compiler, which
-    /// must assume the worst alignment, would take them byte by byte.
+    /// Two bytes at `AT`, as the machine loads them. The dataplane has one instruction for it,
+    /// where the compiler, which must assume the worst alignment, would load them byte by byte.
     #[inline(always)]
     fn get16<const AT: usize, const N: usize>(bytes: &[u8; N]) -> u16 {
         u16::from_ne_bytes([bytes[AT], bytes[AT + 1]])
@@ -85,9 +87,10 @@ pub trait Frame {
         bytes[AT..AT + 8].copy_from_slice(&value.to_ne_bytes());
     }
 
-    /// The sum of `length` bytes from `at` on as big-endian words, folded and not complemented; an odd last byte is the high
-    /// half of a word (RFC 1071). `None`: the frame ends before, or there are too many. tc brings its own: loops over a
-    /// packet are what the verifier likes least.
+    /// The sum of `length` bytes from `at` on as big-endian words, folded and not complemented; an
+    /// odd last byte is the high half of a word (RFC 1071). `None`: the frame ends before, or there
+    /// are too many. tc implements it itself: loops over a packet are the most expensive code for
+    /// the verifier.
     fn sum(&self, at: usize, length: usize) -> Option<u16> {
         let mut total = 0;
         let mut done = 0;
@@ -102,8 +105,9 @@ pub trait Frame {
         Some(crate::checksum::fold(total))
     }
 
-    /// Accounts in the UDP checksum at `at` for an address that changed from `old` to `new`; false when it is not
-    /// there. tc brings its own, since only the kernel knows whether the sum is still partial.
+    /// Updates the UDP checksum at `at` for an address that changed from `old` to `new`; false when
+    /// it is not there. tc implements it itself, since only the kernel knows whether the sum is
+    /// still partial.
     #[inline(always)]
     fn update_udp_checksum(&mut self, at: usize, old: [u8; 4], new: [u8; 4]) -> bool {
         let delta = crate::checksum::Delta::new().replace4(old, new);

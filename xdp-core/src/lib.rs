@@ -1,8 +1,12 @@
-//! The dataplane as pure functions: what a packet is, what becomes of it, which bytes change, what is counted.
+//! The dataplane as pure functions: what a packet is, what becomes of it, which bytes change, what
+//! is counted.
 //!
-//! It may not know: aya, BPF helpers, a clock, a map's name. Frames come through [`Frame`], tables through [`Env`],
-//! the time as a number. So the host tests, fuzzes and checks with Miri and loom what the kernel runs.
-//! Invariant: `xdp-user` uses [`table`] and the [`Word`] that it is made of, nothing else of this crate.
+//! Invariant: nothing here depends on aya, BPF helpers, a clock or a map's name. Frames come
+//! through [`Frame`], tables through [`Env`], the time as a number. So the code that the
+//! kernel runs is tested and fuzzed on the host, and checked with Miri and loom.
+//!
+//! Invariant: `xdp-user` uses [`table`] and the [`Word`] that it consists of, nothing else of this
+//! crate.
 
 #![no_std]
 #![forbid(unsafe_code)]

@@ -4,49 +4,52 @@ use crate::wire::esp;
 use crate::wire::ipv4::{self, Protocol};
 use xdp_common::{Class, Direction};
 
-/// A packet of ours, as far as its headers tell.
+/// A handled packet, as far as its headers show.
 #[derive(Clone, Copy, Debug)]
 pub struct Packet {
-    /// Which way it goes.
+    /// Inbound or outbound.
     pub direction: Direction,
-    /// What it is.
+    /// The class of its contents.
     pub class: Class,
-    /// The client's address.
+    /// The peer's address.
     pub peer: [u8; 4],
-    /// The client's UDP port; 0 without UDP.
+    /// The peer's UDP port; 0 without UDP.
     pub port: u16,
-    /// SPI and sequence number; zero when it is not ESP, or none that can be tracked.
+    /// SPI and sequence number; zero when it is not ESP, or ESP that cannot be tracked.
     pub esp: esp::Header,
-    /// Where the IKE header begins; 0: none.
+    /// Offset of the IKE header; 0: there is none.
     pub ike_at: usize,
     /// IPv4 total length.
     pub total_length: u16,
-    /// TTL as it came.
+    /// TTL on arrival.
     pub ttl: u8,
     /// IP protocol.
     pub protocol: Protocol,
-    /// Where the UDP header begins; 0: there is none in this packet (ESP, or a non-first fragment).
+    /// Offset of the UDP header; 0: there is none in this packet (ESP, or a non-first fragment).
     pub udp_at: usize,
     /// IPv4 identification, for the fragments.
     pub id: [u8; 2],
-    /// It is the first of several fragments.
+    /// True for the first of several fragments.
     pub first_fragment: bool,
-    /// Nobody may cut it.
+    /// DF is set: the packet must not be fragmented.
     pub dont_fragment: bool,
-    /// Where a fragment's data belongs, in units of eight bytes; 0: it is the first one, or whole.
+    /// Offset of a fragment's data in units of eight bytes; 0: a first fragment, or a whole packet.
     pub offset: u16,
-    /// How much data it carries: the total length less the header's.
+    /// Length of the data: the total length less that of the header.
     pub data: u16,
 }
 
-/// [`Packet`] as words: what is put away by [`crate::Env::store_packet`] and taken back by [`crate::Env::load_packet`].
+/// [`Packet`] as words, which [`crate::Env::store_packet`] stores and [`crate::Env::load_packet`]
+/// loads.
 pub type PackedPacket = [u64; 4];
 
-/// Headers end well before this: an offset that comes out of memory is bounded by it for the verifier.
+/// All headers end well before this: an offset loaded from memory is bounded by it for the
+/// verifier.
 const OFFSETS: u64 = 0x7f;
 
 impl Packet {
-    /// A fragment that an ICMP error quotes, as far as it says whose it is.
+    /// A packet of which only the IPv4 header is known, such as a fragment without ports, or one
+    /// that an ICMP error quotes.
     #[inline(always)]
     pub const fn fragment(direction: Direction, peer: [u8; 4], ip: &ipv4::Header) -> Self {
         Self {
@@ -68,7 +71,7 @@ impl Packet {
         }
     }
 
-    /// The words.
+    /// Packs the packet into words.
     #[inline(always)]
     pub const fn pack(&self) -> PackedPacket {
         let id = u16::from_ne_bytes(self.id) as u64;
@@ -89,7 +92,7 @@ impl Packet {
         ]
     }
 
-    /// The packet again. `None`: no packet was packed there.
+    /// Unpacks a packet. `None`: no packet was packed there.
     #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "parts of words are meant")]
     pub const fn unpack([addresses, esp, rest, cut]: PackedPacket) -> Option<Self> {

@@ -1,6 +1,7 @@
-//! One packet from the first look to the last byte: classify, find the way out, count, rewrite.
+//! The packet pipeline: classify, find the route, count, rewrite.
 //!
-//! It may not know what XDP or tc are, only which of the two it runs for: they differ in what they can send.
+//! XDP and tc share it; they differ in how they can send a packet, so `Env::HOOK` says which of the
+//! two it runs for.
 
 use crate::classify::{self, refused_by_list};
 use crate::conntrack;
@@ -12,7 +13,8 @@ use crate::rewrite;
 use crate::route::{Route, cached_route, look_up_route};
 use xdp_common::{Class, Config, Hook, Outcome, Reason};
 
-/// Decides what becomes of a frame, and rewrites it when it is forwarded. On [`Verdict::NotForwarded`] no byte has changed.
+/// Decides what becomes of a frame, and rewrites it when it is forwarded. On
+/// [`Verdict::NotForwarded`] no byte has changed.
 #[inline(always)]
 pub fn process<F: Frame + ?Sized, E: Env>(
     frame: &mut F,
@@ -32,7 +34,8 @@ pub fn process<F: Frame + ?Sized, E: Env>(
     };
     let jiffies = env.jiffies();
     let mut route = Route::STACK;
-    // Every step takes the packet anew, so that nothing of it is kept on the stack while another function runs.
+    // Every step loads the packet for itself, so that nothing of it is kept on the stack while
+    // another function runs.
     if is_fragment && let Some(reason) = refuse_fragment(env, config, jiffies) {
         return Verdict::NotForwarded(reason);
     }
@@ -46,7 +49,7 @@ pub fn process<F: Frame + ?Sized, E: Env>(
         return Verdict::NotForwarded(Reason::Malformed);
     };
     if config.dry_run == 0 {
-        // The stack counts the TTL down itself.
+        // The host's stack decrements the TTL itself.
         let ttl = packet
             .ttl
             .wrapping_sub(u8::from(!route.next_hop.is_stack()));
@@ -66,7 +69,7 @@ pub fn process<F: Frame + ?Sized, E: Env>(
     }
 }
 
-/// Remembers the first fragment of a datagram that is not ours.
+/// Remembers the first fragment of a datagram that is not handled.
 #[inline(never)]
 fn remember_foreign_fragment<F: Frame + ?Sized, E: Env>(
     frame: &F,
@@ -79,15 +82,15 @@ fn remember_foreign_fragment<F: Frame + ?Sized, E: Env>(
     }
 }
 
-/// Says of a fragment without ports whether it is ours.
+/// The reason why a fragment without ports is not forwarded, if there is one.
 #[inline(never)]
 fn refuse_fragment<E: Env>(env: &E, config: &Config, jiffies: u64) -> Option<Reason> {
     let packet = env.load_packet().and_then(Packet::unpack)?;
     conntrack::fragment::refuse_fragment(env, config, &packet, jiffies)
 }
 
-/// What becomes of a packet that has no way: its sender is told, when there is something to tell, somebody to be told, and
-/// not too much was told already.
+/// The verdict on a packet without a usable route. Its sender gets an ICMP error when the reason
+/// calls for one, the packet may be answered, and the rate limit allows it.
 #[inline(always)]
 fn answer_or_refuse<E: Env>(
     env: &E,
@@ -112,17 +115,17 @@ fn answer_or_refuse<E: Env>(
     }
 }
 
-/// What the headers say.
+/// The result of parsing the headers.
 enum Examined {
-    /// Packet, as it is.
+    /// A handled packet.
     Whole,
-    /// A fragment without ports: perhaps ours.
+    /// A fragment without ports, which may be handled.
     Fragment,
     /// Not forwarded.
     NotForwarded(Reason),
 }
 
-/// Looks at the headers and puts away what they say.
+/// Parses the headers and stores the packet for the next steps.
 #[inline(never)]
 fn examine<F: Frame + ?Sized, E: Env>(frame: &F, env: &E, config: &Config, side: Side) -> Examined {
     let packet = match classify::classify(frame, config, side, E::HOOK) {

@@ -1,6 +1,7 @@
-//! Mechanism: the bytes that a forwarded packet changes. It knows no table and makes no choice.
+//! The rewrite of a forwarded packet: one address, the TTL, the IPv4 checksum, the UDP checksum; in
+//! XDP also the two MAC addresses. Nothing else.
 //!
-//! One address, the TTL, the IPv4 checksum, the UDP checksum; in XDP the two MAC addresses. Nothing else.
+//! It reads no table and makes no decision.
 
 use crate::checksum::Delta;
 use crate::frame::Frame;
@@ -8,7 +9,8 @@ use crate::packet::Packet;
 use crate::wire::{ipv4, udp};
 use xdp_common::{Config, Direction};
 
-/// Translates a packet in place, and gives it this TTL. False when the frame is too short, which [`crate::classify::classify`] has ruled out.
+/// Translates a packet in place and sets its TTL. False when the frame is too short, which
+/// [`crate::classify::classify`] has ruled out.
 #[inline(always)]
 pub fn translate<F: Frame + ?Sized>(
     frame: &mut F,
@@ -49,7 +51,7 @@ pub fn translate<F: Frame + ?Sized>(
     true
 }
 
-/// Writes both MAC addresses, which come as words.
+/// Writes both MAC addresses, which are given as words.
 #[inline(always)]
 pub fn write_macs<F: Frame + ?Sized>(frame: &mut F, destination: u64, source: u64) -> bool {
     let Some(bytes) = frame.array_mut::<12>(0) else {

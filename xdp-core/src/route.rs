@@ -1,6 +1,5 @@
-//! The way out of a packet: the one that is remembered, or what the kernel's FIB says, and what its answers mean.
-//!
-//! It may not know how a packet is classified, counted or written.
+//! Route selection: the cached next hop of a packet, or the result of a FIB lookup and what it
+//! means.
 
 use crate::conntrack::session;
 use crate::env::{Env, FibResult, NextHop};
@@ -11,16 +10,16 @@ use crate::table::word::Word;
 use xdp_common::limits::INTERFACES;
 use xdp_common::{Config, Direction, Hook, Reason, cpu, meta};
 
-/// The way out, and what of it can be remembered. Plain numbers, all of them always written: the verifier sees to that
-/// where one function hands them to another.
+/// The route of a packet, and what of it can be cached. All fields are plain numbers and always
+/// written: the verifier requires it where one function passes them to another.
 pub(crate) struct Route {
     pub(crate) next_hop: NextHop,
     /// MAC addresses of neighbour and egress, as words; zero in tc, where the kernel writes them.
     pub(crate) destination_mac: u64,
     pub(crate) source_mac: u64,
-    /// What the flow may remember of it; zero in tc, which asks for every packet.
+    /// The hop word that the flow may cache; zero in tc, which asks the FIB for every packet.
     pub(crate) cached_hop: u64,
-    /// MTU of a way that is too narrow.
+    /// MTU of a route that is too small for the packet.
     pub(crate) mtu: u16,
 }
 
@@ -28,7 +27,7 @@ impl Route {
     /// To the host's own stack.
     pub(crate) const STACK: Self = Self::for_tc(NextHop::STACK);
 
-    /// In tc, where the kernel writes MAC addresses and nothing is remembered.
+    /// A route in tc, where the kernel writes the MAC addresses and nothing is cached.
     const fn for_tc(hop: NextHop) -> Self {
         Self {
             next_hop: hop,
@@ -40,7 +39,7 @@ impl Route {
     }
 }
 
-/// In XDP: the way that a packet before this one took, while it counts. True: there is one.
+/// In XDP: fills in the cached route of an earlier packet while it is valid. True: there is one.
 #[inline(never)]
 pub(crate) fn cached_route<E: Env>(
     env: &E,
@@ -64,8 +63,8 @@ pub(crate) fn cached_route<E: Env>(
     }
 }
 
-/// Asks the FIB for the way out.
-// Out of line: what the helper needs on the stack is not there while other functions run.
+/// Asks the FIB for the route and fills it in, or returns the reason why the packet has none.
+// Out of line: the stack that the helper needs is not occupied while other functions run.
 #[inline(never)]
 pub(crate) fn look_up_route<E: Env>(
     env: &E,
@@ -79,7 +78,7 @@ pub(crate) fn look_up_route<E: Env>(
     let found = match E::HOOK {
         Hook::Xdp => route_for_xdp(env, config, packet, query_fib(env, config, packet), jiffies),
         Hook::Tc => route_for_tc(env, config, packet, route),
-        // The kernel has found it already.
+        // The kernel has already found the route.
         Hook::Egress => Ok(Route::STACK),
     };
     match found {
@@ -91,7 +90,8 @@ pub(crate) fn look_up_route<E: Env>(
     }
 }
 
-/// Asks the FIB for the way of a packet as it will look, so that policy routing for the VIP applies.
+/// Asks the FIB for the route of a packet with its translated addresses, so that policy routing for
+/// the VIP applies.
 #[inline(always)]
 fn query_fib<E: Env>(env: &E, config: &Config, packet: &Packet) -> FibResult {
     let (source, destination) = match packet.direction {
@@ -110,7 +110,7 @@ fn route_from_cache<E: Env>(
 ) -> Option<Route> {
     let direction = E::Word::opaque(packet.direction as usize) & 1;
     let direction_config = &config.directions[direction];
-    // That of the direction, without a branch.
+    // The egress word of the direction, without a branch.
     let egress = env.cpu_block()?[cpu::EGRESS_LAN * (1 - direction)].load();
     let hop_word = session::next_hop(env, config, packet, jiffies)?;
     let destination = cached_hop::mac(hop_word, cached_hop::stamp(config, egress, jiffies))?;
@@ -126,7 +126,7 @@ fn route_from_cache<E: Env>(
     })
 }
 
-/// What the dataplane knows of an egress; `None`: it takes no frames from XDP.
+/// The dataplane's state of an egress; `None`: the egress accepts no frames from XDP.
 #[inline(always)]
 fn egress_word<E: Env>(env: &E, config: &Config, ifindex: u32) -> Option<u64> {
     let (wan, lan) = (
@@ -135,7 +135,7 @@ fn egress_word<E: Env>(env: &E, config: &Config, ifindex: u32) -> Option<u64> {
     );
     let place = match (wan, lan) {
         (0, 0) => return None,
-        // One that is both has the same word twice.
+        // An interface that is both WAN and LAN has the same word twice.
         (0, lan) => cpu::EGRESS_LAN + lan - 1,
         (wan, _) => cpu::EGRESS_WAN + wan - 1,
     };
@@ -143,15 +143,16 @@ fn egress_word<E: Env>(env: &E, config: &Config, ifindex: u32) -> Option<u64> {
     (word != 0).then_some(word)
 }
 
-/// The place of an interface among those of a side, counted from one; 0: it is not there. In arithmetic alone: the verifier
-/// would follow each branch of a search to the end of the program.
+/// The position of an interface among those of a side, counted from one; 0: it is not there.
+/// Computed without branches: the verifier would follow each branch of a search to the end of the
+/// program.
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "a place is small")]
 fn position_of(interfaces: &[u32; INTERFACES], ifindex: u32) -> usize {
     let mut found = 0;
     let mut place = 0;
     while place < INTERFACES {
-        // All ones when they are the same; hidden from the compiler, which would make a branch of it.
+        // All ones when they are equal; hidden from the compiler, which would make a branch of it.
         let same = u64::from(interfaces[place] ^ ifindex).wrapping_sub(1);
         found += (core::hint::black_box(same) >> 63) * (place as u64 + 1);
         place += 1;
@@ -159,21 +160,23 @@ fn position_of(interfaces: &[u32; INTERFACES], ifindex: u32) -> usize {
     found as usize
 }
 
-/// What the FIB's other answers mean for a packet of ours.
+/// The reason that a FIB result without a next hop gives for a handled packet.
 #[inline(always)]
 pub(crate) fn fib_refusal(direction: Direction, routed: FibResult) -> Reason {
     match (direction, routed) {
         (_, FibResult::TooBig(_)) => Reason::TooBig,
-        // It would be passed up as the gateway's own.
+        // The kernel would deliver it locally, as the gateway's own.
         (Direction::Inbound, FibResult::ForwardingDisabled) => Reason::ForwardingDisabledInbound,
         (Direction::Inbound, _) => Reason::NoRoute,
         (Direction::Outbound, FibResult::ForwardingDisabled) => Reason::ForwardingDisabled,
-        // The server's talk with the gateway, or with nobody: the kernel knows what to answer.
+        // Traffic between the server and the gateway, or without a destination: the kernel knows
+        // what to answer.
         (Direction::Outbound, _) => Reason::NotByWan,
     }
 }
 
-/// Outbound is ours only when the route leaves by a WAN.
+/// True when a packet may leave by this interface: an outbound packet is handled only when its
+/// route leaves by a WAN.
 #[inline(always)]
 pub(crate) fn may_leave_by(config: &Config, direction: Direction, ifindex: u32) -> bool {
     direction == Direction::Inbound || position_of(&config.wans, ifindex) != 0
@@ -222,11 +225,12 @@ fn route_for_xdp<E: Env>(
     })
 }
 
-/// Entries of NEXTHOP that are tried for one neighbour.
+/// Number of NEXTHOP entries that are tried for one neighbour.
 const PROBES: u32 = 4;
 
-/// Writes the FIB's answer to NEXTHOP. Once in a while one packet goes through the neighbour layer instead: frames that
-/// XDP sends never confirm a neighbour, so its MAC address would stay for ever.
+/// Writes the FIB's answer to NEXTHOP. At intervals one packet goes through the kernel's neighbour
+/// layer instead: frames that XDP sends never confirm a neighbour, so a stale MAC address would be
+/// kept forever. See `docs/decisions/next-hop-confirmation.md`.
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "a tick has 32 bits")]
 fn record_neighbour<E: Env>(
@@ -285,7 +289,7 @@ fn route_for_tc<E: Env>(
     Ok(Route::for_tc(hop))
 }
 
-/// The TTL ends here.
+/// The reason for a packet whose TTL expires here.
 #[inline(always)]
 fn ttl_exceeded(config: &Config, packet: &Packet) -> Reason {
     if packet.direction == Direction::Inbound || can_answer_server(config) {
@@ -295,14 +299,15 @@ fn ttl_exceeded(config: &Config, packet: &Packet) -> Reason {
     }
 }
 
-/// True when there is an address that our answers to the server can come from. Else they are left to the kernel.
+/// True when there is a source address for ICMP errors to the server. Without one they are left to
+/// the kernel.
 #[inline(always)]
 const fn can_answer_server(config: &Config) -> bool {
     u32::from_ne_bytes(config.lan_address) != 0
 }
 
-/// A packet larger than its way: the kernel fragments it, inbound after the translation and outbound before. Where nobody
-/// may, its sender is told.
+/// A packet larger than the MTU of its route: the kernel fragments it, inbound after the
+/// translation and outbound before it. If DF is set, its sender gets an ICMP error.
 #[inline(always)]
 const fn oversized(config: &Config, packet: &Packet) -> Result<Route, Reason> {
     match (packet.direction, packet.dont_fragment) {
@@ -312,7 +317,8 @@ const fn oversized(config: &Config, packet: &Packet) -> Result<Route, Reason> {
         }
         (Direction::Outbound, true) => Err(Reason::TooBig),
         (Direction::Inbound, false) => Ok(Route::STACK),
-        // With a source of its own, an address of this host, the kernel would take it for a martian.
+        // After the translation its source is an address of this host, and the kernel would treat
+        // it as a martian.
         (Direction::Outbound, false) => Err(Reason::ToFragment),
     }
 }

@@ -1,4 +1,4 @@
-//! FLOW: the counters of one SPI of one peer in one direction.
+//! The FLOW table: the counters of one SPI of one peer in one direction.
 
 use crate::conntrack::session::{has_room, one_more, session_or_new};
 use crate::env::Env;
@@ -11,7 +11,7 @@ use crate::wire::esp;
 use xdp_common::slot::{self, Key, flow, session};
 use xdp_common::{Config, Direction, meta};
 
-/// Where a flow stands, or would stand.
+/// The key of a flow and its place in the table.
 #[derive(Clone, Copy)]
 pub struct FlowKey {
     key: Key,
@@ -19,7 +19,8 @@ pub struct FlowKey {
 }
 
 impl FlowKey {
-    /// The key of an ESP packet; `None` for other packets and for SPIs that cannot be (RFC 4303 section 2.1).
+    /// The key of an ESP packet; `None` for other packets and for reserved SPIs (RFC 4303 section
+    /// 2.1).
     #[inline(always)]
     pub fn of(packet: &Packet, config: &Config) -> Option<Self> {
         if !packet.class.is_esp() || packet.esp.spi < esp::FIRST_SPI {
@@ -30,7 +31,7 @@ impl FlowKey {
         Some(Self { key, place })
     }
 
-    /// The live slot.
+    /// The flow's live slot.
     #[inline(always)]
     pub fn find<'e, E: Env>(&self, env: &'e E) -> Option<&'e Slot<E::Word>> {
         table::find(env.flows(), self.place, &self.key)
@@ -42,17 +43,18 @@ const fn seen_word(highest: u32, jiffies: u64) -> u64 {
     jiffies << 32 | highest as u64
 }
 
-/// Counts an ESP packet into its flow.
+/// Counts an ESP packet in its flow.
 ///
-/// Packets and bytes are atomic adds. The other words are plain stores: when two CPUs have packets of one SPI at the
-/// same moment, one of two neighbouring values wins, and both were true. All that changes with every packet stands in
-/// the slot's first cache line; the second one is touched by what is rare.
+/// Packets and bytes are atomic adds. The other words are plain stores: when two CPUs process
+/// packets of one SPI at the same moment, one of two neighbouring values is kept, and both were
+/// true. All that changes with every packet is in the slot's first cache line; the second one is
+/// only touched in rare cases. See `docs/decisions/counting-without-locks.md`.
 #[inline(always)]
 pub fn count_packet<W: Word>(slot: &Slot<W>, sequence: u32, bytes: u16, jiffies: u64) {
     slot[flow::PACKETS].add(1);
     slot[flow::BYTES].add(u64::from(bytes));
     let highest = slot[flow::SEEN].low();
-    // The next one, or some later one, without a wrap: one compare says all of it.
+    // The next number or a later one, without a wrap: one comparison covers all of it.
     let step = u64::from(sequence).wrapping_sub(u64::from(highest));
     if step.wrapping_sub(1) < 0x7fff_ffff {
         #[expect(
@@ -65,7 +67,7 @@ pub fn count_packet<W: Word>(slot: &Slot<W>, sequence: u32, bytes: u16, jiffies:
     }
 }
 
-/// The sequence number of a packet that is not simply ahead of the highest one.
+/// Records the sequence number of a packet that is not simply ahead of the highest one.
 #[inline(never)]
 fn count_unusual<W: Word>(slot: &Slot<W>, sequence: u32, highest: u32, jiffies: u64) {
     let ahead = is_ahead(sequence, highest);
@@ -75,15 +77,16 @@ fn count_unusual<W: Word>(slot: &Slot<W>, sequence: u32, highest: u32, jiffies: 
         slot[flow::REORDERED].add(1);
         slot[flow::LATE].store(u64::from(sequence) << 32 | u64::from(highest));
     } else {
-        // Ahead and yet a smaller number: it has wrapped.
+        // Ahead, although the number is smaller: it has wrapped.
         let first = slot[flow::FIRST].load();
         let wraps = first.wrapping_add(0x1_0000) & 0xffff_0000;
         slot[flow::FIRST].store(first & !0xffff_0000 | wraps);
     }
 }
 
-/// Counts an ESP packet that did not come through the fast path: there its flow's next hop has expired, or is not known.
-/// So it is the moment to remember another one, and to look at the peer's port, which a NAT may have changed.
+/// Counts an ESP packet that did not take the fast path: the next hop of its flow has expired or is
+/// unknown. So this is the moment to cache another one, and to check the peer's port, which a NAT
+/// may have changed.
 #[inline(always)]
 pub fn count_and_refresh<W: Word>(slot: &Slot<W>, packet: &Packet, jiffies: u64, hop: u64) {
     count_packet(slot, packet.esp.sequence, packet.total_length, jiffies);
@@ -96,7 +99,8 @@ pub fn count_and_refresh<W: Word>(slot: &Slot<W>, packet: &Packet, jiffies: u64,
     }
 }
 
-/// Makes a flow for an SPI that has none, if the peer has given a proof and there is room. True: it is counted.
+/// Creates a flow for an SPI that has none, if the peer has given a proof and there is room. True:
+/// the packet was counted.
 #[inline(always)]
 pub(super) fn admit_flow<E: Env>(
     env: &E,
@@ -106,7 +110,7 @@ pub(super) fn admit_flow<E: Env>(
     jiffies: u64,
     hop: u64,
 ) -> bool {
-    // The server's ESP is the proof: it has a key with this peer.
+    // ESP from the server is the proof: it shares a key with this peer.
     let proven = packet.direction == Direction::Outbound;
     let Some(session) = session_or_new(env, config, packet, jiffies, proven) else {
         return false;

@@ -1,4 +1,4 @@
-//! FRAGMENT: the first fragments of datagrams, which the later ones follow.
+//! The FRAGMENT table: the first fragments of datagrams, which decide about the later ones.
 
 use crate::conntrack::proof::half_open_bucket;
 use crate::conntrack::session::session_or_new;
@@ -10,8 +10,8 @@ use crate::wire::ipv4::Protocol;
 use xdp_common::limits::{FRAGMENT_TICKS, HALF_OPEN_TICKS};
 use xdp_common::{Config, Direction, Reason, slot};
 
-/// Remembers the first fragment of a packet of ours, and where it ends: so the others follow it, and none of them may
-/// write over what it says.
+/// Remembers the first fragment of a handled packet and where it ends, so that the later ones
+/// follow it and none of them may overwrite its data.
 #[inline(always)]
 pub(super) fn remember_fragment<E: Env>(env: &E, config: &Config, packet: &Packet, jiffies: u64) {
     if packet.first_fragment
@@ -23,11 +23,12 @@ pub(super) fn remember_fragment<E: Env>(env: &E, config: &Config, packet: &Packe
     }
 }
 
-/// What FRAGMENT says of a datagram that is not ours. One of ours ends after eight bytes at least.
+/// The value in FRAGMENT of a datagram that is not handled. The first fragment of a handled one has
+/// at least eight bytes, and so a value of at least one.
 const FOREIGN: u16 = 0;
 
-/// Remembers that a datagram is not ours, so that its later fragments follow the first one: without that they would go the way
-/// of their peer's session.
+/// Remembers that a datagram is not handled, so that its later fragments follow the first one.
+/// Otherwise they would be handled whenever their peer has a session.
 #[inline(always)]
 pub fn remember_foreign<E: Env>(env: &E, config: &Config, first: &Packet, jiffies: u64) {
     if let Some((bucket, digest)) = fragment_bucket(env, config, first) {
@@ -36,9 +37,11 @@ pub fn remember_foreign<E: Env>(env: &E, config: &Config, first: &Packet, jiffie
     }
 }
 
-/// The reason why a fragment without ports is not forwarded: it begins before the first one ends, or nothing connects it
-/// with us. Every fragment of ESP is ours by its protocol number; one of UDP goes the way of the first one; where that has not
-/// come yet, it is ours when its peer has a session or the server has answered it lately, or when the VIP is for nothing else.
+/// The reason why a fragment without ports is not forwarded: it begins before the first one ends,
+/// or nothing shows that it is handled. Every fragment of ESP is handled because of its protocol
+/// number; one of UDP follows the first fragment. While that one has not arrived, it is handled
+/// when its peer has a session, when the server has recently answered the peer, or when the VIP is
+/// dedicated to this service. See `docs/decisions/fragments-without-ports.md`.
 #[inline(always)]
 pub fn refuse_fragment<E: Env>(
     env: &E,
@@ -64,9 +67,10 @@ pub fn refuse_fragment<E: Env>(
     (!connected).then_some(Reason::OtherFragment)
 }
 
-/// A datagram is named by source, destination, protocol and identification (RFC 791 section 3.2); of source and
-/// destination only the peer and the direction vary. All of a peer share a bucket, so that whoever sends first fragments
-/// without end forgets his own.
+/// The bucket and the digest of a datagram, which is identified by source, destination, protocol
+/// and identification (RFC 791 section 3.2); of source and destination only the peer and the
+/// direction vary. All datagrams of a peer share a bucket, so that a peer that sends endless first
+/// fragments only displaces its own.
 #[inline(always)]
 fn fragment_bucket<'e, E: Env>(
     env: &'e E,

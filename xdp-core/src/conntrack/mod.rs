@@ -1,9 +1,12 @@
-//! What is remembered of a packet: FLOW, SESSION, HALF and FRAGMENT, and who may create an entry.
+//! Connection tracking: the tables FLOW, SESSION, HALF and FRAGMENT, and which packets may create
+//! an entry.
 //!
-//! It may not know how a packet is sent. Forwarding never depends on it: a packet that finds no room is `untracked`.
+//! Invariant: apart from fragments without ports, forwarding never depends on it. A packet that
+//! finds no room is forwarded as `untracked`.
 //!
-//! Established means a proof that a spoofer cannot give: the server sends ESP to the peer (it shares a key with it), or
-//! an IKE message carries the pair of SPIs that the server's own reply to that address contained.
+//! A peer is established by a proof that a spoofer cannot give: the server sends ESP to the peer
+//! (it shares a key with it), or an IKE message carries the pair of SPIs that the server's own
+//! reply to that address contained. See `docs/decisions/proof-of-establishment.md`.
 
 pub mod flow;
 pub mod fragment;
@@ -15,9 +18,10 @@ use crate::frame::Frame;
 use crate::packet::Packet;
 use xdp_common::Config;
 
-/// Counts a packet that is about to be forwarded into the table that it belongs to. True: there it is counted. `hop` is
-/// what its flow may remember of the way out; zero: nothing new (tc asks for the way of every packet).
-// Out of line, as everything here that is large: the packets that care for nanoseconds do not come this way, and what one
+/// Counts a packet that is about to be forwarded in the table that it belongs to. True: it was
+/// counted there. `hop` is the hop word that its flow may cache; zero: none (tc asks the FIB for
+/// every packet).
+// Out of line, like everything large here: ESP on the fast path does not come here, and what one
 // function keeps on the stack is not there while another one runs.
 #[inline(never)]
 pub fn count<F: Frame + ?Sized, E: Env>(

@@ -1,4 +1,4 @@
-//! HALF: the two halves of a proof by IKE.
+//! The HALF table: the two halves of a proof of establishment by IKE.
 
 use crate::env::Env;
 use crate::frame::Frame;
@@ -9,7 +9,8 @@ use crate::wire::ike::Spis;
 use xdp_common::limits::HALF_OPEN_TICKS;
 use xdp_common::{Config, Direction, slot};
 
-/// Remembers the server's reply to a peer without a session; says whether a peer's message completes the proof.
+/// Remembers the server's reply to a peer without a session. True: a message from the peer
+/// completes the proof.
 #[inline(always)]
 pub(super) fn complete_or_remember<F: Frame + ?Sized, E: Env>(
     frame: &F,
@@ -49,7 +50,8 @@ pub(super) fn complete_or_remember<F: Frame + ?Sized, E: Env>(
             let [high, low] = slot::peer_words(packet.peer);
             let details = [high, low, u64::from_be_bytes(spis.initiator)];
             recent::remember(bucket, digest, 0, tick, details);
-            // And the peer alone, for its fragments, which show no SPIs. Not for people: the entry above is.
+            // Also remember the peer alone, for its fragments, which show no SPIs. This entry has
+            // no details to display; the one above has.
             if let Some((bucket, digest)) = half_open_bucket(env, config, packet.peer) {
                 recent::remember(bucket, digest, 0, tick, [0; 3]);
             }
@@ -58,7 +60,7 @@ pub(super) fn complete_or_remember<F: Frame + ?Sized, E: Env>(
     }
 }
 
-/// Where HALF says of a peer that the server has answered it lately.
+/// The bucket and the digest of the entry that shows that the server has recently answered a peer.
 #[inline(always)]
 pub(super) fn half_open_bucket<'e, E: Env>(
     env: &'e E,

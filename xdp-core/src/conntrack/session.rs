@@ -1,4 +1,4 @@
-//! SESSION: the peers that have given their proof.
+//! The SESSION table: the established peers, with their counters and their next hops.
 
 use crate::conntrack::proof::complete_or_remember;
 use crate::env::Env;
@@ -23,8 +23,9 @@ pub(super) fn one_more<E: Env>(env: &E, entries: usize) {
     }
 }
 
-/// The peer's session; when it has none and `proven` says that it may, a new one.
-// Out of line: four callers, none of them on ESP's hot path. Inlined it makes the XDP program half as long again.
+/// The peer's session. If it has none and `proven` is true, a new one is created.
+// Out of line: four callers, none of them on ESP's hot path. Inlined, it would make the XDP program
+// 50 % longer.
 #[inline(never)]
 pub(super) fn session_or_new<'e, E: Env>(
     env: &'e E,
@@ -49,7 +50,7 @@ pub(super) fn session_or_new<'e, E: Env>(
     Some(inserted)
 }
 
-/// Which of a session's pairs of counters a class has.
+/// Index of a class's pair of counters in a session.
 #[inline(always)]
 const fn session_counter(class: Class) -> Option<usize> {
     match class {
@@ -61,7 +62,8 @@ const fn session_counter(class: Class) -> Option<usize> {
     }
 }
 
-/// The next hop that is remembered for packets of no flow: the server's, or the one towards a peer with a session.
+/// The cached next hop for packets that belong to no flow: that of the server, or that towards a
+/// peer with a session.
 #[inline(always)]
 pub fn next_hop<E: Env>(env: &E, config: &Config, packet: &Packet, jiffies: u64) -> Option<u64> {
     match packet.direction {
@@ -73,10 +75,10 @@ pub fn next_hop<E: Env>(env: &E, config: &Config, packet: &Packet, jiffies: u64)
     }
 }
 
-/// Counts IKE, keepalives and the rest into the peer's session. True: it is counted.
+/// Counts IKE, keepalives and other packets in the peer's session. True: the packet was counted.
 ///
-/// A keepalive refreshes a session and never creates one. A peer without a session has its half of the proof
-/// remembered (outbound) or checked (inbound).
+/// A keepalive refreshes a session and never creates one. For a peer without a session, its half of
+/// the proof is remembered (outbound) or checked (inbound).
 #[inline(always)]
 pub(super) fn count_session<F: Frame + ?Sized, E: Env>(
     frame: &F,

@@ -1,8 +1,9 @@
-//! Our own ICMP errors: time exceeded, and fragmentation needed.
+//! The ICMP errors that ikenat sends: time exceeded, and fragmentation needed.
 //!
-//! The sender is told from an address that it can expect (the VIP, or the gateway's own on the server's side), and the
-//! packet is quoted as it was sent: nothing of it has been translated. It may not know how a packet is made longer, nor who
-//! decided that there is something to say.
+//! They come from an address that the sender can expect (the VIP, or the gateway's own on the
+//! server's side), and quote the packet as it was sent: nothing of it has been translated. The
+//! caller decides that an error is due, and makes the frame longer. See
+//! `docs/decisions/answers-from-tc.md`.
 
 use crate::checksum::{fold, udp_partial};
 use crate::env::Side;
@@ -13,17 +14,17 @@ use crate::wire::{ethernet, udp};
 use xdp_common::limits::ICMP_LENGTH;
 use xdp_common::{Config, Reason};
 
-/// Ethernet, IPv4 and ICMP: what stands before the quote.
+/// Length of the Ethernet, IPv4 and ICMP headers before the quote.
 pub const LENGTH: usize = ethernet::LENGTH + ipv4::LENGTH + icmp::LENGTH;
-/// Bytes that are put before the quoted packet; its Ethernet header is written over.
+/// Bytes that are inserted before the quoted packet; its Ethernet header is overwritten.
 pub const ADDED_LENGTH: usize = ipv4::LENGTH + icmp::LENGTH;
-/// The same, as lengths in a packet count it.
+/// The same, in the type of a packet's length fields.
 #[expect(clippy::cast_possible_truncation, reason = "28")]
 const HEADERS: u16 = ADDED_LENGTH as u16;
-/// Bytes of a packet that are quoted at most.
+/// Maximum number of bytes of a packet that are quoted.
 pub const QUOTE: u16 = ICMP_LENGTH - HEADERS;
 
-/// An ICMP error: the headers, and how much of the packet is quoted behind them.
+/// An ICMP error: its headers, and how much of the packet is quoted after them.
 #[derive(Clone, Copy, Debug)]
 pub struct IcmpError {
     /// The frame up to the quote.
@@ -32,25 +33,26 @@ pub struct IcmpError {
     pub quote: u16,
 }
 
-/// What there is to say.
+/// The cause of an ICMP error.
 #[derive(Clone, Copy, Debug)]
 pub struct ErrorCause {
     /// The side that the packet came in on.
     pub side: Side,
     /// [`Reason::TimeExceeded`] or [`Reason::FragmentationNeeded`].
     pub reason: Reason,
-    /// MTU of the way, for the latter.
+    /// MTU of the route, for the latter.
     pub mtu: u16,
 }
 
 /// RFC 1812 section 4.3.2.5: precedence "internetwork control".
 const TOS: u8 = 0xc0;
 const TTL: u8 = 64;
-/// "Don't fragment": so the identification means nothing (RFC 6864 section 4.1).
+/// "Don't fragment": so the identification has no meaning (RFC 6864 section 4.1).
 const FLAGS: [u8; 2] = [0x40, 0];
 
-/// The error for a frame, which goes out by the way that the frame came in. `None`: it cannot be answered.
-// Out of line, as it is rare and keeps much on the stack.
+/// The error for a frame, which leaves by the interface that received the frame. `None`: the frame
+/// cannot be answered.
+// Out of line, because it is rare and uses much of the stack.
 #[inline(never)]
 pub fn build<F: Frame + ?Sized>(
     frame: &F,
@@ -59,7 +61,7 @@ pub fn build<F: Frame + ?Sized>(
 ) -> Option<IcmpError> {
     let [a, b, c, d, e, f, g, h, i, j, k, l] = *frame.array::<12>(0)?;
     if g & 1 != 0 {
-        // From a group: nobody.
+        // The source is a group address: there is no sender to answer.
         return None;
     }
     let ip = ipv4::Header::read(frame)?;
@@ -108,7 +110,7 @@ pub fn build<F: Frame + ?Sized>(
     Some(IcmpError { head, quote })
 }
 
-/// Type and code.
+/// Type and code of the error for a reason.
 #[inline(always)]
 const fn type_and_code(reason: Reason) -> [u8; 2] {
     if reason as u8 == Reason::TimeExceeded as u8 {
@@ -118,8 +120,9 @@ const fn type_and_code(reason: Reason) -> [u8; 2] {
     }
 }
 
-/// The sum of the quoted bytes as they will be sent. A UDP checksum that is still partial will be finished by the device,
-/// over what is left of the packet: then header and data behind it add up to what the field is now, complemented.
+/// The sum of the quoted bytes as they will be sent. A UDP checksum that is still partial will be
+/// completed by the device over the rest of the packet: the UDP header and the data after it then
+/// add up to the complement of the present value of the field.
 #[inline(always)]
 fn quoted_sum<F: Frame + ?Sized>(frame: &F, ip: &ipv4::Header, quote: u16) -> Option<u16> {
     let header = ip.header_length()?;

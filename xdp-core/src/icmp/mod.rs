@@ -1,4 +1,4 @@
-//! ICMP errors: those that are translated, those that ikenat sends, and how many of either a peer may cause.
+//! ICMP errors: those that are translated, those that ikenat sends, and the rate limit for both.
 
 pub mod error;
 pub mod rate_limit;

@@ -1,7 +1,7 @@
-//! ICMP errors: whose packet they quote, and how they are translated both ways (RFC 5508 section 4).
+//! Translation of ICMP errors in both directions, and which packet they quote (RFC 5508 section 4).
 //!
-//! The quoted packet alone decides: no session is needed, none is made, refreshed or ended (RFC 4787 REQ-12). It runs in tc
-//! only: errors are rare, and most ICMP is the gateway's own.
+//! The quoted packet alone decides: no session is needed, and none is created, refreshed or ended
+//! (RFC 4787 REQ-12). This runs in tc only: errors are rare, and most ICMP is the gateway's own.
 
 use crate::checksum::Delta;
 use crate::classify::{is_bogus, is_sent_to_interface, refused_by_list};
@@ -17,31 +17,31 @@ use crate::wire::{ethernet, udp};
 use xdp_common::limits::{IKE_PORT, NATT_PORT};
 use xdp_common::{Class, Config, Direction, Hook, Reason};
 
-/// Places end well before this: an offset that comes out of a packet is bounded by it for the verifier.
+/// All offsets are well below this: it bounds an offset that comes from a packet, for the verifier.
 const OFFSET_MASK: usize = 0xff;
 /// The sum of a header whose checksum is right.
 const VALID_SUM: u16 = 0xffff;
 
-/// An ICMP error about a packet of ours.
+/// An ICMP error about a handled packet.
 #[derive(Clone, Copy)]
 struct Report {
-    /// Which way the error goes; the quoted packet went the other way.
+    /// Direction of the error; the quoted packet went in the opposite one.
     direction: Direction,
-    /// The client of the quoted packet.
+    /// Address of the peer in the quoted packet.
     peer: [u8; 4],
-    /// Who reports.
+    /// Source address of the error.
     source: [u8; 4],
-    /// To whom.
+    /// Destination address of the error.
     destination: [u8; 4],
     total_length: u16,
     ttl: u8,
-    /// Where the ICMP header begins.
+    /// Offset of the ICMP header.
     at: usize,
-    /// Where the quoted IPv4 header begins.
+    /// Offset of the quoted IPv4 header.
     quote: usize,
-    /// How long that is.
+    /// Length of the quoted IPv4 header.
     quote_header: usize,
-    /// Where the quoted UDP header begins; 0: there is none.
+    /// Offset of the quoted UDP header; 0: there is none.
     udp_at: usize,
 }
 
@@ -60,7 +60,7 @@ impl Report {
     };
 }
 
-/// True for a frame that [`process`] is for: IPv4 with ICMP in it.
+/// True for a frame that [`process`] can handle: IPv4 with ICMP in it.
 #[inline(always)]
 pub fn is_icmp<F: Frame + ?Sized>(frame: &F) -> bool {
     let ethernet = ethernet::Header::read(frame);
@@ -68,8 +68,9 @@ pub fn is_icmp<F: Frame + ?Sized>(frame: &F) -> bool {
         && ipv4::Header::read(frame).is_some_and(|ip| ip.protocol == Protocol::ICMP)
 }
 
-/// Decides what becomes of ICMP, and rewrites it when it is forwarded. On [`Verdict::NotForwarded`] no byte has changed.
-// Into a function that is for nothing else: a verdict that comes back by way of the stack has parts that nobody has written.
+/// The verdict on ICMP, rewritten when it is forwarded. [`Verdict::NotForwarded`] changes no byte.
+// To be inlined into a function that does nothing else: a verdict that is returned through the
+// stack has parts that were never written.
 #[inline(always)]
 pub fn process<F: Frame + ?Sized, E: Env>(
     frame: &mut F,
@@ -100,8 +101,8 @@ pub fn process<F: Frame + ?Sized, E: Env>(
     }
 }
 
-/// Reads an error as far as it says whose packet it quotes; or the reason why it is not translated.
-// Out of line, as every step here: they do not share the stack.
+/// Reads an error and finds out whose packet it quotes; or the reason why it is not translated.
+// Out of line, like every step here: they do not share the stack.
 #[inline(never)]
 fn read<F: Frame + ?Sized, E: Env>(
     frame: &F,
@@ -130,7 +131,7 @@ fn read<F: Frame + ?Sized, E: Env>(
     let Some(kind) = Kind::read(frame, at) else {
         return Some(Reason::Malformed);
     };
-    // The kernel puts fragments of the gateway's own ICMP together; an error is not larger than a link carries.
+    // The kernel reassembles the gateway's own ICMP; an error is not larger than a link carries.
     if !kind.is_passed_on() || ip.is_later_fragment() || ip.is_first_fragment() {
         return Some(Reason::OtherIcmp);
     }
@@ -145,7 +146,7 @@ fn read<F: Frame + ?Sized, E: Env>(
     read_quote(frame, env, config, report, (side, to_vip, length))
 }
 
-/// Says whose packet is quoted. The reason why the error is not translated, if it is not.
+/// Finds out whose packet is quoted; or the reason why the error is not translated.
 #[inline(always)]
 fn read_quote<F: Frame + ?Sized, E: Env>(
     frame: &F,
@@ -155,7 +156,7 @@ fn read_quote<F: Frame + ?Sized, E: Env>(
     (side, to_vip, length): (Side, bool, usize),
 ) -> Option<Reason> {
     if length < ipv4::LENGTH {
-        // Nobody can tell whose it is, the kernel neither.
+        // Too short to show whose packet it is, to the kernel as well.
         return Some(Reason::IcmpMalformed);
     }
     let Some(quoted) = ipv4::Header::read_at(frame, report.quote) else {
@@ -182,7 +183,7 @@ fn read_quote<F: Frame + ?Sized, E: Env>(
     read_transport(frame, env, config, report, (&quoted, length))
 }
 
-/// Looks at what the quoted packet carries: what of it is ours is UDP with one of our ports, and ESP.
+/// Reads the quoted transport header: only UDP with a port of the service, and ESP, are handled.
 #[inline(always)]
 fn read_transport<F: Frame + ?Sized, E: Env>(
     frame: &F,
@@ -225,7 +226,7 @@ fn read_transport<F: Frame + ?Sized, E: Env>(
     None
 }
 
-/// A quoted fragment without ports is ours when such a fragment itself would be.
+/// A quoted fragment without ports is handled when such a fragment itself would be.
 #[inline(always)]
 fn refuse_quoted_fragment<E: Env>(
     env: &E,
@@ -244,7 +245,7 @@ fn refuse_quoted_fragment<E: Env>(
     fragment::refuse_fragment(env, config, &packet, env.jiffies()).map(|_| Reason::OtherIcmp)
 }
 
-/// Refuses an error of ours that must not be passed on.
+/// Refuses a handled error that must not be passed on.
 #[inline(never)]
 fn refuse<F: Frame + ?Sized, E: Env>(
     frame: &F,
@@ -256,7 +257,7 @@ fn refuse<F: Frame + ?Sized, E: Env>(
     if inbound && is_bogus(report.source, config) {
         return Some(Reason::BogusSource);
     }
-    // An error goes to the sender of what it quotes.
+    // An error goes to the sender of the packet that it quotes.
     if !inbound && report.destination != report.peer {
         return Some(Reason::OtherIcmp);
     }
@@ -274,7 +275,8 @@ fn refuse<F: Frame + ?Sized, E: Env>(
     None
 }
 
-/// Asks the FIB for the way of an error as it will look; the stack, unless it says otherwise.
+/// Asks the FIB for the next hop of an error with its translated addresses. Unless the FIB
+/// says otherwise, the next hop is the host's own stack.
 #[inline(never)]
 fn find_next_hop<E: Env>(
     env: &E,
@@ -294,7 +296,7 @@ fn find_next_hop<E: Env>(
     *hop = match env.fib_lookup(source, destination, report.total_length) {
         FibResult::Neighbour(neighbour) => NextHop::to(&neighbour),
         FibResult::Unresolved(hop) => hop,
-        // Nobody is told that an error was too long.
+        // No error is sent about an error that is too long.
         FibResult::TooBig(_) if inbound => return None,
         FibResult::TooBig(_) => return Some(Reason::IcmpLimited),
         routed @ (FibResult::NotForwarded | FibResult::NoRoute | FibResult::ForwardingDisabled) => {
@@ -304,9 +306,10 @@ fn find_next_hop<E: Env>(
     (!may_leave_by(config, report.direction, hop.ifindex)).then_some(Reason::NotByWan)
 }
 
-/// Translates both headers and all checksums in place. Outbound the source becomes the VIP whoever reports: an address of
-/// the inside means nothing outside (RFC 5508 section 4.2 REQ-5). False when the frame is too short, which was ruled out.
-// Out of line: the places are read back from memory, so that the verifier follows this once.
+/// Translates both headers and all checksums in place. Outbound the source becomes the VIP,
+/// whichever host reports: an inside address means nothing outside (RFC 5508 section 4.2 REQ-5).
+/// False when the frame is too short, which was ruled out.
+// Out of line: the offsets are read back from memory, so that the verifier follows this once.
 #[inline(never)]
 fn translate<F: Frame + ?Sized>(
     frame: &mut F,
@@ -381,7 +384,7 @@ fn translate<F: Frame + ?Sized>(
     true
 }
 
-/// Changes two bytes, and says what they were and are.
+/// Changes two bytes, and returns their old and their new value.
 #[inline(always)]
 fn update_field<F: Frame + ?Sized>(
     frame: &mut F,

@@ -1,37 +1,38 @@
-//! The next hop that a flow remembers: one word, so that it can be read and written by several CPUs at once and is never
-//! half of one and half of another.
+//! The hop word: the next hop that a flow caches. It is one word, so that several CPUs can read and
+//! write it at once and a reader never sees half of one and half of another.
 //!
-//! It may not know how a route is found. The direction of a flow says which egress it takes, and so the source MAC
-//! address; what differs between flows is the neighbour's. A stamp says how long it counts: it changes every few
-//! seconds by itself, so that a change is followed also when the daemon is dead, and at once when the daemon counts up
-//! the epoch of the egress.
+//! The direction of a flow determines its egress, and so the source MAC address; only the
+//! neighbour's MAC address differs between flows. A stamp limits how long the word is valid: it
+//! changes every few seconds by itself, so that a change of the route is followed even when the
+//! daemon is dead, and at once when the daemon increments the epoch of the egress. See
+//! `docs/decisions/hop-word.md`.
 
 use crate::neighbour::table::Neighbour;
 use crate::table::word::Word;
 use xdp_common::{Config, cpu};
 
-/// The stamp of this moment. Time and epoch only grow, so their sum does not come back before its 15 bits are through:
-/// three days, in which a silent flow has long been forgotten. The upper bit is always set, so that memory that nobody has
-/// written is nobody's address.
+/// The current stamp. Time and epoch only grow, so their sum does not repeat before its 15 bits are
+/// exhausted: three days, in which a silent flow has long expired. The upper bit is always set, so
+/// that memory that was never written is not a valid address.
 #[inline(always)]
 #[must_use]
 #[expect(clippy::cast_possible_truncation, reason = "16 bits are kept")]
 pub const fn stamp(config: &Config, egress: u64, jiffies: u64) -> u16 {
-    // The same for both directions.
+    // The shift is the same for both directions.
     (jiffies >> (config.directions[0].hop_shift & 63)).wrapping_add(egress) as u16 | 0x8000
 }
 
-/// The word for a neighbour, to be used from now on.
+/// The word for a neighbour, valid from now on.
 #[inline(always)]
 #[must_use]
 pub const fn word(mac: u64, stamp: u16) -> u64 {
     mac << 16 | stamp as u64
 }
 
-/// The word that says: not known. No stamp is zero.
+/// The word for an unknown next hop. No stamp is zero.
 pub const UNKNOWN: u64 = 0;
 
-/// The neighbour's MAC address in the low six bytes, when the word counts at this moment.
+/// The neighbour's MAC address in the low six bytes, if the word is valid at this moment.
 #[inline(always)]
 #[must_use]
 #[expect(clippy::cast_possible_truncation, reason = "16 bits are compared")]
@@ -42,8 +43,9 @@ pub const fn mac(word: u64, stamp: u16) -> Option<u64> {
     Some(word >> 16)
 }
 
-/// What a flow may remember of a neighbour on its way out: nothing when the way is not that of its direction, or when
-/// it is narrower than its egress, whose MTU is all that the fast path looks at.
+/// The hop word that a flow may cache for a neighbour: [`UNKNOWN`] when the route does not leave by
+/// the egress of the flow's direction, or when its MTU is smaller than that of the egress, which is
+/// all that the fast path checks.
 #[inline(always)]
 #[must_use]
 pub fn for_neighbour<W: Word>(

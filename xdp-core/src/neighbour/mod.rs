@@ -1,4 +1,4 @@
-//! The neighbours on the way out: the next hop that a flow remembers, and the NEXTHOP table.
+//! The neighbours on egress: the next hop that a flow caches, and the NEXTHOP table.
 
 pub mod cached_hop;
 pub mod table;

@@ -1,17 +1,18 @@
-//! The NEXTHOP entries: who is on the way out, and with which MAC addresses, behind a sequence number.
+//! The NEXTHOP table: the neighbours on egress and their MAC addresses, behind a sequence number.
 //!
-//! An entry belongs to one (egress, gateway) for good; the daemon reads its key and probes that neighbour. A flow does not
-//! refer to it: it remembers the MAC address itself ([`super::cached_hop`]). What changes is the MAC addresses and the MTU.
-//! Several CPUs may write them at once, so they stand behind a sequence number that is odd while one of them writes. A
-//! writer that finds it odd leaves the entry to the other one; a reader that finds it odd has no answer.
+//! An entry belongs to one (egress, gateway) permanently; the daemon reads its key and probes that
+//! neighbour. A flow does not refer to it: it caches the MAC address itself
+//! ([`super::cached_hop`]). Only the MAC addresses and the MTU change. Several CPUs may write them
+//! at once, so they are behind a sequence number that is odd while one of them writes. A writer
+//! that finds it odd leaves the entry to the other one; a reader that finds it odd has no answer.
 
 use crate::table::word::Word;
 use xdp_common::slot::nexthop::{CONFIRMED, DESTINATION, KEY, SEQUENCE, SOURCE, WORDS};
 
-/// One entry's words.
+/// The words of one entry.
 pub type Entry<W> = [W; WORDS];
 
-/// What an entry says.
+/// The contents of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Neighbour {
     /// Egress interface.
@@ -34,14 +35,14 @@ impl Neighbour {
         u64::from(self.ifindex) << 32 | u64::from(u32::from_ne_bytes(self.gateway))
     }
 
-    /// A number that spreads entries over the array.
+    /// A hash that spreads the entries over the array.
     #[inline(always)]
     pub fn hash(&self) -> u32 {
         (self.key().wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as u32
     }
 }
 
-/// Reads an entry; `None` while somebody writes it, or when it is empty.
+/// Reads an entry; `None` while a CPU writes it, or when it is empty.
 #[inline(always)]
 #[expect(
     clippy::cast_possible_truncation,
@@ -52,7 +53,7 @@ pub fn read<W: Word>(entry: &Entry<W>) -> Option<Neighbour> {
     let key = entry[KEY].load();
     let destination = entry[DESTINATION].load();
     let source = entry[SOURCE].load();
-    // Sequence 0: claimed, but nothing was written yet.
+    // Sequence 0: claimed, but not written yet.
     if before == 0 || before & 1 != 0 || entry[SEQUENCE].load() != before {
         return None;
     }
@@ -65,7 +66,7 @@ pub fn read<W: Word>(entry: &Entry<W>) -> Option<Neighbour> {
     })
 }
 
-/// True when the entry is for this neighbour, after claiming it when it was free.
+/// True when the entry belongs to this neighbour. A free entry is claimed for it.
 #[inline(always)]
 pub fn claim<W: Word>(entry: &Entry<W>, neighbour: &Neighbour) -> bool {
     let key = neighbour.key();
@@ -73,7 +74,7 @@ pub fn claim<W: Word>(entry: &Entry<W>, neighbour: &Neighbour) -> bool {
     held == key || (held == 0 && (entry[KEY].replace(0, key) || entry[KEY].load() == key))
 }
 
-/// Writes what the kernel says now. The entry must have been claimed for this neighbour.
+/// Writes the kernel's current answer. The entry must have been claimed for this neighbour.
 #[inline(always)]
 pub fn write<W: Word>(entry: &Entry<W>, neighbour: &Neighbour) {
     let destination = neighbour.destination | u64::from(neighbour.mtu) << 48;
@@ -92,7 +93,7 @@ pub fn write<W: Word>(entry: &Entry<W>, neighbour: &Neighbour) {
     entry[SEQUENCE].publish((sequence | 1).wrapping_add(1));
 }
 
-/// True for one packet every `every` ticks: that one goes through the neighbour layer.
+/// True for one packet every `every` ticks: that one goes through the kernel's neighbour layer.
 #[inline(always)]
 pub fn confirmation_due<W: Word>(entry: &Entry<W>, tick: u32, every: u32) -> bool {
     let last = entry[CONFIRMED].load();

@@ -1,8 +1,9 @@
 //! The keyed hash of all tables.
 //!
-//! Vector multiply-shift (Dietzfelbinger 1996; Thorup, "High Speed Hashing for Integers and Strings", 2015, section
-//! 3.5): a sum of 32-bit words, each times a secret 64-bit number. Two keys that are chosen without the secret collide
-//! with probability 2^-32 at most, and it costs one multiplication a word. A finisher spreads the sum over all bits.
+//! Vector multiply-shift (Dietzfelbinger 1996; Thorup, "High Speed Hashing for Integers and
+//! Strings", 2015, section 3.5): a sum of 32-bit words, each multiplied by a secret 64-bit number.
+//! Two keys that are chosen without the secret collide with probability 2^-32 at most, and the cost
+//! is one multiplication per word. A finisher spreads the sum over all bits.
 
 use xdp_common::Secret;
 
@@ -23,12 +24,15 @@ pub fn digest<const N: usize>(secret: &Secret, words: [u32; N]) -> u64 {
     sum ^ (sum >> 33)
 }
 
-/// Hashes the first word of a key: a peer's IPv4 address and an SPI. Keys that differ in their kind alone have one hash.
+/// Hashes the first word of a key: a peer's IPv4 address and an SPI. Keys that differ only in their
+/// kind have the same hash.
 ///
-/// NH (Black, Halevi, Krawczyk, Krovetz and Rogaway, "UMAC", 1999, section 4): the product of two sums; two keys that are
-/// chosen without the secret collide with probability 2^-32 at most. The finisher is a bijection; without all three of its
-/// steps ascending addresses and SPIs fill some buckets more than others (ten of 65,535 keys without a slot at half load,
-/// where it should be two). Two multiplications, where the sum above would take six of its own and two for its finisher.
+/// NH (Black, Halevi, Krawczyk, Krovetz and Rogaway, "UMAC", 1999, section 4): the product of two
+/// sums; two keys that are chosen without the secret collide with probability 2^-32 at most. The
+/// finisher is a bijection. Without all three of its steps, ascending addresses and SPIs fill some
+/// buckets more than others (ten of 65,535 keys without a slot at half load, where two are
+/// expected). It costs two multiplications, where the sum above would need six of its own and two
+/// for its finisher.
 #[inline(always)]
 pub const fn pair(secret: &Secret, word: u64) -> u64 {
     #[expect(clippy::cast_possible_truncation, reason = "NH takes 32-bit keys")]

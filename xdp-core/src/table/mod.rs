@@ -1,5 +1,5 @@
-//! Tables in shared memory: the slots of FLOW and SESSION, the small overwriting buckets of HALF and FRAGMENT, the keyed
-//! hash, and the atomic word that all of them are made of.
+//! Tables in shared memory: the slots of FLOW and SESSION, the small overwriting buckets of HALF
+//! and FRAGMENT, the keyed hash, and the atomic word that all of them consist of.
 
 pub mod hash;
 pub mod recent;

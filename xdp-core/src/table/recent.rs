@@ -1,9 +1,10 @@
-//! HALF and FRAGMENT: small buckets that remember a digest for a while and overwrite the oldest.
+//! The buckets of HALF and FRAGMENT: small buckets that remember a digest for a limited time and
+//! overwrite the oldest.
 //!
-//! It may not know what the digest stands for. An entry is one word (35 bits of a keyed digest, 13 bits of a value that goes
-//! with it, 16 bits of time), so it
-//! is written and read whole: no lock, no claim, no expiry, no daemon. Two CPUs that write one index at the same moment
-//! lose one entry, which costs a statistic. The note behind it is for people and may be torn; it decides nothing.
+//! An entry is one word (35 bits of a keyed digest, 13 bits of a value that belongs to it, 16 bits
+//! of time), so it is written and read whole: no lock, no claim, no expiry, no daemon. Two CPUs
+//! that write one index at the same moment lose one entry, which costs a statistic. The details
+//! after the word are only for display and may be torn; nothing is decided by them.
 
 use crate::table::word::Word;
 use xdp_common::Config;
@@ -12,10 +13,10 @@ use xdp_common::slot::{self, WAYS};
 
 /// One value of the map: four ways.
 pub type Bucket<W> = [W; slot::WORDS];
-/// What people may want to know of an entry.
+/// Details of an entry, for display.
 pub type Details = [u64; NOTE_WORDS];
 
-/// The bits of the digest in a word.
+/// The bits of the digest that a word keeps.
 const KEPT: u64 = !0x1fff_ffff;
 const VALUE_SHIFT: u32 = 16;
 const VALUE: u64 = 0x1fff;
@@ -26,7 +27,7 @@ const fn age(word: u64, tick: u16) -> u16 {
     tick.wrapping_sub(word as u16)
 }
 
-/// The current tick, as HALF and FRAGMENT keep it.
+/// The current tick, as HALF and FRAGMENT store it.
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "16 bits of tick are kept")]
 pub const fn short_tick(config: &Config, jiffies: u64) -> u16 {
@@ -37,11 +38,13 @@ pub const fn short_tick(config: &Config, jiffies: u64) -> u16 {
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "the low bits are meant")]
 pub const fn index(digest: u64, mask: u32) -> u32 {
-    // Only the bits that the entry does not keep, and some that it does: a mask may need more than 16.
+    // The bits that the entry does not keep, combined with some that it keeps: a mask may need more
+    // than 16.
     (digest ^ digest >> 32) as u32 & mask
 }
 
-/// Remembers a digest and a value (13 bits) with it, in its own index if it is there, else in place of the oldest.
+/// Remembers a digest with a value (13 bits): in its own entry if it has one, else in place of the
+/// oldest.
 #[inline(always)]
 pub fn remember<W: Word>(bucket: &Bucket<W>, digest: u64, value: u16, tick: u16, details: Details) {
     let mut victim = 0;
@@ -68,7 +71,7 @@ pub fn remember<W: Word>(bucket: &Bucket<W>, digest: u64, value: u16, tick: u16,
     bucket[at + NOTE + 2].store(details[2]);
 }
 
-/// The value of a digest that was remembered no more than `limit` ticks ago.
+/// The value of a digest that was remembered at most `limit` ticks ago.
 #[inline(always)]
 pub fn recall<W: Word>(bucket: &Bucket<W>, digest: u64, tick: u16, limit: u16) -> Option<u16> {
     let mut index = 0;

@@ -1,56 +1,63 @@
-//! How a slot of FLOW or SESSION is found, claimed, published, retired and freed: one algorithm for the dataplane, the
-//! daemon and `stats`, on the same memory.
+//! The slots of FLOW and SESSION: how a slot is found, claimed, published, retired and freed. The
+//! dataplane, the daemon and `stats` use one algorithm on the same memory.
 //!
-//! It may not know what the words beyond the key mean, nor who decides that an entry is old.
+//! A table is an array of buckets of four slots. A key has two buckets. It is put into the first
+//! one while that has three free slots or more, else into the one with more free slots. A look-up
+//! reads both, the first one first, so at most eight slots are compared.
 //!
-//! A table is an array of buckets of four slots. A key has two buckets; it is put into the first while that has three
-//! free slots or more, else into the one with more of them, and looked for in both, first in the first: so at most
-//! eight slots are compared. Measured on the host (`cargo test -p xdp-core --test table -- --nocapture load`): up to a
-//! load of 0.4 every one of 65,536 keys finds a slot, at the limit of one half all but about three (eight linear probes
-//! left 330 of as many), at 0.7 all but 370. Choosing the emptier one always would lose none to two at one half, and costs
-//! 4 % with a million flows, since more keys stand in the bucket that is looked into last.
+//! Measured on the host (`cargo test -p xdp-core --test table -- --nocapture load`): up to a load
+//! of 0.4 every one of 65,536 keys finds a slot, at the limit of one half all but about three
+//! (eight linear probes left 330 of as many), at 0.7 all but 370. Always choosing the emptier
+//! bucket would lose none to two at one half, and costs 4 % with a million flows, since more keys
+//! are in the bucket that is read last.
 //!
-//! The life of a slot, and who may do what:
+//! The life cycle of a slot, and which program may make which change:
 //!
 //! ```text
-//! free --compare-and-swap--> claimed --key, cold words, exchange--> live --compare-and-swap--> dying --grace-->
-//!      dataplane                       the same CPU                       daemon only           daemon only
-//! freeing --zeroes, exchange--> free
-//!      daemon only
+//! free    --compare-and-swap-->            claimed   dataplane
+//! claimed --key, cold words, exchange-->   live      the same CPU
+//! live    --compare-and-swap-->            dying     daemon only
+//! dying   --grace period-->                freeing   daemon only
+//! freeing --zeroes, exchange-->            free      daemon only
 //! ```
 //!
-//! 1. Only one CPU gets a free slot: the compare-and-swap names the whole state word, generation included.
-//! 2. Nobody reads a claimed slot. Whoever sees it live sees its key: the exchange that publishes is a full barrier.
-//! 3. Two CPUs may insert one key at the same moment, into two slots. Both live on, each counts its part, and readers
-//!    add up by key. Nothing is lost. (To prevent it would take a lock that a stranger could aim at.)
-//! 4. A program that found a slot live may still count into it after it is dying, but not beyond the grace period
-//!    (`membarrier(MEMBARRIER_CMD_GLOBAL)` waits for all running programs). So after it the counters are final, and no
-//!    one can write into the slot's next life.
-//! 5. A program that comes later does not find a dying slot and inserts anew; the sum over both is right.
-//! 6. Freeing says so before it zeroes the words, and exchanges the state with the next generation after it. So a reader
-//!    that reads the state before and after the other words knows whether they belong together (loom found that the
-//!    announcement is needed), and a daemon that is killed in between leaves a slot that the next one finishes.
+//! 1. Only one CPU gets a free slot: the compare-and-swap names the whole state word, including the
+//!    generation.
+//! 2. No program reads a claimed slot. A reader that sees it live sees its key: the exchange that
+//!    publishes it is a full barrier.
+//! 3. Two CPUs may insert one key at the same moment, into two slots. Both stay live, each counts
+//!    its part, and readers add up by key. Nothing is lost. (Preventing it would need a lock, which
+//!    an attacker could aim at.)
+//! 4. A program that found a slot live may still count into it after it is dying, but not beyond
+//!    the grace period (`membarrier(MEMBARRIER_CMD_GLOBAL)` waits for all running programs). So
+//!    after it the counters are final, and no program can write into the slot's next life.
+//! 5. A program that comes later does not find a dying slot and inserts the key into another one;
+//!    the sum over both is right.
+//! 6. Freeing announces itself in the state before it zeroes the words, and exchanges the state
+//!    with the next generation afterwards. So a reader that reads the state before and after the
+//!    other words knows whether they belong together (loom found that the announcement is needed),
+//!    and a slot that a killed daemon left in between is finished by the next one.
 
 use crate::table::word::Word;
 use xdp_common::slot::{self, KEY, KEY_WORDS, Key, STATE, WAYS, WORDS};
 
-/// One entry's words.
+/// The words of one slot.
 pub type Slot<W> = [W; WORDS];
 /// One value of the map.
 pub type Bucket<W> = [Slot<W>; WAYS];
 
-/// Where a slot stands in its life: the low seven bits of its state word.
+/// The state of a slot: the low seven bits of its state word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     /// All words but this one are zero.
     Free,
     /// A CPU is writing its key.
     Claimed,
-    /// Found and counted into.
+    /// Found by look-ups and counted into.
     Live,
-    /// No longer found; counters become final after a grace period.
+    /// No longer found; its counters become final after a grace period.
     Dying,
-    /// Its counters were added up; its words are being zeroed.
+    /// Its counters have been added up; its words are being zeroed.
     Freeing,
 }
 
@@ -60,10 +67,10 @@ const LIVE: u64 = 2;
 const DYING: u64 = 3;
 const FREEING: u64 = 4;
 const STATE_MASK: u64 = 0x7f;
-/// Which slot of its bucket it is: written when it is claimed.
+/// Index of the slot in its bucket, written when it is claimed.
 const INDEX_SHIFT: u32 = 7;
 const INDEX_MASK: u64 = 0x180;
-/// What kind of key it is: see [`xdp_common::slot::kind`].
+/// Kind of the key: see [`xdp_common::slot::kind`].
 const KIND_SHIFT: u32 = 9;
 const KIND_MASK: u64 = 0x1e00;
 const GENERATION_ONE: u64 = 0x2000;
@@ -83,7 +90,8 @@ impl State {
     }
 }
 
-/// An array of buckets. The number of buckets is a power of two; `bucket` may answer `None` only beyond it.
+/// An array of buckets. The number of buckets is a power of two; `bucket` may return `None` only
+/// beyond it.
 pub trait Buckets {
     /// The kind of word.
     type Word: Word;
@@ -98,7 +106,7 @@ impl<W: Word> Buckets for [Bucket<W>] {
     }
 }
 
-/// Where a key may stand.
+/// The buckets in which a key may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
     hash: u64,
@@ -106,7 +114,8 @@ pub struct Place {
 }
 
 impl Place {
-    /// The place of a hash in a table of `mask + 1` buckets. A table of one bucket has both choices in it.
+    /// The place of a hash in a table of `mask + 1` buckets. In a table of one bucket both choices
+    /// are the same.
     #[inline(always)]
     pub const fn new(hash: u64, mask: u32) -> Self {
         Self { hash, mask }
@@ -117,7 +126,7 @@ impl Place {
         [self.first(), self.second()]
     }
 
-    /// The bucket that is looked into first.
+    /// The bucket that is read first.
     #[inline(always)]
     #[expect(
         clippy::cast_possible_truncation,
@@ -134,13 +143,14 @@ impl Place {
         reason = "parts of the hash are meant"
     )]
     pub const fn second(self) -> u32 {
-        // Odd, so never zero: the second bucket is another one, and each is the other's second.
+        // Odd, so never zero: the second bucket differs from the first, and each is the other's
+        // second.
         let step = ((self.hash >> 32) as u32 ^ (self.hash as u32).rotate_left(7)) | 1;
         (self.first() ^ step) & self.mask
     }
 }
 
-/// The state word of a key's live slot, but for generation and place.
+/// The state word of a key's live slot, without generation and index.
 #[inline(always)]
 const fn live_word(key: &Key) -> u64 {
     slot::kind(key) << KIND_SHIFT | LIVE
@@ -148,8 +158,8 @@ const fn live_word(key: &Key) -> u64 {
 
 #[inline(always)]
 fn matches<W: Word>(slot: &Slot<W>, live: u64, key: &Key) -> bool {
-    // State and kind first, whatever the generation: what is read of a slot that is live belongs to it. With the kind, one
-    // more word is the whole key of IPv4.
+    // State and kind first, whatever the generation: what is then read from a live slot belongs to
+    // it. With the kind, one more word is the whole key for IPv4.
     slot[STATE].load() & (KIND_MASK | STATE_MASK) == live && slot[KEY].load() == key[0]
 }
 
@@ -170,8 +180,8 @@ fn find_in<'t, W: Word>(bucket: &'t Bucket<W>, live: u64, key: &Key) -> Option<&
     }
 }
 
-/// The same slot, but by a number out of memory: the verifier would otherwise follow all that comes after once for each of
-/// the four.
+/// The same slot, but by an index loaded from memory: otherwise the verifier would follow the code
+/// after this once for each of the four.
 #[inline(always)]
 fn reload_by_index<'t, W: Word>(bucket: &'t Bucket<W>, found: &Slot<W>) -> Option<&'t Slot<W>> {
     bucket.get(((found[STATE].load() & INDEX_MASK) >> INDEX_SHIFT) as usize)
@@ -192,8 +202,8 @@ pub fn find<'t, B: Buckets + ?Sized>(
     reload_by_index(bucket, find_in(bucket, live_word(key), key)?)
 }
 
-/// The live slot of a key in one of its buckets. For the fast path, which asks for one after the other, and where so little
-/// comes after it that the verifier may follow it once for each slot.
+/// The live slot of a key in one of its buckets. For the fast path, which reads one after the
+/// other, and has so little code after it that the verifier may follow it once for each slot.
 #[inline(always)]
 pub fn find_at<'t, B: Buckets + ?Sized>(
     buckets: &'t B,
@@ -221,7 +231,8 @@ fn claim_in<W: Word>(bucket: &Bucket<W>, live: u64) -> Option<(&Slot<W>, u64)> {
     })
 }
 
-/// Puts a key into a free slot, lets `fill` write the other words, and publishes it. `None`: both buckets are full.
+/// Puts a key into a free slot, calls `fill` to write the other words, and publishes the slot.
+/// `None`: both buckets are full.
 ///
 /// Call it after [`find`] has found nothing.
 #[inline(always)]
@@ -254,14 +265,14 @@ pub fn insert<'t, B: Buckets + ?Sized>(
     Some(slot)
 }
 
-/// Takes a live slot out of use, if its state word still is `seen`. The daemon only; a grace period must follow
-/// before its counters are read for good.
+/// Makes a live slot dying, if its state word is still `seen`. The daemon only; a grace period must
+/// follow before its counters are final.
 pub fn retire<W: Word>(slot: &Slot<W>, seen: u64) -> bool {
     State::of(seen) == State::Live && slot[STATE].replace(seen, seen & !STATE_MASK | DYING)
 }
 
-/// Zeroes a dying slot and frees it, or finishes what a killed daemon began. The daemon only, after the grace period and
-/// after its counters were added up.
+/// Zeroes a dying slot and frees it, or finishes what a killed daemon began. The daemon only, after
+/// the grace period and after its counters have been added up.
 pub fn free<W: Word>(slot: &Slot<W>) {
     let state = slot[STATE].load();
     match State::of(state) {
@@ -275,7 +286,8 @@ pub fn free<W: Word>(slot: &Slot<W>) {
     slot[STATE].publish(next | FREE);
 }
 
-/// A copy of a live or dying slot whose words belong together, or `None` when it is free or changed hands meanwhile.
+/// A copy of a live or dying slot whose words belong together, or `None` when the slot is free or
+/// has been reused meanwhile.
 pub fn snapshot<W: Word>(slot: &Slot<W>) -> Option<[u64; WORDS]> {
     let state = slot[STATE].load();
     if !matches!(State::of(state), State::Live | State::Dying) {

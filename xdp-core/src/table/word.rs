@@ -1,14 +1,14 @@
-//! An atomic 64-bit word: `AtomicU64` on the host, intrinsics in the kernel, loom's in its tests.
-//!
-//! It may not know what the words mean.
+//! An atomic 64-bit word: `AtomicU64` on the host, intrinsics in the kernel, loom's type in its
+//! tests.
 
 #[cfg(not(target_arch = "bpf"))]
 use core::sync::atomic::{AtomicU64, Ordering};
 
 /// A 64-bit word in memory that several CPUs and user space share.
 ///
-/// Every read-modify-write is a full barrier, as BPF atomics that return a value are. [`Word::load`] and
-/// [`Word::store`] order nothing by themselves beyond what the architecture gives.
+/// Every read-modify-write is a full barrier, as BPF atomics that return a value are.
+/// [`Word::load`] and [`Word::store`] order nothing by themselves beyond what the architecture
+/// gives.
 pub trait Word {
     /// Reads the word.
     fn load(&self) -> u64;
@@ -17,9 +17,10 @@ pub trait Word {
     fn low(&self) -> u32 {
         self.load() as u32
     }
-    /// Writes the word. For words whose races are harmless, or that nobody else can see yet.
+    /// Writes the word. For words whose races are harmless, or that no other CPU can see yet.
     fn store(&self, value: u64);
-    /// Writes both halves of the word, each for itself where that is cheaper: somebody else may see one of them alone.
+    /// Writes both halves of the word, separately where that is cheaper: a reader may see only one
+    /// of them written.
     fn store_halves(&self, high: u32, low: u32) {
         self.store(u64::from(high) << 32 | u64::from(low));
     }
@@ -29,21 +30,21 @@ pub trait Word {
     fn replace(&self, old: u64, new: u64) -> bool;
     /// Writes the word with a full barrier before and after.
     fn publish(&self, value: u64);
-    /// The same number, as one that a place among words is computed from. Without CAP_PERFMON the verifier wants it to be the
-    /// same on every way to an instruction, or known on none.
+    /// The same number, in a form from which the index of a word is computed. Without CAP_PERFMON
+    /// the verifier requires that it is the same on every path to an instruction, or known on none.
     #[inline(always)]
     fn opaque_to_verifier(place: usize) -> usize {
         place
     }
-    /// The same, hidden from the compiler as well: it knows that the number is small enough and would leave out the bound
-    /// that the verifier needs.
+    /// The same, hidden from the compiler as well: it knows that the number is small enough and
+    /// would omit the bound that the verifier needs.
     #[inline(always)]
     fn opaque(place: usize) -> usize {
         Self::opaque_to_verifier(core::hint::black_box(place))
     }
 }
 
-// On the BPF target this type has loads and stores only; `xdp-ebpf` brings a word of its own.
+// On the BPF target this type has loads and stores only; `xdp-ebpf` defines its own word.
 #[cfg(not(target_arch = "bpf"))]
 impl Word for AtomicU64 {
     #[inline(always)]
@@ -52,7 +53,7 @@ impl Word for AtomicU64 {
     }
     #[inline(always)]
     fn store(&self, value: u64) {
-        // Release, as a plain store is on the kernel's side behind the full barrier of a read-modify-write.
+        // Release, like a plain store in the kernel after the full barrier of a read-modify-write.
         Self::store(self, value, Ordering::Release);
     }
     #[inline(always)]

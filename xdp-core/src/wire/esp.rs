@@ -1,4 +1,5 @@
-//! ESP (RFC 4303 section 2), and what tells it from IKE on UDP 4500 (RFC 3948 section 2).
+//! The ESP header (RFC 4303 section 2), and what distinguishes it from IKE on UDP 4500 (RFC 3948
+//! section 2).
 
 use crate::frame::Frame;
 
@@ -11,7 +12,7 @@ pub const NON_ESP_MARKER: [u8; 4] = [0; 4];
 /// The one byte of a NAT-keepalive (RFC 3948 section 2.3).
 pub const KEEPALIVE: [u8; 1] = [0xff];
 
-/// The fields in the clear.
+/// The fields that are not encrypted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
     /// Security parameters index.

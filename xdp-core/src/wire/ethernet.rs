@@ -1,11 +1,11 @@
-//! Ethernet II (IEEE 802.3 clause 3.2.6).
+//! The Ethernet II header (IEEE 802.3 clause 3.2.6).
 
 use crate::frame::Frame;
 
 /// Length of the header.
 pub const LENGTH: usize = 14;
 
-/// An EtherType, so that none is compared with an IP protocol.
+/// An EtherType, as a type of its own so that it is never compared with an IP protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EtherType([u8; 2]);
 
@@ -19,7 +19,7 @@ impl EtherType {
 pub struct Header {
     /// Destination MAC address.
     pub destination: [u8; 6],
-    /// What follows.
+    /// Protocol of the payload.
     pub ether_type: EtherType,
 }
 

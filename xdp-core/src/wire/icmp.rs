@@ -6,7 +6,8 @@ use crate::frame::Frame;
 pub const LENGTH: usize = 8;
 /// Offset of the checksum in the header.
 pub const CHECKSUM: usize = 2;
-/// Bytes behind the quoted IPv4 header that every error must carry (RFC 792): UDP's header, or SPI and sequence number.
+/// Bytes after the quoted IPv4 header that every error must carry (RFC 792): the UDP header, or SPI
+/// and sequence number.
 pub const QUOTED: usize = 8;
 
 /// The kind of a message.
@@ -16,16 +17,16 @@ pub struct Kind(u8);
 impl Kind {
     /// Destination unreachable.
     pub const UNREACHABLE: Self = Self(3);
-    /// Redirect. An error for RFC 1122, but one about the next hop of its receiver alone.
+    /// Redirect. An error for RFC 1122, but only about the next hop of its receiver.
     pub const REDIRECT: Self = Self(5);
-    /// Source quench, which nobody acts upon any more (RFC 6633).
+    /// Source quench, which hosts no longer act upon (RFC 6633).
     pub const SOURCE_QUENCH: Self = Self(4);
     /// Time exceeded.
     pub const TIME_EXCEEDED: Self = Self(11);
     /// Parameter problem.
     pub const PARAMETER_PROBLEM: Self = Self(12);
 
-    /// The kind of a number.
+    /// The kind with this number.
     #[inline(always)]
     pub const fn from_number(number: u8) -> Self {
         Self(number)
@@ -55,10 +56,11 @@ impl Kind {
     /// The kind of the message at `at`.
     #[inline(always)]
     pub fn read<F: Frame + ?Sized>(frame: &F, at: usize) -> Option<Self> {
-        // With the byte behind it: the verifier gives no range for a single byte at a variable place.
+        // Read with the byte after it: the verifier gives no range for a single byte at a variable
+        // offset.
         frame.with_bytes::<2, _>(at, |&[kind, _]| Self(kind))
     }
 }
 
-/// Code of [`Kind::UNREACHABLE`]: too big, and nobody may cut it.
+/// Code of [`Kind::UNREACHABLE`]: the packet is too big, and DF is set.
 pub const FRAGMENTATION_NEEDED: u8 = 4;

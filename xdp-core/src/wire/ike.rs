@@ -1,4 +1,5 @@
-//! The IKE header (RFC 7296 section 3.1; ISAKMP's in RFC 2408 section 3.1 has its cookies at the same place).
+//! The IKE header (RFC 7296 section 3.1; ISAKMP, RFC 2408 section 3.1, has its cookies at the same
+//! offset).
 
 use crate::frame::Frame;
 
@@ -24,7 +25,7 @@ impl Spis {
         })
     }
 
-    /// True when both sides have chosen theirs.
+    /// True when both sides have chosen their SPI.
     #[inline(always)]
     pub const fn is_complete(&self) -> bool {
         u64::from_ne_bytes(self.initiator) != 0 && u64::from_ne_bytes(self.responder) != 0

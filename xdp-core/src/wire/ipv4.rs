@@ -1,30 +1,30 @@
-//! IPv4 (RFC 791 section 3.1).
+//! The IPv4 header (RFC 791 section 3.1).
 
 use crate::frame::Frame;
 
-/// Where the header begins: right behind Ethernet. VLAN tags are not ours.
+/// Offset of the header: directly after Ethernet. Frames with a VLAN tag are not handled.
 pub const AT: usize = super::ethernet::LENGTH;
 /// Length of the header without options.
 pub const LENGTH: usize = 20;
-/// Place of the TTL.
+/// Offset of the TTL in the frame.
 pub const TTL: usize = AT + 8;
-/// Place of the protocol number.
+/// Offset of the protocol number.
 pub const PROTOCOL: usize = AT + 9;
-/// Place of the header checksum.
+/// Offset of the header checksum.
 pub const CHECKSUM: usize = AT + 10;
-/// Place of the source address.
+/// Offset of the source address.
 pub const SOURCE: usize = AT + 12;
-/// Place of the destination address.
+/// Offset of the destination address.
 pub const DESTINATION: usize = AT + 16;
 
 /// "Don't fragment" in the word of flags and offset.
 const DONT_FRAGMENT: u16 = 0x4000;
 /// "More fragments".
 const MORE_FRAGMENTS: u16 = 0x2000;
-/// The offset in that word.
+/// The fragment offset in that word.
 const OFFSET: u16 = 0x1fff;
 
-/// An IP protocol number, so that none is compared with an EtherType.
+/// An IP protocol number, as a type of its own so that it is never compared with an EtherType.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Protocol(u8);
 
@@ -36,7 +36,7 @@ impl Protocol {
     /// ESP (RFC 4303).
     pub const ESP: Self = Self(50);
 
-    /// The protocol of a number.
+    /// The protocol with this number.
     #[inline(always)]
     pub const fn from_number(number: u8) -> Self {
         Self(number)
@@ -60,7 +60,7 @@ pub struct Header {
     flags_offset: u16,
     /// Time to live.
     pub ttl: u8,
-    /// What the packet carries.
+    /// Protocol of the payload.
     pub protocol: Protocol,
     /// Source address.
     pub source: [u8; 4],
@@ -75,7 +75,7 @@ impl Header {
         frame.array(AT).map(Self::of::<F>)
     }
 
-    /// The same, of a header somewhere else: in the quote of an ICMP error.
+    /// The same for a header elsewhere: in the quote of an ICMP error.
     #[inline(always)]
     pub fn read_at<F: Frame + ?Sized>(frame: &F, at: usize) -> Option<Self> {
         frame.with_bytes(at, Self::of::<F>)
@@ -115,7 +115,7 @@ impl Header {
         self.flags_offset & (OFFSET | MORE_FRAGMENTS) == MORE_FRAGMENTS
     }
 
-    /// True when nobody may cut the packet.
+    /// True when DF is set: the packet must not be fragmented.
     #[inline(always)]
     pub const fn dont_fragment(&self) -> bool {
         self.flags_offset & DONT_FRAGMENT != 0

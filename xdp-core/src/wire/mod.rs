@@ -1,6 +1,5 @@
-//! The headers, one a file, each of the same shape: offsets, then a view that is read from a frame.
-//!
-//! They may not know what becomes of a packet.
+//! Protocol headers, one per file and all of the same form: offsets, then a view that is read from
+//! a frame.
 
 pub mod esp;
 pub mod ethernet;

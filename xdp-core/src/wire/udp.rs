@@ -1,4 +1,4 @@
-//! UDP (RFC 768).
+//! The UDP header (RFC 768).
 
 use crate::frame::Frame;
 
