@@ -25,7 +25,7 @@ pub fn version() -> Result<(u32, u32)> {
     version.with_context(|| format!("failed to read {release}"))
 }
 
-/// Compares it by these.
+/// Whether the running kernel is at least this version.
 ///
 /// # Errors
 /// As [`version`].

@@ -28,7 +28,7 @@ const PACKETS: [(Hook, u32); 3] = [
     (Hook::Tc, 60_000),
     (Hook::Egress, 20_000),
 ];
-/// One of so many must have been forwarded at least, or the test says little.
+/// At least one packet of this many must be forwarded, or the test proves little.
 const FORWARDED_OF: u64 = 6;
 
 fn main() -> ExitCode {
@@ -47,7 +47,7 @@ fn main() -> ExitCode {
     libtest_mimic::run(&arguments, tests.into()).exit_code()
 }
 
-/// Xorshift (Marsaglia 2003): all that is asked of it is to be the same tomorrow.
+/// Xorshift (Marsaglia 2003): the only requirement is that it is reproducible.
 struct Random(u64);
 
 impl Random {
@@ -97,7 +97,7 @@ fn mutate(random: &mut Random, frame: &mut Vec<u8>) {
 fn seeds(hook: Hook) -> Vec<(String, Side, Vec<u8>)> {
     let mut seeds = Vec::new();
     for row in table::rows() {
-        // What is on the way out is seen by the egress program alone.
+        // Only the egress program sees outgoing packets.
         if (row.side == Side::Out) != (hook == Hook::Egress) {
             continue;
         }

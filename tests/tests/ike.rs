@@ -21,7 +21,7 @@ const STRONGSWAN: &[&str] = &["charon-systemd", "swanctl", "openssl", "ping"];
 /// Between two pings.
 pub(crate) const QUICK: Duration = Duration::from_millis(10);
 pub(crate) const PINGS: u32 = 50;
-/// A counter is asked again for this long: the last packet may be on its way.
+/// A counter is read repeatedly for this long: the last packet may still be in transit.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
@@ -156,7 +156,7 @@ fn rekey(lab: &Lab) -> Result<()> {
     tunnel.ping(PINGS, QUICK)?;
     let old = agree(lab, &tunnel, PINGS)?;
     tunnel.rekey_child()?;
-    // Both ends have let go of the old pair before the pings, so that none of them can take it.
+    // Both ends have deleted the old pair before the pings, so no ping can use it.
     let deadline = Instant::now() + PATIENCE;
     while tunnel.installed_sa(End::Client).is_err() || tunnel.installed_sa(End::Server).is_err() {
         ensure!(
@@ -293,7 +293,7 @@ fn half_open(lab: &Lab) -> Result<()> {
     })
 }
 
-/// Fails unless both ends and ikenat have counted `packets` each way; returns the client's SA.
+/// Fails unless both ends and ikenat have counted `packets` per direction; returns the client's SA.
 pub(crate) fn agree(lab: &Lab, tunnel: &Tunnel, packets: u32) -> Result<ChildSa> {
     let deadline = Instant::now() + PATIENCE;
     loop {

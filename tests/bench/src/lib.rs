@@ -1,7 +1,8 @@
-//! The benchmark: what a packet costs, counted in instructions (layer A), in nanoseconds of the program alone (layer B),
-//! and end to end in namespaces (layer C).
+//! The benchmark: the cost of a packet, in instructions (layer A), in nanoseconds of the program
+//! alone (layer B), and end to end in namespaces (layer C).
 //!
-//! Every layer verifies the packets that arrive. The results are plain data, from which the report is made.
+//! Every layer verifies the packets that arrive. The results are plain data, from which the report
+//! is made.
 
 pub mod boot;
 pub mod conditions;

@@ -96,7 +96,7 @@ fn ipvs() -> String {
         lines.push(format!("ipvsadm -A -u {VIP}:{port} -s rr"));
         lines.push(format!("ipvsadm -a -u {VIP}:{port} -r {SERVER}:{port} -m"));
     }
-    // ipvsadm loads the module, if there is one.
+    // By now ipvsadm has loaded the module, if there is one.
     lines.push("sysctl -qw net.ipv4.vs.conntrack=0".to_owned());
     lines.join("\n")
 }

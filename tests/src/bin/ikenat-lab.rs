@@ -17,7 +17,7 @@ use ikenat_tests::lab::{Lab, Options, cleanup};
 /// Pings of the demo.
 const PINGS: u32 = 20;
 /// The counters are read again for this long before they are said to differ: the last packet may
-/// be on its way.
+/// still be in transit.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A gateway with ikenat between two real strongSwan daemons, all in network namespaces.
@@ -101,7 +101,7 @@ fn demo(keep: bool) -> Result<()> {
     Ok(())
 }
 
-/// The demo itself; what runs is returned, because it ends when dropped.
+/// Runs the demo and returns the running parts, because they end when they are dropped.
 fn walk<'lab>(lab: &'lab Lab, progress: &Progress) -> Result<(Ikenat, Tunnel<'lab>)> {
     progress.step(&format!(
         "starting `ikenat run --wan {WAN} --lan {LAN} --vip {VIP} --server {SERVER}`"
@@ -125,7 +125,7 @@ fn walk<'lab>(lab: &'lab Lab, progress: &Progress) -> Result<(Ikenat, Tunnel<'la
     Ok((ikenat, tunnel))
 }
 
-/// Holds both directions of the tunnel against what strongSwan has counted at both ends.
+/// Compares the counters of both directions of the tunnel with strongSwan's at both ends.
 fn compare(lab: &Lab, tunnel: &Tunnel) -> Result<String> {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -169,7 +169,7 @@ fn counted(lab: &Lab, peer: Ipv4Addr, client: &ChildSa, direction: Direction) ->
     Ok(entry.packets)
 }
 
-/// How to use a lab that stays.
+/// Prints how to use a lab that stays.
 fn explain(lab: &Lab, ikenat: &str, tunnel: &Tunnel) -> Result<()> {
     let shell = |namespace: &Namespace| format!("{} bash", namespace.entry());
     let own = std::env::current_exe().context("failed to find the running program")?;

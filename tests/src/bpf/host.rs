@@ -93,7 +93,7 @@ impl<'t, const TC: bool, const OUT: bool> Host<'t, TC, OUT> {
         }
     }
 
-    /// Puts a frame through the packet logic.
+    /// Runs the packet logic on a frame.
     pub fn run(&self, config: &Config, side: Side, frame: &mut [u8]) -> Verdict {
         if TC && translate::is_icmp(frame) {
             return translate::process(frame, self, config, side);
@@ -101,10 +101,10 @@ impl<'t, const TC: bool, const OUT: bool> Host<'t, TC, OUT> {
         xdp_core::run(frame, self, config, side)
     }
 
-    /// The same, and makes of the frame the ICMP error that it may be answered with.
+    /// The same, and replaces the frame with the ICMP error that answers it, if there is one.
     ///
     /// # Panics
-    /// The error cannot be made.
+    /// The error cannot be built.
     pub fn run_and_answer(&self, config: &Config, side: Side, frame: &mut Vec<u8>) -> Verdict {
         let verdict = self.run(config, side, frame);
         if let Verdict::Answer { reason, mtu } = verdict {
@@ -118,7 +118,7 @@ impl<'t, const TC: bool, const OUT: bool> Host<'t, TC, OUT> {
     }
 }
 
-/// What the FIB says of a packet: from, to, of this length.
+/// The FIB: its result for a packet with this source, destination and total length.
 pub type Fib<'f> = dyn Fn([u8; 4], [u8; 4], u16) -> FibResult + 'f;
 
 /// Runs the packet logic of a hook on a frame, always with the same time. An answer of tc replaces
@@ -229,7 +229,7 @@ pub fn egress_action(verdict: Verdict) -> u32 {
     }
 }
 
-/// A verdict in a word: what the table of golden packets says.
+/// The name of a verdict in the golden table.
 pub fn word(verdict: Verdict) -> String {
     match verdict {
         Verdict::Forward {

@@ -63,17 +63,17 @@ where
     })
 }
 
-/// The object that a loader takes.
+/// The two builds of the eBPF object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Object {
-    /// That of one with CAP_PERFMON.
+    /// The object for a loader with CAP_PERFMON.
     Usual,
-    /// That of one without.
+    /// The object for a loader without CAP_PERFMON.
     WithoutPerfmon,
 }
 
 impl Object {
-    /// Both.
+    /// Both objects.
     pub const ALL: [Self; 2] = [Self::Usual, Self::WithoutPerfmon];
 
     /// The reason why this kernel rejects it from any process, if it does.
@@ -200,7 +200,7 @@ impl Dataplane {
         self.attach_as(interface, XdpMode::Driver)
     }
 
-    /// The same, in a mode.
+    /// The same, in the given XDP mode.
     ///
     /// # Errors
     /// The interface does not take it.
@@ -217,12 +217,12 @@ impl Dataplane {
         Ok(())
     }
 
-    /// Attaches the tc program, which takes what XDP leaves to it.
+    /// Attaches the tc program, which handles the packets that XDP leaves to it.
     ///
     /// # Errors
     /// The interface does not take it.
     pub fn attach_tc(&mut self, interface: &str) -> Result<()> {
-        // An error says that there is one already (before tcx); then that one serves.
+        // An error means that one exists already (before tcx); then that one is used.
         let _ = aya::programs::tc::qdisc_add_clsact(interface);
         let tc: &mut SchedClassifier = self
             .ebpf
@@ -239,7 +239,7 @@ impl Dataplane {
         XDP[if ifindex == self.lan_ifindex { 1 } else { 0 }]
     }
 
-    /// The XDP program that packets meet that come in on an interface.
+    /// The XDP program for packets that arrive on an interface.
     ///
     /// # Errors
     /// The object has none.
@@ -362,7 +362,8 @@ impl Dataplane {
         Ok(sum)
     }
 
-    /// Writes the word of an egress for every CPU. While nothing runs: it copies whole blocks.
+    /// Writes the word of an egress interface for every CPU. No program may run meanwhile: it
+    /// copies whole blocks.
     ///
     /// # Errors
     /// The map cannot be written.

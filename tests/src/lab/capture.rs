@@ -62,7 +62,7 @@ impl PacketSocket {
             interface: interface.to_owned(),
             index: address.ifindex(),
         };
-        // Until the bind it heard every interface of the namespace.
+        // Before the bind it received from every interface of the namespace.
         socket.drain()?;
         Ok(socket)
     }
@@ -132,7 +132,7 @@ impl PacketSocket {
         }
     }
 
-    /// Demands that exactly this frame comes in; those that `ignored` accepts are passed over.
+    /// Fails unless exactly this frame arrives; frames that `ignored` accepts are skipped.
     pub fn expect(
         &self,
         wanted: &[u8],
@@ -155,7 +155,7 @@ impl PacketSocket {
         }
     }
 
-    /// Demands that no frame but those that `ignored` accepts comes in for this long.
+    /// Fails if a frame that `ignored` does not accept arrives within this time.
     pub fn expect_silence(&self, long: Duration, ignored: impl Fn(&[u8]) -> bool) -> Result<()> {
         match self.find(long, |frame| !ignored(frame))? {
             None => Ok(()),
@@ -167,7 +167,7 @@ impl PacketSocket {
         }
     }
 
-    /// Throws away what has come in so far.
+    /// Discards the frames received so far.
     pub fn drain(&self) -> Result<()> {
         // A timeout, however short, would last until the next tick of the clock.
         let mut frame = [0; 1];

@@ -39,7 +39,7 @@ pub(crate) fn install(lab: &Path, swanctl: &Path, end: End, padding: usize) -> R
         .arg("-out")
         .arg(swanctl.join("x509/own.pem"));
     if padding > 0 {
-        // An extension that everybody may pass over (Netscape's comment).
+        // An extension that every implementation may ignore (Netscape's comment).
         command.args(["-addext", &format!("nsComment={}", "x".repeat(padding))]);
     }
     execute(&mut command)?;

@@ -33,7 +33,7 @@ pub struct MemoryGroup {
 }
 
 impl MemoryGroup {
-    /// That of a lab; it exists once a command runs in it.
+    /// The group of a lab; it exists once a command runs in it.
     pub fn of(lab: &Lab) -> Self {
         Self {
             name: format!("ikenat-{}", lab.id()),
@@ -64,7 +64,7 @@ impl MemoryGroup {
 
 impl Drop for MemoryGroup {
     fn drop(&mut self) {
-        // Whoever wants to know has called `remove`.
+        // A caller that needs the result has called `remove`.
         let _ = self.removal().output();
     }
 }

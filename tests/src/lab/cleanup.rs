@@ -23,10 +23,10 @@ const DIRECTORY_PREFIX: &str = "ikenat-lab-";
 const NAMESPACES: &str = "/run/netns";
 /// Where a lab mounts its private bpffs, below its directory.
 pub(crate) const BPFFS: &str = "bpffs";
-/// Holds the start time of the process that owns the directory, since process ids are used again.
+/// Holds the start time of the process that owns the directory, since process ids are reused.
 const OWNER: &str = "owner";
 
-/// What this process would leave behind if it vanished now.
+/// Everything that this process would leave behind if it died now.
 #[derive(Default)]
 struct Belongings {
     processes: BTreeSet<i32>,
@@ -62,7 +62,7 @@ pub(crate) fn namespace_name(unique: &str, role: &str) -> String {
 pub(crate) struct Directory(PathBuf);
 
 impl Directory {
-    /// Makes it and writes down whose it is.
+    /// Creates it and records its owner.
     pub(crate) fn create(unique: &str) -> Result<Self> {
         let path = std::env::temp_dir().join(format!("{DIRECTORY_PREFIX}{unique}"));
         fs::create_dir(&path).with_context(|| format!("failed to create {}", path.display()))?;
@@ -120,12 +120,12 @@ pub(crate) fn reap_process<T>(
     outcome
 }
 
-/// Lets everything live on when this process ends: `demo --keep`.
+/// Keeps everything when this process ends: `demo --keep`.
 pub fn keep_everything() {
     *belongings() = Belongings::default();
 }
 
-/// Kills and removes all that this process has made and not yet removed.
+/// Kills and removes everything that this process has created and not yet removed.
 fn remove_everything() {
     let all = std::mem::take(&mut *belongings());
     for pid in all.processes {
@@ -226,7 +226,7 @@ fn clean_namespace(name: &str, cleaned: &mut Cleaned) -> Result<()> {
             cleaned.processes.push(pid);
         }
     }
-    // The processes let go of their sockets and devices before the namespace loses its name.
+    // The processes must close their sockets and devices before the namespace loses its name.
     for _ in 0..50 {
         if cleaned
             .processes
@@ -265,12 +265,12 @@ fn owner_lives(unique: &str, pid: u32) -> bool {
         return false;
     };
     let path = std::env::temp_dir().join(format!("{DIRECTORY_PREFIX}{unique}"));
-    // Without the file the lab is being made or removed at this moment, if the process lives.
+    // Without the file, and if the process lives, the lab is just being created or removed.
     fs::read_to_string(path.join(OWNER)).map_or(true, |then| then == now)
 }
 
 fn runs(pid: u32) -> bool {
-    // A zombie has ended, whoever has not waited for it.
+    // A zombie has ended, even if its parent has not reaped it.
     stat_fields(pid).is_some_and(|fields| fields.first().is_some_and(|state| state != "Z"))
 }
 

@@ -18,7 +18,7 @@ use super::links::{self, Interface};
 use super::netns::Namespace;
 use super::topology::{CLIENT_MAC, PEER, WAN, WAN_MAC};
 
-/// How often a thread looks whether it is to end.
+/// How often a thread checks whether it must end.
 const PATIENCE: Duration = Duration::from_millis(50);
 
 /// The wire between client and gateway. Dropping it ends its threads and removes it.

@@ -40,12 +40,12 @@ impl Host {
         }
     }
 
-    /// Whether its kernel forwards between WAN and LAN what is handed to it.
+    /// Whether its kernel forwards between WAN and LAN the packets that ikenat leaves to it.
     pub const fn kernel_forwards(self) -> bool {
         matches!(self, Self::Plain)
     }
 
-    /// The programs without which it cannot be set up.
+    /// The programs that its setup needs.
     pub const fn programs(self) -> &'static [&'static str] {
         match self {
             Self::MasqueradeAndDocker => &["iptables-restore"],
@@ -70,7 +70,7 @@ impl Host {
         Ok(())
     }
 
-    /// The rule with which an administrator of this host lets the VPN's packets through FORWARD.
+    /// Adds the rule with which an administrator of this host accepts the VPN's packets in FORWARD.
     pub(crate) fn accept_forward(self, gateway: &Namespace) -> Result<()> {
         let rule = match self {
             Self::Plain => return Ok(()),

@@ -15,14 +15,14 @@ use super::json::InstanceStatus;
 use super::topology::{CLIENT, CLIENT_MAC, LAN_MAC, Lab, SERVER, SERVER_MAC, VIP, WAN_MAC};
 use super::wire::Wire;
 
-/// Time for an answer, with a neighbour to be resolved on the way.
+/// Time for an answer, with a neighbour to be resolved first.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// Time in which what should not come would have come.
+/// Time to wait for a frame that must not arrive.
 const SILENCE: Duration = Duration::from_millis(20);
 /// The longest quote in a router's error: with its IPv4 and ICMP headers the error has at most 576
 /// bytes (RFC 1812 section 4.3.2.3).
 const LONGEST_QUOTE: usize = 576 - 20 - 8;
-/// No router begins with a TTL that does not reach everybody.
+/// No router uses an initial TTL too small to reach every host.
 const LEAST_TTL: u8 = 60;
 
 /// Addresses in 198.18.0.0/16 that are routed to the client. For the gateway each is a separate
@@ -61,7 +61,7 @@ impl Wire {
         self.answered_frame(direction, packet.source, &packet.build(), error)
     }
 
-    /// The same for a frame of its own making.
+    /// The same for a frame that the caller has built.
     pub fn answered_frame(
         &self,
         direction: Direction,
@@ -107,7 +107,7 @@ impl Wire {
     }
 }
 
-/// Everything that an answer's bytes say, but for its ID and the TTL that it began with.
+/// All fields of an answer except its ID and its initial TTL.
 fn check_answer(direction: Direction, to: Ipv4Addr, frame: &[u8], wanted: &Icmp) -> Result<()> {
     let macs: [Mac; 2] = match direction {
         Direction::Inbound => [CLIENT_MAC, WAN_MAC],
@@ -192,7 +192,7 @@ pub fn error_at_client(sent: &Packet, error: &Icmp) -> Packet {
 }
 
 impl InstanceStatus {
-    /// How often all hooks together have given a reason with this outcome.
+    /// The sum over all hooks of the counts of a reason with this outcome.
     pub fn count(&self, outcome: &str, reason: &str) -> u64 {
         self.reasons
             .iter()
@@ -214,7 +214,7 @@ impl InstanceStatus {
     }
 }
 
-/// Does something and fails unless a reason was counted this often meanwhile.
+/// Runs an action and fails unless a reason was counted this often meanwhile.
 pub fn counted(
     lab: &Lab,
     (outcome, reason): (&str, &str),

@@ -16,7 +16,7 @@ use super::topology::{LAN, Lab, SERVER, VIP, WAN};
 
 /// Names the binary to test.
 const BINARY: &str = "IKENAT_BIN";
-/// In the log once the programs are attached.
+/// Logged once the programs are attached.
 const READY: &str = "ready: ";
 /// Loading and verifying takes well below this, also on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -73,7 +73,7 @@ impl Ikenat {
         Self::run(lab, &lab.gateway, "ikenat", &words)
     }
 
-    /// Starts it without looking after `ip_forward`.
+    /// Starts it without regard to `ip_forward`.
     pub fn start_as_it_is(lab: &Lab) -> Result<Self> {
         let usual = usual_arguments();
         let words: Vec<&str> = usual.iter().map(String::as_str).collect();

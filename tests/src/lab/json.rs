@@ -53,7 +53,7 @@ pub struct Spi {
     pub kind: Kind,
     /// As eight hexadecimal digits after `0x`.
     pub spi: String,
-    /// Which way.
+    /// Direction.
     pub direction: Direction,
     /// Packets.
     pub packets: u64,
@@ -91,11 +91,11 @@ impl Spi {
 pub enum State {
     /// A proof that a spoofer cannot give has been seen.
     Established,
-    /// It has begun to talk.
+    /// It has sent a first packet, but nothing is proved.
     HalfOpen,
 }
 
-/// Packets each way.
+/// Packets in each direction.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
 pub struct Both {
     /// From the client.
@@ -111,7 +111,7 @@ pub struct Both {
 pub struct Session {
     /// The client.
     pub peer: Ipv4Addr,
-    /// How far it has come.
+    /// Its state.
     pub state: State,
     /// IKE on port 500.
     pub ike: Both,
@@ -134,7 +134,7 @@ pub struct Amount {
     pub bytes: u64,
 }
 
-/// Packets and bytes each way.
+/// Packets and bytes in each direction.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
 pub struct Amounts {
     /// From clients.
@@ -150,11 +150,11 @@ pub struct Amounts {
 pub struct Totals {
     /// All ESP, in UDP or not.
     pub esp: Amounts,
-    /// Of it, what the SPIs of the table hold.
+    /// Of it, the packets and bytes of the SPIs in the table.
     pub tracked: Amounts,
-    /// Of it, what SPIs held that have expired.
+    /// Of it, the packets and bytes of SPIs that have expired.
     pub retired: Amounts,
-    /// Of it, what no SPI was there for.
+    /// Of it, the packets and bytes that had no SPI entry.
     pub untracked: Amounts,
 }
 
@@ -174,7 +174,7 @@ pub struct InstanceStatus {
     pub attached: Vec<Attached>,
     /// The tables.
     pub tables: Vec<Table>,
-    /// What happened to the packets.
+    /// The outcomes of packets, by reason.
     pub reasons: Vec<Reason>,
 }
 

@@ -17,7 +17,7 @@ pub const SPI_IN: u32 = 0xC0DE_0001;
 /// SPI from the server to the client.
 pub const SPI_OUT: u32 = 0xC0DE_0002;
 
-/// How long packets may take where nothing is in their way.
+/// The maximum transit time of a packet without a fault.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Running traffic.
@@ -28,18 +28,18 @@ pub struct Load {
     rates: [u32; 2],
 }
 
-/// What was lost on one way.
+/// The losses in one direction.
 #[derive(Clone, Copy, Debug)]
 pub struct Loss {
     /// Packets that were sent.
     pub sent: u32,
-    /// Of these, those that never came.
+    /// Of these, the packets that never arrived.
     pub lost: u32,
-    /// How long it did not flow, at most: a lone packet that comes meanwhile does not end that.
+    /// The longest outage: a single packet that arrives meanwhile does not end it.
     pub outage: Duration,
-    /// Packets that came again.
+    /// Duplicates.
     pub duplicates: u32,
-    /// Packets that are of somebody else.
+    /// Packets of another sender.
     pub foreign: u32,
 }
 
@@ -63,7 +63,7 @@ impl Display for Loss {
     }
 }
 
-/// What went through.
+/// The transferred packets.
 #[derive(Clone, Copy, Debug)]
 pub struct Transfer {
     /// Packets from the client to the server.
@@ -73,8 +73,8 @@ pub struct Transfer {
 }
 
 impl Load {
-    /// Starts to send this many packets a second each way. The server begins, because its ESP is
-    /// the proof that the peer has a tunnel: so every packet can be counted for its SPI.
+    /// Starts to send this many packets a second in each direction. The server begins, because its
+    /// ESP is the proof that the peer has a tunnel: so every packet can be counted for its SPI.
     pub fn start(lab: &Lab, inbound: u32, outbound: u32) -> Result<Self> {
         let client = socket_in(&lab.client, SocketAddrV4::new(CLIENT, 4500))?;
         let server = socket_in(&lab.server, SocketAddrV4::new(SERVER, 4500))?;
@@ -114,7 +114,7 @@ impl Load {
         Ok(())
     }
 
-    /// Ends it and says what was lost: inbound, then outbound. Prints that too, for the record.
+    /// Ends it and returns the losses: inbound, then outbound. Prints them too, for the record.
     pub fn losses(self, label: &str) -> Result<[Loss; 2]> {
         let [inbound, outbound] = self.senders.map(Sender::stop);
         let (inbound, outbound) = (inbound?, outbound?);
@@ -130,7 +130,7 @@ impl Load {
         Ok(losses)
     }
 
-    /// Ends it and demands that each packet came exactly once.
+    /// Ends it and fails unless each packet arrived exactly once.
     pub fn finish(self) -> Result<Transfer> {
         let [inbound, outbound] = self.senders.map(Sender::stop);
         let (inbound, outbound) = (inbound?, outbound?);
@@ -143,7 +143,7 @@ impl Load {
 
 impl Display for Transfer {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        // There is no such thing for a transfer that is not complete.
+        // A `Transfer` exists only if nothing was lost.
         let Self { inbound, outbound } = self;
         write!(
             f,

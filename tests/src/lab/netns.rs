@@ -42,7 +42,7 @@ impl Namespace {
         format!("/run/netns/{}", self.name)
     }
 
-    /// What one types to run a command in it.
+    /// The shell command that runs a command in it.
     pub fn entry(&self) -> String {
         format!("nsenter --net={}", self.path())
     }

@@ -75,7 +75,7 @@ fn lend(name: &str, port: Interface<'_>) -> Result<Card> {
     let mac = read("address")?.trim().to_owned();
     let to = port.namespace.name();
     execute(Command::new("ip").args(["link", "set", "dev", name, "netns", to]))?;
-    // From here on it is given back whatever happens.
+    // From here on it is returned in any case.
     let mut card = Card {
         name: name.to_owned(),
         mac,
@@ -98,7 +98,7 @@ impl Card {
         execute(command.args(words.split(' ')))
     }
 
-    /// Waits until it hears the other end of its wire.
+    /// Waits until it receives from the other end of its wire.
     pub(crate) fn wait_for_carrier(&self) -> Result<()> {
         let began = Instant::now();
         let look = || self.ip(&format!("-br link show dev {}", self.there));

@@ -141,8 +141,8 @@ impl Drop for Process {
         let child = &mut self.child;
         let pid = Pid::from_raw(self.pid);
         let end = || {
-            // The group, because a shell may have started others; but once the process has been
-            // waited for, its id may belong to somebody else.
+            // It signals the group, because a shell may have started others; but once the process
+            // has been reaped, its id may belong to another process.
             if matches!(child.try_wait(), Ok(None)) {
                 let _ = killpg(pid, Signal::SIGKILL);
             }

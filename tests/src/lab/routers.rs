@@ -30,7 +30,7 @@ const LINK: &str = "small0";
 /// The far router's interface towards the end.
 const INNER: &str = "inner0";
 
-/// Two routers on the way to one end.
+/// Two routers on the path to one end.
 #[derive(Debug)]
 pub struct Routers {
     /// The one beside the gateway.
@@ -39,7 +39,7 @@ pub struct Routers {
     pub far: Namespace,
 }
 
-/// Which way it goes, in numbers and names.
+/// Where the routers are: numbers and names.
 struct Placement<'a> {
     role: &'a str,
     /// The number that distinguishes the addresses of its links.
@@ -52,7 +52,7 @@ struct Placement<'a> {
 }
 
 impl Routers {
-    /// The way to the client.
+    /// On the path to the client.
     pub(crate) fn to_client(unique: &str, client: &Namespace, gateway: &Namespace) -> Result<Self> {
         Self::create(
             unique,
@@ -68,7 +68,7 @@ impl Routers {
         )
     }
 
-    /// The way to the server.
+    /// On the path to the server.
     pub(crate) fn to_server(unique: &str, server: &Namespace, gateway: &Namespace) -> Result<Self> {
         Self::create(
             unique,

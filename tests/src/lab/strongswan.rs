@@ -141,7 +141,7 @@ impl<'lab> Tunnel<'lab> {
         Ok(began.elapsed())
     }
 
-    /// Makes new keys, and so new SPIs, for the child SA.
+    /// Rekeys the child SA, which gives new SPIs.
     pub fn rekey_child(&self) -> Result<()> {
         self.client.swanctl(&["--rekey", "--child", CHILD])?;
         Ok(())
@@ -229,7 +229,7 @@ impl<'lab> Tunnel<'lab> {
         self.daemon(end).process.log()
     }
 
-    /// What one types to ask a daemon: `swanctl ARGUMENTS --uri ...`.
+    /// The shell command that queries a daemon: `swanctl ARGUMENTS --uri ...`.
     pub fn uri(&self, end: End) -> String {
         self.daemon(end).uri()
     }
@@ -300,7 +300,7 @@ impl Daemon {
 
     fn wait_for_socket(&mut self) -> Result<()> {
         let deadline = Instant::now() + Duration::from_secs(10);
-        // The file appears a moment before somebody listens.
+        // The file appears a moment before the daemon listens.
         while UnixStream::connect(self.socket()).is_err() {
             let ended = self.process.ended()?;
             ensure!(

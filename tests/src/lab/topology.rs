@@ -50,11 +50,11 @@ pub struct Options {
     /// Let client and server leave their checksums to the device (`CHECKSUM_PARTIAL`), as every
     /// container and virtual machine does. Off, they compute them, as a real wire needs it.
     pub checksum_offload: bool,
-    /// What the gateway is besides.
+    /// The kind of host that the gateway is.
     pub host: Host,
-    /// Two routers with a small link between them on the way to the client.
+    /// Two routers with a small link between them on the path to the client.
     pub client_routers: bool,
-    /// The same on the way to the server.
+    /// The same on the path to the server.
     pub server_routers: bool,
     /// The client's wire reverses the order of fragments, both ways.
     pub reversing_wire: bool,
@@ -69,7 +69,7 @@ pub struct Options {
 /// A running lab. Dropping it removes everything.
 #[derive(Debug)]
 pub struct Lab {
-    // First: they go back before their namespaces do.
+    // First field, so dropped first: the cards return before their namespaces are removed.
     cards: Vec<Card>,
     /// Holds [`CLIENT`] on [`PEER`].
     pub client: Namespace,
@@ -77,13 +77,13 @@ pub struct Lab {
     pub gateway: Namespace,
     /// Holds [`SERVER`] on [`PEER`].
     pub server: Namespace,
-    /// On the way to the client, if it was asked for.
+    /// On the path to the client, if requested.
     pub client_routers: Option<Routers>,
-    /// On the way to the server, if it was asked for.
+    /// On the path to the server, if requested.
     pub server_routers: Option<Routers>,
     /// Between all three, if the gateway is one-armed.
     pub switch: Option<Namespace>,
-    /// In the client's wire, if it was asked for.
+    /// In the client's wire, if requested.
     pub reverser: Option<FragmentReverser>,
     /// How it differs from the usual one.
     pub options: Options,
@@ -301,18 +301,18 @@ impl Lab {
         Ok(())
     }
 
-    /// Makes the gateway forget who has which hardware address.
+    /// Flushes the neighbour tables of the gateway.
     pub fn flush_neighbours(&self) -> Result<()> {
         self.gateway.run("ip neighbour flush all")?;
         Ok(())
     }
 
-    /// Lets FORWARD accept what the gateway's kernel is handed, and `ip_forward` be on.
+    /// Makes FORWARD accept the packets that the gateway's kernel gets, and turns `ip_forward` on.
     pub fn accept_forward(&self) -> Result<()> {
         self.options.host.accept_forward(&self.gateway)
     }
 
-    /// The gateway's own NAT, as people did it before: proves the lab without `ikenat`.
+    /// NAT by the gateway's kernel, as it was done before ikenat: proves the lab without `ikenat`.
     pub fn kernel_nat(&self) -> Result<()> {
         self.gateway.shell(&format!(
             "nft add table ip nat
@@ -346,7 +346,8 @@ impl Lab {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             text.push_str(&format!("--- end of {name}\n{tail}\n"));
         }
-        // What became of every packet. Without an instance it says so, which is worth knowing too.
+        // The counters show the outcome of every packet. Without an instance this prints that,
+        // which is useful too.
         for verb in ["stats", "status"] {
             let output = self
                 .ikenat(&[verb])
@@ -361,7 +362,7 @@ impl Lab {
     }
 }
 
-/// The usual lab around a test; what its logs say is added to a failure.
+/// Runs a test in its lab; on a failure the logs of the lab are added to the error.
 pub fn with_lab(options: Options, test: impl FnOnce(&Lab) -> Result<()>) -> Result<()> {
     let lab = Lab::new(options)?;
     test(&lab).map_err(|error| {

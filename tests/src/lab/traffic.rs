@@ -19,12 +19,12 @@ use super::netns::Namespace;
 
 /// Bytes from the SPI on; with the headers around them a frame of 110 bytes.
 const PAYLOAD: usize = 68;
-/// Holds what comes in while the receiver does not get a CPU.
+/// The receive buffer for packets that arrive while the receiver does not run.
 const BUFFER: usize = 256 << 20;
 /// Half of what the ring of a veth holds.
 const BURST: u128 = 128;
 const TICK: Duration = Duration::from_millis(1);
-/// So many packets in a row flow; fewer are stragglers.
+/// This many consecutive packets are a flow; fewer are stragglers.
 pub const FLOW: u32 = 100;
 
 /// One flow of ESP in UDP.
@@ -110,7 +110,7 @@ impl Sender {
         Self { stop, thread }
     }
 
-    /// Ends it and says how many packets it has sent.
+    /// Ends it and returns the number of packets sent.
     pub fn stop(self) -> Result<u32> {
         self.stop.store(true, Ordering::Relaxed);
         self.thread
@@ -167,7 +167,7 @@ struct Seen {
     highest: AtomicU32,
 }
 
-/// A thread that notes which sequence numbers of a flow came.
+/// A thread that records which sequence numbers of a flow arrive.
 #[derive(Debug)]
 pub struct Receiver {
     seen: Arc<Seen>,
@@ -179,7 +179,7 @@ pub struct Receiver {
 pub struct Received {
     /// Sequence numbers that came at least once.
     pub distinct: u32,
-    /// Packets that came again.
+    /// Duplicates.
     pub duplicates: u32,
     /// The highest sequence number.
     pub highest: u32,

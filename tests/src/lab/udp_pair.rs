@@ -12,7 +12,7 @@ use super::netns::Namespace;
 use super::topology::{CLIENT, Lab, PEER, SERVER, VIP};
 use super::traffic::socket_in;
 
-/// Time for a datagram to cross the lab, with neighbours to be resolved on the way.
+/// Time for a datagram to cross the lab, with neighbours to be resolved first.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Where the server is.
@@ -68,7 +68,7 @@ impl UdpPair {
         Ok(talk)
     }
 
-    /// A datagram each way, the client's first.
+    /// A datagram in each direction, the client's first.
     pub fn exchange(&self, payload: &[u8]) -> Result<()> {
         self.inbound(payload)?;
         self.outbound(payload)
@@ -87,7 +87,7 @@ impl UdpPair {
         Ok(())
     }
 
-    /// The server gets this datagram, which somebody else has sent in the client's name.
+    /// The server gets this datagram, which another host has sent with the client's address.
     pub fn server_gets(&self, payload: &[u8]) -> Result<()> {
         arrives(&self.server, SocketAddrV4::new(CLIENT, self.port), payload)
     }
@@ -122,7 +122,7 @@ fn on_the_wire(at: &PacketSocket, payload: &[u8]) -> Result<()> {
     /// What the smallest link of any lab carries with an IPv4 and a UDP header.
     const ONE_FRAME: usize = 1280 - 28;
     if payload.len() > ONE_FRAME {
-        // A socket has put it together and verified its checksum.
+        // The socket has reassembled it and verified its checksum.
         return at.drain();
     }
     let sent =

@@ -15,9 +15,9 @@ use super::topology::{
     CLIENT, CLIENT_MAC, LAN, LAN_MAC, Lab, PEER, SERVER, SERVER_MAC, VIP, WAN, WAN_MAC,
 };
 
-/// Time for a frame to cross the lab, with a neighbour to be resolved on the way.
+/// Time for a frame to cross the lab, with a neighbour to be resolved first.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// Time in which a frame that should not come would have come.
+/// Time to wait for a frame that must not arrive.
 const SILENCE: Duration = Duration::from_millis(20);
 
 /// Packet sockets at the client, at the server and on both sides of the gateway.

@@ -129,7 +129,8 @@ fn reversed(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// Both ways through the tunnel; who has sent more than the small link carries has learnt of it.
+/// Both directions through the tunnel; an end that has sent more than the small link carries has
+/// learnt its MTU.
 fn carries(lab: &Lab, tunnel: &Tunnel<'_>) -> Result<()> {
     tunnel.ping(5, QUICK)?;
     let (client, server) = (&lab.client, &lab.server);

@@ -62,7 +62,7 @@ fn received(number: u8, port: u16) -> (Packet, Packet) {
     (one(SERVER), one(VIP))
 }
 
-/// XDP hands it over; tc makes this of it.
+/// XDP passes it on; tc produces this.
 fn in_tc(name: &str, side: Side, input: &Packet, verdict: &str, output: Option<Packet>) -> Row {
     let mut row = row(name, side, input.build(), "slow icmp");
     row.slow_verdict = Some(verdict.to_owned());
@@ -316,7 +316,7 @@ pub(super) fn refused() -> Vec<Row> {
     rows
 }
 
-/// Our error about a packet, on the frame's way back.
+/// ikenat's error about a packet, sent back to the packet's sender.
 fn answer(about: &Packet, from: Ipv4Addr, what: [u8; 2], word: [u8; 4]) -> Vec<u8> {
     let body = message(what, word, &quote(about, 548 - 20));
     let mut packet = icmp(from, about.source, body).with_macs(about.from_mac, about.to_mac);
@@ -416,7 +416,7 @@ pub(super) fn answers() -> Vec<Row> {
             },
         ),
     ];
-    // The kernel routes it, counts the TTL down, and fragments it.
+    // The kernel routes it, decrements the TTL and fragments it.
     let mut stacked = row(
         "too big, no DF, in [112]",
         Side::Wan,

@@ -194,14 +194,14 @@ pub(super) fn state() -> Vec<Row> {
     );
     forged.before = vec![(Side::Lan, outbound(96, 500, ike(SPI_R)).build())];
     rows.push(forged);
-    let mut stranger = forwarded(
+    let mut unproved = forwarded(
         "nor does the pair of another peer's reply",
         Side::Wan,
         &inbound(97, 4500, marked(ike(SPI_R))),
         "forward natt-ike in untracked",
     );
-    stranger.before = vec![(Side::Lan, outbound(98, 500, ike(SPI_R)).build())];
-    rows.push(stranger);
+    unproved.before = vec![(Side::Lan, outbound(98, 500, ike(SPI_R)).build())];
+    rows.push(unproved);
     let mut keepalive = forwarded(
         "a keepalive creates no session",
         Side::Wan,

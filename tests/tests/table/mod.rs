@@ -21,7 +21,7 @@ pub(crate) struct Row {
     /// Packets that came before.
     pub(crate) before: Vec<(Side, Vec<u8>)>,
     pub(crate) input: Vec<u8>,
-    /// What XDP makes of it.
+    /// The verdict of XDP.
     pub(crate) verdict: String,
     /// The bytes afterwards; `None`: unchanged.
     pub(crate) output: Option<Vec<u8>>,
@@ -65,7 +65,7 @@ fn from_server(packet: Packet) -> Packet {
     packet.with_macs(LAN_MAC, SERVER_MAC)
 }
 
-/// What the gateway must make of a packet, header by header.
+/// The expected packet of the gateway, header by header.
 pub(crate) fn translated(packet: &Packet, side: Side) -> Packet {
     let mut packet = packet.clone();
     packet.ttl -= 1;
@@ -74,7 +74,7 @@ pub(crate) fn translated(packet: &Packet, side: Side) -> Packet {
             packet.source = VIP;
             packet.with_macs(CLIENT_MAC, WAN_MAC)
         }
-        // The kernel has routed it, and counted the TTL down.
+        // The kernel has routed it and decremented the TTL.
         Side::Out => {
             packet.ttl += 1;
             packet.source = VIP;

@@ -18,7 +18,7 @@ const PROBE: u32 = 19_200;
 /// The number of packets is a multiple of this: whole batches.
 const BATCH: u32 = 64;
 
-/// Packets per flow in a run, at least.
+/// With up to this many flows, a run sends many packets of each flow.
 const FEW: u32 = 1024;
 
 /// The results of one contestant in one case.

@@ -26,7 +26,7 @@ pub const LOSS: f64 = 1e-4;
 
 /// The range of rates to test, as shares of the rate at saturation.
 const RANGE: (f64, f64) = (0.2, 1.1);
-/// How often a rate is tested: a rate that fails is tested again, since the machine may have been
+/// The most tests of a rate: a rate that fails is tested again, since the machine may have been
 /// busy with other work.
 const TRIES: usize = 3;
 

@@ -10,7 +10,7 @@ use crate::results::{Contestant, Direction, Traffic};
 pub(super) const NEEDED: [Contestant; 3] =
     [Contestant::Noop, Contestant::Ikenat, Contestant::IkenatTwin];
 
-/// The kernel's own methods.
+/// The other contestants: generic mode and the kernel's own methods.
 const OTHERS: [Contestant; 6] = [
     Contestant::IkenatGeneric,
     Contestant::Forwarding,
@@ -186,7 +186,8 @@ mod tests {
                 case.flows != BASE.flows,
             ];
             let things = differs.into_iter().filter(|&differs| differs).count();
-            // Two CPUs have separate flows, and a miss in the table has two forms.
+            // Cases of two CPUs have separate flows, and those of table misses exist in both
+            // directions.
             assert!(things <= 1 || case.flows > 1024, "{}", label(case));
         }
     }

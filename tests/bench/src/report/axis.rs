@@ -1,8 +1,7 @@
-//! Where a value stands on an axis, and which values get a label: linear from zero, or logarithmic.
-//!
-//! It may not know what is drawn along it.
+//! Axes: the position of a value, and the values that get a label; linear from zero, or
+//! logarithmic.
 
-/// An axis between two places of a drawing.
+/// An axis between two positions of a drawing.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Scale {
     low: f64,
@@ -13,7 +12,8 @@ pub(super) struct Scale {
 }
 
 impl Scale {
-    /// From zero to `high` at least. What is no number, or not above zero, makes an axis to one.
+    /// From zero to at least `high`. If `high` is not a number or not above zero, the axis ends at
+    /// one.
     pub(super) fn linear(high: f64, from: f64, to: f64) -> Self {
         let high = if high.is_finite() && high > 0.0 {
             high
@@ -29,7 +29,7 @@ impl Scale {
         }
     }
 
-    /// From the least to the greatest of the values above zero.
+    /// From the smallest to the greatest of the values above zero.
     pub(super) fn logarithmic(values: &[f64], from: f64, to: f64) -> Self {
         let usable = || {
             values
@@ -53,7 +53,7 @@ impl Scale {
         }
     }
 
-    /// The same axis, lengthened to the next labelled value.
+    /// The same axis, extended to the next labelled value.
     pub(super) fn rounded(mut self) -> Self {
         if !self.logarithmic {
             let step = step(self.high);
@@ -62,7 +62,7 @@ impl Scale {
         self
     }
 
-    /// The place of a value; what lies beyond the ends stands at the end.
+    /// The position of a value; a value beyond an end is at that end.
     pub(super) fn at(&self, value: f64) -> f64 {
         let value = if value.is_finite() {
             value.clamp(self.low, self.high)
@@ -108,7 +108,7 @@ impl Scale {
     }
 }
 
-/// A round step that makes four to ten of `high`.
+/// A round step that divides `high` into four to ten parts.
 fn step(high: f64) -> f64 {
     let power = 10_f64.powf((high / 5.0).log10().floor());
     let rough = high / 5.0 / power;

@@ -1,6 +1,5 @@
-//! Two kinds of chart: rows along one axis (bars, points, whiskers), and lines over a logarithmic axis.
-//!
-//! It may not know what is measured, only labels, values and classes.
+//! Charts of two kinds: rows along one axis (bars, points, whiskers), and lines over a logarithmic
+//! axis.
 
 use super::axis::Scale;
 use super::svg::{Anchor, Drawing, Shape, WIDTH};
@@ -8,18 +7,18 @@ use super::words;
 
 /// Space at the right edge, so that labels of the last tick fit.
 const EDGE: f64 = 16.0;
-/// From one row to the next.
+/// Distance from one row to the next.
 const ROW: f64 = 23.0;
-/// Height of the room of lines.
+/// Height of the area of lines.
 const ROOM: f64 = 220.0;
 
-/// What stands above a chart.
+/// The head of a chart.
 pub(super) struct Head {
     /// Title.
     pub(super) title: String,
-    /// The second line: conditions, and what the marks are.
+    /// The second line: conditions, and the meaning of the marks.
     pub(super) about: String,
-    /// Marks and what they stand for.
+    /// Marks and their meaning.
     pub(super) legend: Vec<(Shape, &'static str, String)>,
 }
 
@@ -27,9 +26,9 @@ pub(super) struct Head {
 pub(super) struct Axis {
     /// What it measures.
     pub(super) label: String,
-    /// Values are divided by it for the labels.
+    /// Divisor of the values for the labels.
     pub(super) factor: f64,
-    /// Logarithmic; else linear from zero.
+    /// Logarithmic; otherwise linear from zero.
     pub(super) logarithmic: bool,
 }
 
@@ -38,7 +37,7 @@ pub(super) struct Axis {
 pub(super) struct Line {
     /// Its name, on the left.
     pub(super) label: String,
-    /// Bars after each other: class and length.
+    /// Consecutive bars: class and length.
     pub(super) bars: Vec<(&'static str, f64)>,
     /// Ends of an interval.
     pub(super) whisker: Option<(f64, f64)>,
@@ -52,17 +51,17 @@ pub(super) struct Line {
 pub(super) struct Series {
     /// Its name.
     pub(super) name: String,
-    /// How its points are marked.
+    /// The mark of its points.
     pub(super) shape: Shape,
     /// Class of its points.
     pub(super) class: &'static str,
     /// Broken line.
     pub(super) dashed: bool,
-    /// Place, value, and the interval around the value.
+    /// Position, value, and the interval around the value.
     pub(super) points: Vec<(u64, f64, (f64, f64))>,
 }
 
-/// How wide a text is drawn, about: fonts differ, so rather too wide.
+/// Approximate width of a text: fonts differ, so rather too wide.
 pub(super) fn width(text: &str, size: f64) -> f64 {
     let letter = |letter: char| {
         if letter.is_ascii_uppercase() || letter == '_' {
@@ -155,7 +154,7 @@ pub(super) fn rows(about: &Head, axis: &Axis, reference: Option<f64>, lines: &[L
     drawing
 }
 
-/// All values that a row needs room for.
+/// All values for which a row needs space.
 fn ends(line: &Line) -> Vec<f64> {
     let bars = line.bars.iter().map(|(_, length)| length).sum::<f64>();
     let bars = (!line.bars.is_empty()).then_some(bars);
@@ -176,7 +175,8 @@ fn row(drawing: &mut Drawing, scale: &Scale, line: &Line, y: f64) {
     let ends = line
         .whisker
         .map(|(low, high)| (scale.at(low), scale.at(high)));
-    // Around one value the interval lies on top, or a narrow one would vanish behind the mark.
+    // Around a single value the interval is drawn on top, since a narrow one would vanish behind
+    // the mark.
     let (below, above) = if line.points.len() > 1 {
         (ends, None)
     } else {
@@ -189,7 +189,7 @@ fn row(drawing: &mut Drawing, scale: &Scale, line: &Line, y: f64) {
         drawing.mark(*shape, (scale.at(*value), y), class);
     }
     if let Some((low, high)) = above {
-        // A rim of the ground's colour sets it apart from a bar; a mark would vanish under it.
+        // A rim in the background colour separates it from a bar, under which a mark would vanish.
         if !line.bars.is_empty() {
             interval(drawing, (low, y), (high, y), "rim");
         }
@@ -225,7 +225,7 @@ fn ticks_below(drawing: &mut Drawing, axis: &Axis, scale: &Scale, (top, bottom):
     drawing.height = bottom + 40.0;
 }
 
-/// Lines over the number of something, logarithmic from the left; values from zero upwards.
+/// Lines over a number of items on a logarithmic horizontal axis; values from zero upwards.
 pub(super) fn lines(about: &Head, axis: &Axis, across: &str, series: &[Series]) -> Drawing {
     let about = &Head {
         title: about.title.clone(),
@@ -267,7 +267,7 @@ pub(super) fn lines(about: &Head, axis: &Axis, across: &str, series: &[Series]) 
     drawing.height = bottom + 40.0;
     let mut described = Vec::new();
     for (at, one) in series.iter().enumerate() {
-        // Side by side, or equal values of two series would hide each other.
+        // Side by side, since otherwise equal values of two series would hide each other.
         let aside = 3.0 * (at as f64 - (series.len() - 1) as f64 / 2.0);
         described.push(draw_series(&mut drawing, one, aside, &along, &up));
     }
@@ -275,7 +275,7 @@ pub(super) fn lines(about: &Head, axis: &Axis, across: &str, series: &[Series]) 
     drawing
 }
 
-/// The greatest value with its interval, and all places in order.
+/// The greatest value with its interval, and all positions in order.
 fn extent(series: &[Series]) -> (f64, Vec<u64>) {
     let points = || series.iter().flat_map(|series| &series.points);
     let values = points().map(|point| point.1.max(point.2.1));
@@ -299,7 +299,7 @@ fn places_below(drawing: &mut Drawing, along: &Scale, places: &[u64], bottom: f6
     }
 }
 
-/// Draws a line and says it in words.
+/// Draws a line and describes it in words.
 fn draw_series(
     drawing: &mut Drawing,
     series: &Series,

@@ -1,6 +1,4 @@
-//! Two runs side by side, row by row, as ratios, and what of it is no more than noise.
-//!
-//! It may not know how a section is drawn.
+//! The comparison of two runs, row by row, as ratios, and which differences are only noise.
 
 use super::figures::{self, quotient};
 use super::join::join;
@@ -12,7 +10,7 @@ use crate::results::{
     ARow, BLoad, CRow, Conditions, Contestant, Interval, LayerA, LayerB, LayerC, Run, Spread,
 };
 
-/// What two runs do not differ in, as far as they tell.
+/// The conditions in which two runs do not differ, as far as is known.
 const SAME: &str = "no difference shown";
 
 /// The section of the comparison.
@@ -64,7 +62,7 @@ fn identity(conditions: &Conditions) -> String {
     )
 }
 
-/// What makes times of the two runs incomparable.
+/// The differences that make times of the two runs incomparable.
 fn differences(now: &Run, before: &Run) -> Option<Block> {
     let (n, b) = (&now.conditions, &before.conditions);
     let kernel = |run: &Run| run.a.as_ref().map(|a| a.kernel.clone());
@@ -276,7 +274,7 @@ fn memory_and_loads(now: &LayerB, before: &LayerB) -> Vec<Block> {
         table,
         joined.alone("Memory", |flows| words::plural(*flows, "flow")),
     );
-    // The load is a figure that somebody wrote down: its bits are its name.
+    // The load is a figure that was entered by hand: its bits serve as its key.
     let joined = join(&now.loads, &before.loads, |row: &BLoad| {
         (row.kind.clone(), row.load.to_bits(), row.keys)
     });

@@ -1,4 +1,5 @@
-//! Runs for the tests: a plausible one with everything in it, and extreme ones. None of these figures was measured.
+//! Example runs for the tests: a plausible one with all parts, and extreme ones. None of these
+//! figures was measured.
 
 use crate::results::{
     ARow, BLoad, BMemory, BRow, BTable, CRow, Conditions, Contestant, Direction, Interval, Latency,
@@ -28,7 +29,7 @@ pub(super) fn full() -> Run {
     }
 }
 
-/// Where the example pretends to have run.
+/// The pretended conditions of the example.
 pub(super) fn conditions() -> Conditions {
     Conditions {
         command: "cargo xtask bench --save example".to_owned(),
@@ -96,7 +97,7 @@ fn layer_a() -> LayerA {
     }
 }
 
-/// A row whose packets all arrived.
+/// A row with all packets arrived.
 pub(super) fn a_row(
     contestant: Contestant,
     traffic: Traffic,
@@ -274,7 +275,7 @@ pub(super) fn c_row(
     }
 }
 
-/// Runs that a careless drawing trips over.
+/// Runs that a careless drawing function would draw wrongly.
 pub(super) fn extremes() -> Vec<(&'static str, Run)> {
     let mut one = full();
     one.a.as_mut().expect("has layer A").rows.truncate(1);

@@ -1,6 +1,5 @@
-//! What a row is worth: means, medians, who is compared with whom, and when a row scores nothing.
-//!
-//! It may not know how figures are written.
+//! Figures derived from rows: means, medians, which rows are compared, and when a row scores
+//! nothing.
 
 use crate::results::{ARow, BRow, CRow, Contestant, Direction, Interval, LayerC, Traffic};
 use std::collections::BTreeMap;
@@ -10,7 +9,7 @@ use super::words;
 /// The twin's interval must lie between these, or the run is void.
 pub(super) const TWIN: (f64, f64) = (0.98, 1.02);
 
-/// What a row of layer C has in common with those it is compared with: traffic, way, frame, flows, CPUs.
+/// The properties that compared rows of layer C share: traffic, direction, frame, flows, CPUs.
 pub(super) type Case = (Traffic, Direction, u32, u64, u32);
 
 /// Mean; `None` without figures.
@@ -30,25 +29,25 @@ pub(super) fn median(values: &[f64]) -> Option<f64> {
     }
 }
 
-/// Least and greatest.
+/// Minimum and maximum.
 pub(super) fn range(values: &[f64]) -> Option<(f64, f64)> {
     let low = values.iter().copied().min_by(f64::total_cmp)?;
     let high = values.iter().copied().max_by(f64::total_cmp)?;
     Some((low, high))
 }
 
-/// `over / under`, where that says something.
+/// `over / under`, where the ratio is meaningful.
 pub(super) fn quotient(over: Option<f64>, under: Option<f64>) -> Option<f64> {
     let (over, under) = (over?, under?);
     (under > 0.0 && over.is_finite()).then(|| over / under)
 }
 
-/// Every packet of the row arrived as it must.
+/// Every packet of the row arrived intact.
 pub(super) const fn scores(row: &ARow) -> bool {
     row.sent > 0 && row.arrived == row.sent
 }
 
-/// Instructions per packet in all; `None` for a row that scores nothing.
+/// Total instructions per packet; `None` for a row that scores nothing.
 pub(super) fn total(row: &ARow) -> Option<f64> {
     if scores(row) { mean(&row.totals) } else { None }
 }
@@ -70,8 +69,8 @@ pub(super) fn groups(rows: &[ARow]) -> BTreeMap<(Traffic, Direction), Vec<&ARow>
     groups
 }
 
-/// The row that the others of a group are compared with: the no-op redirect, or the program that only
-/// passes for traffic that ikenat does not handle.
+/// The row with which the others of a group are compared: the no-op redirect, or the program that
+/// only passes for traffic that ikenat does not handle.
 pub(super) fn yardstick<'a>(rows: &[&'a ARow]) -> Option<&'a ARow> {
     let find = |who| rows.iter().copied().find(|row| row.contestant == who);
     let handled = !matches!(rows.first()?.traffic, Traffic::OtherPort | Traffic::NotIpv4);
@@ -82,7 +81,8 @@ pub(super) fn yardstick<'a>(rows: &[&'a ARow]) -> Option<&'a ARow> {
     }
 }
 
-/// The group of layer A that the plot and the summary show: the one with most contestants, the first of equals.
+/// The group of layer A that the plot and the summary show: the one with most contestants; of
+/// several, the first.
 pub(super) fn main_group(rows: &[ARow]) -> Option<Vec<&ARow>> {
     groups(rows)
         .into_values()
@@ -90,12 +90,12 @@ pub(super) fn main_group(rows: &[ARow]) -> Option<Vec<&ARow>> {
         .max_by_key(|rows| rows.iter().filter(|row| scores(row)).count())
 }
 
-/// What the packets of a row of layer B meet.
+/// The table entry that the packets of a row of layer B find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Fate {
-    /// Their flow or session.
+    /// A flow or a session.
     Hit,
-    /// Their flow, but its next hop is old, and the FIB is asked for each packet.
+    /// A flow with an old next hop, so that each packet causes a FIB lookup.
     Stale,
     /// No flow.
     Miss,
@@ -115,7 +115,8 @@ impl Fate {
     }
 }
 
-/// What the packets of a row of layer B meet. Only flows, which ESP has, remember a next hop.
+/// The table entry that the packets of a row of layer B find. Only flows, which ESP has, remember a
+/// next hop.
 pub(super) const fn fate(row: &BRow) -> Fate {
     match row.traffic {
         Traffic::OtherPort | Traffic::NotIpv4 => Fate::NotHandled,
@@ -166,8 +167,8 @@ pub(super) fn cases(rows: &[CRow]) -> BTreeMap<Case, Vec<&CRow>> {
     cases
 }
 
-/// The case of layer C that plots and summary show: the one with most rows that `tell` something; of equals the
-/// one from which the others depart in one thing each, and the first of those.
+/// The case of layer C that plots and summary show: the one with most rows that `tell` something;
+/// of several, the one from which the others differ in one parameter each, and the first of those.
 pub(super) fn main_case(rows: &[CRow], tell: fn(&CRow) -> bool) -> Option<(Case, Vec<&CRow>)> {
     let cases = cases(rows);
     let known: Vec<Case> = cases.keys().copied().collect();
@@ -186,7 +187,8 @@ pub(super) fn main_case(rows: &[CRow], tell: fn(&CRow) -> bool) -> Option<(Case,
     })
 }
 
-/// Packets per second: the median of the blocks. Wrong packets score zero, whatever the blocks say.
+/// Packets per second: the median of the blocks. Corrupted packets score zero, whatever the blocks
+/// contain.
 pub(super) fn score(row: &CRow) -> Option<f64> {
     if row.wrong > 0 {
         Some(0.0)
@@ -200,7 +202,7 @@ pub(super) fn ratio(row: &CRow) -> Option<Interval> {
     if row.wrong > 0 { None } else { row.ratio }
 }
 
-/// Why layer C does not count: what the run says, or a twin that left its bounds.
+/// Why layer C does not count: the reason in the run, or a twin that left its bounds.
 pub(super) fn void(layer: &LayerC) -> Option<String> {
     let outside = layer.twin.median > 0.0 && (layer.twin.low < TWIN.0 || layer.twin.high > TWIN.1);
     let bounds = || {
@@ -212,7 +214,7 @@ pub(super) fn void(layer: &LayerC) -> Option<String> {
     layer.void.clone().or_else(|| outside.then(bounds))
 }
 
-/// The loud sentence of a run whose layer C is void.
+/// The warning for a run whose layer C is void.
 pub(super) fn void_sentence(layer: Option<&LayerC>) -> Option<String> {
     let reason = void(layer?)?;
     Some(format!(

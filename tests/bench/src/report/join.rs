@@ -1,13 +1,11 @@
-//! Rows of two runs that belong together, and those of one run alone.
-//!
-//! It may not know what stands in a row.
+//! Joins rows of two runs by key, and lists those of one run alone.
 
 use super::section::Block;
 use std::collections::BTreeMap;
 
-/// Rows of two runs by their key, and the names of those on one side only.
+/// Rows of two runs by their key, and the names of those in one run only.
 pub(super) struct Joined<'a, K, T> {
-    /// Rows of both sides: now, before.
+    /// Rows of both runs: now, before.
     pub(super) both: Vec<(K, &'a T, &'a T)>,
     now: Vec<K>,
     before: Vec<K>,
@@ -43,7 +41,7 @@ pub(super) fn join<'a, K: Ord + Clone, T>(
 }
 
 impl<K, T> Joined<'_, K, T> {
-    /// A sentence for each side that has rows of its own.
+    /// A sentence for each run that has rows of its own.
     pub(super) fn alone(&self, what: &str, name: impl Fn(&K) -> String) -> Vec<Block> {
         let sides = [(&self.now, "now"), (&self.before, "before")];
         let sentence = |(keys, side): (&Vec<K>, &str)| {

@@ -1,6 +1,4 @@
-//! Layer A as text and a table: instructions per packet.
-//!
-//! It may not know how a section is drawn.
+//! The section of layer A: instructions per packet, as text and a table.
 
 use super::figures::{self, quotient};
 use super::section::{Block, Row, Section, Table, figures as number, words as column};
@@ -89,7 +87,7 @@ fn table(layer: &LayerA) -> Table {
     table
 }
 
-/// The page sets ikenat's own rows apart.
+/// The page highlights ikenat's own rows.
 pub(super) const fn is_ikenat(contestant: Contestant) -> bool {
     matches!(
         contestant,

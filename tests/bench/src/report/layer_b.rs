@@ -1,6 +1,5 @@
-//! Layer B as text and tables: nanoseconds of the program alone, tables, memory, loads.
-//!
-//! It may not know how a section is drawn.
+//! The section of layer B as text and tables: nanoseconds of the program alone, tables, memory,
+//! loads.
 
 use super::figures::{Fate, fate, quotient, range};
 use super::section::{Block, Row, Section, Table, figures as number, words as column};
@@ -55,10 +54,11 @@ pub(super) fn section(layer: Option<&LayerB>) -> Section {
     }
 }
 
-/// Rows in order: what they have in common with their neighbours, their name, and their cells by the number of flows.
+/// Rows in order: the heading that they share with their neighbours, their name, and their cells by
+/// the number of flows.
 type Cells = Vec<((String, String), BTreeMap<u64, String>)>;
 
-/// What a row of the dataplane is, but for the number of flows.
+/// The key of a row of the dataplane, except for the number of flows.
 pub(super) type Kind = (Traffic, Direction, Fate);
 
 /// The kind of a row.

@@ -1,6 +1,4 @@
-//! Layer C as text and tables: packets per second, ratios, loss-free rates, latency.
-//!
-//! It may not know how a section is drawn.
+//! The section of layer C as text and tables: packets per second, ratios, loss-free rates, latency.
 
 use super::figures::{self, quotient};
 use super::layer_a::{is_ikenat, missing};
@@ -148,7 +146,7 @@ fn lossless(layer: &LayerC) -> Option<Table> {
     (!table.rows.is_empty()).then_some(table)
 }
 
-/// What more cores bring, where a case ran on several.
+/// The speed-up of more cores, where a case ran on several.
 fn scaling(layer: &LayerC) -> Option<Table> {
     let mut cores: BTreeMap<_, BTreeMap<(Contestant, u32), f64>> = BTreeMap::new();
     for row in &layer.rows {

@@ -1,7 +1,7 @@
-//! The report of a run: tables for a terminal, one self-contained HTML page, and the plots as files of their own.
+//! The report of a run: tables for a terminal, one self-contained HTML page, and the plots as
+//! separate files.
 //!
-//! Pure functions of [`Run`]. It may not measure, read or write anything, and it does not know how the figures came
-//! about beyond what `results` says of them.
+//! Invariant: these are pure functions of [`Run`]. They measure, read and write nothing.
 
 mod axis;
 mod chart;
@@ -38,12 +38,12 @@ pub fn terminal(run: &Run) -> String {
     terminal::render(&sections)
 }
 
-/// What changed since an earlier run, row by row, for a terminal of 120 columns.
+/// The changes since an earlier run, row by row, for a terminal of 120 columns.
 pub fn compare(now: &Run, before: &Run) -> String {
     terminal::render(&[compare::section(now, before)])
 }
 
-/// One HTML page that needs neither network nor scripts: plots, the tables, and what they do not say.
+/// One HTML page that needs neither network nor scripts: plots, tables, and what they do not show.
 pub fn html(run: &Run, before: Option<&Run>) -> String {
     page::render(run, before)
 }

@@ -1,6 +1,6 @@
-//! Sections and plots as one HTML page that is well-formed XML too.
+//! The HTML page of sections and plots, which is well-formed XML too.
 //!
-//! It may not know what stands in the sections. Every text goes through `escape`.
+//! Invariant: every text goes through `escape`.
 
 use super::section::{Block, Row, Table};
 use super::words::escape;
@@ -74,7 +74,7 @@ fn blocks(blocks: &[Block]) -> String {
 }
 
 fn render_table(table: &Table) -> String {
-    // Whoever has no mouse must be able to scroll a wide table too.
+    // Users without a mouse must be able to scroll a wide table too.
     let mut out = String::from("<div class=\"wide\" tabindex=\"0\">\n<table>\n");
     if !table.caption.is_empty() {
         out.push_str(&format!("<caption>{}</caption>\n", escape(&table.caption)));

@@ -1,4 +1,5 @@
-//! The page and the plots, checked without a browser: well-formed, self-contained, inside their frames, legible.
+//! Tests of the page and the plots without a browser: well-formed, self-contained, inside their
+//! frames, legible.
 
 use super::chart::width;
 use super::svg::{NAMESPACE, WIDTH};
@@ -7,13 +8,13 @@ use crate::results::{CRow, Contestant, Traffic};
 use roxmltree::{Document, Node};
 use std::collections::BTreeSet;
 
-/// Strictly parsed. The document type is HTML's and nothing to an XML parser.
+/// Parses strictly. The document type is that of HTML and means nothing to an XML parser.
 fn parse(text: &str) -> Document<'_> {
     let text = text.strip_prefix("<!DOCTYPE html>\n").unwrap_or(text);
     Document::parse(text).unwrap_or_else(|error| panic!("not well-formed: {error}"))
 }
 
-/// All text of an element with its children's.
+/// All text of an element and of its children.
 fn text(node: Node<'_, '_>) -> String {
     node.descendants()
         .filter(Node::is_text)
@@ -168,7 +169,7 @@ fn text_from_outside_stays_text() {
     }
 }
 
-/// A number of an attribute, which must be one.
+/// The number in an attribute, which must be one.
 fn number(node: Node<'_, '_>, name: &str) -> f64 {
     let text = node
         .attribute(name)
@@ -180,7 +181,7 @@ fn number(node: Node<'_, '_>, name: &str) -> f64 {
     value
 }
 
-/// Left and right end of a text, about.
+/// Approximate left and right end of a text.
 fn ends(node: Node<'_, '_>) -> (f64, f64) {
     let size = match node.attribute("class") {
         Some("name") => 14.0,
@@ -195,7 +196,7 @@ fn ends(node: Node<'_, '_>) -> (f64, f64) {
     }
 }
 
-/// All places of an element that must lie inside its drawing.
+/// All points of an element that must lie inside its drawing.
 fn places(node: Node<'_, '_>) -> Vec<(f64, f64)> {
     match node.tag_name().name() {
         "text" => {
@@ -241,7 +242,7 @@ fn nothing_leaves_its_drawing_and_no_text_covers_another() {
                 .split(' ')
                 .map(|number| number.parse().expect("a number"))
                 .collect();
-            // The margin on both sides is no place to draw.
+            // The margin on both sides must stay empty.
             let height = frame[3] + 2.0 * frame[1];
             for node in document.descendants() {
                 for (x, y) in places(node) {

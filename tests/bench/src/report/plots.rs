@@ -1,6 +1,4 @@
-//! Which plots a run gives, and what stands in those of layers A and B.
-//!
-//! It may not know how a chart is drawn.
+//! The list of plots of a run, and the contents of those of layers A and B.
 
 use super::chart::{Axis, Head, Line, Series, lines, rows};
 use super::figures::{self, Fate};
@@ -52,7 +50,7 @@ pub(super) fn all(run: &Run) -> Vec<Plot> {
     plots
 }
 
-/// The class of a contestant's bar: ikenat, the limit, the others.
+/// The style class of a contestant's bar: ikenat, the limit, the others.
 pub(super) const fn class(contestant: Contestant) -> &'static str {
     match contestant {
         Contestant::Ikenat | Contestant::IkenatTwin | Contestant::IkenatGeneric => "c0",
@@ -67,7 +65,7 @@ pub(super) const fn class(contestant: Contestant) -> &'static str {
     }
 }
 
-/// How a contestant's line looks: no two are alike, also without colours.
+/// The style of a contestant's line: all lines are distinct, also without colours.
 pub(super) const fn look(contestant: Contestant) -> (Shape, &'static str, bool) {
     match contestant {
         Contestant::Ikenat => (Shape::Circle, "c0", false),
@@ -120,7 +118,7 @@ fn instructions(layer: &LayerA) -> Option<Drawing> {
     ))
 }
 
-/// A bar of the harness's part and the gateway's own.
+/// A bar of two parts: the cost of the harness and the gateway's own.
 fn stacked(row: &ARow) -> Line {
     let label = words::contestant(row.contestant).to_owned();
     let Some(total) = figures::total(row) else {
@@ -145,7 +143,7 @@ fn stacked(row: &ARow) -> Line {
     }
 }
 
-/// The traffic in few letters, since two bars of text stand beside the plot.
+/// The traffic in few characters, since two texts of bars stand beside the plot.
 const fn brief(traffic: Traffic) -> &'static str {
     match traffic {
         Traffic::EspInUdp => "UDP 4500",

@@ -1,6 +1,4 @@
-//! The plots of layer C.
-//!
-//! It may not know how a chart is drawn.
+//! The plots of layer C: rates, ratios, rates by the number of flows, and latencies.
 
 use super::chart::{Axis, Head, Line, Series, lines, rows};
 use super::figures::{self, Case};
@@ -21,7 +19,8 @@ fn rate_axis(highest: f64) -> Axis {
     }
 }
 
-/// The second line of a plot of layer C: the case, what the marks are, and that it is void.
+/// The second line of a plot of layer C: the case, the meaning of the marks, and whether it is
+/// void.
 fn about(layer: &LayerC, case: &str, marks: &str) -> String {
     let void = if figures::void(layer).is_some() {
         "VOID: this run does not count. "
@@ -98,7 +97,8 @@ pub(super) fn ratios(layer: &LayerC) -> Option<Drawing> {
     })
 }
 
-/// The most rows that differ in contestant and number of flows only, where there are several such numbers.
+/// The largest set of rows that differ only in contestant and number of flows, where there are
+/// several such numbers.
 fn flows_of(layer: &LayerC) -> Option<(Case, BTreeMap<Contestant, Vec<&CRow>>)> {
     let mut families: BTreeMap<Case, Vec<&CRow>> = BTreeMap::new();
     for row in layer

@@ -1,6 +1,4 @@
-//! What terminal and page have in common: sections of text and tables.
-//!
-//! It may not know how they are drawn, nor what stands in them.
+//! The parts that terminal and page share: sections of text and tables.
 
 /// A part of the report.
 pub(super) struct Section {
@@ -8,14 +6,14 @@ pub(super) struct Section {
     pub(super) id: &'static str,
     /// Heading.
     pub(super) title: String,
-    /// What comes before the plots.
+    /// Text and tables before the plots.
     pub(super) lead: Vec<Block>,
-    /// What comes after them.
+    /// Text and tables after the plots.
     pub(super) rest: Vec<Block>,
 }
 
 impl Section {
-    /// A section that only says that its layer is missing.
+    /// A section that only states that its layer is missing.
     pub(super) fn missing(id: &'static str, title: &str) -> Self {
         let text = "This layer is missing: the run was not asked for it.".to_owned();
         Self {
@@ -39,7 +37,7 @@ pub(super) enum Block {
 
 /// A table.
 pub(super) struct Table {
-    /// What it shows.
+    /// Caption.
     pub(super) caption: String,
     /// Columns from the left.
     pub(super) head: Vec<Column>,
@@ -92,7 +90,7 @@ impl Table {
 pub(super) struct Column {
     /// Heading.
     pub(super) name: String,
-    /// Figures stand to the right, words to the left.
+    /// Figures are aligned to the right, words to the left.
     pub(super) figures: bool,
 }
 
@@ -114,13 +112,13 @@ pub(super) fn figures(name: &str) -> Column {
 
 /// A row.
 pub(super) enum Row {
-    /// Says what the rows below it have in common.
+    /// A heading for the rows below it: what they have in common.
     Group(String),
     /// One cell a column.
     Cells {
         /// The cells.
         cells: Vec<String>,
-        /// It is ikenat's: the page sets it apart.
+        /// The row is ikenat's: the page highlights it.
         highlighted: bool,
     },
 }

@@ -1,6 +1,5 @@
-//! The style sheets of page and plots: colours are variables, once for light and once for dark.
-//!
-//! It may not know what is on the page.
+//! The style sheets of page and plots: colours are variables, with one set for light and one for
+//! dark themes.
 
 /// Variables of the light theme; paper is light too.
 pub(super) const LIGHT: &str = "--ground:#ffffff;--ink:#1b1f24;--quiet:#57606a;--faint:#eef1f4;--rule:#d0d7de;--loud:#a40e26;\
@@ -18,7 +17,7 @@ pub(super) fn theme() -> String {
     )
 }
 
-/// What plots need.
+/// The styles of plots.
 pub(super) const PLOT: &str =
     ".plot{font:12px system-ui,-apple-system,'Segoe UI',Roboto,sans-serif}
 .plot .ground{fill:var(--ground)}
@@ -43,7 +42,7 @@ pub(super) const PLOT: &str =
 .plot .c6.line{fill:none;stroke:var(--c6)}.plot .c7.line{fill:none;stroke:var(--c7)}
 ";
 
-/// What the page needs besides.
+/// The additional styles of the page.
 pub(super) const PAGE: &str = "*{box-sizing:border-box}
 html{-webkit-text-size-adjust:100%}
 body{margin:0;background:var(--ground);color:var(--ink);

@@ -1,6 +1,5 @@
-//! What stands on top: the conditions of the run, its result in three sentences, and what the figures do not say.
-//!
-//! It may not know how text is drawn.
+//! The top of the report: the conditions of the run, its result in three sentences, and what the
+//! figures do not show.
 
 use super::figures::{self, quotient};
 use super::section::{Block, Section, Table, words as column};
@@ -171,7 +170,7 @@ fn short_c(layer: &LayerC) -> String {
 pub(super) fn limits() -> Section {
     let lead = [
         "veth is not a NIC. There is no DMA, no interrupt, no driver ring and no receive-side scaling in these \
-         figures. On hardware the absolute rates are others, and the ratios may be.",
+         figures. On hardware the absolute rates differ, and the ratios may differ, too.",
         "Emulated instructions are not time. Layer A knows neither caches nor pipelines nor branch prediction; \
          programs with the same count can differ in nanoseconds, above all when the table outgrows the cache.",
         "Layer B measures the program alone, in a loop: its code is in the cache, nothing is received, and nothing is \
@@ -179,7 +178,7 @@ pub(super) fn limits() -> Section {
         "In layer C generator, gateway and sink share the machine. What they cost themselves pulls every ratio \
          towards one: a gateway that is twice as cheap does not forward twice as much here.",
         "Latency in layer C runs from the generator to the sink on one machine and contains the scheduler's part.",
-        "Nothing here speaks of IKE daemons, of encryption or of the servers behind the gateway.",
+        "Nothing here measures IKE daemons, encryption or the servers behind the gateway.",
     ];
     let lead = lead.map(|text| Block::Text(text.to_owned())).into();
     Section {

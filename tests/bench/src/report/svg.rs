@@ -1,14 +1,13 @@
-//! Elements of SVG with classes instead of colours, so that one style sheet serves light and dark.
-//!
-//! It may not know what a plot is.
+//! SVG drawings: elements with classes instead of colours, so that one style sheet serves light and
+//! dark themes.
 
 use super::style;
 use super::words::escape;
 
-/// Width of every drawing: narrow enough that its letters are legible on a phone.
+/// Width of every drawing: narrow enough that its text is legible on a phone.
 pub(super) const WIDTH: f64 = 460.0;
 
-/// Space around a drawing that stands alone.
+/// Margin of a standalone drawing.
 const MARGIN: f64 = 12.0;
 
 /// The namespace, which a standalone file must name.
@@ -17,16 +16,16 @@ pub(super) const NAMESPACE: &str = "http://www.w3.org/2000/svg";
 /// A drawing that grows downwards.
 #[derive(Debug, Default)]
 pub(super) struct Drawing {
-    /// Name for those who do not see it.
+    /// Name for users who do not see it.
     title: String,
-    /// What it shows, in words.
+    /// A description of it in words.
     pub(super) description: String,
     /// Height so far.
     pub(super) height: f64,
     body: String,
 }
 
-/// Which end of a text stands at its place.
+/// The part of a text that is at its position.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Anchor {
     /// The left end.
@@ -37,14 +36,14 @@ pub(super) enum Anchor {
     End,
 }
 
-/// How a measured value is marked.
+/// The shape that marks a measured value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Shape {
     /// A disc.
     Circle,
     /// A square.
     Square,
-    /// A square on its tip.
+    /// A square on its corner.
     Diamond,
     /// A triangle.
     Triangle,
@@ -55,7 +54,7 @@ pub(super) enum Shape {
 }
 
 impl Drawing {
-    /// Nothing yet but a name.
+    /// An empty drawing with a name.
     pub(super) fn new(title: &str) -> Self {
         Self {
             title: title.to_owned(),
@@ -104,7 +103,7 @@ impl Drawing {
         ));
     }
 
-    /// A mark around a place.
+    /// A mark around a position.
     pub(super) fn mark(&mut self, shape: Shape, (x, y): (f64, f64), class: &str) {
         let corners: &[(f64, f64)] = match shape {
             Shape::Circle => {
@@ -129,7 +128,7 @@ impl Drawing {
         ));
     }
 
-    /// Begins a group that says what it is when one points at it.
+    /// Begins a group with a tooltip.
     pub(super) fn open(&mut self, title: &str) {
         self.body
             .push_str(&format!("<g><title>{}</title>\n", escape(title)));
@@ -140,13 +139,13 @@ impl Drawing {
         self.body.push_str("</g>\n");
     }
 
-    /// The element for a page that brings the style sheet. `name` makes its ids unique.
+    /// The element for a page that contains the style sheet. `name` makes its ids unique.
     pub(super) fn inline(&self, name: &str) -> String {
         let frame = format!("viewBox=\"0 0 {WIDTH} {:.0}\"", self.height.ceil());
         self.element(name, &frame, "")
     }
 
-    /// A file of its own, with the style sheet, a ground and a margin.
+    /// A separate file, with the style sheet, a background and a margin.
     pub(super) fn standalone(&self, name: &str) -> String {
         let (wide, high) = (WIDTH + 2.0 * MARGIN, self.height.ceil() + 2.0 * MARGIN);
         let place = format!("x=\"-{MARGIN}\" y=\"-{MARGIN}\" width=\"{wide}\" height=\"{high}\"");

@@ -1,6 +1,4 @@
-//! Sections as text of at most 120 columns, without colours.
-//!
-//! It may not know what stands in the sections.
+//! The terminal report: sections as text of at most 120 columns, without colours.
 
 use super::section::{Block, Row, Section, Table};
 use super::words;
@@ -9,9 +7,9 @@ use super::words;
 const WIDTH: usize = 120;
 /// Columns of running text.
 const TEXT: usize = 100;
-/// Letters that a column of words keeps in any case.
+/// The minimum number of characters of a column of words.
 const LEAST: usize = 12;
-/// Letters that a free text keeps in a cell.
+/// The most characters of a free text in a cell.
 const CELL: usize = 44;
 
 /// All sections below each other.
@@ -92,7 +90,7 @@ fn across(widths: &[usize]) -> usize {
     widths.iter().sum::<usize>() + 2 * widths.len().saturating_sub(1)
 }
 
-/// Takes from the widest column of words what the terminal does not have. Figures are never cut.
+/// Shortens the widest column of words until the table fits the terminal. Figures are never cut.
 fn narrow(table: &Table, widths: &mut [usize]) {
     let over = across(widths).saturating_sub(WIDTH);
     let columns = table
@@ -105,7 +103,7 @@ fn narrow(table: &Table, widths: &mut [usize]) {
     }
 }
 
-/// The cells of a row, clean and not too long. A group is one cell.
+/// The cells of a row, cleaned and not too long. A group is one cell.
 fn cells(row: &Row) -> Vec<String> {
     match row {
         Row::Group(text) => vec![format!("[{}]", words::clean(text))],

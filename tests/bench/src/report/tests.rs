@@ -1,4 +1,4 @@
-//! What terminal and comparison say of a run.
+//! Tests of the terminal report and of the comparison.
 
 use super::{compare, example, svgs, terminal};
 use crate::results::{ARow, CRow, Contestant, Direction, Interval, Run, Traffic};

@@ -1,10 +1,8 @@
-//! How things are called and how figures are written, once for terminal, page and plots.
-//!
-//! It may not know what a figure means for a contestant.
+//! Names and the formats of figures, the same for terminal, page and plots.
 
 use crate::results::{Contestant, Direction, Interval, Latency, Spread, Traffic};
 
-/// What stands where there is no figure.
+/// The text for a missing figure.
 pub(super) const NONE: &str = "–";
 
 /// A contestant's name.
@@ -72,7 +70,7 @@ fn separate(number: &str) -> String {
     text
 }
 
-/// A figure with as many digits as it deserves: one decimal below 100.
+/// A figure with the digits that are significant: one decimal below 100.
 pub(super) fn figure(value: f64) -> String {
     if !value.is_finite() {
         return NONE.to_owned();
@@ -178,7 +176,7 @@ pub(super) fn bytes(bytes: u64) -> String {
     }
 }
 
-/// A share in per cent, with the digits that small shares need.
+/// A share in per cent, with enough digits for small shares.
 pub(super) fn percent(share: f64) -> String {
     let value = share * 100.0;
     if !value.is_finite() {
@@ -216,7 +214,7 @@ pub(super) fn plural(number: u64, one: &str) -> String {
     )
 }
 
-/// Text from outside without what a terminal would obey and XML forbids.
+/// Text from outside, without characters that a terminal would interpret or XML forbids.
 pub(super) fn clean(text: &str) -> String {
     let odd = |letter: char| letter.is_control() || matches!(letter, '\u{fffe}' | '\u{ffff}');
     text.chars()
@@ -240,7 +238,7 @@ pub(super) fn escape(text: &str) -> String {
     escaped
 }
 
-/// At most `width` letters; what is cut shows as an ellipsis.
+/// At most `width` characters; an ellipsis replaces the rest.
 pub(super) fn cut(text: &str, width: usize) -> String {
     if text.chars().count() <= width {
         return text.to_owned();
@@ -250,7 +248,7 @@ pub(super) fn cut(text: &str, width: usize) -> String {
     short
 }
 
-/// Lines of at most `width` letters. A word that is longer is broken.
+/// Lines of at most `width` characters. A longer word is broken.
 pub(super) fn wrap(text: &str, width: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     let mut used = 0;
@@ -276,7 +274,7 @@ pub(super) fn wrap(text: &str, width: usize) -> Vec<String> {
     lines
 }
 
-/// A figure on an axis: as short as it can be.
+/// A figure on an axis, as short as possible.
 pub(super) fn tick(value: f64) -> String {
     if value.abs() >= 1e9 {
         return format!("{value:.1e}");

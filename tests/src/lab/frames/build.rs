@@ -27,7 +27,7 @@ pub enum Body {
         source: u16,
         /// Destination port.
         destination: u16,
-        /// How its checksum comes about.
+        /// How its checksum is computed.
         checksum: Checksum,
         /// What it carries.
         payload: Vec<u8>,

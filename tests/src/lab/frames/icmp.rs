@@ -107,7 +107,7 @@ impl Icmp {
         bytes
     }
 
-    /// Reads a message; what its checksum is off by is kept.
+    /// Reads a message and keeps the error of its checksum.
     pub fn read(bytes: &[u8]) -> Result<Self> {
         ensure!(bytes.len() >= HEADER, "ICMP of {} bytes", bytes.len());
         // With a right checksum the sum is all ones; what is more than that is the error.

@@ -69,7 +69,7 @@ fn with_lan(lab: &Lab, lan: &str, more: &[&str]) -> Result<Command> {
     Ok(command)
 }
 
-/// Whether the kernel tells what devices can do with XDP.
+/// Whether the kernel reports the XDP features of devices.
 pub(super) fn kernel_tells() -> Result<bool> {
     kernel_is_at_least((6, 3))
 }
@@ -104,7 +104,7 @@ fn modes(lab: &Lab) -> Result<()> {
     expect(&dry, mode, "ok", &["a dry run attaches no XDP program"])?;
     let generic = findings_of(with_lan(lab, "br0", &["--mode", "generic"])?)?;
     expect(&generic, mode, "ok", &["generic"])?;
-    // Where the driver has native XDP, that is what one wants.
+    // Native XDP is the preferred mode where the driver has it.
     let found = expect(
         &generic,
         ("xdp-mode", Some(WAN)),

@@ -58,7 +58,7 @@ pub(super) fn fix_all(lab: &Lab, found: &[Finding]) -> Result<()> {
     Ok(())
 }
 
-/// Those of a code that are no OK.
+/// The findings with a code whose level is not "ok".
 pub(super) fn bad(lab: &Lab, code: &str) -> Result<Vec<Finding>> {
     let mut found = about(&check(lab)?, code, None);
     found.retain(|finding| finding.level != "ok");
@@ -162,7 +162,7 @@ fn snat(lab: &Lab) -> Result<()> {
         fix_all(lab, &found)?;
         is_clear(lab)?;
         flush(lab)?;
-        // For others it may do what it likes.
+        // The rule may treat other packets as it likes.
         shell(
             lab,
             &format!(

@@ -60,7 +60,7 @@ fn privileges(lab: &Lab) -> Result<()> {
         copy.display()
     );
     ensure!(found.fix == [grant], "{found:#?}");
-    // What it cannot look at it does not call OK.
+    // It does not report "ok" for what it cannot read.
     expect(&findings, ("bpf", None), "warning", &["not checked"])?;
     expect(&findings, ("tc", None), "warning", &["not checked"])?;
     apply_fix(lab, &found)?;
@@ -87,7 +87,7 @@ fn privileges(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// As a service with the two capabilities that it needs, and no others.
+/// Runs it as a service does, with only the two capabilities that it needs.
 fn unseen(lab: &Lab) -> Result<()> {
     let mut command = lab.gateway.command("setpriv");
     command.args(["--bounding-set=-all,+bpf,+net_admin", "--inh-caps=-all"]);
@@ -259,7 +259,8 @@ fn clsact(lab: &Lab) -> Result<()> {
         let words = [WAN, &format!("no module {name}"), "tcx"];
         refused(lab, start, &words)?;
     }
-    // The command cannot be run here: the modules come back as they went.
+    // The proposed command cannot be run here: the modules return in the same manner as they were
+    // removed.
     expect(&check(lab)?, TC, "ok", &["a filter in a clsact"])?;
     Ikenat::start(lab).map(drop)
 }

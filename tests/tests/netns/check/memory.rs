@@ -41,7 +41,7 @@ fn host(lab: &Lab) -> Result<()> {
         "ok",
         &["256 MiB are available"],
     )?;
-    // Between half and all of it is worth a word.
+    // More than half of the memory gives a warning.
     expect(&look(&HALF)?, MEMORY, "warning", &["256 MiB are available"])?;
     Ok(())
 }

@@ -63,7 +63,7 @@ fn command(lab: &Lab, more: &[&str]) -> Result<Command> {
     Ok(command)
 }
 
-/// What `ikenat check --json` says; the exit status has to fit.
+/// The findings of `ikenat check --json`; the exit status must match.
 fn findings_of(mut command: Command) -> Result<Vec<Finding>> {
     let output = command
         .arg("--json")

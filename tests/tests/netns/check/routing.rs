@@ -247,7 +247,7 @@ fn client_route(lab: &Lab) -> Result<()> {
         "warning",
         &["leaves by lan0, which is not a WAN"],
     )?;
-    // Which router the provider has is all that is left to fill in.
+    // Only the address of the provider's router is left to fill in.
     lab.gateway
         .run(&command.replace("GATEWAY", &CLIENT.to_string()))?;
     expect(&check(lab)?, line, "ok", &["by wan0"])?;

@@ -45,7 +45,7 @@ fn arp(lab: &Lab) -> Result<()> {
     lab.gateway
         .run(&format!("ip address del {vip}/24 dev {WAN}"))?;
 
-    // A proxy answers for what it would send on by another interface.
+    // A proxy answers for addresses that it would forward to by another interface.
     for (on, off) in [
         (
             format!("ip neighbour add proxy {vip} dev {WAN}"),

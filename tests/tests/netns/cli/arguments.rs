@@ -37,7 +37,7 @@ fn usual(lab: &Lab, option: &str, value: &str) -> Result<Command> {
 
 fn no_interface(lab: &Lab) -> Result<()> {
     refused(lab, usual(lab, "--wan", "nosuch0")?, &["nosuch0"])?;
-    // The first is attached by then, unless everything is looked at before.
+    // By then the first is attached, unless everything is checked before.
     refused(lab, usual(lab, "--lan", "nosuch1")?, &["nosuch1"])
 }
 

@@ -91,7 +91,7 @@ fn left_alone(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// The kernel's own NAT does the work, the dry run looks on, and then ikenat takes over under load.
+/// The kernel's own NAT translates, the dry run only counts, and then ikenat takes over under load.
 fn cut_over(lab: &Lab) -> Result<()> {
     lab.kernel_nat()?;
     if !kernel_is_at_least((6, 6))? {

@@ -200,7 +200,7 @@ fn half_open(lab: &Lab) -> Result<()> {
         "after a guess: {:?}",
         state(CLIENT_2)?
     );
-    // Only who has received the answer knows its SPI.
+    // Only the receiver of the answer knows its SPI.
     let proof = marked(&ike(INITIATOR, RESPONDER, exchange::IKE_AUTH, false, 300));
     wire.inbound(&from_client(4500, 4500, proof))?;
     let stats = lab.stats()?;

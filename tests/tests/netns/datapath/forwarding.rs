@@ -106,7 +106,7 @@ fn two_clients(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// What is odd, and how a packet becomes so.
+/// Unusual packets: a description and the change that makes them so.
 type Change = (&'static str, fn(&mut Packet));
 
 fn odd_frames(lab: &Lab) -> Result<()> {

@@ -47,7 +47,7 @@ fn flood(lab: &Lab) -> Result<()> {
     let mut first = from_client(500, 500, ike(9, 0, exchange::IKE_SA_INIT, false, 100));
     first.flags = MORE;
     for number in 0..FLOOD {
-        // Other sources and other IDs than anybody's.
+        // Sources and IDs that no real peer uses.
         let [_, a, b, c] = number.to_be_bytes();
         first.source = Ipv4Addr::new(100, 64 | a, b, c);
         first.id = u16::try_from(number % 65_521).context("below 65,521")?;
@@ -56,7 +56,7 @@ fn flood(lab: &Lab) -> Result<()> {
             std::thread::sleep(Duration::from_millis(1));
         }
     }
-    // Who is half way through a handshake finishes it, with a message in fragments.
+    // A peer in the middle of a handshake completes it, with a message in fragments.
     let auth = marked(&ike(1, 2, exchange::IKE_AUTH, false, 5000));
     let message = with_client(from_client(4500, 4500, auth), client);
     let cuts = [1480, 2960, 4440];
@@ -150,7 +150,7 @@ fn overlaps(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// RFC 1858 section 3: a first fragment without what decides about it.
+/// RFC 1858 section 3: a first fragment too short for the header fields that decide about it.
 fn tiny(lab: &Lab) -> Result<()> {
     let mut peers = Peers::route(lab)?;
     let _ikenat = Ikenat::start(lab)?;

@@ -120,7 +120,7 @@ fn ike_fragments(lab: &Lab) -> Result<()> {
         .context("two clients, one ID")
 }
 
-/// A stranger's fragments go to the gateway, whose DNS answers are fragmented too.
+/// Fragments from a peer without a session go to the gateway, whose DNS answers are fragmented too.
 fn foreign_fragments(lab: &Lab) -> Result<()> {
     let _ikenat = Ikenat::start(lab)?;
     let wire = Wire::open(lab)?;

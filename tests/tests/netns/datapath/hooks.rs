@@ -24,7 +24,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     ]
 }
 
-/// 40 packets of one SPI each way: XDP sends all but the few that confirm the neighbour.
+/// 40 packets of one SPI in each direction: XDP sends all but the few that confirm the neighbour.
 fn fast(lab: &Lab) -> Result<()> {
     let _ikenat = Ikenat::start(lab)?;
     let wire = Wire::open(lab)?;

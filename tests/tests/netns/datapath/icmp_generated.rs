@@ -101,7 +101,8 @@ fn ttl_ends(lab: &Lab) -> Result<()> {
         odd_ones(&wire, direction, peers.fresh())?;
     }
     let count = lab.status()?.count("answered", "time-exceeded");
-    // Three kinds, five lengths, two TTLs, two ways, and three odd ones each way.
+    // Three kinds, five lengths, two TTLs, two directions, and three unusual ones in each
+    // direction.
     ensure!(count == 66, "{count} were counted");
     Ok(())
 }
@@ -253,7 +254,7 @@ fn limited(lab: &Lab) -> Result<()> {
         }
         let after = lab.status()?;
         let count = |outcome, reason| after.count(outcome, reason) - before.count(outcome, reason);
-        // At least ten a second for each peer; a flood gets no flood back.
+        // At least ten errors a second for each peer; a flood gets no flood in return.
         ensure!(
             (10..=100).contains(&answers[0]) && answers[1] == 1,
             "{direction:?}: {answers:?} answers"

@@ -74,8 +74,7 @@ pub(crate) fn other(direction: Direction) -> Direction {
     }
 }
 
-/// The frames of an error in one direction about a packet in the other: as it is sent and as it
-/// must arrive.
+/// The frames of an error about a packet in the other direction: as sent and as it must arrive.
 pub(crate) fn frames(
     direction: Direction,
     reporter: Ipv4Addr,
@@ -107,8 +106,7 @@ fn cross(wire: &Wire, direction: Direction, [frame, wanted]: &[Packet; 2]) -> Re
     }
 }
 
-/// The errors seen in practice: each type, the codes of RFC 792 and RFC 1812, and the contents of
-/// their four-byte field.
+/// The errors seen in practice: each type, the codes of RFC 792 and RFC 1812, their four bytes.
 fn errors() -> Vec<Icmp> {
     let mut errors: Vec<Icmp> = (0..=15)
         .filter(|&number| number != code::FRAGMENTATION_NEEDED)
@@ -159,7 +157,7 @@ fn translated(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// The kernel does not say where such an error would go.
+/// The kernel returns no route for such an error.
 fn without_forwarding(
     lab: &Lab,
     wire: &Wire,
@@ -182,8 +180,7 @@ fn without_forwarding(
     .with_context(|| format!("{direction:?}"))
 }
 
-/// The quoted UDP checksum is the one that the sender computed: it stays so, even if it is zero or
-/// all ones.
+/// The quoted UDP checksum is the one that the sender computed, even if it is zero or all ones.
 fn quoted_checksums(lab: &Lab) -> Result<()> {
     let mut peers = Peers::route(lab)?;
     let _ikenat = Ikenat::start(lab)?;
@@ -238,7 +235,7 @@ fn quoted_checksums(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// Byte for byte to the gateway's kernel: its pings, and what is said of its own packets.
+/// ICMP that reaches the gateway's kernel unchanged: its pings, and errors about its own packets.
 fn left_alone(lab: &Lab) -> Result<()> {
     let _ikenat = Ikenat::start(lab)?;
     let wire = Wire::open(lab)?;
@@ -264,7 +261,7 @@ fn left_alone(lab: &Lab) -> Result<()> {
         &unreachable,
         28,
     ));
-    // Not translated by anybody since RFC 6633 and RFC 1812: source quench and redirect.
+    // Source quench and redirect are not translated (RFC 6633, RFC 1812).
     let handled = at_client(&from_server(4500, 4500, [1; 60]));
     own_errors.extend(
         [kind::SOURCE_QUENCH, kind::REDIRECT]
@@ -290,7 +287,7 @@ fn left_alone(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// A good error that goes `way`.
+/// A valid error in this direction.
 pub(crate) fn good(direction: Direction, client: Ipv4Addr) -> Packet {
     let sent = packets(other(direction), client).remove(1);
     let reporter = match direction {

@@ -101,9 +101,9 @@ fn fragmented(lab: &Lab) -> Result<()> {
             .run(&format!("ip link set {egress} mtu {SMALL}"))?;
         let ikenat = Ikenat::start(lab)?;
         let wire = Wire::open(lab)?;
-        let (stranger, known) = (peers.fresh(), peers.fresh());
+        let (unknown, known) = (peers.fresh(), peers.fresh());
         make_session(&wire, known)?;
-        for client in [stranger, known] {
+        for client in [unknown, known] {
             for packet in packets(direction, client) {
                 crosses(&wire, direction, &packet)?;
             }

@@ -134,7 +134,7 @@ fn dns(lab: &Lab) -> Result<()> {
         socket.set_read_timeout(Some(Duration::from_secs(3)))?;
     }
     let mut buffer = [0; 4096];
-    // The large ones are fragmented on the way.
+    // The large ones are fragmented in transit.
     for length in [1, 40, 1400, 3000] {
         let query = vec![0x42; length];
         client.send_to(&query, (VIP, 53))?;

@@ -56,7 +56,7 @@ pub(crate) fn directory(lab: &Lab) -> PathBuf {
     lab.bpffs().join("ikenat/203_0_113_1")
 }
 
-/// A start that has to be refused with these words.
+/// A start that must be refused with these words.
 fn refusal(lab: &Lab, words: &[&str]) -> Result<()> {
     let mut command = timed_command(lab, &usual_arguments())?;
     let output = command.arg("--bpffs").arg(lab.bpffs()).output()?;
@@ -156,7 +156,7 @@ fn version(lab: &Lab) -> Result<()> {
     ensure!(attachments(lab)? == before, "something has changed");
     load.flows()?;
     no_loss(&load.losses("tables of another version refused")?)?;
-    // The way out that the sentence names.
+    // The remedy that the message names.
     lab.unload()?;
     ensure!(pins(&lab.bpffs())?.is_empty(), "pins are left");
     let _ikenat = Ikenat::start(lab)?;
@@ -249,7 +249,7 @@ fn vanished(lab: &Lab) -> Result<()> {
             .arg(lab.bpffs()),
     )?;
     load.flows()?;
-    // Another one does not take the place of the one that works.
+    // A second start does not replace the instance that works.
     refusal(lab, &["already has an XDP program"])?;
     no_loss(&load.losses("bpffs unmounted")?)?;
     process.kill()?;

@@ -113,7 +113,7 @@ fn at_once(lab: &Lab) -> Result<()> {
 fn readers(lab: &Lab) -> Result<()> {
     let _ikenat = Ikenat::start(lab)?;
     let load = Load::start(lab, tenth_rate()?, tenth_rate()?)?;
-    // One that shows them again and again stands still in the middle of it.
+    // A `stats --watch` is stopped in the middle of its output.
     let mut watching =
         Process::spawn(&mut lab.ikenat(&["stats", "--watch"])?, lab.log("watching"))?;
     watching.wait_for_log("0xc0de0001", Duration::from_secs(10))?;
@@ -125,7 +125,7 @@ fn readers(lab: &Lab) -> Result<()> {
         .stdin(Stdio::null())
         .spawn()
         .context("failed to start ikenat")?;
-    // And many that die at any moment.
+    // And many readers that die at any moment.
     let mut killed = 0;
     for round in 0..60_u64 {
         let mut reader = lab

@@ -131,7 +131,7 @@ fn renamed(lab: &Lab) -> Result<()> {
     only_the_outage(&losses, began.elapsed())
 }
 
-/// One side of the lab: who is there, and what hangs between it and the gateway.
+/// One side of the lab: the peer, and the link between it and the gateway.
 pub(crate) struct Side<'l> {
     pub(crate) peer: &'l Namespace,
     pub(crate) port: &'static str,
@@ -159,7 +159,7 @@ pub(crate) fn sides(lab: &Lab) -> [Side<'_>; 2] {
     ]
 }
 
-/// Plugs a new cable in where the old one was. The far end takes frames from XDP by GRO.
+/// Creates a new link in place of the old one. The far end accepts frames from XDP by GRO.
 pub(crate) fn plug_in(lab: &Lab, side: &Side<'_>) -> Result<()> {
     let [mac, port_mac] = side
         .macs
@@ -193,7 +193,7 @@ fn indexes(lab: &Lab) -> Result<Vec<(String, u32)>> {
 }
 
 fn recreated(lab: &Lab) -> Result<()> {
-    // By each way once, and each side once.
+    // Each backend once, and each side once.
     let backends = if kernel_is_at_least((6, 6))? {
         ["tcx", "clsact"]
     } else {
@@ -203,7 +203,7 @@ fn recreated(lab: &Lab) -> Result<()> {
         let ikenat = Ikenat::start_with(lab, &["--tc", backend])?;
         let before = indexes(lab)?;
         let load = Load::start(lab, tenth_rate()?, tenth_rate()?)?;
-        // By its far end, so that the gateway does nothing and knows nothing of it.
+        // It is deleted at its far end, without any action of the gateway.
         side.peer.run(&format!("ip link del {PEER}"))?;
         let began = Instant::now();
         wait_for_log(lab, &format!("{}: interface is gone", side.port))?;

@@ -45,12 +45,12 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     ]
 }
 
-/// How the server tells that it has another hardware address.
+/// How the server announces its new MAC address.
 #[derive(Clone, Copy, PartialEq)]
 enum Word {
-    /// It asks for its gateway, as every host does whose interface has changed.
+    /// It sends an ARP request for its gateway, as every host does after a change of its interface.
     Arp,
-    /// Not at all: its questions are lost, and it knows its gateway without one.
+    /// Not at all: its ARP requests are lost, and it has a static entry for its gateway.
     None,
 }
 
@@ -132,7 +132,7 @@ fn announced_alone(lab: &Lab) -> Result<()> {
     Ikenat::start(lab)?.kill()?;
     let label = "MAC changed with a word, no daemon";
     let outage = change(lab, label, Word::Arp, Duration::from_secs(20))?;
-    // What a flow remembers counts for eight seconds.
+    // A flow uses its cached next hop for eight seconds.
     within(outage, Duration::from_secs(10))
 }
 

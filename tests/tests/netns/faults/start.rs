@@ -76,7 +76,7 @@ fn ends(steps: &[String], begin: usize) -> Vec<(usize, &str)> {
     ends.step_by(if is_emulated() { 4 } else { 1 }).collect()
 }
 
-/// One start of many: by a way, on a WAN, with a wish of what shall happen to it.
+/// One start of many: with a backend, on a WAN, with a fault to inject.
 fn start(lab: &Lab, backend: &str, wan: &str, wish: &str) -> Result<Process> {
     let mut command = lab.gateway.command(binary()?);
     command
@@ -258,7 +258,7 @@ fn moves(lab: &Lab) -> Result<()> {
     for backend in tc_backends()? {
         tried.extend(steps(lab, backend, OTHER)?);
         let steps = steps(lab, backend, WAN)?;
-        // Behind these nothing can be refused any more.
+        // After these steps the kernel can no longer refuse anything.
         let late = [Step::LinkUpdated, Step::LinkInPlace, Step::FilterExchanged];
         let is_late = |name: &String| late.iter().any(|late| late.name() == name);
         let late = steps.iter().position(is_late).unwrap_or(steps.len());

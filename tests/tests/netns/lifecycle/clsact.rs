@@ -312,7 +312,7 @@ fn remade(lab: &Lab) -> Result<()> {
     nothing_is_left(lab, &before)
 }
 
-/// Somebody cleans the bpffs: links go with their pins, filters do not.
+/// All pins in the bpffs are removed: links go with their pins, filters do not.
 fn orphan(lab: &Lab) -> Result<()> {
     let backends: &[&[&str]] = &[&CLSACT, &[]];
     for backend in backends {
@@ -358,7 +358,7 @@ fn failed_start(lab: &Lab) -> Result<()> {
     refused(lab, command, &["br0", "--mode generic"])
 }
 
-/// Somebody has removed a pin by hand.
+/// A pin was removed by hand.
 fn no_pins_of_filters(lab: &Lab) -> Result<()> {
     let before = attachments(lab)?;
     Ikenat::start_with(lab, &CLSACT)?.kill()?;

@@ -61,7 +61,7 @@ fn firewall(lab: &Lab) -> Result<()> {
         "nft add table ip f; nft 'add chain ip f forward { type filter hook forward priority 0; policy drop; }'",
         "iptables -t nat -A POSTROUTING -j MASQUERADE",
         "iptables -t raw -A PREROUTING -j DROP",
-        // Both ways take the tc programs for a moment.
+        // Both directions use the tc programs for a moment.
         "ip neighbour flush all",
     ] {
         lab.gateway.shell(script)?;
@@ -122,7 +122,8 @@ fn sigterm(lab: &Lab) -> Result<()> {
     load.finish()?.check_counted(&lab.stats()?)
 }
 
-/// Stopping is not detaching: who stops it by hand wants it gone, who restarts a service does not.
+/// Stopping is not detaching: a user who stops it by hand wants it gone, a service that restarts
+/// does not.
 fn ctrl_c(lab: &Lab) -> Result<()> {
     let before = attachments(lab)?;
     let mut words = usual_arguments();

@@ -73,7 +73,7 @@ fn start_in(lab: &Lab, place: &Namespace, vip: &str) -> Result<Process> {
     Ok(process)
 }
 
-/// Tries to, and has to fail.
+/// Tries to start one, which must fail.
 fn try_in(lab: &Lab, place: &Namespace, vip: &str) -> Result<String> {
     let mut command = place.command("timeout");
     command

@@ -94,7 +94,8 @@ fn root_gives_up(lab: &Lab) -> Result<()> {
     let ikenat = Ikenat::start(lab)?;
     soon_keeps(ikenat.id(), NET_ADMIN | BPF | PERFMON)?;
     everything_crosses(lab)?;
-    // House is kept, by netlink and by a filter that is put back, with what is left.
+    // The periodic maintenance works with the remaining capabilities: netlink, and a filter that is
+    // restored.
     drop(ikenat);
     lab.unload()?;
     let ikenat = Ikenat::start_with(lab, &["--tc", "clsact"])?;
@@ -209,7 +210,7 @@ fn attaches_again(lab: &Lab) -> Result<()> {
     place.ask(lab, "unload").map(drop)
 }
 
-/// With what is left after the start: an interface comes back, and a next hop is asked.
+/// With the capabilities left after the start: an interface returns, and a next hop is probed.
 fn comes_back(lab: &Lab, place: &Place, process: &mut Process) -> Result<()> {
     for side in sides(lab) {
         let before = process.log().matches("ready again").count();
@@ -226,7 +227,7 @@ fn comes_back(lab: &Lab, place: &Place, process: &mut Process) -> Result<()> {
         everything_crosses(lab).with_context(|| process.log())?;
         let (status, log) = (place.ask(lab, "status")?, process.log());
         ensure!(!status.contains("DEAD"), "{status}\n{log}");
-        // The descriptor by which the pins are reached is no name for people.
+        // Messages must not name the pins by the path of a descriptor.
         ensure!(!log.contains("/proc/self/fd"), "{log}");
     }
     Ok(())
@@ -280,7 +281,7 @@ fn refused_without_perfmon(lab: &Lab, place: &Place) -> Result<()> {
     nothing_is_left(lab, &before)
 }
 
-/// A question of somebody without any capability.
+/// A query by a user without any capability.
 fn as_member(lab: &Lab, place: &Place, group: u32, words: &[&str]) -> Command {
     let mut command = Command::new("setpriv");
     command
@@ -323,7 +324,7 @@ fn group(lab: &Lab) -> Result<()> {
     ] {
         ensure!(status.contains(word), "{word:?} is not in {status}");
     }
-    // Reading is all.
+    // The group may only read.
     let unload = as_member(lab, &place, MEMBERS, &["unload", "--force"]).output()?;
     ensure!(!unload.status.success(), "a reader could unload");
     closed_to(lab, &place, USER)?;
@@ -340,7 +341,7 @@ fn closed_to(lab: &Lab, place: &Place, group: u32) -> Result<()> {
         let text = String::from_utf8_lossy(&output.stderr);
         ensure!(
             !output.status.success() && text.contains("--group") && output.stdout.is_empty(),
-            "{verb} of a stranger: {text}"
+            "{verb} of another user: {text}"
         );
     }
     Ok(())

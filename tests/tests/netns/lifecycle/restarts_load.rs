@@ -180,7 +180,7 @@ fn uninstall(lab: &Lab) -> Result<()> {
         ensure!(kinds.len() == 3 && things.len() > 10, "{things:?}");
         ikenat.terminate()?;
         lab.unload()?;
-        // The kernel lets go in the background.
+        // The kernel releases them in the background.
         let began = Instant::now();
         let is_left = |(kind, number): &(&str, u64)| {
             let mut command = Command::new("bpftool");

@@ -40,7 +40,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
 const SPI: u32 = 0xC321_0004;
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// One packet of each kind each way, between client and server.
+/// One packet of each kind in each direction, between client and server.
 pub(crate) fn packets(sequence: u32) -> [(Packet, Packet); 3] {
     let message = ike(1, 2, exchange::IKE_AUTH, false, 120);
     [
@@ -184,7 +184,7 @@ fn crosses(wire: &Wire) -> Result<()> {
     Ok(())
 }
 
-/// What the gateway says itself comes from the VIP.
+/// Packets that the gateway itself sends come from the VIP.
 fn answers_as_vip(wire: &Wire) -> Result<()> {
     for (mut inbound, _) in packets(1) {
         inbound.ttl = 1;

@@ -221,7 +221,7 @@ fn bridge_as_lan(lab: &Lab) -> Result<()> {
         .map(|one| (one.interface.as_str(), one.mode.as_str()))
         .collect();
     ensure!(modes == [(WAN, "native"), ("br0", "generic")], "{modes:?}");
-    // Nothing may be redirected to a bridge: it would be lost without a word.
+    // Nothing may be redirected to a bridge: it would be lost silently.
     ensure!(
         count(lab, "xdp", "esp-in-udp-in")? == 0 && count(lab, "tc", "esp-in-udp-in")? == 2,
         "inbound took another way"

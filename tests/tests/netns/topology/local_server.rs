@@ -84,7 +84,7 @@ fn own_server(lab: &Lab, address: Ipv4Addr) -> Result<()> {
         }
         talk.outbound(&marked(&ike(1, 2, exchange::IKE_AUTH, true, 5000)))
             .context("a large IKE message")?;
-        // What is for this host arrives with any TTL, as it does without us.
+        // A packet for this host arrives with any TTL, as it does without ikenat.
         ttl_one(lab, &talk, port)?;
     }
     native_esp(lab, address)?;
@@ -184,7 +184,7 @@ fn loopback_errors(lab: &Lab) -> Result<()> {
         ip.source
     );
 
-    // A small link somewhere on the way to the client.
+    // A small link somewhere on the path to the client.
     let socket = socket_in(&lab.gateway, SocketAddrV4::new(LOOPBACK, 4500))?;
     socket.connect((CLIENT, 4500))?;
     socket.send(&esp(SPI, 1, 1400))?;

@@ -138,7 +138,7 @@ fn two_by_two(lab: &Lab) -> Result<()> {
     }
     slow_path_of_the_second(lab, &wire, &far_client)?;
 
-    // The way to the server changes to the other LAN.
+    // The route to the server changes to the other LAN.
     lab.gateway.run(&format!(
         "ip route add {SERVER} via 192.168.1.1 dev {LAN_2}"
     ))?;
