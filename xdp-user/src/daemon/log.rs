@@ -79,7 +79,9 @@ pub(super) fn recovered(flows: usize, sessions: usize) {
 pub(super) fn ready(plan: &Plan) {
     let (vip, server) = (plan.settings.vip, plan.settings.server);
     if plan.settings.dry_run {
-        warn!("dry run: no packet is translated; `ikenat status` counts what would have been done");
+        warn!(
+            "dry run: nothing is forwarded, no packet is changed; `ikenat status` counts what would have been done"
+        );
         info!("ready: counting what would be translated from {vip} to {server}");
     } else {
         info!("ready: translating {vip} to {server}");

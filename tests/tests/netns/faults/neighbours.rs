@@ -121,7 +121,7 @@ fn silent(lab: &Lab) -> Result<()> {
         Duration::from_secs(10),
     )?;
     ensure!(
-        fs::read_to_string(lab.log("ikenat"))?.contains(&format!("the next hop {SERVER}")),
+        fs::read_to_string(lab.log("ikenat"))?.contains(&format!("neighbour {SERVER} on")),
         "the log does not say so"
     );
     // A second until it is asked, one for its answer, and what a busy machine adds.
@@ -162,7 +162,7 @@ fn unanswered(lab: &Lab) -> Result<()> {
          nft 'add chain arp deaf out {{ type filter hook output priority 0; policy drop; }}'",
         gateway_mac()
     ))?;
-    wait_for_log(lab, &format!("the next hop {SERVER}"))?;
+    wait_for_log(lab, &format!("neighbour {SERVER} on"))?;
     let began = Instant::now();
     let failed = || -> Result<bool> {
         let neighbours = lab.gateway.run(&format!("ip neighbour show {SERVER}"))?;
