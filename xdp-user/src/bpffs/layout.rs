@@ -22,7 +22,7 @@ const MMAPABLE: u32 = 1 << 10;
 /// a new /sys over it.
 const USUAL: [&str; 2] = ["/sys/fs/bpf", "/proc/1/root/sys/fs/bpf"];
 /// The directory of ikenat in it.
-pub(crate) const OURS: &str = "ikenat";
+pub(crate) const DIRECTORY: &str = "ikenat";
 
 fn is_bpffs(path: &Path) -> bool {
     statfs(path).is_ok_and(|fs| u64::try_from(fs.f_type).is_ok_and(|kind| kind == MAGIC))
@@ -141,7 +141,9 @@ impl Instance {
         Self {
             vip,
             // bpffs keeps names with a dot for itself (`bpf_lookup` in kernel/bpf/inode.c).
-            directory: bpffs.join(OURS).join(vip.to_string().replace('.', "_")),
+            directory: bpffs
+                .join(DIRECTORY)
+                .join(vip.to_string().replace('.', "_")),
         }
     }
 
@@ -330,7 +332,7 @@ fn remove_directory(path: &Path) -> Result<()> {
 
 /// All instances of a BPF file system, or the one of a VIP, in the order of their VIPs.
 pub fn instances(bpffs: &Path, vip: Option<Ipv4Addr>) -> Result<Vec<Instance>> {
-    let directory = bpffs.join(OURS);
+    let directory = bpffs.join(DIRECTORY);
     let entries = match fs::read_dir(&directory) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),

@@ -79,7 +79,7 @@ pub(super) fn bpffs(context: &Context<'_>) -> Vec<Finding> {
         let fix = format!("mount -o remount,rw {shown}");
         return vec![Finding::error(CODE, message, REASON).fix(fix)];
     }
-    let directory = path.join(layout::OURS);
+    let directory = path.join(layout::DIRECTORY);
     let target = if directory.exists() {
         directory.as_path()
     } else {
@@ -106,7 +106,7 @@ fn owner(path: &Path) -> Option<Finding> {
     const REASON: &str = "the owner of the directory can replace the pins in it, so ikenat uses only a directory of root or of its own user";
     let meta = fs::symlink_metadata(path).ok()?;
     let user = rustix::process::geteuid().as_raw();
-    if !path.ends_with(layout::OURS) || meta.uid() == 0 || meta.uid() == user {
+    if !path.ends_with(layout::DIRECTORY) || meta.uid() == 0 || meta.uid() == user {
         return None;
     }
     let message = format!("{} belongs to user {}", path.display(), meta.uid());

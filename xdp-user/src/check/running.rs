@@ -6,7 +6,7 @@ use crate::bpffs::layout;
 use crate::config::interfaces::Side;
 use crate::config::settings::{Mode, Modes, Settings, Sizes};
 use crate::error::Result;
-use crate::report::status::{AttachedProgram, InstanceStatus};
+use crate::report::status::{InstanceStatus, ProgramStatus};
 use crate::tables::snapshot::{InterfaceRecord, Snapshot};
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -96,7 +96,7 @@ fn examine(context: &Context<'_>, instance: &InstanceStatus) -> Vec<Finding> {
 fn attachment(
     context: &Context<'_>,
     instance: &InstanceStatus,
-    attached: &AttachedProgram,
+    attached: &ProgramStatus,
 ) -> Finding {
     const CODE: &str = "attached";
     const ELSEWHERE: &str = "all other lines describe this network namespace: run `ikenat check` in the namespace of the gateway";

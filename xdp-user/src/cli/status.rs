@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 use xdp_user::dataplane::tc_backend::TcBackend;
 use xdp_user::netlink::Netlink;
-use xdp_user::report::status::{AttachedProgram, InstanceStatus, Status};
+use xdp_user::report::status::{InstanceStatus, ProgramStatus, Status};
 use xdp_user::tables::snapshot::Snapshot;
 
 /// Show the attached programs, the tables, and what became of all packets
@@ -103,7 +103,7 @@ fn unusual(instance: &InstanceStatus) -> String {
     text
 }
 
-fn attached(attached: &[AttachedProgram]) -> String {
+fn attached(attached: &[ProgramStatus]) -> String {
     let mut table = TextTable::new(&[
         ("INTERFACE", Align::Left),
         ("HOOK", Align::Left),

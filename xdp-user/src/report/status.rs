@@ -47,7 +47,7 @@ pub struct InstanceStatus {
     /// Prefixes of `--deny`.
     pub denied: u32,
     /// The programs.
-    pub attached: Vec<AttachedProgram>,
+    pub attached: Vec<ProgramStatus>,
     /// Whether the devices accept frames that XDP redirects to them.
     pub redirect: Vec<Redirect>,
     /// The tables.
@@ -58,7 +58,7 @@ pub struct InstanceStatus {
 
 /// One program on one interface.
 #[derive(Clone, Debug, Serialize)]
-pub struct AttachedProgram {
+pub struct ProgramStatus {
     /// The interface's name; the one it had when it was attached, where it cannot be looked up.
     pub interface: String,
     /// Its index in its own network namespace; 0 when it is gone.
@@ -179,13 +179,13 @@ fn describe(
     hook_point: HookPoint,
     snapshot: &Snapshot,
     links: &[Link],
-) -> AttachedProgram {
+) -> ProgramStatus {
     let mut here = links.iter();
     let here = here.find(|link| link::is_on(attachment, hook_point.hook, link));
     let known = known(snapshot, hook_point);
     let name = here.map(|link| &link.name);
     let name = name.or(known.map(|known| &known.name));
-    AttachedProgram {
+    ProgramStatus {
         interface: name.cloned().unwrap_or_default(),
         ifindex: attachment.ifindex,
         hook: hook_name(hook_point.hook, TcBackend::Tcx),
@@ -202,14 +202,14 @@ fn unseen(
     backend: TcBackend,
     snapshot: &Snapshot,
     links: &[Link],
-) -> AttachedProgram {
+) -> ProgramStatus {
     let known = known(snapshot, hook_point);
     // In another network namespace nothing can be examined without a capability.
     let here = netns::own().is_ok_and(|own| own == snapshot.namespace);
     let mut found = links.iter();
     let found = found.find(|link| here && known.is_some_and(|known| known.index == link.index));
     let program = found.filter(|_| hook_point.hook == Hook::Xdp);
-    AttachedProgram {
+    ProgramStatus {
         interface: known.map_or_else(String::new, |known| known.name.clone()),
         ifindex: known.map_or(0, |known| known.index),
         hook: hook_name(hook_point.hook, backend),
@@ -225,7 +225,7 @@ fn filters_of(
     snapshot: &Snapshot,
     netlink: &Netlink,
     links: &[Link],
-) -> Result<Vec<AttachedProgram>> {
+) -> Result<Vec<ProgramStatus>> {
     let (mut sought, mut closed) = (Vec::new(), Vec::new());
     for hook_point in HookPoint::all() {
         let (Some(pin), Some(block)) = (hook_point.filter_pin(), clsact::block(hook_point.hook))
@@ -253,7 +253,7 @@ fn filters_of(
         let known = known(snapshot, hook_point);
         let name = link.map(|link| &link.name);
         let name = name.or(known.map(|known| &known.name));
-        AttachedProgram {
+        ProgramStatus {
             interface: name.cloned().unwrap_or_default(),
             ifindex: if found.is_some() { index } else { 0 },
             hook: hook_name(hook_point.hook, TcBackend::Clsact),
