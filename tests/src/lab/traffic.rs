@@ -3,8 +3,8 @@
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -97,40 +97,53 @@ impl RawSender {
 /// A thread that sends a flow until it is stopped.
 #[derive(Debug)]
 pub struct Sender {
-    stop: Arc<AtomicBool>,
+    shared: Arc<Sending>,
     thread: JoinHandle<Result<u32>>,
+}
+
+#[derive(Debug, Default)]
+struct Sending {
+    stop: AtomicBool,
+    /// The sequence number of the packet that is being sent, or was sent last.
+    sequence: AtomicU32,
 }
 
 impl Sender {
     /// Sends `rate` packets a second from `socket`, with sequence numbers from 1 on.
     pub fn start(socket: UdpSocket, flow: Flow, rate: u32) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let seen = Arc::clone(&stop);
-        let thread = std::thread::spawn(move || send_until(&socket, flow, rate, &seen));
-        Self { stop, thread }
+        let shared = Arc::new(Sending::default());
+        let state = Arc::clone(&shared);
+        let thread = std::thread::spawn(move || send_until(&socket, flow, rate, &state));
+        Self { shared, thread }
+    }
+
+    /// The highest sequence number so far: a packet with a higher one is sent after this call.
+    pub fn sequence(&self) -> u32 {
+        self.shared.sequence.load(Ordering::SeqCst)
     }
 
     /// Ends it and returns the number of packets sent.
     pub fn stop(self) -> Result<u32> {
-        self.stop.store(true, Ordering::Relaxed);
+        self.shared.stop.store(true, Ordering::Relaxed);
         self.thread
             .join()
             .map_err(|_| anyhow!("the sender panicked"))?
     }
 }
 
-fn send_until(socket: &UdpSocket, flow: Flow, rate: u32, stop: &AtomicBool) -> Result<u32> {
+fn send_until(socket: &UdpSocket, flow: Flow, rate: u32, state: &Sending) -> Result<u32> {
     let mut packet = [0xA5; PAYLOAD];
     packet[..4].copy_from_slice(&flow.spi.to_be_bytes());
     let began = Instant::now();
     let mut sent = 0_u32;
-    while !stop.load(Ordering::Relaxed) {
+    while !state.stop.load(Ordering::Relaxed) {
         let due = began.elapsed().as_micros() * u128::from(rate) / 1_000_000;
         // After a pause it catches up, but not with everything at once: a burst longer than the
         // ring of a veth would be lost before it reaches the gateway.
         let burst = due.min(u128::from(sent) + BURST);
         while u128::from(sent) < burst {
             sent += 1;
+            state.sequence.store(sent, Ordering::SeqCst);
             packet[4..8].copy_from_slice(&sent.to_be_bytes());
             match socket.send_to(&packet, flow.to) {
                 Ok(_) => {}
@@ -165,6 +178,14 @@ struct Seen {
     stop: AtomicBool,
     packets: AtomicU64,
     highest: AtomicU32,
+    later: Mutex<Later>,
+}
+
+/// The packets whose sequence number is above `mark`.
+#[derive(Debug, Default)]
+struct Later {
+    mark: u32,
+    packets: u32,
 }
 
 /// A thread that records which sequence numbers of a flow arrive.
@@ -222,6 +243,23 @@ impl Receiver {
             .map_err(|_| anyhow!("the receiver panicked"))?
     }
 
+    /// From now on [`Self::later`] counts the packets with a higher sequence number.
+    pub fn mark(&self, sequence: u32) {
+        *self.seen.later.lock().expect("no one panics with the lock") = Later {
+            mark: sequence,
+            packets: 0,
+        };
+    }
+
+    /// How many packets with a sequence number above the mark have come since it was set.
+    pub fn later(&self) -> u32 {
+        self.seen
+            .later
+            .lock()
+            .expect("no one panics with the lock")
+            .packets
+    }
+
     /// How many packets of the flow have come so far.
     pub fn packets(&self) -> u64 {
         self.seen.packets.load(Ordering::Relaxed)
@@ -254,6 +292,8 @@ fn receive_until(
                 duplicates += u32::from(!came.insert(sequence));
                 seen.highest.fetch_max(sequence, Ordering::Relaxed);
                 seen.packets.fetch_add(1, Ordering::Relaxed);
+                let mut later = seen.later.lock().expect("no one panics with the lock");
+                later.packets += u32::from(sequence > later.mark);
             }
             _ => foreign += 1,
         }
