@@ -26,7 +26,7 @@ fn first_look<F: Frame + ?Sized>(
     if ethernet.ether_type != EtherType::IPV4 {
         return Err(Reason::NotIpv4);
     }
-    let ip = ipv4::Header::read(frame).ok_or(Reason::Malformed)?;
+    let ip = ipv4::Header::read_outer(frame).ok_or(Reason::Malformed)?;
     let direction = direction(&ip, config, side)?;
     if ip.protocol == Protocol::UDP || ip.protocol == Protocol::ESP {
         Ok((ethernet, ip, direction))
@@ -55,12 +55,12 @@ pub fn not_handled<F: Frame + ?Sized>(frame: &F, config: &Config, side: Side) ->
         // It has to be remembered, so that its later fragments are not taken for handled ones.
         || ip.is_first_fragment()
         || total < ipv4::LENGTH + udp::LENGTH
-        || ipv4::AT + total > frame.length()
+        || ethernet::LENGTH + total > frame.length()
         || !is_sent_to_interface::<F>(&ethernet, config, side)
     {
         return None;
     }
-    let header = udp::Header::read(frame, ipv4::AT + ipv4::LENGTH)?;
+    let header = udp::Header::read(frame, ethernet::LENGTH + ipv4::LENGTH)?;
     let service_port = match direction {
         Direction::Inbound => header.destination,
         Direction::Outbound => header.source,
@@ -87,7 +87,7 @@ pub fn classify<F: Frame + ?Sized>(
     }
     let header_length = ip.header_length().ok_or(Reason::Malformed)?;
     let total = usize::from(ip.total_length);
-    if total < header_length || ipv4::AT + total > frame.length() {
+    if total < header_length || ethernet::LENGTH + total > frame.length() {
         return Err(Reason::Malformed);
     }
     let peer = match direction {
@@ -95,7 +95,7 @@ pub fn classify<F: Frame + ?Sized>(
         Direction::Outbound => ip.destination,
     };
     let mut packet = Packet::fragment(direction, peer, &ip);
-    let at = ipv4::AT + header_length;
+    let at = ethernet::LENGTH + header_length;
     let length = total - header_length;
     #[expect(
         clippy::cast_possible_truncation,
@@ -140,7 +140,7 @@ pub fn foreign_fragment<F: Frame + ?Sized>(
     config: &Config,
     side: Side,
 ) -> Option<Packet> {
-    let ip = ipv4::Header::read(frame).filter(ipv4::Header::is_first_fragment)?;
+    let ip = ipv4::Header::read_outer(frame).filter(ipv4::Header::is_first_fragment)?;
     let direction = direction(&ip, config, side).ok()?;
     let peer = match direction {
         Direction::Inbound => ip.source,

@@ -20,19 +20,27 @@ use crate::table::hash::digest_key;
 use crate::table::word::Word;
 use crate::table::{self, Place};
 use crate::wire::ipv4::Protocol;
-use crate::wire::{esp, ipv4, udp};
+use crate::wire::{esp, ethernet, ipv4, udp};
 use xdp_common::config::DirectionConfig;
 use xdp_common::limits::NATT_PORT;
 use xdp_common::slot;
 use xdp_common::{Class, Config, Direction, Hook, cpu};
 
 /// Bytes that are read: Ethernet, IPv4, UDP, ESP.
-const HEAD: usize = ipv4::AT + ipv4::LENGTH + udp::LENGTH + esp::LENGTH;
+const HEAD: usize = PAYLOAD + udp::LENGTH + esp::LENGTH;
+/// Offset of the IPv4 header.
+const IP: usize = ethernet::LENGTH;
 /// Offset of the IPv4 payload: the UDP header, or native ESP.
-const PAYLOAD: usize = ipv4::AT + ipv4::LENGTH;
+const PAYLOAD: usize = IP + ipv4::LENGTH;
+const SOURCE: usize = IP + ipv4::SOURCE;
+const DESTINATION: usize = IP + ipv4::DESTINATION;
+const IP_CHECKSUM: usize = IP + ipv4::CHECKSUM;
+const UDP_CHECKSUM: usize = PAYLOAD + udp::CHECKSUM;
+/// Offset of the ESP header in a datagram.
+const ESP_IN_UDP: usize = PAYLOAD + udp::LENGTH;
 /// EtherType, version and header length of IPv4 without options: four bytes of which the last one
 /// (type of service) is masked.
-const TYPE: u32 = u32::from_ne_bytes([8, 0, 0x45, 0]);
+const TYPE: u32 = u32::from_ne_bytes([8, 0, ipv4::WITHOUT_OPTIONS, 0]);
 const TYPE_MASK: u32 = u32::from_ne_bytes([0xff, 0xff, 0xff, 0]);
 /// "Don't fragment", the only flag that may be set, in the word of flags, offset, TTL and protocol.
 const DONT_FRAGMENT: u32 = 0x4000_0000;
@@ -44,7 +52,7 @@ const UDP: u8 = Protocol::UDP.number();
 const ESP: u8 = Protocol::ESP.number();
 /// Length of an IPv4 header without options, in the type of a packet's length fields.
 #[expect(clippy::cast_possible_truncation, reason = "20")]
-const IP: u16 = ipv4::LENGTH as u16;
+const HEADER_LENGTH: u16 = ipv4::LENGTH as u16;
 
 /// Processes a packet: on the fast path if possible, else by [`process`].
 #[inline(always)]
@@ -74,29 +82,29 @@ pub fn forward<F: Frame + ?Sized, E: Env, const OUTBOUND: bool>(
     let direction_config = &config.directions[usize::from(OUTBOUND)];
     let length = frame.length();
     let head = frame.array_mut::<HEAD>(0)?;
-    if F::get32::<12, HEAD>(head) & TYPE_MASK != TYPE {
+    if F::get32::<{ ethernet::ETHER_TYPE }, HEAD>(head) & TYPE_MASK != TYPE {
         return None;
     }
     let address = if OUTBOUND {
-        F::get32::<26, HEAD>(head)
+        F::get32::<SOURCE, HEAD>(head)
     } else {
-        F::get32::<30, HEAD>(head)
+        F::get32::<DESTINATION, HEAD>(head)
     };
     // The first six bytes, at the upper end of the word.
-    let mac = u64::from_le(F::get64::<0, HEAD>(head)) << 16;
+    let mac = u64::from_le(F::get64::<{ ethernet::DESTINATION }, HEAD>(head)) << 16;
     if address != direction_config.old || mac != direction_config.own_mac {
         return None;
     }
     // Flags and offset, TTL, protocol. Only a word that consists of the last two is within the
     // bounds.
-    let rest = u32::from_be(F::get32::<20, HEAD>(head)) & !DONT_FRAGMENT;
-    let total = u16::from_be(F::get16::<16, HEAD>(head));
-    if rest.wrapping_sub(LEAST) > MOST - LEAST || ipv4::AT + usize::from(total) > length {
+    let rest = u32::from_be(F::get32::<{ IP + ipv4::FLAGS }, HEAD>(head)) & !DONT_FRAGMENT;
+    let total = u16::from_be(F::get16::<{ IP + ipv4::TOTAL_LENGTH }, HEAD>(head));
+    if rest.wrapping_sub(LEAST) > MOST - LEAST || IP + usize::from(total) > length {
         return None;
     }
     // The byte is loaded twice: after a single load the compiler would choose between two numbers,
     // the larger one first.
-    if head[ipv4::PROTOCOL] == UDP {
+    if head[IP + ipv4::PROTOCOL] == UDP {
         forward_esp::<F, E, OUTBOUND, true>(head, env, config, total)
     } else if rest & 0xff == u32::from(ESP) {
         forward_esp::<F, E, OUTBOUND, false>(head, env, config, total)
@@ -128,14 +136,14 @@ fn forward_esp<F: Frame + ?Sized, E: Env, const OUTBOUND: bool, const IN_UDP: bo
         return None;
     }
     let peer = if OUTBOUND {
-        F::get32::<30, HEAD>(head)
+        F::get32::<DESTINATION, HEAD>(head)
     } else {
-        F::get32::<26, HEAD>(head)
+        F::get32::<SOURCE, HEAD>(head)
     };
     let spi = u32::from_be(if IN_UDP {
-        F::get32::<{ PAYLOAD + 8 }, HEAD>(head)
+        F::get32::<{ ESP_IN_UDP + esp::SPI }, HEAD>(head)
     } else {
-        F::get32::<PAYLOAD, HEAD>(head)
+        F::get32::<{ PAYLOAD + esp::SPI }, HEAD>(head)
     });
     // A reserved SPI never gets a flow: a value below 256 finds none.
     let key = slot::flow_key(peer.to_ne_bytes(), spi, class, direction);
@@ -162,9 +170,9 @@ fn forward_esp<F: Frame + ?Sized, E: Env, const OUTBOUND: bool, const IN_UDP: bo
     }
     // Not earlier: it would be one more value to keep.
     let sequence = u32::from_be(if IN_UDP {
-        F::get32::<{ PAYLOAD + 12 }, HEAD>(head)
+        F::get32::<{ ESP_IN_UDP + esp::SEQUENCE }, HEAD>(head)
     } else {
-        F::get32::<{ PAYLOAD + 4 }, HEAD>(head)
+        F::get32::<{ PAYLOAD + esp::SEQUENCE }, HEAD>(head)
     });
     flow::count_packet(slot, sequence, total, jiffies);
     rewrite::<F, OUTBOUND, IN_UDP>(head, direction_config, mac);
@@ -193,17 +201,18 @@ fn is_natt<F: Frame + ?Sized, const OUTBOUND: bool>(
     }
     // The other port and the length, which is the total length less the IPv4 header. Inbound the
     // other port is the service's, so that one comparison checks both.
-    let more = u32::from_be(F::get32::<{ PAYLOAD + 2 }, HEAD>(head)).wrapping_sub(u32::from(total));
+    let more = u32::from_be(F::get32::<{ PAYLOAD + udp::DESTINATION }, HEAD>(head))
+        .wrapping_sub(u32::from(total));
     let as_claimed = if OUTBOUND {
-        F::get16::<PAYLOAD, HEAD>(head) == NATT_PORT.to_be()
-            && more & 0xffff == u32::from(IP.wrapping_neg())
+        F::get16::<{ PAYLOAD + udp::SOURCE }, HEAD>(head) == NATT_PORT.to_be()
+            && more & 0xffff == u32::from(HEADER_LENGTH.wrapping_neg())
     } else {
-        more == (u32::from(NATT_PORT) << 16) - u32::from(IP)
+        more == (u32::from(NATT_PORT) << 16) - u32::from(HEADER_LENGTH)
     };
     if !as_claimed {
         return false;
     }
-    let checksum = F::get16::<{ PAYLOAD + 6 }, HEAD>(head);
+    let checksum = F::get16::<UDP_CHECKSUM, HEAD>(head);
     checksum == 0 || direction_config.partial == 0 || !is_partial::<F>(head, total, checksum)
 }
 
@@ -211,9 +220,9 @@ fn is_natt<F: Frame + ?Sized, const OUTBOUND: bool>(
 #[inline(always)]
 fn is_partial<F: Frame + ?Sized>(head: &[u8; HEAD], total: u16, checksum: u16) -> bool {
     let address = |word: u32| u64::from(word >> 16) + u64::from(word & 0xffff);
-    let sum = address(F::get32::<26, HEAD>(head))
-        + address(F::get32::<30, HEAD>(head))
-        + u64::from(total.wrapping_sub(IP).to_be())
+    let sum = address(F::get32::<SOURCE, HEAD>(head))
+        + address(F::get32::<DESTINATION, HEAD>(head))
+        + u64::from(total.wrapping_sub(HEADER_LENGTH).to_be())
         + u64::from(u16::from_ne_bytes([0, UDP]));
     fold(sum) == checksum
 }
@@ -225,20 +234,23 @@ fn rewrite<F: Frame + ?Sized, const OUTBOUND: bool, const IN_UDP: bool>(
     direction_config: &DirectionConfig,
     mac: u64,
 ) {
-    F::put64::<0, HEAD>(head, u64::to_le(mac | direction_config.source_high));
-    F::put32::<8, HEAD>(head, u32::to_le(direction_config.source_low));
+    F::put64::<{ ethernet::DESTINATION }, HEAD>(
+        head,
+        u64::to_le(mac | direction_config.source_high),
+    );
+    F::put32::<{ ethernet::DESTINATION + 8 }, HEAD>(head, u32::to_le(direction_config.source_low));
     if OUTBOUND {
-        F::put32::<26, HEAD>(head, direction_config.new);
+        F::put32::<SOURCE, HEAD>(head, direction_config.new);
     } else {
-        F::put32::<30, HEAD>(head, direction_config.new);
+        F::put32::<DESTINATION, HEAD>(head, direction_config.new);
     }
-    head[ipv4::TTL] = head[ipv4::TTL].wrapping_sub(1);
-    let old = F::get16::<24, HEAD>(head);
-    F::put16::<24, HEAD>(head, ip_less(old, direction_config.ip_minus));
+    head[IP + ipv4::TTL] = head[IP + ipv4::TTL].wrapping_sub(1);
+    let old = F::get16::<IP_CHECKSUM, HEAD>(head);
+    F::put16::<IP_CHECKSUM, HEAD>(head, ip_less(old, direction_config.ip_minus));
     if IN_UDP {
-        let old = F::get16::<{ PAYLOAD + 6 }, HEAD>(head);
+        let old = F::get16::<UDP_CHECKSUM, HEAD>(head);
         if old != 0 {
-            F::put16::<{ PAYLOAD + 6 }, HEAD>(head, udp_more(old, direction_config.udp_plus));
+            F::put16::<UDP_CHECKSUM, HEAD>(head, udp_more(old, direction_config.udp_plus));
         }
     }
 }

@@ -6,8 +6,11 @@
 use crate::checksum::Delta;
 use crate::frame::Frame;
 use crate::packet::Packet;
-use crate::wire::{ipv4, udp};
+use crate::wire::{ethernet, ipv4, udp};
 use xdp_common::{Config, Direction};
+
+/// Offset of the IPv4 header.
+const IP: usize = ethernet::LENGTH;
 
 /// Translates a packet in place and sets its TTL. False when the frame is too short, which
 /// [`crate::classify::classify`] has ruled out.
@@ -23,8 +26,8 @@ pub fn translate<F: Frame + ?Sized>(
         F::opaque_address(config.server),
     );
     let (at, old, new) = match packet.direction {
-        Direction::Inbound => (ipv4::DESTINATION, vip, server),
-        Direction::Outbound => (ipv4::SOURCE, server, vip),
+        Direction::Inbound => (IP + ipv4::DESTINATION, vip, server),
+        Direction::Outbound => (IP + ipv4::SOURCE, server, vip),
     };
     // The transport checksum first: in tc the helper invalidates what was read before.
     if packet.udp_at != 0 && !frame.update_udp_checksum(packet.udp_at + udp::CHECKSUM, old, new) {
@@ -40,11 +43,11 @@ pub fn translate<F: Frame + ?Sized>(
     {
         return false;
     }
-    let Some(field) = frame.array_mut::<2>(ipv4::CHECKSUM) else {
+    let Some(field) = frame.array_mut::<2>(IP + ipv4::CHECKSUM) else {
         return false;
     };
     *field = delta.ip_field(*field);
-    let Some(ttl) = frame.array_mut::<1>(ipv4::TTL) else {
+    let Some(ttl) = frame.array_mut::<1>(IP + ipv4::TTL) else {
         return false;
     };
     *ttl = [new_ttl];

@@ -8,14 +8,19 @@
 use crate::checksum::{fold, udp_partial};
 use crate::env::Side;
 use crate::frame::Frame;
+use crate::wire::ethernet::{self, EtherType};
 use crate::wire::icmp::{self, Kind};
 use crate::wire::ipv4::{self, Protocol};
-use crate::wire::{ethernet, udp};
+use crate::wire::udp;
 use xdp_common::limits::ICMP_LENGTH;
 use xdp_common::{Config, Reason};
 
+/// Offset of the IPv4 header ...
+const IP: usize = ethernet::LENGTH;
+/// ... and of the ICMP header.
+const ICMP: usize = IP + ipv4::LENGTH;
 /// Length of the Ethernet, IPv4 and ICMP headers before the quote.
-pub const LENGTH: usize = ethernet::LENGTH + ipv4::LENGTH + icmp::LENGTH;
+pub const LENGTH: usize = ICMP + icmp::LENGTH;
 /// Bytes that are inserted before the quoted packet; its Ethernet header is overwritten.
 pub const ADDED_LENGTH: usize = ipv4::LENGTH + icmp::LENGTH;
 /// The same, in the type of a packet's length fields.
@@ -47,8 +52,6 @@ pub struct ErrorCause {
 /// RFC 1812 section 4.3.2.5: precedence "internetwork control".
 const TOS: u8 = 0xc0;
 const TTL: u8 = 64;
-/// "Don't fragment": so the identification has no meaning (RFC 6864 section 4.1).
-const FLAGS: [u8; 2] = [0x40, 0];
 
 /// The error for a frame, which leaves by the interface that received the frame. `None`: the frame
 /// cannot be answered.
@@ -59,12 +62,12 @@ pub fn build<F: Frame + ?Sized>(
     config: &Config,
     cause: &ErrorCause,
 ) -> Option<IcmpError> {
-    let [a, b, c, d, e, f, g, h, i, j, k, l] = *frame.array::<12>(0)?;
-    if g & 1 != 0 {
-        // The source is a group address: there is no sender to answer.
+    let ethernet = ethernet::Header::read(frame)?;
+    if ethernet.has_group_source() {
+        // There is no sender to answer.
         return None;
     }
-    let ip = ipv4::Header::read(frame)?;
+    let ip = ipv4::Header::read_outer(frame)?;
     let inbound = match cause.side {
         Side::Wan => true,
         Side::Lan => false,
@@ -81,42 +84,53 @@ pub fn build<F: Frame + ?Sized>(
     } else {
         QUOTE
     };
-    let [kind, code] = type_and_code(cause.reason);
     let [mtu_high, mtu_low] = cause.mtu.to_be_bytes();
-    let message = u64::from(u16::from_be_bytes([kind, code]))
-        + u64::from(cause.mtu)
-        + u64::from(quoted_sum(frame, &ip, quote)?);
-    let [s0, s1] = (!fold(message)).to_be_bytes();
-    let [t0, t1] = (quote + HEADERS).to_be_bytes();
-    let [p0, p1, p2, p3] = source;
-    let [q0, q1, q2, q3] = ip.source;
-    let word = |high: u8, low: u8| u64::from(u16::from_be_bytes([high, low]));
-    let header = word(0x45, TOS)
-        + word(t0, t1)
-        + word(FLAGS[0], FLAGS[1])
-        + word(TTL, Protocol::ICMP.number())
-        + word(p0, p1)
-        + word(p2, p3)
-        + word(q0, q1)
-        + word(q2, q3);
-    let [h0, h1] = (!fold(header)).to_be_bytes();
-    #[rustfmt::skip]
-    let head = [
-        g, h, i, j, k, l, a, b, c, d, e, f, 8, 0,
-        0x45, TOS, t0, t1, 0, 0, FLAGS[0], FLAGS[1], TTL, Protocol::ICMP.number(), h0, h1,
-        p0, p1, p2, p3, q0, q1, q2, q3,
-        kind, code, s0, s1, 0, 0, mtu_high, mtu_low,
-    ];
+    let (kind, code) = type_and_code(cause.reason);
+    let quoted = quoted_sum(frame, &ip, quote)?;
+    let first_word = u16::from_be_bytes([kind.number(), code]);
+    let checksum = !fold(u64::from(first_word) + u64::from(cause.mtu) + u64::from(quoted));
+    let message = icmp::Header {
+        kind,
+        code,
+        checksum,
+        rest: [0, 0, mtu_high, mtu_low],
+    };
+    let header = ipv4::Header {
+        version_length: ipv4::WITHOUT_OPTIONS,
+        tos: TOS,
+        total_length: quote + HEADERS,
+        // With "don't fragment" it has no meaning (RFC 6864 section 4.1).
+        id: [0; 2],
+        flags_offset: ipv4::DONT_FRAGMENT,
+        ttl: TTL,
+        protocol: Protocol::ICMP,
+        checksum: 0,
+        source,
+        destination: ip.source,
+    };
+    let header = ipv4::Header {
+        checksum: header.computed_checksum(),
+        ..header
+    };
+    let reply = ethernet::Header {
+        destination: ethernet.source,
+        source: ethernet.destination,
+        ether_type: EtherType::IPV4,
+    };
+    let mut head = [0; LENGTH];
+    head[..IP].copy_from_slice(&reply.emit());
+    head[IP..ICMP].copy_from_slice(&header.emit());
+    head[ICMP..].copy_from_slice(&message.emit());
     Some(IcmpError { head, quote })
 }
 
 /// Type and code of the error for a reason.
 #[inline(always)]
-const fn type_and_code(reason: Reason) -> [u8; 2] {
+const fn type_and_code(reason: Reason) -> (Kind, u8) {
     if reason as u8 == Reason::TimeExceeded as u8 {
-        [Kind::TIME_EXCEEDED.number(), 0]
+        (Kind::TIME_EXCEEDED, 0)
     } else {
-        [Kind::UNREACHABLE.number(), icmp::FRAGMENTATION_NEEDED]
+        (Kind::UNREACHABLE, icmp::FRAGMENTATION_NEEDED)
     }
 }
 
@@ -128,11 +142,11 @@ fn quoted_sum<F: Frame + ?Sized>(frame: &F, ip: &ipv4::Header, quote: u16) -> Op
     let header = ip.header_length()?;
     if ip.protocol == Protocol::UDP
         && !ip.is_later_fragment()
-        && let Some(udp) = udp::Header::read(frame, ipv4::AT + header)
+        && let Some(udp) = udp::Header::read(frame, IP + header)
         && udp.checksum == udp_partial(ip.source, ip.destination, udp.length)
     {
-        let before = frame.sum(ipv4::AT, header)?;
+        let before = frame.sum(IP, header)?;
         return Some(fold(u64::from(before) + u64::from(!udp.checksum)));
     }
-    frame.sum(ipv4::AT, usize::from(quote))
+    frame.sum(IP, usize::from(quote))
 }

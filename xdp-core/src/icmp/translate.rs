@@ -65,7 +65,7 @@ impl Report {
 pub fn is_icmp<F: Frame + ?Sized>(frame: &F) -> bool {
     let ethernet = ethernet::Header::read(frame);
     ethernet.is_some_and(|header| header.ether_type == ethernet::EtherType::IPV4)
-        && ipv4::Header::read(frame).is_some_and(|ip| ip.protocol == Protocol::ICMP)
+        && ipv4::Header::read_outer(frame).is_some_and(|ip| ip.protocol == Protocol::ICMP)
 }
 
 /// The verdict on ICMP, rewritten when it is forwarded. [`Verdict::NotForwarded`] changes no byte.
@@ -117,17 +117,17 @@ fn read<F: Frame + ?Sized, E: Env>(
     if !is_sent_to_interface::<F>(&ethernet, config, side) {
         return Some(Reason::NotOurMac);
     }
-    let Some(ip) = ipv4::Header::read(frame) else {
+    let Some(ip) = ipv4::Header::read_outer(frame) else {
         return Some(Reason::Malformed);
     };
     let Some(header) = ip.header_length() else {
         return Some(Reason::Malformed);
     };
     let total = usize::from(ip.total_length);
-    if total < header + icmp::LENGTH || ipv4::AT + total > frame.length() {
+    if total < header + icmp::LENGTH || ethernet::LENGTH + total > frame.length() {
         return Some(Reason::Malformed);
     }
-    let at = (ipv4::AT + header) & OFFSET_MASK;
+    let at = (ethernet::LENGTH + header) & OFFSET_MASK;
     let Some(kind) = Kind::read(frame, at) else {
         return Some(Reason::Malformed);
     };
@@ -159,7 +159,7 @@ fn read_quote<F: Frame + ?Sized, E: Env>(
         // Too short to show whose packet it is, to the kernel as well.
         return Some(Reason::IcmpMalformed);
     }
-    let Some(quoted) = ipv4::Header::read_at(frame, report.quote) else {
+    let Some(quoted) = ipv4::Header::read(frame, report.quote) else {
         return Some(Reason::IcmpMalformed);
     };
     let outbound = side != Side::Wan && quoted.destination == config.server;
@@ -261,7 +261,7 @@ fn refuse<F: Frame + ?Sized, E: Env>(
     if !inbound && report.destination != report.peer {
         return Some(Reason::OtherIcmp);
     }
-    let length = usize::from(report.total_length) + ipv4::AT - report.at;
+    let length = usize::from(report.total_length) + ethernet::LENGTH - report.at;
     if frame.sum(report.at, length) != Some(VALID_SUM)
         || frame.sum(report.quote, report.quote_header) != Some(VALID_SUM)
     {
@@ -323,25 +323,25 @@ fn translate<F: Frame + ?Sized>(
     );
     let (outer_at, outer_old, outer_new, inner_at, inner_old, inner_new) = match report.direction {
         Direction::Inbound => (
-            ipv4::DESTINATION,
+            ethernet::LENGTH + ipv4::DESTINATION,
             vip,
             server,
-            ipv4::SOURCE - ipv4::AT,
+            ipv4::SOURCE,
             vip,
             server,
         ),
         Direction::Outbound => (
-            ipv4::SOURCE,
+            ethernet::LENGTH + ipv4::SOURCE,
             report.source,
             vip,
-            ipv4::DESTINATION - ipv4::AT,
+            ipv4::DESTINATION,
             server,
             vip,
         ),
     };
     let quote = report.quote & OFFSET_MASK;
     let address = Delta::new().replace4(inner_old, inner_new);
-    let inner_checksum = quote + ipv4::CHECKSUM - ipv4::AT;
+    let inner_checksum = quote + ipv4::CHECKSUM;
     let Some(changed) = update_field(frame, inner_checksum, |field| address.ip_field(field)) else {
         return false;
     };
@@ -374,10 +374,14 @@ fn translate<F: Frame + ?Sized>(
     {
         return false;
     }
-    if update_field(frame, ipv4::CHECKSUM, |field| delta.ip_field(field)).is_none() {
+    if update_field(frame, ethernet::LENGTH + ipv4::CHECKSUM, |field| {
+        delta.ip_field(field)
+    })
+    .is_none()
+    {
         return false;
     }
-    let Some(place) = frame.array_mut::<1>(ipv4::TTL) else {
+    let Some(place) = frame.array_mut::<1>(ethernet::LENGTH + ipv4::TTL) else {
         return false;
     };
     *place = [ttl];

@@ -5,6 +5,10 @@ use crate::frame::Frame;
 
 /// Length of SPI and sequence number.
 pub const LENGTH: usize = 8;
+/// Offset of the SPI.
+pub const SPI: usize = 0;
+/// Offset of the sequence number.
+pub const SEQUENCE: usize = 4;
 /// SPIs from 1 to 255 are reserved, 0 is never sent (RFC 4303 section 2.1).
 pub const FIRST_SPI: u32 = 256;
 /// The four zero bytes before IKE on UDP 4500 (RFC 3948 section 2.2).
@@ -26,8 +30,17 @@ impl Header {
     #[inline(always)]
     pub fn read<F: Frame + ?Sized>(frame: &F, at: usize) -> Option<Self> {
         frame.with_bytes::<LENGTH, _>(at, |bytes| Self {
-            spi: u32::from_be(F::get32::<0, LENGTH>(bytes)),
-            sequence: u32::from_be(F::get32::<4, LENGTH>(bytes)),
+            spi: u32::from_be(F::get32::<SPI, LENGTH>(bytes)),
+            sequence: u32::from_be(F::get32::<SEQUENCE, LENGTH>(bytes)),
         })
+    }
+
+    /// The header as bytes.
+    #[inline(always)]
+    #[must_use]
+    pub const fn emit(&self) -> [u8; LENGTH] {
+        let [a, b, c, d] = self.spi.to_be_bytes();
+        let [e, f, g, h] = self.sequence.to_be_bytes();
+        [a, b, c, d, e, f, g, h]
     }
 }

@@ -4,8 +4,14 @@ use crate::frame::Frame;
 
 /// Length of the header; the quote follows.
 pub const LENGTH: usize = 8;
-/// Offset of the checksum in the header.
+/// Offset of the type.
+pub const KIND: usize = 0;
+/// Offset of the code.
+pub const CODE: usize = 1;
+/// Offset of the checksum.
 pub const CHECKSUM: usize = 2;
+/// Offset of the four bytes whose meaning depends on the type.
+pub const REST: usize = 4;
 /// Bytes after the quoted IPv4 header that every error must carry (RFC 792): the UDP header, or SPI
 /// and sequence number.
 pub const QUOTED: usize = 8;
@@ -64,3 +70,39 @@ impl Kind {
 
 /// Code of [`Kind::UNREACHABLE`]: the packet is too big, and DF is set.
 pub const FRAGMENTATION_NEEDED: u8 = 4;
+
+/// The header's fields.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// Type.
+    pub kind: Kind,
+    /// Code.
+    pub code: u8,
+    /// Checksum over the whole message.
+    pub checksum: u16,
+    /// Depends on the type. In "fragmentation needed" the last two bytes are the MTU of the next hop
+    /// (RFC 1191 section 4).
+    pub rest: [u8; 4],
+}
+
+impl Header {
+    /// Reads the header at `at`.
+    #[inline(always)]
+    pub fn read<F: Frame + ?Sized>(frame: &F, at: usize) -> Option<Self> {
+        frame.with_bytes::<LENGTH, _>(at, |bytes| Self {
+            kind: Kind(bytes[KIND]),
+            code: bytes[CODE],
+            checksum: u16::from_be(F::get16::<CHECKSUM, LENGTH>(bytes)),
+            rest: F::get32::<REST, LENGTH>(bytes).to_ne_bytes(),
+        })
+    }
+
+    /// The header as bytes.
+    #[inline(always)]
+    #[must_use]
+    pub const fn emit(&self) -> [u8; LENGTH] {
+        let [a, b] = self.checksum.to_be_bytes();
+        let [c, d, e, f] = self.rest;
+        [self.kind.0, self.code, a, b, c, d, e, f]
+    }
+}

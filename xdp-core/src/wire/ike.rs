@@ -5,6 +5,12 @@ use crate::frame::Frame;
 
 /// Length of the header.
 pub const LENGTH: usize = 28;
+/// Offset of the initiator's SPI.
+pub const INITIATOR_SPI: usize = 0;
+/// Offset of the responder's SPI.
+pub const RESPONDER_SPI: usize = 8;
+/// Length of the two SPIs at the start of the header.
+pub const SPIS_LENGTH: usize = 16;
 
 /// The pair of SPIs, network order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,9 +26,18 @@ impl Spis {
     #[inline(always)]
     pub fn read<F: Frame + ?Sized>(frame: &F, at: usize) -> Option<Self> {
         frame.with_bytes::<LENGTH, _>(at, |bytes| Self {
-            initiator: F::get64::<0, LENGTH>(bytes).to_ne_bytes(),
-            responder: F::get64::<8, LENGTH>(bytes).to_ne_bytes(),
+            initiator: F::get64::<INITIATOR_SPI, LENGTH>(bytes).to_ne_bytes(),
+            responder: F::get64::<RESPONDER_SPI, LENGTH>(bytes).to_ne_bytes(),
         })
+    }
+
+    /// The two SPIs as bytes.
+    #[inline(always)]
+    #[must_use]
+    pub const fn emit(&self) -> [u8; SPIS_LENGTH] {
+        let [a, b, c, d, e, f, g, h] = self.initiator;
+        let [i, j, k, l, m, n, o, p] = self.responder;
+        [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]
     }
 
     /// True when both sides have chosen their SPI.

@@ -1,24 +1,35 @@
 //! The IPv4 header (RFC 791 section 3.1).
 
+use crate::checksum::fold;
 use crate::frame::Frame;
 
-/// Offset of the header: directly after Ethernet. Frames with a VLAN tag are not handled.
-pub const AT: usize = super::ethernet::LENGTH;
 /// Length of the header without options.
 pub const LENGTH: usize = 20;
-/// Offset of the TTL in the frame.
-pub const TTL: usize = AT + 8;
+/// Offset of the byte of version and header length.
+pub const VERSION_LENGTH: usize = 0;
+/// Offset of the type of service.
+pub const TOS: usize = 1;
+/// Offset of the total length.
+pub const TOTAL_LENGTH: usize = 2;
+/// Offset of the identification.
+pub const ID: usize = 4;
+/// Offset of the word of flags and fragment offset.
+pub const FLAGS: usize = 6;
+/// Offset of the TTL; the protocol number follows.
+pub const TTL: usize = 8;
 /// Offset of the protocol number.
-pub const PROTOCOL: usize = AT + 9;
+pub const PROTOCOL: usize = 9;
 /// Offset of the header checksum.
-pub const CHECKSUM: usize = AT + 10;
+pub const CHECKSUM: usize = 10;
 /// Offset of the source address.
-pub const SOURCE: usize = AT + 12;
+pub const SOURCE: usize = 12;
 /// Offset of the destination address.
-pub const DESTINATION: usize = AT + 16;
+pub const DESTINATION: usize = 16;
 
+/// Version 4 and a header without options.
+pub const WITHOUT_OPTIONS: u8 = 0x45;
 /// "Don't fragment" in the word of flags and offset.
-const DONT_FRAGMENT: u16 = 0x4000;
+pub const DONT_FRAGMENT: u16 = 0x4000;
 /// "More fragments".
 const MORE_FRAGMENTS: u16 = 0x2000;
 /// The fragment offset in that word.
@@ -50,18 +61,24 @@ impl Protocol {
 }
 
 /// The header's fields, unchecked.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
-    version_length: u8,
+    /// Version and header length in units of four bytes.
+    pub version_length: u8,
+    /// Type of service.
+    pub tos: u8,
     /// Length of the whole packet.
     pub total_length: u16,
     /// Identification, network order.
     pub id: [u8; 2],
-    flags_offset: u16,
+    /// Flags and fragment offset.
+    pub flags_offset: u16,
     /// Time to live.
     pub ttl: u8,
     /// Protocol of the payload.
     pub protocol: Protocol,
+    /// Header checksum.
+    pub checksum: u16,
     /// Source address.
     pub source: [u8; 4],
     /// Destination address.
@@ -69,31 +86,68 @@ pub struct Header {
 }
 
 impl Header {
-    /// Reads the fixed part of the header.
+    /// Reads the fixed part of the header that follows Ethernet.
     #[inline(always)]
-    pub fn read<F: Frame + ?Sized>(frame: &F) -> Option<Self> {
-        frame.array(AT).map(Self::of::<F>)
+    pub fn read_outer<F: Frame + ?Sized>(frame: &F) -> Option<Self> {
+        frame.array(super::ethernet::LENGTH).map(Self::parse::<F>)
     }
 
-    /// The same for a header elsewhere: in the quote of an ICMP error.
+    /// Reads the fixed part of the header at `at`: in the quote of an ICMP error.
     #[inline(always)]
-    pub fn read_at<F: Frame + ?Sized>(frame: &F, at: usize) -> Option<Self> {
-        frame.with_bytes(at, Self::of::<F>)
+    pub fn read<F: Frame + ?Sized>(frame: &F, at: usize) -> Option<Self> {
+        frame.with_bytes(at, Self::parse::<F>)
     }
 
     #[inline(always)]
-    fn of<F: Frame + ?Sized>(b: &[u8; LENGTH]) -> Self {
-        let [ttl, protocol] = F::get16::<8, LENGTH>(b).to_ne_bytes();
+    fn parse<F: Frame + ?Sized>(bytes: &[u8; LENGTH]) -> Self {
+        let [ttl, protocol] = F::get16::<TTL, LENGTH>(bytes).to_ne_bytes();
         Self {
-            version_length: b[0],
-            total_length: u16::from_be(F::get16::<2, LENGTH>(b)),
-            id: F::get16::<4, LENGTH>(b).to_ne_bytes(),
-            flags_offset: u16::from_be(F::get16::<6, LENGTH>(b)),
+            version_length: bytes[VERSION_LENGTH],
+            tos: bytes[TOS],
+            total_length: u16::from_be(F::get16::<TOTAL_LENGTH, LENGTH>(bytes)),
+            id: F::get16::<ID, LENGTH>(bytes).to_ne_bytes(),
+            flags_offset: u16::from_be(F::get16::<FLAGS, LENGTH>(bytes)),
             ttl,
             protocol: Protocol(protocol),
-            source: F::get32::<12, LENGTH>(b).to_ne_bytes(),
-            destination: F::get32::<16, LENGTH>(b).to_ne_bytes(),
+            checksum: u16::from_be(F::get16::<CHECKSUM, LENGTH>(bytes)),
+            source: F::get32::<SOURCE, LENGTH>(bytes).to_ne_bytes(),
+            destination: F::get32::<DESTINATION, LENGTH>(bytes).to_ne_bytes(),
         }
+    }
+
+    /// The header as bytes.
+    #[inline(always)]
+    #[must_use]
+    pub const fn emit(&self) -> [u8; LENGTH] {
+        let [a, b] = self.total_length.to_be_bytes();
+        let [c, d] = self.id;
+        let [e, f] = self.flags_offset.to_be_bytes();
+        let [g, h] = self.checksum.to_be_bytes();
+        let [i, j, k, l] = self.source;
+        let [m, n, o, p] = self.destination;
+        let (first, tos) = (self.version_length, self.tos);
+        let (ttl, protocol) = (self.ttl, self.protocol.0);
+        [
+            first, tos, a, b, c, d, e, f, ttl, protocol, g, h, i, j, k, l, m, n, o, p,
+        ]
+    }
+
+    /// The checksum of this header, which has no options (RFC 791 section 3.1), whatever its field
+    /// holds.
+    #[inline(always)]
+    #[must_use]
+    pub fn computed_checksum(&self) -> u16 {
+        let pair = |high: u8, low: u8| u64::from(u16::from_be_bytes([high, low]));
+        let address = |[a, b, c, d]: [u8; 4]| pair(a, b) + pair(c, d);
+        !fold(
+            pair(self.version_length, self.tos)
+                + u64::from(self.total_length)
+                + pair(self.id[0], self.id[1])
+                + u64::from(self.flags_offset)
+                + pair(self.ttl, self.protocol.0)
+                + address(self.source)
+                + address(self.destination),
+        )
     }
 
     /// Length of the header with its options, 20 to 60, or `None` when version or length are wrong.

@@ -1,5 +1,5 @@
-//! Protocol headers, one per file and all of the same form: offsets, then a view that is read from
-//! a frame.
+//! Protocol headers, one per file and all of the same form: offsets relative to the start of the
+//! header, its fields, `read` from a frame, and `emit` as bytes.
 
 pub mod esp;
 pub mod ethernet;
