@@ -175,6 +175,9 @@ impl DirectionConfig {
 }
 
 impl Config {
+    /// Every field zero: what the object has until the loader writes the real values.
+    pub const ZERO: Self = bytemuck::must_cast([0_u64; size_of::<Self>() / size_of::<u64>()]);
+
     /// Fills in [`Config::directions`]. Call this last.
     #[must_use]
     pub const fn seal(mut self) -> Self {

@@ -23,7 +23,7 @@ const WRAP: u64 = 1 << 32;
 fn a_next_hop_lives_as_long_across_the_wrap_as_elsewhere() {
     let config = Config {
         tick_shift: 8,
-        ..bytemuck::Zeroable::zeroed()
+        ..Config::ZERO
     }
     .seal();
     let egress = cpu::egress(1500, 7);

@@ -14,7 +14,6 @@ use aya_ebpf::maps::lpm_trie::Key;
 use aya_ebpf::maps::{Array, LpmTrie, PerCpuArray};
 use core::arch::asm;
 use core::ffi::c_void;
-use xdp_common::config::DirectionConfig;
 use xdp_common::{Config, Hook, cpu, limits, meta};
 use xdp_core::neighbour::table as neighbour_table;
 use xdp_core::packet::PackedPacket;
@@ -57,50 +56,7 @@ static CPU: Array<[Shared; cpu::WORDS]> = Array::with_max_entries(1, BPF_F_MMAPA
 
 /// Written by the loader before the program is loaded; the verifier sees constants.
 #[unsafe(no_mangle)]
-static CONFIG: Config = Config {
-    secret: [0; 16],
-    vip: [0; 4],
-    server: [0; 4],
-    lan_address: [0; 4],
-    wans: [0; limits::INTERFACES],
-    lans: [0; limits::INTERFACES],
-    wan_ifindex: 0,
-    lan_ifindex: 0,
-    flow_mask: 0,
-    session_mask: 0,
-    half_mask: 0,
-    fragment_mask: 0,
-    flow_limit: 0,
-    session_limit: 0,
-    spis_per_session: 0,
-    tick_shift: 0,
-    confirm_ticks: 0,
-    wan_mac: [0; 6],
-    lan_mac: [0; 6],
-    wan_partial: 0,
-    lan_partial: 0,
-    log: 0,
-    dry_run: 0,
-    dedicated: 0,
-    server_is_local: 0,
-    lists: 0,
-    reserved: [0; 5],
-    directions: [LEG; 2],
-};
-
-const LEG: DirectionConfig = DirectionConfig {
-    own_mac: 0,
-    source_mac: 0,
-    source_high: 0,
-    old: 0,
-    new: 0,
-    udp_plus: 0,
-    ip_minus: 0,
-    source_low: 0,
-    egress: 0,
-    partial: 0,
-    hop_shift: 0,
-};
+static CONFIG: Config = Config::ZERO;
 
 /// The load-time constants.
 #[inline(always)]

@@ -30,7 +30,7 @@ pub fn config() -> Config {
         secret: std::array::from_fn(|i| 0x9E37_79B9_7F4A_7C15_u64.wrapping_mul(2 * i as u64 + 1)),
         wan_partial: 1,
         lan_partial: 1,
-        ..bytemuck::Zeroable::zeroed()
+        ..Config::ZERO
     };
     with_sizes(config, 1024, 256)
 }

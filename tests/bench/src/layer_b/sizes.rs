@@ -26,7 +26,7 @@ const BUCKETS: u32 = 1 << 18;
 pub(super) fn memory() -> Result<Vec<BMemory>> {
     let mut rows = Vec::new();
     for flows in SIZES {
-        let config: Config = sized(bytemuck::Zeroable::zeroed(), flows, flows / 2)?;
+        let config: Config = sized(Config::ZERO, flows, flows / 2)?;
         let ebpf = EbpfLoader::new()
             .override_global("CONFIG", bytemuck::bytes_of(&config), true)
             .map_max_entries("FLOW", config.flow_mask + 1)

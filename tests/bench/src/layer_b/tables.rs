@@ -127,7 +127,7 @@ impl Yardstick {
     fn new(flows: u64) -> Result<Self> {
         let base = Config {
             secret: secret(1),
-            ..bytemuck::Zeroable::zeroed()
+            ..Config::ZERO
         };
         let config = sized(base, flows, 0)?;
         let slots = (config.flow_mask + 1) * u32::try_from(WAYS)?;
