@@ -6,7 +6,7 @@
 #![expect(unsafe_code, reason = "packet pointers")]
 
 use crate::atomic::Shared;
-use crate::frame::xdp::{bytes_at, pointer};
+use crate::frame::xdp::{accessors, bytes_at, pointer};
 #[cfg(feature = "without-perfmon")]
 use crate::frame::xdp::{copy_back, copy_out, opaque};
 use crate::maps::{self, SCRATCH_WORDS};
@@ -17,6 +17,8 @@ use aya_ebpf::helpers::{
     bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes,
 };
 use aya_ebpf::programs::TcContext;
+#[cfg(feature = "without-perfmon")]
+use core::ffi::{c_long, c_void};
 use core::mem::offset_of;
 use xdp_core::checksum::fold;
 use xdp_core::icmp::error::{self, IcmpError};
@@ -127,61 +129,29 @@ impl<'c> TcFrame<'c> {
     fn data_end(&self) -> usize {
         pointer::<_, TC_DATA_END>(self.0.skb.skb)
     }
+
+    #[cfg(feature = "without-perfmon")]
+    #[inline(always)]
+    fn load_bytes(&self, at: usize, to: *mut c_void, size: u32) -> c_long {
+        // SAFETY: the caller gives the helper as much room as it may fill.
+        unsafe { bpf_skb_load_bytes(self.0.skb.skb.cast(), at as u32, to, size) }
+    }
+
+    #[cfg(feature = "without-perfmon")]
+    #[inline(always)]
+    fn store_bytes(&self, at: usize, from: *mut c_void, size: u32) -> c_long {
+        // SAFETY: the caller gives the helper as many bytes as it may read.
+        unsafe { bpf_skb_store_bytes(self.0.skb.skb, at as u32, from, size, 0) }
+    }
 }
 
 impl Frame for TcFrame<'_> {
-    #[inline(always)]
-    fn array<const N: usize>(&self, offset: usize) -> Option<&[u8; N]> {
-        // SAFETY: as for XDP.
-        bytes_at(self.data(), self.data_end(), offset).map(|p| unsafe { &*p })
-    }
-
-    #[inline(always)]
-    fn array_mut<const N: usize>(&mut self, offset: usize) -> Option<&mut [u8; N]> {
-        // SAFETY: as for XDP.
-        bytes_at(self.data(), self.data_end(), offset).map(|p| unsafe { &mut *p })
-    }
+    accessors!();
 
     /// The length of the whole packet, of which the linear part may be only the beginning.
     #[inline(always)]
     fn length(&self) -> usize {
         self.0.len() as usize
-    }
-
-    #[cfg(feature = "without-perfmon")]
-    #[inline(always)]
-    fn opaque(constant: u64) -> u64 {
-        opaque(constant)
-    }
-
-    #[cfg(feature = "without-perfmon")]
-    #[inline(always)]
-    fn with_bytes<const N: usize, R>(
-        &self,
-        at: usize,
-        read: impl FnOnce(&[u8; N]) -> R,
-    ) -> Option<R> {
-        let skb = self.0.skb.skb;
-        // SAFETY: as for XDP.
-        let load = |to, size| unsafe { bpf_skb_load_bytes(skb.cast(), at as u32, to, size) };
-        copy_out(load, read)
-    }
-
-    #[cfg(feature = "without-perfmon")]
-    #[inline(always)]
-    fn with_bytes_mut<const N: usize, R>(
-        &mut self,
-        at: usize,
-        write: impl FnOnce(&mut [u8; N]) -> R,
-    ) -> Option<R> {
-        let skb = self.0.skb.skb;
-        // SAFETY: as for XDP.
-        let load = |to, size| unsafe { bpf_skb_load_bytes(skb.cast(), at as u32, to, size) };
-        let store = |from: *mut _, size| {
-            // SAFETY: as above.
-            unsafe { bpf_skb_store_bytes(skb, at as u32, from, size, 0) }
-        };
-        copy_back(load, store, write)
     }
 
     /// Copies the bytes to the scratch space, which has bounds that the verifier knows, pads them

@@ -105,6 +105,58 @@ pub(crate) fn opaque(number: u64) -> u64 {
     same
 }
 
+/// The accessors of [`Frame`] that both frames have in common. The frame has `data` and `data_end`,
+/// and without CAP_PERFMON `load_bytes` and `store_bytes`.
+macro_rules! accessors {
+    () => {
+        #[inline(always)]
+        fn array<const N: usize>(&self, offset: usize) -> Option<&[u8; N]> {
+            // SAFETY: checked against the end of the packet; nothing writes while `self` is
+            // borrowed.
+            bytes_at(self.data(), self.data_end(), offset).map(|p| unsafe { &*p })
+        }
+
+        #[inline(always)]
+        fn array_mut<const N: usize>(&mut self, offset: usize) -> Option<&mut [u8; N]> {
+            // SAFETY: checked against the end of the packet; `self` is borrowed for as long as the
+            // reference lives.
+            bytes_at(self.data(), self.data_end(), offset).map(|p| unsafe { &mut *p })
+        }
+
+        #[cfg(feature = "without-perfmon")]
+        #[inline(always)]
+        fn opaque(constant: u64) -> u64 {
+            opaque(constant)
+        }
+
+        #[cfg(feature = "without-perfmon")]
+        #[inline(always)]
+        fn with_bytes<const N: usize, R>(
+            &self,
+            at: usize,
+            read: impl FnOnce(&[u8; N]) -> R,
+        ) -> Option<R> {
+            copy_out(|to, size| self.load_bytes(at, to, size), read)
+        }
+
+        #[cfg(feature = "without-perfmon")]
+        #[inline(always)]
+        fn with_bytes_mut<const N: usize, R>(
+            &mut self,
+            at: usize,
+            write: impl FnOnce(&mut [u8; N]) -> R,
+        ) -> Option<R> {
+            copy_back(
+                |to, size| self.load_bytes(at, to, size),
+                |from, size| self.store_bytes(at, from, size),
+                write,
+            )
+        }
+    };
+}
+
+pub(crate) use accessors;
+
 /// A context that is saved on the stack until the fast path ends: kept in a register, it would take
 /// that register from the fast path.
 pub struct SavedContext(*mut xdp_md);
@@ -152,61 +204,30 @@ impl<'c> XdpFrame<'c> {
     fn data_end(&self) -> usize {
         pointer::<_, XDP_DATA_END>(self.0.ctx)
     }
-}
 
-impl Frame for XdpFrame<'_> {
+    #[cfg(feature = "without-perfmon")]
     #[inline(always)]
-    fn array<const N: usize>(&self, offset: usize) -> Option<&[u8; N]> {
-        // SAFETY: checked against the end of the packet; nothing writes while `self` is borrowed.
-        bytes_at(self.data(), self.data_end(), offset).map(|p| unsafe { &*p })
-    }
-
-    #[inline(always)]
-    fn array_mut<const N: usize>(&mut self, offset: usize) -> Option<&mut [u8; N]> {
-        // SAFETY: checked against the end of the packet; `self` is borrowed for as long as the
-        // reference lives.
-        bytes_at(self.data(), self.data_end(), offset).map(|p| unsafe { &mut *p })
+    fn load_bytes(&self, at: usize, to: *mut c_void, size: u32) -> c_long {
+        // SAFETY: the caller gives the helper as much room as it may fill.
+        unsafe { bpf_xdp_load_bytes(self.0.ctx, at as u32, to, size) }
     }
 
     #[cfg(feature = "without-perfmon")]
     #[inline(always)]
-    fn opaque(constant: u64) -> u64 {
-        opaque(constant)
+    fn store_bytes(&self, at: usize, from: *mut c_void, size: u32) -> c_long {
+        // SAFETY: the caller gives the helper as many bytes as it may read.
+        unsafe { bpf_xdp_store_bytes(self.0.ctx, at as u32, from, size) }
     }
+}
+
+impl Frame for XdpFrame<'_> {
+    accessors!();
 
     #[cfg(feature = "without-perfmon")]
     #[inline(always)]
     fn length(&self) -> usize {
         // SAFETY: the context is the kernel's own.
         unsafe { bpf_xdp_get_buff_len(self.0.ctx) as usize }
-    }
-
-    #[cfg(feature = "without-perfmon")]
-    #[inline(always)]
-    fn with_bytes<const N: usize, R>(
-        &self,
-        at: usize,
-        read: impl FnOnce(&[u8; N]) -> R,
-    ) -> Option<R> {
-        let context = self.0.ctx;
-        // SAFETY: the helper is given as much room as it may fill.
-        let load = |to, size| unsafe { bpf_xdp_load_bytes(context, at as u32, to, size) };
-        copy_out(load, read)
-    }
-
-    #[cfg(feature = "without-perfmon")]
-    #[inline(always)]
-    fn with_bytes_mut<const N: usize, R>(
-        &mut self,
-        at: usize,
-        write: impl FnOnce(&mut [u8; N]) -> R,
-    ) -> Option<R> {
-        let context = self.0.ctx;
-        // SAFETY: the helper is given as much room as it may fill or read.
-        let load = |to, size| unsafe { bpf_xdp_load_bytes(context, at as u32, to, size) };
-        // SAFETY: as above.
-        let store = |from, size| unsafe { bpf_xdp_store_bytes(context, at as u32, from, size) };
-        copy_back(load, store, write)
     }
 
     #[cfg(not(feature = "without-perfmon"))]
