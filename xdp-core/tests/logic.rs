@@ -2,8 +2,11 @@
 
 #![cfg(not(loom))]
 
+mod support;
+
 use proptest::prelude::*;
 use std::sync::atomic::AtomicU64;
+use support::read_neighbour;
 use xdp_common::limits::{ICMP_BURST, ICMP_RATE};
 use xdp_common::slot::flow;
 use xdp_common::slot::nexthop::WORDS as NEXTHOP_WORDS;
@@ -157,14 +160,14 @@ proptest! {
     /// A next hop is valid until its stamp has changed, by time or by epoch.
     #[test]
     fn a_next_hop_counts_for_a_while(mac in 1..1_u64 << 48, jiffies in 0_u64..1 << 40, epoch in 0_u16..0xfff0) {
-        let config = Config { tick_shift: 8, ..bytemuck::Zeroable::zeroed() }.seal();
+        let config = Config { tick_shift: 8, ..Config::ZERO }.seal();
         let egress = cpu::egress(1500, epoch);
         let now = cached_hop::stamp(&config, egress, jiffies);
         let word = cached_hop::word(mac, now);
         prop_assert_eq!(cached_hop::mac(word, now), Some(mac));
         prop_assert_eq!(cached_hop::mac(word, cached_hop::stamp(&config, cpu::egress(1500, epoch + 1), jiffies)), None);
         prop_assert_eq!(cached_hop::mac(word, cached_hop::stamp(&config, egress, jiffies + (1 << 11))), None);
-        prop_assert_eq!(cached_hop::mac(cached_hop::UNKNOWN, now), None, "unknown, and memory that nobody has written");
+        prop_assert_eq!(cached_hop::mac(cached_hop::UNKNOWN, now), None, "unknown, and memory that was never written");
     }
 
     #[test]
@@ -183,16 +186,16 @@ proptest! {
     fn a_neighbour_is_read_as_it_was_written(ifindex in 1..1000_u32, gateway: [u8; 4], destination in 0..1_u64 << 48, source in 0..1_u64 << 48, mtu: u16) {
         let entry: [AtomicU64; NEXTHOP_WORDS] = Default::default();
         let neighbour = Neighbour { ifindex, gateway, destination, source, mtu };
-        prop_assert_eq!(neighbour_table::read(&entry), None);
+        prop_assert_eq!(read_neighbour(&entry), None);
         prop_assert!(neighbour_table::claim(&entry, &neighbour));
-        prop_assert_eq!(neighbour_table::read(&entry), None, "claimed, but nothing is known");
+        prop_assert_eq!(read_neighbour(&entry), None, "claimed, but nothing is known");
         neighbour_table::write(&entry, &neighbour);
-        prop_assert_eq!(neighbour_table::read(&entry), Some(neighbour));
+        prop_assert_eq!(read_neighbour(&entry), Some(neighbour));
         let other = Neighbour { ifindex: ifindex + 1, ..neighbour };
         prop_assert!(!neighbour_table::claim(&entry, &other), "an entry belongs to one gateway for good");
         let moved = Neighbour { destination: 2, ..neighbour };
         neighbour_table::write(&entry, &moved);
-        prop_assert_eq!(neighbour_table::read(&entry), Some(moved));
+        prop_assert_eq!(read_neighbour(&entry), Some(moved));
     }
 }
 

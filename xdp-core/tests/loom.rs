@@ -4,9 +4,12 @@
 
 #![cfg(loom)]
 
+mod support;
+
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicU64, Ordering};
 use loom::thread;
+use support::read_neighbour;
 use xdp_common::slot::{Key, STATE, WAYS, WORDS, nexthop as hop};
 use xdp_core::Word;
 use xdp_core::neighbour::Neighbour;
@@ -208,14 +211,14 @@ fn a_next_hop_is_never_torn() {
             let entry = Arc::clone(&entry);
             thread::spawn(move || neighbour_table::write(&*entry, &neighbour(byte)))
         });
-        if let Some(read) = neighbour_table::read(&*entry) {
+        if let Some(read) = read_neighbour(&*entry) {
             assert!([1, 2, 3].contains(&read.destination));
             assert_eq!(read.destination, read.source);
         }
         for writer in writers {
             writer.join().unwrap();
         }
-        let last = neighbour_table::read(&*entry).expect("nobody writes now");
+        let last = read_neighbour(&*entry).expect("both writers have ended");
         assert_eq!(last.destination, last.source);
     });
 }

@@ -42,30 +42,6 @@ impl Neighbour {
     }
 }
 
-/// Reads an entry; `None` while a CPU writes it, or when it is empty.
-#[inline(always)]
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "the halves of a word are meant"
-)]
-pub fn read<W: Word>(entry: &Entry<W>) -> Option<Neighbour> {
-    let before = entry[SEQUENCE].load();
-    let key = entry[KEY].load();
-    let destination = entry[DESTINATION].load();
-    let source = entry[SOURCE].load();
-    // Sequence 0: claimed, but not written yet.
-    if before == 0 || before & 1 != 0 || entry[SEQUENCE].load() != before {
-        return None;
-    }
-    Some(Neighbour {
-        ifindex: (key >> 32) as u32,
-        gateway: (key as u32).to_ne_bytes(),
-        destination: destination & MAC_MASK,
-        source: source & MAC_MASK,
-        mtu: (destination >> 48) as u16,
-    })
-}
-
 /// True when the entry belongs to this neighbour. A free entry is claimed for it.
 #[inline(always)]
 pub fn claim<W: Word>(entry: &Entry<W>, neighbour: &Neighbour) -> bool {

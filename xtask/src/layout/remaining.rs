@@ -4,11 +4,9 @@
 use super::Finding;
 
 /// Path and number of findings.
-pub(super) const FILES: [(&str, usize); 11] = [
+pub(super) const FILES: [(&str, usize); 9] = [
     ("tests/tests/table/icmp.rs", 1),
     ("xdp-common/src/meta.rs", 3),
-    ("xdp-core/tests/logic.rs", 1),
-    ("xdp-core/tests/loom.rs", 1),
     ("xdp-ebpf/src/bin/bench.rs", 1),
     ("xdp-user/src/check/firewall/mod.rs", 1),
     ("xdp-user/src/check/firewall/tests.rs", 1),
