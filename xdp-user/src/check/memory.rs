@@ -3,7 +3,7 @@
 
 use super::context::Context;
 use super::{Finding, run_command};
-use crate::config::settings::Sizes;
+use crate::config::settings::{Settings, Sizes};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -70,12 +70,10 @@ fn judge(context: &Context<'_>, need: u64, available: u64, reason: &str) -> Find
     let Some(sizes) = fitting(context.settings.sizes, most) else {
         return finding;
     };
-    finding.fix(format!(
-        "{} --flow-slots {} --session-slots {}",
-        run_command(context.settings),
-        sizes.flow_slots,
-        sizes.session_slots
-    ))
+    finding.fix(run_command(&Settings {
+        sizes,
+        ..context.settings.clone()
+    }))
 }
 
 /// The sizes, halved until the tables need no more than `most`; `None` if the smallest need more.

@@ -12,18 +12,20 @@ mod memory;
 mod offload;
 mod process;
 mod route;
+mod run_command;
 mod running;
 mod sysctl;
 mod veth_peer;
 mod vip;
 
-use crate::config::interfaces::Side;
-use crate::config::settings::{Mode, Settings};
+use crate::config::plan::Plan;
+use crate::config::settings::Settings;
 use crate::error::Result;
 use crate::netlink::Netlink;
 use context::Context;
 use serde::Serialize;
 
+pub use run_command::run_command;
 pub use running::running;
 
 /// Severity of a finding.
@@ -96,31 +98,6 @@ impl Finding {
     }
 }
 
-/// The command line that starts ikenat with these settings, for a fix.
-fn run_command(settings: &Settings) -> String {
-    let mut words = vec!["ikenat run".to_owned()];
-    words.extend(settings.wans.iter().map(|name| format!("--wan {name}")));
-    words.extend(settings.lans.iter().map(|name| format!("--lan {name}")));
-    words.push(format!(
-        "--vip {} --server {}",
-        settings.vip, settings.server
-    ));
-    let generic = |side| settings.modes.of(side) == Mode::Generic;
-    match (generic(Side::Wan), generic(Side::Lan)) {
-        (false, false) => {}
-        (true, true) => words.push("--mode generic".to_owned()),
-        (true, false) => words.push("--wan-mode generic".to_owned()),
-        (false, true) => words.push("--lan-mode generic".to_owned()),
-    }
-    if settings.dry_run {
-        words.push("--dry-run".to_owned());
-    }
-    if let Some(bpffs) = &settings.bpffs {
-        words.push(format!("--bpffs {}", bpffs.display()));
-    }
-    words.join(" ")
-}
-
 /// Checks all conditions. The result is an error only if the host cannot be examined at all; a single
 /// condition that cannot be checked is a finding.
 pub fn check(settings: &Settings, netlink: &Netlink) -> Result<Vec<Finding>> {
@@ -137,38 +114,24 @@ pub fn check(settings: &Settings, netlink: &Netlink) -> Result<Vec<Finding>> {
     findings.extend(vip::all(&context));
     findings.extend(route::all(&context));
     findings.extend(firewall::all(&context));
+    findings.extend(start(settings, netlink, &findings));
     Ok(findings)
+}
+
+/// What else `run` would refuse. An error that has been found explains the refusal better than the
+/// first sentence of `run` does.
+fn start(settings: &Settings, netlink: &Netlink, found: &[Finding]) -> Option<Finding> {
+    if found.iter().any(|finding| finding.level == Level::Error) {
+        return None;
+    }
+    let refused = Plan::check(settings.clone(), netlink).err()?;
+    let reason = "`ikenat run` with these arguments would end with this message";
+    Some(Finding::error("start", refused.to_string(), reason))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::Ipv4Addr;
-    use std::path::PathBuf;
-
-    #[test]
-    fn the_command_line_is_that_of_the_subject() {
-        let vip = Ipv4Addr::new(203, 0, 113, 1);
-        let mut settings = Settings::new(vip, Ipv4Addr::new(192, 168, 0, 1));
-        settings.wans = vec!["eth1".to_owned(), "eth2".to_owned()];
-        settings.lans = vec!["eth0".to_owned()];
-        let usual =
-            "ikenat run --wan eth1 --wan eth2 --lan eth0 --vip 203.0.113.1 --server 192.168.0.1";
-        assert_eq!(run_command(&settings), usual);
-        settings.modes.lan = Mode::Generic;
-        settings.dry_run = true;
-        assert_eq!(
-            run_command(&settings),
-            format!("{usual} --lan-mode generic --dry-run")
-        );
-        settings.modes.wan = Mode::Generic;
-        settings.dry_run = false;
-        settings.bpffs = Some(PathBuf::from("/bpf"));
-        assert_eq!(
-            run_command(&settings),
-            format!("{usual} --mode generic --bpffs /bpf")
-        );
-    }
 
     #[test]
     fn an_error_is_worse_than_a_warning() {

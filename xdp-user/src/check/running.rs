@@ -33,12 +33,14 @@ pub fn running(bpffs: Option<&Path>, vip: Option<Ipv4Addr>) -> Result<Vec<Settin
                 wan: wan_mode,
                 lan: mode(Side::Lan).unwrap_or(wan_mode),
             },
+            dedicated: snapshot.flags & flag::DEDICATED != 0,
             dry_run: snapshot.flags & flag::DRY_RUN != 0,
             bpffs: bpffs.map(Path::to_path_buf),
             sizes: Sizes {
                 flow_slots: slots("FLOW"),
                 session_slots: slots("SESSION"),
             },
+            complete: false,
             ..Settings::new(snapshot.vip, snapshot.server)
         });
     }

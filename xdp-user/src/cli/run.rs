@@ -167,6 +167,7 @@ impl Arguments {
             log_sessions: self.log_sessions,
             bpffs: self.bpffs.clone(),
             group: self.group,
+            complete: true,
         }
     }
 }
@@ -192,4 +193,30 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     }
     daemon.leave(stop);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+    use xdp_user::check::run_command;
+
+    #[derive(Parser)]
+    struct Run {
+        #[command(flatten)]
+        arguments: Arguments,
+    }
+
+    /// What `check` prints as a fix is read back as the settings that it was printed for.
+    #[test]
+    fn a_fix_can_be_pasted() {
+        let text = "ikenat run --wan eth1 --wan eth2 --lan eth0 --vip 203.0.113.1 \
+                    --server 192.168.0.1 --lan-mode generic --except-peer 198.51.100.0/24 \
+                    --deny 192.0.2.7/32 --deny 192.0.2.8/32 --dedicated --dry-run --log-sessions \
+                    --tc tcx --flow-slots 131072 --session-slots 64 --idle-timeout 600 --group 50 \
+                    --bpffs /bpf";
+        let parsed = Run::try_parse_from(text.split(' ').skip(1)).expect("valid arguments");
+        let settings = parsed.arguments.settings();
+        assert_eq!(run_command(&settings), text);
+    }
 }

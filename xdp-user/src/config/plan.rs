@@ -120,6 +120,7 @@ mod tests {
         let names = |links: &[Link]| links.iter().map(|link| link.name.clone()).collect();
         Plan {
             settings: Settings {
+                complete: true,
                 wans: names(&wans),
                 lans: names(&lans),
                 vip: Ipv4Addr::new(203, 0, 113, 1),

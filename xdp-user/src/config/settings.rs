@@ -83,7 +83,7 @@ pub struct Sizes {
 
 /// Everything that the administrator asks for. `run` reads it from its arguments, and `check` from
 /// the same arguments or from an instance that is attached.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// Interfaces towards the clients, the first one first.
     pub wans: Vec<String>,
@@ -113,6 +113,9 @@ pub struct Settings {
     pub bpffs: Option<PathBuf>,
     /// The group that may read the tables.
     pub group: Option<u32>,
+    /// Whether these are all settings. The tables of an instance, which `check` reads, do not hold
+    /// its lists, its idle timeout and its group.
+    pub complete: bool,
 }
 
 impl Settings {
@@ -140,6 +143,7 @@ impl Settings {
             log_sessions: false,
             bpffs: None,
             group: None,
+            complete: true,
         }
     }
 }

@@ -30,6 +30,8 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         Scenario::new("check_names_a_bpffs_that_does_not_serve", bpffs),
         Scenario::new("check_touches_nothing", touches_nothing).with_programs(&["tc", "bpftool"]),
         Scenario::new("check_refuses_half_of_the_arguments", usage),
+        Scenario::new("check_names_what_a_start_would_refuse", refused_start),
+        Scenario::new("a_fix_of_check_keeps_every_option", fix_keeps_options),
     ]
 }
 
@@ -356,4 +358,46 @@ fn usage(lab: &Lab) -> Result<()> {
     ends(&["--vip", "203.0.113.256"], &["203.0.113.256"])?;
     ends(&["--nonsense"], &["--nonsense"])?;
     ends(&[], &["nothing is attached", "ikenat check --wan"])
+}
+
+/// Every single condition is met, and still `run` would not start.
+fn refused_start(lab: &Lab) -> Result<()> {
+    let prefix = "192.0.2.7";
+    let both = ["--deny", prefix, "--except-peer", prefix];
+    expect(
+        &findings_of(command(lab, &both)?)?,
+        ("start", None),
+        "error",
+        &["192.0.2.7/32", "--except-peer", "--deny"],
+    )?;
+    ensure!(about(&findings_of(command(lab, &both[..2])?)?, "start", None).is_empty());
+    Ok(())
+}
+
+/// Who pastes a fix must not lose the list of denied peers by it.
+fn fix_keeps_options(lab: &Lab) -> Result<()> {
+    let deny = ["--deny", "192.0.2.7", "--idle-timeout", "600"];
+    Ikenat::start_with(lab, &deny)?.kill()?;
+    let no_daemon = ("daemon", None);
+    let given = findings_of(command(lab, &deny)?)?;
+    let fix = expect(&given, no_daemon, "warning", &["no daemon"])?.fix;
+    ensure!(
+        fix[0].contains(" --deny 192.0.2.7/32 --idle-timeout 600 "),
+        "{fix:?}"
+    );
+    // The tables of an instance do not hold them.
+    let mut attached = lab.gateway.command(binary()?);
+    attached.arg("check").arg("--bpffs").arg(lab.bpffs());
+    let fix = expect(
+        &findings_of(attached)?,
+        no_daemon,
+        "warning",
+        &["no daemon"],
+    )?
+    .fix;
+    ensure!(
+        fix[0].ends_with(" # and the other options of the last start"),
+        "{fix:?}"
+    );
+    Ok(())
 }

@@ -25,8 +25,12 @@ const MEMORY: (&str, Option<&str>) = ("memory", None);
 /// The sizes that the command of a finding asks for.
 fn proposed(found: &Finding) -> Result<Vec<&str>> {
     let words: Vec<&str> = found.fix.iter().flat_map(|line| line.split(' ')).collect();
-    let at = words.iter().position(|word| *word == "--flow-slots");
-    Ok(words[at.context("no sizes are proposed")?..].to_vec())
+    let of = |option| words.iter().position(|word| *word == option);
+    let sizes = [of("--flow-slots"), of("--session-slots")];
+    let sizes = sizes.iter().flatten().flat_map(|at| &words[*at..at + 2]);
+    let sizes: Vec<&str> = sizes.copied().collect();
+    ensure!(!sizes.is_empty(), "no sizes are proposed: {found:#?}");
+    Ok(sizes)
 }
 
 fn host(lab: &Lab) -> Result<()> {
