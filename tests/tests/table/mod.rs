@@ -3,7 +3,9 @@
 //! The numbers in brackets distinguish the kinds of malformed and unusual input that a row covers.
 
 mod bytes;
+mod egress;
 mod icmp;
+mod icmp_generated;
 mod ipsec;
 mod layers;
 
@@ -135,8 +137,8 @@ pub(crate) fn rows() -> Vec<Row> {
         ipsec::state(),
         icmp::errors(),
         icmp::refused(),
-        icmp::answers(),
-        icmp::on_the_way_out(),
+        icmp_generated::errors(),
+        egress::from_the_stack(),
     ]
     .into_iter()
     .flatten()

@@ -188,8 +188,7 @@ fn due() -> Option<u64> {
     Some(pace.due)
 }
 
-/// The same at a pace. The time stamp of a packet is the time at which it was due, so its wait
-/// counts.
+/// The same at a pace. The time stamp of a packet is when it was due, so its wait counts.
 #[xdp]
 fn ikenat_pace(mut context: XdpContext) -> u32 {
     let sent = due().and_then(|due| generate(&mut XdpFrame::new(&mut context), || due));

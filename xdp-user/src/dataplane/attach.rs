@@ -5,8 +5,8 @@ use crate::bpffs::layout::{self, Instance};
 use crate::config::interfaces::{AttachTarget, HookPoint};
 use crate::config::plan::Plan;
 use crate::config::settings::Mode;
-use crate::dataplane::clsact::cleanup;
-use crate::dataplane::clsact::{self, FilterSlot, FilterTarget, InstancePrograms};
+use crate::dataplane::clsact::slot::{self, FilterSlot, InstancePrograms};
+use crate::dataplane::clsact::{self, FilterTarget, cleanup};
 use crate::dataplane::detach;
 use crate::dataplane::link;
 use crate::dataplane::loader::{LoadedObject, tc};
@@ -255,9 +255,9 @@ fn prepare_filter(
     filter: FilterTarget<'_>,
 ) -> Result<(AttachAction, Pending)> {
     let (netlink, instance) = (context.netlink, context.instance);
-    let slot = clsact::slot(netlink, filter, &InstancePrograms::of(instance))?;
-    if let FilterSlot::Foreign(foreign) = &slot {
-        return Err(clsact::slot_occupied(filter, foreign));
+    let found = slot::state(netlink, filter, &InstancePrograms::of(instance))?;
+    if let FilterSlot::Foreign(foreign) = &found {
+        return Err(slot::occupied(filter, foreign));
     }
     let pin = target.hook_point.filter_pin().unwrap_or_default();
     let was_pinned = instance.pin(&pin).exists();
@@ -267,10 +267,10 @@ fn prepare_filter(
         context.created.push(Created::Pin(path));
     }
     pass(Step::ProgramInPlace)?;
-    if slot != FilterSlot::Owned {
+    if found != FilterSlot::Owned {
         context.created.push(Created::Filter(filter.key()));
     }
-    match slot {
+    match found {
         FilterSlot::Owned => Ok((AttachAction::Replaced, Pending::ReplaceInFilter)),
         FilterSlot::Orphaned => Ok((AttachAction::Reattached, Pending::ReplaceInFilter)),
         FilterSlot::Vacant | FilterSlot::Foreign(_) => {

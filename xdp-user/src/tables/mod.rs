@@ -7,5 +7,6 @@ pub mod invalidate;
 pub(crate) mod meta;
 pub mod mmap;
 pub mod reclaim;
+mod records;
 pub mod retired;
 pub mod snapshot;

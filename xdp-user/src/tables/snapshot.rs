@@ -7,59 +7,17 @@ use crate::error::Result;
 use crate::tables::clock::{Clock, Moment};
 use crate::tables::meta::{address, check_version, interface};
 use crate::tables::mmap::{Mapped, Memory, ReadOnlyWord, Tables};
-use crate::tables::reclaim::direction;
-use crate::tables::retired::{self, Entry, EntryKind, RetiredTotals};
+pub use crate::tables::records::{FlowRecord, SessionRecord};
+use crate::tables::records::{flows, halves, sessions};
+use crate::tables::retired::{self, RetiredTotals};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::Path;
 use xdp_common::counters::Counters;
 use xdp_common::limits::{FRAGMENT_TICKS, HALF_OPEN_TICKS};
-use xdp_common::slot::{self, KEY, STATE, flow, recent, session};
-use xdp_common::{Class, Direction, Hook, meta};
+use xdp_common::slot::{self, recent};
+use xdp_common::{Hook, meta};
 use xdp_core::Word;
-use xdp_core::table::{self, Slot};
-
-/// One SPI of one peer in one direction, all its slots added up.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FlowRecord {
-    /// The client.
-    pub peer: Ipv4Addr,
-    /// Its UDP port; 0 for native ESP.
-    pub port: u16,
-    /// How the ESP is carried.
-    pub class: Class,
-    /// The SPI.
-    pub spi: u32,
-    /// Its direction.
-    pub direction: Direction,
-    /// Packets.
-    pub packets: u64,
-    /// Bytes: IPv4 total lengths.
-    pub bytes: u64,
-    /// `jiffies_64` of the first packet.
-    pub first_seen: u64,
-    /// Jiffies since the last packet.
-    pub age: u32,
-    /// Sequence number of the first packet.
-    pub first_sequence: u32,
-    /// Sequence number of the last one.
-    pub last_sequence: u32,
-    /// The highest one, extended by its wraps.
-    pub highest: u64,
-    /// Packets with a number that was not above the highest.
-    pub reordered: u64,
-}
-
-/// One established peer, all its slots added up.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SessionRecord {
-    /// The client.
-    pub peer: Ipv4Addr,
-    /// Jiffies since the last packet of any kind.
-    pub age: u32,
-    /// IKE, NAT-T IKE, keepalives, other; inbound and outbound of each.
-    pub counters: [[u64; 2]; session::COUNTED],
-}
 
 /// A peer whose handshake the server has answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,144 +87,6 @@ pub struct Snapshot {
     pub counters: [Counters; Hook::ALL.len()],
     /// The tables.
     pub tables: Vec<TableUsage>,
-}
-
-impl FlowRecord {
-    /// Sequence numbers between the first and the highest that did not arrive.
-    pub fn estimated_loss(&self) -> u64 {
-        (self.highest + 1)
-            .saturating_sub(u64::from(self.first_sequence))
-            .saturating_sub(self.packets)
-    }
-
-    /// Adds another slot of the same key.
-    fn merge(&mut self, other: Self) {
-        self.packets += other.packets;
-        self.bytes += other.bytes;
-        self.reordered += other.reordered;
-        self.highest = self.highest.max(other.highest);
-        if other.first_seen < self.first_seen {
-            self.first_seen = other.first_seen;
-            self.first_sequence = other.first_sequence;
-        }
-        if other.age < self.age {
-            self.age = other.age;
-            self.last_sequence = other.last_sequence;
-            self.port = other.port;
-        }
-    }
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "halves of words are meant")]
-const fn halves(word: u64) -> (u32, u32) {
-    ((word >> 32) as u32, word as u32)
-}
-
-fn read_flow(words: &[u64; slot::WORDS], clock: &Clock, now: u64) -> Option<FlowRecord> {
-    let (_, kind) = halves(words[KEY + 2]);
-    let class = Class::ALL
-        .into_iter()
-        .find(|class| *class as u32 == kind >> 8 && class.is_esp())?;
-    let (last_seen, highest) = halves(words[flow::SEEN]);
-    let (first_sequence, low) = halves(words[flow::FIRST]);
-    let (late, highest_then) = halves(words[flow::LATE]);
-    // A late packet was the last one if no packet with a higher number arrived after it.
-    let was_late = words[flow::REORDERED] != 0 && highest_then == highest;
-    let last_sequence = if was_late { late } else { highest };
-    Some(FlowRecord {
-        peer: slot::peer(words).into(),
-        port: u16::try_from(low & 0xffff).unwrap_or_default(),
-        class,
-        spi: slot::spi(words),
-        direction: direction(words[KEY + 2]),
-        packets: words[flow::PACKETS],
-        bytes: words[flow::BYTES],
-        first_seen: words[flow::FIRST_SEEN],
-        age: clock.age(now, last_seen),
-        first_sequence,
-        last_sequence,
-        highest: u64::from(low >> 16) << 32 | u64::from(highest),
-        reordered: words[flow::REORDERED],
-    })
-}
-
-fn read_session(words: &[u64; slot::WORDS], clock: &Clock, now: u64) -> Option<SessionRecord> {
-    let (_, last_seen) = halves(words[session::LAST_SEEN]);
-    Some(SessionRecord {
-        peer: slot::peer(words).into(),
-        age: clock.age(now, last_seen),
-        counters: std::array::from_fn(|i| [0, 1].map(|way| words[session::COUNTERS + 2 * i + way])),
-    })
-}
-
-fn flows<W: Word>(
-    slots: &[Slot<W>],
-    retired: &RetiredTotals,
-    clock: &Clock,
-    now: u64,
-) -> Vec<FlowRecord> {
-    let mut found: BTreeMap<(Ipv4Addr, Direction, Class, u32), FlowRecord> = BTreeMap::new();
-    for (index, slot) in slots.iter().enumerate() {
-        let Some(words) = table::snapshot(slot) else {
-            continue;
-        };
-        let entry = Entry {
-            kind: EntryKind::Flow,
-            index,
-            state: words[STATE],
-        };
-        // An entry that the retired totals contain is about to be freed, and must not count twice.
-        if retired.contains(entry) {
-            continue;
-        }
-        let Some(flow) = read_flow(&words, clock, now) else {
-            continue;
-        };
-        let key = (flow.peer, flow.direction, flow.class, flow.spi);
-        match found.get_mut(&key) {
-            Some(same) => same.merge(flow),
-            None => {
-                found.insert(key, flow);
-            }
-        }
-    }
-    let mut flows: Vec<FlowRecord> = found.into_values().collect();
-    flows.sort_by_key(|flow| (flow.peer, flow.direction, flow.first_seen, flow.spi));
-    flows
-}
-
-fn sessions<W: Word>(
-    slots: &[Slot<W>],
-    flows: &[FlowRecord],
-    clock: &Clock,
-    now: u64,
-) -> Vec<SessionRecord> {
-    let mut found: BTreeMap<Ipv4Addr, SessionRecord> = BTreeMap::new();
-    for slot in slots {
-        let words = table::snapshot(slot);
-        let Some(session) = words.and_then(|words| read_session(&words, clock, now)) else {
-            continue;
-        };
-        match found.get_mut(&session.peer) {
-            Some(same) => {
-                same.age = same.age.min(session.age);
-                let sums = same.counters.iter_mut().flatten();
-                for (sum, part) in sums.zip(session.counters.iter().flatten()) {
-                    *sum += part;
-                }
-            }
-            None => {
-                found.insert(session.peer, session);
-            }
-        }
-    }
-    // A session was last seen when any of its flows was.
-    for flow in flows {
-        if let Some(session) = found.get_mut(&flow.peer) {
-            session.age = session.age.min(flow.age);
-        }
-    }
-    found.into_values().collect()
 }
 
 /// The ways of HALF or FRAGMENT that are not older than a limit: the age in ticks, and the peer in

@@ -1,8 +1,8 @@
 //! The commands that insert rules which accept handled packets, and no others, at the start of a chain.
 
-use super::HandledTraffic;
 use super::ruleset::{Syntax, Table};
 use super::sample::NetfilterHook;
+use super::traffic::HandledTraffic;
 use xdp_common::Direction;
 
 /// One command for UDP and one for ESP, for each interface.

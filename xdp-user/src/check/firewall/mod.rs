@@ -11,24 +11,15 @@ mod nft_display;
 mod ruleset;
 mod sample;
 mod source;
+mod traffic;
 
 use super::Finding;
 use super::context::Context;
 use ruleset::{ChainType, Rule, Table, Target};
-use sample::{ESP, Endpoint, Match, NetfilterHook, SamplePacket, UDP};
+use sample::{Match, NetfilterHook};
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use traffic::{HandledTraffic, Sample, samples};
 use xdp_common::Direction;
-
-/// Sources and destinations of handled packets.
-struct HandledTraffic {
-    wans: Vec<String>,
-    lans: Vec<String>,
-    vip: Ipv4Addr,
-    vip_is_local: bool,
-    server: Ipv4Addr,
-    server_is_local: bool,
-}
 
 pub(super) fn all(context: &Context<'_>) -> Vec<Finding> {
     let settings = context.settings;
@@ -86,72 +77,6 @@ const CHANGED_SOURCE: &str = "packets that the kernel itself forwards (it fragme
 const CHANGED_DESTINATION: &str = "while ikenat is attached it handles these packets before any rule; a remaining rule acts again when ikenat is not attached, and may match packets that the kernel has to fragment";
 const DROPPED: &str = "packets that the kernel itself forwards (it fragments those that are too large and have no DF) pass this chain; all others bypass it";
 const DROPPED_LOCAL: &str = "the server is this host, so every packet for it passes this chain";
-
-/// UDP 500, UDP 4500 and ESP.
-const SERVICES: [(u8, Option<u16>, &str); 3] = [
-    (UDP, Some(500), "UDP 500"),
-    (UDP, Some(4500), "UDP 4500"),
-    (ESP, None, "ESP"),
-];
-
-/// A sample packet and the name of its service.
-struct Sample {
-    packet: SamplePacket,
-    service: &'static str,
-}
-
-/// The packets of one direction that a hook sees. `to_vip` means as clients send them, before ikenat
-/// translates them.
-fn samples(
-    traffic: &HandledTraffic,
-    hook: NetfilterHook,
-    direction: Direction,
-    to_vip: bool,
-) -> Vec<Sample> {
-    let local = traffic.server_is_local;
-    let server = Endpoint::Host(traffic.server, local);
-    let vip = Endpoint::Host(traffic.vip, traffic.vip_is_local);
-    let client = Endpoint::Client([traffic.vip, traffic.server]);
-    let inbound = direction == Direction::Inbound;
-    let (from, to) = if inbound {
-        (&traffic.wans, &traffic.lans)
-    } else {
-        (&traffic.lans, &traffic.wans)
-    };
-    let names = |names: &[String]| -> Vec<Option<String>> {
-        if names.is_empty() {
-            vec![None]
-        } else {
-            names.iter().cloned().map(Some).collect()
-        }
-    };
-    let has_input = hook != NetfilterHook::Output && (inbound || !local);
-    let has_output = !matches!(hook, NetfilterHook::Prerouting | NetfilterHook::Input);
-    let inputs = if has_input { names(from) } else { vec![None] };
-    let outputs = if has_output { names(to) } else { vec![None] };
-    let mut samples = Vec::new();
-    for (protocol, port, service) in SERVICES {
-        for input in &inputs {
-            for output in &outputs {
-                let packet = SamplePacket {
-                    input: input.clone(),
-                    output: output.clone(),
-                    source: if inbound { client } else { server },
-                    destination: match (inbound, to_vip) {
-                        (true, true) => vip,
-                        (true, false) => server,
-                        (false, _) => client,
-                    },
-                    protocol,
-                    source_port: port.filter(|_| !inbound),
-                    destination_port: port.filter(|_| inbound),
-                };
-                samples.push(Sample { packet, service });
-            }
-        }
-    }
-    samples
-}
 
 /// A rule that sample packets match.
 struct MatchedRule<'r> {

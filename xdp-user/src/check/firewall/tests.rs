@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::check::Level;
+use std::net::Ipv4Addr;
 
 const SERVER: Ipv4Addr = Ipv4Addr::new(192, 168, 0, 1);
 const VIP: Ipv4Addr = Ipv4Addr::new(88, 88, 88, 88);
@@ -40,7 +41,7 @@ fn no_rules_are_three_times_ok() {
     let codes: Vec<&str> = findings.iter().map(|finding| finding.code).collect();
     assert_eq!(codes, ["snat", "dnat", "forward"]);
     assert!(findings.iter().all(|finding| finding.level == Level::Ok));
-    // Ruleset that nobody could read may be anything.
+    // A rule set that could not be read may do anything.
     assert!(assess(&traffic(), &[], false).is_empty());
 }
 

@@ -1,7 +1,8 @@
 //! The filters of an instance in all network namespaces: found for `status`, removed for `unload`.
 
 use crate::bpffs::layout::Instance;
-use crate::dataplane::clsact::{self, InstancePrograms, failed};
+use crate::dataplane::clsact::slot::InstancePrograms;
+use crate::dataplane::clsact::{self, failed};
 use crate::error::{Error, Result};
 use crate::netlink::namespaces::{self, Namespace};
 use crate::netlink::{Block, Netlink};

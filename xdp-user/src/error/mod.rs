@@ -1,6 +1,11 @@
 //! The errors of this crate, as sentences that name the object and the remedy.
 //!
-//! Invariant: it imports no other module, so that every module can use it.
+//! Invariant: it imports no other module of the crate, so that every module can use it.
+
+mod cause;
+
+pub(crate) use cause::is_denied;
+pub use cause::{causes, word};
 
 use ipnet::Ipv4Net;
 use std::io;
@@ -96,7 +101,7 @@ pub enum Error {
     },
     /// The server is elsewhere.
     #[error(
-        "the route to the server {server} leaves by {found}, not by {lans}: use `--lan {found}`, or mend the route with `ip route replace {server} dev {lan}`"
+        "the route to the server {server} leaves by {found}, not by {lans}: use `--lan {found}`, or fix the route with `ip route replace {server} dev {lan}`"
     )]
     OtherLan {
         /// The server.
@@ -180,7 +185,7 @@ pub enum Error {
     },
     /// Somebody else's filter.
     #[error(
-        "{interface} has a tc filter of somebody else in the place of ours ({block}, priority {priority}: {filter}): give it another priority, or remove it with `tc filter del dev {interface} {block} pref {priority}`"
+        "{interface} has a tc filter of other software where ikenat's filter belongs ({block}, priority {priority}: {filter}): give it another priority, or remove it with `tc filter del dev {interface} {block} pref {priority}`"
     )]
     OtherFilter {
         /// The interface.
@@ -223,7 +228,7 @@ pub enum Error {
     },
     /// A pin is not what it should be.
     #[error(
-        "the pin {path} cannot be reused: {why}; remove it with `ikenat unload --vip {vip}` and start again (counters start anew)"
+        "the pin {path} cannot be reused: {why}; remove it with `ikenat unload --vip {vip}` and start again (all counters start at zero)"
     )]
     ForeignPin {
         /// The pin.
@@ -382,39 +387,4 @@ impl Error {
             why: word(&error),
         }
     }
-}
-
-/// The kernel's word without the number that Rust puts behind it.
-pub fn word(error: &io::Error) -> String {
-    let text = error.to_string();
-    match text.split_once(" (os error") {
-        Some((word, _)) => word.to_owned(),
-        None => text,
-    }
-}
-
-/// All causes of an error in one line: aya's errors keep the kernel's word in the last one.
-pub fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        next = cause.source();
-    }
-    text
-}
-
-/// Whether the kernel's word at the bottom of an error is that this process may not.
-pub(crate) fn is_denied(error: &(dyn std::error::Error + 'static)) -> bool {
-    let mut next = Some(error);
-    while let Some(cause) = next {
-        if let Some(error) = cause.downcast_ref::<io::Error>() {
-            return error.kind() == io::ErrorKind::PermissionDenied;
-        }
-        next = cause.source();
-    }
-    false
 }

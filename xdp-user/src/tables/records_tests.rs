@@ -1,0 +1,144 @@
+//! Tests of the records: slots as the dataplane writes them, and what is read from them.
+
+use super::*;
+use crate::tables::clock::Moment;
+use std::sync::atomic::AtomicU64;
+use xdp_common::slot::{WORDS, flow_key, session_key};
+
+const PEER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
+const NOW: u64 = 1 << 33;
+
+fn clock() -> Clock {
+    let anchor = Moment {
+        jiffies: NOW,
+        monotonic: 0,
+    };
+    Clock::new(250, anchor)
+}
+
+fn slot(state: u64, key: slot::Key, rest: &[(usize, u64)]) -> Slot<AtomicU64> {
+    let mut words = [0; WORDS];
+    words[STATE] = state;
+    words[KEY..KEY + 3].copy_from_slice(&key);
+    for (at, value) in rest {
+        words[*at] = *value;
+    }
+    words.map(AtomicU64::new)
+}
+
+/// An ESP flow. `first` and `last` are jiffies before now, and a sequence number; a last number
+/// below `highest` (extended by its wraps) was late.
+fn esp(packets: u64, first: (u64, u64), last: (u64, u64), highest: u64) -> Slot<AtomicU64> {
+    let key = flow_key(
+        PEER.octets(),
+        0xc123_4567,
+        Class::EspInUdp,
+        Direction::Outbound,
+    );
+    let seen = |ago: u64| (NOW - ago) & 0xffff_ffff;
+    let low = highest & 0xffff_ffff;
+    slot(
+        0x102,
+        key,
+        &[
+            (flow::PACKETS, packets),
+            (flow::BYTES, packets * 100),
+            (flow::SEEN, seen(last.0) << 32 | low),
+            (flow::FIRST_SEEN, NOW - first.0),
+            (flow::FIRST, first.1 << 32 | highest >> 32 << 16 | 4500),
+            (flow::REORDERED, u64::from(last.1 != low)),
+            (
+                flow::LATE,
+                if last.1 == low { 0 } else { last.1 << 32 | low },
+            ),
+        ],
+    )
+}
+
+#[test]
+fn every_word_of_a_flow_is_read() {
+    let slots = [esp(10, (500, 1), (250, 12), 12)];
+    let flows = flows(&slots, &RetiredTotals::default(), &clock(), NOW);
+    let [flow] = flows.as_slice() else {
+        panic!("{flows:?}");
+    };
+    assert_eq!((flow.peer, flow.port, flow.spi), (PEER, 4500, 0xc123_4567));
+    assert_eq!(
+        (flow.class, flow.direction),
+        (Class::EspInUdp, Direction::Outbound)
+    );
+    assert_eq!((flow.packets, flow.bytes, flow.age), (10, 1000, 250));
+    assert_eq!(
+        (flow.first_sequence, flow.last_sequence, flow.highest),
+        (1, 12, 12)
+    );
+    assert_eq!(flow.estimated_loss(), 2);
+}
+
+#[test]
+fn two_slots_of_one_key_are_one_flow() {
+    let slots = [
+        esp(10, (400, 3), (250, 12), 12),
+        esp(3, (500, 1), (300, 4), 4),
+    ];
+    let flows = flows(&slots, &RetiredTotals::default(), &clock(), NOW);
+    let [flow] = flows.as_slice() else {
+        panic!("{flows:?}");
+    };
+    assert_eq!((flow.packets, flow.bytes), (13, 1300));
+    assert_eq!((flow.first_sequence, flow.first_seen), (1, NOW - 500));
+    assert_eq!((flow.last_sequence, flow.age, flow.highest), (12, 250, 12));
+    assert_eq!(flow.estimated_loss(), 0);
+}
+
+#[test]
+fn a_late_packet_is_the_last_one_until_a_higher_number_comes() {
+    let slots = [esp(10, (500, 1), (250, 9), 12)];
+    let late = flows(&slots, &RetiredTotals::default(), &clock(), NOW);
+    assert_eq!((late[0].last_sequence, late[0].highest), (9, 12));
+    Word::store(&slots[0][flow::SEEN], 5 << 32 | 13);
+    let after = flows(&slots, &RetiredTotals::default(), &clock(), NOW);
+    assert_eq!((after[0].last_sequence, after[0].highest), (13, 13));
+}
+
+#[test]
+fn a_wrapped_sequence_number_goes_on_counting() {
+    let slots = [esp(10, (400, 0xffff_fffe), (250, 7), 0x1_0000_0007)];
+    let flows = flows(&slots, &RetiredTotals::default(), &clock(), NOW);
+    assert_eq!(flows[0].highest, 0x1_0000_0007);
+    assert_eq!(flows[0].estimated_loss(), 0);
+}
+
+#[test]
+fn free_and_claimed_slots_are_not_read() {
+    for state in [0x100, 0x101] {
+        let key = flow_key(PEER.octets(), 1, Class::Esp, Direction::Inbound);
+        let slots = [slot(state, key, &[(flow::PACKETS, 1)])];
+        assert_eq!(flows(&slots, &RetiredTotals::default(), &clock(), NOW), []);
+    }
+}
+
+#[test]
+fn a_session_is_as_young_as_its_youngest_flow() {
+    let slots = [slot(
+        0x102,
+        session_key(PEER.octets()),
+        &[
+            (session::LAST_SEEN, (NOW - 1000) & 0xffff_ffff),
+            (session::COUNTERS, 4),
+            (session::COUNTERS + 1, 3),
+            (session::COUNTERS + 2, 2),
+            (session::COUNTERS + 5, 1),
+        ],
+    )];
+    let flows = flows(
+        &[esp(1, (9, 1), (7, 1), 1 << 32)],
+        &RetiredTotals::default(),
+        &clock(),
+        NOW,
+    );
+    let sessions = sessions(&slots, &flows, &clock(), NOW);
+    assert_eq!(sessions.len(), 1);
+    assert_eq!(sessions[0].age, 7);
+    assert_eq!(sessions[0].counters, [[4, 3], [2, 0], [0, 1], [0, 0]]);
+}
