@@ -63,7 +63,7 @@ pub(crate) fn check_modes(instance: &Instance, plan: &Plan) -> Result<()> {
             return Err(Error::OtherMode {
                 vip: instance.vip,
                 interface: link.name.clone(),
-                is: current.name(),
+                current: current.name(),
             });
         }
     }

@@ -39,24 +39,24 @@ pub(crate) fn check(plan: &Plan, bpffs: &Path, instance: &Instance) -> Result<()
             None => format!("id {id}"),
         };
         let name = &link.name;
-        let way_out = match instance_of(bpffs, id) {
+        let remedy = match instance_of(bpffs, id) {
             Some(other) => format!(
-                "that is ikenat for {0}, and an interface has room for one; remove it with `ikenat unload --vip {0}`",
+                "it belongs to ikenat for {0}, and an interface can have only one; remove it with `ikenat unload --vip {0}`",
                 other.vip
             ),
-            // It runs several programs, but only those that are made for it.
+            // It runs several programs, but only those that were built for it.
             None if called.as_deref() == Some(DISPATCHER) => format!(
-                "that is libxdp's, and ikenat cannot run under it; remove it with all its programs by `xdp-loader unload {name} --all`"
+                "it is the dispatcher of libxdp, under which ikenat cannot run; remove it and all of its programs with `xdp-loader unload {name} --all`"
             ),
             None => format!(
-                "an interface has room for one; remove it with `{}`, or stop the program that holds it",
+                "an interface can have only one; remove it with `{}`, or stop the software that attached it",
                 removal_command(name, id)
             ),
         };
         return Err(Error::OtherProgram {
             interface: name.clone(),
             program,
-            way_out,
+            remedy,
         });
     }
     Ok(())

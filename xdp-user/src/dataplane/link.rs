@@ -28,9 +28,9 @@ pub fn open(path: &Path) -> Result<Option<(PinnedLink, BpfLink)>> {
     if !path.exists() {
         return Ok(None);
     }
-    let failed = |why: String| Error::Map {
+    let failed = |why: String| Error::Pin {
         action: "open",
-        name: path.display().to_string(),
+        path: path.to_path_buf(),
         why,
     };
     let link = PinnedLink::from_pin(path).map_err(|error| failed(causes(&error)))?;

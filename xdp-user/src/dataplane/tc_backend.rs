@@ -1,4 +1,4 @@
-//! The two ways to attach the tc programs, tcx links and clsact filters, and which of them an
+//! The two backends that attach the tc programs, tcx links and clsact filters, and which of them an
 //! instance uses. It never changes while an instance is attached, whatever the kernel supports.
 
 use crate::bpffs::layout::Instance;
@@ -9,7 +9,7 @@ use crate::dataplane::bpf_query;
 use crate::error::{Error, Result};
 use xdp_common::Hook;
 
-/// AttachAction the tc programs are attached.
+/// How the tc programs are attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TcBackend {
     /// By pinned tcx links (Linux 6.6 and newer).
@@ -54,9 +54,9 @@ impl TcBackend {
             return Err(Error::NoTcx);
         }
         match (Self::in_use(instance), asked) {
-            (Some(in_use), Some(asked)) if in_use != asked => Err(Error::OtherWay {
+            (Some(in_use), Some(asked)) if in_use != asked => Err(Error::OtherTcBackend {
                 vip: instance.vip,
-                is: in_use.name(),
+                current: in_use.name(),
             }),
             (Some(in_use), _) => Ok(in_use),
             (None, Some(asked)) => Ok(asked),

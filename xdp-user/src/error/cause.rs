@@ -1,6 +1,27 @@
-//! The causes of an error as text, and what the kernel's error means.
+//! The causes of an error: the kernel's errors as errors of this crate and as text.
 
+use super::Error;
 use std::io;
+use std::path::Path;
+
+impl Error {
+    /// The error for a failed system call; `action` is what was tried.
+    pub fn system(action: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let action = action.into();
+        move |source| Self::System { action, source }
+    }
+
+    /// The error for a directory of pins that cannot be listed.
+    pub(crate) fn not_readable(path: &Path, error: io::Error) -> Self {
+        if error.kind() != io::ErrorKind::PermissionDenied {
+            return Self::system(format!("list {}", path.display()))(error);
+        }
+        Self::NotReadable {
+            path: path.to_path_buf(),
+            why: word(&error),
+        }
+    }
+}
 
 /// The text of an error of the kernel, without the number that Rust appends.
 pub fn word(error: &io::Error) -> String {

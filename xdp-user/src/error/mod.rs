@@ -10,7 +10,7 @@ pub use cause::{causes, word};
 use ipnet::Ipv4Net;
 use std::io;
 use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// The library's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -21,7 +21,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum Error {
     /// Capabilities are missing.
     #[error(
-        "this needs the capabilities CAP_BPF and CAP_NET_ADMIN, and {missing}: run it as root, or grant them (systemd: AmbientCapabilities=)"
+        "ikenat needs the capabilities CAP_BPF and CAP_NET_ADMIN, and {missing}: run it as root, or grant them (systemd: AmbientCapabilities=CAP_BPF CAP_NET_ADMIN CAP_PERFMON)"
     )]
     Privilege {
         /// Which of them, as a sentence.
@@ -29,31 +29,31 @@ pub enum Error {
     },
     /// The kernel is too old.
     #[error(
-        "this kernel is {found}, and ikenat is tested on Linux 6.1 and newer only: boot a newer kernel (Debian 12 has 6.1)"
+        "this kernel is {found}, and ikenat needs Linux 6.1 or newer: boot a newer kernel (Debian 12 has 6.1)"
     )]
     OldKernel {
         /// Its version.
         found: String,
     },
     /// There is no such interface.
-    #[error("there is no interface {name}; there are {existing}")]
+    #[error("there is no interface {name}: give the name of one that exists ({existing})")]
     NoInterface {
         /// As asked for.
         name: String,
         /// Those that exist.
         existing: String,
     },
-    /// It has no Ethernet header.
+    /// An interface has no Ethernet header.
     #[error(
-        "{name} is not an Ethernet interface, so its frames have no MAC addresses to rewrite: name the Ethernet interface beneath it"
+        "{name} is not an Ethernet interface, so its frames have no MAC addresses to rewrite: give the Ethernet interface below it"
     )]
     NotEthernet {
         /// The interface.
         name: String,
     },
-    /// It does not forward.
+    /// An interface does not forward.
     #[error(
-        "{name} does not forward IPv4, so the kernel gives no route for its packets: run `sysctl -w {key}=1`"
+        "IPv4 forwarding is off on {name}, so the kernel gives programs no route for its packets: run `sysctl -w {key}=1`"
     )]
     ForwardingOff {
         /// The interface.
@@ -61,8 +61,10 @@ pub enum Error {
         /// The sysctl.
         key: String,
     },
-    /// The VIP or the server is no host's address.
-    #[error("{role} {address} is not the address of a host ({why}): give an IPv4 unicast address")]
+    /// The VIP or the server is not a unicast address.
+    #[error(
+        "{role} {address} cannot be the address of a host ({why}): give an IPv4 unicast address"
+    )]
     NotUnicast {
         /// `the VIP` or `the server`.
         role: &'static str,
@@ -73,7 +75,7 @@ pub enum Error {
     },
     /// The VIP and the server are the same.
     #[error(
-        "the VIP and the server are both {address}, so there is nothing to translate: --vip is the public address, --server the one behind it"
+        "the VIP and the server are both {address}, so there is nothing to translate: give the public address with --vip, and the server's own address with --server"
     )]
     VipIsServer {
         /// The address.
@@ -81,25 +83,25 @@ pub enum Error {
     },
     /// The kernel has no route.
     #[error(
-        "there is no route to the server {server} ({why}): give {lan} an address in its network, or add one with `ip route add {server} dev {lan}`"
+        "there is no route to the server {server} ({why}): give {lan} an address in the server's network, or add a route with `ip route add {server} dev {lan}`"
     )]
     NotRoutable {
         /// The server.
         server: Ipv4Addr,
-        /// The kernel's word.
+        /// The kernel's error.
         why: String,
         /// The LAN.
         lan: String,
     },
     /// The server is this host.
     #[error(
-        "the server {server} is an address of this host, so there is no interface towards it: leave --lan out, or give the address of another machine behind the LAN"
+        "the server {server} is an address of this host, so no LAN leads to it: leave --lan out, or give --server the address of a machine behind the LAN"
     )]
     ServerIsLocal {
         /// The server.
         server: Ipv4Addr,
     },
-    /// The server is elsewhere.
+    /// The server is behind another interface.
     #[error(
         "the route to the server {server} leaves by {found}, not by {lans}: use `--lan {found}`, or fix the route with `ip route replace {server} dev {lan}`"
     )]
@@ -113,9 +115,9 @@ pub enum Error {
         /// The first of them.
         lan: String,
     },
-    /// There is none, and there has to be one.
+    /// No LAN was given, and the server is another machine.
     #[error(
-        "the server {server} is another machine, behind {found}, so its replies have to be met there: add `--lan {found}` (only a server on this host needs none)"
+        "the server {server} is another machine, and its replies arrive on {found}: add `--lan {found}` (only a server on this host needs no --lan)"
     )]
     NoLan {
         /// The server.
@@ -123,16 +125,16 @@ pub enum Error {
         /// Where the route leaves.
         found: String,
     },
-    /// Too many interfaces on one side.
-    #[error("{option} can be given {limit} times at most: leave some out")]
+    /// There are too many interfaces on one side.
+    #[error("{option} can be given at most {limit} times: remove some")]
     TooManyInterfaces {
         /// The option.
         option: &'static str,
         /// The limit.
         limit: usize,
     },
-    /// The same interface twice on one side.
-    #[error("{option} names {name} twice: once is enough")]
+    /// The same interface is given twice on one side.
+    #[error("`{option} {name}` is given twice: give it once")]
     InterfaceTwice {
         /// The option.
         option: &'static str,
@@ -141,7 +143,7 @@ pub enum Error {
     },
     /// An interface is on both sides, and not the first of both.
     #[error(
-        "{name} is a WAN and a LAN, and one interface has one XDP program, which is that of the first of both: name it first, `--wan {name} --lan {name}`, and only one such interface"
+        "{name} is both a WAN and a LAN, which only one interface can be, as the first WAN and the first LAN: put `--wan {name} --lan {name}` first, and give every other interface on one side only"
     )]
     ArmNotFirst {
         /// The interface.
@@ -149,7 +151,7 @@ pub enum Error {
     },
     /// An interface is on both sides, in two modes.
     #[error(
-        "{name} is the WAN and the LAN, and one interface runs XDP in one mode: use --mode instead of --wan-mode and --lan-mode"
+        "{name} is both the WAN and the LAN, and an interface runs XDP in one mode only: use --mode instead of --wan-mode and --lan-mode"
     )]
     ArmInTwoModes {
         /// The interface.
@@ -157,15 +159,15 @@ pub enum Error {
     },
     /// A prefix is in both lists.
     #[error(
-        "{prefix} is given with --except-peer and with --deny, and a packet cannot be left alone and dropped: remove one of them"
+        "{prefix} is given with --except-peer, which leaves its packets alone, and with --deny, which drops them: remove one of the two"
     )]
     PrefixTwice {
         /// The prefix.
         prefix: Ipv4Net,
     },
-    /// Too many prefixes.
+    /// There are too many prefixes.
     #[error(
-        "--except-peer and --deny name {found} prefixes, and there is room for {limit}: join some to shorter prefixes, or drop them with a firewall in front"
+        "--except-peer and --deny have {found} prefixes together, and {limit} are possible: combine some into shorter prefixes, or drop their packets with a firewall in front of the gateway"
     )]
     TooManyPrefixes {
         /// As many as there are.
@@ -173,19 +175,19 @@ pub enum Error {
         /// The limit.
         limit: usize,
     },
-    /// Somebody else's program.
-    #[error("{interface} already has an XDP program, {program}: {way_out}")]
+    /// An XDP program of other software, or of another instance.
+    #[error("{interface} already has an XDP program, {program}: {remedy}")]
     OtherProgram {
         /// The interface.
         interface: String,
         /// Id and name.
         program: String,
-        /// How to be rid of it.
-        way_out: String,
+        /// How to remove it.
+        remedy: String,
     },
-    /// Somebody else's filter.
+    /// A tc filter of other software.
     #[error(
-        "{interface} has a tc filter of other software where ikenat's filter belongs ({block}, priority {priority}: {filter}): give it another priority, or remove it with `tc filter del dev {interface} {block} pref {priority}`"
+        "{interface} has a tc filter of other software where ikenat's filter belongs ({block}, priority {priority}: {filter}): give that filter another priority, or remove it with `tc filter del dev {interface} {block} pref {priority}`"
     )]
     OtherFilter {
         /// The interface.
@@ -197,36 +199,36 @@ pub enum Error {
         /// The priority.
         priority: u16,
     },
-    /// A qdisc that has no place for us.
+    /// A qdisc without an egress hook.
     #[error(
-        "{interface} has an `ingress` qdisc of somebody else, which has no place for a filter on what leaves: put a clsact in its place, which has both (`tc qdisc del dev {interface} ingress`, `tc qdisc add dev {interface} clsact`, then add its filters again)"
+        "{interface} has an `ingress` qdisc of other software, which has no egress hook: replace it with a clsact qdisc, which has both hooks (`tc qdisc del dev {interface} ingress`, `tc qdisc add dev {interface} clsact`, then add its filters again)"
     )]
     IngressQdisc {
         /// The interface.
         interface: String,
     },
-    /// There is no tcx.
-    #[error("this kernel has no tcx, which is in Linux 6.6 and newer: leave `--tc tcx` out")]
+    /// The kernel has no tcx.
+    #[error("this kernel has no tcx, which needs Linux 6.6 or newer: leave `--tc tcx` out")]
     NoTcx,
-    /// The way of attaching cannot change.
+    /// The tc backend of an instance cannot change.
     #[error(
-        "the tc programs of {vip} are attached by {is}, and two at once would count twice: leave --tc out, or run `ikenat unload --vip {vip}` first (packets are not translated until the next start)"
+        "the tc programs of {vip} are attached by {current}, and attaching them the other way as well would count every packet twice: leave --tc out, or run `ikenat unload --vip {vip}` first (packets are not translated until the next start)"
     )]
-    OtherWay {
+    OtherTcBackend {
         /// The instance.
         vip: Ipv4Addr,
-        /// The way it is.
-        is: &'static str,
+        /// The backend that it has.
+        current: &'static str,
     },
-    /// No bpffs.
+    /// There is no BPF file system.
     #[error(
-        "{looked} is not a BPF file system, where maps and links have to be pinned: run `mount -t bpf bpf /sys/fs/bpf`, or name another one with --bpffs (`ip netns exec` hides the usual one from all but root: enter with `nsenter --net=/run/netns/NAME` instead)"
+        "{looked} is not a BPF file system, and ikenat pins its maps and links in one: run `mount -t bpf bpf /sys/fs/bpf`, or give another one with --bpffs (`ip netns exec` hides /sys/fs/bpf from all users but root: use `nsenter --net=/run/netns/NAME` instead)"
     )]
     NoBpffs {
         /// Where it was looked for.
         looked: String,
     },
-    /// A pin is not what it should be.
+    /// A pin cannot be reused.
     #[error(
         "the pin {path} cannot be reused: {why}; remove it with `ikenat unload --vip {vip}` and start again (all counters start at zero)"
     )]
@@ -240,43 +242,43 @@ pub enum Error {
     },
     /// The mode cannot change.
     #[error(
-        "{interface} has the XDP program of {vip} in {is} mode, and a link cannot change its mode: run `ikenat unload --vip {vip}` first (packets are not translated until the next start)"
+        "{interface} has the XDP program of {vip} in {current} mode, and a link cannot change its mode: run `ikenat unload --vip {vip}` first (packets are not translated until the next start)"
     )]
     OtherMode {
         /// The instance.
         vip: Ipv4Addr,
         /// The interface.
         interface: String,
-        /// The mode it has.
-        is: &'static str,
+        /// The mode that it has.
+        current: &'static str,
     },
     /// A live instance cannot become a dry run.
     #[error(
-        "{vip} is live, and a dry run would stop translating its tunnels: run `ikenat unload --vip {vip}` first, if that is what you want"
+        "the instance of {vip} is live, and a dry run would interrupt its tunnels: run `ikenat unload --vip {vip}` first, if that is what you want"
     )]
     IsLive {
         /// The instance.
         vip: Ipv4Addr,
     },
     /// The lock is held.
-    #[error("another ikenat{whose} serves {vip}: stop that one first")]
+    #[error("another ikenat{whose} serves {vip}: stop it first")]
     Locked {
         /// The instance.
         vip: Ipv4Addr,
         /// ` (process 123, on eth1 and eth0)`, as far as that is known.
         whose: String,
     },
-    /// Somebody has removed its pins.
+    /// Another process removed the pins of an instance.
     #[error(
-        "the pins of {vip} were removed by `ikenat unload --force`: nothing is attached any more"
+        "the pins of {vip} were removed by `ikenat unload --force`, so nothing is attached any more: run `ikenat run` again to attach"
     )]
     Unloaded {
         /// The instance.
         vip: Ipv4Addr,
     },
-    /// It is attached in another network namespace.
+    /// The instance is attached in another network namespace.
     #[error(
-        "an ikenat{whose} serves {vip} in another network namespace, and this BPF file system has room for one of each VIP: give this one its own (`mount -t bpf bpf DIR`, then --bpffs DIR), or remove the other with `ikenat unload --vip {vip}`"
+        "another ikenat{whose} serves {vip} in another network namespace, and a BPF file system holds one instance per VIP: give this instance a BPF file system of its own (`mount -t bpf bpf DIR`, then --bpffs DIR), or remove the other instance with `ikenat unload --vip {vip}`"
     )]
     OtherNamespace {
         /// The instance.
@@ -286,14 +288,14 @@ pub enum Error {
     },
     /// The driver refuses native XDP.
     #[error(
-        "{interface} refuses native XDP ({why}): if it has none (a bridge, a VLAN device, a tap, some drivers), use `{option} generic`, which works everywhere and is slower; `--mode generic` means both sides"
+        "{interface} refuses native XDP ({why}): if its driver does not support it (bridges, VLAN devices, taps, some NICs), use `{option} generic`, which works on every device and is slower; `--mode generic` sets both sides"
     )]
     NativeRefused {
         /// The option for its side.
         option: &'static str,
         /// The interface.
         interface: String,
-        /// The kernel's word.
+        /// The kernel's error.
         why: String,
     },
     /// An attachment failed.
@@ -303,7 +305,7 @@ pub enum Error {
         hook: &'static str,
         /// The interface.
         interface: String,
-        /// The kernel's word.
+        /// The kernel's error.
         why: String,
     },
     /// The object could not be loaded.
@@ -311,7 +313,17 @@ pub enum Error {
     Load {
         /// Which part.
         step: &'static str,
-        /// The loader's or verifier's word.
+        /// The error of the loader or the verifier.
+        why: String,
+    },
+    /// A pinned link or program could not be used.
+    #[error("failed to {action} the pin {}: {why}", path.display())]
+    Pin {
+        /// A verb.
+        action: &'static str,
+        /// The pin.
+        path: PathBuf,
+        /// The kernel's error.
         why: String,
     },
     /// A map could not be used.
@@ -321,41 +333,41 @@ pub enum Error {
         action: &'static str,
         /// Its name or path.
         name: String,
-        /// The kernel's word.
+        /// The kernel's error.
         why: String,
     },
-    /// A pin is closed to this user.
+    /// This user may not open a pin.
     #[error(
-        "{path} is closed to this user ({why}): ask as root, or as a member of the group that `ikenat run --group` was given"
+        "{path} is not accessible to this user ({why}): run the command as root, or as a member of the group that was given to `ikenat run --group`"
     )]
     NotReadable {
         /// The pin, or a directory on the way to it.
         path: PathBuf,
-        /// The kernel's word.
+        /// The kernel's error.
         why: String,
     },
-    /// The group cannot be let in.
+    /// A pin cannot be given to the group.
     #[error(
-        "{path} cannot be given to group {group} ({why}): whoever runs ikenat has to be a member of the group, or root"
+        "{path} cannot be given to group {group} ({why}): run ikenat as root, or as a member of that group"
     )]
     Group {
         /// The pin or directory.
         path: PathBuf,
         /// The id of the group.
         group: u32,
-        /// The kernel's word.
+        /// The kernel's error.
         why: String,
     },
-    /// The verifier wants one capability more.
+    /// The verifier refuses the program without CAP_PERFMON.
     #[error(
-        "the kernel takes {program} from a process without CAP_PERFMON since Linux 6.17 only (it bounds every address against speculation): grant CAP_PERFMON as well (systemd: AmbientCapabilities=CAP_BPF CAP_NET_ADMIN CAP_PERFMON)"
+        "the kernel refused {program}, because this process has no CAP_PERFMON and only Linux 6.17 and newer accept the program without it: grant CAP_PERFMON as well (systemd: AmbientCapabilities=CAP_BPF CAP_NET_ADMIN CAP_PERFMON)"
     )]
     NoPerfmon {
         /// The program.
         program: &'static str,
     },
-    /// The kernel's tick is unknown.
-    #[error("failed to learn how long a jiffy is: {why}")]
+    /// The tick rate of the kernel is unknown.
+    #[error("failed to determine the tick rate of this kernel: {why}; start ikenat again")]
     Jiffies {
         /// What was found instead.
         why: String,
@@ -365,26 +377,7 @@ pub enum Error {
     System {
         /// What was tried.
         action: String,
-        /// The kernel's word.
+        /// The kernel's error.
         source: io::Error,
     },
-}
-
-impl Error {
-    /// Names what was tried.
-    pub fn system(action: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
-        let action = action.into();
-        move |source| Self::System { action, source }
-    }
-
-    /// A directory of pins that cannot be listed.
-    pub(crate) fn not_readable(path: &Path, error: io::Error) -> Self {
-        if error.kind() != io::ErrorKind::PermissionDenied {
-            return Self::system(format!("list {}", path.display()))(error);
-        }
-        Self::NotReadable {
-            path: path.to_path_buf(),
-            why: word(&error),
-        }
-    }
 }

@@ -103,7 +103,9 @@ pub(crate) fn install(
 fn not_attached(target: FilterTarget<'_>, module: &str, error: &io::Error) -> Error {
     let mut why = word(error);
     if error.kind() == io::ErrorKind::NotFound {
-        why = format!("this kernel has no module {module}, which it takes without tcx (Linux 6.6)");
+        why = format!(
+            "this kernel has no module {module}, which is needed without tcx (before Linux 6.6)"
+        );
     }
     Error::Attach {
         hook: "a clsact filter",
@@ -214,9 +216,9 @@ pub(crate) fn restore(
         return Ok(false);
     }
     let path = instance.pin(&pin);
-    let failed = |error: &dyn std::error::Error| Error::Map {
+    let failed = |error: &dyn std::error::Error| Error::Pin {
         action: "open",
-        name: path.display().to_string(),
+        path: path.clone(),
         why: causes(error),
     };
     let program = SchedClassifier::from_pin(&path).map_err(|error| failed(&error))?;

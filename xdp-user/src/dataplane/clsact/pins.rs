@@ -14,9 +14,9 @@ impl Instance {
     pub fn pin_program(&self, name: &str, program: &mut SchedClassifier) -> Result<PathBuf> {
         let (path, new) = (self.pin(name), self.pending_pin(name));
         remove_file(&new)?;
-        program.pin(&new).map_err(|error| Error::Map {
-            action: "pin",
-            name: path.display().to_string(),
+        program.pin(&new).map_err(|error| Error::Pin {
+            action: "create",
+            path: path.clone(),
             why: causes(&error),
         })?;
         pass(Step::ProgramPinned)?;
@@ -57,9 +57,9 @@ impl Instance {
         }
         match ProgramInfo::from_pin(&path) {
             Ok(program) => Ok(Some(program.id())),
-            Err(error) => Err(Error::Map {
+            Err(error) => Err(Error::Pin {
                 action: "open",
-                name: path.display().to_string(),
+                path,
                 why: causes(&error),
             }),
         }
