@@ -47,29 +47,27 @@ impl Instance {
     }
 
     fn is_this(&self, directory: &File) -> bool {
-        let place = |meta: fs::Metadata| (meta.dev(), meta.ino());
-        let found = fs::metadata(&self.directory).map(place).ok();
-        found.is_some() && found == directory.metadata().map(place).ok()
+        let identity = |meta: fs::Metadata| (meta.dev(), meta.ino());
+        let found = fs::metadata(&self.directory).map(identity).ok();
+        found.is_some() && found == directory.metadata().map(identity).ok()
     }
 
     /// The process that holds the lock, from a line of /proc/locks:
     /// `1: FLOCK  ADVISORY  WRITE 123 00:2a:17 0 EOF`.
     pub fn owner(&self) -> Option<u32> {
-        let inode = fs::metadata(&self.directory).ok()?;
-        let (major, minor) = (
-            rustix::fs::major(inode.dev()),
-            rustix::fs::minor(inode.dev()),
-        );
-        let place = format!("{major:02x}:{minor:02x}:{}", inode.ino());
+        let meta = fs::metadata(&self.directory).ok()?;
+        let (major, minor) = (rustix::fs::major(meta.dev()), rustix::fs::minor(meta.dev()));
+        let inode = format!("{major:02x}:{minor:02x}:{}", meta.ino());
         let locks = fs::read_to_string("/proc/locks").ok()?;
-        owner_in(&locks, &place)
+        owner_in(&locks, &inode)
     }
 }
 
-fn owner_in(locks: &str, place: &str) -> Option<u32> {
+/// `inode` is the device and the inode number in the form of /proc/locks.
+fn owner_in(locks: &str, inode: &str) -> Option<u32> {
     locks.lines().find_map(|line| {
         let fields: Vec<&str> = line.split_whitespace().collect();
-        let at = fields.iter().position(|field| *field == place)?;
+        let at = fields.iter().position(|field| *field == inode)?;
         (fields.get(1) == Some(&"FLOCK")).then_some(())?;
         fields.get(at.checked_sub(1)?)?.parse().ok()
     })

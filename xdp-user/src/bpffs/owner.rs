@@ -3,7 +3,7 @@
 
 use crate::bpffs::layout::Instance;
 use crate::config::interfaces::Interface;
-use crate::tables::meta::interface;
+use crate::tables::meta::index_and_name;
 use crate::tables::mmap::{Memory, ReadOnlyWord};
 use xdp_common::{ABI_VERSION, meta};
 use xdp_core::Word;
@@ -26,7 +26,7 @@ impl Location {
         Some(Self {
             namespace: meta[meta::NAMESPACE].load(),
             interfaces: Interface::all()
-                .filter_map(|found| interface(meta, found))
+                .filter_map(|interface| index_and_name(meta, interface))
                 .collect(),
         })
     }
@@ -48,11 +48,11 @@ impl Instance {
             }
         }
         let on = (!names.is_empty()).then(|| format!("on {}", names.join(" and ")));
-        let known: Vec<String> = process.into_iter().chain(on).collect();
-        if known.is_empty() {
+        let parts: Vec<String> = process.into_iter().chain(on).collect();
+        if parts.is_empty() {
             String::new()
         } else {
-            format!(" ({})", known.join(", "))
+            format!(" ({})", parts.join(", "))
         }
     }
 }

@@ -49,7 +49,7 @@ pub fn running(bpffs: Option<&Path>, vip: Option<Ipv4Addr>) -> Result<Vec<Settin
 
 fn interfaces(snapshot: &Snapshot, side: Side) -> impl Iterator<Item = &InterfaceRecord> {
     let all = snapshot.interfaces.iter();
-    all.filter(move |interface| interface.port.side == side)
+    all.filter(move |record| record.interface.side == side)
 }
 
 const REASON: &str = "without a program of ikenat the gateway itself processes the packets";

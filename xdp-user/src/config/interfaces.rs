@@ -77,7 +77,7 @@ impl Interface {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HookPoint {
     /// The interface.
-    pub port: Interface,
+    pub interface: Interface,
     /// The hook.
     pub hook: Hook,
 }
@@ -86,27 +86,27 @@ impl HookPoint {
     /// All that there can be, in the order in which links are detached: XDP first, so that packets
     /// that still arrive take the slow path.
     pub fn all() -> impl Iterator<Item = Self> {
-        let at = |hook| Interface::all().map(move |port| Self { port, hook });
+        let at = |hook| Interface::all().map(move |interface| Self { interface, hook });
         Hook::ALL.into_iter().flat_map(at).filter(|hook_point| {
-            hook_point.hook != Hook::Egress || hook_point.port.side == Side::Wan
+            hook_point.hook != Hook::Egress || hook_point.interface.side == Side::Wan
         })
     }
 
     /// The name of the pin of its link.
     pub fn link_pin(self) -> String {
-        format!("link-{}-{}", self.hook.name(), self.port)
+        format!("link-{}-{}", self.hook.name(), self.interface)
     }
 
     /// The name of the pin of its program where it is a filter in a clsact, which has no link. XDP
     /// has none.
     pub fn filter_pin(self) -> Option<String> {
-        let pin = || format!("filter-{}-{}", self.hook.name(), self.port);
+        let pin = || format!("filter-{}-{}", self.hook.name(), self.interface);
         (self.hook != Hook::Xdp).then(pin)
     }
 
     /// The name of its program in the object.
     pub const fn program(self) -> &'static str {
-        match (self.hook, self.port.side) {
+        match (self.hook, self.interface.side) {
             (Hook::Xdp, Side::Wan) => "ikenat_xdp_wan",
             (Hook::Xdp, Side::Lan) => "ikenat_xdp_lan",
             (Hook::Tc, _) => "ikenat_tc",
@@ -125,7 +125,7 @@ pub(crate) struct AttachTarget<'p> {
 impl Plan {
     /// All interfaces by side and number, WANs first. On a one-armed gateway the first WAN and the
     /// first LAN are the same device.
-    pub fn ports(&self) -> Vec<(Interface, &Link)> {
+    pub fn interfaces_by_side(&self) -> Vec<(Interface, &Link)> {
         fn of(side: Side, links: &[Link]) -> impl Iterator<Item = (Interface, &Link)> {
             let numbered = links.iter().enumerate();
             numbered.map(move |(number, link)| (Interface { side, number }, link))
@@ -141,16 +141,16 @@ impl Plan {
             side: Side::Lan,
             number: 0,
         };
-        let mut ports = self.ports();
-        ports.retain(|(port, _)| !(self.is_one_armed() && *port == FIRST_LAN));
-        ports
+        let mut interfaces = self.interfaces_by_side();
+        interfaces.retain(|(interface, _)| !(self.is_one_armed() && *interface == FIRST_LAN));
+        interfaces
     }
 
     /// Whether the plan needs a program there. A dry run has no XDP program, because attaching one
     /// may reset the link. It has an egress program only where nothing else shows what leaves: when
     /// the server is this host.
     const fn needs(&self, hook_point: HookPoint) -> bool {
-        match (hook_point.hook, hook_point.port.side) {
+        match (hook_point.hook, hook_point.interface.side) {
             (Hook::Tc, _) => true,
             (Hook::Xdp, _) => !self.settings.dry_run,
             (Hook::Egress, Side::Wan) => !self.settings.dry_run || self.server_is_local,
@@ -158,20 +158,20 @@ impl Plan {
         }
     }
 
-    /// The hook points in the order of attaching: the slow path first, so that it is there for
-    /// whatever XDP hands over.
-    pub(crate) fn places(&self) -> Vec<AttachTarget<'_>> {
+    /// The hook points that get a program, in the order of attaching: the slow path first, so that
+    /// it is there for whatever XDP hands over.
+    pub(crate) fn attach_targets(&self) -> Vec<AttachTarget<'_>> {
         let at = |hook| {
-            let place = move |(port, link)| AttachTarget {
-                hook_point: HookPoint { port, hook },
+            let target = move |(interface, link)| AttachTarget {
+                hook_point: HookPoint { interface, hook },
                 link,
             };
-            self.interfaces().into_iter().map(place)
+            self.interfaces().into_iter().map(target)
         };
         [Hook::Tc, Hook::Egress, Hook::Xdp]
             .into_iter()
             .flat_map(at)
-            .filter(|place| self.needs(place.hook_point))
+            .filter(|target| self.needs(target.hook_point))
             .collect()
     }
 }
@@ -192,13 +192,13 @@ mod tests {
     }
 
     #[test]
-    fn no_two_ports_share_a_word_or_a_bit() {
-        let ports: Vec<Interface> = Interface::all().collect();
-        for (at, port) in ports.iter().enumerate() {
-            for other in &ports[at + 1..] {
-                assert_ne!(port.egress(), other.egress());
-                assert_ne!(port.generic(), other.generic());
-                assert!(port.meta().abs_diff(other.meta()) >= meta::INTERFACE_WORDS);
+    fn no_two_interfaces_share_a_word_or_a_bit() {
+        let interfaces: Vec<Interface> = Interface::all().collect();
+        for (at, interface) in interfaces.iter().enumerate() {
+            for other in &interfaces[at + 1..] {
+                assert_ne!(interface.egress(), other.egress());
+                assert_ne!(interface.generic(), other.generic());
+                assert!(interface.meta().abs_diff(other.meta()) >= meta::INTERFACE_WORDS);
             }
         }
     }

@@ -35,17 +35,17 @@ impl Plan {
     }
 
     /// The interface itself on its own side, and the first one of the other side.
-    fn own_or_first(&self, port: Interface, side: Side) -> Option<&Link> {
+    fn own_or_first(&self, interface: Interface, side: Side) -> Option<&Link> {
         let links = match side {
             Side::Wan => &self.wans,
             Side::Lan => &self.lans,
         };
-        let own = port.number * usize::from(port.side == side);
+        let own = interface.number * usize::from(interface.side == side);
         links.get(own)
     }
 
     /// The load-time constants of the programs of an interface.
-    pub fn constants(&self, secret: Secret, tick_shift: u32, port: Interface) -> Config {
+    pub fn constants(&self, secret: Secret, tick_shift: u32, interface: Interface) -> Config {
         let buckets = |slots: u32| slots / u32::try_from(slot::WAYS).unwrap_or(1);
         let Sizes {
             flow_slots,
@@ -57,7 +57,7 @@ impl Plan {
         // Packets from other network namespaces of this host arrive with partial checksums (by a
         // virtual device, which has a kind), and generic XDP sees those of any device.
         let side = |side| {
-            let link = self.own_or_first(port, side);
+            let link = self.own_or_first(interface, side);
             let generic = self.settings.modes.of(side) == Mode::Generic;
             let index = link.map_or(0, |link| link.index);
             let mac = link.and_then(|link| link.mac).unwrap_or_default();
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn each_port_has_itself_and_the_first_of_the_other_side() {
+    fn each_interface_has_itself_and_the_first_of_the_other_side() {
         let lans = vec![link(6, Some("veth")), link(8, None)];
         let plan = plan(vec![link(5, None), link(7, None)], lans);
         let constants = plan.constants([7; 16], 8, LAN_2);

@@ -28,25 +28,29 @@ pub enum LinkChange {
 /// The interfaces of a plan to which something has happened, by the names that they had.
 fn changes(instance: &Instance, plan: &Plan, netlink: &Netlink) -> Vec<(String, LinkChange)> {
     let dry = plan.settings.dry_run;
-    let changed = plan.interfaces().into_iter().filter_map(|(port, link)| {
-        let now = netlink.link_by_index(link.index).ok();
-        let now = now.filter(|_| !has_dead_link(instance, port));
-        let change = change(link, now, dry, || netlink.link(&link.name).ok())?;
-        Some((link.name.clone(), change))
-    });
+    let changed = plan
+        .interfaces()
+        .into_iter()
+        .filter_map(|(interface, link)| {
+            let now = netlink.link_by_index(link.index).ok();
+            let now = now.filter(|_| !has_dead_link(instance, interface));
+            let change = change(link, now, dry, || netlink.link(&link.name).ok())?;
+            Some((link.name.clone(), change))
+        });
     changed.collect()
 }
 
 /// Whether a link of an interface is attached to nothing any more: the interface is gone, or another
 /// process has detached the link.
-fn has_dead_link(instance: &Instance, port: Interface) -> bool {
-    let mine = HookPoint::all().filter(|hook_point| hook_point.port == port);
-    mine.filter_map(|hook_point| {
-        link::open(&instance.pin(&hook_point.link_pin()))
-            .ok()
-            .flatten()
-    })
-    .any(|(_, attachment)| attachment.ifindex == 0)
+fn has_dead_link(instance: &Instance, interface: Interface) -> bool {
+    let hook_points = HookPoint::all().filter(|hook_point| hook_point.interface == interface);
+    hook_points
+        .filter_map(|hook_point| {
+            link::open(&instance.pin(&hook_point.link_pin()))
+                .ok()
+                .flatten()
+        })
+        .any(|(_, bpf_link)| bpf_link.ifindex == 0)
 }
 
 /// What has become of `link`. `now` is the interface of the same index, unless a link on it is dead;
@@ -144,21 +148,22 @@ fn reattach(dataplane: &mut Dataplane, old: &Plan, netlink: &Netlink) -> Result<
     // By the descriptor that is held: the path may need a capability that was given up.
     let bpffs = dataplane.instance.directory.ancestors().nth(2);
     foreign_xdp::check(&plan, bpffs.unwrap_or(Path::new("/")), &dataplane.instance)?;
-    let known = dataplane::adopt_existing(&dataplane.instance, &plan, netlink)?;
-    let known = known.ok_or_else(|| {
+    let saved = dataplane::adopt_existing(&dataplane.instance, &plan, netlink)?;
+    let saved = saved.ok_or_else(|| {
         let gone = std::io::ErrorKind::NotFound.into();
         Error::system(format!("find the tables of {}", dataplane.instance.vip))(gone)
     })?;
-    let mut made = Vec::new();
-    match dataplane::load_and_attach(&plan, netlink, &dataplane.instance, Some(known), &mut made) {
-        Ok((tables, _, (way, attached), loggers)) => {
-            dataplane.tables = tables;
-            dataplane.tc_backend = way;
-            dataplane.attached = attached;
-            Ok((plan, loggers))
+    let mut created = Vec::new();
+    let instance = &dataplane.instance;
+    match dataplane::load_and_attach(&plan, netlink, instance, Some(saved), &mut created) {
+        Ok(loaded) => {
+            dataplane.tables = loaded.tables;
+            dataplane.tc_backend = loaded.tc_backend;
+            dataplane.attached = loaded.attached;
+            Ok((plan, loaded.loggers))
         }
         Err(error) => {
-            attach::rollback(netlink, &dataplane.instance, &made)?;
+            attach::rollback(netlink, instance, &created)?;
             Err(error)
         }
     }

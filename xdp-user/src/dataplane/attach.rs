@@ -49,7 +49,7 @@ pub struct AttachedProgram {
 /// Fails when an XDP program of the instance is attached in another mode than the plan asks for: a
 /// link cannot change its mode.
 pub(crate) fn check_modes(instance: &Instance, plan: &Plan) -> Result<()> {
-    for AttachTarget { hook_point, link } in plan.places() {
+    for AttachTarget { hook_point, link } in plan.attach_targets() {
         if hook_point.hook != Hook::Xdp {
             continue;
         }
@@ -58,7 +58,7 @@ pub(crate) fn check_modes(instance: &Instance, plan: &Plan) -> Result<()> {
         };
         let current = Mode::of(!link.native_xdp);
         if link::is_on(&bpf_link, hook_point.hook, link)
-            && current != plan.settings.modes.of(hook_point.port.side)
+            && current != plan.settings.modes.of(hook_point.interface.side)
         {
             return Err(Error::OtherMode {
                 vip: instance.vip,
@@ -103,7 +103,7 @@ impl AttachContext<'_> {
     /// The object that was loaded for the interface of a target.
     fn ebpf(&mut self, target: &AttachTarget<'_>) -> Result<&mut Ebpf> {
         let mut objects = self.objects.iter_mut();
-        match objects.find(|object| object.interface == target.hook_point.port) {
+        match objects.find(|object| object.interface == target.hook_point.interface) {
             Some(object) => Ok(&mut object.ebpf),
             None => Err(Error::Load {
                 step: target.hook_point.program(),
@@ -157,7 +157,7 @@ pub(crate) fn attach_all(
     let mut attached = Vec::new();
     let mut all_pending = Vec::new();
     let plan = context.plan;
-    let targets = plan.places();
+    let targets = plan.attach_targets();
     for target in &targets {
         let (action, pending) = match (FilterTarget::of(target), tc_backend) {
             (None, _) | (Some(_), TcBackend::Tcx) => prepare_link(context, target)?,
@@ -167,7 +167,7 @@ pub(crate) fn attach_all(
         attached.push(AttachedProgram {
             interface: target.link.name.clone(),
             hook: target.hook_point.hook,
-            mode: plan.settings.modes.of(target.hook_point.port.side),
+            mode: plan.settings.modes.of(target.hook_point.interface.side),
             action,
         });
     }
@@ -235,7 +235,11 @@ fn prepare_link(
         Some(_) => (AttachAction::Reattached, context.instance.pending_pin(&pin)),
         None => (AttachAction::Attached, context.instance.pin(&pin)),
     };
-    let mode = context.plan.settings.modes.of(target.hook_point.port.side);
+    let mode = context
+        .plan
+        .settings
+        .modes
+        .of(target.hook_point.interface.side);
     let link = attach(context.ebpf(target)?, target, mode)?;
     pass(Step::LinkMade)?;
     link.pin(&path)
@@ -337,7 +341,7 @@ pub(crate) fn restore_filters(
     plan: &Plan,
 ) -> Vec<(String, FilterRestore)> {
     let mut results = Vec::new();
-    for target in plan.places() {
+    for target in plan.attach_targets() {
         let Some(filter) = FilterTarget::of(&target) else {
             continue;
         };

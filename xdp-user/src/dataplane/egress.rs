@@ -62,7 +62,7 @@ fn ready_word(netlink: &Netlink, link: &Link, epoch: u16) -> u64 {
 /// dataplane asks the FIB for every packet until the daemon calls [`refresh`]. Interfaces of an
 /// earlier start that the plan no longer has become unusable.
 pub(crate) fn initialise(tables: &Tables<AtomicU64>, netlink: &Netlink, plan: &Plan) -> Result<()> {
-    let planned = plan.ports();
+    let planned = plan.interfaces_by_side();
     for interface in Interface::all() {
         let word = match planned.iter().find(|(found, _)| *found == interface) {
             Some((_, link))
@@ -101,7 +101,7 @@ pub fn refresh(
     epoch: u16,
 ) -> Vec<(String, XmitSupport)> {
     let mut changed: Vec<(String, XmitSupport)> = Vec::new();
-    for (interface, link) in plan.ports() {
+    for (interface, link) in plan.interfaces_by_side() {
         let support = match supports_xmit(netlink, plan.settings.modes, interface.side, link) {
             Ok(true) => XmitSupport::Supported,
             Ok(false) => XmitSupport::Unsupported,

@@ -29,7 +29,7 @@ pub(crate) fn check(plan: &Plan, bpffs: &Path, instance: &Instance) -> Result<()
             }
         }
     }
-    for (_, link) in plan.ports() {
+    for (_, link) in plan.interfaces_by_side() {
         let Some(id) = link.xdp.filter(|id| !own.contains(id)) else {
             continue;
         };

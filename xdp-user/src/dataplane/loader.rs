@@ -128,7 +128,7 @@ pub(crate) fn load(
     let interfaces = plan.interfaces();
     interfaces
         .iter()
-        .map(|(port, _)| load_one(plan, instance, state, *port))
+        .map(|(interface, _)| load_one(plan, instance, state, *interface))
         .collect()
 }
 
@@ -136,9 +136,9 @@ fn load_one(
     plan: &Plan,
     instance: &Instance,
     state: &SavedState,
-    port: Interface,
+    interface: Interface,
 ) -> Result<LoadedObject> {
-    let constants = Bytes(plan.constants(state.secret, tick_shift(state.rate), port));
+    let constants = Bytes(plan.constants(state.secret, tick_shift(state.rate), interface));
     let mut loader = EbpfLoader::new();
     for layout in plan.settings.sizes.layouts()? {
         loader
@@ -151,8 +151,8 @@ fn load_one(
         .map_err(|error| load_failed("maps")(&error))?;
     pass(Step::MapsMade)?;
     fill_lists(&mut ebpf, &plan.settings.lists)?;
-    for target in plan.places() {
-        if target.hook_point.port != port {
+    for target in plan.attach_targets() {
+        if target.hook_point.interface != interface {
             continue;
         }
         let name = target.hook_point.program();
@@ -163,10 +163,7 @@ fn load_one(
         .map_err(|error| refused(name, &error))?;
         pass(Step::ProgramLoaded)?;
     }
-    Ok(LoadedObject {
-        interface: port,
-        ebpf,
-    })
+    Ok(LoadedObject { interface, ebpf })
 }
 
 /// The error for a program that the verifier refused. It refuses everything with "permission
@@ -295,19 +292,20 @@ pub(crate) fn write_meta(
         meta::LISTED,
         listed(&lists.deny) << 32 | listed(&lists.except),
     );
-    let ports = plan.ports();
-    let generic = ports.iter().map(|(port, _)| *port);
-    let generic = generic.filter(|port| plan.settings.modes.of(port.side) == Mode::Generic);
+    let interfaces = plan.interfaces_by_side();
+    let generic = interfaces.iter().map(|(interface, _)| *interface);
+    let generic =
+        generic.filter(|interface| plan.settings.modes.of(interface.side) == Mode::Generic);
     set(
         meta::GENERIC,
-        generic.fold(0, |bits, port| bits | port.generic()),
+        generic.fold(0, |bits, interface| bits | interface.generic()),
     );
-    for port in Interface::all() {
-        let link = ports.iter().find(|(found, _)| *found == port);
+    for interface in Interface::all() {
+        let link = interfaces.iter().find(|(found, _)| *found == interface);
         let (index, name) = link.map_or((0, ""), |(_, link)| (link.index, &link.name));
         let [first, second] = name_words(name);
         for (at, word) in [u64::from(index), first, second].into_iter().enumerate() {
-            set(port.meta() + at, word);
+            set(interface.meta() + at, word);
         }
     }
     pass(Step::Described)?;

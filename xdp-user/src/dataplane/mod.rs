@@ -76,19 +76,19 @@ pub fn start(plan: &Plan, netlink: &Netlink) -> Result<(Dataplane, Vec<Logger>)>
     };
     let mut created = Vec::new();
     match load_and_attach(plan, netlink, &instance, saved, &mut created) {
-        Ok((tables, clock, (tc_backend, attached), loggers)) => {
+        Ok(loaded) => {
             let running = Dataplane {
                 instance,
-                tables,
-                clock,
-                attached,
-                tc_backend,
+                tables: loaded.tables,
+                clock: loaded.clock,
+                attached: loaded.attached,
+                tc_backend: loaded.tc_backend,
                 reused: saved.is_some(),
                 earlier_server: saved.map(|saved| saved.server),
                 lock,
                 held: None,
             };
-            Ok((running, loggers))
+            Ok((running, loaded.loggers))
         }
         Err(error) => {
             attach::rollback(netlink, &instance, &created)?;
@@ -132,13 +132,19 @@ pub(crate) fn adopt_existing(
     }
 }
 
-/// Tables, clock, tc backend with the attached programs, and loggers of a start.
-pub(crate) type LoadedDataplane = (
-    Tables<AtomicU64>,
-    Clock,
-    (TcBackend, Vec<AttachedProgram>),
-    Vec<Logger>,
-);
+/// What [`load_and_attach`] has opened, loaded and attached.
+pub(crate) struct LoadedDataplane {
+    /// The tables.
+    pub(crate) tables: Tables<AtomicU64>,
+    /// The clock of their entries.
+    pub(crate) clock: Clock,
+    /// How the tc programs are attached.
+    pub(crate) tc_backend: TcBackend,
+    /// The attached programs.
+    pub(crate) attached: Vec<AttachedProgram>,
+    /// The loggers of the programs.
+    pub(crate) loggers: Vec<Logger>,
+}
 
 /// Loads the programs over the pinned maps and attaches them, or replaces those of the earlier start
 /// `saved`. Whatever has to be removed if this fails is in `created`.
@@ -186,7 +192,13 @@ pub(crate) fn load_and_attach(
         loader::write_meta(&tables, plan, &state, fresh)?;
     }
     invalidate::hops_of_listed(&tables, &plan.settings.lists)?;
-    Ok((tables, clock, (tc_backend, attached), loggers(&mut objects)))
+    Ok(LoadedDataplane {
+        tables,
+        clock,
+        tc_backend,
+        attached,
+        loggers: loggers(&mut objects),
+    })
 }
 
 fn loggers(objects: &mut [LoadedObject]) -> Vec<Logger> {

@@ -35,7 +35,7 @@ pub(crate) fn attach(ebpf: &mut Ebpf, target: &AttachTarget<'_>, mode: Mode) -> 
                 .attach_to_if_index(target.link.index, flags)
                 .map_err(|error| match mode {
                     Mode::Native => Error::NativeRefused {
-                        option: Modes::option(target.hook_point.port.side),
+                        option: Modes::option(target.hook_point.interface.side),
                         interface: target.link.name.clone(),
                         why: causes(&error),
                     },

@@ -111,7 +111,7 @@ pub(super) fn has_command(socket: &Socket, name: &str, command: u8) -> bool {
     attributes.iter().any(|attribute| {
         if let GenlCtrlAttrs::Ops(commands) = attribute {
             let id = OpAttrs::Id(command.into());
-            commands.iter().any(|known| known.contains(&id))
+            commands.iter().any(|ids| ids.contains(&id))
         } else {
             false
         }

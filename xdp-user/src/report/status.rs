@@ -162,7 +162,7 @@ fn redirect(snapshot: &Snapshot) -> Vec<Redirect> {
 /// What META records of the interface of a hook point.
 fn known(snapshot: &Snapshot, hook_point: HookPoint) -> Option<&InterfaceRecord> {
     let mut all = snapshot.interfaces.iter();
-    all.find(|interface| interface.port == hook_point.port)
+    all.find(|record| record.interface == hook_point.interface)
 }
 
 const fn mode(hook_point: HookPoint, interface: Option<&InterfaceRecord>) -> &'static str {

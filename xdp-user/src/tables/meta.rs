@@ -9,7 +9,7 @@ use xdp_common::ABI_VERSION;
 use xdp_core::Word;
 
 /// The index and the name of an interface; `None` when the instance has no such interface.
-pub(crate) fn interface<W: Word>(meta: &[W], interface: Interface) -> Option<(u32, String)> {
+pub(crate) fn index_and_name<W: Word>(meta: &[W], interface: Interface) -> Option<(u32, String)> {
     let [index, first, second] = std::array::from_fn(|at| meta[interface.meta() + at].load());
     let bytes: [u8; 16] = bytemuck::cast([first, second]);
     let text = bytes.split(|byte| *byte == 0).next().unwrap_or_default();

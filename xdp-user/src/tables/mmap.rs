@@ -270,14 +270,14 @@ impl<W: Mapped> Tables<W> {
     }
 
     /// The word of an egress, by its index in a block. It is the same in every block.
-    pub fn egress(&self, place: usize) -> u64 {
-        self.cpus().first().map_or(0, |block| block[place].load())
+    pub fn egress(&self, index: usize) -> u64 {
+        self.cpus().first().map_or(0, |block| block[index].load())
     }
 
     /// Writes the word of an egress into every block.
-    pub fn set_egress(&self, place: usize, word: u64) {
+    pub fn set_egress(&self, index: usize, word: u64) {
         for block in self.cpus() {
-            block[place].store(word);
+            block[index].store(word);
         }
     }
 

@@ -111,17 +111,23 @@ fn reclaim_flow<'w, W: Word + 'w>(
     owner: impl Fn(&PeerKey) -> Option<&'w Slot<W>>,
 ) -> bool {
     let slot = &words.flows[index];
-    let way = direction(slot[KEY + 2].load());
+    let direction = direction(slot[KEY + 2].load());
     let peer = peer(slot);
     let amount = Amount {
         packets: slot[flow::PACKETS].load(),
         bytes: slot[flow::BYTES].load(),
     };
-    if !free_slot(words.meta, slot, EntryKind::Flow, index, (way, amount)) {
+    if !free_slot(
+        words.meta,
+        slot,
+        EntryKind::Flow,
+        index,
+        (direction, amount),
+    ) {
         return false;
     }
     one_less(&words.meta[FLOW_ENTRIES]);
-    if way == Direction::Inbound
+    if direction == Direction::Inbound
         && let Some(session) = owner(&peer)
     {
         one_less(&session[session::SPIS]);
@@ -147,7 +153,7 @@ fn free_slot<W: Word>(
     slot: &Slot<W>,
     kind: EntryKind,
     index: usize,
-    (way, amount): (Direction, Amount),
+    (direction, amount): (Direction, Amount),
 ) -> bool {
     let state = slot[STATE].load();
     match State::of(state) {
@@ -155,7 +161,7 @@ fn free_slot<W: Word>(
         State::Freeing => {}
         State::Dying => {
             let entry = Entry { kind, index, state };
-            retired::add(meta, entry, way, amount);
+            retired::add(meta, entry, direction, amount);
         }
     }
     table::free(slot);

@@ -5,7 +5,7 @@ use crate::config::interfaces::Interface;
 use crate::config::settings::Mode;
 use crate::error::Result;
 use crate::tables::clock::{Clock, Moment};
-use crate::tables::meta::{address, check_version, interface};
+use crate::tables::meta::{address, check_version, index_and_name};
 use crate::tables::mmap::{Mapped, Memory, ReadOnlyWord, Tables};
 pub use crate::tables::records::{FlowRecord, SessionRecord};
 use crate::tables::records::{flows, halves, sessions};
@@ -45,7 +45,7 @@ pub struct TableUsage {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InterfaceRecord {
     /// Its side and number.
-    pub port: Interface,
+    pub interface: Interface,
     /// Its index.
     pub index: u32,
     /// Its name when it was attached.
@@ -89,15 +89,16 @@ pub struct Snapshot {
     pub tables: Vec<TableUsage>,
 }
 
-/// The ways of HALF or FRAGMENT that are not older than a limit: the age in ticks, and the peer in
-/// the note.
+/// The entries of HALF or FRAGMENT that are not older than a limit: the age in ticks, and the peer
+/// in the note.
 fn young<W: Word>(words: &[W], tick: u16, limit: u16) -> Vec<(u16, Option<Ipv4Addr>)> {
-    let (ways, _) = words.as_chunks::<{ recent::WORDS }>();
-    ways.iter()
-        .filter_map(|way| {
-            let digest = way[recent::DIGEST].load();
+    let (entries, _) = words.as_chunks::<{ recent::WORDS }>();
+    entries
+        .iter()
+        .filter_map(|entry| {
+            let digest = entry[recent::DIGEST].load();
             let age = tick.wrapping_sub(u16::try_from(digest & 0xffff).unwrap_or_default());
-            let note = [way[recent::NOTE].load(), way[recent::NOTE + 1].load()];
+            let note = [entry[recent::NOTE].load(), entry[recent::NOTE + 1].load()];
             let peer = slot::peer_address(note).map(Ipv4Addr::from);
             (digest != 0 && age <= limit).then_some((age, peer))
         })
@@ -128,14 +129,14 @@ fn half_open(
 fn interfaces<W: Mapped>(tables: &Tables<W>) -> Vec<InterfaceRecord> {
     let meta = tables.meta.words();
     let generic = meta[meta::GENERIC].load();
-    let read = |port: Interface| {
-        let (index, name) = interface(meta, port)?;
+    let read = |interface: Interface| {
+        let (index, name) = index_and_name(meta, interface)?;
         Some(InterfaceRecord {
-            port,
+            interface,
             index,
             name,
-            mode: Mode::of(generic & port.generic() != 0),
-            ready: tables.egress(port.egress()) != 0,
+            mode: Mode::of(generic & interface.generic() != 0),
+            ready: tables.egress(interface.egress()) != 0,
         })
     };
     Interface::all().filter_map(read).collect()
@@ -219,12 +220,12 @@ fn table_usages(tables: &Tables<ReadOnlyWord>, half: usize, fragments: usize) ->
         limit: limit as u64,
         bytes: size_of_val(words) as u64,
     };
-    let ways = |words: &[ReadOnlyWord]| words.len() / recent::WORDS;
+    let capacity = |words: &[ReadOnlyWord]| words.len() / recent::WORDS;
     let (hops, _) = tables
         .nexthop
         .words()
         .as_chunks::<{ slot::nexthop::WORDS }>();
-    let known = hops
+    let used = hops
         .iter()
         .filter(|hop| hop[slot::nexthop::KEY].load() != 0);
     let (flow, session) = (&tables.flow, &tables.session);
@@ -245,18 +246,18 @@ fn table_usages(tables: &Tables<ReadOnlyWord>, half: usize, fragments: usize) ->
             "HALF",
             tables.half.words(),
             half as u64,
-            ways(tables.half.words()),
+            capacity(tables.half.words()),
         ),
         usage(
             "FRAGMENT",
             tables.fragment.words(),
             fragments as u64,
-            ways(tables.fragment.words()),
+            capacity(tables.fragment.words()),
         ),
         usage(
             "NEXTHOP",
             tables.nexthop.words(),
-            known.count() as u64,
+            used.count() as u64,
             hops.len(),
         ),
     ]
