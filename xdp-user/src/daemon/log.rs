@@ -1,5 +1,4 @@
-//! The lines that the daemon writes to the log: when it starts, when something changes, and when it
-//! ends.
+//! The messages that the daemon logs: at its start, when something changes, and at its end.
 
 use crate::config::interfaces::Side;
 use crate::config::plan::Plan;
@@ -16,7 +15,7 @@ use std::path::Path;
 use tracing::{info, warn};
 use xdp_common::Hook;
 
-/// Everything about a start but its last line.
+/// Logs what a start did, except for its last line ([`ready`]).
 pub(super) fn started(plan: &Plan, dataplane: &Dataplane) {
     attached(dataplane);
     for (side, name) in [(Side::Wan, "WAN"), (Side::Lan, "LAN")] {
@@ -66,7 +65,7 @@ pub(super) fn started(plan: &Plan, dataplane: &Dataplane) {
     }
 }
 
-/// What was found dying in the tables of a daemon that died.
+/// Logs that entries were freed whose expiry a previous daemon began before it died.
 pub(super) fn recovered(flows: usize, sessions: usize) {
     if flows + sessions > 0 {
         info!(
@@ -75,7 +74,7 @@ pub(super) fn recovered(flows: usize, sessions: usize) {
     }
 }
 
-/// The last line of a start.
+/// Logs the last line of a start.
 pub(super) fn ready(plan: &Plan) {
     let (vip, server) = (plan.settings.vip, plan.settings.server);
     if plan.settings.dry_run {
@@ -88,7 +87,7 @@ pub(super) fn ready(plan: &Plan) {
     }
 }
 
-/// Something has happened to an interface.
+/// Logs a change of an interface.
 pub(super) fn link_event(event: Event) {
     match event {
         Event::Changed(interface, LinkChange::Renamed(name)) => warn!(
@@ -106,7 +105,7 @@ pub(super) fn link_event(event: Event) {
     }
 }
 
-/// Every program is attached again.
+/// Logs that every program is attached again after an interface came back.
 pub(super) fn reattached(plan: &Plan, dataplane: &Dataplane) {
     attached(dataplane);
     no_xmit_support(plan, dataplane);
@@ -116,7 +115,7 @@ pub(super) fn reattached(plan: &Plan, dataplane: &Dataplane) {
     );
 }
 
-/// What a start, and an interface that came back, have in common.
+/// Logs each attached program.
 fn attached(dataplane: &Dataplane) {
     for attached in &dataplane.attached {
         let how = match attached.action {
@@ -139,7 +138,7 @@ fn attached(dataplane: &Dataplane) {
     }
 }
 
-/// The interfaces whose egress takes the slow path.
+/// Logs the interfaces whose egress uses the slow path.
 fn no_xmit_support(plan: &Plan, dataplane: &Dataplane) {
     if plan.settings.dry_run || plan.server_is_local {
         return;
@@ -149,7 +148,7 @@ fn no_xmit_support(plan: &Plan, dataplane: &Dataplane) {
     }
 }
 
-/// Whether an interface takes frames from XDP has changed.
+/// Logs whether an interface transmits frames that XDP redirects to it, when that has changed.
 pub(super) fn xmit_support(interface: &str, support: XmitSupport) {
     match support {
         XmitSupport::Supported => {
@@ -158,12 +157,12 @@ pub(super) fn xmit_support(interface: &str, support: XmitSupport) {
         XmitSupport::Unsupported => warn!(
             "{interface}: driver has no XDP transmit (ndo_xdp_xmit); egress uses the tc slow path (a veth needs an XDP program on its peer or, from Linux 6.3 on, GRO)"
         ),
-        // `link_event` has said so.
+        // `link_event` reports it.
         XmitSupport::InterfaceGone => {}
     }
 }
 
-/// The directory of the pins has disappeared.
+/// Logs that the directory of the pins cannot be reached any more.
 pub(super) fn pins_hidden(path: &Path) {
     warn!(
         "{} is not reachable any more: its file system was unmounted, or another is mounted over it; packets are translated as long as this process runs, and `stats` finds nothing",
@@ -171,7 +170,7 @@ pub(super) fn pins_hidden(path: &Path) {
     );
 }
 
-/// A neighbour has not answered.
+/// Logs that a neighbour did not answer an ARP request.
 pub(super) fn neighbour_silent(plan: &Plan, (index, gateway): NeighbourKey) {
     let interfaces = plan.interfaces();
     let on = interfaces.iter().find(|(_, link)| link.index == index);
@@ -182,19 +181,19 @@ pub(super) fn neighbour_silent(plan: &Plan, (index, gateway): NeighbourKey) {
     info!("neighbour {gateway} on {name}: no ARP reply; resolving it again");
 }
 
-/// Another process has removed a tc filter.
+/// Logs that a tc filter that other software removed was installed again.
 pub(super) fn filter_restored(interface: &str) {
     warn!("{interface}: the tc filter was removed by another program; restored");
 }
 
-/// Another process has removed a tc filter, for good.
+/// Logs that a tc filter that other software removed cannot be installed again.
 pub(super) fn filter_lost(interface: &str, why: &str) {
     warn!(
         "{interface}: the tc filter was removed by another program and cannot be restored: {why}"
     );
 }
 
-/// The end, when the programs stay.
+/// Logs the end of the daemon when the programs stay attached.
 pub(super) fn left(plan: &Plan, stop: Stop) {
     let signal = match stop {
         Stop::Terminated => "SIGTERM",
@@ -206,7 +205,7 @@ pub(super) fn left(plan: &Plan, stop: Stop) {
     );
 }
 
-/// The end, when nothing stays.
+/// Logs the end of the daemon when everything was detached.
 pub(super) fn detached(plan: &Plan, pins: usize) {
     info!(
         "Ctrl-C: detached everything of {} and removed {pins} pins",

@@ -1,6 +1,6 @@
-//! Re-attaching: interfaces that go away, come back or change their name while the daemon runs. A program
-//! goes with its interface; when one of that name is back, everything is attached as at a start, and the
-//! programs on other interfaces are exchanged without a gap.
+//! Re-attaches the programs when interfaces go away, come back or change their name while the
+//! daemon runs. A program goes with its interface; when one of that name is back, everything is
+//! attached as at a start, and the programs on other interfaces are exchanged without a gap.
 
 use crate::bpffs::layout::Instance;
 use crate::config::interfaces::{HookPoint, Interface};
@@ -20,8 +20,8 @@ pub enum LinkChange {
     Renamed(String),
     /// There is no interface of that name.
     Gone,
-    /// There is one of that name, with this index, and without ikenat's program: it was created again,
-    /// it is back from another namespace, or another process has detached the program.
+    /// There is one of that name, with this index, and without ikenat's program: it was created
+    /// again, it is back from another namespace, or another process has detached the program.
     Bare(u32),
 }
 
@@ -40,8 +40,8 @@ fn changes(instance: &Instance, plan: &Plan, netlink: &Netlink) -> Vec<(String, 
     changed.collect()
 }
 
-/// Whether a link of an interface is attached to nothing any more: the interface is gone, or another
-/// process has detached the link.
+/// Whether a link of an interface is attached to nothing any more: the interface is gone, or
+/// another process has detached the link.
 fn has_dead_link(instance: &Instance, interface: Interface) -> bool {
     let hook_points = HookPoint::all().filter(|hook_point| hook_point.interface == interface);
     hook_points
@@ -53,8 +53,8 @@ fn has_dead_link(instance: &Instance, interface: Interface) -> bool {
         .any(|(_, bpf_link)| bpf_link.ifindex == 0)
 }
 
-/// What has become of `link`. `now` is the interface of the same index, unless a link on it is dead;
-/// `namesake` finds one of the same name. A dry run has no XDP program.
+/// What has become of `link`. `now` is the interface of the same index, unless a link on it is
+/// dead; `namesake` finds one of the same name. A dry run has no XDP program.
 fn change(
     link: &Link,
     now: Option<Link>,
@@ -90,7 +90,8 @@ pub enum Event {
 pub type Reattached = (Plan, Vec<Logger>);
 
 impl LinkMonitor {
-    /// Looks at the interfaces, and attaches again when all of them are there and one has no program.
+    /// Looks at the interfaces, and attaches again when all of them are there and one has no
+    /// program.
     pub fn check(
         &mut self,
         dataplane: &mut Dataplane,

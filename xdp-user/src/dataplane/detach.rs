@@ -37,7 +37,8 @@ pub(crate) fn detach_all(instance: &Instance, netlink: &Netlink) -> Result<Vec<S
 /// Waits up to two seconds until the kernel has removed these links and programs. It does so in the
 /// background after the last pin is gone. A link loses its id before it is detached, and its
 /// program is freed after that (`bpf_link_free` in kernel/bpf/syscall.c), so the programs decide.
-/// Listing programs needs CAP_SYS_ADMIN; without it only the interfaces show whether one still runs.
+/// Listing programs needs CAP_SYS_ADMIN; without it only the interfaces show whether one still
+/// runs.
 pub(crate) fn wait_until_gone(netlink: &Netlink, links: &[BpfLink], programs: &[u32]) {
     let deadline = Instant::now() + Duration::from_secs(2);
     let ids: Vec<u32> = links.iter().map(|link| link.id).collect();

@@ -1,5 +1,5 @@
-//! XDP programs of other software, or of another instance, on the interfaces of a plan. An interface
-//! can have one XDP program.
+//! XDP programs of other software, or of another instance, on the interfaces of a plan. An
+//! interface can have one XDP program.
 
 use crate::bpffs::layout::{self, Instance};
 use crate::config::interfaces::HookPoint;
@@ -12,8 +12,8 @@ use xdp_common::Hook;
 /// The name of libxdp's program, which calls the programs that are registered with it.
 const DISPATCHER: &str = "xdp_dispatcher";
 
-/// Fails when an interface of the plan has a foreign XDP program. A dry run attaches no XDP program,
-/// so it can count the traffic of another gateway.
+/// Fails when an interface of the plan has a foreign XDP program. A dry run attaches no XDP
+/// program, so it can count the traffic of another gateway.
 pub(crate) fn check(plan: &Plan, bpffs: &Path, instance: &Instance) -> Result<()> {
     if plan.settings.dry_run {
         return Ok(());

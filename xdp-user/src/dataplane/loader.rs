@@ -1,4 +1,4 @@
-//! The eBPF object: how it is loaded over the pinned maps, and what META records of the instance.
+//! Loads the eBPF object over the pinned maps, and writes to META what describes the instance.
 
 use crate::bpffs::layout::Instance;
 use crate::config::interfaces::Interface;
@@ -22,13 +22,14 @@ use xdp_common::meta::flag;
 use xdp_common::{ABI_VERSION, Hook, Secret, meta};
 use xdp_core::Word;
 
+/// The dataplane for a process with CAP_PERFMON.
 static USUAL: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ikenat.o"));
-/// The same dataplane, built so that no variable is part of the address of a packet's byte
-/// (`docs/decisions/two-builds-of-the-object.md`).
+/// The dataplane for a process without it, built so that no address of a packet's byte is computed
+/// from a variable (`docs/decisions/two-builds-of-the-object.md`).
 static WITHOUT_PERFMON: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ikenat-without-perfmon.o"));
 
-/// The object that the verifier accepts from this process.
+/// The build that the verifier accepts from this process.
 fn embedded() -> &'static [u8] {
     if capabilities::is_hardened() {
         WITHOUT_PERFMON
@@ -44,7 +45,7 @@ pub(crate) struct SavedState {
     pub(crate) secret: Secret,
     /// Jiffies per second.
     pub(crate) rate: u64,
-    /// A moment on both clocks.
+    /// One moment, in jiffies and on `CLOCK_MONOTONIC`.
     pub(crate) anchor: Moment,
     /// The settings, as bits ([`meta::FLAGS`]).
     pub(crate) flags: u64,
@@ -53,8 +54,8 @@ pub(crate) struct SavedState {
 }
 
 impl SavedState {
-    /// Reads META. `None`: there are no tables. What a start left that died before anything was
-    /// attached is removed first.
+    /// Reads META; `None` when there are no tables. Pins that are left from a start that died
+    /// before it attached anything are removed first.
     pub(crate) fn of(instance: &Instance, plan: &Plan) -> Result<Option<Self>> {
         let complete = || {
             let meta = mmap::open(&instance.pin("META")).ok()?;
@@ -81,7 +82,7 @@ impl SavedState {
         }))
     }
 
-    /// For new tables: a random key, and the time.
+    /// The state of new tables: a random hash key and the current time.
     pub(crate) fn fresh(plan: &Plan) -> Result<Self> {
         let mut bytes = [0_u8; size_of::<Secret>()];
         let filled = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
@@ -110,16 +111,16 @@ fn load_failed(step: &'static str) -> impl Fn(&dyn std::error::Error) -> Error {
     }
 }
 
-/// The object as it is loaded for one interface: with constants and lists of its own, and the maps
-/// that all interfaces share (`docs/decisions/one-load-per-interface.md`).
+/// The object as it is loaded for one interface: it has its own constants and peer lists, and
+/// shares all other maps with the other interfaces (`docs/decisions/one-load-per-interface.md`).
 #[derive(Debug)]
 pub(crate) struct LoadedObject {
     pub(crate) interface: Interface,
     pub(crate) ebpf: Ebpf,
 }
 
-/// Loads the object once for each interface, with the programs that belong there, over the pinned
-/// maps. Maps that are missing are created.
+/// Loads the object once for each interface, with the programs of that interface, over the pinned
+/// maps. Creates maps that are missing.
 pub(crate) fn load(
     plan: &Plan,
     instance: &Instance,
@@ -166,8 +167,8 @@ fn load_one(
     Ok(LoadedObject { interface, ebpf })
 }
 
-/// The error for a program that the verifier refused. It refuses everything with "permission
-/// denied", and what it accepts depends on CAP_PERFMON.
+/// The error for a program that the kernel refused. Whatever the verifier refuses is "permission
+/// denied", also what it would accept from a process with CAP_PERFMON.
 fn refused(name: &'static str, error: &ProgramError) -> Error {
     if is_denied(error) && !capabilities::has_perfmon() {
         tracing::debug!("{}", causes(error));
@@ -176,8 +177,8 @@ fn refused(name: &'static str, error: &ProgramError) -> Error {
     load_failed(name)(error)
 }
 
-/// Fills PEERS before any program is attached: no packet of a denied peer may get through in
-/// between.
+/// Fills PEERS with the prefixes of `--except-peer` and `--deny`. This happens before the programs
+/// are attached, so that no packet of a denied peer is forwarded.
 fn fill_lists(ebpf: &mut Ebpf, lists: &Lists) -> Result<()> {
     const NAME: &str = "PEERS";
     let failed = |error: &dyn std::error::Error| Error::Map {
@@ -197,7 +198,7 @@ fn fill_lists(ebpf: &mut Ebpf, lists: &Lists) -> Result<()> {
     Ok(())
 }
 
-/// The program that returns the jiffies.
+/// The program that reads the jiffies.
 const CLOCK: &str = "ikenat_clock";
 
 fn missing(step: &'static str) -> Error {
@@ -217,8 +218,9 @@ pub(crate) fn tc<'e>(ebpf: &'e mut Ebpf, name: &'static str) -> Result<&'e mut S
     program.try_into().map_err(|_: ProgramError| missing(name))
 }
 
-/// Reads the kernel's jiffies twice, a tenth of a second apart, and repeats that if they fit no
-/// tick rate: a virtual machine that did not get its CPU in between catches up on its ticks.
+/// Determines the tick rate: reads the jiffies twice, 100 ms apart, and again as long as the two
+/// fit no tick rate of a kernel. A virtual machine that did not run in between catches up on its
+/// ticks later.
 fn learn_time() -> Result<(u64, Moment)> {
     const TRIES: usize = 20;
     let mut ebpf = Ebpf::load(embedded()).map_err(|error| load_failed("clock")(&error))?;
@@ -239,10 +241,10 @@ fn learn_time() -> Result<(u64, Moment)> {
     })
 }
 
-/// The present moment on both clocks, read by the program of a loaded object.
-pub(crate) fn now(loads: &mut [LoadedObject]) -> Result<Moment> {
-    let load = loads.first_mut().ok_or_else(|| missing(CLOCK))?;
-    let program = xdp(&mut load.ebpf, CLOCK)?;
+/// The current time in jiffies and on `CLOCK_MONOTONIC`, read by a program of a loaded object.
+pub(crate) fn now(objects: &mut [LoadedObject]) -> Result<Moment> {
+    let object = objects.first_mut().ok_or_else(|| missing(CLOCK))?;
+    let program = xdp(&mut object.ebpf, CLOCK)?;
     program.load().map_err(|error| load_failed(CLOCK)(&error))?;
     moment(program)
 }
@@ -263,8 +265,8 @@ fn moment(program: &Xdp) -> Result<Moment> {
     })
 }
 
-/// Writes to META what `stats` and the next start need. The version comes last: without it the rest
-/// is not valid.
+/// Writes to META what `stats`, `status` and the next start read. The version is written last:
+/// until it is there, the rest is not valid.
 pub(crate) fn write_meta(
     tables: &Tables<AtomicU64>,
     plan: &Plan,
@@ -320,7 +322,7 @@ fn flags(plan: &Plan) -> u64 {
         | bit(plan.server_is_local, flag::SERVER_IS_LOCAL)
 }
 
-/// An interface's name (15 bytes at most) as two words.
+/// The name of an interface, at most 15 bytes, as two words.
 fn name_words(name: &str) -> [u64; 2] {
     let mut bytes = [0; 16];
     for (to, from) in bytes.iter_mut().zip(name.bytes()) {

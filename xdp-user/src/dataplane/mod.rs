@@ -146,8 +146,8 @@ pub(crate) struct LoadedDataplane {
     pub(crate) loggers: Vec<Logger>,
 }
 
-/// Loads the programs over the pinned maps and attaches them, or replaces those of the earlier start
-/// `saved`. Whatever has to be removed if this fails is in `created`.
+/// Loads the programs over the pinned maps and attaches them, or replaces those of the earlier
+/// start `saved`. Whatever has to be removed if this fails is in `created`.
 pub(crate) fn load_and_attach(
     plan: &Plan,
     netlink: &Netlink,

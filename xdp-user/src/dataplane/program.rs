@@ -1,4 +1,5 @@
-//! One program at one hook point: attached by a new link, or replaced under a link that exists.
+//! Attaches one program to one hook point by a new link, or replaces the program of an existing
+//! link.
 
 use crate::config::interfaces::AttachTarget;
 use crate::config::settings::{Mode, Modes};
@@ -50,7 +51,7 @@ pub(crate) fn attach(ebpf: &mut Ebpf, target: &AttachTarget<'_>, mode: Mode) -> 
                 Hook::Egress => TcAttachType::Egress,
                 Hook::Xdp | Hook::Tc => TcAttachType::Ingress,
             };
-            // First, so that no other program ends the chain before ikenat's program has run.
+            // First in the chain, so that no other program decides before ikenat's program has run.
             let first = TcAttachOptions::TcxOrder(LinkOrder::first());
             let id = program
                 .attach_with_options(&target.link.name, block, first)
@@ -61,7 +62,7 @@ pub(crate) fn attach(ebpf: &mut Ebpf, target: &AttachTarget<'_>, mode: Mode) -> 
     }
 }
 
-/// Replaces the program of a live link. The pin stays where it is and goes on holding the link.
+/// Replaces the program of a live link. Its pin does not change, and keeps it attached.
 pub(crate) fn replace(ebpf: &mut Ebpf, target: &AttachTarget<'_>, link: PinnedLink) -> Result<()> {
     let failed = |error: &dyn std::error::Error| attach_failed(target, error);
     let link = FdLink::from(link);

@@ -1,4 +1,5 @@
-//! The filters of an instance in all network namespaces: found for `status`, removed for `unload`.
+//! Finds and removes the filters of an instance in all network namespaces, by the programs that
+//! they run.
 
 use crate::bpffs::layout::Instance;
 use crate::dataplane::clsact::slot::InstancePrograms;
@@ -47,7 +48,7 @@ fn remove_in_namespace(
     Ok(())
 }
 
-/// A filter of an instance, as it is attached now.
+/// A filter of an instance that [`find`] found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LocatedFilter {
     /// The id of its program.
@@ -56,8 +57,9 @@ pub struct LocatedFilter {
     pub here: bool,
 }
 
-/// Looks for the filters of an instance on interfaces with these indexes, in this network namespace
-/// and in the others.
+/// Looks for the filters of an instance in these blocks, each given by the index of its interface.
+/// An index is looked up in this network namespace and in all others. The result has one element
+/// for each block.
 pub fn find(
     netlink: &Netlink,
     instance: &Instance,
@@ -74,8 +76,8 @@ pub fn find(
                 .netlink
                 .filters(*index, *block)
                 .map_err(failed("list", &format!("interface {index}")))?;
-            let mut mine = filters.iter().filter(|filter| own.owns(filter));
-            *found = mine
+            let mut owned = filters.iter().filter(|filter| own.owns(filter));
+            *found = owned
                 .find_map(|filter| filter.program)
                 .map(|program| LocatedFilter {
                     program,

@@ -1,5 +1,6 @@
-//! Records beside the pins of an instance with tc filters: the program of each filter, and the
-//! clsacts that ikenat has added. The kernel keeps neither with the filter.
+//! What the directory of pins records of tc filters: the program of each filter as a pin, and each
+//! clsact that ikenat added as a directory. The kernel itself does not record which filters and
+//! qdiscs are ikenat's.
 
 use crate::bpffs::layout::{CLSACT, Instance, remove_file};
 use crate::error::{Error, Result, causes};
@@ -9,8 +10,8 @@ use std::path::PathBuf;
 use std::{fs, io};
 
 impl Instance {
-    /// Pins a program, and replaces the old pin of that name, if there is one, with no moment
-    /// without a pin.
+    /// Pins a program under a name. An old pin of that name is replaced atomically, so that there
+    /// is a pin at every moment.
     pub fn pin_program(&self, name: &str, program: &mut SchedClassifier) -> Result<PathBuf> {
         let (path, new) = (self.pin(name), self.pending_pin(name));
         remove_file(&new)?;
@@ -28,10 +29,11 @@ impl Instance {
         self.pin(&format!("{CLSACT}{namespace}-{index}"))
     }
 
-    /// Records that ikenat added the clsact of an interface. True when that was recorded already.
+    /// Records that ikenat adds the clsact of an interface. Returns true when that was recorded
+    /// before.
     pub fn record_clsact(&self, namespace: u64, index: u32) -> Result<bool> {
         let path = self.clsact_record(namespace, index);
-        // A bpffs can hold pins and directories, and nothing else.
+        // A directory, because a BPF file system has no regular files.
         match fs::create_dir(&path) {
             Ok(()) => Ok(false),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(true),
@@ -39,7 +41,7 @@ impl Instance {
         }
     }
 
-    /// Removes that record. True when there was one.
+    /// Removes the record of [`Self::record_clsact`]. Returns true when there was one.
     pub fn forget_clsact_record(&self, namespace: u64, index: u32) -> Result<bool> {
         let path = self.clsact_record(namespace, index);
         match fs::remove_dir(&path) {

@@ -7,8 +7,8 @@ use crate::error::{Error, Result};
 use crate::netlink::{Filter, Netlink};
 use aya::maps::MapInfo;
 
-/// After filters that an administrator put first on purpose (1), before those numbered in tens or by
-/// the kernel (49152).
+/// After filters that an administrator put first on purpose (1), before those numbered in tens or
+/// by the kernel (49152).
 const PRIORITY: u16 = 5;
 /// A handle that no other software uses by accident.
 const HANDLE: u32 = 0x1ce;
