@@ -38,7 +38,7 @@ pub const SERVER_HOP: usize = 14;
 pub const SECRET: usize = 16;
 /// Which of the two copies of the retired totals is valid: 0 or 1. Changing this word is the
 /// commit.
-pub const BOOK: usize = 32;
+pub const RETIRED_COPY: usize = 32;
 /// The first WAN; the others follow. Each has the interface index (0: none) and, in two words, the
 /// name that it had when it was attached: `stats` may run in a namespace where the name cannot be
 /// looked up.
@@ -48,12 +48,12 @@ pub const LANS: usize = WANS + INTERFACES * INTERFACE_WORDS;
 /// Words per interface.
 pub const INTERFACE_WORDS: usize = 3;
 /// Start of the two copies of the retired totals.
-pub const BOOKS: usize = 64;
+pub const RETIRED: usize = 64;
 /// Words per copy of the retired totals.
-pub const BOOK_WORDS: usize = 128;
+pub const RETIRED_WORDS: usize = 128;
 
 /// The words of one copy of the retired totals.
-pub mod book {
+pub mod retired {
     /// Packets of retired flows, inbound; the other three follow: bytes in, packets out, bytes out.
     pub const ESP: usize = 0;
     /// The slot (index + 1) that was added last, so that after a crash between commit and release
@@ -76,5 +76,5 @@ pub mod flag {
     /// The server is an address of this host.
     pub const SERVER_IS_LOCAL: u64 = 1 << 2;
 }
-const _: () = assert!(LANS + INTERFACES * INTERFACE_WORDS <= BOOKS);
-const _: () = assert!(BOOKS + 2 * BOOK_WORDS <= WORDS);
+const _: () = assert!(LANS + INTERFACES * INTERFACE_WORDS <= RETIRED);
+const _: () = assert!(RETIRED + 2 * RETIRED_WORDS <= WORDS);

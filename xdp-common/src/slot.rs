@@ -66,10 +66,10 @@ pub mod recent {
     pub const WORDS: usize = 4;
     /// Digest (bits 16-63) and tick (0-15). Only this word decides.
     pub const DIGEST: usize = 0;
-    /// First word of a note for display (the peer's address); it may be torn, and decides nothing.
-    pub const NOTE: usize = 1;
-    /// Words of the note.
-    pub const NOTE_WORDS: usize = 3;
+    /// First word of the details for display (the peer's address); it may be torn, and decides nothing.
+    pub const DETAILS: usize = 1;
+    /// Words of the details.
+    pub const DETAILS_WORDS: usize = 3;
 }
 
 /// The words of an entry in NEXTHOP.

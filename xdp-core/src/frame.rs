@@ -116,6 +116,20 @@ pub trait Frame {
     }
 }
 
+/// Changes the two bytes at `at`, and returns their old and their new value.
+#[inline(always)]
+pub(crate) fn update_field<F: Frame + ?Sized>(
+    frame: &mut F,
+    at: usize,
+    change: impl Fn([u8; 2]) -> [u8; 2],
+) -> Option<([u8; 2], [u8; 2])> {
+    frame.with_bytes_mut::<2, _>(at, |field| {
+        let old = *field;
+        *field = change(old);
+        (old, *field)
+    })
+}
+
 impl Frame for [u8] {
     fn array<const N: usize>(&self, at: usize) -> Option<&[u8; N]> {
         self.get(at..)?.first_chunk()

@@ -21,6 +21,7 @@ pub mod netns;
 mod network_cards;
 pub mod path_mtu;
 pub mod process;
+pub mod raw_sender;
 pub mod routers;
 pub mod strongswan;
 mod swanctl;

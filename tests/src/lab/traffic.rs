@@ -2,19 +2,14 @@
 
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
-use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
-use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, sendto, setsockopt,
-    socket, sockopt,
-};
+use nix::sys::socket::{setsockopt, sockopt};
 
-use super::frames::{Captured, ETHERNET};
 use super::netns::Namespace;
 
 /// Bytes from the SPI on; with the headers around them a frame of 110 bytes.
@@ -57,41 +52,6 @@ pub fn socket_in(namespace: &Namespace, at: SocketAddrV4) -> Result<UdpSocket> {
             .context("failed to enlarge a receive buffer")?;
         Ok(socket)
     })
-}
-
-/// Sends packets of any protocol from inside a namespace, as a program on that host does.
-#[derive(Debug)]
-pub struct RawSender(OwnedFd);
-
-/// Opens one.
-pub fn raw_sender(namespace: &Namespace) -> Result<RawSender> {
-    namespace.enter(|| {
-        let fd = socket(
-            AddressFamily::Inet,
-            SockType::Raw,
-            SockFlag::SOCK_CLOEXEC,
-            SockProtocol::Raw,
-        )
-        .context("failed to open a raw socket")?;
-        Ok(RawSender(fd))
-    })
-}
-
-impl RawSender {
-    /// Sends the packet of a frame, from its IPv4 header on; the kernel routes it and writes
-    /// another Ethernet header.
-    pub fn send(&self, frame: &[u8]) -> Result<()> {
-        let destination = Captured::read(frame)?.destination;
-        let to = SockaddrIn::from(SocketAddrV4::new(destination, 0));
-        sendto(
-            self.0.as_raw_fd(),
-            &frame[ETHERNET..],
-            &to,
-            MsgFlags::empty(),
-        )
-        .with_context(|| format!("failed to send {} bytes to {destination}", frame.len()))?;
-        Ok(())
-    }
 }
 
 /// A thread that sends a flow until it is stopped.

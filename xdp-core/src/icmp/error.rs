@@ -109,7 +109,7 @@ pub fn build<F: Frame + ?Sized>(
         destination: ip.source,
     };
     let header = ipv4::Header {
-        checksum: header.computed_checksum(),
+        checksum: !fold(header.sum()),
         ..header
     };
     let reply = ethernet::Header {

@@ -7,7 +7,7 @@ use crate::checksum::Delta;
 use crate::classify::{is_bogus, is_sent_to_interface, refused_by_list};
 use crate::conntrack::fragment;
 use crate::env::{Env, FibResult, NextHop, Side, Verdict};
-use crate::frame::Frame;
+use crate::frame::{Frame, update_field};
 use crate::icmp::rate_limit;
 use crate::packet::Packet;
 use crate::route::{fib_refusal, may_leave_by};
@@ -386,18 +386,4 @@ fn translate<F: Frame + ?Sized>(
     };
     *place = [ttl];
     true
-}
-
-/// Changes two bytes, and returns their old and their new value.
-#[inline(always)]
-fn update_field<F: Frame + ?Sized>(
-    frame: &mut F,
-    at: usize,
-    change: impl Fn([u8; 2]) -> [u8; 2],
-) -> Option<([u8; 2], [u8; 2])> {
-    frame.with_bytes_mut::<2, _>(at, |field| {
-        let old = *field;
-        *field = change(old);
-        (old, *field)
-    })
 }

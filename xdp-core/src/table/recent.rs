@@ -8,13 +8,13 @@
 
 use crate::table::word::Word;
 use xdp_common::Config;
-use xdp_common::slot::recent::{DIGEST, NOTE, NOTE_WORDS, WORDS};
+use xdp_common::slot::recent::{DETAILS, DETAILS_WORDS, DIGEST, WORDS};
 use xdp_common::slot::{self, WAYS};
 
 /// One value of the map: four ways.
 pub type Bucket<W> = [W; slot::WORDS];
 /// Details of an entry, for display.
-pub type Details = [u64; NOTE_WORDS];
+pub type Details = [u64; DETAILS_WORDS];
 
 /// The bits of the digest that a word keeps.
 const KEPT: u64 = !0x1fff_ffff;
@@ -66,9 +66,9 @@ pub fn remember<W: Word>(bucket: &Bucket<W>, digest: u64, value: u16, tick: u16,
     let at = (W::opaque_to_verifier(victim) % WAYS) * WORDS;
     let value = (u64::from(value) & VALUE) << VALUE_SHIFT;
     bucket[at + DIGEST].store(digest & KEPT | value | u64::from(tick));
-    bucket[at + NOTE].store(details[0]);
-    bucket[at + NOTE + 1].store(details[1]);
-    bucket[at + NOTE + 2].store(details[2]);
+    bucket[at + DETAILS].store(details[0]);
+    bucket[at + DETAILS + 1].store(details[1]);
+    bucket[at + DETAILS + 2].store(details[2]);
 }
 
 /// The value of a digest that was remembered at most `limit` ticks ago.

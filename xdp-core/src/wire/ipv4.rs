@@ -1,6 +1,5 @@
 //! The IPv4 header (RFC 791 section 3.1).
 
-use crate::checksum::fold;
 use crate::frame::Frame;
 
 /// Length of the header without options.
@@ -132,22 +131,20 @@ impl Header {
         ]
     }
 
-    /// The checksum of this header, which has no options (RFC 791 section 3.1), whatever its field
-    /// holds.
+    /// The sum of the words of this header without its checksum, not folded; it has no options. The
+    /// complement of the folded sum is the checksum (RFC 791 section 3.1).
     #[inline(always)]
     #[must_use]
-    pub fn computed_checksum(&self) -> u16 {
+    pub fn sum(&self) -> u64 {
         let pair = |high: u8, low: u8| u64::from(u16::from_be_bytes([high, low]));
         let address = |[a, b, c, d]: [u8; 4]| pair(a, b) + pair(c, d);
-        !fold(
-            pair(self.version_length, self.tos)
-                + u64::from(self.total_length)
-                + pair(self.id[0], self.id[1])
-                + u64::from(self.flags_offset)
-                + pair(self.ttl, self.protocol.0)
-                + address(self.source)
-                + address(self.destination),
-        )
+        pair(self.version_length, self.tos)
+            + u64::from(self.total_length)
+            + pair(self.id[0], self.id[1])
+            + u64::from(self.flags_offset)
+            + pair(self.ttl, self.protocol.0)
+            + address(self.source)
+            + address(self.destination)
     }
 
     /// Length of the header with its options, 20 to 60, or `None` when version or length are wrong.

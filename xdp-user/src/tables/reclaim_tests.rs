@@ -223,7 +223,7 @@ fn whatever_write_is_the_last_the_next_daemon_makes_it_right() {
         deaths += 1;
     }
     assert!(
-        deaths > 2 * meta::BOOK_WORDS,
+        deaths > 2 * meta::RETIRED_WORDS,
         "only {deaths} deaths: the daemon was never killed"
     );
 }

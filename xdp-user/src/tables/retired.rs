@@ -7,7 +7,7 @@
 //! the entry still dying knows that it was added.
 
 use xdp_common::counters::Direction;
-use xdp_common::meta::{BOOK, BOOK_WORDS, BOOKS, book};
+use xdp_common::meta::{RETIRED, RETIRED_COPY, RETIRED_WORDS, retired};
 use xdp_core::Word;
 
 /// Which table an entry belongs to.
@@ -74,11 +74,11 @@ impl RetiredTotals {
 }
 
 const fn at(active: usize, word: usize) -> usize {
-    BOOKS + active * BOOK_WORDS + word
+    RETIRED + active * RETIRED_WORDS + word
 }
 
 fn active<W: Word>(meta: &[W]) -> usize {
-    usize::from(meta[BOOK].load() & 1 == 1)
+    usize::from(meta[RETIRED_COPY].load() & 1 == 1)
 }
 
 /// Reads the active totals.
@@ -87,19 +87,23 @@ pub fn read<W: Word>(meta: &[W]) -> RetiredTotals {
         let active = active(meta);
         let word = |word: usize| meta[at(active, word)].load();
         let amount = |direction: Direction| Amount {
-            packets: word(book::ESP + 2 * direction as usize),
-            bytes: word(book::ESP + 2 * direction as usize + 1),
+            packets: word(retired::ESP + 2 * direction as usize),
+            bytes: word(retired::ESP + 2 * direction as usize + 1),
         };
         let totals = RetiredTotals {
             esp: Direction::ALL.map(amount),
-            flows: word(book::FLOWS),
-            sessions: word(book::SESSIONS),
-            mark: [active as u64, word(book::LAST_SLOT), word(book::LAST_STATE)],
+            flows: word(retired::FLOWS),
+            sessions: word(retired::SESSIONS),
+            mark: [
+                active as u64,
+                word(retired::LAST_SLOT),
+                word(retired::LAST_STATE),
+            ],
         };
         // Two commits in between would have rewritten this copy: then its mark has changed.
-        let unchanged = totals.mark[1] == word(book::LAST_SLOT)
-            && totals.mark[2] == word(book::LAST_STATE)
-            && usize::from(meta[BOOK].load() & 1 == 1) == active;
+        let unchanged = totals.mark[1] == word(retired::LAST_SLOT)
+            && totals.mark[2] == word(retired::LAST_STATE)
+            && usize::from(meta[RETIRED_COPY].load() & 1 == 1) == active;
         if unchanged {
             return totals;
         }
@@ -125,7 +129,7 @@ pub fn add<W: Word>(meta: &[W], entry: Entry, direction: Direction, amount: Amou
         return;
     }
     let next = 1 - now;
-    for word in 0..BOOK_WORDS {
+    for word in 0..RETIRED_WORDS {
         meta[at(next, word)].store(meta[at(now, word)].load());
     }
     let add = |word: usize, value: u64| {
@@ -134,15 +138,15 @@ pub fn add<W: Word>(meta: &[W], entry: Entry, direction: Direction, amount: Amou
     };
     match entry.kind {
         EntryKind::Flow => {
-            add(book::ESP + 2 * direction as usize, amount.packets);
-            add(book::ESP + 2 * direction as usize + 1, amount.bytes);
-            add(book::FLOWS, 1);
+            add(retired::ESP + 2 * direction as usize, amount.packets);
+            add(retired::ESP + 2 * direction as usize + 1, amount.bytes);
+            add(retired::FLOWS, 1);
         }
-        EntryKind::Session => add(book::SESSIONS, 1),
+        EntryKind::Session => add(retired::SESSIONS, 1),
     }
-    meta[at(next, book::LAST_SLOT)].store(entry.name());
-    meta[at(next, book::LAST_STATE)].store(entry.state);
-    meta[BOOK].publish(next as u64);
+    meta[at(next, retired::LAST_SLOT)].store(entry.name());
+    meta[at(next, retired::LAST_STATE)].store(entry.state);
+    meta[RETIRED_COPY].publish(next as u64);
 }
 
 #[cfg(test)]

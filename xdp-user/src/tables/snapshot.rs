@@ -90,7 +90,7 @@ pub struct Snapshot {
 }
 
 /// The entries of HALF or FRAGMENT that are not older than a limit: the age in ticks, and the peer
-/// in the note.
+/// in the details.
 fn young<W: Word>(words: &[W], tick: u16, limit: u16) -> Vec<(u16, Option<Ipv4Addr>)> {
     let (entries, _) = words.as_chunks::<{ recent::WORDS }>();
     entries
@@ -98,8 +98,11 @@ fn young<W: Word>(words: &[W], tick: u16, limit: u16) -> Vec<(u16, Option<Ipv4Ad
         .filter_map(|entry| {
             let digest = entry[recent::DIGEST].load();
             let age = tick.wrapping_sub(u16::try_from(digest & 0xffff).unwrap_or_default());
-            let note = [entry[recent::NOTE].load(), entry[recent::NOTE + 1].load()];
-            let peer = slot::peer_address(note).map(Ipv4Addr::from);
+            let details = [
+                entry[recent::DETAILS].load(),
+                entry[recent::DETAILS + 1].load(),
+            ];
+            let peer = slot::peer_address(details).map(Ipv4Addr::from);
             (digest != 0 && age <= limit).then_some((age, peer))
         })
         .collect()

@@ -17,7 +17,8 @@ fn half_open_peers_are_young_and_have_no_session() {
     {
         let at = entry * recent::WORDS;
         words[at + recent::DIGEST] = 0xabcd_0000 | u64::from(tick.wrapping_sub(age));
-        words[at + recent::NOTE..at + recent::NOTE + 2].copy_from_slice(&peer_words(peer.octets()));
+        words[at + recent::DETAILS..at + recent::DETAILS + 2]
+            .copy_from_slice(&peer_words(peer.octets()));
     }
     let words = words.map(AtomicU64::new);
     let young = young(&words, tick, HALF_OPEN_TICKS);

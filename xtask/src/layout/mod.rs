@@ -7,7 +7,6 @@ use anyhow::{Context as _, Result};
 
 mod arrows;
 mod links;
-mod remaining;
 mod rooms;
 mod source;
 #[cfg(test)]
@@ -91,8 +90,7 @@ pub(crate) fn check(root: &Path) -> Result<Vec<Finding>> {
         }
     }
     let exists = |path: &str| root.join(path).exists();
-    let found = findings(&files, &rooms::CRATES, &exists);
-    Ok(remaining::subtract(found, &remaining::FILES))
+    Ok(findings(&files, &rooms::CRATES, &exists))
 }
 
 fn findings(

@@ -362,8 +362,7 @@ fn usage(lab: &Lab) -> Result<()> {
 
 /// Every single condition is met, and still `run` would not start.
 fn refused_start(lab: &Lab) -> Result<()> {
-    let prefix = "192.0.2.7";
-    let both = ["--deny", prefix, "--except-peer", prefix];
+    let both = ["--deny", "192.0.2.7", "--except-peer", "192.0.2.7"];
     expect(
         &findings_of(command(lab, &both)?)?,
         ("start", None),
@@ -378,23 +377,14 @@ fn refused_start(lab: &Lab) -> Result<()> {
 fn fix_keeps_options(lab: &Lab) -> Result<()> {
     let deny = ["--deny", "192.0.2.7", "--idle-timeout", "600"];
     Ikenat::start_with(lab, &deny)?.kill()?;
-    let no_daemon = ("daemon", None);
-    let given = findings_of(command(lab, &deny)?)?;
+    let (no_daemon, given) = (("daemon", None), findings_of(command(lab, &deny)?)?);
     let fix = expect(&given, no_daemon, "warning", &["no daemon"])?.fix;
     ensure!(
         fix[0].contains(" --deny 192.0.2.7/32 --idle-timeout 600 "),
         "{fix:?}"
     );
     // The tables of an instance do not hold them.
-    let mut attached = lab.gateway.command(binary()?);
-    attached.arg("check").arg("--bpffs").arg(lab.bpffs());
-    let fix = expect(
-        &findings_of(attached)?,
-        no_daemon,
-        "warning",
-        &["no daemon"],
-    )?
-    .fix;
+    let fix = expect(&about_running(lab)?, no_daemon, "warning", &["no daemon"])?.fix;
     ensure!(
         fix[0].ends_with(" # and the other options of the last start"),
         "{fix:?}"

@@ -99,6 +99,13 @@ fn check(lab: &Lab) -> Result<Vec<Finding>> {
     findings_of(command(lab, &[])?)
 }
 
+/// The findings about the instance that is attached.
+fn about_running(lab: &Lab) -> Result<Vec<Finding>> {
+    let mut command = lab.gateway.command(binary()?);
+    command.arg("check").arg("--bpffs").arg(lab.bpffs());
+    findings_of(command)
+}
+
 /// The findings of a condition on an interface (or on none), the worst first.
 fn about(findings: &[Finding], code: &str, on: Option<&str>) -> Vec<Finding> {
     let fits = |finding: &&Finding| finding.code == code && finding.on.as_deref() == on;

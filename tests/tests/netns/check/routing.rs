@@ -255,12 +255,6 @@ fn client_route(lab: &Lab) -> Result<()> {
 }
 
 /// Without arguments, as one asks about an instance.
-fn about_running(lab: &Lab) -> Result<Vec<Finding>> {
-    let mut command = lab.gateway.command(binary()?);
-    command.arg("check").arg("--bpffs").arg(lab.bpffs());
-    findings_of(command)
-}
-
 fn running(lab: &Lab) -> Result<()> {
     let ikenat = Ikenat::start(lab)?;
     let findings = about_running(lab)?;
