@@ -1,8 +1,8 @@
 //! `ikenat check`: every condition of this host that forwarding depends on, examined without changing
 //! anything. Each condition is one small function that returns findings.
 //!
-//! Invariant: the codes and the field names of [`Finding`] are an interface for scripts. Its texts
-//! are not.
+//! Invariant: the codes of findings, and the field names of [`Checks`] and of what it holds, are an
+//! interface for scripts. The texts of findings are not.
 
 mod context;
 mod device;
@@ -24,9 +24,28 @@ use crate::error::Result;
 use crate::netlink::Netlink;
 use context::Context;
 use serde::Serialize;
+use std::net::Ipv4Addr;
 
 pub use run_command::run_command;
 pub use running::running;
+
+/// The answer of `check`.
+#[derive(Clone, Debug, Serialize)]
+pub struct Checks {
+    /// One for each instance that was examined.
+    pub checks: Vec<InstanceCheck>,
+}
+
+/// One instance, running or planned.
+#[derive(Clone, Debug, Serialize)]
+pub struct InstanceCheck {
+    /// The VIP.
+    pub vip: Ipv4Addr,
+    /// The server behind it.
+    pub server: Ipv4Addr,
+    /// One or more for each condition.
+    pub findings: Vec<Finding>,
+}
 
 /// Severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]

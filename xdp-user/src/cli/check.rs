@@ -5,12 +5,12 @@ use super::run::Arguments as Run;
 use anyhow::{Context, Result};
 use clap::error::ErrorKind;
 use clap::{ArgMatches, Args, Command, FromArgMatches};
-use serde::Serialize;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use xdp_user::check::{Finding, Level, check, running};
+use xdp_user::check::{Checks, Finding, InstanceCheck, Level, check, running};
 use xdp_user::netlink::Netlink;
+use xdp_user::report::document::Document;
 
 /// Check everything that forwarding depends on, and print what is wrong and how to fix it
 ///
@@ -81,19 +81,6 @@ impl FromArgMatches for Optional {
     }
 }
 
-/// The answer of `check --json`.
-#[derive(Serialize)]
-struct Answer {
-    checks: Vec<Check>,
-}
-
-#[derive(Serialize)]
-struct Check {
-    vip: Ipv4Addr,
-    server: Ipv4Addr,
-    findings: Vec<Finding>,
-}
-
 /// Runs the subcommand.
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let subjects = match &arguments.run {
@@ -113,7 +100,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let netlink = Netlink::open().context("failed to look at this host")?;
     let mut checks = Vec::new();
     for subject in &subjects {
-        checks.push(Check {
+        checks.push(InstanceCheck {
             vip: subject.vip,
             server: subject.server,
             findings: check(subject, &netlink).context("failed to look at this host")?,
@@ -122,8 +109,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let worst = checks.iter().flat_map(|check| &check.findings);
     let worst = worst.map(|finding| finding.level).max();
     if arguments.json {
-        let answer = Answer { checks };
-        print(&format!("{}\n", serde_json::to_string_pretty(&answer)?))?;
+        print(&Document::now(Checks { checks }).indented()?)?;
     } else {
         let texts: Vec<String> = checks.iter().map(text).collect();
         print(&texts.join("\n"))?;
@@ -131,7 +117,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     Ok(ExitCode::from(u8::from(worst == Some(Level::Error))))
 }
 
-fn text(check: &Check) -> String {
+fn text(check: &InstanceCheck) -> String {
     let mut text = format!("VIP {} -> server {}\n\n", check.vip, check.server);
     let on = |finding: &Finding| finding.on.clone().unwrap_or_default();
     let widest = check

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::io::{self, IsTerminal as _};
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
+use xdp_user::report::document::Document;
 use xdp_user::report::stats::{
     ByDirection, InstanceStats, PreviousCounts, SessionStats, Spi, Stats, Traffic,
 };
@@ -66,12 +67,12 @@ fn take(which: &InstanceFilter, history: &mut History) -> Result<Stats> {
 
 fn show(arguments: &Arguments, stats: &Stats) -> Result<String> {
     if arguments.json {
-        let text = if arguments.watch {
-            serde_json::to_string(stats)?
+        let document = Document::now(stats);
+        return Ok(if arguments.watch {
+            document.line()?
         } else {
-            serde_json::to_string_pretty(stats)?
-        };
-        return Ok(text + "\n");
+            document.indented()?
+        });
     }
     let texts = stats.instances.iter().map(|one| text(one, arguments.watch));
     let texts = texts.collect::<Vec<_>>().join("\n");

@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 use xdp_user::dataplane::tc_backend::TcBackend;
 use xdp_user::netlink::Netlink;
+use xdp_user::report::document::Document;
 use xdp_user::report::status::{InstanceStatus, ProgramStatus, Status};
 use xdp_user::tables::snapshot::Snapshot;
 
@@ -33,7 +34,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     }
     let status = Status { instances };
     if arguments.json {
-        print(&format!("{}\n", serde_json::to_string_pretty(&status)?))
+        print(&Document::now(&status).indented()?)
     } else {
         let texts: Vec<String> = status.instances.iter().map(text).collect();
         print(&texts.join("\n"))

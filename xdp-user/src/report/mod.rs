@@ -1,4 +1,5 @@
-//! What `ikenat stats` and `ikenat status` report, as data.
+//! What `ikenat stats` and `ikenat status` report, as data, and the JSON documents of all verbs.
 
+pub mod document;
 pub mod stats;
 pub mod status;
