@@ -1,4 +1,5 @@
-//! The output of `ikenat stats --json` and `ikenat status --json`, as a script reads it.
+//! The output of `ikenat stats --json` and `ikenat status --json`, as a script reads it, and the
+//! header of all documents.
 //!
 //! The types are deliberately defined a second time: renaming a field breaks users' scripts, so it
 //! must break a test.
@@ -9,6 +10,15 @@ use anyhow::{Context, Result};
 use serde::Deserialize;
 
 use super::direction::Direction;
+
+/// The first fields of every document.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Header {
+    /// Version of the format.
+    pub schema: u32,
+    /// When the document was made, as in RFC 3339.
+    pub generated: String,
+}
 
 /// The answer of `stats`.
 #[derive(Clone, Debug, Deserialize)]
@@ -24,6 +34,8 @@ pub struct InstanceStats {
     pub vip: Ipv4Addr,
     /// The server behind it.
     pub server: Ipv4Addr,
+    /// Identifies the set of tables.
+    pub generation: u64,
     /// One for each SPI of a peer in one direction.
     pub spis: Vec<Spi>,
     /// One for each peer.
@@ -170,6 +182,8 @@ pub struct Status {
 pub struct InstanceStatus {
     /// The VIP.
     pub vip: Ipv4Addr,
+    /// Identifies the set of tables.
+    pub generation: u64,
     /// The programs.
     pub attached: Vec<Attached>,
     /// The tables.

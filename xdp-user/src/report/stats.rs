@@ -11,7 +11,7 @@ use std::time::Duration;
 use xdp_common::counters::{Quantity, class};
 use xdp_common::{Class, Direction, Hook};
 
-/// The answer of `stats --json`.
+/// The answer of `stats`.
 #[derive(Clone, Debug, Serialize)]
 pub struct Stats {
     /// One for each VIP.
@@ -25,6 +25,8 @@ pub struct InstanceStats {
     pub vip: Ipv4Addr,
     /// The server behind it.
     pub server: Ipv4Addr,
+    /// Identifies the set of tables ([`Snapshot::generation`]).
+    pub generation: u64,
     /// One for each SPI of a peer in one direction.
     pub spis: Vec<Spi>,
     /// One for each peer.
@@ -164,6 +166,7 @@ impl InstanceStats {
         Self {
             vip: snapshot.vip,
             server: snapshot.server,
+            generation: snapshot.generation,
             spis: spis.collect(),
             sessions: sessions(snapshot),
             totals: totals(snapshot),
@@ -298,6 +301,7 @@ mod tests {
             flags: 0,
             listed: [0, 0],
             namespace: 1,
+            generation: 55,
             interfaces: Vec::new(),
             clock: Clock::new(250, moment),
             now: 10_000,
@@ -354,7 +358,9 @@ mod tests {
 
     #[test]
     fn numbers_look_as_scripts_expect_them() {
-        let spi = &InstanceStats::of(&snapshot(), None).spis[0];
+        let instance = InstanceStats::of(&snapshot(), None);
+        assert_eq!(instance.generation, 55);
+        let spi = &instance.spis[0];
         let json = serde_json::to_value(spi).expect("serializes");
         assert_eq!(json["spi"], "0x000000c1");
         assert_eq!(json["kind"], "esp-in-udp");

@@ -20,7 +20,7 @@ use xdp_common::counters::{Quantity, class, reason};
 use xdp_common::meta::flag;
 use xdp_common::{Class, Direction, Hook, Reason};
 
-/// The answer of `status --json`.
+/// The answer of `status`.
 #[derive(Clone, Debug, Serialize)]
 pub struct Status {
     /// One for each VIP.
@@ -34,6 +34,8 @@ pub struct InstanceStatus {
     pub vip: Ipv4Addr,
     /// The server behind it.
     pub server: Ipv4Addr,
+    /// Identifies the set of tables ([`Snapshot::generation`]).
+    pub generation: u64,
     /// The process id of the daemon, if one runs.
     pub daemon: Option<u32>,
     /// True when packets are counted only and none is translated (`--dry-run`).
@@ -131,6 +133,7 @@ impl InstanceStatus {
         Ok(Self {
             vip: snapshot.vip,
             server: snapshot.server,
+            generation: snapshot.generation,
             daemon: pins.owner(),
             dry_run: is_set(flag::DRY_RUN),
             dedicated: is_set(flag::DEDICATED),

@@ -69,6 +69,12 @@ pub struct Snapshot {
     pub listed: [u32; 2],
     /// The number of the network namespace of the interfaces.
     pub namespace: u64,
+    /// Identifies the set of tables: `CLOCK_MONOTONIC` in microseconds when they were created. A
+    /// restart of the daemon keeps it, new tables have another one.
+    ///
+    /// Invariant: it tells nothing about the hash key. [`meta::GENERATION`] is a word of the key,
+    /// combined with a time that can be guessed, and must not be printed.
+    pub generation: u64,
     /// WANs and LANs.
     pub interfaces: Vec<InterfaceRecord>,
     /// The clock of the dataplane.
@@ -202,6 +208,7 @@ impl Snapshot {
                 [except, deny]
             },
             namespace: meta[meta::NAMESPACE].load(),
+            generation: anchor.monotonic / 1_000,
             interfaces: interfaces(&tables),
             clock,
             now,
