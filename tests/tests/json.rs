@@ -1,0 +1,319 @@
+//! The JSON documents of `stats`, `status` and `check`, byte for byte: each has a snapshot in
+//! `tests/snapshots`, and `docs/json.md` names every field of it.
+//!
+//! The values are fixed and have every field, also those that may be null.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use serde::Serialize;
+use serde_json::Value;
+use xdp_user::check::{Checks, Finding, InstanceCheck, Level};
+use xdp_user::report::document::Document;
+use xdp_user::report::stats::{
+    ByDirection, InstanceStats, SessionStats, Spi, Stats, Totals, Traffic,
+};
+use xdp_user::report::status::{
+    InstanceStatus, ProgramStatus, ReasonCount, Redirect, Status, TableStatus,
+};
+
+/// Set to write the snapshots instead of comparing them.
+const RENEW: &str = "IKENAT_RENEW_SNAPSHOTS";
+
+const VIP: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
+const VIP_2: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 2);
+const SERVER: Ipv4Addr = Ipv4Addr::new(192, 168, 0, 1);
+const CLIENT: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
+const CLIENT_2: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 8);
+/// 2026-11-27 08:02:08 UTC, in seconds since 1970.
+const GENERATED: u64 = 1_795_766_528;
+
+#[test]
+fn stats_are_those_of_the_snapshot() -> Result<()> {
+    let instances = vec![instance_stats()];
+    compare("stats", Stats { instances })
+}
+
+#[test]
+fn status_is_that_of_the_snapshot() -> Result<()> {
+    let instances = vec![with_daemon(), without_daemon()];
+    compare("status", Status { instances })
+}
+
+#[test]
+fn check_is_that_of_the_snapshot() -> Result<()> {
+    let checks = vec![InstanceCheck {
+        vip: VIP,
+        server: SERVER,
+        findings: findings(),
+    }];
+    compare("check", Checks { checks })
+}
+
+#[test]
+fn the_documentation_names_every_field() -> Result<()> {
+    let page = root().join("docs/json.md");
+    let page =
+        fs::read_to_string(&page).with_context(|| format!("failed to read {}", page.display()))?;
+    for verb in ["stats", "status", "check"] {
+        // The header is described once; a field of the same name elsewhere does not count.
+        let text = section(&page, "Header")? + &section(&page, verb)?;
+        let mut names = BTreeSet::new();
+        fields(&serde_json::from_str(&read(verb)?)?, &mut names);
+        ensure!(names.len() > 8, "{verb}.json has only the fields {names:?}");
+        for name in names {
+            ensure!(
+                text.contains(&format!("`{name}`")),
+                "docs/json.md does not describe `{name}` of `{verb} --json`: add it to the section \
+                 `{verb}`"
+            );
+        }
+    }
+    Ok(())
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn path(verb: &str) -> PathBuf {
+    root().join(format!("tests/snapshots/{verb}.json"))
+}
+
+fn read(verb: &str) -> Result<String> {
+    let path = path(verb);
+    fs::read_to_string(&path).with_context(|| format!("failed to read {}", path.display()))
+}
+
+/// Compares the document of an answer with its snapshot, or writes the snapshot.
+fn compare(verb: &str, answer: impl Serialize) -> Result<()> {
+    let generated = SystemTime::UNIX_EPOCH + Duration::from_secs(GENERATED);
+    let text = Document::at(generated, answer).indented()?;
+    if std::env::var_os(RENEW).is_some() {
+        return fs::write(path(verb), text).context("failed to write the snapshot");
+    }
+    let expected = read(verb)?;
+    if text == expected {
+        return Ok(());
+    }
+    let lines = text.lines().zip(expected.lines());
+    let same = lines.take_while(|(new, old)| new == old).count();
+    let line = |text: &str| text.lines().nth(same).unwrap_or("the end").to_owned();
+    bail!(
+        "`{verb} --json` differs from tests/snapshots/{verb}.json in line {}:\n  \
+         snapshot: {}\n  now:      {}\n\
+         If that is meant, run `{RENEW}=1 cargo test -p ikenat-tests --test json`, look at the \
+         difference, and describe it in docs/json.md and CHANGELOG.md. A field that is removed, \
+         renamed or has another meaning needs another `schema` \
+         (xdp-user/src/report/document.rs).",
+        same + 1,
+        line(&expected),
+        line(&text)
+    );
+}
+
+/// A section of the page, from its heading to the next one of its level.
+fn section(page: &str, heading: &str) -> Result<String> {
+    let mut sections = page.split("\n## ");
+    let found = sections.find(|text| text.lines().next() == Some(heading));
+    let found = found.with_context(|| format!("docs/json.md has no section `{heading}`"))?;
+    Ok(found.to_owned())
+}
+
+/// The names of all fields, at every depth.
+fn fields(value: &Value, names: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(object) => {
+            for (name, value) in object {
+                names.insert(name.clone());
+                fields(value, names);
+            }
+        }
+        Value::Array(elements) => {
+            for element in elements {
+                fields(element, names);
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+const fn both<T>(inbound: T, outbound: T) -> ByDirection<T> {
+    ByDirection { inbound, outbound }
+}
+
+const fn traffic(packets: u64, bytes: u64) -> Traffic {
+    Traffic { packets, bytes }
+}
+
+fn instance_stats() -> InstanceStats {
+    let in_udp = Spi {
+        peer: CLIENT,
+        port: Some(40_000),
+        kind: "esp-in-udp",
+        spi: "0xc1234567".to_owned(),
+        direction: "in",
+        packets: 95,
+        bytes: 9_500,
+        packets_per_second: 9.5,
+        first_seen_secs: 12.0,
+        last_seen_secs: 2.004,
+        first_sequence: 1,
+        last_sequence: 99,
+        highest_sequence: 100,
+        reordered: 1,
+        estimated_loss: 5,
+    };
+    let native = Spi {
+        peer: CLIENT_2,
+        port: None,
+        kind: "esp",
+        spi: "0x00000100".to_owned(),
+        direction: "out",
+        packets: 200,
+        bytes: 20_000,
+        packets_per_second: 20.0,
+        first_seen_secs: 10.0,
+        last_seen_secs: 0.0,
+        first_sequence: 1,
+        last_sequence: 200,
+        highest_sequence: 200,
+        reordered: 0,
+        estimated_loss: 0,
+    };
+    InstanceStats {
+        vip: VIP,
+        server: SERVER,
+        generation: 81_234_567_890,
+        spis: vec![in_udp, native],
+        sessions: vec![
+            SessionStats {
+                peer: CLIENT,
+                state: "established",
+                ike: both(2, 3),
+                natt_ike: both(4, 5),
+                keepalive: both(6, 0),
+                spis: 1,
+                last_seen_secs: 2.004,
+            },
+            SessionStats {
+                peer: CLIENT_2,
+                state: "half-open",
+                ike: both(0, 0),
+                natt_ike: both(0, 0),
+                keepalive: both(0, 0),
+                spis: 0,
+                last_seen_secs: 0.0,
+            },
+        ],
+        totals: Totals {
+            esp: both(traffic(111, 11_100), traffic(222, 22_200)),
+            tracked: both(traffic(95, 9_500), traffic(200, 20_000)),
+            retired: both(traffic(11, 1_100), traffic(20, 2_000)),
+            untracked: both(traffic(5, 500), traffic(2, 200)),
+        },
+    }
+}
+
+fn with_daemon() -> InstanceStatus {
+    InstanceStatus {
+        vip: VIP,
+        server: SERVER,
+        generation: 81_234_567_890,
+        daemon: Some(4242),
+        dry_run: false,
+        dedicated: true,
+        server_is_local: false,
+        except_peers: 1,
+        denied: 2,
+        attached: vec![
+            ProgramStatus {
+                interface: "eth1".to_owned(),
+                ifindex: 3,
+                hook: "xdp",
+                mode: "native",
+                program: Some(57),
+                alive: true,
+                in_this_namespace: true,
+            },
+            ProgramStatus {
+                interface: "eth0".to_owned(),
+                ifindex: 0,
+                hook: "tcx",
+                mode: "ingress",
+                program: None,
+                alive: false,
+                in_this_namespace: false,
+            },
+        ],
+        redirect: vec![Redirect {
+            interface: "eth1".to_owned(),
+            ready: true,
+        }],
+        tables: vec![TableStatus {
+            name: "FLOW",
+            entries: 2,
+            limit: 65_536,
+            bytes: 16_777_216,
+            when_full: "a text for people",
+        }],
+        reasons: vec![ReasonCount {
+            hook: "xdp",
+            outcome: "forwarded",
+            reason: "esp-in-udp-in".to_owned(),
+            count: 95,
+        }],
+    }
+}
+
+/// Without a daemon, and with empty lists.
+fn without_daemon() -> InstanceStatus {
+    InstanceStatus {
+        vip: VIP_2,
+        server: VIP_2,
+        generation: 81_234_999_999,
+        daemon: None,
+        dry_run: true,
+        dedicated: false,
+        server_is_local: true,
+        except_peers: 0,
+        denied: 0,
+        attached: Vec::new(),
+        redirect: Vec::new(),
+        tables: Vec::new(),
+        reasons: Vec::new(),
+    }
+}
+
+fn findings() -> Vec<Finding> {
+    let finding = |level, code, on: Option<&str>, fix: &[&str]| Finding {
+        code,
+        on: on.map(str::to_owned),
+        level,
+        message: "what was observed".to_owned(),
+        reason: "why it matters".to_owned(),
+        fix: fix.iter().map(|&command| command.to_owned()).collect(),
+    };
+    vec![
+        finding(Level::Ok, "kernel", None, &[]),
+        finding(
+            Level::Warning,
+            "lro",
+            Some("eth1"),
+            &["ethtool -K eth1 lro off"],
+        ),
+        finding(
+            Level::Error,
+            "forwarding",
+            Some("eth0"),
+            &[
+                "sysctl -w net.ipv4.ip_forward=1",
+                "sysctl -w net.ipv4.conf.eth0.forwarding=1",
+            ],
+        ),
+    ]
+}
