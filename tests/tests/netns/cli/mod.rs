@@ -1,7 +1,8 @@
-//! The command line: arguments that are refused, peer lists, dry runs and what is printed.
+//! The command line: arguments that are refused, peer lists, dry runs, what is printed, and JSON.
 
 mod arguments;
 mod dry_run;
+mod json;
 mod output;
 mod peer_lists;
 
@@ -10,6 +11,7 @@ use ikenat_tests::suite::Scenario;
 pub(crate) fn scenarios() -> Vec<Scenario> {
     let parts = [
         arguments::scenarios(),
+        json::scenarios(),
         output::scenarios(),
         peer_lists::scenarios(),
         dry_run::scenarios(),
