@@ -4,35 +4,27 @@
 use crate::bpffs::layout::Instance;
 use crate::config::settings::Sizes;
 use crate::error::{Error, Result, word};
+use nix::unistd::Group;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 
-/// The groups of this host. A group that is defined elsewhere, in LDAP for example, is given by its
-/// number.
-const GROUPS: &str = "/etc/group";
-
-/// The number of a group, by its name or number.
+/// The number of a group, by its number or its name, which NSS looks up: in /etc/group, and also in
+/// LDAP and the like if the C library is glibc.
 pub fn group(text: &str) -> Result<u32, String> {
     if let Ok(number) = text.parse() {
         return Ok(number);
     }
-    let groups = fs::read_to_string(GROUPS)
-        .map_err(|error| format!("{GROUPS} cannot be read ({})", word(&error)))?;
-    number_of(&groups, text).ok_or_else(|| {
-        format!(
-            "there is no such group in {GROUPS}; add it with `groupadd {text}`, or give its number"
-        )
-    })
-}
-
-/// Looks up a name in lines of `name:password:number:members`.
-fn number_of(groups: &str, name: &str) -> Option<u32> {
-    groups.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        (fields.next() == Some(name)).then_some(())?;
-        fields.nth(1)?.parse().ok()
-    })
+    match Group::from_name(text) {
+        Ok(Some(found)) => Ok(found.gid.as_raw()),
+        Ok(None) => Err(format!(
+            "there is no group {text}; add it with `groupadd {text}`, or give its number"
+        )),
+        Err(error) => Err(format!(
+            "failed to look up the group {text} ({}); give its number",
+            word(&error.into())
+        )),
+    }
 }
 
 impl Instance {
@@ -86,12 +78,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn groups_have_names_and_numbers() {
-        let groups = "root:x:0:\nvpn:x:1042:ann,bob\nvpn2:x:7:\n";
-        assert_eq!(number_of(groups, "vpn"), Some(1042));
-        assert_eq!(number_of(groups, "vp"), None);
+    fn a_group_is_given_by_name() {
+        assert_eq!(group("root"), Ok(0));
+    }
+
+    #[test]
+    fn a_group_is_given_by_number() {
         assert_eq!(group("1042"), Ok(1042));
-        let error = group("no such group").expect_err("none");
-        assert!(error.contains("/etc/group"), "{error}");
+    }
+
+    #[test]
+    fn an_unknown_group_is_named_with_the_remedy() {
+        let error = group("no-such-group").expect_err("there is none");
+        for part in ["no-such-group", "`groupadd no-such-group`", "number"] {
+            assert!(error.contains(part), "{error}");
+        }
+        group("no\0such").expect_err("not a name");
     }
 }

@@ -352,5 +352,5 @@ fn no_group(lab: &Lab) -> Result<()> {
     arguments.extend(["--group".to_owned(), "no-such-group".to_owned()]);
     let mut command = crate::support::timed_command(lab, &arguments)?;
     command.arg("--bpffs").arg(lab.bpffs());
-    crate::support::refused(lab, command, &["no-such-group", "/etc/group", "groupadd"])
+    crate::support::refused(lab, command, &["no-such-group", "groupadd", "number"])
 }
