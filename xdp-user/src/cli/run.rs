@@ -180,11 +180,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         .enable_all()
         .build()
         .context("failed to start the event loop")?;
+    let _entered = runtime.enter();
     // Before anything is attached, so that a signal during the start does not leave half of it.
-    let mut signals = {
-        let _entered = runtime.enter();
-        Signals::listen()?
-    };
+    let mut signals = Signals::listen()?;
     let mut daemon = Daemon::start(plan, netlink)?;
     let stop = runtime.block_on(daemon.run(signals.stop()))?;
     let terminal = io::stdin().is_terminal() || io::stderr().is_terminal();

@@ -10,7 +10,6 @@ use crate::dataplane::attach::FilterRestore;
 use crate::dataplane::egress::{self, XmitSupport};
 use crate::error::{Error, Result};
 use crate::netlink::Netlink;
-use crate::netlink::monitor::ChangeMonitor;
 use crate::tables::expiry::Expiry;
 use std::path::PathBuf;
 use tracing::debug;
@@ -25,6 +24,8 @@ pub struct Maintenance {
     without_filter: Vec<String>,
     /// Where the pins can be seen by their name, as long as they can.
     pins: Option<PathBuf>,
+    /// The epoch in the egress words. A new one invalidates the cached next hops.
+    epoch: u16,
 }
 
 impl Maintenance {
@@ -37,6 +38,7 @@ impl Maintenance {
             without_filter: Vec::new(),
             // Where it can be seen with the capabilities that are left.
             pins: Some(directory).filter(|path| path.exists()),
+            epoch: first_epoch(),
         }
     }
 
@@ -58,21 +60,38 @@ impl Maintenance {
         events.into_iter().for_each(log::link_event);
         if let Some((plan, _)) = &reattached {
             log::reattached(plan, dataplane);
+            self.invalidate_hops();
         }
         reattached
+    }
+
+    /// Whether the last attempt to attach again has failed.
+    pub const fn is_failing_to_reattach(&self) -> bool {
+        self.link_monitor.is_failing()
+    }
+
+    /// Makes the dataplane look up every next hop again, from the next call of
+    /// [`Self::refresh_egress`] on.
+    pub const fn invalidate_hops(&mut self) {
+        self.epoch = self.epoch.wrapping_add(1);
+    }
+
+    /// Tells the dataplane which interfaces take frames from XDP, their MTU, and the epoch.
+    pub fn refresh_egress(&self, dataplane: &Dataplane, plan: &Plan, netlink: &Netlink) {
+        for (interface, support) in egress::refresh(&dataplane.tables, netlink, plan, self.epoch) {
+            // Where nothing is redirected, it is news only that a device is gone.
+            let redirects = !plan.settings.dry_run && !plan.server_is_local;
+            if redirects || support == XmitSupport::InterfaceGone {
+                log::xmit_support(&interface, support);
+            }
+        }
     }
 
     /// One pass of everything else.
     ///
     /// # Errors
     /// The instance was removed, or a grace period cannot be waited for.
-    pub fn run(
-        &mut self,
-        dataplane: &Dataplane,
-        plan: &Plan,
-        netlink: &Netlink,
-        events: &mut ChangeMonitor,
-    ) -> Result<()> {
+    pub fn run(&mut self, dataplane: &Dataplane, plan: &Plan, netlink: &Netlink) -> Result<()> {
         if !dataplane.instance.is_used() {
             return Err(Error::Unloaded {
                 vip: plan.settings.vip,
@@ -81,14 +100,13 @@ impl Maintenance {
         if let Some(path) = self.pins.take_if(|path| !path.exists()) {
             log::pins_hidden(&path);
         }
-        // Before the events are counted: what probing changes counts at once.
         let silent = self
             .prober
             .pass(&dataplane.tables, &dataplane.clock, netlink);
         for neighbour in silent {
             log::neighbour_silent(plan, neighbour);
         }
-        refresh_egress(dataplane, plan, netlink, events);
+        self.refresh_egress(dataplane, plan, netlink);
         self.restore_filters(dataplane, plan, netlink);
         let reclaimed = self.expiry.pass(&dataplane.tables)?;
         if reclaimed.flows + reclaimed.sessions > 0 {
@@ -117,19 +135,15 @@ impl Maintenance {
     }
 }
 
-/// Tells the dataplane which interfaces take frames from XDP, and that cached next hops are void when a
-/// route or a neighbour has changed.
-pub(super) fn refresh_egress(
-    dataplane: &Dataplane,
-    plan: &Plan,
-    netlink: &Netlink,
-    events: &mut ChangeMonitor,
-) {
-    for (interface, support) in egress::refresh(&dataplane.tables, netlink, plan, events.epoch()) {
-        // Where nothing is redirected, it is news only that a device is gone.
-        let redirects = !plan.settings.dry_run && !plan.server_is_local;
-        if redirects || support == XmitSupport::InterfaceGone {
-            log::xmit_support(&interface, support);
-        }
-    }
+/// From the time, so that it differs from the epoch of an earlier daemon, which may still be in the
+/// tables.
+fn first_epoch() -> u16 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "any 16 bits serve"
+    )]
+    let epoch = now.tv_sec as u16;
+    epoch
 }

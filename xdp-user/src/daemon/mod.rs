@@ -1,22 +1,29 @@
 //! The daemon of an instance: it attaches the programs, maintains tables and attachments until it
 //! is asked to stop, and leaves the programs attached when it ends.
 
+pub mod debounce;
 mod log;
+pub mod loggers;
 pub mod maintenance;
 pub mod neighbour_probe;
+mod readiness;
 pub mod reattach;
 pub mod signals;
 
 use crate::config::plan::Plan;
+use crate::daemon::debounce::Reactions;
+use crate::daemon::loggers::Loggers;
 use crate::daemon::maintenance::Maintenance;
+use crate::daemon::readiness::readable;
 use crate::daemon::signals::Stop;
-use crate::dataplane::{self, Dataplane, Logger};
-use crate::error::Result;
+use crate::dataplane::{self, Dataplane};
+use crate::error::{Error, Result};
 use crate::netlink::Netlink;
-use crate::netlink::monitor::ChangeMonitor;
+use crate::netlink::monitor::{ChangeMonitor, Changes};
 use crate::sys::capabilities;
 use std::future::Future;
 use std::time::Duration;
+use tokio::io::unix::AsyncFd;
 use tokio::time::MissedTickBehavior;
 
 /// A daemon whose instance is attached.
@@ -24,21 +31,23 @@ pub struct Daemon {
     plan: Plan,
     netlink: Netlink,
     dataplane: Dataplane,
-    loggers: Vec<Logger>,
-    /// Changes of routes and neighbours.
-    events: ChangeMonitor,
+    loggers: Loggers,
+    monitor: AsyncFd<ChangeMonitor>,
+    reactions: Reactions,
     maintenance: Maintenance,
 }
 
-/// How often changes of interfaces and the dataplane's own messages are looked for.
-const OFTEN: Duration = Duration::from_millis(250);
+/// After a failed attempt to attach again, changes of links cause no other for this long. The
+/// attempt may have changed links itself.
+const AFTER_FAILURE: Duration = Duration::from_millis(250);
 
 impl Daemon {
     /// Attaches the programs, gives up the capabilities that maintenance does not need, and
-    /// finishes what a daemon that died has begun.
+    /// finishes what a daemon that died has begun. Needs the event loop.
     pub fn start(plan: Plan, netlink: Netlink) -> Result<Self> {
         // Before anything is attached, so that no change after it is missed.
-        let events = ChangeMonitor::listen()?;
+        let monitor = readable(ChangeMonitor::listen()?)
+            .map_err(Error::system("wait for changes of links and routes"))?;
         let (mut dataplane, loggers) = dataplane::start(&plan, &netlink)?;
         log::started(&plan, &dataplane);
         let directory = dataplane.instance.directory.clone();
@@ -52,46 +61,64 @@ impl Daemon {
             plan,
             netlink,
             dataplane,
-            loggers,
-            events,
+            loggers: Loggers::new(loggers),
+            monitor,
+            reactions: Reactions::default(),
             maintenance,
         })
     }
 
     /// Maintains the instance until `stop` is ready, and returns what it returned.
     pub async fn run<S>(&mut self, stop: impl Future<Output = S>) -> Result<S> {
-        let mut often = tokio::time::interval(OFTEN);
-        often.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut second = tokio::time::interval(Duration::from_secs(1));
         second.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut stop = std::pin::pin!(stop);
         loop {
             tokio::select! {
                 stop = &mut stop => return Ok(stop),
-                _ = often.tick() => {
-                    // The dataplane's own messages go to the log.
-                    self.loggers.iter_mut().for_each(Logger::flush);
-                    // An interface that is back carries packets that are not translated yet.
-                    if self.events.links_changed() {
-                        second.reset_immediately();
-                    }
-                }
+                changes = next_changes(&mut self.monitor) => self.reactions.note(changes?),
+                changes = self.reactions.due() => self.react(changes),
+                () = self.loggers.next() => {}
                 _ = second.tick() => self.maintain()?,
             }
         }
     }
 
-    /// The maintenance of one second.
+    /// What changes of links, routes and neighbours demand.
+    fn react(&mut self, changes: Changes) {
+        if changes.links {
+            self.reattach();
+        }
+        if changes.hops {
+            self.maintenance.invalidate_hops();
+        }
+        self.maintenance
+            .refresh_egress(&self.dataplane, &self.plan, &self.netlink);
+    }
+
+    /// The maintenance of one second. It also reads what has not been reported as readable.
     fn maintain(&mut self) -> Result<()> {
+        self.loggers.flush();
+        let received = self.monitor.get_mut().receive();
+        self.reactions.note(received.changes);
+        self.reattach();
+        self.maintenance
+            .run(&self.dataplane, &self.plan, &self.netlink)
+    }
+
+    fn reattach(&mut self) {
         let reattached = self
             .maintenance
             .reattach(&mut self.dataplane, &self.plan, &self.netlink);
         if let Some((plan, loggers)) = reattached {
             self.plan = plan;
-            self.loggers = loggers;
+            // The last messages of the programs that were replaced.
+            self.loggers.flush();
+            self.loggers = Loggers::new(loggers);
         }
-        self.maintenance
-            .run(&self.dataplane, &self.plan, &self.netlink, &mut self.events)
+        if self.maintenance.is_failing_to_reattach() {
+            self.reactions.hold_links(AFTER_FAILURE);
+        }
     }
 
     /// Ends and leaves the programs attached.
@@ -105,4 +132,15 @@ impl Daemon {
         log::detached(&self.plan, removed.len());
         Ok(())
     }
+}
+
+/// Waits for notifications and reads them. A call that is cancelled loses none.
+async fn next_changes(monitor: &mut AsyncFd<ChangeMonitor>) -> Result<Changes> {
+    let readable = monitor.readable_mut().await;
+    let mut guard = readable.map_err(Error::system("wait for changes of links and routes"))?;
+    let received = guard.get_inner_mut().receive();
+    if received.is_drained {
+        guard.clear_ready();
+    }
+    Ok(received.changes)
 }

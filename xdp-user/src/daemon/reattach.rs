@@ -90,6 +90,11 @@ pub enum Event {
 pub type Reattached = (Plan, Vec<Logger>);
 
 impl LinkMonitor {
+    /// Whether the last attempt to attach again has failed.
+    pub const fn is_failing(&self) -> bool {
+        self.failure.is_some()
+    }
+
     /// Looks at the interfaces, and attaches again when all of them are there and one has no
     /// program.
     pub fn check(

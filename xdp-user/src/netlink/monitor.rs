@@ -1,7 +1,7 @@
-//! Counts changes of links, neighbours, addresses, routes and rules. The dataplane discards the next
-//! hops that it has cached when the count changes.
+//! Listens to changes of links, neighbours, addresses, routes and rules.
 //!
-//! The count does not say what has changed: the dataplane looks up the route of every flow again.
+//! It does not say what has changed: after any change that may concern a next hop, the dataplane
+//! looks up the route of every flow again.
 
 use std::collections::HashMap;
 use std::io::ErrorKind;
@@ -11,7 +11,7 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::neighbour::NeighbourMessage;
 use netlink_sys::Socket;
 use netlink_sys::protocols::NETLINK_ROUTE;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 use super::neighbour::{self, NeighbourKey};
 use crate::error::{Error, Result};
@@ -24,24 +24,36 @@ const GROUPS: [u32; 5] = [1, 3, 5, 7, 8];
 #[derive(Debug)]
 pub struct ChangeMonitor {
     socket: Socket,
-    epoch: u16,
-    pending: Pending,
+    /// Notifications were lost, and the kernel may lose more until all others are read.
+    overrun: bool,
     /// The MAC addresses of the neighbours that were notified.
     neighbours: HashMap<NeighbourKey, Vec<u8>>,
 }
 
-/// Changes that have not been reported to the caller yet.
+/// What may have changed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Pending {
-    any: bool,
-    links: bool,
+pub struct Changes {
+    /// An interface was added, removed or changed.
+    pub links: bool,
+    /// Next hops: interfaces, the MAC address of a neighbour, addresses, routes or rules.
+    pub hops: bool,
 }
 
-impl Pending {
-    const ALL: Self = Self {
-        any: true,
+impl Changes {
+    /// Everything.
+    pub const ALL: Self = Self {
         links: true,
+        hops: true,
     };
+}
+
+/// What one call has read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Received {
+    /// The changes.
+    pub changes: Changes,
+    /// False when more may be pending, which the socket does not report again.
+    pub is_drained: bool,
 }
 
 impl ChangeMonitor {
@@ -57,81 +69,79 @@ impl ChangeMonitor {
             socket.add_membership(group).map_err(failed())?;
         }
         socket.set_non_blocking(true).map_err(failed())?;
-        // The time, so that the count differs from that of an earlier daemon, which may still be
-        // in the tables.
-        let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "any 16 bits serve"
-        )]
-        let epoch = now.tv_sec as u16;
         Ok(Self {
             socket,
-            epoch,
-            pending: Pending::default(),
+            overrun: false,
             neighbours: HashMap::new(),
         })
     }
 
-    /// Reads the pending notifications and returns the count.
-    pub fn epoch(&mut self) -> u16 {
-        self.receive();
-        let pending = std::mem::take(&mut self.pending);
-        self.epoch = self.epoch.wrapping_add(u16::from(pending.any));
-        self.epoch
-    }
-
-    /// Reads the pending notifications; true when an interface was added, removed or changed since
-    /// the last call of this function or of `epoch`.
-    pub fn links_changed(&mut self) -> bool {
-        self.receive();
-        std::mem::take(&mut self.pending.links)
-    }
-
-    /// A lost notification counts as one of each kind.
-    fn receive(&mut self) {
-        /// Reports of lost notifications that are read in one call at most.
+    /// Reads the pending notifications. Lost ones count as a change of everything.
+    pub fn receive(&mut self) -> Received {
+        /// Notifications that are read in one call at most, so that the caller can do its other
+        /// work while they come without end.
+        const BATCH: u32 = 1024;
+        /// Reports of lost notifications that are read in one call at most. Then the socket counts
+        /// as drained, so that one with nothing but errors is not read without end.
         const OVERRUNS: u32 = 2;
+        let mut changes = Changes::default();
         let mut overruns = 0;
-        loop {
+        for _ in 0..BATCH {
             match self.socket.recv_from_full() {
-                Ok((datagram, _)) => self.parse(&datagram),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Ok((datagram, _)) => self.parse(&datagram, &mut changes),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    return self.drained(changes);
+                }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                // The receive buffer has overflowed (ENOBUFS). Reading goes on after that.
+                // The receive buffer has overflowed (ENOBUFS). Reading goes on after that. Which
+                // neighbours have changed meanwhile is not known.
                 Err(_) => {
-                    self.pending = Pending::ALL;
+                    self.overrun = true;
+                    self.neighbours.clear();
+                    changes = Changes::ALL;
                     overruns += 1;
                     if overruns == OVERRUNS {
-                        return;
+                        return self.drained(changes);
                     }
                 }
             }
         }
+        Received {
+            changes,
+            is_drained: false,
+        }
     }
 
-    fn parse(&mut self, mut datagram: &[u8]) {
+    /// After an overrun the kernel drops notifications, without another report, until the buffer is
+    /// empty. So what was read until now may be older than what was lost.
+    fn drained(&mut self, changes: Changes) -> Received {
+        let overrun = std::mem::take(&mut self.overrun);
+        Received {
+            changes: if overrun { Changes::ALL } else { changes },
+            is_drained: true,
+        }
+    }
+
+    fn parse(&mut self, mut datagram: &[u8], changes: &mut Changes) {
         while !datagram.is_empty() {
             let Ok(message) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(datagram) else {
-                self.pending = Pending::ALL;
+                *changes = Changes::ALL;
                 return;
             };
             let length = (message.header.length as usize).next_multiple_of(4);
             datagram = datagram.get(length..).unwrap_or_default();
             if let NetlinkPayload::InnerMessage(message) = message.payload {
-                self.note(&message);
+                self.note(&message, changes);
             }
         }
     }
 
     /// A neighbour that is probed and replies passes through several states without a change of its
     /// address. Only a new MAC address, or the loss of one, counts.
-    fn note(&mut self, message: &RouteNetlinkMessage) {
-        let links =
+    fn note(&mut self, message: &RouteNetlinkMessage, changes: &mut Changes) {
+        changes.links |=
             RouteNetlinkMessage::is_new_link(message) || RouteNetlinkMessage::is_del_link(message);
-        self.pending.links |= links;
-        self.pending.any |= if let RouteNetlinkMessage::NewNeighbour(message) = message {
+        changes.hops |= if let RouteNetlinkMessage::NewNeighbour(message) = message {
             self.mac_changed(message)
         } else if let RouteNetlinkMessage::DelNeighbour(message) = message {
             neighbour::key(message).is_some_and(|key| self.neighbours.remove(&key).is_some())
@@ -152,6 +162,12 @@ impl ChangeMonitor {
 }
 
 /// Readable when notifications are pending, so that an event loop can wait for them.
+impl AsFd for ChangeMonitor {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
 impl AsRawFd for ChangeMonitor {
     fn as_raw_fd(&self) -> RawFd {
         self.socket.as_raw_fd()
@@ -191,7 +207,10 @@ mod tests {
     fn silence_is_no_change() {
         let mut monitor = ChangeMonitor::listen().expect("netlink works");
         // Another process may change something at any moment, but not all the time.
-        let quiet = (0..1000).any(|_| monitor.epoch() == monitor.epoch());
-        assert!(quiet);
+        let nothing = Received {
+            changes: Changes::default(),
+            is_drained: true,
+        };
+        assert!((0..1000).any(|_| monitor.receive() == nothing));
     }
 }

@@ -1,0 +1,210 @@
+//! When the daemon reacts to a change: soon after the first of a burst, and not too often.
+
+use crate::netlink::monitor::Changes;
+use std::future::pending;
+use std::time::Duration;
+use tokio::time::{Instant, sleep_until};
+
+/// How long the events of a burst are gathered. Many changes come as several messages: a route is
+/// deleted and added, an interface is created, given an address and set up.
+const GATHER: Duration = Duration::from_millis(20);
+
+/// The shortest time between two invalidations of the cached next hops. After each one the FIB is
+/// asked for every flow again, and a host with containers changes routes and neighbours all the
+/// time.
+const BETWEEN_INVALIDATIONS: Duration = Duration::from_secs(1);
+
+/// One reaction to many events.
+#[derive(Debug)]
+struct Debounce {
+    /// The shortest time between two reactions.
+    pause: Duration,
+    /// When the first event without a reaction is due, unless `hold` is later.
+    due: Option<Instant>,
+    /// No reaction before this.
+    hold: Option<Instant>,
+}
+
+impl Debounce {
+    const fn new(pause: Duration) -> Self {
+        Self {
+            pause,
+            due: None,
+            hold: None,
+        }
+    }
+
+    /// An event has happened.
+    fn note(&mut self) {
+        self.due.get_or_insert_with(|| Instant::now() + GATHER);
+    }
+
+    /// No reaction for this long.
+    fn hold(&mut self, time: Duration) {
+        self.hold = self.hold.max(Some(Instant::now() + time));
+    }
+
+    fn due(&self) -> Option<Instant> {
+        self.due.max(self.due.and(self.hold))
+    }
+
+    /// True when a reaction is due, which counts as done from then on.
+    fn take(&mut self) -> bool {
+        let is_due = self.due().is_some_and(|due| due <= Instant::now());
+        if is_due {
+            self.due = None;
+            self.hold(self.pause);
+        }
+        is_due
+    }
+}
+
+/// The reactions to changes that netlink notifies.
+#[derive(Debug)]
+pub struct Reactions {
+    links: Debounce,
+    hops: Debounce,
+}
+
+impl Default for Reactions {
+    fn default() -> Self {
+        Self {
+            links: Debounce::new(Duration::ZERO),
+            hops: Debounce::new(BETWEEN_INVALIDATIONS),
+        }
+    }
+}
+
+impl Reactions {
+    /// These changes have been notified.
+    pub fn note(&mut self, changes: Changes) {
+        if changes.links {
+            self.links.note();
+        }
+        if changes.hops {
+            self.hops.note();
+        }
+    }
+
+    /// No reaction to changes of links for this long.
+    pub fn hold_links(&mut self, time: Duration) {
+        self.links.hold(time);
+    }
+
+    /// Waits until a reaction is due and returns what to react to. A call that is cancelled loses
+    /// nothing.
+    pub async fn due(&mut self) -> Changes {
+        match [self.links.due(), self.hops.due()]
+            .into_iter()
+            .flatten()
+            .min()
+        {
+            Some(first) => sleep_until(first).await,
+            None => pending().await,
+        }
+        Changes {
+            links: self.links.take(),
+            hops: self.hops.take(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::time::{advance, timeout};
+
+    const LINKS: Changes = Changes {
+        links: true,
+        hops: false,
+    };
+    const HOPS: Changes = Changes {
+        links: false,
+        hops: true,
+    };
+
+    /// Milliseconds from `start` until the next reaction, and the reaction.
+    async fn next(reactions: &mut Reactions, start: Instant) -> (u128, Changes) {
+        let changes = reactions.due().await;
+        (start.elapsed().as_millis(), changes)
+    }
+
+    async fn is_quiet(reactions: &mut Reactions) -> bool {
+        timeout(Duration::from_secs(60), reactions.due())
+            .await
+            .is_err()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_burst_has_one_reaction() {
+        let (mut reactions, start) = (Reactions::default(), Instant::now());
+        for _ in 0..10 {
+            reactions.note(Changes::ALL);
+            advance(Duration::from_millis(1)).await;
+        }
+        assert_eq!(next(&mut reactions, start).await, (20, Changes::ALL));
+        assert!(is_quiet(&mut reactions).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn endless_changes_of_links_have_a_reaction_every_20_ms() {
+        let (mut reactions, start) = (Reactions::default(), Instant::now());
+        let mut times = Vec::new();
+        for _ in 0..100 {
+            reactions.note(LINKS);
+            if let Ok(changes) = timeout(Duration::from_millis(1), reactions.due()).await {
+                assert_eq!(changes, LINKS);
+                times.push(start.elapsed().as_millis());
+            }
+        }
+        assert_eq!(times, [20, 40, 60, 80, 100]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn next_hops_are_invalidated_at_once_and_then_once_a_second() {
+        let (mut reactions, start) = (Reactions::default(), Instant::now());
+        reactions.note(HOPS);
+        assert_eq!(next(&mut reactions, start).await, (20, HOPS));
+        advance(Duration::from_millis(80)).await;
+        reactions.note(HOPS);
+        reactions.note(LINKS);
+        assert_eq!(next(&mut reactions, start).await, (120, LINKS), "no limit");
+        reactions.note(HOPS);
+        assert_eq!(
+            next(&mut reactions, start).await,
+            (1020, HOPS),
+            "the last one counts"
+        );
+        assert!(is_quiet(&mut reactions).await);
+        let start = Instant::now();
+        reactions.note(HOPS);
+        assert_eq!(
+            next(&mut reactions, start).await,
+            (20, HOPS),
+            "after a rest"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_change_during_a_hold_has_its_reaction_afterwards() {
+        let (mut reactions, start) = (Reactions::default(), Instant::now());
+        reactions.hold_links(Duration::from_millis(250));
+        assert!(is_quiet(&mut reactions).await, "there was no change");
+        let waited = start.elapsed();
+        reactions.hold_links(Duration::from_millis(250));
+        reactions.note(Changes::ALL);
+        let since = start + waited;
+        assert_eq!(next(&mut reactions, since).await, (20, HOPS));
+        assert_eq!(next(&mut reactions, since).await, (250, LINKS));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cancelled_wait_loses_nothing() {
+        let (mut reactions, start) = (Reactions::default(), Instant::now());
+        reactions.note(LINKS);
+        timeout(Duration::from_millis(5), reactions.due())
+            .await
+            .expect_err("it is not due yet");
+        assert_eq!(next(&mut reactions, start).await, (20, LINKS));
+    }
+}
