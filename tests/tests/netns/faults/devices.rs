@@ -43,7 +43,8 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     ]
 }
 
-/// How long a change may take until it is followed: the daemon looks each second.
+/// How long a change may take until it is followed. The kernel does not notify of a program that is
+/// detached: the daemon finds that when it looks, each second.
 fn followed() -> Duration {
     patience(Duration::from_secs(3))
 }

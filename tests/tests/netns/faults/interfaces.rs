@@ -17,9 +17,11 @@ use ikenat_tests::lab::topology::{LAN, PEER, SERVER, VIP, WAN};
 use ikenat_tests::lab::wire::{Wire, at_client, at_server, esp, from_client, from_server};
 use ikenat_tests::suite::Scenario;
 use object::{Object as _, ObjectSection as _, ObjectSymbol as _};
+use xdp_common::cpu::egress_mtu;
 
+use super::neighbours::lan_egress;
 use crate::support::{
-    PROGRAMS, attachments, everything_crosses, no_loss, pins, tenth_rate, timed_command,
+    PROGRAMS, attachments, everything_crosses, no_loss, patience, pins, tenth_rate, timed_command,
 };
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
@@ -28,6 +30,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         Scenario::new("a_dispatcher_of_libxdp_is_named_and_left_alone", dispatcher)
             .with_programs(TOOLS),
         Scenario::new("an_mtu_that_changes_is_followed", mtu).alone(),
+        Scenario::new("mtus_that_change_in_a_row_are_followed_at_once", mtus).alone(),
         Scenario::new("a_server_that_changes_has_all_live_flows_at_once", server),
         Scenario::new(
             "a_namespace_that_is_destroyed_leaves_pins_that_a_start_heals",
@@ -155,8 +158,7 @@ fn mtu(lab: &Lab) -> Result<()> {
     let wire = Wire::open(lab)?;
     crosses(&wire, &large(1)).context("at 1,500 bytes")?;
     lab.gateway.run(&format!("ip link set {LAN} mtu 1300"))?;
-    // It is looked at each second.
-    std::thread::sleep(Duration::from_secs(2));
+    followed(lab, 1300, Instant::now() + patience(Duration::from_secs(2)))?;
     wire.server.drain()?;
     wire.client.drain()?;
     wire.client.send(&large(10).build())?;
@@ -174,12 +176,43 @@ fn mtu(lab: &Lab) -> Result<()> {
     ensure!(came.is_none(), "a packet that is too large was sent");
     load.flows().context("what fits goes on")?;
     lab.gateway.run(&format!("ip link set {LAN} mtu 1500"))?;
-    std::thread::sleep(Duration::from_secs(2));
+    followed(lab, 1500, Instant::now() + patience(Duration::from_secs(2)))?;
     crosses(&wire, &large(11)).context("at 1,500 bytes again")?;
     load.flows()?;
     no_loss(&without_foreign(
         load.losses("the MTU of the LAN lowered and raised")?,
     ))
+}
+
+/// Waits until the dataplane has this MTU of the LAN.
+fn followed(lab: &Lab, mtu: u16, deadline: Instant) -> Result<()> {
+    while egress_mtu(lan_egress(lab)?) != mtu {
+        ensure!(
+            Instant::now() < deadline,
+            "the MTU of {mtu} is not followed in time"
+        );
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    Ok(())
+}
+
+/// The daemon is notified of each change. One that looked four times a second would need ten seconds
+/// for these, because each change comes right after it has followed the one before.
+fn mtus(lab: &Lab) -> Result<()> {
+    const CHANGES: usize = 40;
+    let _ikenat = Ikenat::start(lab)?;
+    let load = Load::start(lab, tenth_rate()?, tenth_rate()?)?;
+    load.flows()?;
+    let began = Instant::now();
+    let deadline = began + patience(Duration::from_secs(5));
+    for mtu in (1300..).take(CHANGES) {
+        lab.gateway.run(&format!("ip link set {LAN} mtu {mtu}"))?;
+        followed(lab, mtu, deadline)
+            .with_context(|| format!("of {CHANGES} MTUs in a row, from 1300 on"))?;
+    }
+    println!("{CHANGES} MTUs in a row: {:.2?}", began.elapsed());
+    load.flows()?;
+    no_loss(&load.losses("the MTU of the LAN changes in a row")?)
 }
 
 /// The receivers of the load also saw the large packets, which are not of it.

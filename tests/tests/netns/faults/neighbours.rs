@@ -11,6 +11,8 @@ use ikenat_tests::lab::ikenat::Ikenat;
 use ikenat_tests::lab::load::Load;
 use ikenat_tests::lab::topology::{GATEWAY_LAN, LAN, LAN_MAC, PEER, SERVER};
 use ikenat_tests::suite::Scenario;
+use xdp_common::cpu::EGRESS_LAN;
+use xdp_user::tables::mmap::{ReadOnlyWord, Tables};
 
 use crate::support::{count, patience, tenth_rate, wait_for_log};
 
@@ -65,6 +67,7 @@ fn gateway_mac() -> String {
 fn change(lab: &Lab, label: &str, announcement: Announcement, long: Duration) -> Result<Duration> {
     let load = Load::start(lab, tenth_rate()?, tenth_rate()?)?;
     load.flows()?;
+    settled(lab)?;
     const NEW: &str = "02:00:00:00:02:99";
     let change = format!("ip link set {PEER} address {NEW}");
     match announcement {
@@ -95,6 +98,23 @@ fn change(lab: &Lab, label: &str, announcement: Announcement, long: Duration) ->
         "the other way was disturbed: {outbound}"
     );
     Ok(inbound.outage)
+}
+
+/// Waits until the daemon has invalidated no next hop for more than a second, after which it follows
+/// the next change at once. What it hears in the first moments are changes.
+fn settled(lab: &Lab) -> Result<()> {
+    let began = Instant::now();
+    loop {
+        let before = lan_egress(lab)?;
+        std::thread::sleep(Duration::from_millis(1500));
+        if lan_egress(lab)? == before {
+            return Ok(());
+        }
+        ensure!(
+            began.elapsed() < patience(Duration::from_secs(20)),
+            "next hops are invalidated again and again"
+        );
+    }
 }
 
 fn within(outage: Duration, bound: Duration) -> Result<()> {
@@ -206,6 +226,8 @@ fn unanswered(lab: &Lab) -> Result<()> {
 fn route(lab: &Lab) -> Result<()> {
     let _ikenat = Ikenat::start(lab)?;
     let load = Load::start(lab, tenth_rate()?, tenth_rate()?)?;
+    load.flows()?;
+    settled(lab)?;
     let route = format!("192.168.0.0/24 dev {LAN}");
     lab.gateway.run(&format!("ip route del {route}"))?;
     let began = Instant::now();
@@ -233,22 +255,28 @@ fn route(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
+/// What the dataplane knows of the LAN: the MTU, and the epoch of its next hops.
+pub(crate) fn lan_egress(lab: &Lab) -> Result<u64> {
+    let directory = lab.bpffs().join("ikenat/203_0_113_1");
+    let tables = Tables::<ReadOnlyWord>::open(&directory)?;
+    Ok(tables.egress(EGRESS_LAN))
+}
+
 /// The daemon asks each second; the kernel's words about that are no news to the dataplane.
 fn quiet(lab: &Lab) -> Result<()> {
     let _ikenat = Ikenat::start(lab)?;
     let load = Load::start(lab, tenth_rate()?, tenth_rate()?)?;
     // What comes in the first moments is news.
     std::thread::sleep(Duration::from_secs(3));
-    let epoch = || -> Result<u64> {
-        let directory = lab.bpffs().join("ikenat/203_0_113_1");
-        let tables = xdp_user::tables::mmap::Tables::<xdp_user::tables::mmap::ReadOnlyWord>::open(
-            &directory,
-        )?;
-        Ok(tables.egress(xdp_common::cpu::EGRESS_LAN))
-    };
-    let before = (epoch()?, lab.gateway.run("ip -statistics neighbour")?);
+    let before = (
+        lan_egress(lab)?,
+        lab.gateway.run("ip -statistics neighbour")?,
+    );
     std::thread::sleep(Duration::from_secs(3));
-    let after = (epoch()?, lab.gateway.run("ip -statistics neighbour")?);
+    let after = (
+        lan_egress(lab)?,
+        lab.gateway.run("ip -statistics neighbour")?,
+    );
     ensure!(before.0 == after.0 && after.0 != 0, "{before:?}, {after:?}");
     // It was asked, or the rest proves nothing: the kernel has heard of it a moment ago.
     ensure!(after.1.contains("REACHABLE"), "{}", after.1);
