@@ -109,10 +109,12 @@ pub(super) fn link_event(event: Event) {
 pub(super) fn reattached(plan: &Plan, dataplane: &Dataplane) {
     attached(dataplane);
     no_xmit_support(plan, dataplane);
-    info!(
-        "ready again: translating {} to {}",
-        plan.settings.vip, plan.settings.server
-    );
+    let (vip, server) = (plan.settings.vip, plan.settings.server);
+    if plan.settings.dry_run {
+        info!("ready again: counting what would be translated from {vip} to {server}");
+    } else {
+        info!("ready again: translating {vip} to {server}");
+    }
 }
 
 /// Logs each attached program.
@@ -199,8 +201,13 @@ pub(super) fn left(plan: &Plan, stop: Stop) {
         Stop::Terminated => "SIGTERM",
         Stop::Interrupted => "SIGINT without a terminal, treated like SIGTERM",
     };
+    let effect = if plan.settings.dry_run {
+        "counting what would be translated for"
+    } else {
+        "translating"
+    };
     info!(
-        "{signal}: the daemon ends; the programs stay attached and keep translating {} (`ikenat unload` removes them)",
+        "{signal}: the daemon ends; the programs stay attached and keep {effect} {} (`ikenat unload` removes them)",
         plan.settings.vip
     );
 }

@@ -16,7 +16,7 @@ impl Loggers {
         let register = |logger| match readable(logger) {
             Ok(registered) => Some(registered),
             Err(error) => {
-                tracing::debug!("the log messages of the programs cannot be read: {error}");
+                tracing::warn!("the log messages of the programs cannot be read: {error}");
                 None
             }
         };

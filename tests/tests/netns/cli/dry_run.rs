@@ -85,7 +85,12 @@ fn left_alone(lab: &Lab) -> Result<()> {
     ensure!(!stats.spis.is_empty(), "no SPI is listed");
     let status = execute(&mut lab.ikenat(&["status"])?)?;
     ensure!(status.contains("DRY RUN: nothing is forwarded"), "{status}");
-    process.kill()?;
+    process.terminate(Duration::from_secs(10))?;
+    let log = process.log();
+    ensure!(
+        log.contains("keep counting what would be translated") && !log.contains("keep translating"),
+        "{log}"
+    );
     lab.unload()?;
     nothing_is_left(lab, &before)?;
     Ok(())
