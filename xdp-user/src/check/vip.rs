@@ -14,8 +14,8 @@ pub(super) fn all(context: &Context<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
     let (vip, server) = (context.settings.vip, context.settings.server);
     for (role, address) in [("the VIP", vip), ("the server", server)] {
-        if let Some(reason) =
-            not_unicast(address).filter(|_| !(address == server && context.is_local(server)))
+        if let Some(reason) = not_unicast(address, &context.addresses)
+            .filter(|_| !(address == server && context.is_local(server)))
         {
             let message = format!("{role} {address} is not a unicast address ({reason})");
             findings.push(Finding::error(

@@ -4,6 +4,7 @@
 use crate::config::plan::Plan;
 use crate::config::settings::{Modes, Settings};
 use crate::error::{Error, Result, word};
+use crate::netlink::address::Address;
 use crate::netlink::{Link, Netlink, Route};
 use crate::sys::{capabilities, kernel_version, netns};
 use std::fs;
@@ -19,21 +20,42 @@ fn check_kernel() -> Result<()> {
     }
 }
 
-/// Why an address cannot be that of a host; `None` when it can.
-pub(crate) fn not_unicast(address: Ipv4Addr) -> Option<&'static str> {
+/// Why an address cannot be that of a host; `None` when it can. `own` are the addresses of this
+/// host, which show the networks on its links.
+pub(crate) fn not_unicast(address: Ipv4Addr, own: &[Address]) -> Option<String> {
     let first = address.octets()[0];
-    match first {
-        0 => Some("it is in 0.0.0.0/8"),
-        127 => Some("it is a loopback address"),
-        224..=239 => Some("it is a multicast address"),
-        240..=255 => Some("it is reserved or broadcast"),
-        _ => None,
-    }
+    let why = match first {
+        0 => "it is in 0.0.0.0/8",
+        127 => "it is a loopback address",
+        224..=239 => "it is a multicast address",
+        240..=255 => "it is reserved or broadcast",
+        _ => return of_a_whole_link(address, own),
+    };
+    Some(why.to_owned())
 }
 
-fn check_addresses(vip: Ipv4Addr, server: Ipv4Addr) -> Result<()> {
+/// The network or broadcast address of a link is that of no host (RFC 1122 section 3.2.1.3), unless
+/// this host has it, or the link has two addresses only (RFC 3021).
+fn of_a_whole_link(address: Ipv4Addr, own: &[Address]) -> Option<String> {
+    if own.iter().any(|one| one.address == address) {
+        return None;
+    }
+    let networks = own.iter().filter_map(|one| one.network());
+    networks
+        .filter(|network| network.prefix_len() <= 30)
+        .find_map(|network| {
+            let what = match address {
+                a if a == network.broadcast() => "broadcast",
+                a if a == network.network() => "network",
+                _ => return None,
+            };
+            Some(format!("it is the {what} address of {network}"))
+        })
+}
+
+fn check_addresses(vip: Ipv4Addr, server: Ipv4Addr, own: &[Address]) -> Result<()> {
     for (role, address) in [("the VIP", vip), ("the server", server)] {
-        if let Some(why) = not_unicast(address) {
+        if let Some(why) = not_unicast(address, own) {
             return Err(Error::NotUnicast { role, address, why });
         }
     }
@@ -162,7 +184,7 @@ impl Plan {
     pub fn check(settings: Settings, netlink: &Netlink) -> Result<Self> {
         capabilities::check()?;
         check_kernel()?;
-        check_addresses(settings.vip, settings.server)?;
+        check_addresses(settings.vip, settings.server, &netlink.addresses()?)?;
         settings.lists.check()?;
         let wans = look_up(netlink, "--wan", &settings.wans)?;
         let lans = look_up(netlink, "--lan", &settings.lans)?;
@@ -201,16 +223,46 @@ mod tests {
         let server = Ipv4Addr::new(192, 168, 0, 1);
         for bad in ["0.0.0.1", "127.0.0.1", "224.0.0.1", "255.255.255.255"] {
             let address = bad.parse().expect("an address");
-            let error = check_addresses(address, server).expect_err(bad).to_string();
+            let error = check_addresses(address, server, &[])
+                .expect_err(bad)
+                .to_string();
             assert!(error.contains("the VIP") && error.contains(bad), "{error}");
-            let error = check_addresses(server, address).expect_err(bad).to_string();
+            let error = check_addresses(server, address, &[])
+                .expect_err(bad)
+                .to_string();
             assert!(
                 error.contains("the server") && error.contains(bad),
                 "{error}"
             );
         }
-        assert!(check_addresses(Ipv4Addr::new(203, 0, 113, 1), server).is_ok());
-        assert!(check_addresses(server, server).is_err());
+        assert!(check_addresses(Ipv4Addr::new(203, 0, 113, 1), server, &[]).is_ok());
+        assert!(check_addresses(server, server, &[]).is_err());
+    }
+
+    #[test]
+    fn the_network_and_the_broadcast_address_of_a_link_are_no_hosts() {
+        let own = |prefix| Address {
+            index: 1,
+            address: Ipv4Addr::new(192, 168, 4, 1),
+            prefix,
+            secondary: false,
+        };
+        let why = |last: [u8; 2], prefix| {
+            not_unicast(Ipv4Addr::new(192, 168, last[0], last[1]), &[own(prefix)])
+        };
+        let broadcast = "it is the broadcast address of 192.168.4.0/24";
+        assert_eq!(why([4, 255], 24).as_deref(), Some(broadcast));
+        let network = "it is the network address of 192.168.4.0/22";
+        assert_eq!(why([4, 0], 22).as_deref(), Some(network));
+        for (last, prefix) in [([4, 255], 22), ([4, 1], 24), ([4, 0], 31), ([4, 1], 32)] {
+            assert_eq!(why(last, prefix), None, "{last:?} in /{prefix}");
+        }
+        // This host itself has it.
+        let first = Address {
+            address: Ipv4Addr::new(192, 168, 4, 0),
+            ..own(24)
+        };
+        assert_eq!(not_unicast(first.address, &[first]), None);
     }
 
     #[test]

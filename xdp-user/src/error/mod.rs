@@ -71,7 +71,7 @@ pub enum Error {
         /// The address.
         address: Ipv4Addr,
         /// What it is instead.
-        why: &'static str,
+        why: String,
     },
     /// The VIP and the server are the same.
     #[error(

@@ -3,6 +3,7 @@
 use super::Netlink;
 use super::socket::dump;
 use crate::error::{Error, Result};
+use ipnet::Ipv4Net;
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use std::net::{IpAddr, Ipv4Addr};
@@ -22,6 +23,11 @@ pub struct Address {
 }
 
 impl Address {
+    /// The network that this address is in.
+    pub fn network(&self) -> Option<Ipv4Net> {
+        Some(Ipv4Net::new(self.address, self.prefix).ok()?.trunc())
+    }
+
     /// Whether another address is in the network of this one.
     pub fn is_on_link(&self, other: Ipv4Addr) -> bool {
         let bits = u32::from(self.address) ^ u32::from(other);

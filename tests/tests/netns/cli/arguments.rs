@@ -20,6 +20,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         Scenario::new("a_server_without_a_route_is_named", no_route).with_programs(TOOLS),
         Scenario::new("another_xdp_program_is_named_and_left_alone", other_program)
             .with_programs(TOOLS),
+        Scenario::new("an_address_that_no_host_has_is_named", no_host).with_programs(TOOLS),
         Scenario::new("a_missing_bpffs_is_named", no_bpffs).with_programs(TOOLS),
         Scenario::new("missing_privilege_is_named", no_privilege)
             .with_programs(&["tc", "bpftool", "setpriv"]),
@@ -62,8 +63,42 @@ fn no_route(lab: &Lab) -> Result<()> {
     )
 }
 
+/// The network has no host with these addresses.
+fn no_host(lab: &Lab) -> Result<()> {
+    for (option, address, why) in [
+        (
+            "--server",
+            "192.168.0.255",
+            "the broadcast address of 192.168.0.0/24",
+        ),
+        (
+            "--server",
+            "192.168.0.0",
+            "the network address of 192.168.0.0/24",
+        ),
+        (
+            "--vip",
+            "203.0.113.255",
+            "the broadcast address of 203.0.113.0/24",
+        ),
+    ] {
+        refused(lab, usual(lab, option, address)?, &[address, why])?;
+        let mut check = lab.gateway.command(binary()?);
+        check
+            .arg("check")
+            .args(&arguments_with(option, address)[1..]);
+        let output = check.arg("--bpffs").arg(lab.bpffs()).output()?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        ensure!(
+            output.status.code() == Some(1) && text.contains(why),
+            "check: {text}"
+        );
+    }
+    Ok(())
+}
+
 fn other_program(lab: &Lab) -> Result<()> {
-    // Any XDP program will do, and ikenat has one: another instance of it is somebody else's.
+    // Any XDP program will do, and ikenat has one: another instance of it is another owner's.
     let other = lab.directory().join("other");
     fs::create_dir(&other).context("failed to create a directory")?;
     let mount = |arguments: &[&str]| {
