@@ -1,6 +1,8 @@
 //! Real IKE and real ESP between two strongSwan daemons through the gateway. These tests check what
 //! IPsec promises its users and what `ikenat` reports; they look at no packet.
 
+#[path = "ike/forged.rs"]
+mod forged;
 #[path = "ike/large.rs"]
 mod large;
 
@@ -41,7 +43,7 @@ fn main() -> ExitCode {
         ]),
         Scenario::new("an_attempt_that_does_not_go_on_is_half_open", half_open),
     ];
-    let parts = [scenarios, large::scenarios()];
+    let parts = [scenarios, forged::scenarios(), large::scenarios()];
     suite::run(
         parts
             .into_iter()

@@ -69,7 +69,7 @@ reasons! {
     /// The IPv4 or UDP header contradicts itself or the frame's length.
     Malformed = 6, Punted, "malformed";
     /// Outbound: the route does not leave by a WAN (the server talks to the gateway, the LAN or a
-    /// DMZ).
+    /// DMZ), or the destination is no host (0.0.0.0/8, multicast, 240.0.0.0/4, broadcast).
     NotByWan = 7, Punted, "not-by-wan";
     /// ICMP that is not an error about a handled packet.
     OtherIcmp = 8, Punted, "other-icmp";
@@ -104,7 +104,7 @@ reasons! {
     /// Fragmentation needed was sent (RFC 1191 section 4, type 3 code 4).
     FragmentationNeeded = 21, Answered, "fragmentation-needed";
     /// Inbound, from an address that no client has (the VIP, the server, loopback, multicast,
-    /// 0.0.0.0).
+    /// 240.0.0.0/4, 0.0.0.0/8).
     BogusSource = 22, Dropped, "bogus-source";
     /// Inbound: there is no route to the server.
     NoRoute = 23, Dropped, "no-route";

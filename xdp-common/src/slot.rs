@@ -64,9 +64,11 @@ pub mod session {
 pub mod recent {
     /// Words of a way.
     pub const WORDS: usize = 4;
-    /// Digest (bits 16-63) and tick (0-15). Only this word decides.
+    /// Digest (bits 16-63) and tick (0-15).
     pub const DIGEST: usize = 0;
-    /// First word of the details for display (the peer's address); it may be torn, and decides nothing.
+    /// First word of the details: the peer's address in two words; then in HALF the initiator's SPI,
+    /// in FRAGMENT the end of the first fragment (bits 0-12) and bits 13-63 of the digest. Two CPUs
+    /// may have written parts of them.
     pub const DETAILS: usize = 1;
     /// Words of the details.
     pub const DETAILS_WORDS: usize = 3;

@@ -281,8 +281,9 @@ fn is_partial<F: Frame + ?Sized>(
     header.checksum == udp_partial(ip.source, ip.destination, header.length)
 }
 
-/// Refuses what must not be translated: sources that no client can have. Also refuses what XDP
-/// cannot translate: packets whose TTL expires here, and packets for a server on this host.
+/// Refuses what must not be translated: sources and destinations that no client can have. Also
+/// refuses what XDP cannot translate: packets whose TTL expires here, and packets for a server on
+/// this host.
 #[inline(always)]
 fn refuse_untranslatable(
     packet: &Packet,
@@ -294,6 +295,9 @@ fn refuse_untranslatable(
     if inbound && is_bogus(ip.source, config) {
         return Err(Reason::BogusSource);
     }
+    if !inbound && is_no_host(ip.destination) {
+        return Err(Reason::NotByWan);
+    }
     if hook == Hook::Xdp && inbound && config.server_is_local != 0 {
         return Err(Reason::ServerIsLocal);
     }
@@ -303,14 +307,18 @@ fn refuse_untranslatable(
     Ok(())
 }
 
-/// Sources that the kernel's own input path treats as martians, and those that can only be forged:
-/// the VIP (a land attack) and the server.
+/// Addresses of no host on the Internet, although a default route leads there. What the server sends
+/// to them is left to this host.
+#[inline(always)]
+pub const fn is_no_host(address: [u8; 4]) -> bool {
+    matches!(address[0], 0 | 127 | 224..=255)
+}
+
+/// Sources that no client can have: those that the kernel's own input path treats as martians, class
+/// E (240.0.0.0/4), and those that can only be forged: the VIP (a land attack) and the server.
 #[inline(always)]
 pub fn is_bogus(source: [u8; 4], config: &Config) -> bool {
-    matches!(source[0], 0 | 127 | 224..=239)
-        || source == [255; 4]
-        || source == config.vip
-        || source == config.server
+    is_no_host(source) || source == config.vip || source == config.server
 }
 
 /// The reason why a peer's packets are not forwarded, if the peer is on a list.

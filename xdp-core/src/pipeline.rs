@@ -7,7 +7,7 @@ use crate::classify::{self, refused_by_list};
 use crate::conntrack;
 use crate::env::{Env, Side, Verdict};
 use crate::frame::Frame;
-use crate::icmp::rate_limit;
+use crate::icmp::rate_limit::{self, Origin};
 use crate::packet::Packet;
 use crate::rewrite;
 use crate::route::{Route, cached_route, look_up_route};
@@ -106,8 +106,9 @@ fn answer_or_refuse<E: Env>(
         return Verdict::NotForwarded(Reason::Malformed);
     };
     // RFC 1122 section 3.2.2: no error about a fragment other than the first.
+    let origin = Origin::Own(packet.direction);
     let may_answer =
-        packet.offset == 0 && rate_limit::allow(env, config, packet.peer, [0; 4], jiffies);
+        packet.offset == 0 && rate_limit::allow(env, config, packet.peer, origin, jiffies);
     if may_answer {
         Verdict::Answer { reason, mtu }
     } else {

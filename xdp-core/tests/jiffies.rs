@@ -76,7 +76,7 @@ fn what_was_remembered_before_the_wrap_is_recalled_behind_it() {
         // Ticks of 16 bits wrap more often than jiffies of 32.
         for wrap in [WRAP, 1 << (16 + shift)] {
             let bucket = recent::Bucket::<AtomicU64>::default();
-            recent::remember(&bucket, 0xabcd << 40, 7, tick(wrap - rate), [0; 3]);
+            recent::remember(&bucket, 0xabcd << 40, tick(wrap - rate), [0; 3]);
             let recalled = |later: u64| {
                 recent::recall(&bucket, 0xabcd << 40, tick(wrap - rate + later), 30).is_some()
             };

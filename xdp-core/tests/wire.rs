@@ -7,7 +7,7 @@ use xdp_core::Frame;
 use xdp_core::checksum::fold;
 use xdp_core::wire::ethernet::{self, EtherType};
 use xdp_core::wire::icmp::{self, Kind};
-use xdp_core::wire::ike::{self, Spis};
+use xdp_core::wire::ike;
 use xdp_core::wire::ipv4::{self, Protocol};
 use xdp_core::wire::{esp, udp};
 
@@ -84,17 +84,27 @@ fn the_other_headers_are_their_figures() {
 }
 
 #[test]
-fn the_spis_are_the_start_of_the_ike_header() {
-    // RFC 7296 section 3.1.
-    let message: [u8; ike::LENGTH] =
-        std::array::from_fn(|i| u8::try_from(i).expect("28 bytes") + 1);
-    let spis = Spis {
+fn ike_is_the_figure_of_rfc_7296() {
+    // Section 3.1: an IKE_SA_INIT response.
+    #[rustfmt::skip]
+    let message: [u8; ike::LENGTH] = [
+        1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16,
+        33, 0x20, 34, 0x20, 0, 0, 0, 0, 0, 0, 0x01, 0x02,
+    ];
+    let header = ike::Header {
         initiator: [1, 2, 3, 4, 5, 6, 7, 8],
         responder: [9, 10, 11, 12, 13, 14, 15, 16],
+        next_payload: 33,
+        version: 0x20,
+        exchange_type: 34,
+        flags: 0x20,
+        message_id: 0,
+        length: 258,
     };
-    assert_eq!(Spis::read(&message[..], 0), Some(spis));
-    assert_eq!(Spis::read(&message[..27], 0), None, "no whole header");
-    assert_eq!(spis.emit(), message[..ike::SPIS_LENGTH]);
+    assert_eq!(header.emit(), message);
+    assert_eq!(ike::Header::read(&message[..], 0), Some(header));
+    assert_eq!(ike::Header::read(&message[..27], 0), None);
+    assert!(header.has_both_spis() && header.has_chosen_responder_spi());
 }
 
 proptest! {
@@ -109,7 +119,7 @@ proptest! {
         prop_assert_eq!(&udp::Header::read(frame, at).expect("64 bytes").emit()[..], part(udp::LENGTH));
         prop_assert_eq!(&esp::Header::read(frame, at).expect("64 bytes").emit()[..], part(esp::LENGTH));
         prop_assert_eq!(&icmp::Header::read(frame, at).expect("64 bytes").emit()[..], part(icmp::LENGTH));
-        prop_assert_eq!(&Spis::read(frame, at).expect("64 bytes").emit()[..], part(ike::SPIS_LENGTH));
+        prop_assert_eq!(&ike::Header::read(frame, at).expect("64 bytes").emit()[..], part(ike::LENGTH));
         let outer = ipv4::Header::read_outer(frame).expect("64 bytes");
         prop_assert_eq!(Some(outer), ipv4::Header::read(frame, ethernet::LENGTH));
     }

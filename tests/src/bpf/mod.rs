@@ -6,6 +6,7 @@
 //! the calling thread's namespace.
 
 pub mod fixture;
+pub mod gateway;
 pub mod host;
 
 use crate::kernel;

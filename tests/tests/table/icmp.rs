@@ -254,7 +254,23 @@ pub(super) fn refused() -> Vec<Row> {
         message([UNREACHABLE, 3], NOTHING, &quote(&received(148, 500).0, 8)),
     );
     astray = from_server(astray);
+    let short = changed(&about(&of(158), 8), |p| {
+        *p = message([UNREACHABLE, 1], NOTHING, &p[8..27]);
+    });
+    let in_transit = Packet {
+        destination: Ipv4Addr::new(192, 168, 0, 7),
+        ..short
+    };
     let mut rows = vec![
+        Row {
+            slow_verdict: Some("punted other-icmp".to_owned()),
+            ..row(
+                "ICMP refused: no whole header quoted, in transit to another host [98]",
+                Side::Wan,
+                in_transit.build(),
+                "punted other-address",
+            )
+        },
         punt(
             "echo request [96]",
             &from_client(icmp(peer(139), VIP, message([8, 0], NOTHING, &[7; 32]))),

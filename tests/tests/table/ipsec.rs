@@ -176,7 +176,7 @@ pub(super) fn state() -> Vec<Row> {
         &inbound(95, 4500, marked(ike(SPI_R))),
         "forward natt-ike in",
     );
-    proven.before = vec![(Side::Lan, outbound(95, 500, ike(SPI_R)).build())];
+    proven.before = vec![(Side::Lan, outbound(95, 500, ike_response(SPI_R)).build())];
     rows.push(proven);
     let mut cookie = forwarded(
         "a reply without responder SPI (COOKIE) is no half of a proof [86]",
@@ -184,7 +184,7 @@ pub(super) fn state() -> Vec<Row> {
         &inbound(89, 500, ike([0; 8])),
         "forward ike in untracked",
     );
-    cookie.before = vec![(Side::Lan, outbound(89, 500, ike([0; 8])).build())];
+    cookie.before = vec![(Side::Lan, outbound(89, 500, ike_response([0; 8])).build())];
     rows.push(cookie);
     let mut forged = forwarded(
         "IKE with another responder SPI does not [79]",
@@ -192,7 +192,7 @@ pub(super) fn state() -> Vec<Row> {
         &inbound(96, 4500, marked(ike([0x23; 8]))),
         "forward natt-ike in untracked",
     );
-    forged.before = vec![(Side::Lan, outbound(96, 500, ike(SPI_R)).build())];
+    forged.before = vec![(Side::Lan, outbound(96, 500, ike_response(SPI_R)).build())];
     rows.push(forged);
     let mut unproved = forwarded(
         "nor does the pair of another peer's reply",
@@ -200,7 +200,7 @@ pub(super) fn state() -> Vec<Row> {
         &inbound(97, 4500, marked(ike(SPI_R))),
         "forward natt-ike in untracked",
     );
-    unproved.before = vec![(Side::Lan, outbound(98, 500, ike(SPI_R)).build())];
+    unproved.before = vec![(Side::Lan, outbound(98, 500, ike_response(SPI_R)).build())];
     rows.push(unproved);
     let mut keepalive = forwarded(
         "a keepalive creates no session",

@@ -53,6 +53,13 @@ fn ike(responder: [u8; 8]) -> Vec<u8> {
     message
 }
 
+/// The server's response to IKE_SA_INIT (RFC 7296 section 1.2): it has chosen its SPI.
+fn ike_response(responder: [u8; 8]) -> Vec<u8> {
+    let mut message = ike(responder);
+    message[19] = 0x20;
+    message
+}
+
 fn marked(message: Vec<u8>) -> Vec<u8> {
     [vec![0; 4], message].concat()
 }

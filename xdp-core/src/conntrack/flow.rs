@@ -8,6 +8,7 @@ use crate::table::hash::digest_key;
 use crate::table::word::Word;
 use crate::table::{self, Place, Slot};
 use crate::wire::esp;
+use xdp_common::limits::IKE_PORT;
 use xdp_common::slot::{self, Key, flow, session};
 use xdp_common::{Config, Direction, meta};
 
@@ -110,6 +111,11 @@ pub(super) fn admit_flow<E: Env>(
     jiffies: u64,
     hop: u64,
 ) -> bool {
+    // Between port 500 and 4500 there is IKE without a Non-ESP Marker: no ESP, and no proof. A server
+    // that gets such a message on port 4500 answers to port 500. (A known SPI is counted before.)
+    if packet.port == IKE_PORT {
+        return false;
+    }
     // ESP from the server is the proof: it shares a key with this peer.
     let proven = packet.direction == Direction::Outbound;
     let Some(session) = session_or_new(env, config, packet, jiffies, proven) else {

@@ -19,11 +19,30 @@ pub(super) fn remember_fragment<E: Env>(env: &E, config: &Config, packet: &Packe
     {
         let [high, low] = slot::peer_words(packet.peer);
         let tick = short_tick(config, jiffies);
-        recent::remember(bucket, digest, packet.data / 8, tick, [high, low, 0]);
+        let end = end_word(digest, packet.data / 8);
+        recent::remember(bucket, digest, tick, [high, low, end]);
     }
 }
 
-/// The value in FRAGMENT of a datagram that is not handled. The first fragment of a handled one has
+/// Where a first fragment ends, in units of eight bytes, has 13 bits.
+const END: u64 = 0x1fff;
+
+/// The end of a first fragment, with the upper bits of the digest that it belongs to.
+#[inline(always)]
+const fn end_word(digest: u64, end: u16) -> u64 {
+    digest & !END | end as u64 & END
+}
+
+/// The end in a word that belongs to this digest. `None`: another CPU was writing the entry.
+#[inline(always)]
+const fn end_of(digest: u64, word: u64) -> Option<u16> {
+    if (word ^ digest) & !END != 0 {
+        return None;
+    }
+    Some((word & END) as u16)
+}
+
+/// The end in FRAGMENT of a datagram that is not handled. The first fragment of a handled one has
 /// at least eight bytes, and so a value of at least one.
 const FOREIGN: u16 = 0;
 
@@ -33,7 +52,7 @@ const FOREIGN: u16 = 0;
 pub fn remember_foreign<E: Env>(env: &E, config: &Config, first: &Packet, jiffies: u64) {
     if let Some((bucket, digest)) = fragment_bucket(env, config, first) {
         let tick = short_tick(config, jiffies);
-        recent::remember(bucket, digest, FOREIGN, tick, [0; 3]);
+        recent::remember(bucket, digest, tick, [0, 0, end_word(digest, FOREIGN)]);
     }
 }
 
@@ -51,7 +70,8 @@ pub fn refuse_fragment<E: Env>(
 ) -> Option<Reason> {
     let tick = short_tick(config, jiffies);
     if let Some((bucket, digest)) = fragment_bucket(env, config, packet)
-        && let Some(end) = recent::recall(bucket, digest, tick, FRAGMENT_TICKS)
+        && let Some([_, _, word]) = recent::recall(bucket, digest, tick, FRAGMENT_TICKS)
+        && let Some(end) = end_of(digest, word)
     {
         if end == FOREIGN {
             return Some(Reason::OtherFragment);

@@ -5,8 +5,8 @@
 //! finds no room is forwarded as `untracked`.
 //!
 //! A peer is established by a proof that a spoofer cannot give: the server sends ESP to the peer
-//! (it shares a key with it), or an IKE message carries the pair of SPIs that the server's own
-//! reply to that address contained. See `docs/decisions/proof-of-establishment.md`.
+//! (it shares a key with it), or an IKE message carries the pair of SPIs of a reply to that address
+//! in which the server chose its SPI. See `docs/decisions/proof-of-establishment.md`.
 
 pub mod flow;
 pub mod fragment;

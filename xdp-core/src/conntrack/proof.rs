@@ -5,12 +5,12 @@ use crate::frame::Frame;
 use crate::packet::Packet;
 use crate::table::hash::digest;
 use crate::table::recent::{self, short_tick};
-use crate::wire::ike::Spis;
-use xdp_common::limits::HALF_OPEN_TICKS;
-use xdp_common::{Config, Direction, slot};
+use crate::wire::ike;
+use xdp_common::limits::{HALF_OPEN_TICKS, IKE_PORT};
+use xdp_common::{Class, Config, Direction, slot};
 
-/// Remembers the server's reply to a peer without a session. True: a message from the peer
-/// completes the proof.
+/// Remembers the reply to a peer without a session in which the server has chosen its SPI. True: a
+/// message from the peer that has this SPI completes the proof.
 #[inline(always)]
 pub(super) fn complete_or_remember<F: Frame + ?Sized, E: Env>(
     frame: &F,
@@ -19,17 +19,18 @@ pub(super) fn complete_or_remember<F: Frame + ?Sized, E: Env>(
     packet: &Packet,
     jiffies: u64,
 ) -> bool {
-    if packet.ike_at == 0 {
+    // Between port 500 and 4500 IKE has no marker, so what looks like one is part of an SPI.
+    if packet.ike_at == 0 || (packet.class == Class::NattIke && packet.port == IKE_PORT) {
         return false;
     }
-    let Some(spis) = Spis::read(frame, packet.ike_at) else {
+    let Some(header) = ike::Header::read(frame, packet.ike_at) else {
         return false;
     };
-    if !spis.is_complete() {
+    if !header.has_both_spis() {
         return false;
     }
-    let [a, b, c, d, e, f, g, h] = spis.initiator;
-    let [i, j, k, l, m, n, o, p] = spis.responder;
+    let [a, b, c, d, e, f, g, h] = header.initiator;
+    let [i, j, k, l, m, n, o, p] = header.responder;
     let digest = digest(
         &config.secret,
         [
@@ -44,20 +45,23 @@ pub(super) fn complete_or_remember<F: Frame + ?Sized, E: Env>(
         return false;
     };
     let tick = short_tick(config, jiffies);
-    match packet.direction {
-        Direction::Inbound => recent::recall(bucket, digest, tick, HALF_OPEN_TICKS).is_some(),
-        Direction::Outbound => {
-            let [high, low] = slot::peer_words(packet.peer);
-            let details = [high, low, u64::from_be_bytes(spis.initiator)];
-            recent::remember(bucket, digest, 0, tick, details);
-            // Also remember the peer alone, for its fragments, which show no SPIs. This entry has
-            // no details to display; the one above has.
-            if let Some((bucket, digest)) = half_open_bucket(env, config, packet.peer) {
-                recent::remember(bucket, digest, 0, tick, [0; 3]);
-            }
-            false
-        }
+    let [high, low] = slot::peer_words(packet.peer);
+    if packet.direction == Direction::Inbound {
+        // The peer is compared as well, so that no other peer's entry, whose SPIs the sender may
+        // know, can be hit by a collision of digests.
+        return recent::recall(bucket, digest, tick, HALF_OPEN_TICKS)
+            .is_some_and(|details| details[0] == high && details[1] == low);
     }
+    if header.has_chosen_responder_spi() {
+        let details = [high, low, u64::from_be_bytes(header.initiator)];
+        recent::remember(bucket, digest, tick, details);
+    }
+    // Whatever the reply is: remember the peer alone, for its fragments, which show no SPIs. This
+    // entry has no details to display.
+    if let Some((bucket, digest)) = half_open_bucket(env, config, packet.peer) {
+        recent::remember(bucket, digest, tick, [0; 3]);
+    }
+    false
 }
 
 /// The bucket and the digest of the entry that shows that the server has recently answered a peer.

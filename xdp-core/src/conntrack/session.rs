@@ -77,8 +77,8 @@ pub fn next_hop<E: Env>(env: &E, config: &Config, packet: &Packet, jiffies: u64)
 
 /// Counts IKE, keepalives and other packets in the peer's session. True: the packet was counted.
 ///
-/// A keepalive refreshes a session and never creates one. For a peer without a session, its half of
-/// the proof is remembered (outbound) or checked (inbound).
+/// A keepalive never creates a session, and no inbound message refreshes one. For a peer without a
+/// session, its half of the proof is remembered (outbound) or checked (inbound).
 #[inline(always)]
 pub(super) fn count_session<F: Frame + ?Sized, E: Env>(
     frame: &F,
@@ -105,9 +105,13 @@ pub(super) fn count_session<F: Frame + ?Sized, E: Env>(
     };
     let at = session::COUNTERS + 2 * counter + packet.direction as usize;
     session[E::Word::opaque(at) & (slot::WORDS - 1)].add(1);
-    session[session::LAST_SEEN].store(jiffies & 0xffff_ffff);
-    if hop != 0 && packet.direction == Direction::Outbound {
-        session[session::HOP].store(hop);
+    // Only the server refreshes: what comes from outside may be forged, and would keep a session
+    // that has ended for ever (RFC 4787 REQ-6). Inbound ESP does so by its flow.
+    if packet.direction == Direction::Outbound {
+        session[session::LAST_SEEN].store(jiffies & 0xffff_ffff);
+        if hop != 0 {
+            session[session::HOP].store(hop);
+        }
     }
     let ports = session[session::PORTS].load();
     let now = match packet.class {

@@ -1,32 +1,64 @@
 //! The rate limit for ICMP errors: how many a peer may cause in a second, in one word per bucket of
 //! peers (GCRA: the time at which the next error would be due at the steady rate).
 //!
+//! Whoever forges addresses can exhaust buckets: that of a peer by its packets, any by errors with
+//! random reporters. So each origin has a part of the buckets, and what comes from outside takes
+//! nothing from the others.
+//!
 //! Two CPUs that write one word at the same moment let one more error through.
 
 use crate::env::Env;
 use crate::table::hash::digest;
 use crate::table::word::Word;
-use xdp_common::Config;
 use xdp_common::limits::{ICMP_BUCKETS, ICMP_BURST, ICMP_RATE};
+use xdp_common::{Config, Direction};
 
 /// Jiffies are too coarse for the rate: the time is kept in fractions of one, by this shift.
 const PARTS: u32 = 8;
 
-/// Decides whether one more error that concerns a peer may pass, and counts it. `reporter` is the
-/// address that reports, so that no reporter uses up the allowance of another one; zero: ikenat
-/// itself reports.
+/// Where errors come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// ikenat's own, about a packet in this direction.
+    Own(Direction),
+    /// Translated ones in this direction, and the address that reports: no reporter uses up the
+    /// allowance of another one.
+    Reporter(Direction, [u8; 4]),
+}
+
+impl Origin {
+    /// The buckets of this origin: the first, and how many. Reporters outside have half of all,
+    /// because any number of them can be forged.
+    #[inline(always)]
+    const fn buckets(self) -> (u32, u32) {
+        const EIGHTH: u32 = ICMP_BUCKETS / 8;
+        match self {
+            Self::Own(Direction::Inbound) => (0, EIGHTH),
+            Self::Own(Direction::Outbound) => (EIGHTH, EIGHTH),
+            Self::Reporter(Direction::Outbound, _) => (2 * EIGHTH, 2 * EIGHTH),
+            Self::Reporter(Direction::Inbound, _) => (4 * EIGHTH, 4 * EIGHTH),
+        }
+    }
+}
+
+/// Decides whether one more error that concerns a peer may pass, and counts it.
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "the low bits are meant")]
 pub fn allow<E: Env>(
     env: &E,
     config: &Config,
     peer: [u8; 4],
-    reporter: [u8; 4],
+    origin: Origin,
     jiffies: u64,
 ) -> bool {
+    let reporter = match origin {
+        Origin::Own(_) => [0; 4],
+        Origin::Reporter(_, reporter) => reporter,
+    };
+    let (first, count) = origin.buckets();
     let words = [u32::from_ne_bytes(peer), u32::from_ne_bytes(reporter)];
-    let bucket = digest(&config.secret, words) as u32 & (ICMP_BUCKETS - 1);
-    match env.icmp_bucket(bucket) {
+    let bucket = digest(&config.secret, words) as u32 & (count - 1);
+    match env.icmp_bucket(first + bucket) {
         Some(word) => take_token(word, config.tick_shift, jiffies),
         None => false,
     }

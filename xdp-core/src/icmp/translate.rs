@@ -4,11 +4,11 @@
 //! (RFC 4787 REQ-12). This runs in tc only: errors are rare, and most ICMP is the gateway's own.
 
 use crate::checksum::Delta;
-use crate::classify::{is_bogus, is_sent_to_interface, refused_by_list};
+use crate::classify::{is_bogus, is_no_host, is_sent_to_interface, refused_by_list};
 use crate::conntrack::fragment;
 use crate::env::{Env, FibResult, NextHop, Side, Verdict};
 use crate::frame::{Frame, update_field};
-use crate::icmp::rate_limit;
+use crate::icmp::rate_limit::{self, Origin};
 use crate::packet::Packet;
 use crate::route::{fib_refusal, may_leave_by};
 use crate::wire::icmp::{self, Kind};
@@ -156,8 +156,13 @@ fn read_quote<F: Frame + ?Sized, E: Env>(
     (side, to_vip, length): (Side, bool, usize),
 ) -> Option<Reason> {
     if length < ipv4::LENGTH {
-        // Too short to show whose packet it is, to the kernel as well.
-        return Some(Reason::IcmpMalformed);
+        // Too short to show whose packet it is, to the kernel as well. The VIP and the server show
+        // that it is handled; anything else is between other hosts.
+        return Some(if to_vip || report.source == config.server {
+            Reason::IcmpMalformed
+        } else {
+            Reason::OtherIcmp
+        });
     }
     let Some(quoted) = ipv4::Header::read(frame, report.quote) else {
         return Some(Reason::IcmpMalformed);
@@ -258,7 +263,7 @@ fn refuse<F: Frame + ?Sized, E: Env>(
         return Some(Reason::BogusSource);
     }
     // An error goes to the sender of the packet that it quotes.
-    if !inbound && report.destination != report.peer {
+    if !inbound && (report.destination != report.peer || is_no_host(report.peer)) {
         return Some(Reason::OtherIcmp);
     }
     let length = usize::from(report.total_length) + ethernet::LENGTH - report.at;
@@ -269,7 +274,8 @@ fn refuse<F: Frame + ?Sized, E: Env>(
     }
     let ttl_exceeded =
         report.ttl <= 1 && E::HOOK == Hook::Tc && !(inbound && config.server_is_local != 0);
-    if ttl_exceeded || !rate_limit::allow(env, config, report.peer, report.source, env.jiffies()) {
+    let origin = Origin::Reporter(report.direction, report.source);
+    if ttl_exceeded || !rate_limit::allow(env, config, report.peer, origin, env.jiffies()) {
         return Some(Reason::IcmpLimited);
     }
     None

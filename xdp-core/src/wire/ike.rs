@@ -1,5 +1,5 @@
-//! The IKE header (RFC 7296 section 3.1; ISAKMP, RFC 2408 section 3.1, has its cookies at the same
-//! offset).
+//! The IKE header (RFC 7296 section 3.1; ISAKMP, RFC 2408 section 3.1, has the same fields, and
+//! calls the SPIs cookies).
 
 use crate::frame::Frame;
 
@@ -9,40 +9,135 @@ pub const LENGTH: usize = 28;
 pub const INITIATOR_SPI: usize = 0;
 /// Offset of the responder's SPI.
 pub const RESPONDER_SPI: usize = 8;
-/// Length of the two SPIs at the start of the header.
-pub const SPIS_LENGTH: usize = 16;
+/// Offset of the type of the first payload.
+pub const NEXT_PAYLOAD: usize = 16;
+/// Offset of the version: major in the upper half, minor in the lower one.
+pub const VERSION: usize = 17;
+/// Offset of the exchange type.
+pub const EXCHANGE_TYPE: usize = 18;
+/// Offset of the flags.
+pub const FLAGS: usize = 19;
+/// Offset of the message ID.
+pub const MESSAGE_ID: usize = 20;
+/// Offset of the length of the message.
+pub const MESSAGE_LENGTH: usize = 24;
 
-/// The pair of SPIs, network order.
+/// "Encryption" (ISAKMP): the payloads are encrypted.
+const ENCRYPTION: u8 = 0x01;
+/// "Initiator" (IKEv2): the sender initiated the IKE SA.
+const INITIATOR: u8 = 0x08;
+/// "Response" (IKEv2).
+const RESPONSE: u8 = 0x20;
+
+/// First payload, version, exchange type and flags as a word of the machine.
+const fn word(next_payload: u8, version: u8, exchange_type: u8, flags: u8) -> u32 {
+    u32::from_ne_bytes([next_payload, version, exchange_type, flags])
+}
+
+/// The bits of such a word that decide: the minor version does not, nor do flags without meaning.
+const MASK_V2: u32 = word(0xff, 0xf0, 0xff, RESPONSE | INITIATOR);
+const MASK_V1: u32 = word(0xff, 0xf0, 0xff, ENCRYPTION);
+/// A response of `IKE_SA_INIT` (34) that begins with an SA payload (33; RFC 7296 sections 3.1 and
+/// 3.2) ...
+const SA_INIT_RESPONSE: u32 = word(33, 0x20, 34, RESPONSE);
+/// ... and of `IKE_SESSION_RESUME` (38), which replaces it when a session is resumed, that begins
+/// with a nonce (40; RFC 5723 sections 4.3.2 and 7.2).
+const RESUME_RESPONSE: u32 = word(40, 0x20, 38, RESPONSE);
+/// A message of main mode (2; "identity protection") or aggressive mode (4) that begins with an SA
+/// payload (1; RFC 2408 section 3.1).
+const MAIN_MODE_SA: u32 = word(1, 0x10, 2, 0);
+const AGGRESSIVE_MODE_SA: u32 = word(1, 0x10, 4, 0);
+
+/// The header's fields. SPIs are in network order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Spis {
+pub struct Header {
     /// The initiator's SPI (cookie).
     pub initiator: [u8; 8],
     /// The responder's SPI (cookie); zero in the first message.
     pub responder: [u8; 8],
+    /// Type of the first payload.
+    pub next_payload: u8,
+    /// Version.
+    pub version: u8,
+    /// Exchange type.
+    pub exchange_type: u8,
+    /// Flags.
+    pub flags: u8,
+    /// Message ID.
+    pub message_id: u32,
+    /// Length of the message with this header.
+    pub length: u32,
 }
 
-impl Spis {
-    /// Reads the pair from the header at `at`; `None` when a whole header does not fit.
+impl Header {
+    /// Reads the header at `at`; `None` when a whole header does not fit.
     #[inline(always)]
     pub fn read<F: Frame + ?Sized>(frame: &F, at: usize) -> Option<Self> {
-        frame.with_bytes::<LENGTH, _>(at, |bytes| Self {
-            initiator: F::get64::<INITIATOR_SPI, LENGTH>(bytes).to_ne_bytes(),
-            responder: F::get64::<RESPONDER_SPI, LENGTH>(bytes).to_ne_bytes(),
+        frame.with_bytes::<LENGTH, _>(at, |bytes| {
+            let [next_payload, version, exchange_type, flags] =
+                F::get32::<NEXT_PAYLOAD, LENGTH>(bytes).to_ne_bytes();
+            Self {
+                initiator: F::get64::<INITIATOR_SPI, LENGTH>(bytes).to_ne_bytes(),
+                responder: F::get64::<RESPONDER_SPI, LENGTH>(bytes).to_ne_bytes(),
+                next_payload,
+                version,
+                exchange_type,
+                flags,
+                message_id: u32::from_be(F::get32::<MESSAGE_ID, LENGTH>(bytes)),
+                length: u32::from_be(F::get32::<MESSAGE_LENGTH, LENGTH>(bytes)),
+            }
         })
     }
 
-    /// The two SPIs as bytes.
+    /// The header as bytes.
     #[inline(always)]
     #[must_use]
-    pub const fn emit(&self) -> [u8; SPIS_LENGTH] {
+    pub const fn emit(&self) -> [u8; LENGTH] {
         let [a, b, c, d, e, f, g, h] = self.initiator;
         let [i, j, k, l, m, n, o, p] = self.responder;
-        [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]
+        let [q, r, s, t] = self.message_id.to_be_bytes();
+        let [u, v, w, x] = self.length.to_be_bytes();
+        let (payload, version) = (self.next_payload, self.version);
+        let (exchange, flags) = (self.exchange_type, self.flags);
+        [
+            a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, payload, version, exchange, flags, q,
+            r, s, t, u, v, w, x,
+        ]
     }
 
     /// True when both sides have chosen their SPI.
     #[inline(always)]
-    pub const fn is_complete(&self) -> bool {
+    pub const fn has_both_spis(&self) -> bool {
         u64::from_ne_bytes(self.initiator) != 0 && u64::from_ne_bytes(self.responder) != 0
+    }
+
+    /// True for a reply in which the responder has chosen its SPI: the response of `IKE_SA_INIT`,
+    /// or the second message of main or aggressive mode, if it begins with the SA that the responder
+    /// accepts; of `IKE_SESSION_RESUME`, if it begins with the responder's nonce. A responder echoes both SPIs of a message that it does not understand, whatever the
+    /// version (RFC 7296 sections 2.5 and 2.21.4): any other reply may hold an SPI that the peer, or
+    /// who forges its address, has chosen.
+    #[inline(always)]
+    pub const fn has_chosen_responder_spi(&self) -> bool {
+        // One word instead of four bytes: fewer branches for the verifier.
+        let word = self.kind();
+        let version_2 = word & MASK_V2;
+        let version_1 = word & MASK_V1;
+        self.has_both_spis()
+            && self.message_id == 0
+            && (version_2 == SA_INIT_RESPONSE
+                || version_2 == RESUME_RESPONSE
+                || version_1 == MAIN_MODE_SA
+                || version_1 == AGGRESSIVE_MODE_SA)
+    }
+
+    /// First payload, version, exchange type and flags as a word of the machine.
+    #[inline(always)]
+    const fn kind(&self) -> u32 {
+        word(
+            self.next_payload,
+            self.version,
+            self.exchange_type,
+            self.flags,
+        )
     }
 }

@@ -212,18 +212,20 @@ fn sessions(snapshot: &Snapshot) -> Vec<SessionStats> {
     let seconds = |age: u32| snapshot.clock.seconds(u64::from(age));
     let established = snapshot.sessions.iter().map(|session| {
         let of = |i: usize| ByDirection::of(|direction| session.counters[i][direction as usize]);
-        let spis = snapshot
-            .flows
-            .iter()
-            .filter(|flow| flow.peer == session.peer);
+        let flows = snapshot.flows.iter();
+        let flows = flows.filter(|flow| flow.peer == session.peer);
+        // The word of the session has the server's messages alone, which keep it from expiring.
+        let (spis, age) = flows.fold((0, session.age), |(spis, age), flow| {
+            (spis + 1, age.min(flow.age))
+        });
         SessionStats {
             peer: session.peer,
             state: "established",
             ike: of(0),
             natt_ike: of(1),
             keepalive: of(2),
-            spis: spis.count() as u64,
-            last_seen_secs: seconds(session.age),
+            spis,
+            last_seen_secs: seconds(age),
         }
     });
     let half_open = snapshot.half_open.iter().map(|half| SessionStats {

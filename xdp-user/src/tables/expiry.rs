@@ -76,7 +76,7 @@ pub struct SessionAge {
     pub state: u64,
     /// Its peer.
     pub peer: PeerKey,
-    /// Jiffies since its last IKE message or keepalive.
+    /// Jiffies since the server's last IKE message or keepalive.
     pub age: u32,
 }
 

@@ -1,5 +1,7 @@
 //! Malicious or meaningless ICMP errors: each is dropped and counted under its reason.
 
+use std::ops::Range;
+
 use anyhow::{Context, Result};
 use ikenat_tests::lab::Lab;
 use ikenat_tests::lab::direction::Direction;
@@ -9,7 +11,7 @@ use ikenat_tests::lab::icmp_errors::{
     Peers, about, counted, error_from_inside, error_from_outside,
 };
 use ikenat_tests::lab::ikenat::Ikenat;
-use ikenat_tests::lab::topology::{SERVER, VIP};
+use ikenat_tests::lab::topology::{CLIENT_MAC, SERVER, VIP, WAN_MAC};
 use ikenat_tests::lab::wire::Wire;
 use ikenat_tests::suite::Scenario;
 
@@ -103,14 +105,33 @@ fn cut_short(lab: &Lab) -> Result<()> {
     let mut peers = Peers::route(lab)?;
     let _ikenat = Ikenat::start(lab)?;
     let wire = Wire::open(lab)?;
-    for direction in Direction::BOTH {
-        for lengths in [0..14, 14..28] {
-            let good = good(direction, peers.fresh());
-            let cut: Vec<Packet> = lengths
-                .map(|length| spoil(&good, |message| message.data.truncate(length)))
-                .collect::<Result<_>>()?;
-            refused(lab, &wire, direction, "icmp-malformed", &cut)?;
-        }
+    let cut = |good: &Packet, lengths: Range<usize>| -> Result<Vec<Packet>> {
+        lengths
+            .map(|length| spoil(good, |message| message.data.truncate(length)))
+            .collect()
+    };
+    for lengths in [0..14, 14..28] {
+        let good = good(Direction::Inbound, peers.fresh());
+        let cut = cut(&good, lengths)?;
+        refused(lab, &wire, Direction::Inbound, "icmp-malformed", &cut)?;
+    }
+    let from_router = good(Direction::Outbound, peers.fresh());
+    let from_server = Packet {
+        source: SERVER,
+        ..from_router.clone()
+    };
+    for good in [&from_router, &from_server] {
+        let cut = cut(good, 20..28)?;
+        refused(lab, &wire, Direction::Outbound, "icmp-malformed", &cut)?;
+    }
+    let less = cut(&from_server, 0..20)?;
+    refused(lab, &wire, Direction::Outbound, "icmp-malformed", &less)?;
+    // Without the quoted addresses nothing shows that a router's error is about the server's peers:
+    // it is left to the host, which routes it.
+    for packet in cut(&from_router, 0..20)? {
+        let mut routed = packet.clone().with_macs(CLIENT_MAC, WAN_MAC);
+        routed.ttl -= 1;
+        wire.outbound_frames(&[packet.build()], &[routed.build()])?;
     }
     Ok(())
 }

@@ -1,0 +1,89 @@
+//! A gateway on the host with routes to the whole Internet, and the verdicts of its slow path in the
+//! words of the golden table.
+
+use std::net::Ipv4Addr;
+
+use xdp_common::Config;
+use xdp_core::{FibResult, NextHop, Side};
+
+use super::fixture::{self, MTU};
+use super::host::{self, Fib, Host, Tables};
+use crate::lab::frames::Packet;
+use crate::lab::topology::{CLIENT_MAC, LAN_MAC, SERVER, SERVER_MAC, VIP, WAN_MAC};
+
+/// A moment in jiffies.
+pub const NOW: u64 = 1 << 20;
+
+/// The gateway; its tables are empty at first.
+pub struct Gateway {
+    /// The tables.
+    pub tables: Tables,
+    config: Config,
+    peer: u32,
+}
+
+impl Default for Gateway {
+    fn default() -> Self {
+        let config = fixture::config();
+        Self {
+            tables: Tables::new(&config),
+            config,
+            peer: u32::from(Ipv4Addr::new(100, 64, 0, 0)),
+        }
+    }
+}
+
+impl Gateway {
+    /// An address of a client that has not been used before.
+    pub fn next_peer(&mut self) -> Ipv4Addr {
+        self.peer += 1;
+        Ipv4Addr::from(self.peer)
+    }
+
+    /// The verdict on a packet, in the words of the golden table. The default route leads to the
+    /// WAN, for every address.
+    pub fn verdict(&self, side: Side, packet: &Packet, jiffies: u64) -> String {
+        let fib = |_: [u8; 4], destination: [u8; 4], length: u16| {
+            if length > MTU {
+                return FibResult::TooBig(MTU);
+            }
+            let to_server = destination == SERVER.octets();
+            FibResult::Unresolved(NextHop {
+                ifindex: if to_server {
+                    self.config.lan_ifindex
+                } else {
+                    self.config.wan_ifindex
+                },
+                gateway: destination,
+            })
+        };
+        let fib: &Fib<'_> = &fib;
+        let gateway = Host::<true>::new(&self.tables, fib, jiffies);
+        let mut frame = packet.build();
+        host::word(gateway.run_and_answer(&self.config, side, &mut frame))
+    }
+
+    /// A datagram from a client to the VIP.
+    pub fn inbound(
+        &self,
+        peer: (Ipv4Addr, u16),
+        port: u16,
+        payload: &[u8],
+        jiffies: u64,
+    ) -> String {
+        let packet = Packet::udp(peer, (VIP, port), payload).with_macs(WAN_MAC, CLIENT_MAC);
+        self.verdict(Side::Wan, &packet, jiffies)
+    }
+
+    /// A datagram from the server to a client.
+    pub fn outbound(
+        &self,
+        port: u16,
+        peer: (Ipv4Addr, u16),
+        payload: &[u8],
+        jiffies: u64,
+    ) -> String {
+        let packet = Packet::udp((SERVER, port), peer, payload).with_macs(LAN_MAC, SERVER_MAC);
+        self.verdict(Side::Lan, &packet, jiffies)
+    }
+}
