@@ -7,7 +7,7 @@
 use crate::checksum::udp_partial;
 use crate::env::{Env, Side};
 use crate::frame::Frame;
-use crate::packet::Packet;
+use crate::packet::{Packet, is_no_host};
 use crate::wire::ethernet::{self, EtherType};
 use crate::wire::ipv4::{self, Protocol};
 use crate::wire::{esp, udp};
@@ -281,9 +281,8 @@ fn is_partial<F: Frame + ?Sized>(
     header.checksum == udp_partial(ip.source, ip.destination, header.length)
 }
 
-/// Refuses what must not be translated: sources and destinations that no client can have. Also
-/// refuses what XDP cannot translate: packets whose TTL expires here, and packets for a server on
-/// this host.
+/// Refuses what must not be translated: sources that no client can have. Also refuses what XDP
+/// cannot translate: packets whose TTL expires here, and packets for a server on this host.
 #[inline(always)]
 fn refuse_untranslatable(
     packet: &Packet,
@@ -295,9 +294,6 @@ fn refuse_untranslatable(
     if inbound && is_bogus(ip.source, config) {
         return Err(Reason::BogusSource);
     }
-    if !inbound && is_no_host(ip.destination) {
-        return Err(Reason::NotByWan);
-    }
     if hook == Hook::Xdp && inbound && config.server_is_local != 0 {
         return Err(Reason::ServerIsLocal);
     }
@@ -305,13 +301,6 @@ fn refuse_untranslatable(
         return Err(Reason::TtlExpired);
     }
     Ok(())
-}
-
-/// Addresses of no host on the Internet, although a default route leads there. What the server sends
-/// to them is left to this host.
-#[inline(always)]
-pub const fn is_no_host(address: [u8; 4]) -> bool {
-    matches!(address[0], 0 | 127 | 224..=255)
 }
 
 /// Sources that no client can have: those that the kernel's own input path treats as martians, class

@@ -39,6 +39,13 @@ pub struct Packet {
     pub data: u16,
 }
 
+/// True for an address of no host on the Internet, although a default route leads there. What the
+/// server sends to one is left to this host.
+#[inline(always)]
+pub const fn is_no_host(address: [u8; 4]) -> bool {
+    matches!(address[0], 0 | 127 | 224..=255)
+}
+
 /// [`Packet`] as words, which [`crate::Env::store_packet`] stores and [`crate::Env::load_packet`]
 /// loads.
 pub type PackedPacket = [u64; 4];

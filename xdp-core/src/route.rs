@@ -5,7 +5,7 @@ use crate::conntrack::session;
 use crate::env::{Env, FibResult, NextHop};
 use crate::neighbour::cached_hop;
 use crate::neighbour::table::{self as neighbour_table, Neighbour};
-use crate::packet::Packet;
+use crate::packet::{Packet, is_no_host};
 use crate::table::word::Word;
 use xdp_common::limits::INTERFACES;
 use xdp_common::{Config, Direction, Hook, Reason, cpu, meta};
@@ -96,6 +96,8 @@ pub(crate) fn look_up_route<E: Env>(
 fn query_fib<E: Env>(env: &E, config: &Config, packet: &Packet) -> FibResult {
     let (source, destination) = match packet.direction {
         Direction::Inbound => (packet.peer, config.server),
+        // Here and not earlier: a packet with a cached route has passed this.
+        Direction::Outbound if is_no_host(packet.peer) => return FibResult::NotForwarded,
         Direction::Outbound => (config.vip, packet.peer),
     };
     env.fib_lookup(source, destination, packet.total_length)

@@ -4,12 +4,12 @@
 //! (RFC 4787 REQ-12). This runs in tc only: errors are rare, and most ICMP is the gateway's own.
 
 use crate::checksum::Delta;
-use crate::classify::{is_bogus, is_no_host, is_sent_to_interface, refused_by_list};
+use crate::classify::{is_bogus, is_sent_to_interface, refused_by_list};
 use crate::conntrack::fragment;
 use crate::env::{Env, FibResult, NextHop, Side, Verdict};
 use crate::frame::{Frame, update_field};
 use crate::icmp::rate_limit::{self, Origin};
-use crate::packet::Packet;
+use crate::packet::{Packet, is_no_host};
 use crate::route::{fib_refusal, may_leave_by};
 use crate::wire::icmp::{self, Kind};
 use crate::wire::ipv4::{self, Protocol};
