@@ -87,7 +87,8 @@ impl Load {
             Receiver::start(client.try_clone()?, seen_by_client, SPI_OUT)?,
         ];
         let out = Sender::start(server, to_client, outbound);
-        wait_for(&receivers[1], 1, PATIENCE)
+        let in_time = || Instant::now() + PATIENCE;
+        wait_for(|| receivers[1].packets(), 1, in_time())
             .context("no packet of the server reached the client")?;
         let senders = [Sender::start(client, to_server, inbound), out];
         let load = Self {
@@ -95,7 +96,7 @@ impl Load {
             receivers,
             rates: [inbound, outbound],
         };
-        wait_for(&load.receivers[0], 1, PATIENCE)
+        wait_for(|| load.receivers[0].packets(), 1, in_time())
             .context("no packet of the client reached the server")?;
         Ok(load)
     }
@@ -114,14 +115,7 @@ impl Load {
             receiver.mark(sender.sequence());
         }
         for receiver in &self.receivers {
-            while receiver.later() < FLOW {
-                ensure!(
-                    Instant::now() < deadline,
-                    "{FLOW} packets were expected within {patience:?}, {} came",
-                    receiver.later()
-                );
-                std::thread::sleep(Duration::from_millis(1));
-            }
+            wait_for(|| receiver.later().into(), FLOW.into(), deadline)?;
         }
         Ok(())
     }
@@ -200,13 +194,14 @@ impl Transfer {
     }
 }
 
-fn wait_for(receiver: &Receiver, packets: u64, patience: Duration) -> Result<()> {
-    let deadline = Instant::now() + patience;
-    while receiver.packets() < packets {
+fn wait_for(came: impl Fn() -> u64, packets: u64, deadline: Instant) -> Result<()> {
+    let began = Instant::now();
+    while came() < packets {
         ensure!(
             Instant::now() < deadline,
-            "{packets} packets were expected within {patience:?}, {} came",
-            receiver.packets()
+            "{packets} packets were expected, {} came within {:?}",
+            came(),
+            began.elapsed()
         );
         std::thread::sleep(Duration::from_millis(1));
     }

@@ -113,9 +113,10 @@ impl Header {
 
     /// True for a reply in which the responder has chosen its SPI: the response of `IKE_SA_INIT`,
     /// or the second message of main or aggressive mode, if it begins with the SA that the responder
-    /// accepts; of `IKE_SESSION_RESUME`, if it begins with the responder's nonce. A responder echoes both SPIs of a message that it does not understand, whatever the
-    /// version (RFC 7296 sections 2.5 and 2.21.4): any other reply may hold an SPI that the peer, or
-    /// who forges its address, has chosen.
+    /// accepts; of `IKE_SESSION_RESUME`, if it begins with the responder's nonce. A responder echoes
+    /// both SPIs of a message that it does not understand, whatever the version (RFC 7296 sections
+    /// 2.5 and 2.21.4): any other reply may hold an SPI that the peer, or who forges its address, has
+    /// chosen.
     #[inline(always)]
     pub const fn has_chosen_responder_spi(&self) -> bool {
         // One word instead of four bytes: fewer branches for the verifier.

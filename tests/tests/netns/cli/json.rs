@@ -51,9 +51,17 @@ fn expect_header(text: &str, earliest: &str, first_field: &str) -> Result<()> {
 }
 
 fn stats(lab: &Lab) -> Result<()> {
+    of_an_instance(lab, "stats")
+}
+
+fn status(lab: &Lab) -> Result<()> {
+    of_an_instance(lab, "status")
+}
+
+fn of_an_instance(lab: &Lab, verb: &str) -> Result<()> {
     let _ikenat = Ikenat::start(lab)?;
     let earliest = date()?;
-    let text = execute(&mut lab.ikenat(&["stats", "--json"])?)?;
+    let text = execute(&mut lab.ikenat(&[verb, "--json"])?)?;
     expect_header(&text, &earliest, "instances")
 }
 
@@ -78,13 +86,6 @@ fn watch(lab: &Lab) -> Result<()> {
         before = generated;
     }
     Ok(())
-}
-
-fn status(lab: &Lab) -> Result<()> {
-    let _ikenat = Ikenat::start(lab)?;
-    let earliest = date()?;
-    let text = execute(&mut lab.ikenat(&["status", "--json"])?)?;
-    expect_header(&text, &earliest, "instances")
 }
 
 /// The exit status depends on the host of the lab and does not matter here.
