@@ -16,10 +16,9 @@ use ikenat_tests::lab::{Lab, Options, cleanup, frames};
 use ikenat_tests::suite::{not_root, test};
 use libtest_mimic::Arguments;
 use std::process::ExitCode;
-use xdp_common::Config;
-use xdp_common::Hook;
 use xdp_common::counters::{self, Counters, Quantity};
 use xdp_common::slot::{STATE, flow, session};
+use xdp_common::{Config, Hook, Refusal};
 use xdp_core::{Side, Verdict};
 
 /// How many packets each hook gets.
@@ -115,6 +114,7 @@ struct Twins<'t> {
     hook: Hook,
     config: &'t Config,
     dataplane: &'t Dataplane,
+    tables: &'t Tables,
     host: &'t dyn Fn(Side, &mut Vec<u8>) -> Verdict,
 }
 
@@ -167,6 +167,7 @@ impl Twins<'_> {
                 frames::describe(&bytes),
             );
         }
+        tally.add_refusals(self.tables, self.hook);
         tally.check(self.dataplane, self.hook, u64::from(packets) / FORWARDED_OF)
     }
 }
@@ -194,6 +195,7 @@ fn compare(lab: &Lab, object: Object) -> Result<()> {
                 hook,
                 config: &config,
                 dataplane: &dataplane,
+                tables: &tables,
                 host: &host,
             };
             twins.compare(packets).with_context(|| hook.name())?;
@@ -235,6 +237,13 @@ impl Tally {
                     self.0[at + Quantity::UntrackedBytes as usize] += u64::from(bytes);
                 }
             }
+        }
+    }
+
+    /// Adds why packets got no entry.
+    fn add_refusals(&mut self, tables: &Tables, hook: Hook) {
+        for cause in Refusal::ALL {
+            self.0[counters::refusal(cause)] += tables.refused(hook, cause);
         }
     }
 

@@ -49,6 +49,15 @@ impl Fields {
         ..Self::MAIN_MODE
     };
 
+    /// RFC 7296 section 1.2: the request of IKE_AUTH is HDR, SK.
+    const IKE_AUTH: Self = Self {
+        payload: 46,
+        exchange: 35,
+        flags: 0x08,
+        id: 1,
+        ..Self::IKE_SA_INIT
+    };
+
     fn message(self, responder: [u8; 8]) -> Vec<u8> {
         let mut bytes = [SPI_I, responder].concat();
         bytes.extend([self.payload, self.version, self.exchange, self.flags]);
@@ -59,8 +68,13 @@ impl Fields {
     }
 }
 
-/// Whether a message with the SPIs of this reply makes the peer established.
+/// Whether the request that follows a reply, with its SPIs, makes the peer established.
 fn proves(gateway: &mut Gateway, port: u16, reply: Fields) -> bool {
+    completes(gateway, port, reply, Fields::IKE_AUTH)
+}
+
+/// Whether this message of the peer after this reply of the server does.
+fn completes(gateway: &mut Gateway, port: u16, reply: Fields, next: Fields) -> bool {
     let message = |fields: Fields| {
         let marker: &[u8] = if port == 4500 { &[0; 4] } else { &[] };
         [marker, &fields.message(SPI_R)].concat()
@@ -71,13 +85,6 @@ fn proves(gateway: &mut Gateway, port: u16, reply: Fields) -> bool {
         sent.starts_with("forward ") && sent.ends_with("untracked"),
         "{sent}"
     );
-    // IKE_AUTH; the message of the peer is not looked at but for its SPIs.
-    let next = Fields {
-        exchange: 35,
-        flags: 8,
-        id: 1,
-        ..Fields::IKE_SA_INIT
-    };
     let got = gateway.inbound(peer, port, &message(next), NOW);
     assert!(got.starts_with("forward "), "{got}");
     !got.ends_with("untracked")
@@ -206,29 +213,87 @@ fn udp_with_port_500_is_never_esp() {
     assert_eq!(got, "forward esp-in-udp in untracked");
 }
 
-/// Keepalives and IKE messages from outside may be forged: they keep no session that the server has
-/// ended.
+/// The peer's own daemon gets the server's reply to what somebody has forged, and may answer with an
+/// error that echoes both SPIs: in a response (RFC 7296 section 1.5), or in an informational exchange
+/// of ISAKMP (RFC 2408 section 5.2). Only a message by which an initiator goes on is the other half.
 #[test]
-fn only_the_server_refreshes_a_session() {
+fn an_echo_of_the_peer_does_not_complete_the_proof() {
     let mut gateway = Gateway::default();
+    let mut proofs = 0;
+    for version in 0..16_u8 {
+        for exchange in [2, 4, 5, 6, 32, 34, 35, 36, 37, 38, 43] {
+            for flags in [0, 0x01, 0x08, 0x20, 0x28, 0x30] {
+                let next = Fields {
+                    version: version << 4,
+                    exchange,
+                    flags,
+                    ..Fields::IKE_AUTH
+                };
+                let goes_on = match version {
+                    1 => exchange == 2 || exchange == 4,
+                    2 => flags & 0x28 == 0x08,
+                    _ => false,
+                };
+                let completes = completes(&mut gateway, 500, Fields::IKE_SA_INIT, next);
+                assert_eq!(completes, goes_on, "{next:?}");
+                proofs += u32::from(completes);
+            }
+        }
+    }
+    assert_eq!(proofs, 2 * 6 + 11);
+}
+
+/// Keepalives and IKE messages from outside may be forged, and so may be what makes the server
+/// answer in the clear: they keep no session that has ended.
+#[test]
+fn only_the_servers_keepalives_and_encrypted_messages_refresh_a_session() {
+    let gateway = &mut Gateway::default();
     let peer = (gateway.next_peer(), 4500);
-    let message = [&[0; 4][..], &Fields::IKE_SA_INIT.message(SPI_R)].concat();
+    let marked = |fields: Fields| [&[0; 4][..], &fields.message(SPI_R)].concat();
     let last_seen = |gateway: &Gateway| {
         let sessions = gateway.tables.sessions();
         assert_eq!(sessions.len(), 1);
         sessions[0][session::LAST_SEEN] & 0xffff_ffff
     };
     gateway.outbound(4500, peer, b"\xee\0\0\x01\0\0\0\x01 encrypted", NOW);
-    assert_eq!(last_seen(&gateway), NOW);
-    for payload in [&[0xff][..], &message] {
-        let verdict = gateway.inbound(peer, 4500, payload, NOW + 1000);
+    assert_eq!(last_seen(gateway), NOW);
+    let mut seen = NOW;
+    let mut later = NOW;
+    let mut send = |payload: &[u8], outbound: bool, refreshes: bool| {
+        later += 1000;
+        let verdict = if outbound {
+            gateway.outbound(4500, peer, payload, later)
+        } else {
+            gateway.inbound(peer, 4500, payload, later)
+        };
         assert!(!verdict.ends_with("untracked"), "{verdict}: it is counted");
-        assert_eq!(last_seen(&gateway), NOW);
-    }
-    for (later, payload) in [(2000, &[0xff][..]), (3000, &message)] {
-        let verdict = gateway.outbound(4500, peer, payload, NOW + later);
-        assert!(!verdict.ends_with("untracked"), "{verdict}");
-        assert_eq!(last_seen(&gateway), NOW + later);
+        seen = if refreshes { later } else { seen };
+        assert_eq!(last_seen(gateway), seen, "{payload:x?} {outbound}");
+    };
+    send(&[0xff], true, true);
+    send(&[0xff], false, false);
+    // Neither ESP, nor IKE, nor a keepalive.
+    send(&[0xff; 5], true, false);
+    for version in 0..16_u8 {
+        for payload in 0..=u8::MAX {
+            for flags in [0x00, 0x01, 0x20, 0x21] {
+                let fields = Fields {
+                    payload,
+                    version: version << 4 | 1,
+                    flags,
+                    ..Fields::IKE_AUTH
+                };
+                let encrypted = match version {
+                    // RFC 2408 section 3.1: the flag "encryption".
+                    1 => flags & 1 != 0,
+                    // RFC 7296 section 3.14: SK; RFC 7383 section 2.5: SKF.
+                    2 => payload == 46 || payload == 53,
+                    _ => false,
+                };
+                send(&marked(fields), true, encrypted);
+                send(&marked(fields), false, false);
+            }
+        }
     }
 }
 
@@ -255,8 +320,9 @@ fn a_reply_to_another_peer_proves_nothing() {
     let [a, b] = [(); 2].map(|()| (gateway.next_peer(), 500));
     let reply = Fields::IKE_SA_INIT.message(SPI_R);
     gateway.outbound(500, a, &reply, NOW);
-    let got = gateway.inbound(b, 500, &reply, NOW);
+    let next = Fields::IKE_AUTH.message(SPI_R);
+    let got = gateway.inbound(b, 500, &next, NOW);
     assert_eq!(got, "forward ike in untracked");
-    let got = gateway.inbound(a, 500, &reply, NOW);
+    let got = gateway.inbound(a, 500, &next, NOW);
     assert_eq!(got, "forward ike in");
 }

@@ -50,8 +50,6 @@ pub struct Config {
     pub flow_limit: u32,
     /// The most live entries of SESSION.
     pub session_limit: u32,
-    /// The most inbound SPIs per session.
-    pub spis_per_session: u32,
     /// Duration of a tick in jiffies, as a shift: about one second.
     pub tick_shift: u32,
     /// One packet per next hop goes through the neighbour layer each time this many ticks have
@@ -76,7 +74,7 @@ pub struct Config {
     /// Not zero: PEERS has entries.
     pub lists: u8,
     /// Keeps the size a multiple of eight.
-    pub reserved: [u8; 5],
+    pub reserved: [u8; 1],
     /// The constants of the fast path, inbound and outbound: [`Config::seal`] derives them from the
     /// fields above.
     pub directions: [DirectionConfig; 2],

@@ -141,12 +141,42 @@ pub enum Quantity {
     UntrackedBytes = 3,
 }
 
-/// Start of the class counters; those of the reasons come before.
+/// Why a forwarded packet got no entry, although its peer has a session or has proved that it may
+/// have one. (Any other untracked packet is one of a peer without a proof.)
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Refusal {
+    /// The session has as many inbound SPIs as the server's SPIs allow.
+    SpiLimit = 0,
+    /// FLOW is full, or only its reserve is free.
+    FlowTableFull = 1,
+    /// SESSION is full.
+    SessionTableFull = 2,
+}
+
+impl Refusal {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 3] = [Self::SpiLimit, Self::FlowTableFull, Self::SessionTableFull];
+
+    /// The word that `status` prints.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::SpiLimit => "spi-limit",
+            Self::FlowTableFull => "flow-table-full",
+            Self::SessionTableFull => "session-table-full",
+        }
+    }
+}
+
+/// Start of the refusals' counters; those of the reasons come before.
+const REFUSAL_BASE: usize = 56;
+/// Start of the class counters.
 const CLASS_BASE: usize = 64;
 const QUANTITIES: usize = 4;
 /// Words per hook and CPU.
 pub const WORDS: usize = CLASS_BASE + Direction::ALL.len() * Class::ALL.len() * QUANTITIES;
-const _: () = assert!(Reason::ALL.len() <= CLASS_BASE, "a reason has no counter");
+const _: () = assert!(Reason::ALL.len() <= REFUSAL_BASE, "a reason has no counter");
+const _: () = assert!(REFUSAL_BASE + Refusal::ALL.len() <= CLASS_BASE);
 
 /// The counters of one hook on one CPU.
 pub type Counters = [u64; WORDS];
@@ -155,6 +185,12 @@ pub type Counters = [u64; WORDS];
 #[inline(always)]
 pub const fn reason(reason: Reason) -> usize {
     reason as usize
+}
+
+/// The index of a refusal's counter.
+#[inline(always)]
+pub const fn refusal(refusal: Refusal) -> usize {
+    REFUSAL_BASE + refusal as usize
 }
 
 /// The index of the first of a class's four counters in a direction; a [`Quantity`] is added to it.

@@ -16,7 +16,7 @@ pub mod reason;
 pub mod slot;
 
 pub use config::{Config, Secret};
-pub use counters::{Class, Direction, Hook};
+pub use counters::{Class, Direction, Hook, Refusal};
 pub use reason::{Outcome, Reason};
 
 /// The version of everything in this crate. Pinned objects of another version are refused, never

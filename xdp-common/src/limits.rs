@@ -33,9 +33,19 @@ pub const ICMP_BURST: u64 = 20;
 /// header, quoted packet.
 pub const ICMP_LENGTH: u16 = 576;
 
-/// Inbound SPIs that one session may open: one per child SA, old and new during a rekey, with some
-/// reserve. The client chooses these numbers, so there has to be a bound.
-pub const SPIS_PER_SESSION: u32 = 64;
+/// Inbound SPIs that a session may open without any proof ...
+pub const SPIS_UNPROVEN: u64 = 8;
+/// ... and for each SPI of the server's ESP to the peer: who sends inbound ESP chooses its SPI, but
+/// only a peer makes the server open one. Old and new ones overlap during a rekey, and RFC 9611
+/// opens several SAs at once, in both directions.
+pub const SPIS_PER_OUTBOUND_SPI: u64 = 4;
+/// This part of FLOW, as a shift, is kept for the server's SPIs and for the peers that have one: the
+/// last quarter.
+pub const FLOW_RESERVE_SHIFT: u32 = 2;
+/// A sequence number this far from the highest one is believed only ...
+pub const SEQUENCE_JUMP: u32 = 1 << 16;
+/// ... when so many packets in a row are of its range.
+pub const SEQUENCE_AGREEING: u64 = 4;
 /// Idle time after which an entry expires: the default of RFC 4787 REQ-5c.
 pub const IDLE_SECS: u32 = 300;
 /// The shortest idle time that may be configured (RFC 4787 REQ-5).

@@ -42,13 +42,17 @@ pub mod flow {
     /// The last such packet: its sequence number (bits 32-63), and the highest one at that time
     /// (0-31).
     pub const LATE: usize = 11;
+    /// A range far from the highest number that is not believed yet: its last number (bits 32-63),
+    /// the number of that packet (8-31), and how many have come in a row (0-7).
+    pub const PROBATION: usize = 12;
 }
 
 /// The words of a SESSION slot beyond the key.
 pub mod session {
-    /// Last IKE message or keepalive, in jiffies (low 32 bits). ESP refreshes its flows instead.
+    /// The server's last encrypted IKE message or keepalive, in jiffies (low 32 bits). ESP refreshes
+    /// its flows instead.
     pub const LAST_SEEN: usize = 4;
-    /// Number of open inbound SPIs.
+    /// Number of open SPIs: outbound in the upper half, inbound in the lower ([`super::spis_of`]).
     pub const SPIS: usize = 5;
     /// The next hop towards the peer, in the format of flows ([`super::flow::HOP`]).
     pub const HOP: usize = 6;
@@ -58,6 +62,20 @@ pub mod session {
     pub const COUNTERS: usize = 8;
     /// Classes that a session counts: IKE, NAT-T IKE, keepalive, other.
     pub const COUNTED: usize = 4;
+}
+
+/// One SPI of a direction in [`session::SPIS`].
+#[inline(always)]
+#[must_use]
+pub const fn one_spi(direction: Direction) -> u64 {
+    1 << (32 * direction as u32)
+}
+
+/// The open SPIs of a direction in [`session::SPIS`].
+#[inline(always)]
+#[must_use]
+pub const fn spis_of(word: u64, direction: Direction) -> u64 {
+    word >> (32 * direction as u32) & 0xffff_ffff
 }
 
 /// The four words of a way in HALF and FRAGMENT.

@@ -2,7 +2,7 @@
 
 use crate::table::word::Word;
 use xdp_common::counters::{self, Quantity};
-use xdp_common::{Class, Direction, Hook, Reason, cpu};
+use xdp_common::{Class, Direction, Hook, Reason, Refusal, cpu};
 
 /// Counts a packet that this hook does not forward.
 #[inline(always)]
@@ -15,6 +15,13 @@ pub fn count_reason<W: Word>(block: &[W; cpu::WORDS], hook: Hook, reason: Reason
 #[inline(always)]
 pub fn count_any_reason<W: Word>(block: &[W; cpu::WORDS], hook: Hook, reason: Reason) {
     let place = W::opaque(counters::reason(reason));
+    add(block, at(hook, place & REASONS), 1);
+}
+
+/// Counts why a forwarded packet got no entry.
+#[inline(always)]
+pub fn count_refusal<W: Word>(block: &[W; cpu::WORDS], hook: Hook, refusal: Refusal) {
+    let place = W::opaque_to_verifier(counters::refusal(refusal));
     add(block, at(hook, place & REASONS), 1);
 }
 

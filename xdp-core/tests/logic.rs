@@ -8,17 +8,14 @@ use proptest::prelude::*;
 use std::sync::atomic::AtomicU64;
 use support::read_neighbour;
 use xdp_common::limits::{ICMP_BURST, ICMP_RATE};
-use xdp_common::slot::flow;
 use xdp_common::slot::nexthop::WORDS as NEXTHOP_WORDS;
 use xdp_common::{Config, cpu};
 use xdp_core::Word;
 use xdp_core::checksum::{Delta, fold, ip_less, udp_more, udp_partial};
-use xdp_core::conntrack::flow as flows;
 use xdp_core::icmp::rate_limit;
 use xdp_core::neighbour::Neighbour;
 use xdp_core::neighbour::cached_hop;
 use xdp_core::neighbour::table as neighbour_table;
-use xdp_core::table::Slot;
 use xdp_core::table::recent;
 
 /// The sum as RFC 1071 defines it, over all words at once.
@@ -126,35 +123,6 @@ proptest! {
         let [c, d] = words(destination);
         prop_assert_eq!(udp_partial(source, destination, length), sum(&[a, b, c, d, 17, length]));
         prop_assert_eq!(fold(u64::from(length) << 16), length);
-    }
-
-    /// The highest sequence number only increases, in serial-number arithmetic, and wraps are
-    /// counted.
-    #[test]
-    fn the_highest_sequence_number(first: u32, steps in prop::collection::vec(0..1_000_000_u32, 1..200), port: u16) {
-        let slot: Slot<AtomicU64> = Default::default();
-        Word::store(&slot[flow::SEEN], u64::from(first));
-        Word::store(&slot[flow::FIRST], u64::from(first) << 32 | u64::from(port));
-        let mut true_highest = u64::from(first);
-        let mut late = 0;
-        for (i, step) in steps.into_iter().enumerate() {
-            let next = if i % 5 == 4 {
-                true_highest.saturating_sub(u64::from(step % 1000))
-            } else {
-                true_highest + u64::from(step) * 1000
-            };
-            flows::count_packet(&slot, low(next), 100, 7);
-            if next <= true_highest {
-                late += 1;
-                prop_assert_eq!(Word::load(&slot[flow::LATE]), u64::from(low(next)) << 32 | u64::from(low(true_highest)));
-            }
-            true_highest = true_highest.max(next);
-            prop_assert_eq!(Word::load(&slot[flow::SEEN]), 7 << 32 | u64::from(low(true_highest)));
-            let kept = Word::load(&slot[flow::FIRST]);
-            prop_assert_eq!((kept >> 16) & 0xffff, (true_highest >> 32) & 0xffff);
-            prop_assert_eq!((kept >> 32, kept & 0xffff), (u64::from(first), u64::from(port)));
-            prop_assert_eq!(Word::load(&slot[flow::REORDERED]), late);
-        }
     }
 
     /// A next hop is valid until its stamp has changed, by time or by epoch.

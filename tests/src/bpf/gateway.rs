@@ -24,20 +24,46 @@ pub struct Gateway {
 
 impl Default for Gateway {
     fn default() -> Self {
-        let config = fixture::config();
+        Self::new(fixture::config())
+    }
+}
+
+impl Gateway {
+    fn new(config: Config) -> Self {
         Self {
             tables: Tables::new(&config),
             config,
             peer: u32::from(Ipv4Addr::new(100, 64, 0, 0)),
         }
     }
-}
 
-impl Gateway {
+    /// With this many buckets of FLOW.
+    pub fn with_flow_buckets(buckets: u32) -> Self {
+        Self::new(super::with_sizes(fixture::config(), buckets, 256))
+    }
+
     /// An address of a client that has not been used before.
     pub fn next_peer(&mut self) -> Ipv4Addr {
         self.peer += 1;
         Ipv4Addr::from(self.peer)
+    }
+
+    /// A handshake of IKEv2 on port 500, as far as it makes a peer established.
+    ///
+    /// # Panics
+    /// It does not.
+    pub fn establish_by_ike(&self, peer: Ipv4Addr) {
+        let message = |kind: [u8; 4], id: u32| {
+            let spis = *b"initiatoresponde";
+            let [id, length] = [id, 40].map(u32::to_be_bytes);
+            [&spis[..], &kind, &id, &length, &[0x55; 12]].concat()
+        };
+        // RFC 7296 section 1.2: the response of IKE_SA_INIT begins with SA, IKE_AUTH with SK.
+        let reply = message([33, 0x20, 34, 0x20], 0);
+        self.outbound(500, (peer, 500), &reply, NOW);
+        let next = message([46, 0x20, 35, 0x08], 1);
+        let verdict = self.inbound((peer, 500), 500, &next, NOW);
+        assert_eq!(verdict, "forward ike in", "{peer} is not established");
     }
 
     /// The verdict on a packet, in the words of the golden table. The default route leads to the

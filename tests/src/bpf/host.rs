@@ -4,7 +4,8 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
-use xdp_common::{Class, Config, Direction, Hook, Reason, cpu, limits, slot};
+use xdp_common::counters::refusal;
+use xdp_common::{Class, Config, Direction, Hook, Reason, Refusal, cpu, limits, slot};
 use xdp_core::icmp::{error, translate};
 use xdp_core::neighbour::table::Entry;
 use xdp_core::packet::PackedPacket;
@@ -61,6 +62,11 @@ impl Tables {
     /// Puts a peer on a list.
     pub fn list(&mut self, peer: [u8; 4], what: u32) {
         self.listed.insert(peer, what);
+    }
+
+    /// How many packets got no entry for this cause at a hook.
+    pub fn refused(&self, hook: Hook, cause: Refusal) -> u64 {
+        Word::load(&self.cpu[cpu::counters(hook) + refusal(cause)])
     }
 
     /// The live slots of FLOW.

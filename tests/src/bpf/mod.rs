@@ -138,7 +138,6 @@ pub fn with_sizes(mut config: Config, flow_buckets: u32, session_buckets: u32) -
     config.fragment_mask = limits::FRAGMENT_BUCKETS - 1;
     config.flow_limit = flow_buckets * 2;
     config.session_limit = session_buckets * 2;
-    config.spis_per_session = limits::SPIS_PER_SESSION;
     config.tick_shift = 8;
     // Never, so that a verdict does not depend on the time; a test of its own turns it on.
     config.confirm_ticks = u32::MAX;

@@ -1,16 +1,18 @@
 //! The FLOW table: the counters of one SPI of one peer in one direction.
 
-use crate::conntrack::session::{has_room, one_more, session_or_new};
+use crate::conntrack::session::{has_room, one_more, refuse, session_or_new};
 use crate::env::Env;
 use crate::packet::Packet;
-use crate::sequence::is_ahead;
+use crate::sequence::{Step, far, is_ahead};
 use crate::table::hash::digest_key;
 use crate::table::word::Word;
 use crate::table::{self, Place, Slot};
 use crate::wire::esp;
-use xdp_common::limits::IKE_PORT;
+use xdp_common::limits::{
+    FLOW_RESERVE_SHIFT, IKE_PORT, SEQUENCE_JUMP, SPIS_PER_OUTBOUND_SPI, SPIS_UNPROVEN,
+};
 use xdp_common::slot::{self, Key, flow, session};
-use xdp_common::{Config, Direction, meta};
+use xdp_common::{Config, Direction, Refusal, meta};
 
 /// The key of a flow and its place in the table.
 #[derive(Clone, Copy)]
@@ -55,9 +57,9 @@ pub fn count_packet<W: Word>(slot: &Slot<W>, sequence: u32, bytes: u16, jiffies:
     slot[flow::PACKETS].add(1);
     slot[flow::BYTES].add(u64::from(bytes));
     let highest = slot[flow::SEEN].low();
-    // The next number or a later one, without a wrap: one comparison covers all of it.
+    // Above it, not far, and without a wrap: one comparison covers all of it.
     let step = u64::from(sequence).wrapping_sub(u64::from(highest));
-    if step.wrapping_sub(1) < 0x7fff_ffff {
+    if step.wrapping_sub(1) < u64::from(SEQUENCE_JUMP) {
         #[expect(
             clippy::cast_possible_truncation,
             reason = "the low 32 bits of jiffies are kept"
@@ -71,16 +73,28 @@ pub fn count_packet<W: Word>(slot: &Slot<W>, sequence: u32, bytes: u16, jiffies:
 /// Records the sequence number of a packet that is not simply ahead of the highest one.
 #[inline(never)]
 fn count_unusual<W: Word>(slot: &Slot<W>, sequence: u32, highest: u32, jiffies: u64) {
-    let ahead = is_ahead(sequence, highest);
-    let now = if ahead { sequence } else { highest };
+    let believed = match Step::between(highest, sequence) {
+        Step::Ahead => true,
+        Step::Behind => false,
+        Step::Far => {
+            let packet = slot[flow::PACKETS].load();
+            let next = far(slot[flow::PROBATION].load(), packet, sequence);
+            slot[flow::PROBATION].store(next.unwrap_or(0));
+            next.is_none()
+        }
+    };
+    let now = if believed { sequence } else { highest };
     slot[flow::SEEN].store(seen_word(now, jiffies));
+    let ahead = is_ahead(sequence, highest);
     if !ahead {
         slot[flow::REORDERED].add(1);
         slot[flow::LATE].store(u64::from(sequence) << 32 | u64::from(highest));
-    } else {
-        // Ahead, although the number is smaller: it has wrapped.
+    }
+    // Ahead, although the number is smaller: it has wrapped. Back in the old range: it has not.
+    if believed && ahead != (sequence > highest) {
         let first = slot[flow::FIRST].load();
-        let wraps = first.wrapping_add(0x1_0000) & 0xffff_0000;
+        let change = if ahead { 0x1_0000 } else { 0xffff_0000 };
+        let wraps = first.wrapping_add(change) & 0xffff_0000;
         slot[flow::FIRST].store(first & !0xffff_0000 | wraps);
     }
 }
@@ -121,13 +135,12 @@ pub(super) fn admit_flow<E: Env>(
     let Some(session) = session_or_new(env, config, packet, jiffies, proven) else {
         return false;
     };
-    if packet.direction == Direction::Inbound
-        && session[session::SPIS].load() >= u64::from(config.spis_per_session)
-    {
-        return false;
+    let quota = Quota::of::<E::Word>(packet.direction, session[session::SPIS].load(), config);
+    if quota.open >= quota.allowed {
+        return refuse(env, Refusal::SpiLimit);
     }
-    if !has_room(env, meta::FLOW_ENTRIES, config.flow_limit) {
-        return false;
+    if !has_room(env, meta::FLOW_ENTRIES, quota.table) {
+        return refuse(env, Refusal::FlowTableFull);
     }
     let inserted = table::insert(env.flows(), flow.place, &flow.key, |slot| {
         slot[flow::PACKETS].store(1);
@@ -138,11 +151,40 @@ pub(super) fn admit_flow<E: Env>(
         slot[flow::FIRST].store(u64::from(packet.esp.sequence) << 32 | u64::from(packet.port));
     });
     if inserted.is_none() {
-        return false;
+        return refuse(env, Refusal::FlowTableFull);
     }
-    if packet.direction == Direction::Inbound {
-        session[session::SPIS].add(1);
-    }
+    session[session::SPIS].add(slot::one_spi(packet.direction));
     one_more(env, meta::FLOW_ENTRIES);
     true
+}
+
+/// How many flows a peer may open: the proof pays for what may be guessed. See
+/// `docs/decisions/quota-by-proof.md`.
+struct Quota {
+    /// Open SPIs that count against the quota.
+    open: u64,
+    /// The most of them.
+    allowed: u64,
+    /// The most flows of all peers.
+    table: u64,
+}
+
+impl Quota {
+    /// The quota for one more flow. Computed without branches: the verifier would follow each one to
+    /// the end of the program.
+    #[inline(always)]
+    fn of<W: Word>(direction: Direction, spis: u64, config: &Config) -> Self {
+        // All ones for inbound. The server's own SPIs have no limit.
+        let inbound = W::opaque(direction as usize) as u64;
+        let inbound = (inbound & 1).wrapping_sub(1);
+        let proofs = slot::spis_of(spis, Direction::Outbound);
+        // All ones without a proof.
+        let unproven = 0_u64.wrapping_sub(proofs.wrapping_sub(1) >> 63);
+        let table = u64::from(config.flow_limit);
+        Self {
+            open: slot::spis_of(spis, Direction::Inbound) & inbound,
+            allowed: SPIS_UNPROVEN + SPIS_PER_OUTBOUND_SPI * proofs,
+            table: table - (table >> FLOW_RESERVE_SHIFT & inbound & unproven),
+        }
+    }
 }

@@ -49,8 +49,9 @@ pub(super) fn complete_or_remember<F: Frame + ?Sized, E: Env>(
     if packet.direction == Direction::Inbound {
         // The peer is compared as well, so that no other peer's entry, whose SPIs the sender may
         // know, can be hit by a collision of digests.
-        return recent::recall(bucket, digest, tick, HALF_OPEN_TICKS)
-            .is_some_and(|details| details[0] == high && details[1] == low);
+        return header.continues_handshake()
+            && recent::recall(bucket, digest, tick, HALF_OPEN_TICKS)
+                .is_some_and(|details| details[0] == high && details[1] == low);
     }
     if header.has_chosen_responder_spi() {
         let details = [high, low, u64::from_be_bytes(header.initiator)];

@@ -1,19 +1,29 @@
 //! The SESSION table: the established peers, with their counters and their next hops.
 
 use crate::conntrack::proof::complete_or_remember;
+use crate::counters;
 use crate::env::Env;
 use crate::frame::Frame;
 use crate::packet::Packet;
 use crate::table::hash::digest_key;
 use crate::table::word::Word;
 use crate::table::{self, Place, Slot};
+use crate::wire::ike;
 use xdp_common::slot::{self, session};
-use xdp_common::{Class, Config, Direction, meta};
+use xdp_common::{Class, Config, Direction, Refusal, meta};
 
 #[inline(always)]
-pub(super) fn has_room<E: Env>(env: &E, entries: usize, limit: u32) -> bool {
-    env.meta(entries)
-        .is_some_and(|word| word.load() < u64::from(limit))
+pub(super) fn has_room<E: Env>(env: &E, entries: usize, limit: u64) -> bool {
+    env.meta(entries).is_some_and(|word| word.load() < limit)
+}
+
+/// Counts why a packet gets no entry. False, since no table has counted it.
+#[inline(always)]
+pub(super) fn refuse<E: Env>(env: &E, refusal: Refusal) -> bool {
+    if let Some(block) = env.cpu_block() {
+        counters::count_refusal(block, E::HOOK, refusal);
+    }
+    false
 }
 
 #[inline(always)]
@@ -39,7 +49,11 @@ pub(super) fn session_or_new<'e, E: Env>(
     if let Some(found) = table::find(env.sessions(), place, &key) {
         return Some(found);
     }
-    if !proven || !has_room(env, meta::SESSION_ENTRIES, config.session_limit) {
+    if !proven {
+        return None;
+    }
+    if !has_room(env, meta::SESSION_ENTRIES, config.session_limit.into()) {
+        refuse(env, Refusal::SessionTableFull);
         return None;
     }
     let inserted = table::insert(env.sessions(), place, &key, |slot| {
@@ -75,6 +89,18 @@ pub fn next_hop<E: Env>(env: &E, config: &Config, packet: &Packet, jiffies: u64)
     }
 }
 
+/// True for a message of the server that shows that the peer's SA is alive: a keepalive, or
+/// encrypted IKE. What comes from outside may be forged, and so may be what makes the server answer
+/// in the clear; either would keep a session that has ended for ever (RFC 4787 REQ-6). ESP refreshes
+/// its flow instead.
+#[inline(always)]
+fn is_refresh<F: Frame + ?Sized>(frame: &F, packet: &Packet) -> bool {
+    match packet.ike_at {
+        0 => packet.class == Class::Keepalive,
+        at => ike::is_encrypted(frame, at),
+    }
+}
+
 /// Counts IKE, keepalives and other packets in the peer's session. True: the packet was counted.
 ///
 /// A keepalive never creates a session, and no inbound message refreshes one. For a peer without a
@@ -105,22 +131,29 @@ pub(super) fn count_session<F: Frame + ?Sized, E: Env>(
     };
     let at = session::COUNTERS + 2 * counter + packet.direction as usize;
     session[E::Word::opaque(at) & (slot::WORDS - 1)].add(1);
-    // Only the server refreshes: what comes from outside may be forged, and would keep a session
-    // that has ended for ever (RFC 4787 REQ-6). Inbound ESP does so by its flow.
     if packet.direction == Direction::Outbound {
-        session[session::LAST_SEEN].store(jiffies & 0xffff_ffff);
+        if is_refresh(frame, packet) {
+            session[session::LAST_SEEN].store(jiffies & 0xffff_ffff);
+        }
         if hop != 0 {
             session[session::HOP].store(hop);
         }
     }
-    let ports = session[session::PORTS].load();
-    let now = match packet.class {
-        Class::Ike => ports & 0xffff | u64::from(packet.port) << 16,
-        Class::NattIke | Class::Keepalive => ports & 0xffff_0000 | u64::from(packet.port),
-        Class::EspInUdp | Class::Esp | Class::Fragment | Class::Other | Class::Icmp => ports,
-    };
-    if now != ports {
-        session[session::PORTS].store(now);
-    }
+    record_port(session, packet);
     true
+}
+
+/// Keeps the peer's last UDP port on 500 and on 4500: both are two bytes of a word.
+#[inline(always)]
+fn record_port<W: Word>(session: &Slot<W>, packet: &Packet) {
+    let shift = match packet.class {
+        Class::Ike => 16,
+        Class::NattIke | Class::Keepalive => 0,
+        Class::EspInUdp | Class::Esp | Class::Fragment | Class::Other | Class::Icmp => return,
+    };
+    let ports = session[session::PORTS].load();
+    let change = (ports >> shift ^ u64::from(packet.port)) & 0xffff;
+    if change != 0 {
+        session[session::PORTS].store(ports ^ change << shift);
+    }
 }

@@ -48,6 +48,22 @@ const RESUME_RESPONSE: u32 = word(40, 0x20, 38, RESPONSE);
 const MAIN_MODE_SA: u32 = word(1, 0x10, 2, 0);
 const AGGRESSIVE_MODE_SA: u32 = word(1, 0x10, 4, 0);
 
+/// A message of IKEv2 that begins with an Encrypted payload (46; RFC 7296 section 3.14) or an
+/// Encrypted Fragment (53; RFC 7383 section 2.5).
+const ENCRYPTED_V2: u32 = word(46, 0x20, 0, 0);
+const ENCRYPTED_FRAGMENT_V2: u32 = word(53, 0x20, 0, 0);
+const ENCRYPTED_MASK_V2: u32 = word(0xff, 0xf0, 0, 0);
+/// An encrypted message of ISAKMP.
+const ENCRYPTED_V1: u32 = word(0, 0x10, 0, ENCRYPTION);
+const ENCRYPTED_MASK_V1: u32 = word(0, 0xf0, 0, ENCRYPTION);
+/// A request of the original initiator in IKEv2.
+const INITIATORS_REQUEST: u32 = word(0, 0x20, 0, INITIATOR);
+const REQUEST_MASK: u32 = word(0, 0xf0, 0, RESPONSE | INITIATOR);
+/// A message of main mode and of aggressive mode.
+const MAIN_MODE: u32 = word(0, 0x10, 2, 0);
+const AGGRESSIVE_MODE: u32 = word(0, 0x10, 4, 0);
+const EXCHANGE_MASK: u32 = word(0, 0xf0, 0xff, 0);
+
 /// The header's fields. SPIs are in network order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
@@ -131,6 +147,20 @@ impl Header {
                 || version_1 == AGGRESSIVE_MODE_SA)
     }
 
+    /// True for a message by which an initiator goes on after the responder has chosen its SPI: a
+    /// request of the initiator, or one of main or aggressive mode. A host that knows nothing of the
+    /// SPIs echoes them in a response (RFC 7296 section 1.5), or in an informational exchange of
+    /// ISAKMP (RFC 2408 section 5.2).
+    #[inline(always)]
+    pub const fn continues_handshake(&self) -> bool {
+        let word = self.kind();
+        let exchange = word & EXCHANGE_MASK;
+        self.has_both_spis()
+            && (word & REQUEST_MASK == INITIATORS_REQUEST
+                || exchange == MAIN_MODE
+                || exchange == AGGRESSIVE_MODE)
+    }
+
     /// First payload, version, exchange type and flags as a word of the machine.
     #[inline(always)]
     const fn kind(&self) -> u32 {
@@ -141,4 +171,16 @@ impl Header {
             self.flags,
         )
     }
+}
+
+/// True when the payloads of the message at `at` are encrypted. Reads no more than it needs.
+#[inline(always)]
+pub fn is_encrypted<F: Frame + ?Sized>(frame: &F, at: usize) -> bool {
+    let word = frame.with_bytes::<4, _>(at + NEXT_PAYLOAD, |bytes| F::get32::<0, 4>(bytes));
+    word.is_some_and(|word| {
+        let version_2 = word & ENCRYPTED_MASK_V2;
+        word & ENCRYPTED_MASK_V1 == ENCRYPTED_V1
+            || version_2 == ENCRYPTED_V2
+            || version_2 == ENCRYPTED_FRAGMENT_V2
+    })
 }

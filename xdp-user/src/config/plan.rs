@@ -81,7 +81,6 @@ impl Plan {
             fragment_mask: limits::FRAGMENT_BUCKETS - 1,
             flow_limit: flow_slots / 2,
             session_limit: session_slots / 2,
-            spis_per_session: limits::SPIS_PER_SESSION,
             tick_shift,
             confirm_ticks: limits::NEIGHBOUR_CONFIRM_TICKS,
             wan_mac,
@@ -93,7 +92,7 @@ impl Plan {
             dedicated: u8::from(self.settings.dedicated),
             server_is_local: u8::from(self.server_is_local),
             lists: u8::from(!self.settings.lists.is_empty()),
-            reserved: [0; 5],
+            reserved: [0; 1],
             directions: Default::default(),
         }
         .seal()

@@ -16,9 +16,9 @@ use crate::sys::netns;
 use crate::tables::snapshot::{InterfaceRecord, Snapshot};
 use serde::Serialize;
 use std::net::Ipv4Addr;
-use xdp_common::counters::{Quantity, class, reason};
+use xdp_common::counters::{Quantity, class, reason, refusal};
 use xdp_common::meta::flag;
-use xdp_common::{Class, Direction, Hook, Reason};
+use xdp_common::{Class, Direction, Hook, Reason, Refusal};
 
 /// The answer of `status`.
 #[derive(Clone, Debug, Serialize)]
@@ -310,6 +310,14 @@ fn reasons(snapshot: &Snapshot) -> Vec<ReasonCount> {
                 outcome: fate.outcome().name(),
                 reason: fate.name().to_owned(),
                 count: counters[reason(*fate)],
+            });
+        }
+        for cause in Refusal::ALL {
+            reasons.push(ReasonCount {
+                hook: hook.name(),
+                outcome: "untracked",
+                reason: cause.name().to_owned(),
+                count: counters[refusal(cause)],
             });
         }
     }

@@ -9,7 +9,7 @@ use crate::tables::retired::{self, Amount, Entry, EntryKind};
 use std::collections::HashMap;
 use xdp_common::counters::Direction;
 use xdp_common::meta::{FLOW_ENTRIES, SESSION_ENTRIES};
-use xdp_common::slot::{KEY, STATE, flow, session};
+use xdp_common::slot::{KEY, STATE, flow, one_spi, session, spis_of};
 use xdp_core::Word;
 use xdp_core::table::{self, Slot, State};
 
@@ -127,10 +127,8 @@ fn reclaim_flow<'w, W: Word + 'w>(
         return false;
     }
     one_less(&words.meta[FLOW_ENTRIES]);
-    if direction == Direction::Inbound
-        && let Some(session) = owner(&peer)
-    {
-        one_less(&session[session::SPIS]);
+    if let Some(session) = owner(&peer) {
+        one_spi_less(&session[session::SPIS], direction);
     }
     true
 }
@@ -173,6 +171,17 @@ fn one_less<W: Word>(word: &W) {
     loop {
         let before = word.load();
         if before == 0 || word.replace(before, before - 1) {
+            return;
+        }
+    }
+}
+
+/// Subtracts one SPI of a direction, likewise.
+fn one_spi_less<W: Word>(word: &W, direction: Direction) {
+    loop {
+        let before = word.load();
+        let none = spis_of(before, direction) == 0;
+        if none || word.replace(before, before - one_spi(direction)) {
             return;
         }
     }
@@ -245,13 +254,13 @@ pub fn recount<W: Word, E>(
     Ok(false)
 }
 
-/// What to add to each session's number of inbound SPIs.
+/// What to add to each session's numbers of SPIs, in the format of `session::SPIS`.
 fn spi_drifts<'w, W: Word>(words: TableWords<'w, W>) -> Vec<(&'w Slot<W>, u64)> {
     let mut counts: HashMap<PeerKey, u64> = HashMap::new();
     for slot in words.flows {
-        let live = State::of(slot[STATE].load()) == State::Live;
-        if live && direction(slot[KEY + 2].load()) == Direction::Inbound {
-            *counts.entry(peer(slot)).or_default() += 1;
+        if State::of(slot[STATE].load()) == State::Live {
+            let direction = direction(slot[KEY + 2].load());
+            *counts.entry(peer(slot)).or_default() += one_spi(direction);
         }
     }
     live_sessions(words.sessions)

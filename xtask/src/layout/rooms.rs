@@ -36,7 +36,9 @@ const CORE: Crate = Crate {
         ("classify", &["checksum", "env", "frame", "packet", "wire"]),
         (
             "conntrack",
-            &["env", "frame", "packet", "sequence", "table", "wire"],
+            &[
+                "counters", "env", "frame", "packet", "sequence", "table", "wire",
+            ],
         ),
         (
             "route",
