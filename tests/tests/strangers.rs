@@ -6,8 +6,10 @@ use std::net::Ipv4Addr;
 
 use ikenat_tests::bpf::gateway::{Gateway, NOW};
 use ikenat_tests::lab::frames::icmp::{code, kind, quote};
-use ikenat_tests::lab::frames::{DONT_FRAGMENT, Icmp, Packet};
-use ikenat_tests::lab::topology::{CLIENT_MAC, LAN_MAC, SERVER, SERVER_MAC, VIP, WAN_MAC};
+use ikenat_tests::lab::frames::{DONT_FRAGMENT, Icmp, Packet, protocol};
+use ikenat_tests::lab::topology::{
+    CLIENT, CLIENT_MAC, GATEWAY_LAN, LAN_MAC, SERVER, SERVER_MAC, VIP, WAN_MAC,
+};
 use xdp_common::limits::ICMP_BURST;
 use xdp_core::Side;
 
@@ -63,6 +65,9 @@ fn packets_that_expire_take_nothing_from_path_mtu_discovery() {
     assert_eq!(answered, ICMP_BURST);
     let big = too_big(from_server(peer, 1600));
     assert_eq!(answers(&gateway, Side::Lan, &big, 1000, NEEDED), ICMP_BURST);
+    // Nor from that of the peer itself, for its packets to the server.
+    let big = too_big(from_client(peer, 1600));
+    assert_eq!(answers(&gateway, Side::Wan, &big, 1000, NEEDED), ICMP_BURST);
 }
 
 /// An error about a packet of the server, reported by some router.
@@ -133,5 +138,104 @@ fn what_the_server_sends_to_no_host_is_left_to_this_host() {
             verdict.starts_with("forward "),
             "{destination:?}: {verdict}"
         );
+    }
+}
+
+/// Nobody outside has an address of the server's network or of the gateway.
+#[test]
+fn inside_addresses_are_no_sources_outside() {
+    let gateway = Gateway::default();
+    let [a, b, c, _] = SERVER.octets();
+    let inside = [Ipv4Addr::from([a, b, c, 77]), GATEWAY_LAN];
+    let error = |source| {
+        let quoted = quote(&Packet::udp((VIP, 4500), (CLIENT, 4500), [1; 40]), 8);
+        let error = Icmp::new(kind::UNREACHABLE, code::HOST, quoted);
+        Packet::icmp(source, VIP, &error).with_macs(WAN_MAC, CLIENT_MAC)
+    };
+    let kinds: [fn(Ipv4Addr) -> Packet; 4] = [
+        |source| Packet::udp((source, 500), (VIP, 500), [1; 40]),
+        |source| Packet::udp((source, 4500), (VIP, 4500), [1; 40]),
+        |source| Packet::udp((source, 4500), (VIP, 4500), [0xff]),
+        |source| Packet::raw(source, VIP, protocol::ESP, [1; 40]),
+    ];
+    for source in inside {
+        for kind in kinds {
+            let packet = kind(source).with_macs(WAN_MAC, CLIENT_MAC);
+            let verdict = gateway.verdict(Side::Wan, &packet, NOW);
+            assert_eq!(verdict, "dropped inside-source", "{source}");
+        }
+        let verdict = gateway.verdict(Side::Wan, &error(source), NOW);
+        assert_eq!(verdict, "dropped inside-source", "an error of {source}");
+    }
+    for kind in kinds {
+        let packet = kind(CLIENT).with_macs(WAN_MAC, CLIENT_MAC);
+        let verdict = gateway.verdict(Side::Wan, &packet, NOW);
+        assert!(verdict.starts_with("forward "), "{verdict}");
+    }
+    assert_eq!(
+        gateway.verdict(Side::Wan, &error(CLIENT), NOW),
+        "forward icmp in untracked"
+    );
+}
+
+/// RFC 791 section 3.1: type, length, pointer, addresses.
+const LOOSE: [u8; 7] = [131, 7, 4, 198, 51, 100, 9];
+const STRICT: [u8; 7] = [137, 7, 4, 198, 51, 100, 9];
+
+/// A source route is dropped wherever it stands among the options; its numbers within another option
+/// mean nothing.
+#[test]
+fn source_routes_are_dropped_in_both_directions() {
+    let mut gateway = Gateway::default();
+    let dropped = "dropped source-route";
+    for route in [LOOSE, STRICT] {
+        for (options, refused) in [
+            (route.to_vec(), true),
+            ([&[1; 5][..], &route].concat(), true),
+            ([&[1; 33][..], &route].concat(), true),
+            // Router alert (RFC 2113) before it.
+            ([&[148, 4, 0, 0][..], &route].concat(), true),
+            // A timestamp (68) of 11 bytes whose data looks like one.
+            ([&[68, 11, 5, 0][..], &route].concat(), false),
+            // After the end of the list.
+            ([&[0][..], &route].concat(), false),
+        ] {
+            let mut options = options;
+            options.resize(options.len().next_multiple_of(4), 0);
+            let peer = gateway.next_peer();
+            for (side, packet) in [
+                (Side::Wan, from_client(peer, 100)),
+                (Side::Lan, from_server(peer, 100)),
+            ] {
+                let packet = Packet {
+                    options: options.clone(),
+                    ..packet
+                };
+                let verdict = gateway.verdict(side, &packet, NOW);
+                let got = verdict == dropped;
+                assert_eq!(got, refused, "{options:?} {side:?}: {verdict}");
+                assert!(got || verdict.starts_with("forward "), "{verdict}");
+            }
+            let error = Packet {
+                options: options.clone(),
+                ..forged_error(peer, CLIENT)
+            };
+            let verdict = gateway.verdict(Side::Wan, &error, NOW);
+            assert_eq!(verdict == dropped, refused, "an error: {verdict}");
+        }
+    }
+}
+
+/// The host's own stack answers options whose lengths are wrong (RFC 1122 section 3.2.1.8).
+#[test]
+fn options_that_contradict_themselves_are_left_to_the_host() {
+    let mut gateway = Gateway::default();
+    for options in [[68, 0, 0, 0], [68, 1, 0, 0], [1, 1, 131 + 1, 1]] {
+        let packet = Packet {
+            options: options.to_vec(),
+            ..from_client(gateway.next_peer(), 100)
+        };
+        let verdict = gateway.verdict(Side::Wan, &packet, NOW);
+        assert_eq!(verdict, "punted malformed", "{options:?}");
     }
 }

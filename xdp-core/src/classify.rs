@@ -303,6 +303,17 @@ fn refuse_untranslatable(
     Ok(())
 }
 
+/// The reason why the options of a packet are refused: a source route. The host's own stack knows
+/// what to do with options that contradict themselves.
+#[inline(always)]
+pub fn refuse_options<F: Frame + ?Sized>(frame: &F) -> Option<Reason> {
+    match ipv4::options(frame) {
+        ipv4::Options::Harmless => None,
+        ipv4::Options::SourceRoute => Some(Reason::SourceRoute),
+        ipv4::Options::Malformed => Some(Reason::Malformed),
+    }
+}
+
 /// Sources that no client can have: those that the kernel's own input path treats as martians, class
 /// E (240.0.0.0/4), and those that can only be forged: the VIP (a land attack) and the server.
 #[inline(always)]

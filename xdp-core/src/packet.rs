@@ -31,6 +31,9 @@ pub struct Packet {
     pub id: [u8; 2],
     /// True for the first of several fragments.
     pub first_fragment: bool,
+    /// Length of the IPv4 header with its options, in units of four bytes. A number and not a truth
+    /// value, since a comparison this early would be two paths for the verifier.
+    pub header_words: u8,
     /// DF is set: the packet must not be fragmented.
     pub dont_fragment: bool,
     /// Offset of a fragment's data in units of eight bytes; 0: a first fragment, or a whole packet.
@@ -72,10 +75,17 @@ impl Packet {
             udp_at: 0,
             id: ip.id,
             first_fragment: ip.is_first_fragment(),
+            header_words: ip.version_length & 0xf,
             dont_fragment: ip.dont_fragment(),
             offset: ip.offset(),
             data: 0,
         }
+    }
+
+    /// True when the IPv4 header has options.
+    #[inline(always)]
+    pub const fn has_options(&self) -> bool {
+        self.header_words > MIN_HEADER_WORDS
     }
 
     /// Packs the packet into words.
@@ -95,7 +105,10 @@ impl Packet {
                 | (self.udp_at as u64 & OFFSETS) << 24
                 | (self.ike_at as u64 & OFFSETS) << 16
                 | kind,
-            (self.data as u64) << 32 | (self.offset as u64) << 16 | self.dont_fragment as u64,
+            (self.data as u64) << 32
+                | (self.offset as u64) << 16
+                | (self.header_words as u64) << 1
+                | self.dont_fragment as u64,
         ]
     }
 
@@ -126,12 +139,16 @@ impl Packet {
             udp_at: (rest >> 24 & OFFSETS) as usize,
             id: ((rest >> 48) as u16).to_ne_bytes(),
             first_fragment: rest & 1 != 0,
+            header_words: (cut >> 1 & 0xf) as u8,
             dont_fragment: cut & 1 != 0,
             offset: (cut >> 16) as u16,
             data: (cut >> 32) as u16,
         })
     }
 }
+
+/// Words of a header without options.
+const MIN_HEADER_WORDS: u8 = ipv4::WITHOUT_OPTIONS & 0xf;
 
 const NO_ESP: esp::Header = esp::Header {
     spi: 0,

@@ -10,8 +10,8 @@ use crate::frame::Frame;
 use crate::icmp::rate_limit::{self, Origin};
 use crate::packet::Packet;
 use crate::rewrite;
-use crate::route::{Route, cached_route, look_up_route};
-use xdp_common::{Class, Config, Hook, Outcome, Reason};
+use crate::route::{Route, cached_route, is_inside, look_up_route};
+use xdp_common::{Class, Config, Direction, Hook, Outcome, Reason};
 
 /// Decides what becomes of a frame, and rewrites it when it is forwarded. On
 /// [`Verdict::NotForwarded`] no byte has changed.
@@ -22,9 +22,9 @@ pub fn process<F: Frame + ?Sized, E: Env>(
     config: &Config,
     side: Side,
 ) -> Verdict {
-    let is_fragment = match examine(frame, env, config, side) {
-        Examined::Whole => false,
-        Examined::Fragment => true,
+    let is_plain = match examine(frame, env, config, side) {
+        Examined::Plain => true,
+        Examined::Unusual => false,
         Examined::NotForwarded(reason) => {
             if reason == Reason::OtherPort {
                 remember_foreign_fragment(frame, env, config, side);
@@ -36,7 +36,7 @@ pub fn process<F: Frame + ?Sized, E: Env>(
     let mut route = Route::STACK;
     // Every step loads the packet for itself, so that nothing of it is kept on the stack while
     // another function runs.
-    if is_fragment && let Some(reason) = refuse_fragment(env, config, jiffies) {
+    if !is_plain && let Some(reason) = refuse_unusual(frame, env, config, jiffies) {
         return Verdict::NotForwarded(reason);
     }
     if !cached_route(env, config, jiffies, &mut route)
@@ -48,6 +48,13 @@ pub fn process<F: Frame + ?Sized, E: Env>(
     let Some(packet) = env.load_packet().and_then(Packet::unpack) else {
         return Verdict::NotForwarded(Reason::Malformed);
     };
+    if E::HOOK != Hook::Egress
+        && !tracked
+        && packet.direction == Direction::Inbound
+        && is_inside(env, config, packet.peer)
+    {
+        return Verdict::NotForwarded(Reason::InsideSource);
+    }
     if config.dry_run == 0 {
         // The host's stack decrements the TTL itself.
         let ttl = packet
@@ -82,10 +89,26 @@ fn remember_foreign_fragment<F: Frame + ?Sized, E: Env>(
     }
 }
 
-/// The reason why a fragment without ports is not forwarded, if there is one.
+/// The reason why a packet with options, or a fragment without ports, is not forwarded, if there is
+/// one. Not in `classify`: after each kind of packet the verifier would go through the options.
 #[inline(never)]
-fn refuse_fragment<E: Env>(env: &E, config: &Config, jiffies: u64) -> Option<Reason> {
+fn refuse_unusual<F: Frame + ?Sized, E: Env>(
+    frame: &F,
+    env: &E,
+    config: &Config,
+    jiffies: u64,
+) -> Option<Reason> {
     let packet = env.load_packet().and_then(Packet::unpack)?;
+    // On egress the host has taken the packet already, and ingress has refused what it may not.
+    if E::HOOK != Hook::Egress
+        && packet.has_options()
+        && let Some(reason) = classify::refuse_options(frame)
+    {
+        return Some(reason);
+    }
+    if packet.class != Class::Fragment {
+        return None;
+    }
     conntrack::fragment::refuse_fragment(env, config, &packet, jiffies)
 }
 
@@ -106,7 +129,7 @@ fn answer_or_refuse<E: Env>(
         return Verdict::NotForwarded(Reason::Malformed);
     };
     // RFC 1122 section 3.2.2: no error about a fragment other than the first.
-    let origin = Origin::Own(packet.direction);
+    let origin = Origin::Own(packet.direction, reason);
     let may_answer =
         packet.offset == 0 && rate_limit::allow(env, config, packet.peer, origin, jiffies);
     if may_answer {
@@ -119,9 +142,9 @@ fn answer_or_refuse<E: Env>(
 /// The result of parsing the headers.
 enum Examined {
     /// A handled packet.
-    Whole,
-    /// A fragment without ports, which may be handled.
-    Fragment,
+    Plain,
+    /// The same with options, or a fragment without ports, which may be handled.
+    Unusual,
     /// Not forwarded.
     NotForwarded(Reason),
 }
@@ -136,7 +159,7 @@ fn examine<F: Frame + ?Sized, E: Env>(frame: &F, env: &E, config: &Config, side:
     env.store_packet(packet.pack());
     match refused_by_list(env, config, packet.peer) {
         Some(reason) => Examined::NotForwarded(reason),
-        None if packet.class == Class::Fragment => Examined::Fragment,
-        None => Examined::Whole,
+        None if packet.has_options() || packet.class == Class::Fragment => Examined::Unusual,
+        None => Examined::Plain,
     }
 }

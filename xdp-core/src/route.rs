@@ -184,6 +184,22 @@ pub(crate) fn may_leave_by(config: &Config, direction: Direction, ifindex: u32) 
     direction == Direction::Inbound || position_of(&config.wans, ifindex) != 0
 }
 
+/// True for an address of this host, or of one behind a LAN: the source of no packet that comes from
+/// outside, whatever `rp_filter` is. On an interface that is both WAN and LAN nothing shows it.
+///
+/// A session of such a peer cannot exist, since what the server sends to it leaves by no WAN. So only
+/// packets that no table counts have to be examined.
+#[inline(never)]
+pub(crate) fn is_inside<E: Env>(env: &E, config: &Config, source: [u8; 4]) -> bool {
+    let ifindex = match env.fib_lookup(config.vip, source, 0) {
+        FibResult::Neighbour(neighbour) => neighbour.ifindex,
+        FibResult::Unresolved(hop) => hop.ifindex,
+        FibResult::NotForwarded => return true,
+        FibResult::TooBig(_) | FibResult::NoRoute | FibResult::ForwardingDisabled => return false,
+    };
+    position_of(&config.wans, ifindex) == 0 && position_of(&config.lans, ifindex) != 0
+}
+
 #[inline(always)]
 fn route_for_xdp<E: Env>(
     env: &E,

@@ -9,7 +9,7 @@ use xdp_core::{FibResult, NextHop, Side};
 use super::fixture::{self, MTU};
 use super::host::{self, Fib, Host, Tables};
 use crate::lab::frames::Packet;
-use crate::lab::topology::{CLIENT_MAC, LAN_MAC, SERVER, SERVER_MAC, VIP, WAN_MAC};
+use crate::lab::topology::{CLIENT_MAC, GATEWAY_LAN, LAN_MAC, SERVER, SERVER_MAC, VIP, WAN_MAC};
 
 /// A moment in jiffies.
 pub const NOW: u64 = 1 << 20;
@@ -67,15 +67,18 @@ impl Gateway {
     }
 
     /// The verdict on a packet, in the words of the golden table. The default route leads to the
-    /// WAN, for every address.
+    /// WAN, for every address but those of the server's network.
     pub fn verdict(&self, side: Side, packet: &Packet, jiffies: u64) -> String {
         let fib = |_: [u8; 4], destination: [u8; 4], length: u16| {
             if length > MTU {
                 return FibResult::TooBig(MTU);
             }
-            let to_server = destination == SERVER.octets();
+            if destination == VIP.octets() || destination == GATEWAY_LAN.octets() {
+                return FibResult::NotForwarded;
+            }
+            let inside = destination[..3] == SERVER.octets()[..3];
             FibResult::Unresolved(NextHop {
-                ifindex: if to_server {
+                ifindex: if inside {
                     self.config.lan_ifindex
                 } else {
                     self.config.wan_ifindex

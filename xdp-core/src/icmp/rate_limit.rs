@@ -11,7 +11,7 @@ use crate::env::Env;
 use crate::table::hash::digest;
 use crate::table::word::Word;
 use xdp_common::limits::{ICMP_BUCKETS, ICMP_BURST, ICMP_RATE};
-use xdp_common::{Config, Direction};
+use xdp_common::{Config, Direction, Reason};
 
 /// Jiffies are too coarse for the rate: the time is kept in fractions of one, by this shift.
 const PARTS: u32 = 8;
@@ -19,8 +19,9 @@ const PARTS: u32 = 8;
 /// Where errors come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// ikenat's own, about a packet in this direction.
-    Own(Direction),
+    /// ikenat's own, about a packet in this direction, for this reason: packets whose TTL expires
+    /// can be forged at will, and take nothing from path MTU discovery in the same direction.
+    Own(Direction, Reason),
     /// Translated ones in this direction, and the address that reports: no reporter uses up the
     /// allowance of another one.
     Reporter(Direction, [u8; 4]),
@@ -33,8 +34,8 @@ impl Origin {
     const fn buckets(self) -> (u32, u32) {
         const EIGHTH: u32 = ICMP_BUCKETS / 8;
         match self {
-            Self::Own(Direction::Inbound) => (0, EIGHTH),
-            Self::Own(Direction::Outbound) => (EIGHTH, EIGHTH),
+            Self::Own(Direction::Inbound, _) => (0, EIGHTH),
+            Self::Own(Direction::Outbound, _) => (EIGHTH, EIGHTH),
             Self::Reporter(Direction::Outbound, _) => (2 * EIGHTH, 2 * EIGHTH),
             Self::Reporter(Direction::Inbound, _) => (4 * EIGHTH, 4 * EIGHTH),
         }
@@ -52,7 +53,7 @@ pub fn allow<E: Env>(
     jiffies: u64,
 ) -> bool {
     let reporter = match origin {
-        Origin::Own(_) => [0; 4],
+        Origin::Own(_, reason) => [0, 0, 0, reason as u8],
         Origin::Reporter(_, reporter) => reporter,
     };
     let (first, count) = origin.buckets();

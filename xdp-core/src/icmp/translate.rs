@@ -4,13 +4,13 @@
 //! (RFC 4787 REQ-12). This runs in tc only: errors are rare, and most ICMP is the gateway's own.
 
 use crate::checksum::Delta;
-use crate::classify::{is_bogus, is_sent_to_interface, refused_by_list};
+use crate::classify::{is_bogus, is_sent_to_interface, refuse_options, refused_by_list};
 use crate::conntrack::fragment;
 use crate::env::{Env, FibResult, NextHop, Side, Verdict};
 use crate::frame::{Frame, update_field};
 use crate::icmp::rate_limit::{self, Origin};
 use crate::packet::{Packet, is_no_host};
-use crate::route::{fib_refusal, may_leave_by};
+use crate::route::{fib_refusal, is_inside, may_leave_by};
 use crate::wire::icmp::{self, Kind};
 use crate::wire::ipv4::{self, Protocol};
 use crate::wire::{ethernet, udp};
@@ -278,7 +278,13 @@ fn refuse<F: Frame + ?Sized, E: Env>(
     if ttl_exceeded || !rate_limit::allow(env, config, report.peer, origin, env.jiffies()) {
         return Some(Reason::IcmpLimited);
     }
-    None
+    if E::HOOK == Hook::Egress {
+        return None;
+    }
+    if inbound && is_inside(env, config, report.source) {
+        return Some(Reason::InsideSource);
+    }
+    refuse_options(frame)
 }
 
 /// Asks the FIB for the next hop of an error with its translated addresses. Unless the FIB

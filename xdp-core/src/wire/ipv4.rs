@@ -178,3 +178,61 @@ impl Header {
         self.flags_offset & OFFSET
     }
 }
+
+/// Loose and strict source route (RFC 791 section 3.1).
+const SOURCE_ROUTES: [u8; 2] = [131, 137];
+/// End of the option list.
+const END_OF_OPTIONS: u8 = 0;
+/// No operation: the other option without a length.
+const NO_OPERATION: u8 = 1;
+/// The most bytes of options.
+const OPTIONS: usize = 40;
+
+/// What the options of a header are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Options {
+    /// None of them is a source route.
+    Harmless,
+    /// One of them is.
+    SourceRoute,
+    /// The lengths do not add up.
+    Malformed,
+}
+
+/// A header ends well before this: it bounds an offset that comes from a packet, for the verifier.
+const OFFSET_MASK: usize = 0x7f;
+
+/// Reads the options of the header that follows Ethernet.
+// Out of line: two callers, and packets with options are rare. The length of the header is read once more, and the
+// offset masked in each turn: otherwise the verifier would go on with each of their values.
+#[inline(never)]
+pub fn options<F: Frame + ?Sized>(frame: &F) -> Options {
+    let Some(length) = Header::read_outer(frame).and_then(|ip| ip.header_length()) else {
+        return Options::Malformed;
+    };
+    let end = super::ethernet::LENGTH + length;
+    let mut next = super::ethernet::LENGTH + LENGTH;
+    let mut count = 0;
+    while count < OPTIONS {
+        count += 1;
+        if next >= end {
+            break;
+        }
+        let Some([kind, length]) = frame.with_bytes(next, |bytes: &[u8; 2]| *bytes) else {
+            // A single byte at the very end of the frame is no option with a length.
+            break;
+        };
+        if kind == SOURCE_ROUTES[0] || kind == SOURCE_ROUTES[1] {
+            return Options::SourceRoute;
+        }
+        if kind == END_OF_OPTIONS {
+            break;
+        }
+        let length = if kind == NO_OPERATION { 1 } else { length };
+        if length == 0 || (kind != NO_OPERATION && length == 1) {
+            return Options::Malformed;
+        }
+        next = (next + usize::from(length)) & OFFSET_MASK;
+    }
+    Options::Harmless
+}
