@@ -231,6 +231,7 @@ fn with_daemon() -> InstanceStatus {
         grace_period: "membarrier",
         except_peers: 1,
         denied: 2,
+        absent: vec!["ppp0".to_owned()],
         attached: vec![
             ProgramStatus {
                 interface: "eth1".to_owned(),
@@ -284,6 +285,7 @@ fn without_daemon() -> InstanceStatus {
         grace_period: "map-update",
         except_peers: 0,
         denied: 0,
+        absent: Vec::new(),
         attached: Vec::new(),
         redirect: Vec::new(),
         tables: Vec::new(),

@@ -41,7 +41,7 @@ pub const SECRET: usize = 16;
 pub const RETIRED_COPY: usize = 32;
 /// The first WAN; the others follow. Each has the interface index (0: none) and, in two words, the
 /// name that it had when it was attached: `stats` may run in a namespace where the name cannot be
-/// looked up.
+/// looked up. One that is to be attached when it appears has a name and no index.
 pub const WANS: usize = 40;
 /// The first LAN; the others follow in the same format.
 pub const LANS: usize = WANS + INTERFACES * INTERFACE_WORDS;

@@ -186,6 +186,8 @@ pub struct InstanceStatus {
     pub generation: u64,
     /// How the daemon waits for running programs.
     pub grace_period: String,
+    /// Interfaces that do not exist.
+    pub absent: Vec<String>,
     /// The programs.
     pub attached: Vec<Attached>,
     /// The tables.

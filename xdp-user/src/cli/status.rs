@@ -55,6 +55,11 @@ fn text(instance: &InstanceStatus) -> String {
     );
     text.push_str(&unusual(instance));
     text.push_str(&attached(&instance.attached));
+    for name in &instance.absent {
+        text.push_str(&format!(
+            "{name}: no such interface; it is attached when it appears\n"
+        ));
+    }
     let slow = instance.redirect.iter().filter(|redirect| !redirect.ready);
     for redirect in slow.filter(|_| !instance.dry_run && !instance.server_is_local) {
         text.push_str(&format!(

@@ -18,6 +18,9 @@ use xdp_common::Hook;
 /// Logs what a start did, except for its last line ([`ready`]).
 pub(super) fn started(plan: &Plan, dataplane: &Dataplane) {
     attached(dataplane);
+    for name in plan.absent() {
+        warn!("{name}: no such interface; it is attached when one of that name appears");
+    }
     for (side, name) in [(Side::Wan, "WAN"), (Side::Lan, "LAN")] {
         if plan.settings.modes.of(side) == Mode::Generic && !plan.settings.dry_run {
             warn!(
@@ -101,7 +104,12 @@ pub(super) fn link_event(event: Event) {
                 "{interface}: no ikenat program is attached; re-attaching (interface index {index})"
             );
         }
-        Event::NotReattached(why) => warn!("failed to re-attach, retrying every second: {why}"),
+        Event::Changed(interface, LinkChange::Appeared(index)) => {
+            info!("{interface}: the interface has appeared; attaching (interface index {index})");
+        }
+        Event::NotReattached(why) => warn!(
+            "failed to re-attach, trying again when an interface changes, and from time to time: {why}"
+        ),
     }
 }
 

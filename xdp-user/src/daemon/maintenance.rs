@@ -65,11 +65,6 @@ impl Maintenance {
         reattached
     }
 
-    /// Whether the last attempt to attach again has failed.
-    pub const fn is_failing_to_reattach(&self) -> bool {
-        self.link_monitor.is_failing()
-    }
-
     /// Makes the dataplane look up every next hop again, from the next call of
     /// [`Self::refresh_egress`] on.
     pub const fn invalidate_hops(&mut self) {

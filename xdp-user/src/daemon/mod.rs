@@ -1,7 +1,7 @@
 //! The daemon of an instance: it attaches the programs, maintains tables and attachments until it
 //! is asked to stop, and leaves the programs attached when it ends.
 
-pub mod debounce;
+pub mod backoff;
 mod log;
 pub mod loggers;
 pub mod maintenance;
@@ -9,13 +9,14 @@ pub mod neighbour_probe;
 mod readiness;
 pub mod reattach;
 pub mod signals;
+pub mod throttle;
 
 use crate::config::plan::Plan;
-use crate::daemon::debounce::Reactions;
 use crate::daemon::loggers::Loggers;
 use crate::daemon::maintenance::Maintenance;
 use crate::daemon::readiness::readable;
 use crate::daemon::signals::Stop;
+use crate::daemon::throttle::Reactions;
 use crate::dataplane::{self, Dataplane};
 use crate::error::{Error, Result};
 use crate::netlink::Netlink;
@@ -36,10 +37,6 @@ pub struct Daemon {
     reactions: Reactions,
     maintenance: Maintenance,
 }
-
-/// After a failed attempt to attach again, changes of links cause no other for this long. The
-/// attempt may have changed links itself.
-const AFTER_FAILURE: Duration = Duration::from_millis(250);
 
 impl Daemon {
     /// Attaches the programs, gives up the capabilities that maintenance does not need, and
@@ -115,9 +112,6 @@ impl Daemon {
             // The last messages of the programs that were replaced.
             self.loggers.flush();
             self.loggers = Loggers::new(loggers);
-        }
-        if self.maintenance.is_failing_to_reattach() {
-            self.reactions.hold_links(AFTER_FAILURE);
         }
     }
 

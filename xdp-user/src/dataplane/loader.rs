@@ -296,7 +296,8 @@ pub(crate) fn write_meta(
         meta::LISTED,
         listed(&lists.deny) << 32 | listed(&lists.except),
     );
-    let interfaces = plan.interfaces_by_side();
+    // Those that do not exist have the index 0 and a name.
+    let interfaces = plan.wanted_by_side();
     let generic = interfaces.iter().map(|(interface, _)| *interface);
     let generic =
         generic.filter(|interface| plan.settings.modes.of(interface.side) == Mode::Generic);

@@ -51,6 +51,8 @@ pub struct InstanceStatus {
     pub except_peers: u32,
     /// Prefixes of `--deny`.
     pub denied: u32,
+    /// Interfaces that do not exist and are attached when they appear.
+    pub absent: Vec<String>,
     /// The programs.
     pub attached: Vec<ProgramStatus>,
     /// Whether the devices accept frames that XDP redirects to them.
@@ -144,12 +146,24 @@ impl InstanceStatus {
             grace_period: GracePeriod::name(snapshot.flags),
             except_peers,
             denied,
+            absent: absent(snapshot),
             attached,
             redirect: redirect(snapshot),
             tables: snapshot.tables.iter().map(table).collect(),
             reasons: reasons(snapshot),
         })
     }
+}
+
+/// Each name once, though it may be on both sides.
+fn absent(snapshot: &Snapshot) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    for (_, name) in &snapshot.absent {
+        if !names.contains(name) {
+            names.push(name.clone());
+        }
+    }
+    names
 }
 
 /// Each interface once, though a one-armed gateway has it on both sides.

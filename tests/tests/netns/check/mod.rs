@@ -49,7 +49,7 @@ struct Check {
 pub(crate) struct Finding {
     code: String,
     on: Option<String>,
-    level: String,
+    pub(crate) level: String,
     message: String,
     reason: String,
     fix: Vec<String>,

@@ -1,5 +1,6 @@
 //! Faults under traffic: what the gateway does, how much is lost, and for how long.
 
+mod absent;
 mod bpffs;
 mod daemon;
 pub(crate) mod devices;
@@ -12,6 +13,7 @@ use ikenat_tests::suite::Scenario;
 pub(crate) fn scenarios() -> Vec<Scenario> {
     let parts = [
         start::scenarios(),
+        absent::scenarios(),
         bpffs::scenarios(),
         interfaces::scenarios(),
         daemon::scenarios(),

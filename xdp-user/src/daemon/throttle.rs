@@ -14,9 +14,10 @@ const GATHER: Duration = Duration::from_millis(20);
 /// time.
 const BETWEEN_INVALIDATIONS: Duration = Duration::from_secs(1);
 
-/// One reaction to many events.
+/// One reaction to many events: soon after the first of a burst, and not before a pause since the
+/// last reaction is over.
 #[derive(Debug)]
-struct Debounce {
+struct Throttle {
     /// The shortest time between two reactions.
     pause: Duration,
     /// When the first event without a reaction is due, unless `hold` is later.
@@ -25,7 +26,7 @@ struct Debounce {
     hold: Option<Instant>,
 }
 
-impl Debounce {
+impl Throttle {
     const fn new(pause: Duration) -> Self {
         Self {
             pause,
@@ -39,11 +40,6 @@ impl Debounce {
         self.due.get_or_insert_with(|| Instant::now() + GATHER);
     }
 
-    /// No reaction for this long.
-    fn hold(&mut self, time: Duration) {
-        self.hold = self.hold.max(Some(Instant::now() + time));
-    }
-
     fn due(&self) -> Option<Instant> {
         self.due.max(self.due.and(self.hold))
     }
@@ -53,7 +49,7 @@ impl Debounce {
         let is_due = self.due().is_some_and(|due| due <= Instant::now());
         if is_due {
             self.due = None;
-            self.hold(self.pause);
+            self.hold = Some(Instant::now() + self.pause);
         }
         is_due
     }
@@ -62,15 +58,15 @@ impl Debounce {
 /// The reactions to changes that netlink notifies.
 #[derive(Debug)]
 pub struct Reactions {
-    links: Debounce,
-    hops: Debounce,
+    links: Throttle,
+    hops: Throttle,
 }
 
 impl Default for Reactions {
     fn default() -> Self {
         Self {
-            links: Debounce::new(Duration::ZERO),
-            hops: Debounce::new(BETWEEN_INVALIDATIONS),
+            links: Throttle::new(Duration::ZERO),
+            hops: Throttle::new(BETWEEN_INVALIDATIONS),
         }
     }
 }
@@ -84,11 +80,6 @@ impl Reactions {
         if changes.hops {
             self.hops.note();
         }
-    }
-
-    /// No reaction to changes of links for this long.
-    pub fn hold_links(&mut self, time: Duration) {
-        self.links.hold(time);
     }
 
     /// Waits until a reaction is due and returns what to react to. A call that is cancelled loses
@@ -183,19 +174,6 @@ mod tests {
             (20, HOPS),
             "after a rest"
         );
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_change_during_a_hold_has_its_reaction_afterwards() {
-        let (mut reactions, start) = (Reactions::default(), Instant::now());
-        reactions.hold_links(Duration::from_millis(250));
-        assert!(is_quiet(&mut reactions).await, "there was no change");
-        let waited = start.elapsed();
-        reactions.hold_links(Duration::from_millis(250));
-        reactions.note(Changes::ALL);
-        let since = start + waited;
-        assert_eq!(next(&mut reactions, since).await, (20, HOPS));
-        assert_eq!(next(&mut reactions, since).await, (250, LINKS));
     }
 
     #[tokio::test(start_paused = true)]
