@@ -27,18 +27,35 @@ pub struct Neighbour {
     pub mtu: u16,
 }
 
+/// Number of entries that are tried for one neighbour, from [`hash`] on.
+pub const PROBES: u32 = 4;
+
+/// The key of an entry. Network order; no interface has the index 0.
+#[inline(always)]
+#[must_use]
+pub const fn key(ifindex: u32, gateway: [u8; 4]) -> u64 {
+    (ifindex as u64) << 32 | u32::from_ne_bytes(gateway) as u64
+}
+
+/// A hash that spreads the entries over the array.
+#[inline(always)]
+#[must_use]
+pub const fn hash(key: u64) -> u32 {
+    (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as u32
+}
+
 const MAC_MASK: u64 = 0xffff_ffff_ffff;
 
 impl Neighbour {
     #[inline(always)]
     fn key(&self) -> u64 {
-        u64::from(self.ifindex) << 32 | u64::from(u32::from_ne_bytes(self.gateway))
+        key(self.ifindex, self.gateway)
     }
 
-    /// A hash that spreads the entries over the array.
+    /// The first entry that is tried for it.
     #[inline(always)]
     pub fn hash(&self) -> u32 {
-        (self.key().wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as u32
+        hash(self.key())
     }
 }
 

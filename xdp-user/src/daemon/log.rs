@@ -5,6 +5,7 @@ use crate::config::plan::Plan;
 use crate::config::settings::Mode;
 use crate::daemon::reattach::{Event, LinkChange};
 use crate::daemon::signals::Stop;
+use crate::daemon::vip_watch::VipChange;
 use crate::dataplane::Dataplane;
 use crate::dataplane::attach::AttachAction;
 use crate::dataplane::egress::{self, XmitSupport};
@@ -178,6 +179,18 @@ pub(super) fn pins_hidden(path: &Path) {
         "{} is not reachable any more: its file system was unmounted, or another is mounted over it; packets are translated as long as this process runs, and `stats` finds nothing",
         path.display()
     );
+}
+
+/// Logs that the VIP is no address of this host any more, or is one again.
+pub(super) fn vip(plan: &Plan, change: VipChange) {
+    let vip = plan.settings.vip;
+    match change {
+        VipChange::Lost => warn!(
+            "{vip}: not an address of this host any more, so ARP requests for it may have no answer; restore it with `ip address add {vip}/32 dev {}`",
+            plan.wans[0].name
+        ),
+        VipChange::Back => info!("{vip}: an address of this host again"),
+    }
 }
 
 /// Logs that a neighbour did not answer an ARP request.

@@ -5,6 +5,7 @@ use crate::config::plan::Plan;
 use crate::daemon::log;
 use crate::daemon::neighbour_probe::Prober;
 use crate::daemon::reattach::{LinkMonitor, Reattached};
+use crate::daemon::vip_watch::VipWatch;
 use crate::dataplane::Dataplane;
 use crate::dataplane::attach::FilterRestore;
 use crate::dataplane::egress::{self, XmitSupport};
@@ -20,6 +21,7 @@ pub struct Maintenance {
     expiry: Expiry,
     link_monitor: LinkMonitor,
     prober: Prober,
+    vip: VipWatch,
     /// The interfaces that have lost their tc filter for good.
     without_filter: Vec<String>,
     /// Where the pins can be seen by their name, as long as they can.
@@ -35,6 +37,7 @@ impl Maintenance {
             expiry: Expiry::new(dataplane.clock, plan.settings.idle_secs),
             link_monitor: LinkMonitor::default(),
             prober: Prober::default(),
+            vip: VipWatch::new(plan),
             without_filter: Vec::new(),
             // Where it can be seen with the capabilities that are left.
             pins: Some(directory).filter(|path| path.exists()),
@@ -63,6 +66,13 @@ impl Maintenance {
             self.invalidate_hops();
         }
         reattached
+    }
+
+    /// Logs whether the VIP is an address of this host, when that has changed.
+    pub fn watch_vip(&mut self, plan: &Plan, netlink: &Netlink) {
+        if let Some(change) = self.vip.look(plan, netlink) {
+            log::vip(plan, change);
+        }
     }
 
     /// Makes the dataplane look up every next hop again, from the next call of
@@ -95,6 +105,7 @@ impl Maintenance {
         if let Some(path) = self.pins.take_if(|path| !path.exists()) {
             log::pins_hidden(&path);
         }
+        self.watch_vip(plan, netlink);
         let silent = self
             .prober
             .pass(&dataplane.tables, &dataplane.clock, netlink);

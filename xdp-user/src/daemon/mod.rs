@@ -10,6 +10,7 @@ mod readiness;
 pub mod reattach;
 pub mod signals;
 pub mod throttle;
+mod vip_watch;
 
 use crate::config::plan::Plan;
 use crate::daemon::loggers::Loggers;
@@ -20,8 +21,10 @@ use crate::daemon::throttle::Reactions;
 use crate::dataplane::{self, Dataplane};
 use crate::error::{Error, Result};
 use crate::netlink::Netlink;
-use crate::netlink::monitor::{ChangeMonitor, Changes};
+use crate::netlink::changes::{Changes, Used};
+use crate::netlink::monitor::{ChangeMonitor, Received};
 use crate::sys::capabilities;
+use crate::tables::{invalidate, nexthop};
 use std::future::Future;
 use std::time::Duration;
 use tokio::io::unix::AsyncFd;
@@ -73,7 +76,9 @@ impl Daemon {
         loop {
             tokio::select! {
                 stop = &mut stop => return Ok(stop),
-                changes = next_changes(&mut self.monitor) => self.reactions.note(changes?),
+                changes = next_changes(&mut self.monitor, &self.plan, &self.dataplane) => {
+                    self.reactions.note(changes?);
+                }
                 changes = self.reactions.due() => self.react(changes),
                 () = self.loggers.next() => {}
                 _ = second.tick() => self.maintain()?,
@@ -86,6 +91,15 @@ impl Daemon {
         if changes.links {
             self.reattach();
         }
+        if changes.vip {
+            self.maintenance.watch_vip(&self.plan, &self.netlink);
+        }
+        if changes.routes {
+            let prefixes = self.monitor.get_mut().take_prefixes();
+            if invalidate::has_peer_in(&self.dataplane.tables, &prefixes) {
+                self.reactions.note(Changes::HOPS);
+            }
+        }
         if changes.hops {
             self.maintenance.invalidate_hops();
         }
@@ -96,7 +110,7 @@ impl Daemon {
     /// The maintenance of one second. It also reads what has not been reported as readable.
     fn maintain(&mut self) -> Result<()> {
         self.loggers.flush();
-        let received = self.monitor.get_mut().receive();
+        let received = receive(self.monitor.get_mut(), &self.plan, &self.dataplane);
         self.reactions.note(received.changes);
         self.reattach();
         self.maintenance
@@ -128,11 +142,27 @@ impl Daemon {
     }
 }
 
+/// Reads what concerns the instance of the pending notifications.
+fn receive(monitor: &mut ChangeMonitor, plan: &Plan, dataplane: &Dataplane) -> Received {
+    let words = dataplane.tables.nexthop.words();
+    let interfaces = plan.wanted_by_side().into_iter();
+    monitor.receive(&Used {
+        links: interfaces.map(|(_, link)| link).collect(),
+        vip: plan.settings.vip,
+        server: plan.settings.server,
+        neighbour: &|key| nexthop::may_be_cached(words, key),
+    })
+}
+
 /// Waits for notifications and reads them. A call that is cancelled loses none.
-async fn next_changes(monitor: &mut AsyncFd<ChangeMonitor>) -> Result<Changes> {
+async fn next_changes(
+    monitor: &mut AsyncFd<ChangeMonitor>,
+    plan: &Plan,
+    dataplane: &Dataplane,
+) -> Result<Changes> {
     let readable = monitor.readable_mut().await;
     let mut guard = readable.map_err(Error::system("wait for changes of links and routes"))?;
-    let received = guard.get_inner_mut().receive();
+    let received = receive(guard.get_inner_mut(), plan, dataplane);
     if received.is_drained {
         guard.clear_ready();
     }

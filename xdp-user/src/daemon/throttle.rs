@@ -1,6 +1,6 @@
 //! When the daemon reacts to a change: soon after the first of a burst, and not too often.
 
-use crate::netlink::monitor::Changes;
+use crate::netlink::changes::Changes;
 use std::future::pending;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
@@ -10,8 +10,8 @@ use tokio::time::{Instant, sleep_until};
 const GATHER: Duration = Duration::from_millis(20);
 
 /// The shortest time between two invalidations of the cached next hops. After each one the FIB is
-/// asked for every flow again, and a host with containers changes routes and neighbours all the
-/// time.
+/// asked for every flow again. It is also that between two searches for the peers that a route
+/// concerns: a BGP feed changes routes all the time.
 const BETWEEN_INVALIDATIONS: Duration = Duration::from_secs(1);
 
 /// One reaction to many events: soon after the first of a burst, and not before a pause since the
@@ -60,6 +60,8 @@ impl Throttle {
 pub struct Reactions {
     links: Throttle,
     hops: Throttle,
+    routes: Throttle,
+    vip: Throttle,
 }
 
 impl Default for Reactions {
@@ -67,6 +69,8 @@ impl Default for Reactions {
         Self {
             links: Throttle::new(Duration::ZERO),
             hops: Throttle::new(BETWEEN_INVALIDATIONS),
+            routes: Throttle::new(BETWEEN_INVALIDATIONS),
+            vip: Throttle::new(Duration::ZERO),
         }
     }
 }
@@ -74,28 +78,31 @@ impl Default for Reactions {
 impl Reactions {
     /// These changes have been notified.
     pub fn note(&mut self, changes: Changes) {
-        if changes.links {
-            self.links.note();
-        }
-        if changes.hops {
-            self.hops.note();
+        for (changed, throttle) in [
+            (changes.links, &mut self.links),
+            (changes.hops, &mut self.hops),
+            (changes.routes, &mut self.routes),
+            (changes.vip, &mut self.vip),
+        ] {
+            if changed {
+                throttle.note();
+            }
         }
     }
 
     /// Waits until a reaction is due and returns what to react to. A call that is cancelled loses
     /// nothing.
     pub async fn due(&mut self) -> Changes {
-        match [self.links.due(), self.hops.due()]
-            .into_iter()
-            .flatten()
-            .min()
-        {
+        let all = [&self.links, &self.hops, &self.routes, &self.vip];
+        match all.into_iter().filter_map(Throttle::due).min() {
             Some(first) => sleep_until(first).await,
             None => pending().await,
         }
         Changes {
             links: self.links.take(),
             hops: self.hops.take(),
+            routes: self.routes.take(),
+            vip: self.vip.take(),
         }
     }
 }
@@ -108,11 +115,10 @@ mod tests {
     const LINKS: Changes = Changes {
         links: true,
         hops: false,
+        routes: false,
+        vip: false,
     };
-    const HOPS: Changes = Changes {
-        links: false,
-        hops: true,
-    };
+    const HOPS: Changes = Changes::HOPS;
 
     /// Milliseconds from `start` until the next reaction, and the reaction.
     async fn next(reactions: &mut Reactions, start: Instant) -> (u128, Changes) {

@@ -7,6 +7,7 @@ pub mod grace;
 pub mod invalidate;
 pub(crate) mod meta;
 pub mod mmap;
+pub mod nexthop;
 pub mod reclaim;
 mod records;
 pub mod retired;

@@ -4,6 +4,7 @@ mod absent;
 mod bpffs;
 mod daemon;
 pub(crate) mod devices;
+mod events;
 mod interfaces;
 mod neighbours;
 pub(crate) mod start;
@@ -19,6 +20,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         daemon::scenarios(),
         devices::scenarios(),
         neighbours::scenarios(),
+        events::scenarios(),
     ];
     parts.into_iter().flatten().collect()
 }

@@ -102,7 +102,7 @@ fn change(lab: &Lab, label: &str, announcement: Announcement, long: Duration) ->
 
 /// Waits until the daemon has invalidated no next hop for more than a second, after which it follows
 /// the next change at once. What it hears in the first moments are changes.
-fn settled(lab: &Lab) -> Result<()> {
+pub(crate) fn settled(lab: &Lab) -> Result<()> {
     let began = Instant::now();
     loop {
         let before = lan_egress(lab)?;
