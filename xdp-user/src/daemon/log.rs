@@ -3,6 +3,7 @@
 use crate::config::interfaces::Side;
 use crate::config::plan::Plan;
 use crate::config::settings::Mode;
+use crate::daemon::neighbour_probe::{PAUSE, Silence};
 use crate::daemon::reattach::{Event, LinkChange};
 use crate::daemon::signals::Stop;
 use crate::daemon::vip_watch::VipChange;
@@ -194,14 +195,22 @@ pub(super) fn vip(plan: &Plan, change: VipChange) {
 }
 
 /// Logs that a neighbour did not answer an ARP request.
-pub(super) fn neighbour_silent(plan: &Plan, (index, gateway): NeighbourKey) {
+pub(super) fn neighbour_silent(plan: &Plan, (index, gateway): NeighbourKey, silence: Silence) {
     let interfaces = plan.interfaces();
     let on = interfaces.iter().find(|(_, link)| link.index == index);
     let name = on.map_or_else(
         || format!("interface {index}"),
         |(_, link)| link.name.clone(),
     );
-    info!("neighbour {gateway} on {name}: no ARP reply; resolving it again");
+    match silence {
+        Silence::NoReply => {
+            info!("neighbour {gateway} on {name}: no ARP reply; resolving it again");
+        }
+        Silence::BroadcastsOnly => info!(
+            "neighbour {gateway} on {name}: answers only broadcast ARP requests; it is not probed for {} minutes at a time, so a new MAC address that it does not announce is noticed late",
+            PAUSE.as_secs() / 60
+        ),
+    }
 }
 
 /// Logs that a tc filter that other software removed was installed again.

@@ -12,7 +12,9 @@ use crate::dataplane::egress::{self, XmitSupport};
 use crate::error::{Error, Result};
 use crate::netlink::Netlink;
 use crate::tables::expiry::Expiry;
+use crate::tables::nexthop;
 use std::path::PathBuf;
+use std::time::Instant;
 use tracing::debug;
 
 /// The duties of the daemon, and what it has logged of them, so that nothing is logged twice.
@@ -106,12 +108,7 @@ impl Maintenance {
             log::pins_hidden(&path);
         }
         self.watch_vip(plan, netlink);
-        let silent = self
-            .prober
-            .pass(&dataplane.tables, &dataplane.clock, netlink);
-        for neighbour in silent {
-            log::neighbour_silent(plan, neighbour);
-        }
+        self.keep_neighbours(dataplane, plan, netlink)?;
         self.refresh_egress(dataplane, plan, netlink);
         self.restore_filters(dataplane, plan, netlink);
         let reclaimed = self.expiry.pass(&dataplane.tables, &dataplane.grace)?;
@@ -120,6 +117,26 @@ impl Maintenance {
                 "{} SPIs and {} peers expired",
                 reclaimed.flows, reclaimed.sessions
             );
+        }
+        Ok(())
+    }
+
+    /// Probes the neighbours in use, and frees the entries of those that are not used any more.
+    fn keep_neighbours(
+        &mut self,
+        dataplane: &Dataplane,
+        plan: &Plan,
+        netlink: &Netlink,
+    ) -> Result<()> {
+        let words = dataplane.tables.nexthop.words();
+        let tick = dataplane.clock.tick();
+        let used = nexthop::in_use(words, tick);
+        for (neighbour, silence) in self.prober.pass(&used, netlink, Instant::now()) {
+            log::neighbour_silent(plan, neighbour, silence);
+        }
+        let released = nexthop::release(words, tick, || dataplane.grace.wait())?;
+        if released > 0 {
+            debug!("{released} neighbours that are not used any more were released");
         }
         Ok(())
     }
