@@ -228,8 +228,10 @@ fn with_daemon() -> InstanceStatus {
         dry_run: false,
         dedicated: true,
         server_is_local: false,
+        grace_period: "membarrier",
         except_peers: 1,
         denied: 2,
+        absent: vec!["ppp0".to_owned()],
         attached: vec![
             ProgramStatus {
                 interface: "eth1".to_owned(),
@@ -280,8 +282,10 @@ fn without_daemon() -> InstanceStatus {
         dry_run: true,
         dedicated: false,
         server_is_local: true,
+        grace_period: "map-update",
         except_peers: 0,
         denied: 0,
+        absent: Vec::new(),
         attached: Vec::new(),
         redirect: Vec::new(),
         tables: Vec::new(),

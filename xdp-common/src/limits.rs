@@ -66,3 +66,5 @@ pub const FRAGMENT_TICKS: u16 = 30;
 /// How often one packet per next hop takes the slow path, so that the kernel keeps confirming the
 /// neighbour.
 pub const NEIGHBOUR_CONFIRM_TICKS: u32 = 4;
+/// An entry of NEXTHOP without a packet for this many ticks is freed.
+pub const NEXTHOP_IDLE_TICKS: u32 = 300;

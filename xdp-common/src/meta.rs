@@ -41,7 +41,7 @@ pub const SECRET: usize = 16;
 pub const RETIRED_COPY: usize = 32;
 /// The first WAN; the others follow. Each has the interface index (0: none) and, in two words, the
 /// name that it had when it was attached: `stats` may run in a namespace where the name cannot be
-/// looked up.
+/// looked up. One that is to be attached when it appears has a name and no index.
 pub const WANS: usize = 40;
 /// The first LAN; the others follow in the same format.
 pub const LANS: usize = WANS + INTERFACES * INTERFACE_WORDS;
@@ -75,6 +75,8 @@ pub mod flag {
     pub const DEDICATED: u64 = 1 << 1;
     /// The server is an address of this host.
     pub const SERVER_IS_LOCAL: u64 = 1 << 2;
+    /// The daemon waits for running programs by updating a map of maps, and not by membarrier(2).
+    pub const GRACE_BY_MAP: u64 = 1 << 3;
 }
 const _: () = assert!(LANS + INTERFACES * INTERFACE_WORDS <= RETIRED);
 const _: () = assert!(RETIRED + 2 * RETIRED_WORDS <= WORDS);

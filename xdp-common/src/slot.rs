@@ -96,7 +96,7 @@ pub mod recent {
 pub mod nexthop {
     /// Words of an entry: one cache line.
     pub const WORDS: usize = 8;
-    /// Egress interface (bits 32-63) and gateway, network order (0-31). Zero: free. Written once.
+    /// Egress interface (bits 32-63) and gateway, network order (0-31). Zero: free.
     pub const KEY: usize = 0;
     /// Sequence number: odd during a write.
     pub const SEQUENCE: usize = 1;

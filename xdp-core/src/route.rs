@@ -243,9 +243,6 @@ fn route_for_xdp<E: Env>(
     })
 }
 
-/// Number of NEXTHOP entries that are tried for one neighbour.
-const PROBES: u32 = 4;
-
 /// Writes the FIB's answer to NEXTHOP. At intervals one packet goes through the kernel's neighbour
 /// layer instead: frames that XDP sends never confirm a neighbour, so a stale MAC address would be
 /// kept forever. See `docs/decisions/next-hop-confirmation.md`.
@@ -258,7 +255,7 @@ fn record_neighbour<E: Env>(
     jiffies: u64,
 ) -> Result<(), Reason> {
     let mut probe = 0;
-    while probe < PROBES {
+    while probe < neighbour_table::PROBES {
         let index = neighbour.hash().wrapping_add(probe) & (xdp_common::limits::NEXTHOPS - 1);
         if let Some(entry) = env.neighbour(index)
             && neighbour_table::claim(entry, neighbour)

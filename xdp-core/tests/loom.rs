@@ -222,3 +222,55 @@ fn a_next_hop_is_never_torn() {
         assert_eq!(last.destination, last.source);
     });
 }
+
+/// The steps of the dataplane for the FIB's answer: the first of two entries that it can have.
+fn record(entries: &[[L; hop::WORDS]; 2], neighbour: &Neighbour) {
+    let own = entries
+        .iter()
+        .find(|entry| neighbour_table::claim(*entry, neighbour));
+    if let Some(entry) = own {
+        neighbour_table::write(entry, neighbour);
+    }
+}
+
+/// The daemon frees an entry while one program uses it and another one wants it. Joining the first
+/// program represents the grace period; the second one began after the entry was retired.
+#[test]
+fn a_freed_next_hop_is_never_written_for_its_old_neighbour() {
+    model(|| {
+        let entries: Arc<[[L; hop::WORDS]; 2]> = Arc::new(std::array::from_fn(|_| {
+            std::array::from_fn(|_| L(AtomicU64::new(0)))
+        }));
+        let neighbour = |last, mac| Neighbour {
+            ifindex: 7,
+            gateway: [10, 0, 0, last],
+            destination: mac,
+            source: mac,
+            mtu: 1500,
+        };
+        record(&entries, &neighbour(1, 1));
+        let key = entries[0][hop::KEY].load();
+        let start = |neighbour: Neighbour| {
+            let entries = Arc::clone(&entries);
+            thread::spawn(move || record(&entries, &neighbour))
+        };
+        let early = start(neighbour(1, 2));
+        assert!(neighbour_table::retire(&entries[0], key));
+        let late = start(neighbour(9, 9));
+        early.join().unwrap();
+        neighbour_table::free(&entries[0]);
+        late.join().unwrap();
+        for entry in entries.iter() {
+            if let Some(read) = read_neighbour(entry) {
+                let last = read.gateway[3];
+                assert_eq!(read.destination == 9, last == 9, "{read:?}");
+            }
+        }
+        // The new neighbour has an entry, because one was free all the time or has become free.
+        let has_entry = |entry: &[L; hop::WORDS]| {
+            read_neighbour(entry).is_some_and(|read| read.gateway[3] == 9)
+        };
+        let taken = entries[1][hop::KEY].load() == key;
+        assert!(taken || entries.iter().any(has_entry));
+    });
+}

@@ -1,7 +1,9 @@
 //! The NEXTHOP table: the neighbours on egress and their MAC addresses, behind a sequence number.
 //!
-//! An entry belongs to one (egress, gateway) permanently; the daemon reads its key and probes that
-//! neighbour. A flow does not refer to it: it caches the MAC address itself
+//! An entry belongs to one (egress, gateway) as long as that is used; the daemon reads its key and
+//! probes that neighbour. The daemon frees an entry in three steps: it takes the key away
+//! ([`retire`]), waits one grace period for the programs that have found the key, and zeroes the
+//! rest ([`free`]). So no program writes into the entry of another neighbour. A flow does not refer to it: it caches the MAC address itself
 //! ([`super::cached_hop`]). Only the MAC addresses and the MTU change. Several CPUs may write them
 //! at once, so they are behind a sequence number that is odd while one of them writes. A writer
 //! that finds it odd leaves the entry to the other one; a reader that finds it odd has no answer.
@@ -27,18 +29,52 @@ pub struct Neighbour {
     pub mtu: u16,
 }
 
+/// Number of entries that are tried for one neighbour, from [`hash`] on.
+pub const PROBES: u32 = 4;
+
+/// The key of an entry. Network order; no interface has the index 0.
+#[inline(always)]
+#[must_use]
+pub const fn key(ifindex: u32, gateway: [u8; 4]) -> u64 {
+    (ifindex as u64) << 32 | u32::from_ne_bytes(gateway) as u64
+}
+
+/// A hash that spreads the entries over the array.
+#[inline(always)]
+#[must_use]
+pub const fn hash(key: u64) -> u32 {
+    (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as u32
+}
+
+/// The key of a retired entry. It is that of no neighbour.
+pub const DYING: u64 = key(0, [1; 4]);
+
+/// Takes an entry away from the neighbour of this key, so that no program finds it any more. Only
+/// the daemon calls this. False: another neighbour has it.
+pub fn retire<W: Word>(entry: &Entry<W>, key: u64) -> bool {
+    entry[KEY].replace(key, DYING)
+}
+
+/// Frees a retired entry. A grace period must have passed since.
+pub fn free<W: Word>(entry: &Entry<W>) {
+    for word in [SEQUENCE, DESTINATION, SOURCE, CONFIRMED] {
+        entry[word].store(0);
+    }
+    entry[KEY].publish(0);
+}
+
 const MAC_MASK: u64 = 0xffff_ffff_ffff;
 
 impl Neighbour {
     #[inline(always)]
     fn key(&self) -> u64 {
-        u64::from(self.ifindex) << 32 | u64::from(u32::from_ne_bytes(self.gateway))
+        key(self.ifindex, self.gateway)
     }
 
-    /// A hash that spreads the entries over the array.
+    /// The first entry that is tried for it.
     #[inline(always)]
     pub fn hash(&self) -> u32 {
-        (self.key().wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as u32
+        hash(self.key())
     }
 }
 

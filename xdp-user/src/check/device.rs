@@ -15,10 +15,14 @@ const ONE_PAGE_MTU: u32 = 3498;
 
 pub(super) fn all(context: &Context<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let names = context.settings.wans.iter().chain(&context.settings.lans);
-    for name in names {
-        if !context.links.iter().any(|link| link.name == *name) {
-            findings.push(missing(context, name));
+    for (names, others) in [
+        (&context.settings.wans, &context.wans),
+        (&context.settings.lans, &context.lans),
+    ] {
+        for name in names {
+            if !context.links.iter().any(|link| link.name == *name) {
+                findings.push(missing(context, name, others));
+            }
         }
     }
     for link in context.interfaces() {
@@ -32,14 +36,21 @@ pub(super) fn all(context: &Context<'_>) -> Vec<Finding> {
 
 const EXISTS: &str = "WAN and LAN must exist, be up, and be Ethernet interfaces";
 
-fn missing(context: &Context<'_>, name: &str) -> Finding {
+/// `others` are the interfaces of the same side that exist.
+fn missing(context: &Context<'_>, name: &str, others: &[Link]) -> Finding {
     let names: Vec<&str> = context
         .links
         .iter()
         .map(|link| link.name.as_str())
         .collect();
-    let message = format!("no interface {name}; existing are {}", names.join(", "));
-    Finding::error("interface", message, EXISTS).on(name)
+    let names = names.join(", ");
+    if others.is_empty() {
+        let message = format!("no interface {name}; existing are {names}");
+        return Finding::error("interface", message, EXISTS).on(name);
+    }
+    let message =
+        format!("no interface {name}; it is attached when it appears; existing are {names}");
+    Finding::warning("interface", message, EXISTS).on(name)
 }
 
 fn interface(link: &Link) -> Finding {

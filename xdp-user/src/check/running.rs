@@ -23,12 +23,12 @@ pub fn running(bpffs: Option<&Path>, vip: Option<Ipv4Addr>) -> Result<Vec<Settin
             let slots = table.map_or(0, |table| table.limit * 2);
             u32::try_from(slots).unwrap_or(u32::MAX)
         };
-        let names = |side| interfaces(&snapshot, side).map(|one| one.name.clone());
+        let names = |side| names(&snapshot, side);
         let mode = |side| interfaces(&snapshot, side).next().map(|one| one.mode);
         let wan_mode = mode(Side::Wan).unwrap_or(Mode::Native);
         all.push(Settings {
-            wans: names(Side::Wan).collect(),
-            lans: names(Side::Lan).collect(),
+            wans: names(Side::Wan),
+            lans: names(Side::Lan),
             modes: Modes {
                 wan: wan_mode,
                 lan: mode(Side::Lan).unwrap_or(wan_mode),
@@ -50,6 +50,18 @@ pub fn running(bpffs: Option<&Path>, vip: Option<Ipv4Addr>) -> Result<Vec<Settin
 fn interfaces(snapshot: &Snapshot, side: Side) -> impl Iterator<Item = &InterfaceRecord> {
     let all = snapshot.interfaces.iter();
     all.filter(move |record| record.interface.side == side)
+}
+
+/// The names of a side as they were given, also of interfaces that do not exist.
+fn names(snapshot: &Snapshot, side: Side) -> Vec<String> {
+    let found = interfaces(snapshot, side).map(|one| (one.interface.number, &one.name));
+    let absent = snapshot.absent.iter();
+    let absent = absent.filter(|(interface, _)| interface.side == side);
+    let mut all: Vec<(usize, &String)> = found
+        .chain(absent.map(|(interface, name)| (interface.number, name)))
+        .collect();
+    all.sort_by_key(|(number, _)| *number);
+    all.into_iter().map(|(_, name)| name.clone()).collect()
 }
 
 const REASON: &str = "without a program of ikenat the gateway itself processes the packets";

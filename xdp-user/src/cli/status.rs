@@ -55,6 +55,11 @@ fn text(instance: &InstanceStatus) -> String {
     );
     text.push_str(&unusual(instance));
     text.push_str(&attached(&instance.attached));
+    for name in &instance.absent {
+        text.push_str(&format!(
+            "{name}: no such interface; it is attached when it appears\n"
+        ));
+    }
     let slow = instance.redirect.iter().filter(|redirect| !redirect.ready);
     for redirect in slow.filter(|_| !instance.dry_run && !instance.server_is_local) {
         text.push_str(&format!(
@@ -85,6 +90,11 @@ fn unusual(instance: &InstanceStatus) -> String {
     if instance.dedicated {
         text.push_str(
             "The VIP is dedicated: all its UDP fragments without ports are the server's\n",
+        );
+    }
+    if instance.grace_period == "map-update" {
+        text.push_str(
+            "Old entries are removed by map updates: membarrier does not work here (nohz_full=)\n",
         );
     }
     for (count, option, fate) in [

@@ -123,9 +123,8 @@ pub(crate) struct AttachTarget<'p> {
 }
 
 impl Plan {
-    /// All interfaces by side and number, WANs first. On a one-armed gateway the first WAN and the
-    /// first LAN are the same device.
-    pub fn interfaces_by_side(&self) -> Vec<(Interface, &Link)> {
+    /// All interfaces of the settings by side and number, WANs first, also those that do not exist.
+    pub fn wanted_by_side(&self) -> Vec<(Interface, &Link)> {
         fn of(side: Side, links: &[Link]) -> impl Iterator<Item = (Interface, &Link)> {
             let numbered = links.iter().enumerate();
             numbered.map(move |(number, link)| (Interface { side, number }, link))
@@ -133,6 +132,24 @@ impl Plan {
         of(Side::Wan, &self.wans)
             .chain(of(Side::Lan, &self.lans))
             .collect()
+    }
+
+    /// Those that exist. On a one-armed gateway the first WAN and the first LAN are the same device.
+    pub fn interfaces_by_side(&self) -> Vec<(Interface, &Link)> {
+        let mut interfaces = self.wanted_by_side();
+        interfaces.retain(|(_, link)| link.exists());
+        interfaces
+    }
+
+    /// The names of those that do not exist, each once.
+    pub fn absent(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = Vec::new();
+        for (_, link) in self.wanted_by_side() {
+            if !link.exists() && !names.contains(&link.name.as_str()) {
+                names.push(&link.name);
+            }
+        }
+        names
     }
 
     /// Each device once, by the side and number of the programs that it has.

@@ -13,9 +13,10 @@ use xdp_common::{Config, Secret, limits, slot};
 pub struct Plan {
     /// What was asked for.
     pub settings: Settings,
-    /// The WANs: one at least.
+    /// The WANs in the order of the settings; those that do not exist are [`Link::absent`]. One at
+    /// least exists.
     pub wans: Vec<Link>,
-    /// The LANs: none when the server is this host.
+    /// The LANs likewise: none when the server is this host.
     pub lans: Vec<Link>,
     /// The server is an address of this host.
     pub server_is_local: bool,
@@ -30,18 +31,21 @@ pub struct Plan {
 impl Plan {
     /// True when one interface is both the first WAN and the first LAN.
     pub fn is_one_armed(&self) -> bool {
-        let first = |links: &[Link]| links.first().map(|link| link.index);
+        let first = |links: &[Link]| links.first().map(|link| link.name.clone());
         first(&self.wans) == first(&self.lans)
     }
 
-    /// The interface itself on its own side, and the first one of the other side.
+    /// The interface itself on its own side, and the first one that exists of the other side.
     fn own_or_first(&self, interface: Interface, side: Side) -> Option<&Link> {
         let links = match side {
             Side::Wan => &self.wans,
             Side::Lan => &self.lans,
         };
-        let own = interface.number * usize::from(interface.side == side);
-        links.get(own)
+        if interface.side == side {
+            links.get(interface.number)
+        } else {
+            links.iter().find(|link| link.exists())
+        }
     }
 
     /// The load-time constants of the programs of an interface.
@@ -184,6 +188,26 @@ mod tests {
         let constants = plan.constants([7; 16], 8, WAN);
         assert_eq!((constants.wan_ifindex, constants.lan_ifindex), (5, 6));
         assert_eq!(constants.lan_partial, 1);
+    }
+
+    #[test]
+    fn an_absent_interface_keeps_its_place_and_is_no_first_one() {
+        let wans = vec![Link::absent("x5"), link(7, None)];
+        let plan = plan(wans, vec![link(6, None)]);
+        let lan = Interface {
+            side: Side::Lan,
+            number: 0,
+        };
+        let constants = plan.constants([7; 16], 8, lan);
+        assert_eq!(constants.wans, [0, 7, 0, 0]);
+        assert_eq!((constants.wan_ifindex, constants.lan_ifindex), (7, 6));
+        let planned: Vec<String> = plan
+            .interfaces()
+            .iter()
+            .map(|(interface, _)| interface.to_string())
+            .collect();
+        assert_eq!(planned, ["wan2", "lan"]);
+        assert_eq!(plan.absent(), ["x5"]);
     }
 
     #[test]

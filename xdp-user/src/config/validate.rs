@@ -101,7 +101,7 @@ fn check_forwarding(link: &Link) -> Result<()> {
     Ok(())
 }
 
-/// Looks up the interfaces of a side: not too many, each once.
+/// Looks up the interfaces of a side: not too many, each once. Some of them may not exist.
 fn look_up(netlink: &Netlink, option: &'static str, names: &[String]) -> Result<Vec<Link>> {
     if names.len() > limits::INTERFACES {
         return Err(Error::TooManyInterfaces {
@@ -119,14 +119,27 @@ fn look_up(netlink: &Netlink, option: &'static str, names: &[String]) -> Result<
             name: twice.clone(),
         });
     }
-    names.iter().map(|name| netlink.link(name)).collect()
+    let links = netlink.links()?;
+    let find = |name: &String| {
+        let found = links.iter().find(|link| link.name == *name);
+        found.cloned().unwrap_or_else(|| Link::absent(name))
+    };
+    Ok(names.iter().map(find).collect())
+}
+
+/// Fails when no interface of a side exists: then there is nothing to forward by.
+fn check_some_exist(netlink: &Netlink, links: &[Link]) -> Result<()> {
+    match links.first() {
+        Some(first) if !links.iter().any(Link::exists) => netlink.link(&first.name).map(drop),
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// Checks an interface that is WAN and LAN: it must be the first of both, in one mode, because it
 /// has one XDP program for both sides.
 fn check_arms(wans: &[Link], lans: &[Link], modes: Modes) -> Result<()> {
     for (at, wan) in wans.iter().enumerate() {
-        let Some(as_lan) = lans.iter().position(|lan| lan.index == wan.index) else {
+        let Some(as_lan) = lans.iter().position(|lan| lan.name == wan.name) else {
             continue;
         };
         let name = wan.name.clone();
@@ -146,6 +159,23 @@ enum ServerLocation {
     Here,
     /// By a LAN. The address is the one that this host has towards the server.
     ByLan(Ipv4Addr),
+}
+
+/// As [`locate_server`]. Where the server is not found and a LAN does not exist, that is the error.
+fn locate_server_or_lan(
+    netlink: &Netlink,
+    server: Ipv4Addr,
+    lans: &[Link],
+) -> Result<ServerLocation> {
+    let located = locate_server(netlink, server, lans);
+    let absent = lans.iter().find(|lan| !lan.exists());
+    match (&located, absent) {
+        (Err(Error::OtherLan { .. } | Error::NotRoutable { .. }), Some(lan)) => {
+            netlink.link(&lan.name)?;
+            located
+        }
+        _ => located,
+    }
 }
 
 fn locate_server(netlink: &Netlink, server: Ipv4Addr, lans: &[Link]) -> Result<ServerLocation> {
@@ -188,16 +218,20 @@ impl Plan {
         settings.lists.check()?;
         let wans = look_up(netlink, "--wan", &settings.wans)?;
         let lans = look_up(netlink, "--lan", &settings.lans)?;
-        for link in wans.iter().chain(&lans) {
+        check_some_exist(netlink, &wans)?;
+        check_some_exist(netlink, &lans)?;
+        let existing = || wans.iter().chain(&lans).filter(|link| link.exists());
+        for link in existing() {
             check_ethernet(link)?;
         }
         check_arms(&wans, &lans, settings.modes)?;
-        let (server_is_local, lan_address) = match locate_server(netlink, settings.server, &lans)? {
-            ServerLocation::Here => (true, Ipv4Addr::UNSPECIFIED),
-            ServerLocation::ByLan(source) => (false, source),
-        };
+        let (server_is_local, lan_address) =
+            match locate_server_or_lan(netlink, settings.server, &lans)? {
+                ServerLocation::Here => (true, Ipv4Addr::UNSPECIFIED),
+                ServerLocation::ByLan(source) => (false, source),
+            };
         // Packets to this host itself need no forwarding.
-        for link in wans.iter().chain(&lans).filter(|_| !server_is_local) {
+        for link in existing().filter(|_| !server_is_local) {
             check_forwarding(link)?;
         }
         let vip_is_local = matches!(netlink.route(settings.vip), Ok(Route::Local));

@@ -3,8 +3,10 @@
 use crate::config::interfaces::Side;
 use crate::config::plan::Plan;
 use crate::config::settings::Mode;
+use crate::daemon::neighbour_probe::{PAUSE, Silence};
 use crate::daemon::reattach::{Event, LinkChange};
 use crate::daemon::signals::Stop;
+use crate::daemon::vip_watch::VipChange;
 use crate::dataplane::Dataplane;
 use crate::dataplane::attach::AttachAction;
 use crate::dataplane::egress::{self, XmitSupport};
@@ -18,6 +20,9 @@ use xdp_common::Hook;
 /// Logs what a start did, except for its last line ([`ready`]).
 pub(super) fn started(plan: &Plan, dataplane: &Dataplane) {
     attached(dataplane);
+    for name in plan.absent() {
+        warn!("{name}: no such interface; it is attached when one of that name appears");
+    }
     for (side, name) in [(Side::Wan, "WAN"), (Side::Lan, "LAN")] {
         if plan.settings.modes.of(side) == Mode::Generic && !plan.settings.dry_run {
             warn!(
@@ -101,7 +106,12 @@ pub(super) fn link_event(event: Event) {
                 "{interface}: no ikenat program is attached; re-attaching (interface index {index})"
             );
         }
-        Event::NotReattached(why) => warn!("failed to re-attach, retrying every second: {why}"),
+        Event::Changed(interface, LinkChange::Appeared(index)) => {
+            info!("{interface}: the interface has appeared; attaching (interface index {index})");
+        }
+        Event::NotReattached(why) => warn!(
+            "failed to re-attach, trying again when an interface changes, and from time to time: {why}"
+        ),
     }
 }
 
@@ -172,15 +182,35 @@ pub(super) fn pins_hidden(path: &Path) {
     );
 }
 
+/// Logs that the VIP is no address of this host any more, or is one again.
+pub(super) fn vip(plan: &Plan, change: VipChange) {
+    let vip = plan.settings.vip;
+    match change {
+        VipChange::Lost => warn!(
+            "{vip}: not an address of this host any more, so ARP requests for it may have no answer; restore it with `ip address add {vip}/32 dev {}`",
+            plan.wans[0].name
+        ),
+        VipChange::Back => info!("{vip}: an address of this host again"),
+    }
+}
+
 /// Logs that a neighbour did not answer an ARP request.
-pub(super) fn neighbour_silent(plan: &Plan, (index, gateway): NeighbourKey) {
+pub(super) fn neighbour_silent(plan: &Plan, (index, gateway): NeighbourKey, silence: Silence) {
     let interfaces = plan.interfaces();
     let on = interfaces.iter().find(|(_, link)| link.index == index);
     let name = on.map_or_else(
         || format!("interface {index}"),
         |(_, link)| link.name.clone(),
     );
-    info!("neighbour {gateway} on {name}: no ARP reply; resolving it again");
+    match silence {
+        Silence::NoReply => {
+            info!("neighbour {gateway} on {name}: no ARP reply; resolving it again");
+        }
+        Silence::BroadcastsOnly => info!(
+            "neighbour {gateway} on {name}: answers only broadcast ARP requests; it is not probed for {} minutes at a time, so a new MAC address that it does not announce is noticed late",
+            PAUSE.as_secs() / 60
+        ),
+    }
 }
 
 /// Logs that a tc filter that other software removed was installed again.

@@ -5,13 +5,16 @@ use crate::config::plan::Plan;
 use crate::daemon::log;
 use crate::daemon::neighbour_probe::Prober;
 use crate::daemon::reattach::{LinkMonitor, Reattached};
+use crate::daemon::vip_watch::VipWatch;
 use crate::dataplane::Dataplane;
 use crate::dataplane::attach::FilterRestore;
 use crate::dataplane::egress::{self, XmitSupport};
 use crate::error::{Error, Result};
 use crate::netlink::Netlink;
 use crate::tables::expiry::Expiry;
+use crate::tables::nexthop;
 use std::path::PathBuf;
+use std::time::Instant;
 use tracing::debug;
 
 /// The duties of the daemon, and what it has logged of them, so that nothing is logged twice.
@@ -20,6 +23,7 @@ pub struct Maintenance {
     expiry: Expiry,
     link_monitor: LinkMonitor,
     prober: Prober,
+    vip: VipWatch,
     /// The interfaces that have lost their tc filter for good.
     without_filter: Vec<String>,
     /// Where the pins can be seen by their name, as long as they can.
@@ -35,6 +39,7 @@ impl Maintenance {
             expiry: Expiry::new(dataplane.clock, plan.settings.idle_secs),
             link_monitor: LinkMonitor::default(),
             prober: Prober::default(),
+            vip: VipWatch::new(plan),
             without_filter: Vec::new(),
             // Where it can be seen with the capabilities that are left.
             pins: Some(directory).filter(|path| path.exists()),
@@ -44,7 +49,7 @@ impl Maintenance {
 
     /// Finishes the expiry that a daemon that died has begun.
     pub fn recover(&mut self, dataplane: &Dataplane) -> Result<()> {
-        let reclaimed = self.expiry.recover(&dataplane.tables)?;
+        let reclaimed = self.expiry.recover(&dataplane.tables, &dataplane.grace)?;
         log::recovered(reclaimed.flows, reclaimed.sessions);
         Ok(())
     }
@@ -65,9 +70,11 @@ impl Maintenance {
         reattached
     }
 
-    /// Whether the last attempt to attach again has failed.
-    pub const fn is_failing_to_reattach(&self) -> bool {
-        self.link_monitor.is_failing()
+    /// Logs whether the VIP is an address of this host, when that has changed.
+    pub fn watch_vip(&mut self, plan: &Plan, netlink: &Netlink) {
+        if let Some(change) = self.vip.look(plan, netlink) {
+            log::vip(plan, change);
+        }
     }
 
     /// Makes the dataplane look up every next hop again, from the next call of
@@ -100,20 +107,36 @@ impl Maintenance {
         if let Some(path) = self.pins.take_if(|path| !path.exists()) {
             log::pins_hidden(&path);
         }
-        let silent = self
-            .prober
-            .pass(&dataplane.tables, &dataplane.clock, netlink);
-        for neighbour in silent {
-            log::neighbour_silent(plan, neighbour);
-        }
+        self.watch_vip(plan, netlink);
+        self.keep_neighbours(dataplane, plan, netlink)?;
         self.refresh_egress(dataplane, plan, netlink);
         self.restore_filters(dataplane, plan, netlink);
-        let reclaimed = self.expiry.pass(&dataplane.tables)?;
+        let reclaimed = self.expiry.pass(&dataplane.tables, &dataplane.grace)?;
         if reclaimed.flows + reclaimed.sessions > 0 {
             debug!(
                 "{} SPIs and {} peers expired",
                 reclaimed.flows, reclaimed.sessions
             );
+        }
+        Ok(())
+    }
+
+    /// Probes the neighbours in use, and frees the entries of those that are not used any more.
+    fn keep_neighbours(
+        &mut self,
+        dataplane: &Dataplane,
+        plan: &Plan,
+        netlink: &Netlink,
+    ) -> Result<()> {
+        let words = dataplane.tables.nexthop.words();
+        let tick = dataplane.clock.tick();
+        let used = nexthop::in_use(words, tick);
+        for (neighbour, silence) in self.prober.pass(&used, netlink, Instant::now()) {
+            log::neighbour_silent(plan, neighbour, silence);
+        }
+        let released = nexthop::release(words, tick, || dataplane.grace.wait())?;
+        if released > 0 {
+            debug!("{released} neighbours that are not used any more were released");
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! The daemon of an instance: it attaches the programs, maintains tables and attachments until it
 //! is asked to stop, and leaves the programs attached when it ends.
 
-pub mod debounce;
+pub mod backoff;
 mod log;
 pub mod loggers;
 pub mod maintenance;
@@ -9,18 +9,22 @@ pub mod neighbour_probe;
 mod readiness;
 pub mod reattach;
 pub mod signals;
+pub mod throttle;
+mod vip_watch;
 
 use crate::config::plan::Plan;
-use crate::daemon::debounce::Reactions;
 use crate::daemon::loggers::Loggers;
 use crate::daemon::maintenance::Maintenance;
 use crate::daemon::readiness::readable;
 use crate::daemon::signals::Stop;
+use crate::daemon::throttle::Reactions;
 use crate::dataplane::{self, Dataplane};
 use crate::error::{Error, Result};
 use crate::netlink::Netlink;
-use crate::netlink::monitor::{ChangeMonitor, Changes};
+use crate::netlink::changes::{Changes, Used};
+use crate::netlink::monitor::{ChangeMonitor, Received};
 use crate::sys::capabilities;
+use crate::tables::{invalidate, nexthop};
 use std::future::Future;
 use std::time::Duration;
 use tokio::io::unix::AsyncFd;
@@ -36,10 +40,6 @@ pub struct Daemon {
     reactions: Reactions,
     maintenance: Maintenance,
 }
-
-/// After a failed attempt to attach again, changes of links cause no other for this long. The
-/// attempt may have changed links itself.
-const AFTER_FAILURE: Duration = Duration::from_millis(250);
 
 impl Daemon {
     /// Attaches the programs, gives up the capabilities that maintenance does not need, and
@@ -76,7 +76,9 @@ impl Daemon {
         loop {
             tokio::select! {
                 stop = &mut stop => return Ok(stop),
-                changes = next_changes(&mut self.monitor) => self.reactions.note(changes?),
+                changes = next_changes(&mut self.monitor, &self.plan, &self.dataplane) => {
+                    self.reactions.note(changes?);
+                }
                 changes = self.reactions.due() => self.react(changes),
                 () = self.loggers.next() => {}
                 _ = second.tick() => self.maintain()?,
@@ -89,6 +91,15 @@ impl Daemon {
         if changes.links {
             self.reattach();
         }
+        if changes.vip {
+            self.maintenance.watch_vip(&self.plan, &self.netlink);
+        }
+        if changes.routes {
+            let prefixes = self.monitor.get_mut().take_prefixes();
+            if invalidate::has_peer_in(&self.dataplane.tables, &prefixes) {
+                self.reactions.note(Changes::HOPS);
+            }
+        }
         if changes.hops {
             self.maintenance.invalidate_hops();
         }
@@ -99,7 +110,7 @@ impl Daemon {
     /// The maintenance of one second. It also reads what has not been reported as readable.
     fn maintain(&mut self) -> Result<()> {
         self.loggers.flush();
-        let received = self.monitor.get_mut().receive();
+        let received = receive(self.monitor.get_mut(), &self.plan, &self.dataplane);
         self.reactions.note(received.changes);
         self.reattach();
         self.maintenance
@@ -116,9 +127,6 @@ impl Daemon {
             self.loggers.flush();
             self.loggers = Loggers::new(loggers);
         }
-        if self.maintenance.is_failing_to_reattach() {
-            self.reactions.hold_links(AFTER_FAILURE);
-        }
     }
 
     /// Ends and leaves the programs attached.
@@ -134,11 +142,27 @@ impl Daemon {
     }
 }
 
+/// Reads what concerns the instance of the pending notifications.
+fn receive(monitor: &mut ChangeMonitor, plan: &Plan, dataplane: &Dataplane) -> Received {
+    let words = dataplane.tables.nexthop.words();
+    let interfaces = plan.wanted_by_side().into_iter();
+    monitor.receive(&Used {
+        links: interfaces.map(|(_, link)| link).collect(),
+        vip: plan.settings.vip,
+        server: plan.settings.server,
+        neighbour: &|key| nexthop::may_be_cached(words, key),
+    })
+}
+
 /// Waits for notifications and reads them. A call that is cancelled loses none.
-async fn next_changes(monitor: &mut AsyncFd<ChangeMonitor>) -> Result<Changes> {
+async fn next_changes(
+    monitor: &mut AsyncFd<ChangeMonitor>,
+    plan: &Plan,
+    dataplane: &Dataplane,
+) -> Result<Changes> {
     let readable = monitor.readable_mut().await;
     let mut guard = readable.map_err(Error::system("wait for changes of links and routes"))?;
-    let received = guard.get_inner_mut().receive();
+    let received = receive(guard.get_inner_mut(), plan, dataplane);
     if received.is_drained {
         guard.clear_ready();
     }

@@ -3,106 +3,160 @@
 //! Frames that XDP sends confirm nothing to the kernel, and by itself it would probe a neighbour
 //! only after a minute or so. So each second the daemon makes it probe those that are in use. A
 //! neighbour that does not answer within a second is deleted, so that it is resolved again by a
-//! broadcast on the link. See `docs/decisions/next-hop-confirmation.md`.
+//! broadcast on the link. One that answers nothing but broadcasts, as some routers do, is left
+//! alone for minutes. See `docs/decisions/next-hop-confirmation.md`.
 
 use crate::netlink::Netlink;
 use crate::netlink::neighbour::{Neighbour, NeighbourKey};
-use crate::tables::clock::{Clock, tick_shift};
-use crate::tables::mmap::{Mapped, Tables};
 use std::collections::HashMap;
-use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
-use xdp_common::limits::NEIGHBOUR_CONFIRM_TICKS;
-use xdp_common::slot::nexthop::{CONFIRMED, KEY, WORDS};
-use xdp_core::Word;
 
 /// How long to wait for an answer, which needs far less time on any link.
 const PATIENCE: Duration = Duration::from_millis(900);
-/// A neighbour without a packet for so many ticks is not in use.
-const IDLE_TICKS: u32 = 3 * NEIGHBOUR_CONFIRM_TICKS;
+/// After so many probes in a row that were silent, each followed by an answer to a broadcast, a
+/// neighbour is not probed ...
+const ROUNDS: u32 = 3;
+/// ... for this long. It is also the shortest time between two reports of its silence.
+pub(super) const PAUSE: Duration = Duration::from_mins(5);
 
-/// The neighbours in use, and when each was probed last.
+/// The neighbour table of the kernel.
+pub trait Arp {
+    /// The state of a neighbour; `None` when there is no entry, or the kernel does not say.
+    fn state(&self, key: NeighbourKey) -> Option<Neighbour>;
+    /// Starts a unicast probe. False when the kernel refuses, which does no harm: the neighbour may
+    /// have gone meanwhile, for example.
+    fn probe(&self, key: NeighbourKey) -> bool;
+    /// Deletes the entry. The next packet makes the kernel ask by broadcast.
+    fn delete(&self, key: NeighbourKey) -> bool;
+}
+
+impl Arp for Netlink {
+    fn state(&self, key: NeighbourKey) -> Option<Neighbour> {
+        self.neighbour(key).unwrap_or(None)
+    }
+    fn probe(&self, key: NeighbourKey) -> bool {
+        self.probe_neighbour(key).is_ok()
+    }
+    fn delete(&self, key: NeighbourKey) -> bool {
+        self.delete_neighbour(key).is_ok()
+    }
+}
+
+/// What a log should say of a neighbour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Silence {
+    /// It did not answer a probe, and is resolved again.
+    NoReply,
+    /// It answers broadcasts only, and is not probed for a while.
+    BroadcastsOnly,
+}
+
+/// What is known of one neighbour.
+#[derive(Debug, Default)]
+struct Asked {
+    /// When the probe was sent that is not answered yet.
+    since: Option<Instant>,
+    /// It was silent and deleted; a broadcast may find it.
+    is_deleted: bool,
+    /// Silent probes in a row, after each of which a broadcast was answered.
+    rounds: u32,
+    /// It is not probed before this.
+    pause_until: Option<Instant>,
+    /// Its silence was reported then.
+    reported: Option<Instant>,
+    /// It was reported that it answers broadcasts only.
+    is_reported_deaf: bool,
+}
+
+impl Asked {
+    fn is_paused(&self, now: Instant) -> bool {
+        self.pause_until.is_some_and(|until| now < until)
+    }
+
+    /// It has a MAC address, and the probe is not pending any more.
+    fn resolved(&mut self, now: Instant) -> Option<Silence> {
+        if self.since.take().is_some() {
+            // It has answered.
+            self.rounds = 0;
+            self.is_reported_deaf = false;
+        }
+        if std::mem::take(&mut self.is_deleted) {
+            self.rounds += 1;
+        }
+        if self.rounds < ROUNDS {
+            return None;
+        }
+        self.pause_until = Some(now + PAUSE);
+        // After the pause one silent probe is enough for the next.
+        self.rounds = ROUNDS - 1;
+        (!std::mem::replace(&mut self.is_reported_deaf, true)).then_some(Silence::BroadcastsOnly)
+    }
+
+    /// It was silent, and is deleted.
+    fn deleted(&mut self, now: Instant) -> Option<Silence> {
+        self.is_deleted = true;
+        let is_recent = |reported: Instant| now.duration_since(reported) < PAUSE;
+        if self.reported.is_some_and(is_recent) || self.is_reported_deaf {
+            return None;
+        }
+        self.reported = Some(now);
+        Some(Silence::NoReply)
+    }
+}
+
+/// The neighbours in use, and what they answered.
 #[derive(Debug, Default)]
 pub struct Prober {
-    asked: HashMap<NeighbourKey, Instant>,
+    asked: HashMap<NeighbourKey, Asked>,
 }
 
 impl Prober {
-    /// Runs one pass. Returns the neighbours that did not answer.
-    pub fn pass<W: Mapped>(
+    /// Runs one pass over the neighbours in use. Returns what a log should say.
+    pub fn pass(
         &mut self,
-        tables: &Tables<W>,
-        clock: &Clock,
-        netlink: &Netlink,
-    ) -> Vec<NeighbourKey> {
+        used: &[NeighbourKey],
+        arp: &impl Arp,
+        now: Instant,
+    ) -> Vec<(NeighbourKey, Silence)> {
+        self.asked
+            .retain(|key, asked| used.contains(key) || asked.is_paused(now));
         let mut silent = Vec::new();
-        let used = in_use(tables.nexthop.words(), clock);
-        self.asked.retain(|key, _| used.contains(key));
-        for key in used {
-            // A refusal by the kernel does no harm: the neighbour may have gone meanwhile, for
-            // example.
-            match netlink.neighbour(key).unwrap_or(None) {
+        for &key in used {
+            let asked = self.asked.entry(key).or_default();
+            let said = match arp.state(key) {
                 Some(Neighbour::Resolved) => {
-                    if netlink.probe_neighbour(key).is_ok() {
-                        self.asked.insert(key, Instant::now());
+                    let said = asked.resolved(now);
+                    if !asked.is_paused(now) && arp.probe(key) {
+                        asked.since = Some(now);
+                    }
+                    said
+                }
+                Some(Neighbour::Probing) => {
+                    let is_overdue = |since: Instant| now.duration_since(since) >= PATIENCE;
+                    if asked.since.is_some_and(is_overdue) {
+                        asked.since = None;
+                        arp.delete(key).then(|| asked.deleted(now)).flatten()
+                    } else {
+                        None
                     }
                 }
-                Some(Neighbour::Probing) if self.is_overdue(key) => {
-                    self.asked.remove(&key);
-                    if netlink.delete_neighbour(key).is_ok() {
-                        silent.push(key);
-                    }
+                // Broadcasts are not answered either, or nothing is to be asked.
+                Some(Neighbour::External | Neighbour::Incomplete | Neighbour::Failed) => {
+                    (asked.since, asked.is_deleted, asked.rounds) = (None, false, 0);
+                    None
                 }
-                Some(Neighbour::Probing) => {}
-                Some(Neighbour::External | Neighbour::Incomplete | Neighbour::Failed) | None => {
-                    self.asked.remove(&key);
+                // No packet has needed it since it was deleted.
+                None => {
+                    asked.since = None;
+                    None
                 }
-            }
+            };
+            silent.extend(said.map(|said| (key, said)));
         }
         silent
     }
-
-    fn is_overdue(&self, key: NeighbourKey) -> bool {
-        let asked = self.asked.get(&key);
-        asked.is_some_and(|asked| asked.elapsed() >= PATIENCE)
-    }
-}
-
-/// The neighbours to which packets were sent recently.
-fn in_use<W: Word>(words: &[W], clock: &Clock) -> Vec<NeighbourKey> {
-    #[expect(clippy::cast_possible_truncation, reason = "a tick is 32 bits")]
-    let now = (clock.now() >> tick_shift(clock.rate())) as u32;
-    let (entries, _) = words.as_chunks::<WORDS>();
-    entries
-        .iter()
-        .filter_map(|entry| of(entry[KEY].load(), entry[CONFIRMED].load(), now))
-        .collect()
-}
-
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "the halves of a word are meant"
-)]
-fn of(key: u64, confirmed: u64, now: u32) -> Option<NeighbourKey> {
-    let age = now.wrapping_sub(confirmed as u32);
-    // The computed time may lag behind a stamp.
-    let young = age <= IDLE_TICKS || age > u32::MAX - IDLE_TICKS;
-    let gateway = Ipv4Addr::from((key as u32).to_ne_bytes());
-    (key != 0 && young).then_some(((key >> 32) as u32, gateway))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_next_hops_in_use_are_asked() {
-        let gateway = Ipv4Addr::new(192, 168, 0, 1);
-        let key = 7 << 32 | u64::from(u32::from_ne_bytes(gateway.octets()));
-        assert_eq!(of(key, 100, 100), Some((7, gateway)));
-        assert_eq!(of(key, 100, 100 + IDLE_TICKS), Some((7, gateway)));
-        assert_eq!(of(key, 100, 101 + IDLE_TICKS), None);
-        assert_eq!(of(key, 101, 100), Some((7, gateway)), "a clock that lags");
-        assert_eq!(of(0, 100, 100), None, "a free entry");
-    }
-}
+#[path = "neighbour_probe_tests.rs"]
+mod tests;

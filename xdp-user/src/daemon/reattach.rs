@@ -1,10 +1,13 @@
-//! Re-attaches the programs when interfaces go away, come back or change their name while the
-//! daemon runs. A program goes with its interface; when one of that name is back, everything is
-//! attached as at a start, and the programs on other interfaces are exchanged without a gap.
+//! Attaches the programs when interfaces appear, go away, come back or change their name while the
+//! daemon runs. A program goes with its interface; when one of that name is there, everything is
+//! attached as at a start, and the programs on other interfaces are exchanged without a gap. An
+//! interface that is absent blocks no other.
 
 use crate::bpffs::layout::Instance;
 use crate::config::interfaces::{HookPoint, Interface};
 use crate::config::plan::Plan;
+use crate::config::settings::Settings;
+use crate::daemon::backoff::Backoff;
 use crate::dataplane::attach;
 use crate::dataplane::foreign_xdp;
 use crate::dataplane::link;
@@ -20,24 +23,30 @@ pub enum LinkChange {
     Renamed(String),
     /// There is no interface of that name.
     Gone,
+    /// There was none at the start, and now there is one, with this index.
+    Appeared(u32),
     /// There is one of that name, with this index, and without ikenat's program: it was created
     /// again, it is back from another namespace, or another process has detached the program.
     Bare(u32),
 }
 
-/// The interfaces of a plan to which something has happened, by the names that they had.
+/// The interfaces of a plan to which something has happened, by the names that they had, each once.
 fn changes(instance: &Instance, plan: &Plan, netlink: &Netlink) -> Vec<(String, LinkChange)> {
     let dry = plan.settings.dry_run;
-    let changed = plan
-        .interfaces()
-        .into_iter()
+    let existing = plan.interfaces().into_iter();
+    let mut changed: Vec<(String, LinkChange)> = existing
         .filter_map(|(interface, link)| {
             let now = netlink.link_by_index(link.index).ok();
             let now = now.filter(|_| !has_dead_link(instance, interface));
             let change = change(link, now, dry, || netlink.link(&link.name).ok())?;
             Some((link.name.clone(), change))
-        });
-    changed.collect()
+        })
+        .collect();
+    changed.extend(plan.absent().into_iter().filter_map(|name| {
+        let found = netlink.link(name).ok()?;
+        Some((name.to_owned(), LinkChange::Appeared(found.index)))
+    }));
+    changed
 }
 
 /// Whether a link of an interface is attached to nothing any more: the interface is gone, or
@@ -74,7 +83,9 @@ fn change(
 #[derive(Debug, Default)]
 pub struct LinkMonitor {
     reported: Vec<(String, LinkChange)>,
+    /// The error of the last attempt.
     failure: Option<String>,
+    backoff: Backoff<Vec<Link>>,
 }
 
 /// What a log should say.
@@ -90,13 +101,7 @@ pub enum Event {
 pub type Reattached = (Plan, Vec<Logger>);
 
 impl LinkMonitor {
-    /// Whether the last attempt to attach again has failed.
-    pub const fn is_failing(&self) -> bool {
-        self.failure.is_some()
-    }
-
-    /// Looks at the interfaces, and attaches again when all of them are there and one has no
-    /// program.
+    /// Looks at the interfaces, and attaches again when one of them has no program.
     pub fn check(
         &mut self,
         dataplane: &mut Dataplane,
@@ -110,17 +115,19 @@ impl LinkMonitor {
         let mut events: Vec<Event> = new
             .map(|(name, change)| Event::Changed(name.clone(), change.clone()))
             .collect();
-        let mut kinds = changes.iter().map(|(_, change)| change);
-        let is_bare = kinds
-            .clone()
-            .any(|change| matches!(change, LinkChange::Bare(_)));
-        let is_gone = kinds.any(|change| *change == LinkChange::Gone);
+        let is_bare = changes.iter().any(|(_, change)| match change {
+            LinkChange::Bare(_) | LinkChange::Appeared(_) => true,
+            LinkChange::Renamed(_) | LinkChange::Gone => false,
+        });
         self.reported = changes;
-        if !is_bare || is_gone {
+        if !is_bare {
+            self.failure = None;
+            self.backoff = Backoff::default();
             return (events, None);
         }
-        match reattach(dataplane, plan, netlink) {
-            Ok(reattached) => {
+        match self.try_to_attach(dataplane, plan, netlink) {
+            Ok(None) => (events, None),
+            Ok(Some(reattached)) => {
                 *self = Self::default();
                 (events, Some(reattached))
             }
@@ -134,23 +141,60 @@ impl LinkMonitor {
             }
         }
     }
+
+    /// One attempt, unless a refused one is to be waited for. What a device or the verifier refuses
+    /// is tried more and more rarely, because an attempt costs time, and may reset devices; what
+    /// the plan lacks, for example a route, is cheap to look for.
+    fn try_to_attach(
+        &mut self,
+        dataplane: &mut Dataplane,
+        old: &Plan,
+        netlink: &Netlink,
+    ) -> Result<Option<Reattached>> {
+        let settings = settings_now(old, netlink);
+        let plan = match Plan::check(settings.clone(), netlink) {
+            Ok(plan) => plan,
+            // All of a side are gone, which is reported already.
+            Err(Error::NoInterface { .. }) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let links = |plan: &Plan| [plan.wans.as_slice(), plan.lans.as_slice()].concat();
+        if !self.backoff.permits(&links(&plan)) {
+            return Ok(None);
+        }
+        match reattach(dataplane, plan, netlink) {
+            Ok(reattached) => Ok(Some(reattached)),
+            Err(error) => {
+                // As the attempt has left them.
+                let left = Plan::check(settings, netlink);
+                self.backoff
+                    .refused(left.map_or_else(|_| Vec::new(), |plan| links(&plan)));
+                Err(error)
+            }
+        }
+    }
 }
 
-/// Attaches as a start does, under the lock that is held already.
-fn reattach(dataplane: &mut Dataplane, old: &Plan, netlink: &Netlink) -> Result<Reattached> {
-    let mut settings = old.settings.clone();
-    // A renamed interface is still meant.
+/// The settings with the names that the interfaces have now: a renamed one is still meant.
+fn settings_now(plan: &Plan, netlink: &Netlink) -> Settings {
+    let mut settings = plan.settings.clone();
     for (names, links) in [
-        (&mut settings.wans, &old.wans),
-        (&mut settings.lans, &old.lans),
+        (&mut settings.wans, &plan.wans),
+        (&mut settings.lans, &plan.lans),
     ] {
         for (name, link) in names.iter_mut().zip(links) {
-            if let Ok(now) = netlink.link_by_index(link.index) {
+            if link.exists()
+                && let Ok(now) = netlink.link_by_index(link.index)
+            {
                 *name = now.name;
             }
         }
     }
-    let plan = Plan::check(settings, netlink)?;
+    settings
+}
+
+/// Attaches as a start does, under the lock that is held already.
+fn reattach(dataplane: &mut Dataplane, plan: Plan, netlink: &Netlink) -> Result<Reattached> {
     // By the descriptor that is held: the path may need a capability that was given up.
     let bpffs = dataplane.instance.directory.ancestors().nth(2);
     foreign_xdp::check(&plan, bpffs.unwrap_or(Path::new("/")), &dataplane.instance)?;
@@ -160,8 +204,8 @@ fn reattach(dataplane: &mut Dataplane, old: &Plan, netlink: &Netlink) -> Result<
         Error::system(format!("find the tables of {}", dataplane.instance.vip))(gone)
     })?;
     let mut created = Vec::new();
-    let instance = &dataplane.instance;
-    match dataplane::load_and_attach(&plan, netlink, instance, Some(saved), &mut created) {
+    let (instance, grace) = (&dataplane.instance, &dataplane.grace);
+    match dataplane::load_and_attach(&plan, netlink, instance, Some(saved), grace, &mut created) {
         Ok(loaded) => {
             dataplane.tables = loaded.tables;
             dataplane.tc_backend = loaded.tc_backend;

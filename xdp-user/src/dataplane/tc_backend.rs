@@ -48,7 +48,8 @@ impl TcBackend {
         };
         let has_tcx = plan
             .wans
-            .first()
+            .iter()
+            .find(|wan| wan.exists())
             .is_some_and(|wan| bpf_query::has_tcx(wan.index));
         if asked == Some(Self::Tcx) && !has_tcx {
             return Err(Error::NoTcx);

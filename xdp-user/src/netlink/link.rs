@@ -45,6 +45,21 @@ pub struct LinkPeer {
     pub namespace: Option<i32>,
 }
 
+impl Link {
+    /// Stands for an interface that does not exist.
+    pub fn absent(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            ..Self::default()
+        }
+    }
+
+    /// False for [`Self::absent`].
+    pub const fn exists(&self) -> bool {
+        self.index != 0
+    }
+}
+
 impl Netlink {
     /// All interfaces.
     pub fn links(&self) -> Result<Vec<Link>> {

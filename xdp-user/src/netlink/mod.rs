@@ -4,6 +4,7 @@
 //! the interfaces of another network namespace.
 
 pub mod address;
+pub mod changes;
 pub mod ethtool;
 mod generic;
 mod link;

@@ -1,24 +1,25 @@
-//! Listens to changes of links, neighbours, addresses, routes and rules.
-//!
-//! It does not say what has changed: after any change that may concern a next hop, the dataplane
-//! looks up the route of every flow again.
+//! Listens to changes of links, neighbours, addresses, routes, rules and nexthop objects.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::io::ErrorKind;
-
-use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
-use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::neighbour::NeighbourMessage;
-use netlink_sys::Socket;
-use netlink_sys::protocols::NETLINK_ROUTE;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
-use super::neighbour::{self, NeighbourKey};
+use ipnet::Ipv4Net;
+use netlink_packet_core::{NetlinkBuffer, NetlinkMessage, NetlinkPayload};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_sys::Socket;
+use netlink_sys::protocols::NETLINK_ROUTE;
+
+use super::changes::{Changes, Filter, Used};
 use crate::error::{Error, Result};
 
 /// Multicast groups of `linux/rtnetlink.h` (`enum rtnetlink_groups`): links, neighbours, IPv4
-/// addresses, IPv4 routes and IPv4 rules.
-const GROUPS: [u32; 5] = [1, 3, 5, 7, 8];
+/// addresses, IPv4 routes, IPv4 rules and nexthop objects (`ip nexthop`, which routes refer to).
+const GROUPS: [u32; 6] = [1, 3, 5, 7, 8, 32];
+
+/// `RTM_NEWNEXTHOP` and `RTM_DELNEXTHOP`. The routes that refer to a nexthop object are not notified
+/// when it changes.
+const NEXTHOP_MESSAGES: [u16; 2] = [104, 105];
 
 /// A socket that receives the kernel's notifications of changes.
 #[derive(Debug)]
@@ -26,25 +27,7 @@ pub struct ChangeMonitor {
     socket: Socket,
     /// Notifications were lost, and the kernel may lose more until all others are read.
     overrun: bool,
-    /// The MAC addresses of the neighbours that were notified.
-    neighbours: HashMap<NeighbourKey, Vec<u8>>,
-}
-
-/// What may have changed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Changes {
-    /// An interface was added, removed or changed.
-    pub links: bool,
-    /// Next hops: interfaces, the MAC address of a neighbour, addresses, routes or rules.
-    pub hops: bool,
-}
-
-impl Changes {
-    /// Everything.
-    pub const ALL: Self = Self {
-        links: true,
-        hops: true,
-    };
+    filter: Filter,
 }
 
 /// What one call has read.
@@ -72,12 +55,12 @@ impl ChangeMonitor {
         Ok(Self {
             socket,
             overrun: false,
-            neighbours: HashMap::new(),
+            filter: Filter::default(),
         })
     }
 
     /// Reads the pending notifications. Lost ones count as a change of everything.
-    pub fn receive(&mut self) -> Received {
+    pub fn receive(&mut self, used: &Used<'_>) -> Received {
         /// Notifications that are read in one call at most, so that the caller can do its other
         /// work while they come without end.
         const BATCH: u32 = 1024;
@@ -88,16 +71,15 @@ impl ChangeMonitor {
         let mut overruns = 0;
         for _ in 0..BATCH {
             match self.socket.recv_from_full() {
-                Ok((datagram, _)) => self.parse(&datagram, &mut changes),
+                Ok((datagram, _)) => changes = changes.and(self.parse(&datagram, used)),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     return self.drained(changes);
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                // The receive buffer has overflowed (ENOBUFS). Reading goes on after that. Which
-                // neighbours have changed meanwhile is not known.
+                // The receive buffer has overflowed (ENOBUFS). Reading goes on after that.
                 Err(_) => {
                     self.overrun = true;
-                    self.neighbours.clear();
+                    self.filter.forget();
                     changes = Changes::ALL;
                     overruns += 1;
                     if overruns == OVERRUNS {
@@ -122,42 +104,35 @@ impl ChangeMonitor {
         }
     }
 
-    fn parse(&mut self, mut datagram: &[u8], changes: &mut Changes) {
+    /// The destinations of routes that have changed since the last call, beside those that count at
+    /// once.
+    pub fn take_prefixes(&mut self) -> HashSet<Ipv4Net> {
+        self.filter.take_prefixes()
+    }
+
+    fn parse(&mut self, mut datagram: &[u8], used: &Used<'_>) -> Changes {
+        let mut changes = Changes::default();
         while !datagram.is_empty() {
-            let Ok(message) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(datagram) else {
-                *changes = Changes::ALL;
-                return;
+            let Ok(header) = NetlinkBuffer::new_checked(datagram) else {
+                return Changes::ALL;
             };
-            let length = (message.header.length as usize).next_multiple_of(4);
-            datagram = datagram.get(length..).unwrap_or_default();
-            if let NetlinkPayload::InnerMessage(message) = message.payload {
-                self.note(&message, changes);
+            let length = (header.length() as usize).next_multiple_of(4);
+            if NEXTHOP_MESSAGES.contains(&header.message_type()) {
+                changes = changes.and(Changes::HOPS);
+            } else {
+                match NetlinkMessage::<RouteNetlinkMessage>::deserialize(datagram) {
+                    Ok(NetlinkMessage {
+                        payload: NetlinkPayload::InnerMessage(message),
+                        ..
+                    }) => changes = changes.and(self.filter.changes(&message, used)),
+                    Ok(_) => {}
+                    // What it says of is not known.
+                    Err(_) => changes = changes.and(Changes::ALL),
+                }
             }
+            datagram = datagram.get(length..).unwrap_or_default();
         }
-    }
-
-    /// A neighbour that is probed and replies passes through several states without a change of its
-    /// address. Only a new MAC address, or the loss of one, counts.
-    fn note(&mut self, message: &RouteNetlinkMessage, changes: &mut Changes) {
-        changes.links |=
-            RouteNetlinkMessage::is_new_link(message) || RouteNetlinkMessage::is_del_link(message);
-        changes.hops |= if let RouteNetlinkMessage::NewNeighbour(message) = message {
-            self.mac_changed(message)
-        } else if let RouteNetlinkMessage::DelNeighbour(message) = message {
-            neighbour::key(message).is_some_and(|key| self.neighbours.remove(&key).is_some())
-        } else {
-            true
-        };
-    }
-
-    fn mac_changed(&mut self, message: &NeighbourMessage) -> bool {
-        let Some(key) = neighbour::key(message) else {
-            return false;
-        };
-        match neighbour::mac(message) {
-            Some(address) => self.neighbours.insert(key, address.clone()) != Some(address),
-            None => self.neighbours.remove(&key).is_some(),
-        }
+        changes
     }
 }
 
@@ -177,30 +152,17 @@ impl AsRawFd for ChangeMonitor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourState};
+    use netlink_packet_core::NetlinkSerializable as _;
+    use netlink_packet_route::rule::RuleMessage;
     use std::net::Ipv4Addr;
 
-    #[test]
-    fn only_a_new_mac_address_of_a_neighbour_is_a_change() {
-        let mut monitor = ChangeMonitor::listen().expect("netlink works");
-        let mut notify = |state, last: Option<u8>| {
-            let mut message = NeighbourMessage::default();
-            message.header.state = state;
-            let address = NeighbourAddress::Inet(Ipv4Addr::new(192, 168, 0, 1));
-            message.attributes = vec![NeighbourAttribute::Destination(address)];
-            let mac = last.map(|last| vec![2, 0, 0, 0, 0, last]);
-            message
-                .attributes
-                .extend(mac.map(NeighbourAttribute::LinkLayerAddress));
-            monitor.mac_changed(&message)
-        };
-        assert!(notify(NeighbourState::Reachable, Some(1)), "it is new");
-        assert!(!notify(NeighbourState::Probe, Some(1)));
-        assert!(!notify(NeighbourState::Reachable, Some(1)));
-        assert!(notify(NeighbourState::Stale, Some(2)), "another address");
-        assert!(notify(NeighbourState::Failed, Some(2)), "no address");
-        assert!(!notify(NeighbourState::Incomplete, None), "still none");
-        assert!(notify(NeighbourState::Reachable, Some(2)), "it is back");
+    fn nothing_used() -> Used<'static> {
+        Used {
+            links: Vec::new(),
+            vip: Ipv4Addr::new(203, 0, 113, 1),
+            server: Ipv4Addr::new(192, 168, 0, 1),
+            neighbour: &|_| false,
+        }
     }
 
     #[test]
@@ -211,6 +173,37 @@ mod tests {
             changes: Changes::default(),
             is_drained: true,
         };
-        assert!((0..1000).any(|_| monitor.receive() == nothing));
+        assert!((0..1000).any(|_| monitor.receive(&nothing_used()) == nothing));
+    }
+
+    /// A message of a type with this payload.
+    fn message(kind: u16, payload: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(16 + payload.len()).expect("a short message");
+        let mut bytes = vec![0; 16];
+        bytes[..4].copy_from_slice(&length.to_ne_bytes());
+        bytes[4..6].copy_from_slice(&kind.to_ne_bytes());
+        bytes.extend(payload);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
+    }
+
+    #[test]
+    fn each_message_of_a_datagram_counts() {
+        const NEW_RULE: u16 = 32;
+        let mut monitor = ChangeMonitor::listen().expect("netlink works");
+        let mut parse = |messages: &[Vec<u8>]| monitor.parse(&messages.concat(), &nothing_used());
+        let rule = RouteNetlinkMessage::NewRule(RuleMessage::default());
+        let mut payload = vec![0; rule.buffer_len()];
+        rule.serialize(&mut payload);
+        let rule = message(NEW_RULE, &payload);
+        // `struct nhmsg` of a nexthop object without attributes.
+        let nexthop = message(NEXTHOP_MESSAGES[0], &[2, 0, 0, 0, 0, 0, 0, 0]);
+        let unknown = message(1234, &[0; 4]);
+        let done = message(3, &[0; 4]);
+        assert_eq!(parse(std::slice::from_ref(&done)), Changes::default());
+        assert_eq!(parse(&[done.clone(), rule]), Changes::HOPS);
+        assert_eq!(parse(&[done.clone(), nexthop]), Changes::HOPS);
+        assert_eq!(parse(&[unknown, done.clone()]), Changes::ALL);
+        assert_eq!(parse(&[done, vec![1, 2, 3]]), Changes::ALL);
     }
 }

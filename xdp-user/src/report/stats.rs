@@ -305,6 +305,7 @@ mod tests {
             namespace: 1,
             generation: 55,
             interfaces: Vec::new(),
+            absent: Vec::new(),
             clock: Clock::new(250, moment),
             now: 10_000,
             flows: vec![FlowRecord {

@@ -13,6 +13,7 @@ use crate::dataplane::tc_backend::{TcBackend, hook_name};
 use crate::error::Result;
 use crate::netlink::{Block, Link, Netlink};
 use crate::sys::netns;
+use crate::tables::grace::GracePeriod;
 use crate::tables::snapshot::{InterfaceRecord, Snapshot};
 use serde::Serialize;
 use std::net::Ipv4Addr;
@@ -44,10 +45,14 @@ pub struct InstanceStatus {
     pub dedicated: bool,
     /// True when the server is an address of this host.
     pub server_is_local: bool,
+    /// How the daemon waits for running programs: `membarrier` or `map-update`.
+    pub grace_period: &'static str,
     /// Prefixes of `--except-peer`.
     pub except_peers: u32,
     /// Prefixes of `--deny`.
     pub denied: u32,
+    /// Interfaces that do not exist and are attached when they appear.
+    pub absent: Vec<String>,
     /// The programs.
     pub attached: Vec<ProgramStatus>,
     /// Whether the devices accept frames that XDP redirects to them.
@@ -138,14 +143,27 @@ impl InstanceStatus {
             dry_run: is_set(flag::DRY_RUN),
             dedicated: is_set(flag::DEDICATED),
             server_is_local: is_set(flag::SERVER_IS_LOCAL),
+            grace_period: GracePeriod::name(snapshot.flags),
             except_peers,
             denied,
+            absent: absent(snapshot),
             attached,
             redirect: redirect(snapshot),
             tables: snapshot.tables.iter().map(table).collect(),
             reasons: reasons(snapshot),
         })
     }
+}
+
+/// Each name once, though it may be on both sides.
+fn absent(snapshot: &Snapshot) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    for (_, name) in &snapshot.absent {
+        if !names.contains(name) {
+            names.push(name.clone());
+        }
+    }
+    names
 }
 
 /// Each interface once, though a one-armed gateway has it on both sides.

@@ -77,6 +77,12 @@ impl Clock {
         self.at(monotonic())
     }
 
+    /// The tick now, as the dataplane stamps it.
+    #[expect(clippy::cast_possible_truncation, reason = "a tick is 32 bits")]
+    pub fn tick(&self) -> u32 {
+        (self.now() >> tick_shift(self.rate)) as u32
+    }
+
     fn at(&self, monotonic: u64) -> u64 {
         let nanos = u128::from(monotonic.saturating_sub(self.anchor.monotonic));
         let passed = nanos * u128::from(self.rate) / u128::from(NANOS);

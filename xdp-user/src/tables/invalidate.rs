@@ -1,10 +1,13 @@
-//! Invalidates the next hops that flows and sessions remember of listed peers (`--except-peer`,
-//! `--deny`).
+//! Which cached next hops a change concerns: those of listed peers (`--except-peer`, `--deny`), which
+//! a start invalidates, and those of the peers to which a route has changed.
 
 use crate::config::peer_lists::Lists;
 use crate::error::Result;
-use crate::tables::expiry;
+use crate::tables::grace::GracePeriod;
 use crate::tables::mmap::Tables;
+use ipnet::Ipv4Net;
+use std::collections::{BTreeSet, HashSet};
+use std::net::Ipv4Addr;
 use std::sync::atomic::AtomicU64;
 use xdp_common::slot::{self, flow, session};
 use xdp_core::Word;
@@ -13,14 +16,36 @@ use xdp_core::table::{self, Slot};
 /// Clears the next hops of listed peers. The fast path does not look up PEERS: it sends where the
 /// next hop of a flow says. A start invalidates most of those by another epoch. This clears all of
 /// them, when no program runs any more that could write one again.
-pub(crate) fn hops_of_listed(tables: &Tables<AtomicU64>, lists: &Lists) -> Result<()> {
+pub(crate) fn hops_of_listed(
+    tables: &Tables<AtomicU64>,
+    lists: &Lists,
+    grace: &GracePeriod,
+) -> Result<()> {
     if lists.is_empty() {
         return Ok(());
     }
-    expiry::grace()?;
+    grace.wait()?;
     hops(tables.flow.slots(), flow::HOP, lists);
     hops(tables.session.slots(), session::HOP, lists);
     Ok(())
+}
+
+/// Whether a peer with a session is in one of these prefixes.
+pub(crate) fn has_peer_in(tables: &Tables<AtomicU64>, prefixes: &HashSet<Ipv4Net>) -> bool {
+    peer_in(tables.session.slots(), prefixes)
+}
+
+fn peer_in<W: Word>(slots: &[Slot<W>], prefixes: &HashSet<Ipv4Net>) -> bool {
+    let lengths: BTreeSet<u8> = prefixes.iter().map(Ipv4Net::prefix_len).collect();
+    let within = |peer: Ipv4Addr| {
+        let of = |length: &u8| Some(Ipv4Net::new(peer, *length).ok()?.trunc());
+        lengths
+            .iter()
+            .filter_map(of)
+            .any(|prefix| prefixes.contains(&prefix))
+    };
+    let mut sessions = slots.iter().filter_map(table::snapshot);
+    sessions.any(|words| within(slot::peer(&words).into()))
 }
 
 fn hops<W: Word>(slots: &[Slot<W>], hop: usize, lists: &Lists) {
@@ -47,6 +72,23 @@ mod tests {
         words[KEY..KEY + 3].copy_from_slice(&session_key(peer));
         words[session::HOP] = REMEMBERED;
         words.map(AtomicU64::new)
+    }
+
+    #[test]
+    fn a_route_concerns_peers_with_a_session() {
+        let slots = [[203, 0, 113, 10], [198, 51, 100, 7]].map(entry);
+        let concerns = |routes: &[&str]| {
+            let prefixes = routes.iter().map(|route| route.parse().expect("a prefix"));
+            peer_in(&slots, &prefixes.collect())
+        };
+        assert!(concerns(&["10.0.0.0/8", "198.51.100.0/24"]));
+        assert!(concerns(&["203.0.113.10/32"]));
+        assert!(!concerns(&[
+            "203.0.113.11/32",
+            "198.51.101.0/24",
+            "198.0.0.0/30"
+        ]));
+        assert!(!concerns(&[]));
     }
 
     #[test]

@@ -8,13 +8,24 @@ use std::path::Path;
 use xdp_common::ABI_VERSION;
 use xdp_core::Word;
 
-/// The index and the name of an interface; `None` when the instance has no such interface.
+/// The index and the name of an interface; `None` when the instance has no such interface, or when
+/// it did not exist.
 pub(crate) fn index_and_name<W: Word>(meta: &[W], interface: Interface) -> Option<(u32, String)> {
-    let [index, first, second] = std::array::from_fn(|at| meta[interface.meta() + at].load());
-    let bytes: [u8; 16] = bytemuck::cast([first, second]);
+    let index = u32::try_from(meta[interface.meta()].load()).ok()?;
+    (index != 0).then(|| (index, name(meta, interface)))
+}
+
+/// The name of an interface that was asked for and did not exist.
+pub(crate) fn absent<W: Word>(meta: &[W], interface: Interface) -> Option<String> {
+    let name = name(meta, interface);
+    (meta[interface.meta()].load() == 0 && !name.is_empty()).then_some(name)
+}
+
+fn name<W: Word>(meta: &[W], interface: Interface) -> String {
+    let bytes: [u8; 16] =
+        bytemuck::cast([1, 2].map(|at: usize| meta[interface.meta() + at].load()));
     let text = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
-    let index = u32::try_from(index).ok().filter(|index| *index != 0)?;
-    Some((index, String::from_utf8_lossy(text).into_owned()))
+    String::from_utf8_lossy(text).into_owned()
 }
 
 /// The IPv4 address in the low half of a word.

@@ -3,9 +3,11 @@
 pub(crate) mod bpf_syscall;
 pub mod clock;
 pub mod expiry;
+pub mod grace;
 pub mod invalidate;
 pub(crate) mod meta;
 pub mod mmap;
+pub mod nexthop;
 pub mod reclaim;
 mod records;
 pub mod retired;

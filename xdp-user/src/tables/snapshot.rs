@@ -5,7 +5,7 @@ use crate::config::interfaces::Interface;
 use crate::config::settings::Mode;
 use crate::error::Result;
 use crate::tables::clock::{Clock, Moment};
-use crate::tables::meta::{address, check_version, index_and_name};
+use crate::tables::meta::{absent, address, check_version, index_and_name};
 use crate::tables::mmap::{Mapped, Memory, ReadOnlyWord, Tables};
 pub use crate::tables::records::{FlowRecord, SessionRecord};
 use crate::tables::records::{flows, halves, sessions};
@@ -77,6 +77,8 @@ pub struct Snapshot {
     pub generation: u64,
     /// WANs and LANs.
     pub interfaces: Vec<InterfaceRecord>,
+    /// WANs and LANs that did not exist when the others were attached.
+    pub absent: Vec<(Interface, String)>,
     /// The clock of the dataplane.
     pub clock: Clock,
     /// `jiffies_64` when it was taken.
@@ -210,6 +212,9 @@ impl Snapshot {
             namespace: meta[meta::NAMESPACE].load(),
             generation: anchor.monotonic / 1_000,
             interfaces: interfaces(&tables),
+            absent: Interface::all()
+                .filter_map(|interface| Some((interface, absent(meta, interface)?)))
+                .collect(),
             clock,
             now,
             half_open: half_open(&half, &sessions, shift),

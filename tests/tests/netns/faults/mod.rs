@@ -1,8 +1,10 @@
 //! Faults under traffic: what the gateway does, how much is lost, and for how long.
 
+mod absent;
 mod bpffs;
 mod daemon;
 pub(crate) mod devices;
+mod events;
 mod interfaces;
 mod neighbours;
 pub(crate) mod start;
@@ -12,11 +14,13 @@ use ikenat_tests::suite::Scenario;
 pub(crate) fn scenarios() -> Vec<Scenario> {
     let parts = [
         start::scenarios(),
+        absent::scenarios(),
         bpffs::scenarios(),
         interfaces::scenarios(),
         daemon::scenarios(),
         devices::scenarios(),
         neighbours::scenarios(),
+        events::scenarios(),
     ];
     parts.into_iter().flatten().collect()
 }

@@ -11,10 +11,13 @@ use ikenat_tests::lab::ikenat::Ikenat;
 use ikenat_tests::lab::load::Load;
 use ikenat_tests::lab::topology::{GATEWAY_LAN, LAN, LAN_MAC, PEER, SERVER};
 use ikenat_tests::suite::Scenario;
+use std::sync::atomic::AtomicU64;
 use xdp_common::cpu::EGRESS_LAN;
+use xdp_common::slot::nexthop;
+use xdp_core::Word;
 use xdp_user::tables::mmap::{ReadOnlyWord, Tables};
 
-use crate::support::{count, patience, tenth_rate, wait_for_log};
+use crate::support::{count, everything_crosses, no_loss, patience, tenth_rate, wait_for_log};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     let load = |name, test| Scenario::new(name, test).alone();
@@ -44,6 +47,11 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
             route,
         ),
         load("probing_neighbours_invalidates_no_next_hop", quiet),
+        load(
+            "a_neighbour_that_answers_broadcasts_only_is_left_alone",
+            broadcasts_only,
+        ),
+        load("neighbours_that_are_not_used_are_released", released),
     ]
 }
 
@@ -102,7 +110,7 @@ fn change(lab: &Lab, label: &str, announcement: Announcement, long: Duration) ->
 
 /// Waits until the daemon has invalidated no next hop for more than a second, after which it follows
 /// the next change at once. What it hears in the first moments are changes.
-fn settled(lab: &Lab) -> Result<()> {
+pub(crate) fn settled(lab: &Lab) -> Result<()> {
     let began = Instant::now();
     loop {
         let before = lan_egress(lab)?;
@@ -260,6 +268,90 @@ pub(crate) fn lan_egress(lab: &Lab) -> Result<u64> {
     let directory = lab.bpffs().join("ikenat/203_0_113_1");
     let tables = Tables::<ReadOnlyWord>::open(&directory)?;
     Ok(tables.egress(EGRESS_LAN))
+}
+
+/// Some routers ignore ARP requests that are sent to them alone.
+fn broadcasts_only(lab: &Lab) -> Result<()> {
+    let ikenat = Ikenat::start(lab)?;
+    let load = Load::start(lab, tenth_rate()?, tenth_rate()?)?;
+    load.flows()?;
+    lab.server.shell(
+        "nft add table arp deaf
+         nft 'add chain arp deaf in { type filter hook input priority 0; }'
+         nft add rule arp deaf in arp operation request ether daddr != ff:ff:ff:ff:ff:ff drop",
+    )?;
+    let began = Instant::now();
+    let left_alone = format!("neighbour {SERVER} on {LAN}: answers only broadcast ARP requests");
+    let reported = |text: &str| ikenat.log().matches(text).count();
+    while reported(&left_alone) == 0 {
+        ensure!(
+            began.elapsed() < patience(Duration::from_secs(20)),
+            "it is not left alone:\n{}",
+            ikenat.log()
+        );
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    // From here on nothing happens; before, it was resolved again each two or three seconds.
+    settled(lab)?;
+    let before = lan_egress(lab)?;
+    std::thread::sleep(Duration::from_secs(6));
+    let after = lan_egress(lab)?;
+    ensure!(after == before, "next hops are still invalidated");
+    let silent = format!("neighbour {SERVER} on {LAN}: no ARP reply");
+    ensure!(
+        (reported(&silent), reported(&left_alone)) == (1, 1),
+        "each is to be said once:\n{}",
+        ikenat.log()
+    );
+    load.flows()
+}
+
+/// All entries belong to neighbours whose last packet was ten minutes ago: a gateway whose clients
+/// are neighbours, for example. The daemon makes room for those that are used.
+fn released(lab: &Lab) -> Result<()> {
+    const TEN_MINUTES: u64 = 600;
+    let _ikenat = Ikenat::start(lab)?;
+    let tables = Tables::<AtomicU64>::open(&lab.bpffs().join("ikenat/203_0_113_1"))?;
+    everything_crosses(lab)?;
+    let (entries, _) = tables.nexthop.words().as_chunks::<{ nexthop::WORDS }>();
+    let used = entries
+        .iter()
+        .find(|entry| Word::load(&entry[nexthop::KEY]) != 0);
+    let used = used.context("no neighbour has an entry")?;
+    let now = Word::load(&used[nexthop::CONFIRMED]);
+    for (at, entry) in entries.iter().enumerate() {
+        Word::store(
+            &entry[nexthop::CONFIRMED],
+            now.wrapping_sub(TEN_MINUTES) & 0xffff_ffff,
+        );
+        Word::store(&entry[nexthop::KEY], 77 << 32 | (at as u64 + 1));
+    }
+    let held = || -> Result<u64> {
+        let status = lab.status()?;
+        let table = status.tables.iter().find(|table| table.name == "NEXTHOP");
+        Ok(table.context("no NEXTHOP")?.entries)
+    };
+    let began = Instant::now();
+    while held()? > 0 {
+        ensure!(
+            began.elapsed() < patience(Duration::from_secs(10)),
+            "{} entries are held",
+            held()?
+        );
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let load = Load::start(lab, tenth_rate()?, tenth_rate()?)?;
+    load.flows()?;
+    // The next hops that flows have cached are valid for eight seconds.
+    let began = Instant::now();
+    while held()? < 2 {
+        ensure!(
+            began.elapsed() < patience(Duration::from_secs(20)),
+            "client and server have no entries"
+        );
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    no_loss(&load.losses("entries of NEXTHOP are freed and claimed")?)
 }
 
 /// The daemon asks each second; the kernel's words about that are no news to the dataplane.

@@ -1,11 +1,11 @@
 //! Placements of the gateway: addresses, uplinks, several interfaces, a server on the same host.
 
-mod addresses;
+pub(crate) mod addresses;
 mod beside_iptables;
 mod interfaces;
 mod local_server;
 mod two_gateways;
-mod uplinks;
+pub(crate) mod uplinks;
 
 use ikenat_tests::suite::Scenario;
 

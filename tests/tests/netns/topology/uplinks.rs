@@ -27,20 +27,20 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
 const SPI: u32 = 0xC321_0005;
 const PATIENCE: Duration = Duration::from_secs(3);
 
-const WAN_2: &str = "wan1";
+pub(crate) const WAN_2: &str = "wan1";
 const LAN_2: &str = "lan1";
 /// The gateway's address on the second WAN, and a client there.
 const WAN_2_ADDRESS: Ipv4Addr = Ipv4Addr::new(198, 51, 102, 1);
 const FAR_CLIENT: Ipv4Addr = Ipv4Addr::new(198, 51, 102, 10);
-const WAN_2_MAC: Mac = [2, 0, 0, 0, 4, 1];
-const FAR_CLIENT_MAC: Mac = [2, 0, 0, 0, 4, 10];
+pub(crate) const WAN_2_MAC: Mac = [2, 0, 0, 0, 4, 1];
+pub(crate) const FAR_CLIENT_MAC: Mac = [2, 0, 0, 0, 4, 10];
 const LAN_2_MAC: Mac = [2, 0, 0, 0, 5, 254];
 const SERVER_2_MAC: Mac = [2, 0, 0, 0, 5, 1];
 /// The server's second interface.
 const SERVER_2: &str = "eth1";
 
 /// A second uplink with a client of its own.
-fn second_wan(lab: &Lab) -> Result<(Namespace, PacketSocket)> {
+pub(crate) fn second_wan(lab: &Lab) -> Result<(Namespace, PacketSocket)> {
     let client = lab.add_namespace("client2")?;
     let port = |namespace, name, mac| Interface {
         namespace,
@@ -85,7 +85,7 @@ fn second_lan(lab: &Lab) -> Result<PacketSocket> {
 }
 
 /// The same packet between the server and the client on the second WAN.
-fn far(mut packet: Packet) -> Packet {
+pub(crate) fn far(mut packet: Packet) -> Packet {
     if packet.source == CLIENT {
         packet.source = FAR_CLIENT;
         packet.with_macs(WAN_2_MAC, FAR_CLIENT_MAC)

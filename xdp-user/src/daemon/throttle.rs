@@ -1,6 +1,6 @@
 //! When the daemon reacts to a change: soon after the first of a burst, and not too often.
 
-use crate::netlink::monitor::Changes;
+use crate::netlink::changes::Changes;
 use std::future::pending;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
@@ -10,13 +10,14 @@ use tokio::time::{Instant, sleep_until};
 const GATHER: Duration = Duration::from_millis(20);
 
 /// The shortest time between two invalidations of the cached next hops. After each one the FIB is
-/// asked for every flow again, and a host with containers changes routes and neighbours all the
-/// time.
+/// asked for every flow again. It is also that between two searches for the peers that a route
+/// concerns: a BGP feed changes routes all the time.
 const BETWEEN_INVALIDATIONS: Duration = Duration::from_secs(1);
 
-/// One reaction to many events.
+/// One reaction to many events: soon after the first of a burst, and not before a pause since the
+/// last reaction is over.
 #[derive(Debug)]
-struct Debounce {
+struct Throttle {
     /// The shortest time between two reactions.
     pause: Duration,
     /// When the first event without a reaction is due, unless `hold` is later.
@@ -25,7 +26,7 @@ struct Debounce {
     hold: Option<Instant>,
 }
 
-impl Debounce {
+impl Throttle {
     const fn new(pause: Duration) -> Self {
         Self {
             pause,
@@ -39,11 +40,6 @@ impl Debounce {
         self.due.get_or_insert_with(|| Instant::now() + GATHER);
     }
 
-    /// No reaction for this long.
-    fn hold(&mut self, time: Duration) {
-        self.hold = self.hold.max(Some(Instant::now() + time));
-    }
-
     fn due(&self) -> Option<Instant> {
         self.due.max(self.due.and(self.hold))
     }
@@ -53,7 +49,7 @@ impl Debounce {
         let is_due = self.due().is_some_and(|due| due <= Instant::now());
         if is_due {
             self.due = None;
-            self.hold(self.pause);
+            self.hold = Some(Instant::now() + self.pause);
         }
         is_due
     }
@@ -62,15 +58,19 @@ impl Debounce {
 /// The reactions to changes that netlink notifies.
 #[derive(Debug)]
 pub struct Reactions {
-    links: Debounce,
-    hops: Debounce,
+    links: Throttle,
+    hops: Throttle,
+    routes: Throttle,
+    vip: Throttle,
 }
 
 impl Default for Reactions {
     fn default() -> Self {
         Self {
-            links: Debounce::new(Duration::ZERO),
-            hops: Debounce::new(BETWEEN_INVALIDATIONS),
+            links: Throttle::new(Duration::ZERO),
+            hops: Throttle::new(BETWEEN_INVALIDATIONS),
+            routes: Throttle::new(BETWEEN_INVALIDATIONS),
+            vip: Throttle::new(Duration::ZERO),
         }
     }
 }
@@ -78,33 +78,31 @@ impl Default for Reactions {
 impl Reactions {
     /// These changes have been notified.
     pub fn note(&mut self, changes: Changes) {
-        if changes.links {
-            self.links.note();
+        for (changed, throttle) in [
+            (changes.links, &mut self.links),
+            (changes.hops, &mut self.hops),
+            (changes.routes, &mut self.routes),
+            (changes.vip, &mut self.vip),
+        ] {
+            if changed {
+                throttle.note();
+            }
         }
-        if changes.hops {
-            self.hops.note();
-        }
-    }
-
-    /// No reaction to changes of links for this long.
-    pub fn hold_links(&mut self, time: Duration) {
-        self.links.hold(time);
     }
 
     /// Waits until a reaction is due and returns what to react to. A call that is cancelled loses
     /// nothing.
     pub async fn due(&mut self) -> Changes {
-        match [self.links.due(), self.hops.due()]
-            .into_iter()
-            .flatten()
-            .min()
-        {
+        let all = [&self.links, &self.hops, &self.routes, &self.vip];
+        match all.into_iter().filter_map(Throttle::due).min() {
             Some(first) => sleep_until(first).await,
             None => pending().await,
         }
         Changes {
             links: self.links.take(),
             hops: self.hops.take(),
+            routes: self.routes.take(),
+            vip: self.vip.take(),
         }
     }
 }
@@ -117,11 +115,10 @@ mod tests {
     const LINKS: Changes = Changes {
         links: true,
         hops: false,
+        routes: false,
+        vip: false,
     };
-    const HOPS: Changes = Changes {
-        links: false,
-        hops: true,
-    };
+    const HOPS: Changes = Changes::HOPS;
 
     /// Milliseconds from `start` until the next reaction, and the reaction.
     async fn next(reactions: &mut Reactions, start: Instant) -> (u128, Changes) {
@@ -183,19 +180,6 @@ mod tests {
             (20, HOPS),
             "after a rest"
         );
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_change_during_a_hold_has_its_reaction_afterwards() {
-        let (mut reactions, start) = (Reactions::default(), Instant::now());
-        reactions.hold_links(Duration::from_millis(250));
-        assert!(is_quiet(&mut reactions).await, "there was no change");
-        let waited = start.elapsed();
-        reactions.hold_links(Duration::from_millis(250));
-        reactions.note(Changes::ALL);
-        let since = start + waited;
-        assert_eq!(next(&mut reactions, since).await, (20, HOPS));
-        assert_eq!(next(&mut reactions, since).await, (250, LINKS));
     }
 
     #[tokio::test(start_paused = true)]
