@@ -6,6 +6,7 @@ pub mod expiry;
 pub mod invalidate;
 pub(crate) mod meta;
 pub mod mmap;
+pub mod overview;
 pub mod reclaim;
 mod records;
 pub mod retired;
