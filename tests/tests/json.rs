@@ -256,6 +256,7 @@ fn with_daemon() -> InstanceStatus {
         dry_run: false,
         dedicated: true,
         server_is_local: false,
+        grace_period: "membarrier",
         except_peers: 1,
         denied: 2,
         attached: vec![
@@ -308,6 +309,7 @@ fn without_daemon() -> InstanceStatus {
         dry_run: true,
         dedicated: false,
         server_is_local: true,
+        grace_period: "map-update",
         except_peers: 0,
         denied: 0,
         attached: Vec::new(),

@@ -22,6 +22,7 @@ use xdp_common::slot::{self, STATE, WORDS, flow};
 use xdp_common::{Class, Config, Direction, Hook, meta};
 use xdp_core::Word;
 use xdp_core::table::{self, State};
+use xdp_user::tables::grace::GracePeriod;
 use xdp_user::tables::mmap::Memory;
 
 const SPIS: u32 = 40;
@@ -96,6 +97,7 @@ fn enter(book: &mut Book, words: &[u64; WORDS]) -> Result<()> {
 fn expire(dataplane: &Dataplane, done: &AtomicBool) -> Result<Book> {
     let flows = Memory::<AtomicU64>::of(dataplane.map_data("FLOW")?, "FLOW")?;
     let meta = Memory::<AtomicU64>::of(dataplane.map_data("META")?, "META")?;
+    let grace = GracePeriod::choose()?;
     let mut book = Book::new();
     while !done.load(Ordering::Acquire) {
         let live: Vec<_> = flows
@@ -109,7 +111,7 @@ fn expire(dataplane: &Dataplane, done: &AtomicBool) -> Result<Book> {
                 "only this thread retires"
             );
         }
-        xdp_user::tables::expiry::grace()?;
+        grace.wait()?;
         for slot in live {
             let words = table::snapshot(slot).context("failed to read a dying slot")?;
             enter(&mut book, &words)?;

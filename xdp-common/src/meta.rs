@@ -75,6 +75,8 @@ pub mod flag {
     pub const DEDICATED: u64 = 1 << 1;
     /// The server is an address of this host.
     pub const SERVER_IS_LOCAL: u64 = 1 << 2;
+    /// The daemon waits for running programs by updating a map of maps, and not by membarrier(2).
+    pub const GRACE_BY_MAP: u64 = 1 << 3;
 }
 const _: () = assert!(LANS + INTERFACES * INTERFACE_WORDS <= RETIRED);
 const _: () = assert!(RETIRED + 2 * RETIRED_WORDS <= WORDS);

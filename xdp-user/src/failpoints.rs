@@ -6,6 +6,7 @@
 //! find a new step without a list of names.
 //!
 //! `IKENAT_OBJECT` names another object to load, for example one that the verifier refuses.
+//! `IKENAT_NO_MEMBARRIER` makes membarrier(2) fail with EINVAL, as with `nohz_full=`.
 
 use crate::error::Result;
 use std::borrow::Cow;
@@ -83,8 +84,15 @@ pub(crate) fn object(embedded: &'static [u8]) -> Result<Cow<'static, [u8]>> {
     Ok(Cow::Borrowed(embedded))
 }
 
+/// Fails when a test wants membarrier(2) to be refused.
+#[cfg(not(debug_assertions))]
+#[inline(always)]
+pub(crate) fn membarrier() -> std::io::Result<()> {
+    Ok(())
+}
+
 #[cfg(debug_assertions)]
-pub(crate) use armed::{object, pass};
+pub(crate) use armed::{membarrier, object, pass};
 
 #[cfg(debug_assertions)]
 mod armed {
@@ -103,6 +111,14 @@ mod armed {
         };
         let failed = Error::system(format!("read {}", path.display()));
         std::fs::read(&path).map(Cow::Owned).map_err(failed)
+    }
+
+    /// Fails when a test wants membarrier(2) to be refused.
+    pub(crate) fn membarrier() -> io::Result<()> {
+        match std::env::var_os("IKENAT_NO_MEMBARRIER") {
+            Some(_) => Err(rustix::io::Errno::INVAL.into()),
+            None => Ok(()),
+        }
     }
 
     /// What a test asks for.

@@ -70,13 +70,27 @@ pub(crate) fn stock(
     summary: &mut Summary,
 ) -> Result<()> {
     let parts: &[suite::Part] = if all { &suite::ALL } else { &suite::QUICK };
-    let title = format!("{VM} {}: {}", series.name(), suite::title(parts));
+    booted(workspace, series, parts, None, summary)?;
+    let special = &suite::NOHZ_FULL;
+    booted(workspace, series, &special.parts, Some(special), summary)
+}
+
+/// Runs parts in one guest, whose kernel may have options.
+fn booted(
+    workspace: &Workspace,
+    series: Series,
+    parts: &[suite::Part],
+    special: Option<&suite::Special>,
+    summary: &mut Summary,
+) -> Result<()> {
+    let options = special.map_or_else(String::new, |special| format!(" {}", special.append));
+    let title = format!("{VM} {}{options}: {}", series.name(), suite::title(parts));
     if let Some(reason) = suite::obstacle() {
         summary.add(&title, Outcome::Skipped { reason }, Duration::ZERO);
         return Ok(());
     }
     let binaries = suite::binaries(workspace, parts)?;
-    let command = suite::recipe(workspace, series, &binaries)?;
+    let command = suite::recipe(workspace, series, &binaries, special)?;
     report::run(&title, command, None, summary)
 }
 

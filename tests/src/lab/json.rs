@@ -184,6 +184,8 @@ pub struct InstanceStatus {
     pub vip: Ipv4Addr,
     /// Identifies the set of tables.
     pub generation: u64,
+    /// How the daemon waits for running programs.
+    pub grace_period: String,
     /// The programs.
     pub attached: Vec<Attached>,
     /// The tables.

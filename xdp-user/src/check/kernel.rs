@@ -5,6 +5,7 @@ use super::context::{Context, sysctl};
 use crate::dataplane::bpf_query;
 use crate::netlink::namespaces;
 use crate::sys::kernel_version;
+use crate::tables::grace::GracePeriod;
 use aya::programs::ProgramType;
 use aya::sys::is_program_supported;
 use std::fs;
@@ -16,7 +17,22 @@ pub(super) fn all(context: &Context<'_>) -> Vec<Finding> {
         programs(context),
         jit(context),
         slow_path(context),
+        grace_period(context),
     ]
+}
+
+fn grace_period(context: &Context<'_>) -> Finding {
+    const CODE: &str = "grace-period";
+    const REASON: &str = "before the daemon removes an old entry it waits for the programs that are running, by membarrier or by the update of a map of maps";
+    match GracePeriod::choose() {
+        Ok(GracePeriod::Membarrier) => Finding::ok(CODE, "membarrier works", REASON),
+        Ok(GracePeriod::MapUpdate { why, .. }) => {
+            let message = format!("membarrier fails ({why}), and the update of a map works");
+            Finding::ok(CODE, message, REASON)
+        }
+        Err(error) if context.privileged => Finding::error(CODE, error.to_string(), REASON),
+        Err(error) => Finding::not_checked(CODE, error, REASON),
+    }
 }
 
 fn version() -> Finding {

@@ -87,6 +87,11 @@ fn unusual(instance: &InstanceStatus) -> String {
             "The VIP is dedicated: all its UDP fragments without ports are the server's\n",
         );
     }
+    if instance.grace_period == "map-update" {
+        text.push_str(
+            "Old entries are removed by map updates: membarrier does not work here (nohz_full=)\n",
+        );
+    }
     for (count, option, fate) in [
         (instance.except_peers, "--except-peer", "left to this host"),
         (instance.denied, "--deny", "dropped"),

@@ -44,7 +44,7 @@ impl Maintenance {
 
     /// Finishes the expiry that a daemon that died has begun.
     pub fn recover(&mut self, dataplane: &Dataplane) -> Result<()> {
-        let reclaimed = self.expiry.recover(&dataplane.tables)?;
+        let reclaimed = self.expiry.recover(&dataplane.tables, &dataplane.grace)?;
         log::recovered(reclaimed.flows, reclaimed.sessions);
         Ok(())
     }
@@ -108,7 +108,7 @@ impl Maintenance {
         }
         self.refresh_egress(dataplane, plan, netlink);
         self.restore_filters(dataplane, plan, netlink);
-        let reclaimed = self.expiry.pass(&dataplane.tables)?;
+        let reclaimed = self.expiry.pass(&dataplane.tables, &dataplane.grace)?;
         if reclaimed.flows + reclaimed.sessions > 0 {
             debug!(
                 "{} SPIs and {} peers expired",

@@ -160,8 +160,8 @@ fn reattach(dataplane: &mut Dataplane, old: &Plan, netlink: &Netlink) -> Result<
         Error::system(format!("find the tables of {}", dataplane.instance.vip))(gone)
     })?;
     let mut created = Vec::new();
-    let instance = &dataplane.instance;
-    match dataplane::load_and_attach(&plan, netlink, instance, Some(saved), &mut created) {
+    let (instance, grace) = (&dataplane.instance, &dataplane.grace);
+    match dataplane::load_and_attach(&plan, netlink, instance, Some(saved), grace, &mut created) {
         Ok(loaded) => {
             dataplane.tables = loaded.tables;
             dataplane.tc_backend = loaded.tc_backend;

@@ -9,6 +9,7 @@ use crate::error::{Error, Result, causes, is_denied};
 use crate::failpoints::{self, Step, pass};
 use crate::sys::capabilities;
 use crate::tables::clock::{self, Moment, tick_shift};
+use crate::tables::grace::GracePeriod;
 use crate::tables::meta::{address, check_version};
 use crate::tables::mmap::{self, Bytes, Memory, ReadOnlyWord, Tables};
 use aya::maps::lpm_trie::{Key, LpmTrie};
@@ -271,6 +272,7 @@ pub(crate) fn write_meta(
     tables: &Tables<AtomicU64>,
     plan: &Plan,
     state: &SavedState,
+    grace: &GracePeriod,
     fresh: bool,
 ) -> Result<()> {
     let set = |word: usize, value: u64| Word::store(tables.meta(word), value);
@@ -286,7 +288,7 @@ pub(crate) fn write_meta(
     let octets = |octets: [u8; 4]| u64::from(u32::from_ne_bytes(octets));
     set(meta::VIP, octets(plan.settings.vip.octets()));
     set(meta::SERVER, octets(plan.settings.server.octets()));
-    set(meta::FLAGS, flags(plan));
+    set(meta::FLAGS, flags(plan) | grace.flag());
     set(meta::NAMESPACE, plan.namespace);
     let listed = |list: &[Ipv4Net]| list.len() as u64;
     let lists = &plan.settings.lists;

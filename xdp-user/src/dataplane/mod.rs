@@ -23,6 +23,7 @@ use crate::error::{Error, Result};
 use crate::failpoints::{Step, pass};
 use crate::netlink::Netlink;
 use crate::tables::clock::Clock;
+use crate::tables::grace::GracePeriod;
 use crate::tables::invalidate;
 use crate::tables::mmap::Tables;
 use aya_log::EbpfLogger;
@@ -40,6 +41,8 @@ pub struct Dataplane {
     pub tables: Tables<AtomicU64>,
     /// The clock of its entries.
     pub clock: Clock,
+    /// How to wait for running programs.
+    pub grace: GracePeriod,
     /// The attached programs.
     pub attached: Vec<AttachedProgram>,
     /// How the tc programs are attached.
@@ -63,6 +66,7 @@ pub fn start(plan: &Plan, netlink: &Netlink) -> Result<(Dataplane, Vec<Logger>)>
     let instance = Instance::of(&bpffs, plan.settings.vip);
     namespace::check(&instance, plan, netlink)?;
     foreign_xdp::check(plan, &bpffs, &instance)?;
+    let grace = GracePeriod::choose()?;
     instance.create()?;
     let lock = instance.lock()?;
     let saved = match pass(Step::Locked).and_then(|()| adopt_existing(&instance, plan, netlink)) {
@@ -75,12 +79,13 @@ pub fn start(plan: &Plan, netlink: &Netlink) -> Result<(Dataplane, Vec<Logger>)>
         }
     };
     let mut created = Vec::new();
-    match load_and_attach(plan, netlink, &instance, saved, &mut created) {
+    match load_and_attach(plan, netlink, &instance, saved, &grace, &mut created) {
         Ok(loaded) => {
             let running = Dataplane {
                 instance,
                 tables: loaded.tables,
                 clock: loaded.clock,
+                grace,
                 attached: loaded.attached,
                 tc_backend: loaded.tc_backend,
                 reused: saved.is_some(),
@@ -153,6 +158,7 @@ pub(crate) fn load_and_attach(
     netlink: &Netlink,
     instance: &Instance,
     saved: Option<SavedState>,
+    grace: &GracePeriod,
     created: &mut Vec<Created>,
 ) -> Result<LoadedDataplane> {
     let tc_backend = TcBackend::choose(plan, instance)?;
@@ -167,7 +173,7 @@ pub(crate) fn load_and_attach(
     let tables = Tables::open(&instance.directory)?;
     let fresh = saved.is_none();
     if fresh {
-        loader::write_meta(&tables, plan, &state, fresh)?;
+        loader::write_meta(&tables, plan, &state, grace, fresh)?;
     }
     instance.grant_read(plan.settings.group, &plan.settings.sizes)?;
     let saved_egress = egress::save(&tables);
@@ -189,9 +195,9 @@ pub(crate) fn load_and_attach(
         // Nothing can be refused any more, and the old programs are replaced: no rollback.
         created.clear();
         // META changes with the programs, not before.
-        loader::write_meta(&tables, plan, &state, fresh)?;
+        loader::write_meta(&tables, plan, &state, grace, fresh)?;
     }
-    invalidate::hops_of_listed(&tables, &plan.settings.lists)?;
+    invalidate::hops_of_listed(&tables, &plan.settings.lists, grace)?;
     Ok(LoadedDataplane {
         tables,
         clock,

@@ -366,6 +366,16 @@ pub enum Error {
         /// The program.
         program: &'static str,
     },
+    /// Nothing waits for the programs that are running.
+    #[error(
+        "this kernel gives no way to wait for running programs, so old entries could never be removed: membarrier fails ({membarrier}), and so does the update of a map of maps ({map}); allow the system call membarrier (systemd: SystemCallFilter=membarrier), or grant CAP_BPF"
+    )]
+    NoGracePeriod {
+        /// The error of membarrier(2).
+        membarrier: String,
+        /// The error of bpf(2).
+        map: String,
+    },
     /// The tick rate of the kernel is unknown.
     #[error("failed to determine the tick rate of this kernel: {why}; start ikenat again")]
     Jiffies {

@@ -13,6 +13,7 @@ use crate::dataplane::tc_backend::{TcBackend, hook_name};
 use crate::error::Result;
 use crate::netlink::{Block, Link, Netlink};
 use crate::sys::netns;
+use crate::tables::grace::GracePeriod;
 use crate::tables::overview::{InterfaceRecord, Overview};
 use serde::Serialize;
 use std::net::Ipv4Addr;
@@ -44,6 +45,8 @@ pub struct InstanceStatus {
     pub dedicated: bool,
     /// True when the server is an address of this host.
     pub server_is_local: bool,
+    /// How the daemon waits for running programs: `membarrier` or `map-update`.
+    pub grace_period: &'static str,
     /// Prefixes of `--except-peer`.
     pub except_peers: u32,
     /// Prefixes of `--deny`.
@@ -138,6 +141,7 @@ impl InstanceStatus {
             dry_run: is_set(flag::DRY_RUN),
             dedicated: is_set(flag::DEDICATED),
             server_is_local: is_set(flag::SERVER_IS_LOCAL),
+            grace_period: GracePeriod::name(overview.flags),
             except_peers,
             denied,
             attached,

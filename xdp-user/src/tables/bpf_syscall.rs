@@ -1,5 +1,5 @@
 //! The commands of bpf(2) that aya does not have: opening a pin for reading alone, copying an array
-//! in one call, and listing the programs of a tcx hook.
+//! in one call, listing the programs of a tcx hook, and a map of maps with its update.
 
 #![expect(unsafe_code, reason = "bpf(2) has no safe form")]
 
@@ -133,4 +133,72 @@ pub(crate) fn tcx_programs(index: u32, egress: bool) -> io::Result<Vec<u32>> {
     unsafe { bpf(PROG_QUERY, &mut query)? };
     let found = ids.iter().take(query.count as usize);
     Ok(found.copied().collect())
+}
+
+/// `BPF_MAP_CREATE`.
+const MAP_CREATE: libc::c_int = 0;
+/// `BPF_MAP_TYPE_ARRAY`.
+const ARRAY: u32 = 2;
+/// `BPF_MAP_TYPE_ARRAY_OF_MAPS`.
+const ARRAY_OF_MAPS: u32 = 12;
+
+/// The part of `union bpf_attr` that `BPF_MAP_CREATE` reads here. The kernel takes the rest for
+/// zero.
+#[repr(C)]
+struct Create {
+    kind: u32,
+    key_size: u32,
+    value_size: u32,
+    max_entries: u32,
+    flags: u32,
+    inner: u32,
+}
+
+/// Creates an array of one element of four bytes; with `inner`, an array of maps like that one.
+pub(crate) fn create_array(inner: Option<BorrowedFd<'_>>) -> io::Result<OwnedFd> {
+    let mut create = Create {
+        kind: if inner.is_some() {
+            ARRAY_OF_MAPS
+        } else {
+            ARRAY
+        },
+        key_size: 4,
+        value_size: 4,
+        max_entries: 1,
+        flags: 0,
+        inner: inner.map_or(0, |inner| inner.as_raw_fd().unsigned_abs()),
+    };
+    // SAFETY: it contains no pointer.
+    let descriptor = unsafe { bpf(MAP_CREATE, &mut create)? };
+    let descriptor = i32::try_from(descriptor).map_err(io::Error::other)?;
+    // SAFETY: the kernel has just created this descriptor, and it has no other owner.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
+
+/// `BPF_MAP_UPDATE_ELEM`.
+const MAP_UPDATE: libc::c_int = 2;
+
+#[repr(C)]
+struct Update {
+    map: u32,
+    padding: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+/// Writes `inner` into the element of an array of maps that [`create_array`] made.
+pub(crate) fn set_inner(map: BorrowedFd<'_>, inner: BorrowedFd<'_>) -> io::Result<()> {
+    let mut key = [0_u32];
+    let mut value = [inner.as_raw_fd()];
+    let mut update = Update {
+        map: map.as_raw_fd().unsigned_abs(),
+        padding: 0,
+        key: address(&mut key),
+        value: address(&mut value),
+        flags: 0,
+    };
+    // SAFETY: key and value have the four bytes that both kinds of array need.
+    unsafe { bpf(MAP_UPDATE, &mut update)? };
+    Ok(())
 }

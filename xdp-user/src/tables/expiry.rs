@@ -5,11 +5,11 @@
 //! because their counters are final now ([`crate::tables::reclaim`]). See
 //! `docs/decisions/expiry-by-daemon.md`.
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::tables::clock::Clock;
+use crate::tables::grace::GracePeriod;
 use crate::tables::mmap::Tables;
 use crate::tables::reclaim::{self, PeerKey, Reclaimed, TableWords};
-use rustix::thread::{MembarrierCommand, membarrier};
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::AtomicU64;
 use xdp_common::Direction;
@@ -127,13 +127,6 @@ pub fn expired(flows: &[FlowAge], sessions: &[SessionAge], limits: &ExpiryLimits
     }
 }
 
-/// Waits until every program that runs now has ended: BPF programs run under RCU, and this command
-/// is `synchronize_rcu`.
-pub fn grace() -> Result<()> {
-    membarrier(MembarrierCommand::Global)
-        .map_err(|error| Error::system("wait for running programs (membarrier)")(error.into()))
-}
-
 /// One pass in so many decides about all entries. In the others only unproven SPIs expire, which is
 /// one walk over the first cache lines of FLOW.
 const WHOLE_PASS: u64 = 10;
@@ -157,22 +150,22 @@ impl Expiry {
     }
 
     /// Finishes the expiry that a dead daemon began, and corrects the numbers that it left.
-    pub fn recover(&self, tables: &Tables<AtomicU64>) -> Result<Reclaimed> {
+    pub fn recover(&self, tables: &Tables<AtomicU64>, grace: &GracePeriod) -> Result<Reclaimed> {
         let words = words(tables);
         let flows = reclaim::dying(words.flows);
         let sessions = reclaim::dying(words.sessions);
         if !flows.is_empty() || !sessions.is_empty() {
-            grace()?;
+            grace.wait()?;
         }
         let freed = reclaim::reclaim(words, &flows, &sessions);
-        if !reclaim::recount(words, grace)? {
+        if !reclaim::recount(words, || grace.wait())? {
             tracing::debug!("the tables grow too fast to be counted; the next start tries again");
         }
         Ok(freed)
     }
 
     /// Runs one pass.
-    pub fn pass(&mut self, tables: &Tables<AtomicU64>) -> Result<Reclaimed> {
+    pub fn pass(&mut self, tables: &Tables<AtomicU64>, grace: &GracePeriod) -> Result<Reclaimed> {
         let words = words(tables);
         let now = self.clock.now();
         let flows = words.flows.iter().enumerate();
@@ -196,10 +189,15 @@ impl Expiry {
             }
         };
         self.passes += 1;
-        self.retire(words, &old)
+        self.retire(words, &old, grace)
     }
 
-    fn retire(&self, words: TableWords<'_, AtomicU64>, old: &Expired) -> Result<Reclaimed> {
+    fn retire(
+        &self,
+        words: TableWords<'_, AtomicU64>,
+        old: &Expired,
+        grace: &GracePeriod,
+    ) -> Result<Reclaimed> {
         let retire = |slots: &[Slot<AtomicU64>], old: &[(usize, u64)], last_seen: LastSeen| {
             let still_old = |slot: &Slot<AtomicU64>| {
                 self.clock.age(self.clock.now(), last_seen(slot)) > self.limits.unproven
@@ -218,7 +216,7 @@ impl Expiry {
         if flows.is_empty() && sessions.is_empty() {
             return Ok(Reclaimed::default());
         }
-        grace()?;
+        grace.wait()?;
         Ok(reclaim::reclaim(words, &flows, &sessions))
     }
 

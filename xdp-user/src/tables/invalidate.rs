@@ -3,7 +3,7 @@
 
 use crate::config::peer_lists::Lists;
 use crate::error::Result;
-use crate::tables::expiry;
+use crate::tables::grace::GracePeriod;
 use crate::tables::mmap::Tables;
 use std::sync::atomic::AtomicU64;
 use xdp_common::slot::{self, flow, session};
@@ -13,11 +13,15 @@ use xdp_core::table::{self, Slot};
 /// Clears the next hops of listed peers. The fast path does not look up PEERS: it sends where the
 /// next hop of a flow says. A start invalidates most of those by another epoch. This clears all of
 /// them, when no program runs any more that could write one again.
-pub(crate) fn hops_of_listed(tables: &Tables<AtomicU64>, lists: &Lists) -> Result<()> {
+pub(crate) fn hops_of_listed(
+    tables: &Tables<AtomicU64>,
+    lists: &Lists,
+    grace: &GracePeriod,
+) -> Result<()> {
     if lists.is_empty() {
         return Ok(());
     }
-    expiry::grace()?;
+    grace.wait()?;
     hops(tables.flow.slots(), flow::HOP, lists);
     hops(tables.session.slots(), session::HOP, lists);
     Ok(())

@@ -3,6 +3,7 @@
 pub(crate) mod bpf_syscall;
 pub mod clock;
 pub mod expiry;
+pub mod grace;
 pub mod invalidate;
 pub(crate) mod meta;
 pub mod mmap;

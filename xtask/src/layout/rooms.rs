@@ -101,7 +101,7 @@ const USER: Crate = Crate {
         ("sys", &["error"]),
         ("netlink", &["error", "sys"]),
         ("config", &["error", "netlink", "sys"]),
-        ("tables", &["config", "error", "sys"]),
+        ("tables", &["config", "error", "failpoints", "sys"]),
         ("bpffs", &["config", "error", "netlink", "sys", "tables"]),
         (
             "dataplane",

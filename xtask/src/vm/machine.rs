@@ -27,6 +27,8 @@ pub(crate) struct Machine<'a> {
     pub(crate) memory: u32,
     /// One CPU, and time that counts instructions.
     pub(crate) deterministic: bool,
+    /// More options for the kernel.
+    pub(crate) append: &'a str,
     /// After this the guest is taken for dead.
     pub(crate) timeout: Duration,
 }
@@ -132,6 +134,7 @@ impl Machine<'_> {
             line.push_str(&format!(" vm.modules={}", CARDS.join(",")));
         }
         line.push_str(more);
+        line.push_str(&format!(" {}", self.append));
         qemu.arg("-append").arg(line);
         Ok(qemu)
     }

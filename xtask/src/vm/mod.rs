@@ -50,6 +50,9 @@ pub(crate) struct Arguments {
     /// Set a variable in the guest (repeatable)
     #[arg(long, value_name = "NAME=VALUE")]
     pub(crate) env: Vec<String>,
+    /// Add this to the kernel's command line
+    #[arg(long, value_name = "OPTIONS")]
+    pub(crate) append: Option<String>,
     /// MiB of memory
     #[arg(long, default_value_t = 3072, value_name = "MIB")]
     pub(crate) memory: u32,
@@ -67,7 +70,7 @@ impl Arguments {
         if self.shell || !self.command.is_empty() {
             return Ok(false);
         }
-        let given = self.deterministic || self.output.is_some();
+        let given = self.deterministic || self.output.is_some() || self.append.is_some();
         if given || !self.with.is_empty() || !self.env.is_empty() {
             bail!("failed to find a command to run: put it last, behind `--`");
         }
@@ -85,6 +88,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<u8> {
         dir: &scratch.0,
         memory: arguments.memory,
         deterministic: arguments.deterministic,
+        append: arguments.append.as_deref().unwrap_or_default(),
         timeout: Duration::from_secs(arguments.timeout),
     };
     pack(&tools, &kernel, arguments, &machine.initramfs())?;

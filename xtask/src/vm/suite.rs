@@ -61,6 +61,23 @@ pub(crate) const ALL: [Part; 4] = [
 /// The end of the names of tests that use a guest's network cards or kernel (`Scenario::in_a_guest` of the tests).
 const GUEST: &str = "@guest";
 
+/// The options of a kernel that behaves differently, and the tests for it.
+pub(crate) struct Special {
+    /// For the kernel's command line.
+    pub(crate) append: &'static str,
+    /// Set in the guest.
+    variable: &'static str,
+    /// What runs.
+    pub(crate) parts: [Part; 1],
+}
+
+/// A CPU without a regular tick: such kernels refuse `membarrier`.
+pub(crate) const NOHZ_FULL: Special = Special {
+    append: "nohz_full=1",
+    variable: "IKENAT_TEST_NOHZ_FULL=1",
+    parts: [Part::whole("netns").in_turns().only("@nohz_full")],
+};
+
 /// What a run of them is called: `budget, golden, netns @guest`.
 pub(crate) fn title(parts: &[Part]) -> String {
     let name = |part: &Part| match part.filter {
@@ -130,10 +147,14 @@ pub(crate) fn recipe(
     workspace: &Workspace,
     series: Series,
     binaries: &[Binary],
+    special: Option<&Special>,
 ) -> Result<Command> {
     let program = env::current_exe().context("failed to find this program")?;
     let mut command = shell::dying_with_us(&program);
     command.args(["vm", "--kernel", series.name(), "--timeout", TIMEOUT]);
+    if let Some(special) = special {
+        command.args(["--append", special.append, "--env", special.variable]);
+    }
     let objects = workspace.target("bpf");
     // The manifest directory of the tests is in their binaries, in paths such as `../target`.
     let tests = workspace.root().join("tests/Cargo.toml");

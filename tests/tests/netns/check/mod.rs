@@ -46,7 +46,7 @@ struct Check {
 }
 
 #[derive(Clone, Debug, Deserialize)]
-struct Finding {
+pub(crate) struct Finding {
     code: String,
     on: Option<String>,
     level: String,
@@ -64,7 +64,7 @@ fn command(lab: &Lab, more: &[&str]) -> Result<Command> {
 }
 
 /// The findings of `ikenat check --json`; the exit status must match.
-fn findings_of(mut command: Command) -> Result<Vec<Finding>> {
+pub(crate) fn findings_of(mut command: Command) -> Result<Vec<Finding>> {
     let output = command
         .arg("--json")
         .output()
@@ -119,7 +119,7 @@ fn about(findings: &[Finding], code: &str, on: Option<&str>) -> Vec<Finding> {
 }
 
 /// Expects a condition to have this level, and what was found to contain these words.
-fn expect(
+pub(crate) fn expect(
     findings: &[Finding],
     (code, on): (&str, Option<&str>),
     level: &str,

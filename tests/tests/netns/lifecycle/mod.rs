@@ -2,6 +2,7 @@
 
 mod clsact;
 mod daemon;
+mod grace_period;
 mod instances;
 mod privileges;
 mod restarts_load;
@@ -12,6 +13,7 @@ use ikenat_tests::suite::Scenario;
 pub(crate) fn scenarios() -> Vec<Scenario> {
     let parts = [
         daemon::scenarios(),
+        grace_period::scenarios(),
         clsact::scenarios(),
         restarts_slow_path::scenarios(),
         restarts_load::scenarios(),
