@@ -45,7 +45,8 @@ pub const IDLE_SECS_MIN: u32 = 120;
 pub const IDLE_SECS_FLOW_OF_LIVE_SESSION: u32 = 3600;
 /// An inbound SPI with fewer packets than this ...
 pub const PROVEN_PACKETS: u64 = 3;
-/// ... expires after this time: a client that guesses SPIs must not occupy slots.
+/// ... expires after this time when room is short: a client that guesses SPIs must not occupy slots
+/// that others need.
 pub const UNPROVEN_SECS: u32 = 10;
 /// How long the server's reply counts as half of the proof of establishment (RFC 7296 section 2.4:
 /// retransmissions take minutes).

@@ -46,7 +46,8 @@ pub mod flow {
 
 /// The words of a SESSION slot beyond the key.
 pub mod session {
-    /// Last IKE message or keepalive, in jiffies (low 32 bits). ESP refreshes its flows instead.
+    /// The server's last IKE message or keepalive, in jiffies (low 32 bits). ESP refreshes its flows,
+    /// and the daemon copies the latest of them to here as it visits them.
     pub const LAST_SEEN: usize = 4;
     /// Number of open inbound SPIs.
     pub const SPIS: usize = 5;

@@ -2,6 +2,7 @@
 //! process has removed, and interfaces that come back.
 
 use crate::config::plan::Plan;
+use crate::daemon::expirer::Expirer;
 use crate::daemon::log;
 use crate::daemon::neighbour_probe::Prober;
 use crate::daemon::reattach::{LinkMonitor, Reattached};
@@ -11,13 +12,13 @@ use crate::dataplane::egress::{self, XmitSupport};
 use crate::error::{Error, Result};
 use crate::netlink::Netlink;
 use crate::tables::expiry::Expiry;
+use crate::tables::meta::secret;
 use std::path::PathBuf;
-use tracing::debug;
 
 /// The duties of the daemon, and what it has logged of them, so that nothing is logged twice.
 #[derive(Debug)]
 pub struct Maintenance {
-    expiry: Expiry,
+    expirer: Expirer,
     link_monitor: LinkMonitor,
     prober: Prober,
     /// The interfaces that have lost their tc filter for good.
@@ -29,24 +30,23 @@ pub struct Maintenance {
 }
 
 impl Maintenance {
-    /// For an instance with its pins in `directory`.
-    pub fn new(plan: &Plan, dataplane: &Dataplane, directory: PathBuf) -> Self {
-        Self {
-            expiry: Expiry::new(dataplane.clock, plan.settings.idle_secs),
+    /// For an instance with its pins in `directory`. Finishes the expiry that a daemon that died has
+    /// begun, and starts that of this one.
+    pub fn new(plan: &Plan, dataplane: &Dataplane, directory: PathBuf) -> Result<Self> {
+        let (tables, grace) = (&dataplane.tables, &dataplane.grace);
+        let secret = secret(tables.meta.words());
+        let reclaimed = Expiry::recover(tables.table_words(&secret), || grace.wait())?;
+        log::recovered(reclaimed.flows, reclaimed.sessions);
+        let expiry = Expiry::new(dataplane.clock, plan.settings.idle_secs);
+        Ok(Self {
+            expirer: Expirer::start(expiry, tables.clone(), secret, grace.clone())?,
             link_monitor: LinkMonitor::default(),
             prober: Prober::default(),
             without_filter: Vec::new(),
             // Where it can be seen with the capabilities that are left.
             pins: Some(directory).filter(|path| path.exists()),
             epoch: first_epoch(),
-        }
-    }
-
-    /// Finishes the expiry that a daemon that died has begun.
-    pub fn recover(&mut self, dataplane: &Dataplane) -> Result<()> {
-        let reclaimed = self.expiry.recover(&dataplane.tables, &dataplane.grace)?;
-        log::recovered(reclaimed.flows, reclaimed.sessions);
-        Ok(())
+        })
     }
 
     /// Attaches again where an interface has come back. Returns the new plan and loggers when it did.
@@ -108,14 +108,7 @@ impl Maintenance {
         }
         self.refresh_egress(dataplane, plan, netlink);
         self.restore_filters(dataplane, plan, netlink);
-        let reclaimed = self.expiry.pass(&dataplane.tables, &dataplane.grace)?;
-        if reclaimed.flows + reclaimed.sessions > 0 {
-            debug!(
-                "{} SPIs and {} peers expired",
-                reclaimed.flows, reclaimed.sessions
-            );
-        }
-        Ok(())
+        self.expirer.check()
     }
 
     fn restore_filters(&mut self, dataplane: &Dataplane, plan: &Plan, netlink: &Netlink) {

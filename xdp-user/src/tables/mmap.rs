@@ -5,6 +5,7 @@
 
 use crate::error::{Error, Result, causes, is_denied, word};
 use crate::tables::bpf_syscall::{lookup_batch, open_for_reading};
+use crate::tables::reclaim::TableWords;
 use aya::maps::MapData;
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use std::io;
@@ -13,7 +14,7 @@ use std::path::Path;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 use xdp_common::counters::{Counters, WORDS as COUNTER_WORDS};
-use xdp_common::{Hook, cpu, slot};
+use xdp_common::{Hook, Secret, cpu, slot};
 use xdp_core::Word;
 use xdp_core::table::{Bucket, Slot};
 
@@ -148,6 +149,12 @@ impl<W: Mapped> Memory<W> {
         self.slots().as_chunks::<{ slot::WAYS }>().0
     }
 }
+
+// SAFETY: the memory is reached through shared references to its words alone, which other threads
+// may use because W may be shared. It is unmapped once, by its owner, on whichever thread.
+unsafe impl<W: Mapped + Sync> Send for Memory<W> {}
+// SAFETY: as above.
+unsafe impl<W: Mapped + Sync> Sync for Memory<W> {}
 
 /// What CPU has.
 impl<W: Mapped> Memory<W> {
@@ -306,6 +313,16 @@ impl<W: Mapped> Tables<W> {
     /// Whether this is a copy, which does not change any more.
     pub fn is_copy(&self) -> bool {
         matches!(self.meta.0, Words::Copied(_))
+    }
+
+    /// What expiry works on.
+    pub fn table_words<'w>(&'w self, secret: &'w Secret) -> TableWords<'w, W> {
+        TableWords {
+            flows: self.flow.slots(),
+            sessions: self.session.slots(),
+            meta: self.meta.words(),
+            secret,
+        }
     }
 
     /// A word of META.
