@@ -40,7 +40,8 @@ impl TextTable {
         }
         let mut text = String::new();
         for row in &self.rows {
-            text.push_str(&line(row, &widths, &self.columns, indent));
+            text.extend(std::iter::repeat_n(' ', indent));
+            push_line(&mut text, row, &widths, &self.columns);
         }
         text
     }
@@ -53,17 +54,23 @@ fn widen(widths: &mut [usize], row: &[String]) {
     }
 }
 
-fn line(row: &[String], widths: &[usize], columns: &[Align], indent: usize) -> String {
-    let mut line = " ".repeat(indent);
+fn push_line(text: &mut String, row: &[String], widths: &[usize], columns: &[Align]) {
     for ((cell, width), align) in row.iter().zip(widths).zip(columns) {
+        let padding = std::iter::repeat_n(' ', width - cell.chars().count());
         match align {
-            Align::Left => line.push_str(&format!("{cell:<width$}  ")),
-            Align::Right => line.push_str(&format!("{cell:>width$}  ")),
+            Align::Left => {
+                text.push_str(cell);
+                text.extend(padding);
+            }
+            Align::Right => {
+                text.extend(padding);
+                text.push_str(cell);
+            }
         }
+        text.push_str("  ");
     }
-    line.truncate(line.trim_end().len());
-    line.push('\n');
-    line
+    text.truncate(text.trim_end_matches(' ').len());
+    text.push('\n');
 }
 
 /// Writes a table without keeping it: the rows are made twice, once to learn how wide they are.
@@ -77,8 +84,11 @@ pub(crate) fn write_rows<const N: usize, R: Iterator<Item = [String; N]>>(
     let mut widths = [0; N];
     widen(&mut widths, &header);
     rows().for_each(|row| widen(&mut widths, &row));
+    let mut line = String::new();
     for row in std::iter::once(header).chain(rows()) {
-        out.write_all(line(&row, &widths, &columns, 0).as_bytes())?;
+        line.clear();
+        push_line(&mut line, &row, &widths, &columns);
+        out.write_all(line.as_bytes())?;
     }
     Ok(())
 }
@@ -86,12 +96,12 @@ pub(crate) fn write_rows<const N: usize, R: Iterator<Item = [String; N]>>(
 /// A number, as `1,234,567`.
 pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();
+    let (first, rest) = digits.split_at((digits.len() - 1) % 3 + 1);
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
+    text.push_str(first);
+    for at in (0..rest.len()).step_by(3) {
+        text.push(',');
+        text.push_str(&rest[at..at + 3]);
     }
     text
 }
