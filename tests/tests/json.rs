@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde_json::Value;
 use xdp_common::counters::{Quantity, WORDS, class};
 use xdp_common::{Class, Direction, Hook};
-use xdp_user::check::{Checks, Finding, InstanceCheck, Level};
+use xdp_user::check::{Checks, Finding, InstanceCheck, Level, TunnelNeed};
 use xdp_user::report::document::Document;
 use xdp_user::report::selection::Selection;
 use xdp_user::report::stats::{InstanceStats, Stats};
@@ -57,7 +57,13 @@ fn check_is_that_of_the_snapshot() -> Result<()> {
         server: SERVER,
         findings: findings(),
     }];
-    compare("check", Checks { checks })
+    let tunnels = Some(TunnelNeed {
+        tunnels: 25_000,
+        flow_slots: 262_144,
+        session_slots: 65_536,
+        bytes: 42_696_704,
+    });
+    compare("check", Checks { tunnels, checks })
 }
 
 #[test]

@@ -13,12 +13,16 @@ use crate::error::{Error, Result};
 use crate::netlink::Netlink;
 use crate::tables::expiry::Expiry;
 use crate::tables::meta::secret;
+use crate::tables::usage::{TABLES, Watermark};
 use std::path::PathBuf;
+use xdp_core::Word;
 
 /// The duties of the daemon, and what it has logged of them, so that nothing is logged twice.
 #[derive(Debug)]
 pub struct Maintenance {
     expirer: Expirer,
+    /// How full the tables with a limit were.
+    watermarks: [Watermark; TABLES.len()],
     link_monitor: LinkMonitor,
     prober: Prober,
     /// The interfaces that have lost their tc filter for good.
@@ -40,6 +44,7 @@ impl Maintenance {
         let expiry = Expiry::new(dataplane.clock, plan.settings.idle_secs);
         Ok(Self {
             expirer: Expirer::start(expiry, tables.clone(), secret, grace.clone())?,
+            watermarks: Default::default(),
             link_monitor: LinkMonitor::default(),
             prober: Prober::default(),
             without_filter: Vec::new(),
@@ -108,7 +113,19 @@ impl Maintenance {
         }
         self.refresh_egress(dataplane, plan, netlink);
         self.restore_filters(dataplane, plan, netlink);
+        self.warn_of_full_tables(dataplane, plan);
         self.expirer.check()
+    }
+
+    fn warn_of_full_tables(&mut self, dataplane: &Dataplane, plan: &Plan) {
+        let sizes = plan.settings.sizes;
+        let slots = [sizes.flow_slots, sizes.session_slots];
+        for ((mark, table), slots) in self.watermarks.iter_mut().zip(TABLES).zip(slots) {
+            let entries = Word::load(dataplane.tables.meta(table.number));
+            if let Some(level) = mark.reached(entries, u64::from(slots / 2)) {
+                log::table_fills(plan.settings.vip, &table, level, (entries, slots));
+            }
+        }
     }
 
     fn restore_filters(&mut self, dataplane: &Dataplane, plan: &Plan, netlink: &Netlink) {

@@ -12,3 +12,4 @@ pub mod reclaim;
 mod records;
 pub mod retired;
 pub mod snapshot;
+pub mod usage;
