@@ -12,14 +12,19 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context as _, Result, bail, ensure};
 use serde::Serialize;
 use serde_json::Value;
-use xdp_user::check::{Checks, Finding, InstanceCheck, Level};
+use xdp_common::counters::{Quantity, WORDS, class};
+use xdp_common::{Class, Direction, Hook};
+use xdp_user::check::{Checks, Finding, InstanceCheck, Level, TunnelNeed};
 use xdp_user::report::document::Document;
-use xdp_user::report::stats::{
-    ByDirection, InstanceStats, SessionStats, Spi, Stats, Totals, Traffic,
-};
+use xdp_user::report::selection::Selection;
+use xdp_user::report::stats::{InstanceStats, Stats};
 use xdp_user::report::status::{
     InstanceStatus, ProgramStatus, ReasonCount, Redirect, Status, TableStatus,
 };
+use xdp_user::tables::clock::{Clock, Moment};
+use xdp_user::tables::overview::Overview;
+use xdp_user::tables::retired::{Amount, RetiredTotals};
+use xdp_user::tables::snapshot::{FlowRecord, HalfOpen, SessionRecord, Snapshot};
 
 /// Set to write the snapshots instead of comparing them.
 const RENEW: &str = "IKENAT_RENEW_SNAPSHOTS";
@@ -34,7 +39,8 @@ const GENERATED: u64 = 1_795_766_528;
 
 #[test]
 fn stats_are_those_of_the_snapshot() -> Result<()> {
-    let instances = vec![instance_stats()];
+    let snapshot = snapshot();
+    let instances = vec![InstanceStats::of(&snapshot, &Selection::default(), None)];
     compare("stats", Stats { instances })
 }
 
@@ -51,7 +57,13 @@ fn check_is_that_of_the_snapshot() -> Result<()> {
         server: SERVER,
         findings: findings(),
     }];
-    compare("check", Checks { checks })
+    let tunnels = Some(TunnelNeed {
+        tunnels: 25_000,
+        flow_slots: 262_144,
+        session_slots: 65_536,
+        bytes: 42_696_704,
+    });
+    compare("check", Checks { tunnels, checks })
 }
 
 #[test]
@@ -92,7 +104,9 @@ fn read(verb: &str) -> Result<String> {
 /// Compares the document of an answer with its snapshot, or writes the snapshot.
 fn compare(verb: &str, answer: impl Serialize) -> Result<()> {
     let generated = SystemTime::UNIX_EPOCH + Duration::from_secs(GENERATED);
-    let text = Document::at(generated, answer).indented()?;
+    let mut text = Vec::new();
+    Document::at(generated, answer).write_indented(&mut text)?;
+    let text = String::from_utf8(text)?;
     if std::env::var_os(RENEW).is_some() {
         return fs::write(path(verb), text).context("failed to write the snapshot");
     }
@@ -142,81 +156,101 @@ fn fields(value: &Value, names: &mut BTreeSet<String>) {
     }
 }
 
-const fn both<T>(inbound: T, outbound: T) -> ByDirection<T> {
-    ByDirection { inbound, outbound }
-}
+const TICK: u64 = 250;
+/// A moment in jiffies.
+const NOW: u64 = 100_000;
 
-const fn traffic(packets: u64, bytes: u64) -> Traffic {
-    Traffic { packets, bytes }
-}
-
-fn instance_stats() -> InstanceStats {
-    let in_udp = Spi {
+fn in_udp() -> FlowRecord {
+    FlowRecord {
         peer: CLIENT,
-        port: Some(40_000),
-        kind: "esp-in-udp",
-        spi: "0xc1234567".to_owned(),
-        direction: "in",
+        port: 40_000,
+        class: Class::EspInUdp,
+        spi: 0xc123_4567,
+        direction: Direction::Inbound,
         packets: 95,
         bytes: 9_500,
-        packets_per_second: 9.5,
-        first_seen_secs: 12.0,
-        last_seen_secs: 2.004,
+        first_seen: NOW - 12 * TICK - 1,
+        age: 501,
         first_sequence: 1,
         last_sequence: 99,
-        highest_sequence: 100,
+        highest: 100,
         reordered: 1,
-        estimated_loss: 5,
-    };
-    let native = Spi {
+    }
+}
+
+fn native() -> FlowRecord {
+    FlowRecord {
         peer: CLIENT_2,
-        port: None,
-        kind: "esp",
-        spi: "0x00000100".to_owned(),
-        direction: "out",
+        port: 0,
+        class: Class::Esp,
+        spi: 0x100,
+        direction: Direction::Outbound,
         packets: 200,
         bytes: 20_000,
-        packets_per_second: 20.0,
-        first_seen_secs: 10.0,
-        last_seen_secs: 0.0,
+        first_seen: NOW - 10 * TICK,
+        age: 0,
         first_sequence: 1,
         last_sequence: 200,
-        highest_sequence: 200,
+        highest: 200,
         reordered: 0,
-        estimated_loss: 0,
-    };
-    InstanceStats {
-        vip: VIP,
-        server: SERVER,
-        generation: 81_234_567_890,
-        spis: vec![in_udp, native],
-        sessions: vec![
-            SessionStats {
-                peer: CLIENT,
-                state: "established",
-                ike: both(2, 3),
-                natt_ike: both(4, 5),
-                keepalive: both(6, 0),
-                spis: 1,
-                last_seen_secs: 2.004,
-            },
-            SessionStats {
-                peer: CLIENT_2,
-                state: "half-open",
-                ike: both(0, 0),
-                natt_ike: both(0, 0),
-                keepalive: both(0, 0),
-                spis: 0,
-                last_seen_secs: 0.0,
-            },
-        ],
-        totals: Totals {
-            esp: both(traffic(111, 11_100), traffic(222, 22_200)),
-            tracked: both(traffic(95, 9_500), traffic(200, 20_000)),
-            retired: both(traffic(11, 1_100), traffic(20, 2_000)),
-            untracked: both(traffic(5, 500), traffic(2, 200)),
-        },
     }
+}
+
+fn snapshot() -> Snapshot {
+    let mut counters = [[0; WORDS]; Hook::ALL.len()];
+    let xdp = &mut counters[Hook::Xdp as usize];
+    for (direction, kind, values) in [
+        (Direction::Inbound, Class::EspInUdp, [111, 11_100, 5, 500]),
+        (Direction::Outbound, Class::Esp, [222, 22_200, 2, 200]),
+    ] {
+        let quantities = [
+            Quantity::Packets,
+            Quantity::Bytes,
+            Quantity::UntrackedPackets,
+            Quantity::UntrackedBytes,
+        ];
+        for (quantity, value) in quantities.into_iter().zip(values) {
+            xdp[class(direction, kind) + quantity as usize] = value;
+        }
+    }
+    let mut retired = RetiredTotals::default();
+    retired.esp = [amount(11, 1_100), amount(20, 2_000)];
+    let clock = Moment {
+        jiffies: NOW,
+        monotonic: 0,
+    };
+    Snapshot {
+        overview: Overview {
+            vip: VIP,
+            server: SERVER,
+            flags: 0,
+            listed: [0, 0],
+            namespace: 1,
+            generation: 81_234_567_890,
+            interfaces: Vec::new(),
+            counters,
+            tables: Vec::new(),
+        },
+        clock: Clock::new(TICK, clock),
+        now: NOW,
+        flows: vec![in_udp(), native()],
+        tracked: [amount(95, 9_500), amount(200, 20_000)],
+        sessions: vec![SessionRecord {
+            peer: CLIENT,
+            age: 501,
+            counters: [[2, 3], [4, 5], [6, 0], [0, 0]],
+            spis: 1,
+        }],
+        half_open: vec![HalfOpen {
+            peer: CLIENT_2,
+            age: 0,
+        }],
+        retired,
+    }
+}
+
+const fn amount(packets: u64, bytes: u64) -> Amount {
+    Amount { packets, bytes }
 }
 
 fn with_daemon() -> InstanceStatus {

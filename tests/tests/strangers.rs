@@ -141,7 +141,7 @@ fn what_the_server_sends_to_no_host_is_left_to_this_host() {
     }
 }
 
-/// Nobody outside has an address of the server's network or of the gateway.
+/// No host outside has an address of the server's network or of the gateway.
 #[test]
 fn inside_addresses_are_no_sources_outside() {
     let gateway = Gateway::default();

@@ -5,10 +5,17 @@ pub const IKE_PORT: u16 = 500;
 /// UDP port of IKE and ESP behind a NAT (RFC 3948 section 2.1).
 pub const NATT_PORT: u16 = 4500;
 
+/// Tunnels that the default tables are made for: 41 MiB.
+pub const TUNNELS: u32 = 1 << 15;
+/// SPIs of one tunnel: one in each direction, and those before the last rekey, which stay for an
+/// hour.
+pub const SPIS_PER_TUNNEL: u32 = 4;
 /// Default number of slots of the FLOW table; half of them may be live.
-pub const FLOW_SLOTS: u32 = 1 << 16;
+pub const FLOW_SLOTS: u32 = 2 * SPIS_PER_TUNNEL * TUNNELS;
 /// Default number of slots of the SESSION table; half of them may be live.
-pub const SESSION_SLOTS: u32 = 1 << 15;
+pub const SESSION_SLOTS: u32 = 2 * TUNNELS;
+/// The fewest and the most slots of either table.
+pub const SLOTS: core::ops::RangeInclusive<u32> = 64..=1 << 24;
 /// Buckets of HALF: four half-open handshakes each; the oldest is overwritten.
 pub const HALF_BUCKETS: u32 = 1 << 12;
 /// Buckets of FRAGMENT: four datagrams each, of which the first fragment has passed; the oldest is
@@ -55,7 +62,8 @@ pub const IDLE_SECS_MIN: u32 = 120;
 pub const IDLE_SECS_FLOW_OF_LIVE_SESSION: u32 = 3600;
 /// An inbound SPI with fewer packets than this ...
 pub const PROVEN_PACKETS: u64 = 3;
-/// ... expires after this time: a client that guesses SPIs must not occupy slots.
+/// ... expires after this time when room is short: a client that guesses SPIs must not occupy slots
+/// that others need.
 pub const UNPROVEN_SECS: u32 = 10;
 /// How long the server's reply counts as half of the proof of establishment (RFC 7296 section 2.4:
 /// retransmissions take minutes).

@@ -50,7 +50,8 @@ pub mod flow {
 /// The words of a SESSION slot beyond the key.
 pub mod session {
     /// The server's last encrypted IKE message or keepalive, in jiffies (low 32 bits). ESP refreshes
-    /// its flows instead.
+    /// its flows, and the daemon copies the latest of them to here as it visits them. If that was an
+    /// inbound one, the upper half has the server's last packet.
     pub const LAST_SEEN: usize = 4;
     /// Number of open SPIs: outbound in the upper half, inbound in the lower ([`super::spis_of`]).
     pub const SPIS: usize = 5;

@@ -10,7 +10,6 @@ use support::read_neighbour;
 use xdp_common::limits::{ICMP_BURST, ICMP_RATE};
 use xdp_common::slot::nexthop::WORDS as NEXTHOP_WORDS;
 use xdp_common::{Config, cpu};
-use xdp_core::Word;
 use xdp_core::checksum::{Delta, fold, ip_less, udp_more, udp_partial};
 use xdp_core::icmp::rate_limit;
 use xdp_core::neighbour::Neighbour;
@@ -30,11 +29,6 @@ fn sum(words: &[u16]) -> u16 {
 fn words(bytes: [u8; 4]) -> [u16; 2] {
     let [a, b, c, d] = bytes;
     [u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])]
-}
-
-/// The part of an extended sequence number that ESP sends.
-fn low(number: u64) -> u32 {
-    u32::try_from(number & 0xffff_ffff).expect("32 bits")
 }
 
 /// Every field against every change of one word would be 2^48 cases; every change of one word

@@ -48,7 +48,7 @@ enum Verb {
         #[arg(long)]
         quick: bool,
         /// Only rows with this text in their label (`esp-in-udp inbound 1 M hit`,
-        /// `table ikenat 64 K`, `memory`, `loads`).
+        /// `table ikenat 64 K`, `memory`, `loads`, `user stats`).
         #[arg(long, value_name = "WORD")]
         only: Option<String>,
         /// Write the raw figures to this file.
@@ -340,6 +340,14 @@ fn print_b(results: &LayerB) {
             layer_b::flows_text(row.flows),
             row.bytes,
             row.bytes / row.flows
+        );
+    }
+    for row in &results.user {
+        let name = format!("{} of {} flows, ms", row.work, row.flows);
+        println!(
+            "{name:<48}{}{:>9.1} longest",
+            spread(row.milliseconds),
+            row.longest
         );
     }
     for row in &results.loads {

@@ -167,6 +167,9 @@ pub struct LayerB {
     pub memory: Vec<BMemory>,
     /// The number of keys that find no slot.
     pub loads: Vec<BLoad>,
+    /// User space with full tables.
+    #[serde(default)]
+    pub user: Vec<BUser>,
 }
 
 /// Median and quartiles of interleaved rounds.
@@ -233,6 +236,19 @@ pub struct BLoad {
     pub keys: u64,
     /// Number of keys that found no slot.
     pub without_slot: u64,
+}
+
+/// What user space does with full tables.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct BUser {
+    /// `stats --json`, or what one pass of expiry finds.
+    pub work: String,
+    /// Flows in the table, two for each peer.
+    pub flows: u64,
+    /// Milliseconds of one run of the command, or of one pass: one a second.
+    pub milliseconds: Spread,
+    /// The longest of them.
+    pub longest: f64,
 }
 
 /// Layer C: end to end in namespaces.

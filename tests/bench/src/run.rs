@@ -119,7 +119,7 @@ fn wanted(options: &Options) -> Result<Vec<Layer>> {
     ensure!(
         !layers.is_empty(),
         "nothing in these layers is called `{word}`; rows are called `ikenat esp-in-udp inbound` in layer A, `esp-in-udp \
-         inbound 1 M hit`, `table ikenat 64 K`, `memory` or `loads` in layer B, `{}` or `loss-free` in layer C",
+         inbound 1 M hit`, `table ikenat 64 K`, `memory`, `loads` or `user stats` in layer B, `{}` or `loss-free` in layer C",
         layer_c::label(&layer_c::BASE)
     );
     Ok(layers)

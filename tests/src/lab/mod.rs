@@ -4,6 +4,7 @@
 //! Invariant: the lab uses `ikenat` only as a program with arguments, a log and JSON output, and
 //! none of the other crates.
 
+pub mod ageing;
 pub mod capture;
 mod certificates;
 pub mod cgroup;

@@ -279,12 +279,12 @@ fn refuse<F: Frame + ?Sized, E: Env>(
         return Some(Reason::IcmpLimited);
     }
     if E::HOOK == Hook::Egress {
-        return None;
+        None
+    } else if inbound && is_inside(env, config, report.source) {
+        Some(Reason::InsideSource)
+    } else {
+        refuse_options(frame)
     }
-    if inbound && is_inside(env, config, report.source) {
-        return Some(Reason::InsideSource);
-    }
-    refuse_options(frame)
 }
 
 /// Asks the FIB for the next hop of an error with its translated addresses. Unless the FIB

@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::netlink::address::Address;
 use crate::netlink::{Link, Netlink, Route};
 use crate::sys::capabilities;
-use crate::tables::snapshot::Snapshot;
+use crate::tables::overview::Overview;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
@@ -34,7 +34,7 @@ pub(super) struct Context<'a> {
     pub(super) privileged: bool,
     pub(super) bpffs: Option<PathBuf>,
     /// The instance of this VIP, if it exists, and its tables, if they can be read.
-    pub(super) instance: Option<(Instance, Option<Snapshot>)>,
+    pub(super) instance: Option<(Instance, Option<Overview>)>,
 }
 
 impl<'a> Context<'a> {
@@ -51,8 +51,8 @@ impl<'a> Context<'a> {
             .map(|bpffs| Instance::of(bpffs, settings.vip))
             .filter(Instance::is_used)
             .map(|instance| {
-                let snapshot = Snapshot::take(&instance.directory, instance.vip).ok();
-                (instance, snapshot)
+                let overview = Overview::take(&instance.directory, instance.vip).ok();
+                (instance, overview)
             });
         let mut context = Self {
             settings,

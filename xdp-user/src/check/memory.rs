@@ -6,15 +6,17 @@ use super::{Finding, run_command};
 use crate::config::settings::{Settings, Sizes};
 use std::fs;
 use std::path::{Path, PathBuf};
+use xdp_common::limits;
 
-const MEBI: u64 = 1 << 20;
+pub(super) const MEBI: u64 = 1 << 20;
 /// Memory that a start needs temporarily besides the tables, for the verifier and for itself. Measured
 /// were 53 MiB (Linux 6.18, two interfaces), 25 of them in the verifier.
 const START: u64 = 64 * MEBI;
 /// The smallest table that `run` accepts.
-const SMALLEST: u32 = 64;
+const SMALLEST: u32 = *limits::SLOTS.start();
 
-fn need(sizes: &Sizes) -> Option<u64> {
+/// Bytes of all tables.
+pub(super) fn need(sizes: &Sizes) -> Option<u64> {
     let layouts = sizes.layouts().ok()?;
     let bytes = layouts
         .iter()

@@ -4,6 +4,7 @@
 //! Invariant: the codes of findings, and the field names of [`Checks`] and of what it holds, are an
 //! interface for scripts. The texts of findings are not.
 
+mod capacity;
 mod context;
 mod device;
 mod firewall;
@@ -26,6 +27,7 @@ use context::Context;
 use serde::Serialize;
 use std::net::Ipv4Addr;
 
+pub use capacity::TunnelNeed;
 pub use run_command::run_command;
 pub use running::running;
 
@@ -34,6 +36,8 @@ pub use running::running;
 pub struct Checks {
     /// One for each instance that was examined.
     pub checks: Vec<InstanceCheck>,
+    /// What the number of tunnels that was asked for needs.
+    pub tunnels: Option<TunnelNeed>,
 }
 
 /// One instance, running or planned.
@@ -117,15 +121,20 @@ impl Finding {
     }
 }
 
-/// Checks all conditions. The result is an error only if the host cannot be examined at all; a single
+/// Checks all conditions, for a number of tunnels if one is wanted. The result is an error only if the host cannot be examined at all; a single
 /// condition that cannot be checked is a finding.
-pub fn check(settings: &Settings, netlink: &Netlink) -> Result<Vec<Finding>> {
+pub fn check(
+    settings: &Settings,
+    netlink: &Netlink,
+    tunnels: Option<TunnelNeed>,
+) -> Result<Vec<Finding>> {
     let context = Context::of(settings, netlink)?;
     let mut findings = Vec::new();
     findings.extend(process::privileges());
     findings.extend(kernel::all(&context));
     findings.extend(process::bpffs(&context));
     findings.extend(memory::memory(&context));
+    findings.extend(capacity::all(&context, tunnels));
     findings.extend(running::attached(&context));
     findings.extend(device::all(&context));
     findings.extend(offload::all(&context));

@@ -7,7 +7,7 @@ use crate::config::interfaces::Side;
 use crate::config::settings::{Mode, Modes, Settings, Sizes};
 use crate::error::Result;
 use crate::report::status::{InstanceStatus, ProgramStatus};
-use crate::tables::snapshot::{InterfaceRecord, Snapshot};
+use crate::tables::overview::{InterfaceRecord, Overview};
 use std::net::Ipv4Addr;
 use std::path::Path;
 use xdp_common::meta::flag;
@@ -17,14 +17,14 @@ pub fn running(bpffs: Option<&Path>, vip: Option<Ipv4Addr>) -> Result<Vec<Settin
     let directory = layout::bpffs(bpffs)?;
     let mut all = Vec::new();
     for instance in layout::instances(&directory, vip)? {
-        let snapshot = Snapshot::take(&instance.directory, instance.vip)?;
+        let overview = Overview::take(&instance.directory, instance.vip)?;
         let slots = |name: &str| {
-            let table = snapshot.tables.iter().find(|table| table.name == name);
+            let table = overview.tables.iter().find(|table| table.name == name);
             let slots = table.map_or(0, |table| table.limit * 2);
             u32::try_from(slots).unwrap_or(u32::MAX)
         };
-        let names = |side| names(&snapshot, side);
-        let mode = |side| interfaces(&snapshot, side).next().map(|one| one.mode);
+        let names = |side| names(&overview, side);
+        let mode = |side| interfaces(&overview, side).next().map(|one| one.mode);
         let wan_mode = mode(Side::Wan).unwrap_or(Mode::Native);
         all.push(Settings {
             wans: names(Side::Wan),
@@ -33,29 +33,29 @@ pub fn running(bpffs: Option<&Path>, vip: Option<Ipv4Addr>) -> Result<Vec<Settin
                 wan: wan_mode,
                 lan: mode(Side::Lan).unwrap_or(wan_mode),
             },
-            dedicated: snapshot.flags & flag::DEDICATED != 0,
-            dry_run: snapshot.flags & flag::DRY_RUN != 0,
+            dedicated: overview.flags & flag::DEDICATED != 0,
+            dry_run: overview.flags & flag::DRY_RUN != 0,
             bpffs: bpffs.map(Path::to_path_buf),
             sizes: Sizes {
                 flow_slots: slots("FLOW"),
                 session_slots: slots("SESSION"),
             },
             complete: false,
-            ..Settings::new(snapshot.vip, snapshot.server)
+            ..Settings::new(overview.vip, overview.server)
         });
     }
     Ok(all)
 }
 
-fn interfaces(snapshot: &Snapshot, side: Side) -> impl Iterator<Item = &InterfaceRecord> {
-    let all = snapshot.interfaces.iter();
+fn interfaces(overview: &Overview, side: Side) -> impl Iterator<Item = &InterfaceRecord> {
+    let all = overview.interfaces.iter();
     all.filter(move |record| record.interface.side == side)
 }
 
 /// The names of a side as they were given, also of interfaces that do not exist.
-fn names(snapshot: &Snapshot, side: Side) -> Vec<String> {
-    let found = interfaces(snapshot, side).map(|one| (one.interface.number, &one.name));
-    let absent = snapshot.absent.iter();
+fn names(overview: &Overview, side: Side) -> Vec<String> {
+    let found = interfaces(overview, side).map(|one| (one.interface.number, &one.name));
+    let absent = overview.absent.iter();
     let absent = absent.filter(|(interface, _)| interface.side == side);
     let mut all: Vec<(usize, &String)> = found
         .chain(absent.map(|(interface, name)| (interface.number, name)))
@@ -69,10 +69,10 @@ const REASON: &str = "without a program of ikenat the gateway itself processes t
 /// No finding when there is no instance yet.
 pub(super) fn attached(context: &Context<'_>) -> Vec<Finding> {
     const CODE: &str = "attached";
-    let Some((pins, snapshot)) = &context.instance else {
+    let Some((pins, overview)) = &context.instance else {
         return Vec::new();
     };
-    let Some(snapshot) = snapshot else {
+    let Some(overview) = overview else {
         let message = format!(
             "pins exist in {}, but the tables are not readable",
             pins.directory.display()
@@ -80,7 +80,7 @@ pub(super) fn attached(context: &Context<'_>) -> Vec<Finding> {
         let run = run_command(context.settings);
         return vec![Finding::warning(CODE, message, REASON).fix(run)];
     };
-    match InstanceStatus::of(pins, snapshot, context.netlink, &context.links) {
+    match InstanceStatus::of(pins, overview, context.netlink, &context.links) {
         Ok(instance) => examine(context, &instance),
         Err(error) => vec![Finding::not_checked(CODE, error, REASON)],
     }

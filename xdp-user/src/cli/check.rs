@@ -8,7 +8,7 @@ use clap::{ArgMatches, Args, Command, FromArgMatches};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use xdp_user::check::{Checks, Finding, InstanceCheck, Level, check, running};
+use xdp_user::check::{Checks, Finding, InstanceCheck, Level, TunnelNeed, check, running};
 use xdp_user::netlink::Netlink;
 use xdp_user::report::document::Document;
 
@@ -27,8 +27,20 @@ pub(crate) struct Arguments {
     /// Print one JSON document with all findings
     #[arg(long)]
     json: bool,
+    /// Say what tables N tunnels need, and whether these are large enough
+    #[arg(long, value_name = "N", value_parser = tunnels)]
+    tunnels: Option<TunnelNeed>,
     #[command(flatten)]
     run: Optional,
+}
+
+fn tunnels(text: &str) -> Result<TunnelNeed, String> {
+    match text.parse() {
+        Ok(number) if number > 0 => TunnelNeed::of(number).ok_or_else(|| {
+            "no tables are large enough; the largest are for 2097152 tunnels".to_owned()
+        }),
+        Ok(_) | Err(_) => Err("give a number of tunnels, for example 25000".to_owned()),
+    }
 }
 
 /// The arguments of `run`, none of them required.
@@ -91,7 +103,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
             subjects => subjects.context("failed to look at what is attached")?,
         },
     };
-    if subjects.is_empty() {
+    let tunnels = arguments.tunnels;
+    if subjects.is_empty() && tunnels.is_none() {
         eprintln!(
             "ikenat: nothing is attached, so say what to look at: ikenat check --wan IF --lan IF --vip A --server A, as for `ikenat run`"
         );
@@ -103,15 +116,18 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         checks.push(InstanceCheck {
             vip: subject.vip,
             server: subject.server,
-            findings: check(subject, &netlink).context("failed to look at this host")?,
+            findings: check(subject, &netlink, tunnels).context("failed to look at this host")?,
         });
     }
     let worst = checks.iter().flat_map(|check| &check.findings);
     let worst = worst.map(|finding| finding.level).max();
     if arguments.json {
-        print(&Document::now(Checks { checks }).indented()?)?;
+        print(&Document::now(Checks { tunnels, checks }).indented()?)?;
     } else {
-        let texts: Vec<String> = checks.iter().map(text).collect();
+        // With an instance it is one of its findings.
+        let alone = tunnels.filter(|_| checks.is_empty());
+        let alone = alone.map(|need| need.text() + "\n");
+        let texts: Vec<String> = alone.into_iter().chain(checks.iter().map(text)).collect();
         print(&texts.join("\n"))?;
     }
     Ok(ExitCode::from(u8::from(worst == Some(Level::Error))))

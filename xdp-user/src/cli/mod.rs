@@ -11,7 +11,7 @@ pub(crate) mod unload;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use std::io::{self, Write as _};
+use std::io::{self, BufWriter, Write};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use xdp_user::bpffs::layout::{self, Instance};
@@ -27,11 +27,16 @@ pub(crate) struct InstanceFilter {
     pub(crate) bpffs: Option<PathBuf>,
 }
 
-/// Prints text. Ends the process quietly when the reader closes the pipe (`| head`): that is no
-/// error.
+/// Prints text, as [`print_with`] does.
 pub(crate) fn print(text: &str) -> Result<()> {
-    let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+    print_with(|out| out.write_all(text.as_bytes()))
+}
+
+/// Prints what `write` writes. Ends the process quietly when the reader closes the pipe (`| head`):
+/// that is no error.
+pub(crate) fn print_with(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
+    let mut out = BufWriter::with_capacity(1 << 16, io::stdout().lock());
+    match write(&mut out).and_then(|()| out.flush()) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
         Err(error) => Err(error).context("failed to print"),

@@ -7,7 +7,7 @@ use ipnet::Ipv4Net;
 use std::io::{self, IsTerminal as _};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
-use xdp_common::limits::{FLOW_SLOTS, IDLE_SECS, IDLE_SECS_MIN, SESSION_SLOTS};
+use xdp_common::limits::{FLOW_SLOTS, IDLE_SECS, IDLE_SECS_MIN, SESSION_SLOTS, SLOTS};
 use xdp_user::bpffs::permissions;
 use xdp_user::config::peer_lists::{self, Lists};
 use xdp_user::config::plan::Plan;
@@ -82,6 +82,8 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "NAME", value_parser = permissions::group)]
     group: Option<u32>,
     /// Slots for SPIs, 128 bytes each, a power of two; half of them can be in use
+    ///
+    /// A tunnel has four SPIs during a rekey. `ikenat check --tunnels N` says what N tunnels need.
     #[arg(long, value_name = "N", default_value_t = FLOW_SLOTS, value_parser = slots)]
     flow_slots: u32,
     /// Slots for peers, 128 bytes each, a power of two; half of them can be in use
@@ -118,11 +120,10 @@ impl From<ModeArgument> for Mode {
 }
 
 fn slots(text: &str) -> Result<u32, String> {
-    const RANGE: std::ops::RangeInclusive<u32> = 64..=1 << 24;
     match text.parse::<u32>() {
-        Ok(slots) if RANGE.contains(&slots) && slots.is_power_of_two() => Ok(slots),
+        Ok(slots) if SLOTS.contains(&slots) && slots.is_power_of_two() => Ok(slots),
         Ok(_) | Err(_) => {
-            Err("give a power of two from 64 to 16777216, for example 65536".to_owned())
+            Err("give a power of two from 64 to 16777216, for example 262144".to_owned())
         }
     }
 }

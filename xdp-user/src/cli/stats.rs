@@ -1,16 +1,20 @@
 //! `ikenat stats`: every SPI and every peer, from the tables alone.
 
-use super::table::{Align, TextTable, age, grouped};
-use super::{InstanceFilter, print};
+use super::table::{Align, age, grouped, write_rows};
+use super::{InstanceFilter, print_with};
 use anyhow::{Context, Result};
-use clap::Args;
+use clap::{Args, ValueEnum};
+use ipnet::Ipv4Net;
 use std::collections::HashMap;
-use std::io::{self, IsTerminal as _};
+use std::io::{self, IsTerminal as _, Write};
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
+use xdp_user::bpffs::layout::Instance;
+use xdp_user::config::peer_lists;
 use xdp_user::report::document::Document;
+use xdp_user::report::selection::{PreviousCounts, Selection, Sort};
 use xdp_user::report::stats::{
-    ByDirection, InstanceStats, PreviousCounts, SessionStats, Spi, Stats, Traffic,
+    ByDirection, InstanceStats, SessionStats, Sessions, Spi, Spis, Stats, Traffic,
 };
 use xdp_user::tables::snapshot::Snapshot;
 
@@ -29,8 +33,82 @@ pub(crate) struct Arguments {
     /// Refresh every two seconds
     #[arg(long)]
     watch: bool,
+    /// Only this peer, or the peers of this prefix
+    ///
+    /// It may be given any number of times. The totals remain those of all peers.
+    #[arg(long, value_name = "PREFIX", value_parser = peer_lists::prefix)]
+    peer: Vec<Ipv4Net>,
+    /// Only this SPI, for example 0xc1234567, and its peer
+    ///
+    /// It may be given any number of times.
+    #[arg(long, value_name = "SPI", value_parser = spi)]
+    spi: Vec<u32>,
+    /// What SPIs are sorted by: the largest number or the latest time first
+    #[arg(long, value_enum, value_name = "KEY", default_value_t = SortArgument::Peer)]
+    sort: SortArgument,
+    /// Only the first N SPIs of that order, and their peers
+    #[arg(long, value_name = "N", value_parser = top)]
+    top: Option<usize>,
     #[command(flatten)]
     which: InstanceFilter,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum SortArgument {
+    /// Peer, direction and first packet
+    Peer,
+    Packets,
+    Bytes,
+    /// Packets per second
+    Rate,
+    /// Estimated loss
+    Loss,
+    Reordered,
+    FirstSeen,
+    LastSeen,
+}
+
+impl From<SortArgument> for Sort {
+    fn from(argument: SortArgument) -> Self {
+        match argument {
+            SortArgument::Peer => Self::Peer,
+            SortArgument::Packets => Self::Packets,
+            SortArgument::Bytes => Self::Bytes,
+            SortArgument::Rate => Self::Rate,
+            SortArgument::Loss => Self::Loss,
+            SortArgument::Reordered => Self::Reordered,
+            SortArgument::FirstSeen => Self::FirstSeen,
+            SortArgument::LastSeen => Self::LastSeen,
+        }
+    }
+}
+
+fn spi(text: &str) -> Result<u32, String> {
+    let digits = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X"));
+    digits
+        .and_then(|digits| u32::from_str_radix(digits, 16).ok())
+        .ok_or_else(|| {
+            "it is not an SPI; write it as `stats` does, 0x and up to eight hexadecimal digits"
+                .to_owned()
+        })
+}
+
+fn top(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(number) if number > 0 => Ok(number),
+        Ok(_) | Err(_) => Err("give a number of SPIs from 1 on, for example 20".to_owned()),
+    }
+}
+
+impl Arguments {
+    fn selection(&self) -> Selection {
+        Selection {
+            peers: self.peer.clone(),
+            spis: self.spi.clone(),
+            sort: self.sort.into(),
+            top: self.top,
+        }
+    }
 }
 
 const REFRESH: Duration = Duration::from_secs(2);
@@ -39,77 +117,111 @@ type History = HashMap<Ipv4Addr, (PreviousCounts, Instant)>;
 
 /// Runs the subcommand.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let selection = arguments.selection();
     let mut history = History::new();
     loop {
-        let stats = take(&arguments.which, &mut history)?;
-        print(&show(arguments, &stats)?)?;
+        let snapshots = take(&arguments.which, &selection)?;
+        let now = Instant::now();
+        let mut instances = Vec::new();
+        for snapshot in &snapshots {
+            let earlier = history
+                .get(&snapshot.overview.vip)
+                .map(|(earlier, at)| (earlier, now.duration_since(*at)));
+            instances.push(InstanceStats::of(snapshot, &selection, earlier));
+        }
+        let stats = Stats { instances };
+        print_with(|out| show(arguments, &stats, &snapshots, out))?;
         if !arguments.watch {
             return Ok(());
         }
+        history = snapshots
+            .iter()
+            .map(|one| (one.overview.vip, (PreviousCounts::of(one), now)))
+            .collect();
         std::thread::sleep(REFRESH);
     }
 }
 
-fn take(which: &InstanceFilter, history: &mut History) -> Result<Stats> {
-    let mut instances = Vec::new();
-    for pins in which.some_instances()? {
-        let snapshot = Snapshot::take(&pins.directory, pins.vip)
-            .with_context(|| format!("failed to read the tables of {}", pins.vip))?;
-        let now = Instant::now();
-        let earlier = history
-            .get(&pins.vip)
-            .map(|(earlier, at)| (earlier, now.duration_since(*at)));
-        instances.push(InstanceStats::of(&snapshot, earlier));
-        history.insert(pins.vip, (PreviousCounts::of(&snapshot), now));
-    }
-    Ok(Stats { instances })
+/// All snapshots are taken before the first line is written, so that an error leaves no half of a
+/// document.
+fn take(which: &InstanceFilter, selection: &Selection) -> Result<Vec<Snapshot>> {
+    let instances = which.some_instances()?;
+    let take = |pins: &Instance| {
+        Snapshot::take(&pins.directory, pins.vip, |peer| selection.wants(peer))
+            .with_context(|| format!("failed to read the tables of {}", pins.vip))
+    };
+    instances.iter().map(take).collect()
 }
 
-fn show(arguments: &Arguments, stats: &Stats) -> Result<String> {
+fn show(
+    arguments: &Arguments,
+    stats: &Stats<'_>,
+    snapshots: &[Snapshot],
+    out: &mut dyn Write,
+) -> io::Result<()> {
     if arguments.json {
         let document = Document::now(stats);
-        return Ok(if arguments.watch {
-            document.line()?
+        return if arguments.watch {
+            document.write_line(out)
         } else {
-            document.indented()?
-        });
+            document.write_indented(out)
+        };
     }
-    let texts = stats.instances.iter().map(|one| text(one, arguments.watch));
-    let texts = texts.collect::<Vec<_>>().join("\n");
     // Cursor home and clear: the tables fill the screen until Ctrl-C.
-    let clear = arguments.watch && io::stdout().is_terminal();
-    Ok(if clear {
-        format!("\x1b[H\x1b[2J{texts}")
-    } else {
-        texts
-    })
+    if arguments.watch && io::stdout().is_terminal() {
+        write!(out, "\x1b[H\x1b[2J")?;
+    }
+    for (at, (instance, snapshot)) in stats.instances.iter().zip(snapshots).enumerate() {
+        if at > 0 {
+            writeln!(out)?;
+        }
+        text(instance, arguments, snapshot, out)?;
+    }
+    Ok(())
 }
 
-fn text(instance: &InstanceStats, watch: bool) -> String {
-    let mut text = format!("VIP {} -> server {}\n\n", instance.vip, instance.server);
-    if instance.spis.is_empty() {
-        text.push_str("No ESP has been counted yet.\n");
+fn text(
+    instance: &InstanceStats<'_>,
+    arguments: &Arguments,
+    snapshot: &Snapshot,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    let is_partial = arguments.selection().is_partial();
+    writeln!(out, "VIP {} -> server {}\n", instance.vip, instance.server)?;
+    if !instance.spis.is_empty() {
+        spis(&instance.spis, arguments.watch, out)?;
+    } else if is_partial {
+        writeln!(out, "No SPI of this selection.")?;
     } else {
-        text.push_str(&spis(&instance.spis, watch));
+        writeln!(out, "No ESP has been counted yet.")?;
     }
-    text.push('\n');
-    if instance.sessions.is_empty() {
-        text.push_str("No peer has answered the server's handshake yet.\n");
+    writeln!(out)?;
+    if !instance.sessions.is_empty() {
+        sessions(&instance.sessions, out)?;
+    } else if is_partial {
+        writeln!(out, "No peer of this selection.")?;
     } else {
-        text.push_str(&sessions(&instance.sessions));
+        writeln!(out, "No peer has answered the server's handshake yet.")?;
     }
-    text.push('\n');
-    text.push_str(&totals(instance));
-    text
+    writeln!(out)?;
+    if is_partial {
+        writeln!(
+            out,
+            "{} SPIs are listed; the sums below are those of all {} entries",
+            grouped(instance.spis.len() as u64),
+            grouped(snapshot.overview.entries("FLOW")),
+        )?;
+    }
+    totals(instance, is_partial, out)
 }
 
-fn spis(spis: &[Spi], watch: bool) -> String {
+fn spis(spis: &Spis<'_>, watch: bool, out: &mut dyn Write) -> io::Result<()> {
     let rate = if watch {
         "PACKETS/S NOW"
     } else {
         "PACKETS/S MEAN"
     };
-    let mut table = TextTable::new(&[
+    let columns = [
         ("PEER", Align::Left),
         ("KIND", Align::Left),
         ("SPI", Align::Left),
@@ -121,36 +233,37 @@ fn spis(spis: &[Spi], watch: bool) -> String {
         ("EST. LOSS", Align::Right),
         ("REORDERED", Align::Right),
         ("LAST SEEN", Align::Right),
-    ]);
-    for spi in spis {
-        let peer = match spi.port {
-            Some(port) => format!("{}:{port}", spi.peer),
-            None => spi.peer.to_string(),
-        };
-        let kind = if spi.kind == "esp" {
-            "ESP"
-        } else {
-            "ESP-in-UDP"
-        };
-        table.row([
-            peer,
-            kind.to_owned(),
-            spi.spi.clone(),
-            spi.direction.to_owned(),
-            grouped(spi.packets),
-            grouped(spi.bytes),
-            format!("{:.1}", spi.packets_per_second),
-            spi.highest_sequence.to_string(),
-            grouped(spi.estimated_loss),
-            grouped(spi.reordered),
-            format!("{} ago", age(spi.last_seen_secs)),
-        ]);
-    }
-    table.text(0)
+    ];
+    write_rows(out, columns, || spis.iter().map(|spi| spi_row(&spi)))
 }
 
-fn sessions(sessions: &[SessionStats]) -> String {
-    let mut table = TextTable::new(&[
+fn spi_row(spi: &Spi) -> [String; 11] {
+    let peer = match spi.port {
+        Some(port) => format!("{}:{port}", spi.peer),
+        None => spi.peer.to_string(),
+    };
+    let kind = if spi.kind == "esp" {
+        "ESP"
+    } else {
+        "ESP-in-UDP"
+    };
+    [
+        peer,
+        kind.to_owned(),
+        format!("{:#010x}", spi.spi),
+        spi.direction.to_owned(),
+        grouped(spi.packets),
+        grouped(spi.bytes),
+        format!("{:.1}", spi.packets_per_second),
+        spi.highest_sequence.to_string(),
+        grouped(spi.estimated_loss),
+        grouped(spi.reordered),
+        format!("{} ago", age(spi.last_seen_secs)),
+    ]
+}
+
+fn sessions(sessions: &Sessions<'_>, out: &mut dyn Write) -> io::Result<()> {
+    let columns = [
         ("PEER", Align::Left),
         ("STATE", Align::Left),
         ("IKE IN/OUT", Align::Right),
@@ -158,36 +271,45 @@ fn sessions(sessions: &[SessionStats]) -> String {
         ("KEEPALIVES IN/OUT", Align::Right),
         ("SPIS", Align::Right),
         ("LAST SEEN", Align::Right),
-    ]);
-    for session in sessions {
-        // Nothing is counted for a half-open peer, so there is no zero to show.
-        let counted = session.state == "established";
-        let both = |both: &ByDirection<u64>| {
-            if counted {
-                format!("{}/{}", grouped(both.inbound), grouped(both.outbound))
-            } else {
-                "-".to_owned()
-            }
-        };
-        table.row([
-            session.peer.to_string(),
-            session.state.to_owned(),
-            both(&session.ike),
-            both(&session.natt_ike),
-            both(&session.keepalive),
-            session.spis.to_string(),
-            format!("{} ago", age(session.last_seen_secs)),
-        ]);
-    }
-    table.text(0)
+    ];
+    write_rows(out, columns, || {
+        sessions.iter().map(|session| session_row(&session))
+    })
 }
 
-fn totals(instance: &InstanceStats) -> String {
-    let line = |name: &str, of: fn(&ByDirection<Traffic>) -> Traffic| {
+fn session_row(session: &SessionStats) -> [String; 7] {
+    // Nothing is counted for a half-open peer, so there is no zero to show.
+    let counted = session.state == "established";
+    let both = |both: &ByDirection<u64>| {
+        if counted {
+            format!("{}/{}", grouped(both.inbound), grouped(both.outbound))
+        } else {
+            "-".to_owned()
+        }
+    };
+    [
+        session.peer.to_string(),
+        session.state.to_owned(),
+        both(&session.ike),
+        both(&session.natt_ike),
+        both(&session.keepalive),
+        session.spis.to_string(),
+        format!("{} ago", age(session.last_seen_secs)),
+    ]
+}
+
+fn totals(instance: &InstanceStats<'_>, is_partial: bool, out: &mut dyn Write) -> io::Result<()> {
+    let whose = if is_partial {
+        "of SPIs that are counted now"
+    } else {
+        "of the SPIs above"
+    };
+    let mut line = |name: &str, of: fn(&ByDirection<Traffic>) -> Traffic| {
         let totals = &instance.totals;
         let packets = |both: &ByDirection<Traffic>| grouped(of(both).packets);
-        format!(
-            "ESP {name}: {} packets, {} bytes = {} of the SPIs above + {} of expired SPIs + {} untracked\n",
+        writeln!(
+            out,
+            "ESP {name}: {} packets, {} bytes = {} {whose} + {} of expired SPIs + {} untracked",
             packets(&totals.esp),
             grouped(of(&totals.esp).bytes),
             packets(&totals.tracked),
@@ -195,5 +317,27 @@ fn totals(instance: &InstanceStats) -> String {
             packets(&totals.untracked),
         )
     };
-    line("in ", |both| both.inbound) + &line("out", |both| both.outbound)
+    line("in ", |both| both.inbound)?;
+    line("out", |both| both.outbound)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_spi_is_read_as_it_is_shown() {
+        assert_eq!(spi("0xc1234567"), Ok(0xc123_4567));
+        assert_eq!(spi("0x100"), Ok(0x100));
+        for wrong in ["c1234567", "0x", "0x1c1234567", "256", ""] {
+            let error = spi(wrong).expect_err(wrong);
+            assert!(error.contains("0x and up to eight"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_number_of_lines_is_not_zero() {
+        assert_eq!(top("20"), Ok(20));
+        assert!(top("0").is_err() && top("-1").is_err() && top("x").is_err());
+    }
 }

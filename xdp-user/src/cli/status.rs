@@ -8,7 +8,7 @@ use xdp_user::dataplane::tc_backend::TcBackend;
 use xdp_user::netlink::Netlink;
 use xdp_user::report::document::Document;
 use xdp_user::report::status::{InstanceStatus, ProgramStatus, Status};
-use xdp_user::tables::snapshot::Snapshot;
+use xdp_user::tables::overview::Overview;
 
 /// Show the attached programs, the tables, and what became of all packets
 ///
@@ -28,9 +28,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let links = netlink.links().context("failed to look up interfaces")?;
     let mut instances = Vec::new();
     for pins in arguments.which.some_instances()? {
-        let snapshot = Snapshot::take(&pins.directory, pins.vip)
+        let overview = Overview::take(&pins.directory, pins.vip)
             .with_context(|| format!("failed to read the tables of {}", pins.vip))?;
-        instances.push(InstanceStatus::of(&pins, &snapshot, &netlink, &links)?);
+        instances.push(InstanceStatus::of(&pins, &overview, &netlink, &links)?);
     }
     let status = Status { instances };
     if arguments.json {

@@ -1,5 +1,7 @@
 //! Text tables with columns as wide as they need to be, and numbers for people.
 
+use std::io::{self, Write};
+
 /// The alignment of a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Align {
@@ -32,39 +34,74 @@ impl TextTable {
 
     /// The text, two spaces between columns, nothing after the last one.
     pub(crate) fn text(&self, indent: usize) -> String {
-        let width = |column: usize| {
-            let cells = self.rows.iter().filter_map(|row| row.get(column));
-            cells
-                .map(|cell| cell.chars().count())
-                .max()
-                .unwrap_or_default()
-        };
-        let widths: Vec<usize> = (0..self.columns.len()).map(width).collect();
+        let mut widths = vec![0; self.columns.len()];
+        for row in &self.rows {
+            widen(&mut widths, row);
+        }
         let mut text = String::new();
         for row in &self.rows {
-            let mut line = " ".repeat(indent);
-            for ((cell, width), align) in row.iter().zip(&widths).zip(&self.columns) {
-                match align {
-                    Align::Left => line.push_str(&format!("{cell:<width$}  ")),
-                    Align::Right => line.push_str(&format!("{cell:>width$}  ")),
-                }
-            }
-            text.push_str(line.trim_end());
-            text.push('\n');
+            text.extend(std::iter::repeat_n(' ', indent));
+            push_line(&mut text, row, &widths, &self.columns);
         }
         text
     }
 }
 
+/// Makes columns as wide as the cells of a row need.
+fn widen(widths: &mut [usize], row: &[String]) {
+    for (width, cell) in widths.iter_mut().zip(row) {
+        *width = (*width).max(cell.chars().count());
+    }
+}
+
+fn push_line(text: &mut String, row: &[String], widths: &[usize], columns: &[Align]) {
+    for ((cell, width), align) in row.iter().zip(widths).zip(columns) {
+        let padding = std::iter::repeat_n(' ', width - cell.chars().count());
+        match align {
+            Align::Left => {
+                text.push_str(cell);
+                text.extend(padding);
+            }
+            Align::Right => {
+                text.extend(padding);
+                text.push_str(cell);
+            }
+        }
+        text.push_str("  ");
+    }
+    text.truncate(text.trim_end_matches(' ').len());
+    text.push('\n');
+}
+
+/// Writes a table without keeping it: the rows are made twice, once to learn how wide they are.
+pub(crate) fn write_rows<const N: usize, R: Iterator<Item = [String; N]>>(
+    out: &mut dyn Write,
+    columns: [(&str, Align); N],
+    rows: impl Fn() -> R,
+) -> io::Result<()> {
+    let header = columns.map(|(name, _)| name.to_owned());
+    let columns = columns.map(|(_, align)| align);
+    let mut widths = [0; N];
+    widen(&mut widths, &header);
+    rows().for_each(|row| widen(&mut widths, &row));
+    let mut line = String::new();
+    for row in std::iter::once(header).chain(rows()) {
+        line.clear();
+        push_line(&mut line, &row, &widths, &columns);
+        out.write_all(line.as_bytes())?;
+    }
+    Ok(())
+}
+
 /// A number, as `1,234,567`.
 pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();
+    let (first, rest) = digits.split_at((digits.len() - 1) % 3 + 1);
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
+    text.push_str(first);
+    for at in (0..rest.len()).step_by(3) {
+        text.push(',');
+        text.push_str(&rest[at..at + 3]);
     }
     text
 }
@@ -109,6 +146,17 @@ mod tests {
             table.text(1),
             " PEER              N\n 203.0.113.10      5\n a             1,234\n"
         );
+    }
+
+    #[test]
+    fn rows_that_are_not_kept_look_the_same() {
+        let columns = [("PEER", Align::Left), ("N", Align::Right)];
+        let rows = [["203.0.113.10", "5"], ["a", "1,234"]].map(|row| row.map(str::to_owned));
+        let mut table = TextTable::new(&columns);
+        rows.clone().into_iter().for_each(|row| table.row(row));
+        let mut text = Vec::new();
+        write_rows(&mut text, columns, || rows.iter().cloned()).expect("memory");
+        assert_eq!(String::from_utf8(text).expect("text"), table.text(0));
     }
 
     #[test]

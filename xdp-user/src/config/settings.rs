@@ -81,6 +81,36 @@ pub struct Sizes {
     pub session_slots: u32,
 }
 
+impl Default for Sizes {
+    fn default() -> Self {
+        Self {
+            flow_slots: limits::FLOW_SLOTS,
+            session_slots: limits::SESSION_SLOTS,
+        }
+    }
+}
+
+impl Sizes {
+    /// The sizes for so many tunnels; `None` when no table is large enough.
+    pub fn for_tunnels(tunnels: u32) -> Option<Self> {
+        let slots = |entries: u32| {
+            let slots = entries.checked_mul(2)?.checked_next_power_of_two()?;
+            let slots = slots.max(*limits::SLOTS.start());
+            limits::SLOTS.contains(&slots).then_some(slots)
+        };
+        Some(Self {
+            flow_slots: slots(tunnels.checked_mul(limits::SPIS_PER_TUNNEL)?)?,
+            session_slots: slots(tunnels)?,
+        })
+    }
+
+    /// The tunnels that they are large enough for.
+    pub fn tunnels(self) -> u32 {
+        let flows = self.flow_slots / 2 / limits::SPIS_PER_TUNNEL;
+        flows.min(self.session_slots / 2)
+    }
+}
+
 /// Everything that the administrator asks for. `run` reads it from its arguments, and `check` from
 /// the same arguments or from an instance that is attached.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -135,15 +165,34 @@ impl Settings {
             dedicated: false,
             dry_run: false,
             tc: Tc::Auto,
-            sizes: Sizes {
-                flow_slots: limits::FLOW_SLOTS,
-                session_slots: limits::SESSION_SLOTS,
-            },
+            sizes: Sizes::default(),
             idle_secs: limits::IDLE_SECS,
             log_sessions: false,
             bpffs: None,
             group: None,
             complete: true,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_is_for_32768_tunnels() {
+        assert_eq!(Sizes::default().tunnels(), 32_768);
+        assert_eq!(Sizes::for_tunnels(32_768), Some(Sizes::default()));
+    }
+
+    #[test]
+    fn sizes_are_enough_and_not_twice_as_much() {
+        for tunnels in [1, 8, 25_000, 32_769, 500_000, 2_097_152] {
+            let sizes = Sizes::for_tunnels(tunnels).expect("possible");
+            assert!(sizes.tunnels() >= tunnels);
+            assert!(sizes.tunnels() < 2 * tunnels || sizes.flow_slots == 64);
+        }
+        assert_eq!(Sizes::for_tunnels(2_097_153), None);
+        assert_eq!(Sizes::for_tunnels(u32::MAX), None);
     }
 }

@@ -13,9 +13,11 @@ use crate::dataplane::egress::{self, XmitSupport};
 use crate::dataplane::tc_backend::hook_name;
 use crate::netlink::neighbour::NeighbourKey;
 use crate::sys::capabilities;
+use crate::tables::usage::{Level, LimitedTable};
+use std::net::Ipv4Addr;
 use std::path::Path;
 use tracing::{info, warn};
-use xdp_common::Hook;
+use xdp_common::{Hook, limits};
 
 /// Logs what a start did, except for its last line ([`ready`]).
 pub(super) fn started(plan: &Plan, dataplane: &Dataplane) {
@@ -223,6 +225,41 @@ pub(super) fn filter_lost(interface: &str, why: &str) {
     warn!(
         "{interface}: the tc filter was removed by another program and cannot be restored: {why}"
     );
+}
+
+/// Logs that a table is filling up or full, and what raises its limit.
+pub(super) fn table_fills(
+    vip: Ipv4Addr,
+    table: &LimitedTable,
+    level: Level,
+    (entries, slots): (u64, u32),
+) {
+    let LimitedTable {
+        name,
+        entries: what,
+        option,
+        when_full,
+        ..
+    } = table;
+    let limit = slots / 2;
+    let remedy = if slots < *limits::SLOTS.end() {
+        format!(
+            "for more room `ikenat unload --vip {vip}`, then `ikenat run` with `{option} {}`",
+            slots * 2
+        )
+    } else {
+        "this is the largest table".to_owned()
+    };
+    match level {
+        Level::Full => {
+            warn!("{name}: all {limit} {what} are in use; {when_full}; {remedy}");
+        }
+        Level::High | Level::Normal => {
+            warn!(
+                "{name}: {entries} of {limit} {what} are in use; when it is full, {when_full}; {remedy}"
+            );
+        }
+    }
 }
 
 /// Logs the end of the daemon when the programs stay attached.

@@ -2,6 +2,7 @@
 //! process has removed, and interfaces that come back.
 
 use crate::config::plan::Plan;
+use crate::daemon::expirer::Expirer;
 use crate::daemon::log;
 use crate::daemon::neighbour_probe::Prober;
 use crate::daemon::reattach::{LinkMonitor, Reattached};
@@ -12,15 +13,20 @@ use crate::dataplane::egress::{self, XmitSupport};
 use crate::error::{Error, Result};
 use crate::netlink::Netlink;
 use crate::tables::expiry::Expiry;
+use crate::tables::meta::secret;
 use crate::tables::nexthop;
+use crate::tables::usage::{TABLES, Watermark};
 use std::path::PathBuf;
 use std::time::Instant;
 use tracing::debug;
+use xdp_core::Word;
 
 /// The duties of the daemon, and what it has logged of them, so that nothing is logged twice.
 #[derive(Debug)]
 pub struct Maintenance {
-    expiry: Expiry,
+    expirer: Expirer,
+    /// How full the tables with a limit were.
+    watermarks: [Watermark; TABLES.len()],
     link_monitor: LinkMonitor,
     prober: Prober,
     vip: VipWatch,
@@ -33,10 +39,17 @@ pub struct Maintenance {
 }
 
 impl Maintenance {
-    /// For an instance with its pins in `directory`.
-    pub fn new(plan: &Plan, dataplane: &Dataplane, directory: PathBuf) -> Self {
-        Self {
-            expiry: Expiry::new(dataplane.clock, plan.settings.idle_secs),
+    /// For an instance with its pins in `directory`. Finishes the expiry that a daemon that died has
+    /// begun, and starts that of this one.
+    pub fn new(plan: &Plan, dataplane: &Dataplane, directory: PathBuf) -> Result<Self> {
+        let (tables, grace) = (&dataplane.tables, &dataplane.grace);
+        let secret = secret(tables.meta.words());
+        let reclaimed = Expiry::recover(tables.table_words(&secret), || grace.wait())?;
+        log::recovered(reclaimed.flows, reclaimed.sessions);
+        let expiry = Expiry::new(dataplane.clock, plan.settings.idle_secs);
+        Ok(Self {
+            expirer: Expirer::start(expiry, tables.clone(), secret, grace.clone())?,
+            watermarks: Default::default(),
             link_monitor: LinkMonitor::default(),
             prober: Prober::default(),
             vip: VipWatch::new(plan),
@@ -44,14 +57,7 @@ impl Maintenance {
             // Where it can be seen with the capabilities that are left.
             pins: Some(directory).filter(|path| path.exists()),
             epoch: first_epoch(),
-        }
-    }
-
-    /// Finishes the expiry that a daemon that died has begun.
-    pub fn recover(&mut self, dataplane: &Dataplane) -> Result<()> {
-        let reclaimed = self.expiry.recover(&dataplane.tables, &dataplane.grace)?;
-        log::recovered(reclaimed.flows, reclaimed.sessions);
-        Ok(())
+        })
     }
 
     /// Attaches again where an interface has come back. Returns the new plan and loggers when it did.
@@ -111,14 +117,19 @@ impl Maintenance {
         self.keep_neighbours(dataplane, plan, netlink)?;
         self.refresh_egress(dataplane, plan, netlink);
         self.restore_filters(dataplane, plan, netlink);
-        let reclaimed = self.expiry.pass(&dataplane.tables, &dataplane.grace)?;
-        if reclaimed.flows + reclaimed.sessions > 0 {
-            debug!(
-                "{} SPIs and {} peers expired",
-                reclaimed.flows, reclaimed.sessions
-            );
+        self.warn_of_full_tables(dataplane, plan);
+        self.expirer.check()
+    }
+
+    fn warn_of_full_tables(&mut self, dataplane: &Dataplane, plan: &Plan) {
+        let sizes = plan.settings.sizes;
+        let slots = [sizes.flow_slots, sizes.session_slots];
+        for ((mark, table), slots) in self.watermarks.iter_mut().zip(TABLES).zip(slots) {
+            let entries = Word::load(dataplane.tables.meta(table.number));
+            if let Some(level) = mark.reached(entries, u64::from(slots / 2)) {
+                log::table_fills(plan.settings.vip, &table, level, (entries, slots));
+            }
         }
-        Ok(())
     }
 
     /// Probes the neighbours in use, and frees the entries of those that are not used any more.

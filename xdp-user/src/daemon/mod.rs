@@ -2,6 +2,7 @@
 //! is asked to stop, and leaves the programs attached when it ends.
 
 pub mod backoff;
+mod expirer;
 mod log;
 pub mod loggers;
 pub mod maintenance;
@@ -54,8 +55,7 @@ impl Daemon {
         dataplane.hold_pins()?;
         let kept = capabilities::give_up()?;
         tracing::debug!("capabilities that are kept: {kept:?}");
-        let mut maintenance = Maintenance::new(&plan, &dataplane, directory);
-        maintenance.recover(&dataplane)?;
+        let maintenance = Maintenance::new(&plan, &dataplane, directory)?;
         log::ready(&plan);
         Ok(Self {
             plan,

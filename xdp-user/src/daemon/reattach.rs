@@ -15,6 +15,7 @@ use crate::dataplane::{self, Dataplane, Logger};
 use crate::error::{Error, Result, causes};
 use crate::netlink::{Link, Netlink};
 use std::path::Path;
+use std::sync::Arc;
 
 /// What has become of an interface of the plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -207,7 +208,7 @@ fn reattach(dataplane: &mut Dataplane, plan: Plan, netlink: &Netlink) -> Result<
     let (instance, grace) = (&dataplane.instance, &dataplane.grace);
     match dataplane::load_and_attach(&plan, netlink, instance, Some(saved), grace, &mut created) {
         Ok(loaded) => {
-            dataplane.tables = loaded.tables;
+            dataplane.tables = Arc::new(loaded.tables);
             dataplane.tc_backend = loaded.tc_backend;
             dataplane.attached = loaded.attached;
             Ok((plan, loaded.loggers))

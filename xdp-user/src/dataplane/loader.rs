@@ -10,7 +10,7 @@ use crate::failpoints::{self, Step, pass};
 use crate::sys::capabilities;
 use crate::tables::clock::{self, Moment, tick_shift};
 use crate::tables::grace::GracePeriod;
-use crate::tables::meta::{address, check_version};
+use crate::tables::meta::{address, check_version, secret};
 use crate::tables::mmap::{self, Bytes, Memory, ReadOnlyWord, Tables};
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::programs::{ProgramError, SchedClassifier, TestRun as _, TestRunOptions, Xdp};
@@ -74,7 +74,7 @@ impl SavedState {
         Ok(Some(Self {
             flags: tables.meta(meta::FLAGS).load(),
             server: address(tables.meta(meta::SERVER).load()),
-            secret: std::array::from_fn(|i| tables.meta(meta::SECRET + i).load()),
+            secret: secret(tables.meta.words()),
             rate: tables.meta(meta::HZ).load(),
             anchor: Moment {
                 jiffies: tables.meta(meta::JIFFIES).load(),

@@ -29,6 +29,7 @@ use crate::tables::mmap::Tables;
 use aya_log::EbpfLogger;
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use xdp_common::meta::flag;
 
@@ -38,11 +39,11 @@ pub struct Dataplane {
     /// Its pins.
     pub instance: Instance,
     /// Its tables.
-    pub tables: Tables<AtomicU64>,
+    pub tables: Arc<Tables<AtomicU64>>,
     /// The clock of its entries.
     pub clock: Clock,
     /// How to wait for running programs.
-    pub grace: GracePeriod,
+    pub grace: Arc<GracePeriod>,
     /// The attached programs.
     pub attached: Vec<AttachedProgram>,
     /// How the tc programs are attached.
@@ -83,9 +84,9 @@ pub fn start(plan: &Plan, netlink: &Netlink) -> Result<(Dataplane, Vec<Logger>)>
         Ok(loaded) => {
             let running = Dataplane {
                 instance,
-                tables: loaded.tables,
+                tables: Arc::new(loaded.tables),
                 clock: loaded.clock,
-                grace,
+                grace: Arc::new(grace),
                 attached: loaded.attached,
                 tc_backend: loaded.tc_backend,
                 reused: saved.is_some(),

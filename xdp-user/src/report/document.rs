@@ -2,6 +2,7 @@
 //! own fields (`docs/json.md`).
 
 use serde::{Serialize, Serializer};
+use std::io::{self, Write};
 use std::time::SystemTime;
 
 /// Version of the format of all documents. It grows when a field is removed or renamed, or when its
@@ -37,14 +38,22 @@ impl<T: Serialize> Document<T> {
         }
     }
 
+    /// Writes the indented text, with a newline at the end. What is written is not kept, so the
+    /// answer may be larger than memory.
+    pub fn write_indented(&self, mut out: impl Write) -> io::Result<()> {
+        serde_json::to_writer_pretty(&mut out, self)?;
+        out.write_all(b"\n")
+    }
+
+    /// Writes the text in one line, likewise.
+    pub fn write_line(&self, mut out: impl Write) -> io::Result<()> {
+        serde_json::to_writer(&mut out, self)?;
+        out.write_all(b"\n")
+    }
+
     /// The indented text, with a newline at the end.
     pub fn indented(&self) -> serde_json::Result<String> {
         Ok(serde_json::to_string_pretty(self)? + "\n")
-    }
-
-    /// The text in one line, with a newline at the end.
-    pub fn line(&self) -> serde_json::Result<String> {
-        Ok(serde_json::to_string(self)? + "\n")
     }
 }
 
@@ -64,10 +73,16 @@ mod tests {
         Document::at(generated, Answer { instances: [1, 2] })
     }
 
+    fn line<T: Serialize>(document: &Document<T>) -> String {
+        let mut text = Vec::new();
+        document.write_line(&mut text).expect("serializable");
+        String::from_utf8(text).expect("text")
+    }
+
     #[test]
     fn the_header_comes_first_and_the_answer_is_not_nested() {
         assert_eq!(
-            document().line().expect("serializable"),
+            line(&document()),
             "{\"schema\":1,\"generated\":\"2026-11-27T08:02:08Z\",\"instances\":[1,2]}\n"
         );
     }
@@ -75,9 +90,42 @@ mod tests {
     #[test]
     fn both_texts_are_one_document() {
         let document = document();
-        let line = document.line().expect("serializable");
+        let line = line(&document);
         let indented = document.indented().expect("serializable");
         let compact: String = indented.split_whitespace().collect();
         assert_eq!(compact + "\n", line);
+    }
+
+    /// Counts what is written, and how much at once.
+    #[derive(Default)]
+    struct Gauge {
+        bytes: usize,
+        largest: usize,
+    }
+
+    impl Write for Gauge {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.bytes += bytes.len();
+            self.largest = self.largest.max(bytes.len());
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_document_is_written_in_small_pieces() {
+        #[derive(Serialize)]
+        struct Large {
+            rows: Vec<u64>,
+        }
+        let answer = Large {
+            rows: vec![u64::MAX; 1000],
+        };
+        let mut gauge = Gauge::default();
+        let document = Document::now(answer);
+        document.write_indented(&mut gauge).expect("it is counted");
+        assert!(gauge.bytes > 20_000 && gauge.largest < 100);
     }
 }

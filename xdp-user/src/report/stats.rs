@@ -1,38 +1,133 @@
 //! What `ikenat stats` reports: a snapshot in the units of its tables and of `--json`.
 //!
 //! The names of the fields are part of the interface, because scripts read them (`docs/json.md`).
+//! Rows are made while they are written: a snapshot may have millions of them.
 
+use crate::report::selection::{Earlier, Rates, Selection};
+use crate::tables::overview::Overview;
 use crate::tables::retired::Amount;
-use crate::tables::snapshot::{FlowRecord, Snapshot};
-use serde::Serialize;
-use std::collections::BTreeMap;
+use crate::tables::snapshot::{FlowRecord, HalfOpen, SessionRecord, Snapshot};
+use serde::{Serialize, Serializer};
 use std::net::Ipv4Addr;
-use std::time::Duration;
 use xdp_common::counters::{Quantity, class};
 use xdp_common::{Class, Direction, Hook};
 
 /// The answer of `stats`.
 #[derive(Clone, Debug, Serialize)]
-pub struct Stats {
+pub struct Stats<'s> {
     /// One for each VIP.
-    pub instances: Vec<InstanceStats>,
+    pub instances: Vec<InstanceStats<'s>>,
 }
 
 /// One VIP.
 #[derive(Clone, Debug, Serialize)]
-pub struct InstanceStats {
+pub struct InstanceStats<'s> {
     /// The VIP.
     pub vip: Ipv4Addr,
     /// The server behind it.
     pub server: Ipv4Addr,
-    /// Identifies the set of tables ([`Snapshot::generation`]).
+    /// Identifies the set of tables ([`Overview::generation`]).
     pub generation: u64,
     /// One for each SPI of a peer in one direction.
-    pub spis: Vec<Spi>,
+    pub spis: Spis<'s>,
     /// One for each peer.
-    pub sessions: Vec<SessionStats>,
-    /// Sums.
+    pub sessions: Sessions<'s>,
+    /// Sums over all SPIs and peers, listed or not.
     pub totals: Totals,
+}
+
+/// The SPIs that are listed, in this order.
+#[derive(Clone, Debug)]
+pub struct Spis<'s> {
+    snapshot: &'s Snapshot,
+    rates: Rates<'s>,
+    listed: Vec<&'s FlowRecord>,
+}
+
+impl Spis<'_> {
+    /// Makes the rows one after the other.
+    pub fn iter(&self) -> impl Iterator<Item = Spi> {
+        let all = self.listed.iter();
+        all.map(|flow| spi(self.snapshot, flow, self.rates.of(flow)))
+    }
+
+    /// How many there are.
+    pub const fn len(&self) -> usize {
+        self.listed.len()
+    }
+
+    /// Whether there are none.
+    pub const fn is_empty(&self) -> bool {
+        self.listed.is_empty()
+    }
+}
+
+impl Serialize for Spis<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.iter())
+    }
+}
+
+/// A peer that is listed.
+#[derive(Clone, Copy, Debug)]
+enum Listed<'s> {
+    Established(&'s SessionRecord),
+    HalfOpen(&'s HalfOpen),
+}
+
+impl Listed<'_> {
+    const fn peer(&self) -> Ipv4Addr {
+        match self {
+            Self::Established(session) => session.peer,
+            Self::HalfOpen(half) => half.peer,
+        }
+    }
+}
+
+/// The peers that are listed, sorted by address.
+#[derive(Clone, Debug)]
+pub struct Sessions<'s> {
+    snapshot: &'s Snapshot,
+    listed: Vec<Listed<'s>>,
+}
+
+impl<'s> Sessions<'s> {
+    /// All of a snapshot, or those of some peers, which are sorted.
+    fn of(snapshot: &'s Snapshot, peers: Option<&[Ipv4Addr]>) -> Self {
+        let established = snapshot.sessions.iter().map(Listed::Established);
+        let half_open = snapshot.half_open.iter().map(Listed::HalfOpen);
+        let is_listed =
+            |one: &Listed<'_>| peers.is_none_or(|peers| peers.binary_search(&one.peer()).is_ok());
+        let mut listed: Vec<Listed<'_>> = established.chain(half_open).filter(is_listed).collect();
+        listed.sort_by_key(Listed::peer);
+        Self { snapshot, listed }
+    }
+
+    /// Makes the rows one after the other.
+    pub fn iter(&self) -> impl Iterator<Item = SessionStats> {
+        let all = self.listed.iter();
+        all.map(|one| session(self.snapshot, *one))
+    }
+
+    /// How many there are.
+    pub const fn len(&self) -> usize {
+        self.listed.len()
+    }
+
+    /// Whether there are none.
+    pub const fn is_empty(&self) -> bool {
+        self.listed.is_empty()
+    }
+}
+
+impl Serialize for Sessions<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.iter())
+    }
+}
+
+fn hexadecimal<S: Serializer>(spi: &u32, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&format_args!("{spi:#010x}"))
 }
 
 /// One SPI of one peer in one direction.
@@ -45,7 +140,8 @@ pub struct Spi {
     /// `esp-in-udp` or `esp`.
     pub kind: &'static str,
     /// As `0xc1234567`.
-    pub spi: String,
+    #[serde(serialize_with = "hexadecimal")]
+    pub spi: u32,
     /// `in` or `out`.
     pub direction: &'static str,
     /// Packets.
@@ -131,75 +227,52 @@ pub struct Totals {
     pub untracked: ByDirection<Traffic>,
 }
 
-/// Identifies an SPI from one snapshot to the next.
-type Key = (Ipv4Addr, u32, Class, Direction);
-
-/// The packets of each SPI in an earlier snapshot.
-#[derive(Clone, Debug, Default)]
-pub struct PreviousCounts(BTreeMap<Key, u64>);
-
-impl PreviousCounts {
-    /// Takes them from a snapshot.
-    pub fn of(snapshot: &Snapshot) -> Self {
-        let packets = snapshot.flows.iter().map(|flow| (key(flow), flow.packets));
-        Self(packets.collect())
-    }
-}
-
-const fn key(flow: &FlowRecord) -> Key {
-    (flow.peer, flow.spi, flow.class, flow.direction)
-}
-
-#[expect(clippy::cast_precision_loss, reason = "a rate for people")]
-fn per_second(packets: u64, seconds: f64) -> f64 {
-    // Less than a second is too short to measure a rate.
-    packets as f64 / seconds.max(1.0)
-}
-
-impl InstanceStats {
-    /// Converts a snapshot. The rates are those since an earlier one, if there was one.
-    pub fn of(snapshot: &Snapshot, earlier: Option<(&PreviousCounts, Duration)>) -> Self {
-        let spis = snapshot
-            .flows
-            .iter()
-            .map(|flow| spi(snapshot, flow, earlier));
+impl<'s> InstanceStats<'s> {
+    /// Chooses what is listed of a snapshot. The rates are those since an earlier one, if there was
+    /// one.
+    pub fn of(snapshot: &'s Snapshot, selection: &Selection, earlier: Option<Earlier<'s>>) -> Self {
+        let Overview {
+            vip,
+            server,
+            generation,
+            ..
+        } = snapshot.overview;
+        let rates = Rates::new(snapshot.clock, snapshot.now, earlier);
+        let listed = selection.list(&snapshot.flows, &rates);
+        let peers = selection.is_of_spis().then(|| {
+            let mut peers: Vec<Ipv4Addr> = listed.iter().map(|flow| flow.peer).collect();
+            peers.sort_unstable();
+            peers.dedup();
+            peers
+        });
         Self {
-            vip: snapshot.vip,
-            server: snapshot.server,
-            generation: snapshot.generation,
-            spis: spis.collect(),
-            sessions: sessions(snapshot),
+            vip,
+            server,
+            generation,
+            sessions: Sessions::of(snapshot, peers.as_deref()),
+            spis: Spis {
+                snapshot,
+                rates,
+                listed,
+            },
             totals: totals(snapshot),
         }
     }
 }
 
-fn spi(
-    snapshot: &Snapshot,
-    flow: &FlowRecord,
-    earlier: Option<(&PreviousCounts, Duration)>,
-) -> Spi {
+fn spi(snapshot: &Snapshot, flow: &FlowRecord, packets_per_second: f64) -> Spi {
     let clock = &snapshot.clock;
-    let first_seen = snapshot.now.saturating_sub(flow.first_seen);
-    let age = u64::from(flow.age);
-    let packets_per_second = match earlier {
-        Some((PreviousCounts(packets), passed)) => {
-            let before = packets.get(&key(flow)).copied().unwrap_or_default();
-            per_second(flow.packets.saturating_sub(before), passed.as_secs_f64())
-        }
-        None => per_second(flow.packets, clock.seconds(first_seen.saturating_sub(age))),
-    };
     Spi {
         peer: flow.peer,
         port: (flow.class == Class::EspInUdp).then_some(flow.port),
         kind: flow.class.name(),
-        spi: format!("{:#010x}", flow.spi),
+        spi: flow.spi,
         direction: flow.direction.name(),
         packets: flow.packets,
         bytes: flow.bytes,
         packets_per_second,
-        first_seen_secs: clock.seconds(first_seen),
-        last_seen_secs: clock.seconds(age),
+        first_seen_secs: clock.seconds(snapshot.now.saturating_sub(flow.first_seen)),
+        last_seen_secs: clock.seconds(u64::from(flow.age)),
         first_sequence: flow.first_sequence,
         last_sequence: flow.last_sequence,
         highest_sequence: u32::try_from(flow.highest & 0xffff_ffff).unwrap_or_default(),
@@ -208,38 +281,32 @@ fn spi(
     }
 }
 
-fn sessions(snapshot: &Snapshot) -> Vec<SessionStats> {
+fn session(snapshot: &Snapshot, one: Listed<'_>) -> SessionStats {
     let seconds = |age: u32| snapshot.clock.seconds(u64::from(age));
-    let established = snapshot.sessions.iter().map(|session| {
-        let of = |i: usize| ByDirection::of(|direction| session.counters[i][direction as usize]);
-        let flows = snapshot.flows.iter();
-        let flows = flows.filter(|flow| flow.peer == session.peer);
-        // The word of the session has the server's messages alone, which keep it from expiring.
-        let (spis, age) = flows.fold((0, session.age), |(spis, age), flow| {
-            (spis + 1, age.min(flow.age))
-        });
-        SessionStats {
-            peer: session.peer,
-            state: "established",
-            ike: of(0),
-            natt_ike: of(1),
-            keepalive: of(2),
-            spis,
-            last_seen_secs: seconds(age),
+    match one {
+        Listed::Established(session) => {
+            let of =
+                |i: usize| ByDirection::of(|direction| session.counters[i][direction as usize]);
+            SessionStats {
+                peer: session.peer,
+                state: "established",
+                ike: of(0),
+                natt_ike: of(1),
+                keepalive: of(2),
+                spis: session.spis,
+                last_seen_secs: seconds(session.age),
+            }
         }
-    });
-    let half_open = snapshot.half_open.iter().map(|half| SessionStats {
-        peer: half.peer,
-        state: "half-open",
-        ike: ByDirection::default(),
-        natt_ike: ByDirection::default(),
-        keepalive: ByDirection::default(),
-        spis: 0,
-        last_seen_secs: seconds(half.age),
-    });
-    let mut all: Vec<SessionStats> = established.chain(half_open).collect();
-    all.sort_by_key(|session| session.peer);
-    all
+        Listed::HalfOpen(half) => SessionStats {
+            peer: half.peer,
+            state: "half-open",
+            ike: ByDirection::default(),
+            natt_ike: ByDirection::default(),
+            keepalive: ByDirection::default(),
+            spis: 0,
+            last_seen_secs: seconds(half.age),
+        },
+    }
 }
 
 fn totals(snapshot: &Snapshot) -> Totals {
@@ -247,7 +314,7 @@ fn totals(snapshot: &Snapshot) -> Totals {
         let mut sum = Traffic::default();
         for hook in Hook::ALL {
             for kind in Class::ALL.into_iter().filter(|kind| kind.is_esp()) {
-                let counters = &snapshot.counters[hook as usize];
+                let counters = &snapshot.overview.counters[hook as usize];
                 let at = class(direction, kind);
                 sum.packets += counters[at + packets as usize];
                 sum.bytes += counters[at + bytes as usize];
@@ -255,23 +322,14 @@ fn totals(snapshot: &Snapshot) -> Totals {
         }
         sum
     };
-    let tracked = |direction: Direction| {
-        let flows = snapshot.flows.iter();
-        flows
-            .filter(|flow| flow.direction == direction)
-            .fold(Traffic::default(), |sum, flow| Traffic {
-                packets: sum.packets + flow.packets,
-                bytes: sum.bytes + flow.bytes,
-            })
-    };
-    let retired = |direction: Direction| {
-        let Amount { packets, bytes } = snapshot.retired.esp[direction as usize];
+    let traffic = |amounts: &[Amount; 2], direction: Direction| {
+        let Amount { packets, bytes } = amounts[direction as usize];
         Traffic { packets, bytes }
     };
     Totals {
         esp: ByDirection::of(|way| counted(way, Quantity::Packets, Quantity::Bytes)),
-        tracked: ByDirection::of(tracked),
-        retired: ByDirection::of(retired),
+        tracked: ByDirection::of(|way| traffic(&snapshot.tracked, way)),
+        retired: ByDirection::of(|way| traffic(&snapshot.retired.esp, way)),
         untracked: ByDirection::of(|way| {
             counted(way, Quantity::UntrackedPackets, Quantity::UntrackedBytes)
         }),
@@ -279,98 +337,5 @@ fn totals(snapshot: &Snapshot) -> Totals {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::tables::clock::{Clock, Moment};
-    use crate::tables::retired::RetiredTotals;
-    use xdp_common::counters::WORDS;
-
-    fn snapshot() -> Snapshot {
-        let moment = Moment {
-            jiffies: 10_000,
-            monotonic: 0,
-        };
-        let mut counters = [[0; WORDS]; Hook::ALL.len()];
-        let esp = class(Direction::Inbound, Class::Esp);
-        let udp = class(Direction::Inbound, Class::EspInUdp);
-        counters[Hook::Xdp as usize][udp + Quantity::Packets as usize] = 90;
-        counters[Hook::Tc as usize][udp + Quantity::Packets as usize] = 3;
-        counters[Hook::Xdp as usize][esp + Quantity::Packets as usize] = 7;
-        counters[Hook::Xdp as usize][esp + Quantity::UntrackedPackets as usize] = 5;
-        Snapshot {
-            vip: Ipv4Addr::new(203, 0, 113, 1),
-            server: Ipv4Addr::new(192, 168, 0, 1),
-            flags: 0,
-            listed: [0, 0],
-            namespace: 1,
-            generation: 55,
-            interfaces: Vec::new(),
-            absent: Vec::new(),
-            clock: Clock::new(250, moment),
-            now: 10_000,
-            flows: vec![FlowRecord {
-                peer: Ipv4Addr::new(203, 0, 113, 10),
-                port: 4500,
-                class: Class::EspInUdp,
-                spi: 0xc1,
-                direction: Direction::Inbound,
-                packets: 95,
-                bytes: 9500,
-                first_seen: 7_000,
-                age: 500,
-                first_sequence: 1,
-                last_sequence: 100,
-                highest: 0x1_0000_0064,
-                reordered: 0,
-            }],
-            sessions: Vec::new(),
-            half_open: Vec::new(),
-            retired: RetiredTotals::default(),
-            counters,
-            tables: Vec::new(),
-        }
-    }
-
-    #[test]
-    fn totals_add_both_hooks_and_both_kinds() {
-        let totals = InstanceStats::of(&snapshot(), None).totals;
-        assert_eq!(totals.esp.inbound.packets, 100);
-        assert_eq!(totals.untracked.inbound.packets, 5);
-        assert_eq!(
-            totals.tracked.inbound,
-            Traffic {
-                packets: 95,
-                bytes: 9500
-            }
-        );
-        assert_eq!(totals.esp.outbound, Traffic::default());
-    }
-
-    #[test]
-    fn the_rate_is_the_mean_of_the_life_or_that_since_the_last_look() {
-        let snapshot = snapshot();
-        // Ten seconds from the first packet to the last.
-        let spi = &InstanceStats::of(&snapshot, None).spis[0];
-        assert!((spi.packets_per_second - 9.5).abs() < 1e-9);
-        let mut earlier = PreviousCounts::of(&snapshot);
-        earlier.0.values_mut().for_each(|packets| *packets -= 20);
-        let since = Some((&earlier, Duration::from_secs(2)));
-        let spi = &InstanceStats::of(&snapshot, since).spis[0];
-        assert!((spi.packets_per_second - 10.0).abs() < 1e-9);
-    }
-
-    #[test]
-    fn numbers_look_as_scripts_expect_them() {
-        let instance = InstanceStats::of(&snapshot(), None);
-        assert_eq!(instance.generation, 55);
-        let spi = &instance.spis[0];
-        let json = serde_json::to_value(spi).expect("serializes");
-        assert_eq!(json["spi"], "0x000000c1");
-        assert_eq!(json["kind"], "esp-in-udp");
-        assert_eq!(json["direction"], "in");
-        assert_eq!(json["port"], 4500);
-        assert_eq!(json["highest_sequence"], 0x64);
-        assert!((spi.last_seen_secs - 2.0).abs() < 1e-9);
-        assert!((spi.first_seen_secs - 12.0).abs() < 1e-9);
-    }
-}
+#[path = "stats_tests.rs"]
+mod tests;

@@ -14,7 +14,7 @@ use crate::error::Result;
 use crate::netlink::{Block, Link, Netlink};
 use crate::sys::netns;
 use crate::tables::grace::GracePeriod;
-use crate::tables::snapshot::{InterfaceRecord, Snapshot};
+use crate::tables::overview::{InterfaceRecord, Overview};
 use serde::Serialize;
 use std::net::Ipv4Addr;
 use xdp_common::counters::{Quantity, class, reason, refusal};
@@ -35,7 +35,7 @@ pub struct InstanceStatus {
     pub vip: Ipv4Addr,
     /// The server behind it.
     pub server: Ipv4Addr,
-    /// Identifies the set of tables ([`Snapshot::generation`]).
+    /// Identifies the set of tables ([`Overview::generation`]).
     pub generation: u64,
     /// The process id of the daemon, if one runs.
     pub daemon: Option<u32>,
@@ -122,43 +122,43 @@ pub struct ReasonCount {
 
 impl InstanceStatus {
     /// Asks the kernel about an instance. `links` are the interfaces of this network namespace.
-    pub fn of(pins: &Pins, snapshot: &Snapshot, netlink: &Netlink, links: &[Link]) -> Result<Self> {
+    pub fn of(pins: &Pins, overview: &Overview, netlink: &Netlink, links: &[Link]) -> Result<Self> {
         let mut attached = Vec::new();
         for hook_point in HookPoint::all() {
             let pin = pins.pin(&hook_point.link_pin());
             if link::is_closed(&pin) {
-                attached.push(unseen(hook_point, TcBackend::Tcx, snapshot, links));
+                attached.push(unseen(hook_point, TcBackend::Tcx, overview, links));
             } else if let Some((_, attachment)) = link::open(&pin)? {
-                attached.push(describe(&attachment, hook_point, snapshot, links));
+                attached.push(describe(&attachment, hook_point, overview, links));
             }
         }
-        attached.extend(filters_of(pins, snapshot, netlink, links)?);
-        let is_set = |bit| snapshot.flags & bit != 0;
-        let [except_peers, denied] = snapshot.listed;
+        attached.extend(filters_of(pins, overview, netlink, links)?);
+        let is_set = |bit| overview.flags & bit != 0;
+        let [except_peers, denied] = overview.listed;
         Ok(Self {
-            vip: snapshot.vip,
-            server: snapshot.server,
-            generation: snapshot.generation,
+            vip: overview.vip,
+            server: overview.server,
+            generation: overview.generation,
             daemon: pins.owner(),
             dry_run: is_set(flag::DRY_RUN),
             dedicated: is_set(flag::DEDICATED),
             server_is_local: is_set(flag::SERVER_IS_LOCAL),
-            grace_period: GracePeriod::name(snapshot.flags),
+            grace_period: GracePeriod::name(overview.flags),
             except_peers,
             denied,
-            absent: absent(snapshot),
+            absent: absent(overview),
             attached,
-            redirect: redirect(snapshot),
-            tables: snapshot.tables.iter().map(table).collect(),
-            reasons: reasons(snapshot),
+            redirect: redirect(overview),
+            tables: overview.tables.iter().map(table).collect(),
+            reasons: reasons(overview),
         })
     }
 }
 
 /// Each name once, though it may be on both sides.
-fn absent(snapshot: &Snapshot) -> Vec<String> {
+fn absent(overview: &Overview) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
-    for (_, name) in &snapshot.absent {
+    for (_, name) in &overview.absent {
         if !names.contains(name) {
             names.push(name.clone());
         }
@@ -167,9 +167,9 @@ fn absent(snapshot: &Snapshot) -> Vec<String> {
 }
 
 /// Each interface once, though a one-armed gateway has it on both sides.
-fn redirect(snapshot: &Snapshot) -> Vec<Redirect> {
+fn redirect(overview: &Overview) -> Vec<Redirect> {
     let mut all: Vec<Redirect> = Vec::new();
-    for interface in &snapshot.interfaces {
+    for interface in &overview.interfaces {
         if all.iter().all(|found| found.interface != interface.name) {
             all.push(Redirect {
                 interface: interface.name.clone(),
@@ -181,8 +181,8 @@ fn redirect(snapshot: &Snapshot) -> Vec<Redirect> {
 }
 
 /// What META records of the interface of a hook point.
-fn known(snapshot: &Snapshot, hook_point: HookPoint) -> Option<&InterfaceRecord> {
-    let mut all = snapshot.interfaces.iter();
+fn known(overview: &Overview, hook_point: HookPoint) -> Option<&InterfaceRecord> {
+    let mut all = overview.interfaces.iter();
     all.find(|record| record.interface == hook_point.interface)
 }
 
@@ -198,12 +198,12 @@ const fn mode(hook_point: HookPoint, interface: Option<&InterfaceRecord>) -> &'s
 fn describe(
     attachment: &BpfLink,
     hook_point: HookPoint,
-    snapshot: &Snapshot,
+    overview: &Overview,
     links: &[Link],
 ) -> ProgramStatus {
     let mut here = links.iter();
     let here = here.find(|link| link::is_on(attachment, hook_point.hook, link));
-    let known = known(snapshot, hook_point);
+    let known = known(overview, hook_point);
     let name = here.map(|link| &link.name);
     let name = name.or(known.map(|known| &known.name));
     ProgramStatus {
@@ -221,12 +221,12 @@ fn describe(
 fn unseen(
     hook_point: HookPoint,
     backend: TcBackend,
-    snapshot: &Snapshot,
+    overview: &Overview,
     links: &[Link],
 ) -> ProgramStatus {
-    let known = known(snapshot, hook_point);
+    let known = known(overview, hook_point);
     // In another network namespace nothing can be examined without a capability.
-    let here = netns::own().is_ok_and(|own| own == snapshot.namespace);
+    let here = netns::own().is_ok_and(|own| own == overview.namespace);
     let mut found = links.iter();
     let found = found.find(|link| here && known.is_some_and(|known| known.index == link.index));
     let program = found.filter(|_| hook_point.hook == Hook::Xdp);
@@ -243,7 +243,7 @@ fn unseen(
 
 fn filters_of(
     pins: &Pins,
-    snapshot: &Snapshot,
+    overview: &Overview,
     netlink: &Netlink,
     links: &[Link],
 ) -> Result<Vec<ProgramStatus>> {
@@ -254,9 +254,9 @@ fn filters_of(
             continue;
         };
         if link::is_closed(&pins.pin(&pin)) {
-            closed.push(unseen(hook_point, TcBackend::Clsact, snapshot, links));
+            closed.push(unseen(hook_point, TcBackend::Clsact, overview, links));
         } else if let Some(program) = pins.pinned_program(&pin)? {
-            let index = known(snapshot, hook_point).map_or(0, |known| known.index);
+            let index = known(overview, hook_point).map_or(0, |known| known.index);
             sought.push((hook_point, program, (index, block)));
         }
     }
@@ -271,7 +271,7 @@ fn filters_of(
     )| {
         let here = found.is_some_and(|found| found.here);
         let link = links.iter().find(|link| link.index == index && here);
-        let known = known(snapshot, hook_point);
+        let known = known(overview, hook_point);
         let name = link.map(|link| &link.name);
         let name = name.or(known.map(|known| &known.name));
         ProgramStatus {
@@ -287,7 +287,7 @@ fn filters_of(
     Ok(sought.into_iter().zip(found).map(attached).collect())
 }
 
-fn table(usage: &crate::tables::snapshot::TableUsage) -> TableStatus {
+fn table(usage: &crate::tables::overview::TableUsage) -> TableStatus {
     let when_full = match usage.name {
         "FLOW" => "packets of new SPIs are forwarded and counted as untracked",
         "SESSION" => "new peers are forwarded, and their ESP is counted as untracked",
@@ -308,10 +308,10 @@ fn table(usage: &crate::tables::snapshot::TableUsage) -> TableStatus {
     }
 }
 
-fn reasons(snapshot: &Snapshot) -> Vec<ReasonCount> {
+fn reasons(overview: &Overview) -> Vec<ReasonCount> {
     let mut reasons = Vec::new();
     for hook in Hook::ALL {
-        let counters = &snapshot.counters[hook as usize];
+        let counters = &overview.counters[hook as usize];
         for kind in Class::ALL {
             for direction in Direction::ALL {
                 reasons.push(ReasonCount {

@@ -5,6 +5,7 @@
 
 use crate::error::{Error, Result, causes, is_denied, word};
 use crate::tables::bpf_syscall::{lookup_batch, open_for_reading};
+use crate::tables::reclaim::TableWords;
 use aya::maps::MapData;
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use std::io;
@@ -13,7 +14,7 @@ use std::path::Path;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 use xdp_common::counters::{Counters, WORDS as COUNTER_WORDS};
-use xdp_common::{Hook, cpu, slot};
+use xdp_common::{Hook, Secret, cpu, slot};
 use xdp_core::Word;
 use xdp_core::table::{Bucket, Slot};
 
@@ -149,6 +150,38 @@ impl<W: Mapped> Memory<W> {
     }
 }
 
+// SAFETY: the memory is reached through shared references to its words alone, which other threads
+// may use because W may be shared. It is unmapped once, by its owner, on whichever thread.
+unsafe impl<W: Mapped + Sync> Send for Memory<W> {}
+// SAFETY: as above.
+unsafe impl<W: Mapped + Sync> Sync for Memory<W> {}
+
+/// What CPU has.
+impl<W: Mapped> Memory<W> {
+    /// The blocks of all CPUs.
+    pub fn blocks(&self) -> &[[W; cpu::WORDS]] {
+        self.words().as_chunks().0
+    }
+
+    /// The word of an egress, by its index in a block. It is the same in every block.
+    pub fn egress(&self, index: usize) -> u64 {
+        self.blocks().first().map_or(0, |block| block[index].load())
+    }
+
+    /// The counters of each hook, summed over all CPUs.
+    pub fn counters(&self) -> [Counters; Hook::ALL.len()] {
+        Hook::ALL.map(|hook| {
+            let mut sum = [0_u64; COUNTER_WORDS];
+            for block in self.blocks() {
+                for (total, part) in sum.iter_mut().zip(&block[cpu::counters(hook)..]) {
+                    *total = total.wrapping_add(part.load());
+                }
+            }
+            sum
+        })
+    }
+}
+
 impl<W: Mapped> Drop for Memory<W> {
     fn drop(&mut self) {
         if let Words::Mapped { base, words } = &self.0 {
@@ -159,28 +192,51 @@ impl<W: Mapped> Drop for Memory<W> {
     }
 }
 
+/// An open pin, as far as this user may open it.
+enum Pin {
+    /// For reading and writing, which mapping needs.
+    Open(MapData),
+    /// For reading alone.
+    ForReading(MapData),
+}
+
+fn open_pin(path: &Path, name: &str) -> Result<Pin> {
+    match MapData::from_pin(path) {
+        Ok(map) => Ok(Pin::Open(map)),
+        Err(error) if is_denied(&error) => {
+            let denied = |error: io::Error| Error::NotReadable {
+                path: path.to_path_buf(),
+                why: word(&error),
+            };
+            let map = MapData::from_fd(open_for_reading(path).map_err(denied)?);
+            let map = map.map_err(|error| map_failed("read", name)(causes(&error)));
+            map.map(Pin::ForReading)
+        }
+        Err(error) => Err(map_failed("open", &path.display().to_string())(causes(
+            &error,
+        ))),
+    }
+}
+
+/// The size of a pinned map, without mapping or reading it.
+pub(crate) fn pinned_bytes(path: &Path, name: &str) -> Result<u64> {
+    let (Pin::Open(map) | Pin::ForReading(map)) = open_pin(path, name)?;
+    let (values, bytes) = size(&map).map_err(map_failed("examine", name))?;
+    Ok((values * bytes) as u64)
+}
+
 impl Memory<ReadOnlyWord> {
     /// Maps a pinned map into memory, or copies it where this user may only read the pin: the
     /// kernel maps no descriptor that is open for reading alone (`do_mmap` clears VM_SHARED, and
     /// `bpf_map_mmap` requires it).
     pub fn read(path: &Path, name: &str) -> Result<Self> {
-        match MapData::from_pin(path) {
-            Ok(map) => Self::of(&map, name),
-            Err(error) if is_denied(&error) => {
-                let denied = |error: io::Error| Error::NotReadable {
-                    path: path.to_path_buf(),
-                    why: word(&error),
-                };
-                let map = open_for_reading(path).map_err(denied)?;
-                let failed = map_failed("read", name);
-                let map = MapData::from_fd(map).map_err(|error| failed(causes(&error)))?;
-                let words = copy(&map).map_err(failed)?;
+        match open_pin(path, name)? {
+            Pin::Open(map) => Self::of(&map, name),
+            Pin::ForReading(map) => {
+                let words = copy(&map).map_err(map_failed("read", name))?;
                 let words = words.into_iter().map(|word| ReadOnlyWord(word.into()));
                 Ok(Self(Words::Copied(words.collect())))
             }
-            Err(error) => Err(map_failed("open", &path.display().to_string())(causes(
-                &error,
-            ))),
         }
     }
 
@@ -259,6 +315,16 @@ impl<W: Mapped> Tables<W> {
         matches!(self.meta.0, Words::Copied(_))
     }
 
+    /// What expiry works on.
+    pub fn table_words<'w>(&'w self, secret: &'w Secret) -> TableWords<'w, W> {
+        TableWords {
+            flows: self.flow.slots(),
+            sessions: self.session.slots(),
+            meta: self.meta.words(),
+            secret,
+        }
+    }
+
     /// A word of META.
     pub fn meta(&self, index: usize) -> &W {
         &self.meta.words()[index]
@@ -266,12 +332,12 @@ impl<W: Mapped> Tables<W> {
 
     /// The blocks of all CPUs.
     pub fn cpus(&self) -> &[[W; cpu::WORDS]] {
-        self.cpu.words().as_chunks().0
+        self.cpu.blocks()
     }
 
-    /// The word of an egress, by its index in a block. It is the same in every block.
+    /// The word of an egress, by its index in a block.
     pub fn egress(&self, index: usize) -> u64 {
-        self.cpus().first().map_or(0, |block| block[index].load())
+        self.cpu.egress(index)
     }
 
     /// Writes the word of an egress into every block.
@@ -279,19 +345,6 @@ impl<W: Mapped> Tables<W> {
         for block in self.cpus() {
             block[index].store(word);
         }
-    }
-
-    /// The counters of each hook, summed over all CPUs.
-    pub fn counters(&self) -> [Counters; Hook::ALL.len()] {
-        Hook::ALL.map(|hook| {
-            let mut sum = [0_u64; COUNTER_WORDS];
-            for block in self.cpus() {
-                for (total, part) in sum.iter_mut().zip(&block[cpu::counters(hook)..]) {
-                    *total = total.wrapping_add(part.load());
-                }
-            }
-            sum
-        })
     }
 }
 

@@ -7,11 +7,14 @@
 
 use crate::tables::retired::{self, Amount, Entry, EntryKind};
 use std::collections::HashMap;
+use std::ops::AddAssign;
+use xdp_common::Secret;
 use xdp_common::counters::Direction;
 use xdp_common::meta::{FLOW_ENTRIES, SESSION_ENTRIES};
-use xdp_common::slot::{KEY, STATE, flow, one_spi, session, spis_of};
+use xdp_common::slot::{self, KEY, STATE, flow, one_spi, session, spis_of};
 use xdp_core::Word;
-use xdp_core::table::{self, Slot, State};
+use xdp_core::table::hash::digest_key;
+use xdp_core::table::{self, Place, Slot, State};
 
 /// The two words of a peer's address in a key.
 pub type PeerKey = [u64; 2];
@@ -25,6 +28,8 @@ pub struct TableWords<'w, W> {
     pub sessions: &'w [Slot<W>],
     /// META.
     pub meta: &'w [W],
+    /// The key of the tables' hash.
+    pub secret: &'w Secret,
 }
 
 impl<W> Clone for TableWords<'_, W> {
@@ -49,12 +54,15 @@ pub const fn direction(key: u64) -> Direction {
     }
 }
 
-fn live_sessions<W: Word>(sessions: &[Slot<W>]) -> HashMap<PeerKey, &Slot<W>> {
-    sessions
-        .iter()
-        .filter(|slot| State::of(slot[STATE].load()) == State::Live)
-        .map(|slot| (peer(slot), slot))
-        .collect()
+impl<'w, W: Word> TableWords<'w, W> {
+    /// The live session of a flow's peer.
+    pub fn session_of(self, flow: &Slot<W>) -> Option<&'w Slot<W>> {
+        let key = slot::session_key(flow[KEY].low().to_ne_bytes());
+        let (buckets, _) = self.sessions.as_chunks::<{ slot::WAYS }>();
+        let mask = u32::try_from(buckets.len().checked_sub(1)?).ok()?;
+        let place = Place::new(digest_key(self.secret, &key), mask);
+        table::find(buckets, place, &key)
+    }
 }
 
 /// What was freed.
@@ -64,6 +72,13 @@ pub struct Reclaimed {
     pub flows: usize,
     /// Sessions.
     pub sessions: usize,
+}
+
+impl AddAssign for Reclaimed {
+    fn add_assign(&mut self, more: Self) {
+        self.flows += more.flows;
+        self.sessions += more.sessions;
+    }
 }
 
 /// Reclaims those of these slots that are dying.
@@ -86,18 +101,13 @@ pub fn reclaim<W: Word>(
             .map(|entry| entry.index)
     };
     if let Some(index) = of_last(EntryKind::Flow, words.flows) {
-        let owners = live_sessions(words.sessions);
-        freed.flows += usize::from(reclaim_flow(words, index, |peer| owners.get(peer).copied()));
+        freed.flows += usize::from(reclaim_flow(words, index));
     }
     if let Some(index) = of_last(EntryKind::Session, words.sessions) {
         freed.sessions += usize::from(reclaim_session(words, index));
     }
-    if !flows.is_empty() {
-        let owners = live_sessions(words.sessions);
-        for &index in flows {
-            let owner = |peer: &PeerKey| owners.get(peer).copied();
-            freed.flows += usize::from(reclaim_flow(words, index, owner));
-        }
+    for &index in flows {
+        freed.flows += usize::from(reclaim_flow(words, index));
     }
     for &index in sessions {
         freed.sessions += usize::from(reclaim_session(words, index));
@@ -105,14 +115,11 @@ pub fn reclaim<W: Word>(
     freed
 }
 
-fn reclaim_flow<'w, W: Word + 'w>(
-    words: TableWords<'w, W>,
-    index: usize,
-    owner: impl Fn(&PeerKey) -> Option<&'w Slot<W>>,
-) -> bool {
+fn reclaim_flow<W: Word>(words: TableWords<'_, W>, index: usize) -> bool {
     let slot = &words.flows[index];
     let direction = direction(slot[KEY + 2].load());
-    let peer = peer(slot);
+    // The slot is about to be zeroed.
+    let session = words.session_of(slot);
     let amount = Amount {
         packets: slot[flow::PACKETS].load(),
         bytes: slot[flow::BYTES].load(),
@@ -127,7 +134,7 @@ fn reclaim_flow<'w, W: Word + 'w>(
         return false;
     }
     one_less(&words.meta[FLOW_ENTRIES]);
-    if let Some(session) = owner(&peer) {
+    if let Some(session) = session {
         one_spi_less(&session[session::SPIS], direction);
     }
     true
@@ -252,6 +259,14 @@ pub fn recount<W: Word, E>(
         return Ok(true);
     }
     Ok(false)
+}
+
+fn live_sessions<W: Word>(sessions: &[Slot<W>]) -> HashMap<PeerKey, &Slot<W>> {
+    sessions
+        .iter()
+        .filter(|slot| State::of(slot[STATE].load()) == State::Live)
+        .map(|slot| (peer(slot), slot))
+        .collect()
 }
 
 /// What to add to each session's numbers of SPIs, in the format of `session::SPIS`.

@@ -7,7 +7,7 @@ use std::convert::Infallible;
 use std::sync::atomic::AtomicU64;
 use xdp_common::Class;
 use xdp_common::meta;
-use xdp_common::slot::{self, WORDS, flow_key, session_key};
+use xdp_common::slot::{WORDS, flow_key, session_key};
 
 thread_local! {
     /// Writes that are left until the daemon dies.
@@ -56,21 +56,25 @@ struct Tables {
     meta: Vec<Mortal>,
 }
 
+const SECRET: Secret = [7; 16];
 const PEER: [u8; 4] = [203, 0, 113, 10];
-const LIVE: u64 = 0x102;
+/// The state of a live slot, without what follows from its place and its key.
+const LIVE: u64 = 0x2002;
 
 fn word() -> Mortal {
     Mortal(AtomicU64::new(0))
 }
 
-fn put(slot: &Slot<Mortal>, key: slot::Key, rest: &[(usize, u64)]) {
+fn put(slots: &[Slot<Mortal>], at: usize, key: slot::Key, rest: &[(usize, u64)]) {
+    let slot = &slots[at];
     for (i, word) in key.into_iter().enumerate() {
         slot[KEY + i].store(word);
     }
     for (at, value) in rest {
         slot[*at].store(*value);
     }
-    slot[STATE].store(LIVE);
+    let place = (at % slot::WAYS) as u64;
+    slot[STATE].store(LIVE | slot::kind(&key) << 9 | place << 7);
 }
 
 impl Tables {
@@ -93,13 +97,15 @@ impl Tables {
         ] {
             let key = flow_key(PEER, spi, Class::Esp, direction);
             put(
-                &tables.flows[at],
+                &tables.flows,
+                at,
                 key,
                 &[(flow::PACKETS, 10), (flow::BYTES, 1000)],
             );
         }
         put(
-            &tables.sessions[3],
+            &tables.sessions,
+            3,
             session_key(PEER),
             &[(session::SPIS, 2)],
         );
@@ -113,15 +119,18 @@ impl Tables {
             flows: &self.flows,
             sessions: &self.sessions,
             meta: &self.meta,
+            secret: &SECRET,
         }
     }
 
     fn retire(&self, flows: &[usize], sessions: &[usize]) {
         for &index in flows {
-            assert!(table::retire(&self.flows[index], LIVE));
+            let slot = &self.flows[index];
+            assert!(table::retire(slot, slot[STATE].load()));
         }
         for &index in sessions {
-            assert!(table::retire(&self.sessions[index], LIVE));
+            let slot = &self.sessions[index];
+            assert!(table::retire(slot, slot[STATE].load()));
         }
     }
 

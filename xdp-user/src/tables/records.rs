@@ -2,8 +2,7 @@
 
 use crate::tables::clock::Clock;
 use crate::tables::reclaim::direction;
-use crate::tables::retired::{Entry, EntryKind, RetiredTotals};
-use std::collections::BTreeMap;
+use crate::tables::retired::{Amount, Entry, EntryKind, RetiredTotals};
 use std::net::Ipv4Addr;
 use xdp_common::slot::{self, KEY, STATE, flow, session};
 use xdp_common::{Class, Direction};
@@ -50,9 +49,19 @@ pub struct SessionRecord {
     pub age: u32,
     /// IKE, NAT-T IKE, keepalives, other; inbound and outbound of each.
     pub counters: [[u64; 2]; session::COUNTED],
+    /// Its SPIs, of both directions.
+    pub spis: u64,
 }
 
+/// Identifies an SPI, from one snapshot to the next as well.
+pub type FlowId = (Ipv4Addr, Direction, Class, u32);
+
 impl FlowRecord {
+    /// What distinguishes it from all others.
+    pub const fn id(&self) -> FlowId {
+        (self.peer, self.direction, self.class, self.spi)
+    }
+
     /// Sequence numbers between the first and the highest that did not arrive.
     pub fn estimated_loss(&self) -> u64 {
         (self.highest + 1)
@@ -61,7 +70,7 @@ impl FlowRecord {
     }
 
     /// Adds another slot of the same key.
-    fn merge(&mut self, other: Self) {
+    fn merge(&mut self, other: &Self) {
         self.packets += other.packets;
         self.bytes += other.bytes;
         self.reordered += other.reordered;
@@ -120,17 +129,28 @@ fn read_session(words: &[u64; slot::WORDS], clock: &Clock, now: u64) -> Option<S
         counters: std::array::from_fn(|i| {
             [0, 1].map(|direction| words[session::COUNTERS + 2 * i + direction])
         }),
+        spis: 0,
     })
 }
 
-/// The flows, without those that the retired totals contain.
+/// The flows of a snapshot.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Flows {
+    /// Those that are wanted, sorted by peer, direction and first packet.
+    pub records: Vec<FlowRecord>,
+    /// What all of them have counted, in each direction.
+    pub tracked: [Amount; 2],
+}
+
+/// Reads the flows once, without those that the retired totals contain. `wanted` chooses the peers
+/// whose flows become records.
 pub(super) fn flows<W: Word>(
     slots: &[Slot<W>],
     retired: &RetiredTotals,
-    clock: &Clock,
-    now: u64,
-) -> Vec<FlowRecord> {
-    let mut found: BTreeMap<(Ipv4Addr, Direction, Class, u32), FlowRecord> = BTreeMap::new();
+    (clock, now): (&Clock, u64),
+    wanted: impl Fn(Ipv4Addr) -> bool,
+) -> Flows {
+    let mut flows = Flows::default();
     for (index, slot) in slots.iter().enumerate() {
         let Some(words) = table::snapshot(slot) else {
             continue;
@@ -147,52 +167,80 @@ pub(super) fn flows<W: Word>(
         let Some(flow) = read_flow(&words, clock, now) else {
             continue;
         };
-        let key = (flow.peer, flow.direction, flow.class, flow.spi);
-        match found.get_mut(&key) {
-            Some(same) => same.merge(flow),
-            None => {
-                found.insert(key, flow);
-            }
+        let tracked = &mut flows.tracked[flow.direction as usize];
+        tracked.packets += flow.packets;
+        tracked.bytes += flow.bytes;
+        if wanted(flow.peer) {
+            flows.records.push(flow);
         }
     }
-    let mut flows: Vec<FlowRecord> = found.into_values().collect();
-    flows.sort_by_key(|flow| (flow.peer, flow.direction, flow.first_seen, flow.spi));
+    let records = &mut flows.records;
+    records.sort_unstable_by_key(FlowRecord::id);
+    records.dedup_by(|other, kept| {
+        let same = other.id() == kept.id();
+        if same {
+            kept.merge(other);
+        }
+        same
+    });
+    records.sort_by_key(|flow| (flow.peer, flow.direction, flow.first_seen, flow.spi));
     flows
 }
 
-/// The sessions. A flow of its peer that is younger makes a session younger.
+/// The sessions of wanted peers, sorted by peer. Each gets the number of its flows, which are
+/// sorted by peer as well, and is as young as the youngest of them.
 pub(super) fn sessions<W: Word>(
     slots: &[Slot<W>],
     flows: &[FlowRecord],
-    clock: &Clock,
-    now: u64,
+    (clock, now): (&Clock, u64),
+    wanted: impl Fn(Ipv4Addr) -> bool,
 ) -> Vec<SessionRecord> {
-    let mut found: BTreeMap<Ipv4Addr, SessionRecord> = BTreeMap::new();
-    for slot in slots {
-        let words = table::snapshot(slot);
-        let Some(session) = words.and_then(|words| read_session(&words, clock, now)) else {
-            continue;
-        };
-        match found.get_mut(&session.peer) {
-            Some(same) => {
-                same.age = same.age.min(session.age);
-                let sums = same.counters.iter_mut().flatten();
-                for (sum, part) in sums.zip(session.counters.iter().flatten()) {
-                    *sum += part;
-                }
+    let read = |slot| read_session(&table::snapshot(slot)?, clock, now);
+    let mut sessions: Vec<SessionRecord> = slots
+        .iter()
+        .filter_map(read)
+        .filter(|session| wanted(session.peer))
+        .collect();
+    sessions.sort_unstable_by_key(|session| session.peer);
+    sessions.dedup_by(|other, kept| {
+        let same = other.peer == kept.peer;
+        if same {
+            kept.age = kept.age.min(other.age);
+            let sums = kept.counters.iter_mut().flatten();
+            for (sum, part) in sums.zip(other.counters.iter().flatten()) {
+                *sum += part;
             }
-            None => {
-                found.insert(session.peer, session);
+        }
+        same
+    });
+    let by_peer = (
+        |session: &SessionRecord| session.peer,
+        |flow: &FlowRecord| flow.peer,
+    );
+    merge_join(&mut sessions, flows, by_peer, |session, flow| {
+        session.spis += 1;
+        session.age = session.age.min(flow.age);
+    });
+    sessions
+}
+
+/// Calls `pair` for every two elements with the same key, in one pass over both lists. Both are
+/// sorted by the key, and on the left no key appears twice.
+fn merge_join<L, R, K: Ord>(
+    left: &mut [L],
+    right: &[R],
+    (left_key, right_key): (impl Fn(&L) -> K, impl Fn(&R) -> K),
+    mut pair: impl FnMut(&mut L, &R),
+) {
+    let mut right = right.iter().peekable();
+    for one in left {
+        let key = left_key(one);
+        while let Some(other) = right.next_if(|other| right_key(other) <= key) {
+            if right_key(other) == key {
+                pair(one, other);
             }
         }
     }
-    // A session was last seen when any of its flows was.
-    for flow in flows {
-        if let Some(session) = found.get_mut(&flow.peer) {
-            session.age = session.age.min(flow.age);
-        }
-    }
-    found.into_values().collect()
 }
 
 #[cfg(test)]

@@ -55,10 +55,14 @@ fn esp(packets: u64, first: (u64, u64), last: (u64, u64), highest: u64) -> Slot<
     )
 }
 
+fn read(slots: &[Slot<AtomicU64>]) -> Vec<FlowRecord> {
+    flows(slots, &RetiredTotals::default(), (&clock(), NOW), |_| true).records
+}
+
 #[test]
 fn every_word_of_a_flow_is_read() {
     let slots = [esp(10, (500, 1), (250, 12), 12)];
-    let flows = flows(&slots, &RetiredTotals::default(), &clock(), NOW);
+    let flows = read(&slots);
     let [flow] = flows.as_slice() else {
         panic!("{flows:?}");
     };
@@ -81,7 +85,7 @@ fn two_slots_of_one_key_are_one_flow() {
         esp(10, (400, 3), (250, 12), 12),
         esp(3, (500, 1), (300, 4), 4),
     ];
-    let flows = flows(&slots, &RetiredTotals::default(), &clock(), NOW);
+    let flows = read(&slots);
     let [flow] = flows.as_slice() else {
         panic!("{flows:?}");
     };
@@ -94,17 +98,17 @@ fn two_slots_of_one_key_are_one_flow() {
 #[test]
 fn a_late_packet_is_the_last_one_until_a_higher_number_comes() {
     let slots = [esp(10, (500, 1), (250, 9), 12)];
-    let late = flows(&slots, &RetiredTotals::default(), &clock(), NOW);
+    let late = read(&slots);
     assert_eq!((late[0].last_sequence, late[0].highest), (9, 12));
     Word::store(&slots[0][flow::SEEN], 5 << 32 | 13);
-    let after = flows(&slots, &RetiredTotals::default(), &clock(), NOW);
+    let after = read(&slots);
     assert_eq!((after[0].last_sequence, after[0].highest), (13, 13));
 }
 
 #[test]
 fn a_wrapped_sequence_number_goes_on_counting() {
     let slots = [esp(10, (400, 0xffff_fffe), (250, 7), 0x1_0000_0007)];
-    let flows = flows(&slots, &RetiredTotals::default(), &clock(), NOW);
+    let flows = read(&slots);
     assert_eq!(flows[0].highest, 0x1_0000_0007);
     assert_eq!(flows[0].estimated_loss(), 0);
 }
@@ -114,7 +118,7 @@ fn free_and_claimed_slots_are_not_read() {
     for state in [0x100, 0x101] {
         let key = flow_key(PEER.octets(), 1, Class::Esp, Direction::Inbound);
         let slots = [slot(state, key, &[(flow::PACKETS, 1)])];
-        assert_eq!(flows(&slots, &RetiredTotals::default(), &clock(), NOW), []);
+        assert_eq!(read(&slots), []);
     }
 }
 
@@ -131,14 +135,68 @@ fn a_session_is_as_young_as_its_youngest_flow() {
             (session::COUNTERS + 5, 1),
         ],
     )];
-    let flows = flows(
-        &[esp(1, (9, 1), (7, 1), 1 << 32)],
-        &RetiredTotals::default(),
-        &clock(),
-        NOW,
-    );
-    let sessions = sessions(&slots, &flows, &clock(), NOW);
+    let flows = read(&[esp(1, (9, 1), (7, 1), 1 << 32)]);
+    let sessions = sessions(&slots, &flows, (&clock(), NOW), |_| true);
     assert_eq!(sessions.len(), 1);
+    assert_eq!(sessions[0].spis, 1);
     assert_eq!(sessions[0].age, 7);
     assert_eq!(sessions[0].counters, [[4, 3], [2, 0], [0, 1], [0, 0]]);
+}
+
+#[test]
+fn only_the_flows_of_wanted_peers_become_records_and_all_are_summed_up() {
+    let slots = [esp(10, (500, 1), (250, 12), 12)];
+    let all = (&clock(), NOW);
+    let flows = flows(&slots, &RetiredTotals::default(), all, |peer| peer != PEER);
+    assert_eq!(flows.records, []);
+    let [inbound, outbound] = flows.tracked;
+    assert_eq!(
+        (inbound.packets, outbound.packets, outbound.bytes),
+        (0, 10, 1000)
+    );
+}
+
+#[test]
+fn a_join_finds_every_pair() {
+    let mut left: Vec<(u32, Vec<char>)> = [1, 3, 4, 7].map(|key| (key, Vec::new())).into();
+    let right = [
+        (0, 'a'),
+        (1, 'b'),
+        (1, 'c'),
+        (2, 'd'),
+        (4, 'e'),
+        (7, 'f'),
+        (8, 'g'),
+    ];
+    merge_join(
+        &mut left,
+        &right,
+        (|left| left.0, |right| right.0),
+        |left, right| {
+            left.1.push(right.1);
+        },
+    );
+    let found = left
+        .into_iter()
+        .map(|(_, found)| found.into_iter().collect());
+    let found: Vec<String> = found.collect();
+    assert_eq!(found, ["bc", "", "e", "f"]);
+}
+
+/// Sixteen times the peers need sixteen times the work, not 256 times.
+#[test]
+fn joining_sessions_and_flows_reads_each_a_few_times() {
+    for peers in [1_000_u32, 16_000] {
+        let mut sessions: Vec<u32> = (0..peers).collect();
+        let flows: Vec<u32> = (0..2 * peers).map(|flow| flow / 2).collect();
+        let reads = std::cell::Cell::new(0_u32);
+        let key = |one: &u32| {
+            reads.set(reads.get() + 1);
+            *one
+        };
+        let mut pairs = 0;
+        merge_join(&mut sessions, &flows, (key, key), |_, _| pairs += 1);
+        assert_eq!(pairs, 2 * peers);
+        assert!(reads.get() <= 6 * peers, "{} reads", reads.get());
+    }
 }

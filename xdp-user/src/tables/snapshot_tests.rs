@@ -3,6 +3,7 @@
 use super::*;
 use std::sync::atomic::AtomicU64;
 use xdp_common::slot::peer_words;
+use xdp_common::slot::recent;
 
 const PEER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
 
@@ -27,6 +28,7 @@ fn half_open_peers_are_young_and_have_no_session() {
         peer: PEER,
         age: 0,
         counters: Default::default(),
+        spis: 0,
     };
     let found = half_open(&young, &[session], 8);
     assert_eq!(

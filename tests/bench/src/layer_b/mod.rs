@@ -9,6 +9,7 @@ mod programs;
 mod rounds;
 mod sizes;
 mod tables;
+mod user;
 mod wrapper;
 
 use crate::results::{BRow, LayerB, Traffic};
@@ -51,6 +52,7 @@ pub fn run(options: &Options<'_>) -> Result<LayerB> {
     let mut results = LayerB {
         programs: programs::measure(options)?,
         tables: tables::measure(options)?,
+        user: user::measure(options)?,
         ..LayerB::default()
     };
     if options.wants("memory") {
@@ -69,7 +71,10 @@ pub fn run(options: &Options<'_>) -> Result<LayerB> {
 #[must_use]
 pub fn has(word: &str) -> bool {
     let sizes = ["memory", "loads"].map(str::to_owned);
-    let mut labels = programs::labels().chain(tables::labels()).chain(sizes);
+    let mut labels = programs::labels()
+        .chain(tables::labels())
+        .chain(user::labels())
+        .chain(sizes);
     labels.any(|label| label.contains(word))
 }
 

@@ -55,7 +55,7 @@ impl Samples {
 }
 
 /// Median and quartiles.
-fn spread(samples: &[f64]) -> Spread {
+pub(super) fn spread(samples: &[f64]) -> Spread {
     let mut sorted = samples.to_vec();
     sorted.sort_by(f64::total_cmp);
     let at = |quarter: usize| {

@@ -198,8 +198,9 @@ fn with(table: Table, sentences: Vec<Block>) -> Vec<Block> {
 }
 
 fn layer_b(now: &LayerB, before: &LayerB) -> Vec<Block> {
-    let head = || {
-        let figures = ["flows", "ns before", "ns now", "ratio"].map(number);
+    let head = |unit: &str| {
+        let [before, now] = ["before", "now"].map(|when| format!("{unit} {when}"));
+        let figures = ["flows", &before, &now, "ratio"].map(number);
         std::iter::once(column("row"))
             .chain(figures)
             .chain([column("verdict")])
@@ -209,7 +210,7 @@ fn layer_b(now: &LayerB, before: &LayerB) -> Vec<Block> {
     let joined = join(&now.programs, &before.programs, |row| {
         (kind(row), row.flows)
     });
-    let mut table = Table::new("Layer B, the dataplane.", head());
+    let mut table = Table::new("Layer B, the dataplane.", head("ns"));
     for ((kind, flows), now, before) in &joined.both {
         table.push(times(
             kind_name(*kind),
@@ -227,7 +228,7 @@ fn layer_b(now: &LayerB, before: &LayerB) -> Vec<Block> {
     let joined = join(&now.tables, &before.tables, |row| {
         (row.table.clone(), row.flows)
     });
-    let mut table = Table::new("Layer B, tables alone.", head());
+    let mut table = Table::new("Layer B, tables alone.", head("ns"));
     for ((name, flows), now, before) in &joined.both {
         table.push(times(
             name.clone(),
@@ -239,6 +240,17 @@ fn layer_b(now: &LayerB, before: &LayerB) -> Vec<Block> {
     let name = |(name, flows): &(String, u64)| format!("{name}, {}", words::plural(*flows, "flow"));
     blocks.extend(with(table, joined.alone("Tables of layer B", name)));
     blocks.extend(memory_and_loads(now, before));
+    let joined = join(&now.user, &before.user, |row| (row.work.clone(), row.flows));
+    let mut table = Table::new("Layer B, user space.", head("ms"));
+    for ((work, flows), now, before) in &joined.both {
+        table.push(times(
+            work.clone(),
+            *flows,
+            &now.milliseconds,
+            &before.milliseconds,
+        ));
+    }
+    blocks.extend(with(table, joined.alone("User space", name)));
     blocks
 }
 

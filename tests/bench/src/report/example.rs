@@ -2,8 +2,8 @@
 //! figures was measured.
 
 use crate::results::{
-    ARow, BLoad, BMemory, BRow, BTable, CRow, Conditions, Contestant, Direction, Interval, Latency,
-    LayerA, LayerB, LayerC, Run, Spread, Traffic,
+    ARow, BLoad, BMemory, BRow, BTable, BUser, CRow, Conditions, Contestant, Direction, Interval,
+    Latency, LayerA, LayerB, LayerC, Run, Spread, Traffic,
 };
 
 /// Contestants that forward, with a cost in instructions and a share of the no-op redirect's rate.
@@ -181,6 +181,14 @@ fn layer_b() -> LayerB {
                 load,
                 keys: 1_048_576,
                 without_slot,
+            })
+            .into(),
+        user: [(50_000, 8.0), (1_000_000, 120.0)]
+            .map(|(flows, median)| BUser {
+                work: "stats --json".to_owned(),
+                flows,
+                milliseconds: spread(median),
+                longest: median * 2.0,
             })
             .into(),
     }

@@ -4,7 +4,7 @@
 use super::figures::{Fate, fate, quotient, range};
 use super::section::{Block, Row, Section, Table, figures as number, words as column};
 use super::words;
-use crate::results::{BLoad, BMemory, BRow, BTable, Direction, LayerB, Traffic};
+use crate::results::{BLoad, BMemory, BRow, BTable, BUser, Direction, LayerB, Traffic};
 use std::collections::{BTreeMap, BTreeSet};
 
 const TITLE: &str = "B: nanoseconds of the program alone";
@@ -42,6 +42,9 @@ pub(super) fn section(layer: Option<&LayerB>) -> Section {
     }
     if !layer.loads.is_empty() {
         rest.push(Block::Table(loads(&layer.loads)));
+    }
+    if !layer.user.is_empty() {
+        rest.push(Block::Table(user(&layer.user)));
     }
     if rest.is_empty() {
         rest.push(Block::Text("Layer B has no row.".to_owned()));
@@ -198,6 +201,29 @@ fn memory(rows: &[BMemory]) -> Table {
             words::bytes(row.bytes),
             words::grouped(row.bytes),
             words::maybe(each, words::figure),
+        ]);
+    }
+    table
+}
+
+fn user(rows: &[BUser]) -> Table {
+    let head = vec![
+        column("work"),
+        number("flows"),
+        number("milliseconds"),
+        number("longest"),
+    ];
+    let mut table = Table::new(
+        "User space with full tables: a whole run of the command, and one of the passes of expiry, of which the \
+         daemon makes one a second beside its event loop (with everything old it includes grace periods).",
+        head,
+    );
+    for row in rows {
+        table.push(vec![
+            row.work.clone(),
+            words::grouped(row.flows),
+            words::spread(&row.milliseconds),
+            words::figure(row.longest),
         ]);
     }
     table

@@ -124,6 +124,10 @@ fn layer_b_has_a_column_for_each_number_of_flows() {
         cells(&report, "find no slot", "random")[2..],
         ["1,048,576", "0", "0 %"]
     );
+    assert_eq!(
+        cells(&report, "User space with full tables", "stats --json"),
+        ["stats --json", "50,000", "8.0 (7.7–8.6)", "16"]
+    );
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Tests of `ikenat check`: each condition is provoked, reported with its level and the command
 //! that fixes it, and fixed by exactly that command. The tests read the JSON output, as scripts do.
 
+mod capacity;
 mod device;
 mod firewall;
 mod host;
@@ -22,6 +23,7 @@ use serde::Deserialize;
 pub(crate) fn scenarios() -> Vec<Scenario> {
     let parts = [
         network_cards::scenarios(),
+        capacity::scenarios(),
         device::scenarios(),
         firewall::scenarios(),
         host::scenarios(),

@@ -5,6 +5,7 @@ mod dry_run;
 mod json;
 mod output;
 mod peer_lists;
+mod selection;
 
 use ikenat_tests::suite::Scenario;
 
@@ -14,6 +15,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         json::scenarios(),
         output::scenarios(),
         peer_lists::scenarios(),
+        selection::scenarios(),
         dry_run::scenarios(),
     ];
     parts.into_iter().flatten().collect()

@@ -1,0 +1,195 @@
+//! What an instance records about itself, its counters, and how full its tables are: everything
+//! but the entries of FLOW and SESSION, which may take gigabytes.
+
+use crate::config::interfaces::Interface;
+use crate::config::settings::Mode;
+use crate::error::Result;
+use crate::tables::clock::{self, Clock, Moment};
+use crate::tables::meta::{absent, address, check_version, index_and_name};
+use crate::tables::mmap::{Memory, ReadOnlyWord, pinned_bytes};
+use crate::tables::records::halves;
+use std::net::Ipv4Addr;
+use std::path::Path;
+use xdp_common::counters::Counters;
+use xdp_common::limits::{FRAGMENT_TICKS, HALF_OPEN_TICKS};
+use xdp_common::slot::{self, recent};
+use xdp_common::{Hook, meta};
+use xdp_core::Word;
+
+/// How full a table is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TableUsage {
+    /// Its name.
+    pub name: &'static str,
+    /// Entries now.
+    pub entries: u64,
+    /// Entries at most.
+    pub limit: u64,
+    /// Bytes of memory.
+    pub bytes: u64,
+}
+
+/// An interface, as META records it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InterfaceRecord {
+    /// Its side and number.
+    pub interface: Interface,
+    /// Its index.
+    pub index: u32,
+    /// Its name when it was attached.
+    pub name: String,
+    /// How its XDP program runs.
+    pub mode: Mode,
+    /// Whether it accepts frames from XDP.
+    pub ready: bool,
+}
+
+/// An instance without its entries.
+#[derive(Clone, Debug)]
+pub struct Overview {
+    /// The VIP.
+    pub vip: Ipv4Addr,
+    /// The server.
+    pub server: Ipv4Addr,
+    /// Its settings, as bits ([`meta::FLAGS`]).
+    pub flags: u64,
+    /// Prefixes of `--except-peer` and of `--deny`.
+    pub listed: [u32; 2],
+    /// The number of the network namespace of the interfaces.
+    pub namespace: u64,
+    /// Identifies the set of tables: `CLOCK_MONOTONIC` in microseconds when they were created. A
+    /// restart of the daemon keeps it, new tables have another one.
+    ///
+    /// Invariant: it tells nothing about the hash key. [`meta::GENERATION`] is a word of the key,
+    /// combined with a time that can be guessed, and must not be printed.
+    pub generation: u64,
+    /// WANs and LANs.
+    pub interfaces: Vec<InterfaceRecord>,
+    /// WANs and LANs that did not exist when the others were attached.
+    pub absent: Vec<(Interface, String)>,
+    /// Counters of each hook.
+    pub counters: [Counters; Hook::ALL.len()],
+    /// The tables.
+    pub tables: Vec<TableUsage>,
+}
+
+/// The clock of the dataplane.
+pub(super) fn clock_of<W: Word>(meta: &[W]) -> Clock {
+    let anchor = Moment {
+        jiffies: meta[meta::JIFFIES].load(),
+        monotonic: meta[meta::MONOTONIC].load(),
+    };
+    Clock::new(meta[meta::HZ].load(), anchor)
+}
+
+/// The tick of a moment in jiffies, as the entries of HALF and FRAGMENT have it.
+pub(super) fn tick(clock: &Clock, now: u64) -> u16 {
+    u16::try_from(now >> clock::tick_shift(clock.rate()) & 0xffff).unwrap_or_default()
+}
+
+impl Overview {
+    /// The entries of a table.
+    pub fn entries(&self, name: &str) -> u64 {
+        let found = self.tables.iter().find(|table| table.name == name);
+        found.map_or(0, |table| table.entries)
+    }
+
+    /// Reads the tables that are pinned in the directory of the instance of `vip`.
+    pub fn take(directory: &Path, vip: Ipv4Addr) -> Result<Self> {
+        let memory = |name: &str| Memory::<ReadOnlyWord>::read(&directory.join(name), name);
+        let meta = memory("META")?;
+        let meta = meta.words();
+        check_version(directory, vip, meta[meta::VERSION].load())?;
+        let cpu = memory("CPU")?;
+        let (deny, except) = halves(meta[meta::LISTED].load());
+        Ok(Self {
+            vip: address(meta[meta::VIP].load()),
+            server: address(meta[meta::SERVER].load()),
+            flags: meta[meta::FLAGS].load(),
+            listed: [except, deny],
+            namespace: meta[meta::NAMESPACE].load(),
+            generation: meta[meta::MONOTONIC].load() / 1_000,
+            interfaces: interfaces(meta, &cpu),
+            absent: Interface::all()
+                .filter_map(|interface| Some((interface, absent(meta, interface)?)))
+                .collect(),
+            counters: cpu.counters(),
+            tables: table_usages(directory, meta)?,
+        })
+    }
+}
+
+fn interfaces(meta: &[ReadOnlyWord], cpu: &Memory<ReadOnlyWord>) -> Vec<InterfaceRecord> {
+    let generic = meta[meta::GENERIC].load();
+    let read = |interface: Interface| {
+        let (index, name) = index_and_name(meta, interface)?;
+        Some(InterfaceRecord {
+            interface,
+            index,
+            name,
+            mode: Mode::of(generic & interface.generic() != 0),
+            ready: cpu.egress(interface.egress()) != 0,
+        })
+    };
+    Interface::all().filter_map(read).collect()
+}
+
+/// The entries of HALF or FRAGMENT that are not older than a limit: the age in ticks, and the peer
+/// in the details.
+pub(super) fn young<W: Word>(words: &[W], tick: u16, limit: u16) -> Vec<(u16, Option<Ipv4Addr>)> {
+    let (entries, _) = words.as_chunks::<{ recent::WORDS }>();
+    entries
+        .iter()
+        .filter_map(|entry| {
+            let digest = entry[recent::DIGEST].load();
+            let age = tick.wrapping_sub(u16::try_from(digest & 0xffff).unwrap_or_default());
+            let details = [
+                entry[recent::DETAILS].load(),
+                entry[recent::DETAILS + 1].load(),
+            ];
+            let peer = slot::peer_address(details).map(Ipv4Addr::from);
+            (digest != 0 && age <= limit).then_some((age, peer))
+        })
+        .collect()
+}
+
+fn table_usages(directory: &Path, meta: &[ReadOnlyWord]) -> Result<Vec<TableUsage>> {
+    let clock = clock_of(meta);
+    let tick = tick(&clock, clock.now());
+    let slots = |name: &'static str, entries: usize| -> Result<TableUsage> {
+        let bytes = pinned_bytes(&directory.join(name), name)?;
+        Ok(TableUsage {
+            name,
+            entries: meta[entries].load(),
+            limit: bytes / size_of::<[u64; slot::WORDS]>() as u64 / 2,
+            bytes,
+        })
+    };
+    let recent = |name: &'static str, limit: u16| -> Result<TableUsage> {
+        let memory = Memory::<ReadOnlyWord>::read(&directory.join(name), name)?;
+        let words = memory.words();
+        Ok(TableUsage {
+            name,
+            entries: young(words, tick, limit).len() as u64,
+            limit: (words.len() / recent::WORDS) as u64,
+            bytes: size_of_val(words) as u64,
+        })
+    };
+    let hops = Memory::<ReadOnlyWord>::read(&directory.join("NEXTHOP"), "NEXTHOP")?;
+    let (entries, _) = hops.words().as_chunks::<{ slot::nexthop::WORDS }>();
+    let used = entries
+        .iter()
+        .filter(|hop| hop[slot::nexthop::KEY].load() != 0);
+    Ok(vec![
+        slots("FLOW", meta::FLOW_ENTRIES)?,
+        slots("SESSION", meta::SESSION_ENTRIES)?,
+        recent("HALF", HALF_OPEN_TICKS)?,
+        recent("FRAGMENT", FRAGMENT_TICKS)?,
+        TableUsage {
+            name: "NEXTHOP",
+            entries: used.count() as u64,
+            limit: entries.len() as u64,
+            bytes: size_of_val(hops.words()) as u64,
+        },
+    ])
+}
