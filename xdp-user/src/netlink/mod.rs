@@ -4,6 +4,7 @@
 //! the interfaces of another network namespace.
 
 pub mod address;
+mod answer;
 pub mod ethtool;
 mod generic;
 mod link;
