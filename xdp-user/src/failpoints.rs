@@ -2,8 +2,8 @@
 //! assertions have them; in a release `pass` does nothing.
 //!
 //! `IKENAT_FAIL_AT=list` writes each step that is passed to stderr, with its number; `kill:N` kills
-//! the process at the Nth step, as `kill -9` would; `error:N` makes the Nth step fail. The tests
-//! find a new step without a list of names.
+//! the process at the Nth step, as `kill -9` would; `stop:N` stops it there until it is told to
+//! continue; `error:N` makes the Nth step fail. The tests find a new step without a list of names.
 //!
 //! `IKENAT_OBJECT` names another object to load, for example one that the verifier refuses.
 
@@ -110,6 +110,7 @@ mod armed {
     pub(super) enum Wish {
         List,
         Kill(u32),
+        Stop(u32),
         Error(u32),
     }
 
@@ -117,6 +118,7 @@ mod armed {
         match text.split_once(':') {
             None => (text == "list").then_some(Wish::List),
             Some(("kill", number)) => number.parse().ok().map(Wish::Kill),
+            Some(("stop", number)) => number.parse().ok().map(Wish::Stop),
             Some(("error", number)) => number.parse().ok().map(Wish::Error),
             Some(_) => None,
         }
@@ -142,11 +144,19 @@ mod armed {
                 );
                 return Err(failed(format!("it survived SIGKILL: {killed:?}")));
             }
+            Some(Wish::Stop(at)) if at == number => {
+                eprintln!("failpoint {number}: {}", step.name());
+                let stopped = rustix::process::kill_process(
+                    rustix::process::getpid(),
+                    rustix::process::Signal::STOP,
+                );
+                stopped.map_err(|error| failed(error.to_string()))?;
+            }
             Some(Wish::Error(at)) if at == number => {
                 return Err(failed("a test wants it to fail".to_owned()));
             }
-            Some(Wish::Kill(_) | Wish::Error(_)) => {}
-            None => return Err(failed("write list, kill:N or error:N".to_owned())),
+            Some(Wish::Kill(_) | Wish::Stop(_) | Wish::Error(_)) => {}
+            None => return Err(failed("write list, kill:N, stop:N or error:N".to_owned())),
         }
         Ok(())
     }
@@ -162,6 +172,7 @@ mod tests {
     fn wishes_are_read() {
         assert_eq!(wish("list"), Some(Wish::List));
         assert_eq!(wish("kill:3"), Some(Wish::Kill(3)));
+        assert_eq!(wish("stop:4"), Some(Wish::Stop(4)));
         assert_eq!(wish("error:12"), Some(Wish::Error(12)));
         for nonsense in ["", "kill", "kill:", "die:3", "error:x"] {
             assert_eq!(wish(nonsense), None, "{nonsense}");

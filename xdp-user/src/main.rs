@@ -32,14 +32,14 @@ fn main() -> ExitCode {
             log_to_stderr();
             cli::run::run(arguments).map(|()| ExitCode::SUCCESS)
         }
-        Verb::Stats(arguments) => cli::stats::run(arguments).map(|()| ExitCode::SUCCESS),
-        Verb::Status(arguments) => cli::status::run(arguments).map(|()| ExitCode::SUCCESS),
-        Verb::Unload(arguments) => cli::unload::run(arguments).map(|()| ExitCode::SUCCESS),
+        Verb::Stats(arguments) => cli::stats::run(arguments),
+        Verb::Status(arguments) => cli::status::run(arguments),
+        Verb::Unload(arguments) => cli::unload::run(arguments),
     };
     match done {
         Ok(status) => status,
         Err(error) => {
-            eprintln!("ikenat: {error:#}");
+            cli::complain(&error);
             ExitCode::FAILURE
         }
     }

@@ -4,3 +4,4 @@ pub mod layout;
 pub mod lock;
 pub mod owner;
 pub mod permissions;
+pub mod stop;

@@ -1,18 +1,18 @@
 //! `ikenat stats`: every SPI and every peer, from the tables alone.
 
 use super::table::{Align, TextTable, age, grouped};
-use super::{InstanceFilter, print};
-use anyhow::{Context, Result};
+use super::{Errors, InstanceFilter, Reader, print, snapshot};
+use anyhow::Result;
 use clap::Args;
 use std::collections::HashMap;
 use std::io::{self, IsTerminal as _};
 use std::net::Ipv4Addr;
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 use xdp_user::report::document::Document;
 use xdp_user::report::stats::{
     ByDirection, InstanceStats, PreviousCounts, SessionStats, Spi, Stats, Traffic,
 };
-use xdp_user::tables::snapshot::Snapshot;
 
 /// Show every SPI: packets, bytes, rate, loss, age
 ///
@@ -38,31 +38,31 @@ const REFRESH: Duration = Duration::from_secs(2);
 type History = HashMap<Ipv4Addr, (PreviousCounts, Instant)>;
 
 /// Runs the subcommand.
-pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let mut history = History::new();
     loop {
-        let stats = take(&arguments.which, &mut history)?;
-        print(&show(arguments, &stats)?)?;
-        if !arguments.watch {
-            return Ok(());
+        let (stats, errors) = take(&arguments.which, &mut history)?;
+        let reader = print(&show(arguments, &stats)?)?;
+        let status = errors.report();
+        if !arguments.watch || reader == Reader::Gone {
+            return Ok(status);
         }
         std::thread::sleep(REFRESH);
     }
 }
 
-fn take(which: &InstanceFilter, history: &mut History) -> Result<Stats> {
-    let mut instances = Vec::new();
-    for pins in which.some_instances()? {
-        let snapshot = Snapshot::take(&pins.directory, pins.vip)
-            .with_context(|| format!("failed to read the tables of {}", pins.vip))?;
+fn take(which: &InstanceFilter, history: &mut History) -> Result<(Stats, Errors)> {
+    let (instances, errors) = which.read(|pins| {
+        let snapshot = snapshot(pins)?;
         let now = Instant::now();
         let earlier = history
             .get(&pins.vip)
             .map(|(earlier, at)| (earlier, now.duration_since(*at)));
-        instances.push(InstanceStats::of(&snapshot, earlier));
+        let stats = InstanceStats::of(&snapshot, earlier);
         history.insert(pins.vip, (PreviousCounts::of(&snapshot), now));
-    }
-    Ok(Stats { instances })
+        Ok(stats)
+    })?;
+    Ok((Stats { instances }, errors))
 }
 
 fn show(arguments: &Arguments, stats: &Stats) -> Result<String> {

@@ -169,7 +169,7 @@ fn reattach(dataplane: &mut Dataplane, old: &Plan, netlink: &Netlink) -> Result<
             Ok((plan, loaded.loggers))
         }
         Err(error) => {
-            attach::rollback(netlink, instance, &created)?;
+            attach::rollback(netlink, instance, &created);
             Err(error)
         }
     }

@@ -19,7 +19,7 @@ use crate::config::plan::Plan;
 use crate::dataplane::attach::{AttachContext, AttachedProgram, Created, FilterRestore};
 use crate::dataplane::loader::{LoadedObject, SavedState};
 use crate::dataplane::tc_backend::TcBackend;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, log_clean_up};
 use crate::failpoints::{Step, pass};
 use crate::netlink::Netlink;
 use crate::tables::clock::Clock;
@@ -69,7 +69,7 @@ pub fn start(plan: &Plan, netlink: &Netlink) -> Result<(Dataplane, Vec<Logger>)>
         Ok(saved) => saved,
         Err(error) => {
             if !instance.is_used() {
-                instance.remove()?;
+                log_clean_up(instance.remove().map(drop));
             }
             return Err(error);
         }
@@ -91,9 +91,9 @@ pub fn start(plan: &Plan, netlink: &Netlink) -> Result<(Dataplane, Vec<Logger>)>
             Ok((running, loaded.loggers))
         }
         Err(error) => {
-            attach::rollback(netlink, &instance, &created)?;
+            attach::rollback(netlink, &instance, &created);
             if saved.is_none() {
-                instance.remove()?;
+                log_clean_up(instance.remove().map(drop));
             }
             Err(error)
         }

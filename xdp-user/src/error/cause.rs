@@ -38,12 +38,24 @@ pub fn causes(error: &dyn std::error::Error) -> String {
     let mut next = error.source();
     while let Some(cause) = next {
         let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
+        let without_number = cause_text.split(" (os error").next().unwrap_or_default();
+        if !text.contains(without_number) {
             text = format!("{text}: {cause_text}");
         }
         next = cause.source();
     }
     text
+}
+
+/// Logs the error of a clean-up, if there is one. It is made because of another error, which is the
+/// one to return.
+pub(crate) fn log_clean_up<E: std::error::Error>(cleaned: Result<(), E>) {
+    if let Err(error) = cleaned {
+        tracing::warn!(
+            "clean-up: {}; `ikenat unload` removes what is left",
+            causes(&error)
+        );
+    }
 }
 
 /// Whether the last cause of an error is that the kernel denied permission to this process.
@@ -56,4 +68,17 @@ pub(crate) fn is_denied(error: &(dyn std::error::Error + 'static)) -> bool {
         next = cause.source();
     }
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_that_was_said_is_not_said_again() {
+        let denied = || io::Error::from_raw_os_error(rustix::io::Errno::ACCESS.raw_os_error());
+        let error = Error::system("list /bpf")(denied());
+        assert_eq!(causes(&error), "failed to list /bpf: Permission denied");
+        assert_eq!(causes(&denied()), "Permission denied (os error 13)");
+    }
 }

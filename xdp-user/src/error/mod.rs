@@ -4,8 +4,8 @@
 
 mod cause;
 
-pub(crate) use cause::is_denied;
 pub use cause::{causes, word};
+pub(crate) use cause::{is_denied, log_clean_up};
 
 use ipnet::Ipv4Net;
 use std::io;
@@ -268,9 +268,23 @@ pub enum Error {
         /// ` (process 123, on eth1 and eth0)`, as far as that is known.
         whose: String,
     },
+    /// A start is creating the tables.
+    #[error("the instance of {vip} is starting, and its tables are not there yet: try again")]
+    Starting {
+        /// The instance.
+        vip: Ipv4Addr,
+    },
+    /// A start has not finished the tables, and nothing is attached.
+    #[error(
+        "the instance of {vip} has no tables, because an earlier start died before anything was attached: `ikenat run` completes it, `ikenat unload --vip {vip}` removes what is left"
+    )]
+    Unfinished {
+        /// The instance.
+        vip: Ipv4Addr,
+    },
     /// Another process removed the pins of an instance.
     #[error(
-        "the pins of {vip} were removed by `ikenat unload --force`, so nothing is attached any more: run `ikenat run` again to attach"
+        "the pins of {vip} were removed by another process, so nothing is attached any more: run `ikenat run` again to attach"
     )]
     Unloaded {
         /// The instance.

@@ -3,7 +3,7 @@
 
 use crate::config::interfaces::Interface;
 use crate::config::settings::Mode;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::tables::clock::{Clock, Moment};
 use crate::tables::meta::{address, check_version, index_and_name};
 use crate::tables::mmap::{Mapped, Memory, ReadOnlyWord, Tables};
@@ -13,6 +13,7 @@ use crate::tables::retired::{self, RetiredTotals};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::Path;
+use std::{fs, io};
 use xdp_common::counters::Counters;
 use xdp_common::limits::{FRAGMENT_TICKS, HALF_OPEN_TICKS};
 use xdp_common::slot::{self, recent};
@@ -156,8 +157,17 @@ fn interfaces<W: Mapped>(tables: &Tables<W>) -> Vec<InterfaceRecord> {
 fn read(directory: &Path, vip: Ipv4Addr) -> Result<Tables<ReadOnlyWord>> {
     const TRIES: usize = 8;
     let mut tries = 0;
+    let meta = directory.join("META");
+    let is_missing = |error: io::Error| error.kind() == io::ErrorKind::NotFound;
+    if fs::symlink_metadata(&meta).is_err_and(is_missing) {
+        return Err(Error::Unfinished { vip });
+    }
     loop {
-        let before = Memory::<ReadOnlyWord>::read(&directory.join("META"), "META")?;
+        let before = Memory::<ReadOnlyWord>::read(&meta, "META")?;
+        // The version is written last.
+        if before.words()[meta::VERSION].load() == 0 {
+            return Err(Error::Unfinished { vip });
+        }
         check_version(directory, vip, before.words()[meta::VERSION].load())?;
         let tables = Tables::read(directory)?;
         tries += 1;

@@ -5,6 +5,7 @@ mod dry_run;
 mod json;
 mod output;
 mod peer_lists;
+mod unreadable;
 
 use ikenat_tests::suite::Scenario;
 
@@ -15,6 +16,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         output::scenarios(),
         peer_lists::scenarios(),
         dry_run::scenarios(),
+        unreadable::scenarios(),
     ];
     parts.into_iter().flatten().collect()
 }

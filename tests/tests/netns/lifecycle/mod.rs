@@ -2,10 +2,11 @@
 
 mod clsact;
 mod daemon;
-mod instances;
+pub(crate) mod instances;
 mod privileges;
 mod restarts_load;
 mod restarts_slow_path;
+mod unload;
 
 use ikenat_tests::suite::Scenario;
 
@@ -17,6 +18,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         restarts_load::scenarios(),
         instances::scenarios(),
         privileges::scenarios(),
+        unload::scenarios(),
     ];
     parts.into_iter().flatten().collect()
 }
