@@ -2,8 +2,8 @@
 //! assertions have them; in a release `pass` does nothing.
 //!
 //! `IKENAT_FAIL_AT=list` writes each step that is passed to stderr, with its number; `kill:N` kills
-//! the process at the Nth step, as `kill -9` would; `stop:N` stops it there until it is told to
-//! continue; `error:N` makes the Nth step fail. The tests find a new step without a list of names.
+//! the process at the Nth step, as `kill -9` would; `stop:N` stops it there until SIGCONT;
+//! `error:N` makes the Nth step fail. The tests find a new step without a list of names.
 //!
 //! `IKENAT_OBJECT` names another object to load, for example one that the verifier refuses.
 

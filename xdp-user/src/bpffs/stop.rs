@@ -37,7 +37,7 @@ impl Instance {
             Err(error) => return Err(error),
         }
         let Some((pid, descriptor)) = self.holder()? else {
-            // It has ended meanwhile, or nobody can tell which process it is.
+            // It has ended meanwhile, or its number is not known here.
             return match self.lock() {
                 Ok(lock) => Ok((Some(lock), Holder::None)),
                 Err(Error::Locked { .. }) => Ok((None, Holder::Hidden)),

@@ -4,6 +4,7 @@ use super::Finding;
 use super::context::{Context, sysctl};
 use crate::dataplane::bpf_query;
 use crate::netlink::namespaces;
+use crate::sys::distribution::{Software, install};
 use crate::sys::kernel_version;
 use aya::programs::ProgramType;
 use aya::sys::is_program_supported;
@@ -30,9 +31,7 @@ fn judge_version(release: &str) -> Finding {
     let message = format!("Linux {release}");
     match kernel_version::is_supported(release) {
         Some(true) => Finding::ok(CODE, message, REASON),
-        Some(false) => {
-            Finding::error(CODE, message, REASON).fix("apt-get install linux-image-amd64")
-        }
+        Some(false) => Finding::error(CODE, message, REASON).fixes(install(Software::Kernel)),
         None => Finding::not_checked(CODE, format!("{message} is not a version number"), REASON),
     }
 }
@@ -55,8 +54,7 @@ fn programs(context: &Context<'_>) -> Finding {
             Ok(true) => {}
             Ok(false) => {
                 let message = format!("this kernel does not support {name} programs");
-                return Finding::error(CODE, message, REASON)
-                    .fix("apt-get install linux-image-amd64");
+                return Finding::error(CODE, message, REASON).fixes(install(Software::Kernel));
             }
             Err(error) => {
                 let reason = crate::error::causes(&error);
@@ -168,7 +166,7 @@ fn judge_clsact(modules: &str) -> Finding {
         );
     }
     let message = format!("no tcx, and no kernel module {}", missing.join(" and "));
-    Finding::error("tc", message, REASON).fix("apt-get install linux-image-amd64")
+    Finding::error("tc", message, REASON).fixes(install(Software::Kernel))
 }
 
 #[cfg(test)]

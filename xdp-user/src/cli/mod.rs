@@ -50,7 +50,7 @@ pub(crate) fn print(text: &str) -> Result<Reader> {
     }
 }
 
-/// Prints an error to stderr, with its causes. (`eprintln` panics when nobody reads stderr.)
+/// Prints an error to stderr, with its causes. (`eprintln` panics when stderr is not read.)
 pub(crate) fn complain(error: &anyhow::Error) {
     let text = causes(error.as_ref());
     _ = writeln!(io::stderr(), "ikenat: {text}");
@@ -117,7 +117,8 @@ impl InstanceFilter {
 /// The tables of an instance.
 pub(crate) fn snapshot(pins: &Instance) -> Result<Snapshot> {
     match report::instance::read(pins) {
-        Err(error @ (Error::Starting { .. } | Error::Unfinished { .. })) => Err(error.into()),
+        // It is a whole sentence about the instance.
+        Err(error @ Error::Instance(_)) => Err(error.into()),
         read => read.with_context(|| format!("failed to read the tables of {}", pins.vip)),
     }
 }

@@ -125,7 +125,7 @@ impl LinkMonitor {
                 (events, Some(reattached))
             }
             Err(error) => {
-                let why = causes(&error);
+                let why = dataplane.instance.named(&causes(&error));
                 if self.failure.as_ref() != Some(&why) {
                     self.failure = Some(why.clone());
                     events.push(Event::NotReattached(why));

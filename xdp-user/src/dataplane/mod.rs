@@ -10,6 +10,7 @@ pub mod foreign_xdp;
 pub mod link;
 pub mod loader;
 mod namespace;
+mod native_refused;
 pub mod program;
 pub mod tc_backend;
 
@@ -19,7 +20,7 @@ use crate::config::plan::Plan;
 use crate::dataplane::attach::{AttachContext, AttachedProgram, Created, FilterRestore};
 use crate::dataplane::loader::{LoadedObject, SavedState};
 use crate::dataplane::tc_backend::TcBackend;
-use crate::error::{Error, Result, log_clean_up};
+use crate::error::{Error, InstanceError, Result, causes, log_clean_up};
 use crate::failpoints::{Step, pass};
 use crate::netlink::Netlink;
 use crate::tables::clock::Clock;
@@ -216,7 +217,7 @@ fn loggers(objects: &mut [LoadedObject]) -> Vec<Logger> {
 
 impl Dataplane {
     /// Opens the BPF file system, so that the pins stay reachable after capabilities are given up.
-    /// From then on their path is one in /proc/self/fd, which is not fit for messages.
+    /// From then on their path is one in /proc/self/fd: messages pass [`Instance::named`].
     pub fn hold_pins(&mut self) -> Result<()> {
         let (instance, held) = self.instance.by_descriptor()?;
         self.instance = instance;
@@ -234,7 +235,10 @@ impl Dataplane {
 
     /// Detaches everything and releases the lock.
     pub fn detach(self, netlink: &Netlink) -> Result<Vec<String>> {
-        let removed = detach::remove(&self.instance, netlink);
+        let removed = detach::remove(&self.instance, netlink).map_err(|error| {
+            let why = self.instance.named(&causes(&error));
+            InstanceError::Detach { why }.into()
+        });
         drop(self.held);
         drop(self.lock);
         removed

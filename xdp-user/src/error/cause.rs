@@ -58,16 +58,27 @@ pub(crate) fn log_clean_up<E: std::error::Error>(cleaned: Result<(), E>) {
     }
 }
 
-/// Whether the last cause of an error is that the kernel denied permission to this process.
-pub(crate) fn is_denied(error: &(dyn std::error::Error + 'static)) -> bool {
+/// The kernel's error among the causes of an error.
+fn system_error<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e io::Error> {
     let mut next = Some(error);
     while let Some(cause) = next {
         if let Some(error) = cause.downcast_ref::<io::Error>() {
-            return error.kind() == io::ErrorKind::PermissionDenied;
+            return Some(error);
         }
         next = cause.source();
     }
-    false
+    None
+}
+
+/// Whether the kernel denied permission to this process.
+pub(crate) fn is_denied(error: &(dyn std::error::Error + 'static)) -> bool {
+    let is_denied = |error: &io::Error| error.kind() == io::ErrorKind::PermissionDenied;
+    system_error(error).is_some_and(is_denied)
+}
+
+/// The number of the kernel's error.
+pub(crate) fn errno(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
+    system_error(error)?.raw_os_error()
 }
 
 #[cfg(test)]

@@ -3,9 +3,11 @@
 //! Invariant: it imports no other module of the crate, so that every module can use it.
 
 mod cause;
+mod instance;
 
 pub use cause::{causes, word};
-pub(crate) use cause::{is_denied, log_clean_up};
+pub(crate) use cause::{errno, is_denied, log_clean_up};
+pub use instance::InstanceError;
 
 use ipnet::Ipv4Net;
 use std::io;
@@ -268,20 +270,6 @@ pub enum Error {
         /// ` (process 123, on eth1 and eth0)`, as far as that is known.
         whose: String,
     },
-    /// A start is creating the tables.
-    #[error("the instance of {vip} is starting, and its tables are not there yet: try again")]
-    Starting {
-        /// The instance.
-        vip: Ipv4Addr,
-    },
-    /// A start has not finished the tables, and nothing is attached.
-    #[error(
-        "the instance of {vip} has no tables, because an earlier start died before anything was attached: `ikenat run` completes it, `ikenat unload --vip {vip}` removes what is left"
-    )]
-    Unfinished {
-        /// The instance.
-        vip: Ipv4Addr,
-    },
     /// Another process removed the pins of an instance.
     #[error(
         "the pins of {vip} were removed by another process, so nothing is attached any more: run `ikenat run` again to attach"
@@ -301,16 +289,14 @@ pub enum Error {
         whose: String,
     },
     /// The driver refuses native XDP.
-    #[error(
-        "{interface} refuses native XDP ({why}): if its driver does not support it (bridges, VLAN devices, taps, some NICs), use `{option} generic`, which works on every device and is slower; `--mode generic` sets both sides"
-    )]
+    #[error("{interface} refuses native XDP ({why}): {remedy}")]
     NativeRefused {
-        /// The option for its side.
-        option: &'static str,
         /// The interface.
         interface: String,
         /// The kernel's error.
         why: String,
+        /// What to do about it.
+        remedy: String,
     },
     /// An attachment failed.
     #[error("failed to attach {hook} to {interface}: {why}")]
@@ -386,6 +372,9 @@ pub enum Error {
         /// What was found instead.
         why: String,
     },
+    /// An instance cannot be read or removed.
+    #[error(transparent)]
+    Instance(#[from] InstanceError),
     /// A system call failed.
     #[error("failed to {action}: {}", word(source))]
     System {

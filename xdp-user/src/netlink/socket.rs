@@ -100,7 +100,10 @@ impl Connection {
         for _ in 0..LIMIT {
             match self.receive(RecvFlags::DONTWAIT) {
                 Ok(datagram) => {
-                    tracing::debug!("netlink: {} bytes nobody waits for", datagram.len());
+                    tracing::debug!(
+                        "netlink: {} bytes that no request waits for",
+                        datagram.len()
+                    );
                 }
                 Err(Errno::AGAIN) => return,
                 // It is reported once: replies were lost.

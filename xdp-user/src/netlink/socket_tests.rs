@@ -58,7 +58,7 @@ type Script = Box<dyn FnOnce(u32) -> Vec<Vec<u8>> + Send>;
 /// the request's sequence number. The peer ends with its last script.
 fn scripted(scripts: Vec<Script>) -> (Connection, JoinHandle<OwnedFd>) {
     let flags = SocketFlags::CLOEXEC;
-    let (ours, peers) =
+    let (own, peers) =
         socketpair(AddressFamily::UNIX, SocketType::DGRAM, flags, None).expect("a pair of sockets");
     let peer = spawn(move || {
         for script in scripts {
@@ -71,7 +71,7 @@ fn scripted(scripts: Vec<Script>) -> (Connection, JoinHandle<OwnedFd>) {
         }
         peers
     });
-    let connection = Connection::over(ours, Duration::from_millis(200)).expect("a timeout");
+    let connection = Connection::over(own, Duration::from_millis(200)).expect("a timeout");
     (connection, peer)
 }
 

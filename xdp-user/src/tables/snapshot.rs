@@ -3,7 +3,7 @@
 
 use crate::config::interfaces::Interface;
 use crate::config::settings::Mode;
-use crate::error::{Error, Result};
+use crate::error::{InstanceError, Result};
 use crate::tables::clock::{Clock, Moment};
 use crate::tables::meta::{address, check_version, index_and_name};
 use crate::tables::mmap::{Mapped, Memory, ReadOnlyWord, Tables};
@@ -160,13 +160,13 @@ fn read(directory: &Path, vip: Ipv4Addr) -> Result<Tables<ReadOnlyWord>> {
     let meta = directory.join("META");
     let is_missing = |error: io::Error| error.kind() == io::ErrorKind::NotFound;
     if fs::symlink_metadata(&meta).is_err_and(is_missing) {
-        return Err(Error::Unfinished { vip });
+        return Err(InstanceError::Unfinished { vip }.into());
     }
     loop {
         let before = Memory::<ReadOnlyWord>::read(&meta, "META")?;
         // The version is written last.
         if before.words()[meta::VERSION].load() == 0 {
-            return Err(Error::Unfinished { vip });
+            return Err(InstanceError::Unfinished { vip }.into());
         }
         check_version(directory, vip, before.words()[meta::VERSION].load())?;
         let tables = Tables::read(directory)?;

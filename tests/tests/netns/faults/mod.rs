@@ -4,6 +4,7 @@ mod bpffs;
 mod daemon;
 pub(crate) mod devices;
 mod interfaces;
+mod messages;
 mod neighbours;
 pub(crate) mod start;
 
@@ -17,6 +18,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         daemon::scenarios(),
         devices::scenarios(),
         neighbours::scenarios(),
+        messages::scenarios(),
     ];
     parts.into_iter().flatten().collect()
 }

@@ -1,4 +1,4 @@
-//! `unload`: while a daemon runs, when nobody reads its output, and a clean-up that fails.
+//! `unload`: while a daemon runs, when its output is not read, and a clean-up that fails.
 
 use std::fs;
 use std::io::pipe;
@@ -22,10 +22,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![
         test("unload_by_force_ends_the_daemon_first", by_force),
         test("unload_by_force_kills_a_daemon_that_does_not_end", stuck),
-        test(
-            "unload_removes_every_instance_although_nobody_reads",
-            unread,
-        ),
+        test("unload_that_is_not_read_removes_every_instance", unread),
         test(
             "a_clean_up_that_fails_does_not_hide_the_cause",
             hidden_cause,
