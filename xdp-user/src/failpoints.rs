@@ -1,5 +1,6 @@
-//! Steps of a start at which a test can kill it or make it fail. Only binaries with debug
-//! assertions have them; in a release `pass` does nothing.
+//! Steps of a start at which a test can kill it or make it fail. Only binaries with the cargo feature
+//! `failpoints` have them, which `cargo xtask build` gives to those for the tests. In all others, and
+//! in every release, `pass` does nothing.
 //!
 //! `IKENAT_FAIL_AT=list` writes each step that is passed to stderr, with its number; `kill:N` kills
 //! the process at the Nth step, as `kill -9` would; `stop:N` stops it there until SIGCONT;
@@ -70,23 +71,23 @@ steps! {
 }
 
 /// Reports that a step was done. Fails, or never returns, when a test asks for that.
-#[cfg(not(debug_assertions))]
+#[cfg(not(feature = "failpoints"))]
 #[inline(always)]
 pub(crate) fn pass(_: Step) -> Result<()> {
     Ok(())
 }
 
 /// The object to load.
-#[cfg(not(debug_assertions))]
+#[cfg(not(feature = "failpoints"))]
 #[inline(always)]
 pub(crate) fn object(embedded: &'static [u8]) -> Result<Cow<'static, [u8]>> {
     Ok(Cow::Borrowed(embedded))
 }
 
-#[cfg(debug_assertions)]
+#[cfg(feature = "failpoints")]
 pub(crate) use armed::{object, pass};
 
-#[cfg(debug_assertions)]
+#[cfg(feature = "failpoints")]
 mod armed {
     use super::{Cow, Result, Step};
     use crate::error::Error;
@@ -162,7 +163,7 @@ mod armed {
     }
 }
 
-#[cfg(all(test, debug_assertions))]
+#[cfg(all(test, feature = "failpoints"))]
 mod tests {
     use super::armed::{Wish, wish};
     use super::*;

@@ -23,6 +23,7 @@ pub(super) fn all(context: &Context<'_>) -> Vec<Finding> {
     }
     for link in context.interfaces() {
         findings.push(interface(link).on(&link.name));
+        findings.extend(untested(link).map(|finding| finding.on(&link.name)));
         findings.push(mode(context, link).on(&link.name));
         findings.push(program(context, link).on(&link.name));
         findings.push(redirect(context, link).on(&link.name));
@@ -59,6 +60,14 @@ fn interface(link: &Link) -> Finding {
             .fix(format!("ip link set dev {} up", link.name));
     }
     Finding::ok(CODE, format!("{kind}, up, MTU {}", link.mtu), EXISTS)
+}
+
+/// Devices that are neither tested nor known to work.
+fn untested(link: &Link) -> Option<Finding> {
+    const REASON: &str = "xen-netfront runs XDP only if the host offers headroom for it (`feature-xdp-headroom`), and no test of ikenat has such a device";
+    let (bus, _) = link.hardware.as_ref()?;
+    let message = "xen-netfront is not tested";
+    (bus == "xen").then(|| Finding::warning("driver", message, REASON))
 }
 
 fn side_of(context: &Context<'_>, link: &Link) -> Side {
@@ -194,5 +203,24 @@ fn no_transmit(link: &Link, peer: Option<&VethPeer>, kernel_reports: bool) -> St
             format!("a {kind} has no XDP transmit (use the device beneath it if possible)")
         }
         (None, _) => "driver has no XDP transmit (ndo_xdp_xmit)".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::Level;
+
+    #[test]
+    fn a_device_of_xen_is_not_tested() {
+        let on = |bus: &str| Link {
+            hardware: Some((bus.to_owned(), "vif-0".to_owned())),
+            ..Link::default()
+        };
+        let found = untested(&on("xen")).expect("a finding");
+        assert_eq!((found.code, found.level), ("driver", Level::Warning));
+        assert!(found.message.contains("not tested"), "{}", found.message);
+        assert_eq!(untested(&on("pci")), None);
+        assert_eq!(untested(&Link::default()), None);
     }
 }
