@@ -5,8 +5,9 @@ use super::context::Context;
 use super::veth_peer::VethPeer;
 use super::{Finding, run_command};
 use crate::config::interfaces::Side;
-use crate::config::settings::Mode;
+use crate::config::settings::{Mode, Modes};
 use crate::dataplane::{bpf_query, egress, foreign_xdp};
+use crate::error::word;
 use crate::netlink::{Link, driver_of, is_known_to_transmit};
 
 /// The largest MTU at which drivers that keep a frame in one page run XDP: 4,096 bytes minus the
@@ -27,6 +28,7 @@ pub(super) fn all(context: &Context<'_>) -> Vec<Finding> {
         findings.push(mode(context, link).on(&link.name));
         findings.push(program(context, link).on(&link.name));
         findings.push(redirect(context, link).on(&link.name));
+        findings.push(shaper(context, link).on(&link.name));
     }
     findings
 }
@@ -51,7 +53,9 @@ fn interface(link: &Link) -> Finding {
         (None, None) => "hardware".to_owned(),
     };
     if link.mac.is_none() {
-        let message = format!("not Ethernet ({kind}): its frames have no MAC addresses to rewrite");
+        let message = format!(
+            "not Ethernet ({kind}): its frames have no MAC addresses to rewrite; for a PPP connection or a tunnel, let a device in front of this host end it, or forward with the kernel's own rules (`iptables -t nat`) instead of ikenat"
+        );
         return Finding::error(CODE, message, EXISTS);
     }
     if !link.up {
@@ -118,8 +122,9 @@ fn mode(context: &Context<'_>, link: &Link) -> Finding {
         ),
         (Mode::Native, Some(true)) if link.mtu > ONE_PAGE_MTU => {
             let message = format!(
-                "native; with an MTU of {} a frame does not fit into one page, and many drivers then refuse XDP",
-                link.mtu
+                "native; with an MTU of {} (more than {ONE_PAGE_MTU}) a frame does not fit into one page, and many drivers then refuse XDP: lower the MTU, or use {} generic",
+                link.mtu,
+                Modes::option(side_of(context, link))
             );
             Finding::warning(CODE, message, REASON)
                 .fix(format!("ip link set dev {} mtu 1500", link.name))
@@ -189,6 +194,26 @@ fn redirect(context: &Context<'_>, link: &Link) -> Finding {
         }
         Some(_) | None => finding,
     }
+}
+
+/// A qdisc that delays or limits packets: those of the fast path leave beside it.
+fn shaper(context: &Context<'_>, link: &Link) -> Finding {
+    const CODE: &str = "shaper";
+    const REASON: &str = "packets that XDP redirects bypass the qdiscs of the interface by which they leave, so they are neither limited nor counted there; shape them on another host";
+    const SHAPERS: [&str; 7] = ["cake", "cbs", "hfsc", "htb", "netem", "taprio", "tbf"];
+    let kinds = match context.netlink.qdiscs(link.index) {
+        Ok(kinds) => kinds,
+        Err(error) => return Finding::not_checked(CODE, word(&error), REASON),
+    };
+    let shapers: Vec<&str> = SHAPERS
+        .into_iter()
+        .filter(|name| kinds.iter().any(|kind| kind == name))
+        .collect();
+    if shapers.is_empty() {
+        return Finding::ok(CODE, "no qdisc that shapes traffic", REASON);
+    }
+    let message = format!("{}: forwarded packets bypass it", shapers.join(" and "));
+    Finding::warning(CODE, message, REASON)
 }
 
 /// Why a device does not transmit frames that XDP redirects to it.

@@ -47,7 +47,7 @@ pub enum Error {
     },
     /// An interface has no Ethernet header.
     #[error(
-        "{name} is not an Ethernet interface, so its frames have no MAC addresses to rewrite: give the Ethernet interface below it"
+        "{name} is not an Ethernet interface, so its frames have no MAC addresses to rewrite: for a PPP connection or a tunnel, let a device in front of this host end it, so that the VIP arrives by Ethernet, or forward with the kernel's own rules (`iptables -t nat`) instead of ikenat"
     )]
     NotEthernet {
         /// The interface.
