@@ -228,6 +228,7 @@ fn snapshot() -> Snapshot {
             namespace: 1,
             generation: 81_234_567_890,
             interfaces: Vec::new(),
+            absent: Vec::new(),
             counters,
             tables: Vec::new(),
         },

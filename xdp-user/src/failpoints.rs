@@ -1,9 +1,10 @@
-//! Steps of a start at which a test can kill it or make it fail. Only binaries with debug
-//! assertions have them; in a release `pass` does nothing.
+//! Steps of a start at which a test can kill it or make it fail. Only binaries with the cargo feature
+//! `failpoints` have them, which `cargo xtask build` gives to those for the tests. In all others, and
+//! in every release, `pass` does nothing.
 //!
 //! `IKENAT_FAIL_AT=list` writes each step that is passed to stderr, with its number; `kill:N` kills
-//! the process at the Nth step, as `kill -9` would; `error:N` makes the Nth step fail. The tests
-//! find a new step without a list of names.
+//! the process at the Nth step, as `kill -9` would; `stop:N` stops it there until SIGCONT;
+//! `error:N` makes the Nth step fail. The tests find a new step without a list of names.
 //!
 //! `IKENAT_OBJECT` names another object to load, for example one that the verifier refuses.
 //! `IKENAT_NO_MEMBARRIER` makes membarrier(2) fail with EINVAL, as with `nohz_full=`.
@@ -71,30 +72,30 @@ steps! {
 }
 
 /// Reports that a step was done. Fails, or never returns, when a test asks for that.
-#[cfg(not(debug_assertions))]
+#[cfg(not(feature = "failpoints"))]
 #[inline(always)]
 pub(crate) fn pass(_: Step) -> Result<()> {
     Ok(())
 }
 
 /// The object to load.
-#[cfg(not(debug_assertions))]
+#[cfg(not(feature = "failpoints"))]
 #[inline(always)]
 pub(crate) fn object(embedded: &'static [u8]) -> Result<Cow<'static, [u8]>> {
     Ok(Cow::Borrowed(embedded))
 }
 
 /// Fails when a test wants membarrier(2) to be refused.
-#[cfg(not(debug_assertions))]
+#[cfg(not(feature = "failpoints"))]
 #[inline(always)]
 pub(crate) fn membarrier() -> std::io::Result<()> {
     Ok(())
 }
 
-#[cfg(debug_assertions)]
+#[cfg(feature = "failpoints")]
 pub(crate) use armed::{membarrier, object, pass};
 
-#[cfg(debug_assertions)]
+#[cfg(feature = "failpoints")]
 mod armed {
     use super::{Cow, Result, Step};
     use crate::error::Error;
@@ -126,6 +127,7 @@ mod armed {
     pub(super) enum Wish {
         List,
         Kill(u32),
+        Stop(u32),
         Error(u32),
     }
 
@@ -133,6 +135,7 @@ mod armed {
         match text.split_once(':') {
             None => (text == "list").then_some(Wish::List),
             Some(("kill", number)) => number.parse().ok().map(Wish::Kill),
+            Some(("stop", number)) => number.parse().ok().map(Wish::Stop),
             Some(("error", number)) => number.parse().ok().map(Wish::Error),
             Some(_) => None,
         }
@@ -158,17 +161,25 @@ mod armed {
                 );
                 return Err(failed(format!("it survived SIGKILL: {killed:?}")));
             }
+            Some(Wish::Stop(at)) if at == number => {
+                eprintln!("failpoint {number}: {}", step.name());
+                let stopped = rustix::process::kill_process(
+                    rustix::process::getpid(),
+                    rustix::process::Signal::STOP,
+                );
+                stopped.map_err(|error| failed(error.to_string()))?;
+            }
             Some(Wish::Error(at)) if at == number => {
                 return Err(failed("a test wants it to fail".to_owned()));
             }
-            Some(Wish::Kill(_) | Wish::Error(_)) => {}
-            None => return Err(failed("write list, kill:N or error:N".to_owned())),
+            Some(Wish::Kill(_) | Wish::Stop(_) | Wish::Error(_)) => {}
+            None => return Err(failed("write list, kill:N, stop:N or error:N".to_owned())),
         }
         Ok(())
     }
 }
 
-#[cfg(all(test, debug_assertions))]
+#[cfg(all(test, feature = "failpoints"))]
 mod tests {
     use super::armed::{Wish, wish};
     use super::*;
@@ -178,6 +189,7 @@ mod tests {
     fn wishes_are_read() {
         assert_eq!(wish("list"), Some(Wish::List));
         assert_eq!(wish("kill:3"), Some(Wish::Kill(3)));
+        assert_eq!(wish("stop:4"), Some(Wish::Stop(4)));
         assert_eq!(wish("error:12"), Some(Wish::Error(12)));
         for nonsense in ["", "kill", "kill:", "die:3", "error:x"] {
             assert_eq!(wish(nonsense), None, "{nonsense}");

@@ -32,14 +32,14 @@ fn main() -> ExitCode {
             log_to_stderr();
             cli::run::run(arguments).map(|()| ExitCode::SUCCESS)
         }
-        Verb::Stats(arguments) => cli::stats::run(arguments).map(|()| ExitCode::SUCCESS),
-        Verb::Status(arguments) => cli::status::run(arguments).map(|()| ExitCode::SUCCESS),
-        Verb::Unload(arguments) => cli::unload::run(arguments).map(|()| ExitCode::SUCCESS),
+        Verb::Stats(arguments) => cli::stats::run(arguments),
+        Verb::Status(arguments) => cli::status::run(arguments),
+        Verb::Unload(arguments) => cli::unload::run(arguments),
     };
     match done {
         Ok(status) => status,
         Err(error) => {
-            eprintln!("ikenat: {error:#}");
+            cli::complain(&error);
             ExitCode::FAILURE
         }
     }
@@ -48,15 +48,29 @@ fn main() -> ExitCode {
 /// The log of the daemon, also for what aya-log says through `log`. The journal has a clock of its own;
 /// RUST_LOG chooses what is said, `info` by default.
 fn log_to_stderr() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let wanted = std::env::var_os("RUST_LOG").unwrap_or_default();
+    let wanted = wanted.to_string_lossy();
+    let parsed = EnvFilter::try_new(&wanted);
+    let is_default = wanted.is_empty() || parsed.is_err();
+    let (filter, invalid) = match parsed {
+        Ok(filter) if !is_default => (filter, None),
+        parsed => (EnvFilter::new("info"), parsed.err()),
+    };
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal())
-        .with_target(false);
+        .with_target(false)
+        // They would go to stderr, which is what has failed.
+        .log_internal_errors(false);
     if std::env::var_os("JOURNAL_STREAM").is_some() {
         log.without_time().init();
     } else {
         log.init();
+    }
+    if let Some(error) = invalid {
+        tracing::warn!(
+            "RUST_LOG={wanted}: {error}; logging at level info (examples: debug, xdp_user=debug)"
+        );
     }
 }

@@ -13,6 +13,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 use crate::{
+    build::FAILPOINTS,
     report::{self, Outcome, Summary},
     setup::Toolchain,
     shell,
@@ -188,7 +189,7 @@ fn binaries(workspace: &Workspace) -> Result<()> {
     for package in ["xdp-user", "ikenat-tests", "ikenat-bench"] {
         cargo.args(["-p", package]);
     }
-    shell::run(cargo.arg("--bins"))
+    shell::run(cargo.arg("--bins").args(FAILPOINTS))
 }
 
 fn program(workspace: &Workspace) -> Command {

@@ -3,7 +3,7 @@
 
 use std::{fs, path::Path, process::Command, time::SystemTime};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 
 use crate::{elf, setup::Toolchain, shell, workspace::Workspace};
 
@@ -127,21 +127,51 @@ fn objects_of(workspace: &Workspace, tools: &Toolchain, variant: &Variant) -> Re
     Ok(())
 }
 
+/// The feature that lets tests disturb a start. Each build for tests has it, so that none replaces the
+/// binary of another, and a release never has.
+pub(crate) const FAILPOINTS: [&str; 2] = ["--features", "xdp-user/failpoints"];
+
 /// Builds the binaries for the host, and says where `ikenat` is.
 pub(crate) fn binaries(workspace: &Workspace, release: bool) -> Result<()> {
     let mut cargo = workspace.cargo();
     cargo.args(["build", "-p", "xdp-user", "-p", "ikenat-tests", "--bins"]);
     if release {
         cargo.arg("--release");
+    } else {
+        cargo.args(FAILPOINTS);
     }
     shell::run(&mut cargo)?;
     let profile = if release { "release" } else { "debug" };
-    println!(
-        "build: {}",
-        workspace.target(profile).join("ikenat").display()
-    );
+    let ikenat = workspace.target(profile).join("ikenat");
+    let bytes =
+        fs::read(&ikenat).with_context(|| format!("failed to read {}", ikenat.display()))?;
+    let hooks = hooks(&bytes);
+    match (release, hooks.is_empty()) {
+        (true, false) => bail!(
+            "{} obeys {}, which only tests need: leave the feature failpoints out",
+            ikenat.display(),
+            hooks.join(" and ")
+        ),
+        (false, true) => bail!(
+            "{} has no failpoints, which the tests need",
+            ikenat.display()
+        ),
+        _ => {}
+    }
+    println!("build: {}", ikenat.display());
     Ok(())
 }
+
+/// The variables by which a test disturbs a start, as far as a binary knows them.
+fn hooks(binary: &[u8]) -> Vec<&'static str> {
+    let knows = |name: &&str| {
+        let mut windows = binary.windows(name.len());
+        windows.any(|window| window == name.as_bytes())
+    };
+    HOOKS.into_iter().filter(knows).collect()
+}
+
+const HOOKS: [&str; 2] = ["IKENAT_FAIL_AT", "IKENAT_OBJECT"];
 
 /// A cargo program of the eBPF toolchain with the flags and the target directory of the objects.
 pub(crate) fn bpf_cargo(
@@ -244,6 +274,68 @@ mod tests {
     use std::{env, time::Duration};
 
     use super::*;
+
+    #[test]
+    fn what_a_binary_obeys_is_found() {
+        assert_eq!(hooks(b"...IKENAT_OBJECTfailed"), ["IKENAT_OBJECT"]);
+        assert_eq!(hooks(b"IKENAT_FAIL_AT IKENAT_OBJECT"), HOOKS);
+        assert!(hooks(b"IKENAT_FAIL").is_empty());
+    }
+
+    /// A build that asks for no feature has no failpoints: the feature is in no default, no package
+    /// turns it on for the others that are built with it, and nothing outside of it reads the
+    /// variables.
+    #[test]
+    fn only_the_feature_lets_tests_disturb_a_start() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let read = |path: &Path| fs::read_to_string(path).expect("a file of this repository");
+        for package in ["xdp-user", "tests", "tests/bench", "xtask", "."] {
+            let manifest = read(&root.join(package).join("Cargo.toml"));
+            let lines = manifest.lines().map(|line| line.trim());
+            let lines = lines.filter(|line| !line.starts_with('#'));
+            let names: Vec<&str> = lines.filter(|line| line.contains("failpoints")).collect();
+            let expected: &[&str] = match package {
+                "xdp-user" => &["failpoints = []"],
+                _ => &[],
+            };
+            assert_eq!(names, expected, "{package}");
+            assert!(!manifest.contains("\ndefault = "), "{package}");
+        }
+        let mut sources = vec![root.join("xdp-user/src")];
+        while let Some(path) = sources.pop() {
+            if path.is_dir() {
+                let entries = fs::read_dir(&path).expect("a directory");
+                sources.extend(entries.map(|entry| entry.expect("an entry").path()));
+                continue;
+            }
+            let code = read(&path);
+            assert!(
+                !code.contains("cfg(debug_assertions)"),
+                "{}",
+                path.display()
+            );
+            let lines = code
+                .lines()
+                .filter(|line| !line.trim_start().starts_with("//"));
+            let is_gated = path.ends_with("failpoints.rs");
+            assert_eq!(
+                lines
+                    .filter(|line| !hooks(line.as_bytes()).is_empty())
+                    .count()
+                    > 0,
+                is_gated
+            );
+            let armed = "#[cfg(feature = \"failpoints\")]\nmod armed {";
+            assert!(!is_gated || code.split(armed).count() == 2);
+            let before = code.split(armed).next().unwrap_or_default().lines();
+            let mut before = before.filter(|line| !line.starts_with("//"));
+            assert!(
+                before.all(|line| hooks(line.as_bytes()).is_empty()),
+                "{}",
+                path.display()
+            );
+        }
+    }
 
     #[test]
     fn an_object_is_touched_only_when_it_must_be() {

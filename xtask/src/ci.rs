@@ -35,6 +35,7 @@ pub(crate) fn checks(
         "xdp-ebpf",
         "--all-targets",
     ]);
+    host.args(build::FAILPOINTS);
     host.args(["--", "-D", "warnings"]);
     check("clippy for the host", &mut host, summary)?;
 

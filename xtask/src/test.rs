@@ -7,6 +7,7 @@ use anyhow::Result;
 
 use crate::{
     bench::{self, GATE},
+    build::FAILPOINTS,
     report::{self, Outcome, Summary},
     setup::Toolchain,
     shell,
@@ -107,6 +108,7 @@ fn host(workspace: &Workspace) -> impl Fn() -> Command {
             "xdp-ebpf",
             "--no-fail-fast",
         ]);
+        cargo.args(FAILPOINTS);
         cargo.envs(workspace.lab_variables());
         cargo
     }

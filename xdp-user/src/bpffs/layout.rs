@@ -1,10 +1,9 @@
-//! The pins: the BPF file system, one directory for each instance in it, and what a pinned map must
-//! look like before it is reused.
+//! The pins: the BPF file system, and one directory for each instance in it.
 
 use crate::config::interfaces::HookPoint;
 use crate::config::settings::Sizes;
-use crate::error::{Error, Result, causes};
-use aya::maps::{MapInfo, MapType};
+use crate::error::{Error, InstanceError, Result, causes, is_denied};
+use aya::maps::MapInfo;
 use rustix::fs::{CWD, Mode, OFlags, openat, statfs};
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -12,12 +11,9 @@ use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
-use xdp_common::{cpu, limits, meta, slot};
 
 /// `BPF_FS_MAGIC`.
 const MAGIC: u64 = 0xcafe_4a11;
-/// `BPF_F_MMAPABLE`.
-const MMAPABLE: u32 = 1 << 10;
 /// Where it is usually mounted; then the same as seen by process 1, because `ip netns exec` mounts
 /// a new /sys over it.
 const USUAL: [&str; 2] = ["/sys/fs/bpf", "/proc/1/root/sys/fs/bpf"];
@@ -42,85 +38,6 @@ pub fn bpffs(named: Option<&Path>) -> Result<PathBuf> {
     }
 }
 
-/// What a map must look like.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Layout {
-    /// Its name: of the map and of the pin.
-    pub name: &'static str,
-    /// Its type.
-    pub kind: MapType,
-    /// Bytes of a value.
-    pub value_size: usize,
-    /// Number of values.
-    pub max_entries: u32,
-    /// Flags.
-    pub flags: u32,
-}
-
-const WORD: usize = size_of::<u64>();
-
-/// Bytes of a bucket of FLOW or SESSION.
-pub const BUCKET: usize = slot::WAYS * slot::WORDS * WORD;
-
-impl Sizes {
-    /// The layouts of all pinned maps.
-    pub fn layouts(&self) -> Result<[Layout; 8]> {
-        let cpus = aya::util::nr_cpus().map_err(|(path, error)| {
-            Error::system(format!("read the number of CPUs from {path}"))(error)
-        })?;
-        const WAYS: u32 = 4;
-        let mapped = |name, words: usize, max_entries| Layout {
-            name,
-            kind: MapType::Array,
-            value_size: words * WORD,
-            max_entries,
-            flags: MMAPABLE,
-        };
-        Ok([
-            mapped("FLOW", BUCKET / WORD, self.flow_slots / WAYS),
-            mapped("SESSION", BUCKET / WORD, self.session_slots / WAYS),
-            mapped("HALF", slot::WORDS, limits::HALF_BUCKETS),
-            mapped("FRAGMENT", slot::WORDS, limits::FRAGMENT_BUCKETS),
-            mapped("NEXTHOP", slot::nexthop::WORDS, limits::NEXTHOPS),
-            mapped("LIMIT", 1, limits::ICMP_BUCKETS),
-            mapped("META", meta::WORDS, 1),
-            mapped("CPU", cpu::WORDS, u32::try_from(cpus).unwrap_or(u32::MAX)),
-        ])
-    }
-}
-
-impl Layout {
-    /// How a pinned map differs; `None` when it is as it should be.
-    fn difference(&self, found: &MapInfo) -> Option<String> {
-        let kind = found.map_type().ok();
-        if kind != Some(self.kind) {
-            return Some(format!(
-                "it is a map of type {kind:?} instead of {:?}",
-                self.kind
-            ));
-        }
-        let numbers = [
-            ("keys of {} bytes instead of {}", found.key_size(), 4),
-            (
-                "values of {} bytes instead of {}",
-                found.value_size(),
-                u32::try_from(self.value_size).unwrap_or(u32::MAX),
-            ),
-            ("flags {} instead of {}", found.map_flags(), self.flags),
-            (
-                "{} entries instead of the {} asked for, and the size of a live table cannot change",
-                found.max_entries(),
-                self.max_entries,
-            ),
-        ];
-        let differs = numbers.into_iter().find(|(_, is, should)| is != should);
-        differs.map(|(text, is, should)| {
-            let text = text.replacen("{}", &is.to_string(), 1);
-            format!("it has {}", text.replacen("{}", &should.to_string(), 1))
-        })
-    }
-}
-
 /// Suffix of a pin that is about to replace the old one.
 pub(crate) const NEW: &str = "-new";
 /// Prefix of the record of a clsact that ikenat has added; namespace and interface index follow.
@@ -133,6 +50,8 @@ pub struct Instance {
     pub vip: Ipv4Addr,
     /// Where its pins are.
     pub directory: PathBuf,
+    /// The BPF file system by its name, when `directory` is a path through a descriptor.
+    named: Option<PathBuf>,
 }
 
 impl Instance {
@@ -144,6 +63,7 @@ impl Instance {
             directory: bpffs
                 .join(DIRECTORY)
                 .join(vip.to_string().replace('.', "_")),
+            named: None,
         }
     }
 
@@ -174,7 +94,12 @@ impl Instance {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                     return Err(failed(error));
                 }
-                Ok(()) | Err(_) => self.check_owner(path)?,
+                Ok(()) | Err(_) => {
+                    if let Some(user) = other_owner(path)? {
+                        let path = path.to_path_buf();
+                        return Err(InstanceError::ForeignDirectory { path, user }.into());
+                    }
+                }
             }
         }
         Ok(())
@@ -189,7 +114,21 @@ impl Instance {
         let root_descriptor = openat(CWD, root, flags, Mode::empty())
             .map_err(|error| Error::system(format!("open {}", root.display()))(error.into()))?;
         let path = format!("/proc/self/fd/{}", root_descriptor.as_raw_fd());
-        Ok((Self::of(Path::new(&path), self.vip), root_descriptor))
+        let mut instance = Self::of(Path::new(&path), self.vip);
+        instance.named = Some(root.to_path_buf());
+        Ok((instance, root_descriptor))
+    }
+
+    /// A message with the paths of the pins by their names.
+    pub(crate) fn named(&self, message: &str) -> String {
+        let root = self.directory.ancestors().nth(2);
+        match (&self.named, root) {
+            (Some(name), Some(root)) => {
+                let [root, name] = [root, name].map(|path| path.join(DIRECTORY));
+                message.replace(&root.display().to_string(), &name.display().to_string())
+            }
+            _ => message.to_owned(),
+        }
     }
 
     /// True when any map or link is pinned.
@@ -221,15 +160,6 @@ impl Instance {
         }
     }
 
-    fn check_owner(&self, path: &Path) -> Result<()> {
-        let meta = fs::symlink_metadata(path)
-            .map_err(Error::system(format!("look at {}", path.display())))?;
-        if meta.uid() != 0 && meta.uid() != rustix::process::geteuid().as_raw() {
-            return Err(self.foreign(path, format!("it belongs to user {}", meta.uid())));
-        }
-        Ok(())
-    }
-
     /// Refuses pinned maps that differ from those that this version would create.
     pub fn check_maps(&self, sizes: &Sizes) -> Result<()> {
         for layout in sizes.layouts()? {
@@ -237,8 +167,17 @@ impl Instance {
             if !path.exists() {
                 return Err(self.foreign(&path, "it is missing".to_owned()));
             }
-            self.check_owner(&path)?;
+            if let Some(user) = other_owner(&path)? {
+                return Err(self.foreign(&path, format!("it belongs to user {user}")));
+            }
             let info = MapInfo::from_pin(&path).map_err(|error| {
+                // The kernel lets no process open a directory as a pin.
+                if path.is_dir() {
+                    return self.foreign(&path, "it is a directory, not a map".to_owned());
+                }
+                if is_denied(&error) {
+                    return closed(&path, &error);
+                }
                 self.foreign(&path, format!("it is not a map ({})", causes(&error)))
             })?;
             if let Some(why) = layout.difference(&info) {
@@ -305,6 +244,23 @@ impl Instance {
     }
 }
 
+/// The owner of a file, if that is neither root nor the user of this process.
+fn other_owner(path: &Path) -> Result<Option<u32>> {
+    let meta =
+        fs::symlink_metadata(path).map_err(Error::system(format!("look at {}", path.display())))?;
+    let user = meta.uid();
+    Ok((user != 0 && user != rustix::process::geteuid().as_raw()).then_some(user))
+}
+
+fn closed(path: &Path, error: &dyn std::error::Error) -> Error {
+    let closed = InstanceError::ClosedPin {
+        path: path.to_path_buf(),
+        why: causes(error),
+        user: fs::symlink_metadata(path).map_or(0, |meta| meta.uid()),
+    };
+    closed.into()
+}
+
 /// Removes a file. True when there was one.
 pub fn remove_file(path: &Path) -> Result<bool> {
     match fs::remove_file(path) {
@@ -360,24 +316,6 @@ pub fn instances(bpffs: &Path, vip: Option<Ipv4Addr>) -> Result<Vec<Instance>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_layouts_are_those_of_the_abi() {
-        let layouts = Sizes {
-            flow_slots: 1 << 16,
-            session_slots: 1 << 15,
-        }
-        .layouts()
-        .expect("the number of CPUs");
-        let of = |name: &str| {
-            let found = layouts.iter().find(|layout| layout.name == name);
-            found.map(|layout| (layout.value_size, layout.max_entries))
-        };
-        assert_eq!(of("FLOW"), Some((512, 1 << 14)));
-        assert_eq!(of("SESSION"), Some((512, 1 << 13)));
-        assert_eq!(of("META"), Some((4096, 1)));
-        assert_eq!(of("HALF"), Some((128, 1 << 12)));
-    }
 
     #[test]
     fn a_directory_that_is_no_bpffs_is_refused_by_name() {

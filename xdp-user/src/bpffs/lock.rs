@@ -14,12 +14,17 @@ impl Instance {
     /// Locks the directory, which must exist. The kernel releases the lock when the process ends,
     /// for whatever cause.
     pub fn lock(&self) -> Result<Lock> {
+        // A daemon that was killed holds its lock until the kernel has freed its memory.
+        self.lock_within(Duration::from_millis(500))
+    }
+
+    /// The same, for a lock that another process releases before long.
+    pub(super) fn lock_within(&self, patience: Duration) -> Result<Lock> {
         let path = self.directory.display();
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let directory = openat(CWD, &self.directory, flags, Mode::empty())
             .map_err(|error| Error::system(format!("open {path}"))(error.into()))?;
-        // A daemon that was killed holds its lock until the kernel has freed its memory.
-        let deadline = Instant::now() + Duration::from_millis(500);
+        let deadline = Instant::now() + patience;
         loop {
             match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => break,

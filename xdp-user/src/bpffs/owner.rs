@@ -1,10 +1,11 @@
 //! Who uses an instance: the process of its daemon, its interfaces and their network namespace, as
-//! META and the lock record them.
+//! META and the lock record them; and what else is in its directory.
 
 use crate::bpffs::layout::Instance;
 use crate::config::interfaces::Interface;
 use crate::tables::meta::index_and_name;
 use crate::tables::mmap::{Memory, ReadOnlyWord};
+use std::fs;
 use xdp_common::{ABI_VERSION, meta};
 use xdp_core::Word;
 
@@ -33,6 +34,17 @@ impl Location {
 }
 
 impl Instance {
+    /// The names of what is left in the directory.
+    pub fn others(&self) -> Vec<String> {
+        let entries = fs::read_dir(&self.directory).into_iter().flatten();
+        let names = entries.filter_map(|entry| Some(entry.ok()?.file_name()));
+        let mut names: Vec<String> = names
+            .map(|name| name.to_string_lossy().into_owned())
+            .collect();
+        names.sort_unstable();
+        names
+    }
+
     /// The daemon's process and the interfaces, to append to a sentence:
     /// ` (process 123, on eth1 and eth0)`. Empty when neither is known.
     pub(crate) fn whose(&self) -> String {

@@ -6,6 +6,7 @@ use crate::config::settings::Settings;
 use crate::error::Result;
 use crate::netlink::address::Address;
 use crate::netlink::{Link, Netlink, Route};
+use crate::report;
 use crate::sys::capabilities;
 use crate::tables::overview::Overview;
 use std::collections::BTreeSet;
@@ -51,7 +52,7 @@ impl<'a> Context<'a> {
             .map(|bpffs| Instance::of(bpffs, settings.vip))
             .filter(Instance::is_used)
             .map(|instance| {
-                let overview = Overview::take(&instance.directory, instance.vip).ok();
+                let overview = report::instance::read(&instance).ok();
                 (instance, overview)
             });
         let mut context = Self {

@@ -5,8 +5,9 @@ use super::context::Context;
 use super::veth_peer::VethPeer;
 use super::{Finding, run_command};
 use crate::config::interfaces::Side;
-use crate::config::settings::Mode;
+use crate::config::settings::{Mode, Modes};
 use crate::dataplane::{bpf_query, egress, foreign_xdp};
+use crate::error::word;
 use crate::netlink::{Link, driver_of, is_known_to_transmit};
 
 /// The largest MTU at which drivers that keep a frame in one page run XDP: 4,096 bytes minus the
@@ -27,9 +28,11 @@ pub(super) fn all(context: &Context<'_>) -> Vec<Finding> {
     }
     for link in context.interfaces() {
         findings.push(interface(link).on(&link.name));
+        findings.extend(untested(link).map(|finding| finding.on(&link.name)));
         findings.push(mode(context, link).on(&link.name));
         findings.push(program(context, link).on(&link.name));
         findings.push(redirect(context, link).on(&link.name));
+        findings.push(shaper(context, link).on(&link.name));
     }
     findings
 }
@@ -61,7 +64,9 @@ fn interface(link: &Link) -> Finding {
         (None, None) => "hardware".to_owned(),
     };
     if link.mac.is_none() {
-        let message = format!("not Ethernet ({kind}): its frames have no MAC addresses to rewrite");
+        let message = format!(
+            "not Ethernet ({kind}): its frames have no MAC addresses to rewrite; for a PPP connection or a tunnel, let a device in front of this host end it, or forward with the kernel's own rules (`iptables -t nat`) instead of ikenat"
+        );
         return Finding::error(CODE, message, EXISTS);
     }
     if !link.up {
@@ -70,6 +75,14 @@ fn interface(link: &Link) -> Finding {
             .fix(format!("ip link set dev {} up", link.name));
     }
     Finding::ok(CODE, format!("{kind}, up, MTU {}", link.mtu), EXISTS)
+}
+
+/// Devices that are neither tested nor known to work.
+fn untested(link: &Link) -> Option<Finding> {
+    const REASON: &str = "xen-netfront runs XDP only if the host offers headroom for it (`feature-xdp-headroom`), and no test of ikenat has such a device";
+    let (bus, _) = link.hardware.as_ref()?;
+    let message = "xen-netfront is not tested";
+    (bus == "xen").then(|| Finding::warning("driver", message, REASON))
 }
 
 fn side_of(context: &Context<'_>, link: &Link) -> Side {
@@ -120,8 +133,9 @@ fn mode(context: &Context<'_>, link: &Link) -> Finding {
         ),
         (Mode::Native, Some(true)) if link.mtu > ONE_PAGE_MTU => {
             let message = format!(
-                "native; with an MTU of {} a frame does not fit into one page, and many drivers then refuse XDP",
-                link.mtu
+                "native; with an MTU of {} (more than {ONE_PAGE_MTU}) a frame does not fit into one page, and many drivers then refuse XDP: lower the MTU, or use {} generic",
+                link.mtu,
+                Modes::option(side_of(context, link))
             );
             Finding::warning(CODE, message, REASON)
                 .fix(format!("ip link set dev {} mtu 1500", link.name))
@@ -193,6 +207,26 @@ fn redirect(context: &Context<'_>, link: &Link) -> Finding {
     }
 }
 
+/// A qdisc that delays or limits packets: those of the fast path leave beside it.
+fn shaper(context: &Context<'_>, link: &Link) -> Finding {
+    const CODE: &str = "shaper";
+    const REASON: &str = "packets that XDP redirects bypass the qdiscs of the interface by which they leave, so they are neither limited nor counted there; shape them on another host";
+    const SHAPERS: [&str; 7] = ["cake", "cbs", "hfsc", "htb", "netem", "taprio", "tbf"];
+    let kinds = match context.netlink.qdiscs(link.index) {
+        Ok(kinds) => kinds,
+        Err(error) => return Finding::not_checked(CODE, word(&error), REASON),
+    };
+    let shapers: Vec<&str> = SHAPERS
+        .into_iter()
+        .filter(|name| kinds.iter().any(|kind| kind == name))
+        .collect();
+    if shapers.is_empty() {
+        return Finding::ok(CODE, "no qdisc that shapes traffic", REASON);
+    }
+    let message = format!("{}: forwarded packets bypass it", shapers.join(" and "));
+    Finding::warning(CODE, message, REASON)
+}
+
 /// Why a device does not transmit frames that XDP redirects to it.
 fn no_transmit(link: &Link, peer: Option<&VethPeer>, kernel_reports: bool) -> String {
     match (link.kind.as_deref(), peer) {
@@ -205,5 +239,24 @@ fn no_transmit(link: &Link, peer: Option<&VethPeer>, kernel_reports: bool) -> St
             format!("a {kind} has no XDP transmit (use the device beneath it if possible)")
         }
         (None, _) => "driver has no XDP transmit (ndo_xdp_xmit)".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::Level;
+
+    #[test]
+    fn a_device_of_xen_is_not_tested() {
+        let on = |bus: &str| Link {
+            hardware: Some((bus.to_owned(), "vif-0".to_owned())),
+            ..Link::default()
+        };
+        let found = untested(&on("xen")).expect("a finding");
+        assert_eq!((found.code, found.level), ("driver", Level::Warning));
+        assert!(found.message.contains("not tested"), "{}", found.message);
+        assert_eq!(untested(&on("pci")), None);
+        assert_eq!(untested(&Link::default()), None);
     }
 }

@@ -4,6 +4,7 @@ use super::Finding;
 use super::context::{Context, sysctl};
 use crate::dataplane::bpf_query;
 use crate::netlink::namespaces;
+use crate::sys::distribution::{Software, install};
 use crate::sys::kernel_version;
 use crate::tables::grace::GracePeriod;
 use aya::programs::ProgramType;
@@ -14,6 +15,7 @@ use std::ops::ControlFlow;
 pub(super) fn all(context: &Context<'_>) -> Vec<Finding> {
     vec![
         version(),
+        preemption(),
         programs(context),
         jit(context),
         slow_path(context),
@@ -46,11 +48,34 @@ fn judge_version(release: &str) -> Finding {
     let message = format!("Linux {release}");
     match kernel_version::is_supported(release) {
         Some(true) => Finding::ok(CODE, message, REASON),
-        Some(false) => {
-            Finding::error(CODE, message, REASON).fix("apt-get install linux-image-amd64")
-        }
+        Some(false) => Finding::error(CODE, message, REASON).fixes(install(Software::Kernel)),
         None => Finding::not_checked(CODE, format!("{message} is not a version number"), REASON),
     }
+}
+
+fn preemption() -> Finding {
+    // The file exists with PREEMPT_RT alone; from Linux 6.12 on the version says it too.
+    let file = fs::read_to_string("/sys/kernel/realtime").unwrap_or_default();
+    let version = rustix::system::uname()
+        .version()
+        .to_string_lossy()
+        .into_owned();
+    judge_preemption(&file, &version)
+}
+
+fn judge_preemption(realtime: &str, version: &str) -> Finding {
+    const CODE: &str = "preemption";
+    const REASON: &str = "ikenat is not tested with PREEMPT_RT, where a program may be interrupted by another one on its CPU, and both have the same scratch memory and counters: packets may be damaged or counted wrongly";
+    let is_realtime = realtime.trim() == "1" || version.split_whitespace().any(is_rt);
+    if is_realtime {
+        let message = "the kernel is built with PREEMPT_RT, which is not supported";
+        return Finding::warning(CODE, message, REASON).fixes(install(Software::Kernel));
+    }
+    Finding::ok(CODE, "the kernel is built without PREEMPT_RT", REASON)
+}
+
+fn is_rt(word: &str) -> bool {
+    word == "PREEMPT_RT"
 }
 
 fn programs(context: &Context<'_>) -> Finding {
@@ -71,8 +96,7 @@ fn programs(context: &Context<'_>) -> Finding {
             Ok(true) => {}
             Ok(false) => {
                 let message = format!("this kernel does not support {name} programs");
-                return Finding::error(CODE, message, REASON)
-                    .fix("apt-get install linux-image-amd64");
+                return Finding::error(CODE, message, REASON).fixes(install(Software::Kernel));
             }
             Err(error) => {
                 let reason = crate::error::causes(&error);
@@ -184,7 +208,7 @@ fn judge_clsact(modules: &str) -> Finding {
         );
     }
     let message = format!("no tcx, and no kernel module {}", missing.join(" and "));
-    Finding::error("tc", message, REASON).fix("apt-get install linux-image-amd64")
+    Finding::error("tc", message, REASON).fixes(install(Software::Kernel))
 }
 
 #[cfg(test)]
@@ -201,6 +225,18 @@ mod tests {
         assert_eq!(level("5.15.0-100-generic"), Level::Error);
         assert_eq!(level("2.6.61-56-amd64"), Level::Error);
         assert_eq!(level("nonsense"), Level::Warning);
+    }
+
+    #[test]
+    fn a_realtime_kernel_is_not_supported() {
+        let level = |file, version| judge_preemption(file, version).level;
+        let debian = "#1 SMP PREEMPT_DYNAMIC Debian 6.12.48-1 (2025-09-20)";
+        assert_eq!(level("", debian), Level::Ok);
+        let realtime = "#1 SMP PREEMPT_RT Debian 6.12.48-1 (2025-09-20)";
+        assert_eq!(level("", realtime), Level::Warning);
+        assert_eq!(level("1\n", debian), Level::Warning);
+        let found = judge_preemption("", realtime);
+        assert!(found.message.contains("not supported"), "{}", found.message);
     }
 
     #[test]

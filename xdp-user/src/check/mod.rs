@@ -115,6 +115,11 @@ impl Finding {
         self
     }
 
+    fn fixes(mut self, commands: impl IntoIterator<Item = String>) -> Self {
+        self.fix.extend(commands);
+        self
+    }
+
     fn fix(mut self, command: impl Into<String>) -> Self {
         self.fix.push(command.into());
         self

@@ -6,45 +6,49 @@ use crate::bpffs::layout;
 use crate::config::interfaces::Side;
 use crate::config::settings::{Mode, Modes, Settings, Sizes};
 use crate::error::Result;
+use crate::report;
 use crate::report::status::{InstanceStatus, ProgramStatus};
 use crate::tables::overview::{InterfaceRecord, Overview};
 use std::net::Ipv4Addr;
 use std::path::Path;
 use xdp_common::meta::flag;
 
-/// The settings of the instances that are attached, all or that of one VIP.
-pub fn running(bpffs: Option<&Path>, vip: Option<Ipv4Addr>) -> Result<Vec<Settings>> {
+/// The settings of the instances that are attached, all or that of one VIP. An instance that cannot
+/// be read is an error among them.
+pub fn running(bpffs: Option<&Path>, vip: Option<Ipv4Addr>) -> Result<Vec<Result<Settings>>> {
     let directory = layout::bpffs(bpffs)?;
-    let mut all = Vec::new();
-    for instance in layout::instances(&directory, vip)? {
-        let overview = Overview::take(&instance.directory, instance.vip)?;
-        let slots = |name: &str| {
-            let table = overview.tables.iter().find(|table| table.name == name);
-            let slots = table.map_or(0, |table| table.limit * 2);
-            u32::try_from(slots).unwrap_or(u32::MAX)
-        };
-        let names = |side| names(&overview, side);
-        let mode = |side| interfaces(&overview, side).next().map(|one| one.mode);
-        let wan_mode = mode(Side::Wan).unwrap_or(Mode::Native);
-        all.push(Settings {
-            wans: names(Side::Wan),
-            lans: names(Side::Lan),
-            modes: Modes {
-                wan: wan_mode,
-                lan: mode(Side::Lan).unwrap_or(wan_mode),
-            },
-            dedicated: overview.flags & flag::DEDICATED != 0,
-            dry_run: overview.flags & flag::DRY_RUN != 0,
-            bpffs: bpffs.map(Path::to_path_buf),
-            sizes: Sizes {
-                flow_slots: slots("FLOW"),
-                session_slots: slots("SESSION"),
-            },
-            complete: false,
-            ..Settings::new(overview.vip, overview.server)
-        });
+    let instances = layout::instances(&directory, vip)?.into_iter();
+    Ok(instances
+        .map(|instance| Ok(settings(&report::instance::read(&instance)?, bpffs)))
+        .collect())
+}
+
+fn settings(overview: &Overview, bpffs: Option<&Path>) -> Settings {
+    let slots = |name: &str| {
+        let table = overview.tables.iter().find(|table| table.name == name);
+        let slots = table.map_or(0, |table| table.limit * 2);
+        u32::try_from(slots).unwrap_or(u32::MAX)
+    };
+    let names = |side| names(overview, side);
+    let mode = |side| interfaces(overview, side).next().map(|one| one.mode);
+    let wan_mode = mode(Side::Wan).unwrap_or(Mode::Native);
+    Settings {
+        wans: names(Side::Wan),
+        lans: names(Side::Lan),
+        modes: Modes {
+            wan: wan_mode,
+            lan: mode(Side::Lan).unwrap_or(wan_mode),
+        },
+        dedicated: overview.flags & flag::DEDICATED != 0,
+        dry_run: overview.flags & flag::DRY_RUN != 0,
+        bpffs: bpffs.map(Path::to_path_buf),
+        sizes: Sizes {
+            flow_slots: slots("FLOW"),
+            session_slots: slots("SESSION"),
+        },
+        complete: false,
+        ..Settings::new(overview.vip, overview.server)
     }
-    Ok(all)
 }
 
 fn interfaces(overview: &Overview, side: Side) -> impl Iterator<Item = &InterfaceRecord> {

@@ -1,8 +1,8 @@
 //! `ikenat check`: prints the findings as text or JSON, and sets the exit status.
 
-use super::print;
 use super::run::Arguments as Run;
-use anyhow::{Context, Result};
+use super::{Errors, complain, print};
+use anyhow::{Context, Result, anyhow};
 use clap::error::ErrorKind;
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 use std::net::Ipv4Addr;
@@ -95,20 +95,27 @@ impl FromArgMatches for Optional {
 
 /// Runs the subcommand.
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
-    let subjects = match &arguments.run {
-        Optional::Given(run) => vec![run.settings()],
+    let found = match &arguments.run {
+        Optional::Given(run) => vec![Ok(run.settings())],
         Optional::Missing { vip, bpffs } => match running(bpffs.as_deref(), *vip) {
             // Without a BPF file system nothing can be attached.
             Err(xdp_user::Error::NoBpffs { .. }) => Vec::new(),
-            subjects => subjects.context("failed to look at what is attached")?,
+            found => found.context("failed to look at what is attached")?,
         },
     };
     let tunnels = arguments.tunnels;
-    if subjects.is_empty() && tunnels.is_none() {
-        eprintln!(
-            "ikenat: nothing is attached, so say what to look at: ikenat check --wan IF --lan IF --vip A --server A, as for `ikenat run`"
-        );
+    if found.is_empty() && tunnels.is_none() {
+        complain(&anyhow!(
+            "nothing is attached, so say what to look at: ikenat check --wan IF --lan IF --vip A --server A, as for `ikenat run`"
+        ));
         return Ok(ExitCode::from(2));
+    }
+    let (mut subjects, mut errors) = (Vec::new(), Vec::new());
+    for one in found {
+        match one {
+            Ok(subject) => subjects.push(subject),
+            Err(error) => errors.push(error.into()),
+        }
     }
     let netlink = Netlink::open().context("failed to look at this host")?;
     let mut checks = Vec::new();
@@ -121,6 +128,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     }
     let worst = checks.iter().flat_map(|check| &check.findings);
     let worst = worst.map(|finding| finding.level).max();
+    if checks.is_empty() {
+        return Ok(Errors(errors).report());
+    }
     if arguments.json {
         print(&Document::now(Checks { tunnels, checks }).indented()?)?;
     } else {
@@ -130,7 +140,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         let texts: Vec<String> = alone.into_iter().chain(checks.iter().map(text)).collect();
         print(&texts.join("\n"))?;
     }
-    Ok(ExitCode::from(u8::from(worst == Some(Level::Error))))
+    let status = Errors(errors).report();
+    Ok(if worst == Some(Level::Error) {
+        ExitCode::FAILURE
+    } else {
+        status
+    })
 }
 
 fn text(check: &InstanceCheck) -> String {

@@ -14,7 +14,10 @@ use clap::Args;
 use std::io::{self, BufWriter, Write};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
+use std::process::ExitCode;
+use xdp_user::Error;
 use xdp_user::bpffs::layout::{self, Instance};
+use xdp_user::error::causes;
 
 /// Which instances a subcommand applies to.
 #[derive(Args, Clone, Debug)]
@@ -27,20 +30,35 @@ pub(crate) struct InstanceFilter {
     pub(crate) bpffs: Option<PathBuf>,
 }
 
+/// Whether somebody reads what is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reader {
+    /// Perhaps.
+    Present,
+    /// No: it has closed the pipe (`| head`), which is no error.
+    Gone,
+}
+
 /// Prints text, as [`print_with`] does.
-pub(crate) fn print(text: &str) -> Result<()> {
+pub(crate) fn print(text: &str) -> Result<Reader> {
     print_with(|out| out.write_all(text.as_bytes()))
 }
 
-/// Prints what `write` writes. Ends the process quietly when the reader closes the pipe (`| head`):
-/// that is no error.
-pub(crate) fn print_with(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
+/// Prints what `write` writes. What else the process has to do, and its exit status, do not depend on
+/// the reader.
+pub(crate) fn print_with(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<Reader> {
     let mut out = BufWriter::with_capacity(1 << 16, io::stdout().lock());
     match write(&mut out).and_then(|()| out.flush()) {
-        Ok(()) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
+        Ok(()) => Ok(Reader::Present),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Reader::Gone),
         Err(error) => Err(error).context("failed to print"),
     }
+}
+
+/// Prints an error to stderr, with its causes. (`eprintln` panics when stderr is not read.)
+pub(crate) fn complain(error: &anyhow::Error) {
+    let text = causes(error.as_ref());
+    _ = writeln!(io::stderr(), "ikenat: {text}");
 }
 
 /// Reads an IPv4 address; the error is a sentence.
@@ -76,5 +94,52 @@ impl InstanceFilter {
             );
         }
         Ok(instances)
+    }
+
+    /// What `read` makes of each instance, and the errors of those that it cannot read. An error when
+    /// it can read none.
+    fn read<T>(&self, mut read: impl FnMut(&Instance) -> Result<T>) -> Result<(Vec<T>, Errors)> {
+        let (mut found, mut errors) = (Vec::new(), Vec::new());
+        for pins in self.some_instances()? {
+            match read(&pins) {
+                Ok(one) => found.push(one),
+                Err(error) => errors.push(error),
+            }
+        }
+        match errors.pop() {
+            Some(last) if found.is_empty() => {
+                errors.iter().for_each(complain);
+                Err(last)
+            }
+            last => {
+                errors.extend(last);
+                Ok((found, Errors(errors)))
+            }
+        }
+    }
+}
+
+/// What was read of an instance.
+pub(crate) fn readable<T>(pins: &Instance, read: xdp_user::Result<T>) -> Result<T> {
+    match read {
+        // It is a whole sentence about the instance.
+        Err(error @ Error::Instance(_)) => Err(error.into()),
+        read => read.with_context(|| format!("failed to read the tables of {}", pins.vip)),
+    }
+}
+
+/// The errors of instances beside others that were read.
+#[must_use]
+pub(crate) struct Errors(Vec<anyhow::Error>);
+
+impl Errors {
+    /// Prints them after the output of the others, and returns the exit status.
+    pub(crate) fn report(&self) -> ExitCode {
+        self.0.iter().for_each(complain);
+        if self.0.is_empty() {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        }
     }
 }

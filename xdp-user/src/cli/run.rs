@@ -19,8 +19,9 @@ use xdp_user::netlink::Netlink;
 /// Attach to the interfaces and maintain the tables, in the foreground
 ///
 /// Stopping does not detach: after SIGTERM (systemctl stop, systemctl restart), a crash or a kill,
-/// the programs go on translating, and the next `run` continues without losing a packet. Ctrl-C on
-/// a terminal detaches everything. `ikenat unload` removes what is left.
+/// or when the terminal is closed, the programs go on translating, and the next `run` continues
+/// without losing a packet. Ctrl-C on a terminal detaches everything. `ikenat unload` removes what is
+/// left.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Arguments {
     /// Interface towards the clients, up to four times; the outbound fast path uses the first
@@ -183,10 +184,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         .context("failed to start the event loop")?;
     let _entered = runtime.enter();
     // Before anything is attached, so that a signal during the start does not leave half of it.
-    let mut signals = Signals::listen()?;
+    let terminal = io::stdin().is_terminal() || io::stderr().is_terminal();
+    let mut signals = Signals::listen(terminal)?;
     let mut daemon = Daemon::start(plan, netlink)?;
     let stop = runtime.block_on(daemon.run(signals.stop()))?;
-    let terminal = io::stdin().is_terminal() || io::stderr().is_terminal();
     if stop == Stop::Interrupted && terminal {
         return daemon.detach().context("failed to detach");
     }

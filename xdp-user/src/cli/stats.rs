@@ -1,16 +1,17 @@
 //! `ikenat stats`: every SPI and every peer, from the tables alone.
 
 use super::table::{Align, age, grouped, write_rows};
-use super::{InstanceFilter, print_with};
-use anyhow::{Context, Result};
+use super::{Errors, InstanceFilter, Reader, print_with, readable};
+use anyhow::Result;
 use clap::{Args, ValueEnum};
 use ipnet::Ipv4Net;
 use std::collections::HashMap;
 use std::io::{self, IsTerminal as _, Write};
 use std::net::Ipv4Addr;
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
-use xdp_user::bpffs::layout::Instance;
 use xdp_user::config::peer_lists;
+use xdp_user::report;
 use xdp_user::report::document::Document;
 use xdp_user::report::selection::{PreviousCounts, Selection, Sort};
 use xdp_user::report::stats::{
@@ -116,11 +117,11 @@ const REFRESH: Duration = Duration::from_secs(2);
 type History = HashMap<Ipv4Addr, (PreviousCounts, Instant)>;
 
 /// Runs the subcommand.
-pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let selection = arguments.selection();
     let mut history = History::new();
     loop {
-        let snapshots = take(&arguments.which, &selection)?;
+        let (snapshots, errors) = take(&arguments.which, &selection)?;
         let now = Instant::now();
         let mut instances = Vec::new();
         for snapshot in &snapshots {
@@ -130,9 +131,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             instances.push(InstanceStats::of(snapshot, &selection, earlier));
         }
         let stats = Stats { instances };
-        print_with(|out| show(arguments, &stats, &snapshots, out))?;
-        if !arguments.watch {
-            return Ok(());
+        let reader = print_with(|out| show(arguments, &stats, &snapshots, out))?;
+        let status = errors.report();
+        if !arguments.watch || reader == Reader::Gone {
+            return Ok(status);
         }
         history = snapshots
             .iter()
@@ -144,13 +146,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 
 /// All snapshots are taken before the first line is written, so that an error leaves no half of a
 /// document.
-fn take(which: &InstanceFilter, selection: &Selection) -> Result<Vec<Snapshot>> {
-    let instances = which.some_instances()?;
-    let take = |pins: &Instance| {
-        Snapshot::take(&pins.directory, pins.vip, |peer| selection.wants(peer))
-            .with_context(|| format!("failed to read the tables of {}", pins.vip))
-    };
-    instances.iter().map(take).collect()
+fn take(which: &InstanceFilter, selection: &Selection) -> Result<(Vec<Snapshot>, Errors)> {
+    which.read(|pins| {
+        let wanted = |peer| selection.wants(peer);
+        readable(pins, report::instance::snapshot(pins, wanted))
+    })
 }
 
 fn show(

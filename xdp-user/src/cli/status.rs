@@ -1,14 +1,15 @@
 //! `ikenat status`: what is attached where, how full the tables are, what became of the packets.
 
 use super::table::{Align, TextTable, grouped, size};
-use super::{InstanceFilter, print};
+use super::{InstanceFilter, print, readable};
 use anyhow::{Context, Result};
 use clap::Args;
+use std::process::ExitCode;
 use xdp_user::dataplane::tc_backend::TcBackend;
 use xdp_user::netlink::Netlink;
+use xdp_user::report;
 use xdp_user::report::document::Document;
 use xdp_user::report::status::{InstanceStatus, ProgramStatus, Status};
-use xdp_user::tables::overview::Overview;
 
 /// Show the attached programs, the tables, and what became of all packets
 ///
@@ -23,22 +24,21 @@ pub(crate) struct Arguments {
 }
 
 /// Runs the subcommand.
-pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let netlink = Netlink::open().context("failed to look up interfaces")?;
     let links = netlink.links().context("failed to look up interfaces")?;
-    let mut instances = Vec::new();
-    for pins in arguments.which.some_instances()? {
-        let overview = Overview::take(&pins.directory, pins.vip)
-            .with_context(|| format!("failed to read the tables of {}", pins.vip))?;
-        instances.push(InstanceStatus::of(&pins, &overview, &netlink, &links)?);
-    }
+    let (instances, errors) = arguments.which.read(|pins| {
+        let overview = readable(pins, report::instance::read(pins))?;
+        Ok(InstanceStatus::of(pins, &overview, &netlink, &links)?)
+    })?;
     let status = Status { instances };
     if arguments.json {
-        print(&Document::now(&status).indented()?)
+        print(&Document::now(&status).indented()?)?;
     } else {
         let texts: Vec<String> = status.instances.iter().map(text).collect();
-        print(&texts.join("\n"))
+        print(&texts.join("\n"))?;
     }
+    Ok(errors.report())
 }
 
 fn text(instance: &InstanceStatus) -> String {

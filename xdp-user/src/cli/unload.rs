@@ -1,9 +1,12 @@
 //! `ikenat unload`: detaches the programs of an instance and removes its pins.
 
-use super::{InstanceFilter, print};
+use super::{InstanceFilter, complain, print};
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use std::process::ExitCode;
 use xdp_user::Error;
+use xdp_user::bpffs::layout::Instance;
+use xdp_user::bpffs::stop::Holder;
 use xdp_user::dataplane::detach;
 use xdp_user::netlink::Netlink;
 use xdp_user::sys::capabilities;
@@ -12,69 +15,99 @@ use xdp_user::sys::capabilities;
 ///
 /// A stopped or killed daemon leaves its programs attached on purpose, so that tunnels survive a
 /// restart. `unload` removes them. It refuses while a daemon runs, which should be stopped first.
-/// With --force it removes everything nevertheless, and the daemon ends as soon as it notices.
+/// With --force it ends the daemon itself, as SIGTERM does, and after five seconds as SIGKILL does.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Arguments {
-    /// Remove everything even while a daemon runs
+    /// Stop the daemon if one runs
     #[arg(long)]
     force: bool,
     #[command(flatten)]
     which: InstanceFilter,
 }
 
-/// Runs the subcommand.
-pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+/// Runs the subcommand. An instance that cannot be removed keeps none of the others.
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     capabilities::check()?;
     let instances = arguments.which.instances()?;
     if instances.is_empty() {
         let whose = arguments.which.vip.map(|vip| format!(" for {vip}"));
-        return print(&format!(
+        print(&format!(
             "Nothing to remove: no ikenat{} is attached.\n",
             whose.unwrap_or_default()
-        ));
+        ))?;
+        return Ok(ExitCode::SUCCESS);
     }
     let netlink = Netlink::open()?;
+    let mut status = ExitCode::SUCCESS;
     for pins in &instances {
-        let lock = match pins.lock() {
-            Ok(lock) => Some(lock),
-            Err(Error::Locked { .. }) if arguments.force => None,
-            Err(Error::Locked { whose, .. }) => {
-                bail!(
-                    "an ikenat{whose} is running for {}: stop it first (Ctrl-C, `systemctl stop`), or use --force",
-                    pins.vip
-                );
+        match remove(pins, &netlink, arguments.force) {
+            Ok(text) => _ = print(&text)?,
+            Err(error) => {
+                complain(&error);
+                status = ExitCode::FAILURE;
             }
-            Err(error) => return Err(error).context("failed to remove an instance"),
-        };
-        let removed = detach::remove(pins, &netlink)
-            .with_context(|| format!("failed to remove the instance of {}", pins.vip))?;
-        drop(lock);
-        if removed.is_empty() {
-            print(&format!(
-                "{}: nothing was attached; removed its empty directory.\n",
-                pins.vip
-            ))?;
-            continue;
         }
-        let (links, maps): (Vec<String>, Vec<String>) = removed
-            .into_iter()
-            .partition(|name| name.starts_with("link-") || name.starts_with("filter-"));
-        print(&format!(
-            "{}: detached {} ({}), removed {} ({}).\n",
-            pins.vip,
-            count(links.len(), "program"),
-            links
-                .iter()
-                .map(|name| name
-                    .trim_start_matches("link-")
-                    .trim_start_matches("filter-"))
-                .collect::<Vec<_>>()
-                .join(", "),
-            count(maps.len(), "map"),
-            maps.join(", "),
-        ))?;
     }
-    Ok(())
+    Ok(status)
+}
+
+/// Removes an instance and says what it was.
+fn remove(pins: &Instance, netlink: &Netlink, force: bool) -> Result<String> {
+    let vip = pins.vip;
+    let failed = || format!("failed to remove the instance of {vip}");
+    let (lock, holder) = if force {
+        pins.lock_by_force().with_context(failed)?
+    } else {
+        match pins.lock() {
+            Ok(lock) => (Some(lock), Holder::None),
+            Err(Error::Locked { whose, .. }) => bail!(
+                "an ikenat{whose} is running for {vip}: stop it first (Ctrl-C, `systemctl stop`), or use --force"
+            ),
+            Err(error) => return Err(error).with_context(failed),
+        }
+    };
+    let holder = match holder {
+        Holder::None => String::new(),
+        Holder::Stopped(pid) => format!("stopped process {pid}; "),
+        Holder::Killed(pid) => format!("killed process {pid}, which did not end; "),
+        Holder::Hidden => {
+            "its daemon is in another PID namespace, and ends when it notices; ".to_owned()
+        }
+    };
+    let removed = detach::remove(pins, netlink).with_context(failed)?;
+    drop(lock);
+    let foreign = match pins.others().as_slice() {
+        [] => String::new(),
+        names => format!(
+            "{vip}: {} stays, because it has pins of others: {}.\n",
+            pins.directory.display(),
+            names.join(", ")
+        ),
+    };
+    if removed.is_empty() {
+        let text = "nothing was attached; removed its empty directory";
+        let text = if foreign.is_empty() {
+            text
+        } else {
+            "nothing was attached"
+        };
+        return Ok(format!("{vip}: {holder}{text}.\n{foreign}"));
+    }
+    let (links, maps): (Vec<String>, Vec<String>) = removed
+        .into_iter()
+        .partition(|name| name.starts_with("link-") || name.starts_with("filter-"));
+    let short = |name: &String| {
+        let name = name.trim_start_matches("link-");
+        name.trim_start_matches("filter-").to_owned()
+    };
+    let programs: Vec<String> = links.iter().map(short).collect();
+    Ok(format!(
+        "{vip}: {holder}detached {} ({}), removed {} ({}).\n{foreign}",
+        count(links.len(), "program"),
+        programs.join(", "),
+        count(maps.len(), "map"),
+        maps.join(", "),
+    ))
 }
 
 fn count(number: usize, thing: &str) -> String {

@@ -266,6 +266,7 @@ pub(super) fn table_fills(
 pub(super) fn left(plan: &Plan, stop: Stop) {
     let signal = match stop {
         Stop::Terminated => "SIGTERM",
+        Stop::HungUp => "SIGHUP: the terminal is closed",
         Stop::Interrupted => "SIGINT without a terminal, treated like SIGTERM",
     };
     let effect = if plan.settings.dry_run {

@@ -133,7 +133,7 @@ impl LinkMonitor {
                 (events, Some(reattached))
             }
             Err(error) => {
-                let why = causes(&error);
+                let why = dataplane.instance.named(&causes(&error));
                 if self.failure.as_ref() != Some(&why) {
                     self.failure = Some(why.clone());
                     events.push(Event::NotReattached(why));
@@ -214,7 +214,7 @@ fn reattach(dataplane: &mut Dataplane, plan: Plan, netlink: &Netlink) -> Result<
             Ok((plan, loaded.loggers))
         }
         Err(error) => {
-            attach::rollback(netlink, instance, &created)?;
+            attach::rollback(netlink, instance, &created);
             Err(error)
         }
     }

@@ -12,7 +12,7 @@ use crate::dataplane::link;
 use crate::dataplane::loader::{LoadedObject, tc};
 use crate::dataplane::program::{attach, attach_failed, replace};
 use crate::dataplane::tc_backend::TcBackend;
-use crate::error::{Error, Result, causes};
+use crate::error::{Error, InstanceError, Result, causes, log_clean_up};
 use crate::failpoints::{Step, pass};
 use crate::netlink::{Block, Netlink};
 use aya::Ebpf;
@@ -79,15 +79,17 @@ pub(crate) enum Created {
     Filter((u32, Block)),
 }
 
-/// Removes what a failed start created, the newest first.
-pub(crate) fn rollback(netlink: &Netlink, instance: &Instance, created: &[Created]) -> Result<()> {
+/// Removes what a failed start created, the newest first. What cannot be removed is logged.
+pub(crate) fn rollback(netlink: &Netlink, instance: &Instance, created: &[Created]) {
     for object in created.iter().rev() {
-        match object {
-            Created::Pin(path) => _ = layout::remove_file(path)?,
-            Created::Filter(block) => clsact::remove(netlink, instance, *block)?,
-        }
+        let removed = match object {
+            Created::Pin(path) => layout::remove_file(path).map(drop),
+            Created::Filter(block) => clsact::remove(netlink, instance, *block),
+        };
+        log_clean_up(removed.map_err(|error| InstanceError::Detach {
+            why: instance.named(&causes(&error)),
+        }));
     }
-    Ok(())
 }
 
 /// The arguments that all functions of this file share.
@@ -348,7 +350,7 @@ pub(crate) fn restore_filters(
         let result = match clsact::restore(netlink, instance, target.hook_point, filter) {
             Ok(false) => continue,
             Ok(true) => FilterRestore::Restored,
-            Err(error) => FilterRestore::Failed(causes(&error)),
+            Err(error) => FilterRestore::Failed(instance.named(&causes(&error))),
         };
         results.push((target.link.name.clone(), result));
     }

@@ -10,6 +10,7 @@ pub mod foreign_xdp;
 pub mod link;
 pub mod loader;
 mod namespace;
+mod native_refused;
 pub mod program;
 pub mod tc_backend;
 
@@ -19,7 +20,7 @@ use crate::config::plan::Plan;
 use crate::dataplane::attach::{AttachContext, AttachedProgram, Created, FilterRestore};
 use crate::dataplane::loader::{LoadedObject, SavedState};
 use crate::dataplane::tc_backend::TcBackend;
-use crate::error::{Error, Result};
+use crate::error::{Error, InstanceError, Result, causes, log_clean_up};
 use crate::failpoints::{Step, pass};
 use crate::netlink::Netlink;
 use crate::tables::clock::Clock;
@@ -74,7 +75,7 @@ pub fn start(plan: &Plan, netlink: &Netlink) -> Result<(Dataplane, Vec<Logger>)>
         Ok(saved) => saved,
         Err(error) => {
             if !instance.is_used() {
-                instance.remove()?;
+                log_clean_up(instance.remove().map(drop));
             }
             return Err(error);
         }
@@ -97,9 +98,9 @@ pub fn start(plan: &Plan, netlink: &Netlink) -> Result<(Dataplane, Vec<Logger>)>
             Ok((running, loaded.loggers))
         }
         Err(error) => {
-            attach::rollback(netlink, &instance, &created)?;
+            attach::rollback(netlink, &instance, &created);
             if saved.is_none() {
-                instance.remove()?;
+                log_clean_up(instance.remove().map(drop));
             }
             Err(error)
         }
@@ -223,7 +224,7 @@ fn loggers(objects: &mut [LoadedObject]) -> Vec<Logger> {
 
 impl Dataplane {
     /// Opens the BPF file system, so that the pins stay reachable after capabilities are given up.
-    /// From then on their path is one in /proc/self/fd, which is not fit for messages.
+    /// From then on their path is one in /proc/self/fd: messages pass [`Instance::named`].
     pub fn hold_pins(&mut self) -> Result<()> {
         let (instance, held) = self.instance.by_descriptor()?;
         self.instance = instance;
@@ -241,7 +242,10 @@ impl Dataplane {
 
     /// Detaches everything and releases the lock.
     pub fn detach(self, netlink: &Netlink) -> Result<Vec<String>> {
-        let removed = detach::remove(&self.instance, netlink);
+        let removed = detach::remove(&self.instance, netlink).map_err(|error| {
+            let why = self.instance.named(&causes(&error));
+            InstanceError::Detach { why }.into()
+        });
         drop(self.held);
         drop(self.lock);
         removed

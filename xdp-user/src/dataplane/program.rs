@@ -4,6 +4,7 @@
 use crate::config::interfaces::AttachTarget;
 use crate::config::settings::{Mode, Modes};
 use crate::dataplane::loader::{tc, xdp};
+use crate::dataplane::native_refused::native_refused;
 use crate::dataplane::tc_backend::{TcBackend, hook_name};
 use crate::error::{Error, Result, causes};
 use aya::Ebpf;
@@ -35,11 +36,10 @@ pub(crate) fn attach(ebpf: &mut Ebpf, target: &AttachTarget<'_>, mode: Mode) -> 
             let id = program
                 .attach_to_if_index(target.link.index, flags)
                 .map_err(|error| match mode {
-                    Mode::Native => Error::NativeRefused {
-                        option: Modes::option(target.hook_point.interface.side),
-                        interface: target.link.name.clone(),
-                        why: causes(&error),
-                    },
+                    Mode::Native => {
+                        let option = Modes::option(target.hook_point.interface.side);
+                        native_refused(target.link, option, &error)
+                    }
                     Mode::Generic => failed(&error),
                 })?;
             let link = program.take_link(id).map_err(|error| failed(&error))?;

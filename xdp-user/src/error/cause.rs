@@ -38,7 +38,8 @@ pub fn causes(error: &dyn std::error::Error) -> String {
     let mut next = error.source();
     while let Some(cause) = next {
         let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
+        let without_number = cause_text.split(" (os error").next().unwrap_or_default();
+        if !text.contains(without_number) {
             text = format!("{text}: {cause_text}");
         }
         next = cause.source();
@@ -46,14 +47,49 @@ pub fn causes(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Whether the last cause of an error is that the kernel denied permission to this process.
-pub(crate) fn is_denied(error: &(dyn std::error::Error + 'static)) -> bool {
+/// Logs the error of a clean-up, if there is one. It is made because of another error, which is the
+/// one to return.
+pub(crate) fn log_clean_up<E: std::error::Error>(cleaned: Result<(), E>) {
+    if let Err(error) = cleaned {
+        tracing::warn!(
+            "clean-up: {}; `ikenat unload` removes what is left",
+            causes(&error)
+        );
+    }
+}
+
+/// The kernel's error among the causes of an error.
+fn system_error<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e io::Error> {
     let mut next = Some(error);
     while let Some(cause) = next {
         if let Some(error) = cause.downcast_ref::<io::Error>() {
-            return error.kind() == io::ErrorKind::PermissionDenied;
+            return Some(error);
         }
         next = cause.source();
     }
-    false
+    None
+}
+
+/// Whether the kernel denied permission to this process.
+pub(crate) fn is_denied(error: &(dyn std::error::Error + 'static)) -> bool {
+    let is_denied = |error: &io::Error| error.kind() == io::ErrorKind::PermissionDenied;
+    system_error(error).is_some_and(is_denied)
+}
+
+/// The number of the kernel's error.
+pub(crate) fn errno(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
+    system_error(error)?.raw_os_error()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_that_was_said_is_not_said_again() {
+        let denied = || io::Error::from_raw_os_error(rustix::io::Errno::ACCESS.raw_os_error());
+        let error = Error::system("list /bpf")(denied());
+        assert_eq!(causes(&error), "failed to list /bpf: Permission denied");
+        assert_eq!(causes(&denied()), "Permission denied (os error 13)");
+    }
 }

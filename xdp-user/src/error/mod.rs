@@ -3,9 +3,11 @@
 //! Invariant: it imports no other module of the crate, so that every module can use it.
 
 mod cause;
+mod instance;
 
-pub(crate) use cause::is_denied;
 pub use cause::{causes, word};
+pub(crate) use cause::{errno, is_denied, log_clean_up};
+pub use instance::InstanceError;
 
 use ipnet::Ipv4Net;
 use std::io;
@@ -45,7 +47,7 @@ pub enum Error {
     },
     /// An interface has no Ethernet header.
     #[error(
-        "{name} is not an Ethernet interface, so its frames have no MAC addresses to rewrite: give the Ethernet interface below it"
+        "{name} is not an Ethernet interface, so its frames have no MAC addresses to rewrite: for a PPP connection or a tunnel, let a device in front of this host end it, so that the VIP arrives by Ethernet, or forward with the kernel's own rules (`iptables -t nat`) instead of ikenat"
     )]
     NotEthernet {
         /// The interface.
@@ -270,7 +272,7 @@ pub enum Error {
     },
     /// Another process removed the pins of an instance.
     #[error(
-        "the pins of {vip} were removed by `ikenat unload --force`, so nothing is attached any more: run `ikenat run` again to attach"
+        "the pins of {vip} were removed by another process, so nothing is attached any more: run `ikenat run` again to attach"
     )]
     Unloaded {
         /// The instance.
@@ -287,16 +289,14 @@ pub enum Error {
         whose: String,
     },
     /// The driver refuses native XDP.
-    #[error(
-        "{interface} refuses native XDP ({why}): if its driver does not support it (bridges, VLAN devices, taps, some NICs), use `{option} generic`, which works on every device and is slower; `--mode generic` sets both sides"
-    )]
+    #[error("{interface} refuses native XDP ({why}): {remedy}")]
     NativeRefused {
-        /// The option for its side.
-        option: &'static str,
         /// The interface.
         interface: String,
         /// The kernel's error.
         why: String,
+        /// What to do about it.
+        remedy: String,
     },
     /// An attachment failed.
     #[error("failed to attach {hook} to {interface}: {why}")]
@@ -382,6 +382,9 @@ pub enum Error {
         /// What was found instead.
         why: String,
     },
+    /// An instance cannot be read or removed.
+    #[error(transparent)]
+    Instance(#[from] InstanceError),
     /// A system call failed.
     #[error("failed to {action}: {}", word(source))]
     System {

@@ -3,6 +3,7 @@
 
 use super::Netlink;
 use super::generic::{self, Attributes, Family, NESTED};
+use super::socket::another;
 use netlink_packet_core::{DefaultNla, Emitable as _, Nla as _, NlasIterator, Parseable as _};
 use std::collections::BTreeSet;
 use std::io;
@@ -76,6 +77,13 @@ fn nested(attributes: &[DefaultNla], kind: u16) -> Vec<DefaultNla> {
         .unwrap_or_default()
 }
 
+fn is_about(attributes: &[DefaultNla], device: &str) -> bool {
+    let mut names = all(&nested(attributes, HEADER), DEVICE_NAME)
+        .collect::<Vec<_>>()
+        .into_iter();
+    names.any(|name| name.split(|byte| *byte == 0).next() == Some(device.as_bytes()))
+}
+
 /// An integer of four or eight bytes.
 fn number(attributes: &[DefaultNla], kind: u16) -> Option<u64> {
     let bytes = all(attributes, kind).next()?;
@@ -106,7 +114,11 @@ impl Netlink {
     fn ethtool(&self, device: &str, command: u8) -> io::Result<Vec<DefaultNla>> {
         let family = generic::family_id(&self.generic, Ethtool::NAME)
             .ok_or_else(|| io::Error::from(io::ErrorKind::Unsupported))?;
-        request(device, command).request(&self.generic, family)
+        let reply = request(device, command).request(&self.generic, family)?;
+        if !is_about(&reply, device) {
+            return Err(another());
+        }
+        Ok(reply)
     }
 
     /// The offloads that are on, by the kernel's names such as `rx-lro`. `ethtool -k` shows some of

@@ -1,6 +1,6 @@
 //! Generic netlink: ids and commands of families, and messages that consist of attributes.
 
-use super::socket::get;
+use super::socket::{Connection, get};
 use netlink_packet_core::{
     DecodeError, DefaultNla, Emitable, Nla as _, NlasIterator, Parseable as _,
     ParseableParametrized,
@@ -8,7 +8,6 @@ use netlink_packet_core::{
 use netlink_packet_generic::ctrl::nlas::{GenlCtrlAttrs, OpAttrs};
 use netlink_packet_generic::ctrl::{GenlCtrl, GenlCtrlCmd};
 use netlink_packet_generic::{GenlFamily, GenlHeader, GenlMessage};
-use netlink_sys::Socket;
 use std::io;
 use std::marker::PhantomData;
 
@@ -38,12 +37,16 @@ impl<F: Family> Attributes<F> {
     }
 
     /// Sends this as a request to a family and returns the attributes of the reply.
-    pub(super) fn request(self, socket: &Socket, family: u16) -> io::Result<Vec<DefaultNla>> {
+    pub(super) fn request(
+        self,
+        connection: &Connection,
+        family: u16,
+    ) -> io::Result<Vec<DefaultNla>> {
         let header = GenlHeader {
             cmd: self.command,
             version: 1,
         };
-        let reply: GenlMessage<Self> = get(socket, GenlMessage::new(header, self, family))?;
+        let reply: GenlMessage<Self> = get(connection, GenlMessage::new(header, self, family))?;
         Ok(reply.payload.attributes)
     }
 }
@@ -83,18 +86,18 @@ pub(super) fn payload(attribute: &DefaultNla) -> Vec<u8> {
     bytes
 }
 
-fn family(socket: &Socket, name: &str) -> io::Result<Vec<GenlCtrlAttrs>> {
+fn family(connection: &Connection, name: &str) -> io::Result<Vec<GenlCtrlAttrs>> {
     let request = GenlMessage::from_payload(GenlCtrl {
         cmd: GenlCtrlCmd::GetFamily,
         nlas: vec![GenlCtrlAttrs::FamilyName(name.to_owned())],
     });
-    let reply: GenlMessage<GenlCtrl> = get(socket, request)?;
+    let reply: GenlMessage<GenlCtrl> = get(connection, request)?;
     Ok(reply.payload.nlas)
 }
 
 /// The id of a family; `None` when the kernel does not have it.
-pub(super) fn family_id(socket: &Socket, name: &str) -> Option<u16> {
-    let attributes = family(socket, name).ok()?;
+pub(super) fn family_id(connection: &Connection, name: &str) -> Option<u16> {
+    let attributes = family(connection, name).ok()?;
     attributes.iter().find_map(|attribute| {
         if let GenlCtrlAttrs::FamilyId(id) = attribute {
             Some(*id)
@@ -106,8 +109,8 @@ pub(super) fn family_id(socket: &Socket, name: &str) -> Option<u16> {
 
 /// Whether this kernel's family has a command. An unknown command fails with the same error as a
 /// known one that the driver does not support.
-pub(super) fn has_command(socket: &Socket, name: &str, command: u8) -> bool {
-    let attributes = family(socket, name).unwrap_or_default();
+pub(super) fn has_command(connection: &Connection, name: &str, command: u8) -> bool {
+    let attributes = family(connection, name).unwrap_or_default();
     attributes.iter().any(|attribute| {
         if let GenlCtrlAttrs::Ops(commands) = attribute {
             let id = OpAttrs::Id(command.into());

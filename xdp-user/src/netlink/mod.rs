@@ -4,6 +4,7 @@
 //! the interfaces of another network namespace.
 
 pub mod address;
+mod answer;
 pub mod changes;
 pub mod ethtool;
 mod generic;

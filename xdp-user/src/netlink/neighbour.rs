@@ -1,7 +1,7 @@
 //! Neighbour entries (the ARP table): their states, probing and deletion.
 
 use super::Netlink;
-use super::socket::{change, get};
+use super::socket::{another, change, get};
 use netlink_packet_core::NLM_F_REPLACE;
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
@@ -119,8 +119,10 @@ impl Netlink {
         let mut message = request(key);
         message.header.flags = flags;
         match get(&self.route, RouteNetlinkMessage::GetNeighbour(message)) {
-            Ok(RouteNetlinkMessage::NewNeighbour(entry)) => Ok(Some(entry)),
-            Ok(_) => Ok(None),
+            Ok(RouteNetlinkMessage::NewNeighbour(entry)) if self::key(&entry) == Some(key) => {
+                Ok(Some(entry))
+            }
+            Ok(_) => Err(another()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }

@@ -1,7 +1,7 @@
 //! Route look-ups: where the kernel sends packets for an address.
 
 use super::Netlink;
-use super::socket::get;
+use super::socket::{another, get};
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use std::io;
@@ -65,8 +65,19 @@ impl Netlink {
             message.attributes.push(source);
         }
         let reply = get(&self.route, RouteNetlinkMessage::GetRoute(message))?;
+        if !is_about(&reply, to) {
+            return Err(another());
+        }
         route(&reply).ok_or_else(|| io::Error::other("the kernel names no interface"))
     }
+}
+
+fn is_about(reply: &RouteNetlinkMessage, to: Ipv4Addr) -> bool {
+    let RouteNetlinkMessage::NewRoute(reply) = reply else {
+        return false;
+    };
+    let destination = RouteAttribute::Destination(RouteAddress::Inet(to));
+    reply.attributes.contains(&destination)
 }
 
 fn route(message: &RouteNetlinkMessage) -> Option<Route> {

@@ -104,6 +104,14 @@ impl Netlink {
             .collect())
     }
 
+    /// The kinds of the qdiscs of a device, with those inside of others.
+    pub fn qdiscs(&self, index: u32) -> io::Result<Vec<String>> {
+        let request = RouteNetlinkMessage::GetQueueDiscipline(TcMessage::default());
+        let all: Vec<Reply> = dump(&self.route, request)?;
+        let of_device = all.iter().filter(|qdisc| qdisc.index == index);
+        Ok(of_device.map(Reply::kind).collect())
+    }
+
     /// Adds a clsact.
     pub fn add_clsact(&self, index: u32) -> io::Result<()> {
         let mut message = request(index, CLSACT_HANDLE, TcHandle::CLSACT);

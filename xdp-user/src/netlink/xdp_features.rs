@@ -6,6 +6,7 @@
 //! device without it is lost and no error is reported, while the slow path works on every device.
 
 use super::generic::{self, Attributes, Family};
+use super::socket::another;
 use super::{Link, Netlink};
 use crate::error::{Error, Result};
 use netlink_packet_core::{DefaultNla, Nla as _};
@@ -63,7 +64,11 @@ impl Netlink {
             return Ok(None);
         };
         let reply = request(link.index).request(&self.generic, family);
-        Ok(Some(features(&reply.map_err(failed(link))?)))
+        let reply = reply.map_err(failed(link))?;
+        if !is_about(&reply, link.index) {
+            return Err(failed(link)(another()));
+        }
+        Ok(Some(features(&reply)))
     }
 
     /// For kernels that make no report.
@@ -123,6 +128,11 @@ impl Family for Netdev {
 fn request(index: u32) -> Attributes<Netdev> {
     let index = DefaultNla::new(IFINDEX, index.to_ne_bytes().to_vec());
     Attributes::new(DEVICE_GET, vec![index])
+}
+
+fn is_about(attributes: &[DefaultNla], index: u32) -> bool {
+    let attribute = attributes.iter().find(|nla| nla.kind() == IFINDEX);
+    attribute.is_some_and(|nla| generic::payload(nla) == index.to_ne_bytes())
 }
 
 fn features(attributes: &[DefaultNla]) -> u64 {

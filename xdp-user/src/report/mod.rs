@@ -1,6 +1,7 @@
 //! What `ikenat stats` and `ikenat status` report, as data, and the JSON documents of all verbs.
 
 pub mod document;
+pub mod instance;
 pub mod selection;
 pub mod stats;
 pub mod status;

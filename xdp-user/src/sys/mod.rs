@@ -1,5 +1,6 @@
-//! The kernel's release, the capabilities of this process, and the network namespaces of this host.
+//! The kernel's release, the distribution, the capabilities of this process, and the network namespaces of this host.
 
 pub mod capabilities;
+pub(crate) mod distribution;
 pub mod kernel_version;
 pub mod netns;

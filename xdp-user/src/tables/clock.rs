@@ -6,8 +6,8 @@
 use rustix::time::{ClockId, clock_gettime};
 
 const NANOS: u64 = 1_000_000_000;
-/// The tick rates that a kernel may be configured with (CONFIG_HZ).
-const RATES: [u64; 4] = [100, 250, 300, 1000];
+/// The tick rates that a kernel may be configured with (CONFIG_HZ; 500 in kernels for desktops).
+const RATES: [u64; 5] = [100, 250, 300, 500, 1000];
 
 /// `CLOCK_MONOTONIC` in nanoseconds.
 pub fn monotonic() -> u64 {
@@ -132,7 +132,7 @@ mod tests {
 
     #[test]
     fn rates_are_recognised_with_a_jiffy_more_or_less() {
-        for (rate_hz, exact) in [(100, 10), (250, 25), (300, 30), (1000, 100)] {
+        for (rate_hz, exact) in [(100, 10), (250, 25), (300, 30), (500, 50), (1000, 100)] {
             for jiffies in [exact - 1, exact, exact + 1] {
                 assert_eq!(
                     rate(moment(7, 50), moment(7 + jiffies, 150)),
@@ -142,12 +142,20 @@ mod tests {
             }
         }
         assert_eq!(rate(moment(7, 50), moment(7, 150)), None);
-        assert_eq!(rate(moment(7, 50), moment(7 + 60, 150)), None);
+        assert_eq!(rate(moment(7, 50), moment(7 + 37, 150)), None);
+        assert_eq!(rate(moment(7, 50), moment(7 + 75, 150)), None);
     }
 
     #[test]
     fn a_tick_is_about_a_second() {
-        for (rate, shift) in [(100, 7), (250, 8), (300, 8), (1000, 10), (1024, 10)] {
+        for (rate, shift) in [
+            (100, 7),
+            (250, 8),
+            (300, 8),
+            (500, 9),
+            (1000, 10),
+            (1024, 10),
+        ] {
             assert_eq!(tick_shift(rate), shift, "{rate} Hz");
         }
     }

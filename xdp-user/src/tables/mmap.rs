@@ -353,7 +353,7 @@ impl Tables<ReadOnlyWord> {
     /// more. The counters come last.
     pub fn read(directory: &Path) -> Result<Self> {
         let memory = |name: &str| Memory::read(&directory.join(name), name);
-        let slots = |name: &str| {
+        let slots = |name: &str| -> Result<_> {
             let first = memory(name)?;
             if first.is_copy() {
                 let later = memory(name)?;

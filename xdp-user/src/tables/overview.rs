@@ -3,13 +3,14 @@
 
 use crate::config::interfaces::Interface;
 use crate::config::settings::Mode;
-use crate::error::Result;
+use crate::error::{InstanceError, Result};
 use crate::tables::clock::{self, Clock, Moment};
 use crate::tables::meta::{absent, address, check_version, index_and_name};
 use crate::tables::mmap::{Memory, ReadOnlyWord, pinned_bytes};
 use crate::tables::records::halves;
 use std::net::Ipv4Addr;
 use std::path::Path;
+use std::{fs, io};
 use xdp_common::counters::Counters;
 use xdp_common::limits::{FRAGMENT_TICKS, HALF_OPEN_TICKS};
 use xdp_common::slot::{self, recent};
@@ -97,9 +98,8 @@ impl Overview {
     /// Reads the tables that are pinned in the directory of the instance of `vip`.
     pub fn take(directory: &Path, vip: Ipv4Addr) -> Result<Self> {
         let memory = |name: &str| Memory::<ReadOnlyWord>::read(&directory.join(name), name);
-        let meta = memory("META")?;
+        let meta = read_meta(directory, vip)?;
         let meta = meta.words();
-        check_version(directory, vip, meta[meta::VERSION].load())?;
         let cpu = memory("CPU")?;
         let (deny, except) = halves(meta[meta::LISTED].load());
         Ok(Self {
@@ -117,6 +117,23 @@ impl Overview {
             tables: table_usages(directory, meta)?,
         })
     }
+}
+
+/// META of an instance whose tables are complete and of this version.
+pub(super) fn read_meta(directory: &Path, vip: Ipv4Addr) -> Result<Memory<ReadOnlyWord>> {
+    let path = directory.join("META");
+    let is_missing = |error: io::Error| error.kind() == io::ErrorKind::NotFound;
+    if fs::symlink_metadata(&path).is_err_and(is_missing) {
+        return Err(InstanceError::Unfinished { vip }.into());
+    }
+    let meta = Memory::<ReadOnlyWord>::read(&path, "META")?;
+    let version = meta.words()[meta::VERSION].load();
+    // It is written last.
+    if version == 0 {
+        return Err(InstanceError::Unfinished { vip }.into());
+    }
+    check_version(directory, vip, version)?;
+    Ok(meta)
 }
 
 fn interfaces(meta: &[ReadOnlyWord], cpu: &Memory<ReadOnlyWord>) -> Vec<InterfaceRecord> {

@@ -3,8 +3,7 @@
 
 use crate::error::Result;
 use crate::tables::clock::Clock;
-use crate::tables::meta::check_version;
-use crate::tables::mmap::{Memory, ReadOnlyWord, Tables};
+use crate::tables::mmap::{ReadOnlyWord, Tables};
 use crate::tables::overview::{self, Overview, young};
 pub use crate::tables::records::{FlowId, FlowRecord, SessionRecord};
 use crate::tables::records::{Flows, flows, sessions};
@@ -13,8 +12,6 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::Path;
 use xdp_common::limits::HALF_OPEN_TICKS;
-use xdp_common::meta;
-use xdp_core::Word;
 
 /// A peer whose handshake the server has answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,8 +70,7 @@ fn read(directory: &Path, vip: Ipv4Addr) -> Result<Tables<ReadOnlyWord>> {
     const TRIES: usize = 8;
     let mut tries = 0;
     loop {
-        let before = Memory::<ReadOnlyWord>::read(&directory.join("META"), "META")?;
-        check_version(directory, vip, before.words()[meta::VERSION].load())?;
+        let before = overview::read_meta(directory, vip)?;
         let tables = Tables::read(directory)?;
         tries += 1;
         let same = || retired::read(before.words()) == retired::read(tables.meta.words());

@@ -37,9 +37,10 @@ const KMOD: [&str; 5] = ["modprobe", "insmod", "rmmod", "lsmod", "modinfo"];
 /// What programs read or load while they run, where it exists.
 const DATA: &str = "
 /etc/ethertypes /etc/group /etc/host.conf /etc/hosts /etc/iproute2 /etc/ld.so.cache
-/etc/ld.so.conf /etc/ld.so.conf.d /etc/localtime /etc/networks /etc/nsswitch.conf /etc/passwd
-/etc/protocols /etc/rpc /etc/services /etc/shells /etc/ssl/openssl.cnf /etc/strongswan.conf
-/etc/strongswan.d /etc/swanctl /usr/lib/ipsec /usr/lib/ssl/openssl.cnf /usr/lib/tc
+/etc/ld.so.conf /etc/ld.so.conf.d /etc/localtime /etc/networks /etc/nsswitch.conf /etc/os-release
+/etc/passwd /etc/protocols /etc/rpc /etc/services /etc/shells /etc/ssl/openssl.cnf
+/etc/strongswan.conf /etc/strongswan.d /etc/swanctl /usr/lib/ipsec /usr/lib/os-release
+/usr/lib/ssl/openssl.cnf /usr/lib/tc
 /usr/lib/x86_64-linux-gnu/ossl-modules /usr/lib/x86_64-linux-gnu/xtables /usr/share/iproute2
 /usr/lib/x86_64-linux-gnu/libgcc_s.so.1 /usr/lib/x86_64-linux-gnu/libnss_files.so.2
 ";

@@ -6,7 +6,7 @@ use std::{env, path::PathBuf, process::Command};
 use anyhow::{Context as _, Result, bail};
 
 use super::kernel::Series;
-use crate::{packages, shell, workspace::Workspace};
+use crate::{build::FAILPOINTS, packages, shell, workspace::Workspace};
 
 /// What a guest runs of one test binary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,6 +107,7 @@ pub(crate) struct Binary {
 pub(crate) fn binaries(workspace: &Workspace, parts: &[Part]) -> Result<Vec<Binary>> {
     let mut cargo = workspace.cargo();
     cargo.args(["test", "-p", "ikenat-tests", "--no-run"]);
+    cargo.args(FAILPOINTS);
     cargo.arg("--message-format=json-render-diagnostics");
     for part in parts {
         cargo.args(["--test", part.name]);

@@ -5,15 +5,19 @@ use super::*;
 use ikenat_tests::kernel::kernel_is_at_least;
 use ikenat_tests::lab::topology::{LAN, PEER, WAN};
 
+use crate::support::{arguments_with, refused, timed_command};
+
 pub(super) fn scenarios() -> Vec<Scenario> {
     const BPFTOOL: &[&str] = &["bpftool"];
     vec![
-        Scenario::new("check_names_interfaces_that_do_not_serve", interfaces),
+        Scenario::new("check_names_interfaces_that_do_not_serve", interfaces)
+            .with_programs(&["bpftool", "tc"]),
         Scenario::new("check_names_drivers_without_xdp", modes),
         Scenario::new("check_names_frames_too_large_for_xdp", large),
         Scenario::new("check_names_programs_of_others", programs).with_programs(BPFTOOL),
         Scenario::new("check_names_devices_without_xdp_transmit", redirect),
         Scenario::new("check_names_offloads_of_far_ends", offloads),
+        Scenario::new("check_names_a_traffic_shaper", shaper).with_programs(&["tc"]),
     ]
 }
 
@@ -55,8 +59,11 @@ fn interfaces(lab: &Lab) -> Result<()> {
         &findings,
         ("interface", Some("tun0")),
         "error",
-        &["not Ethernet"],
+        &["not Ethernet", "in front of this host", "iptables"],
     )?;
+    let mut start = timed_command(lab, &arguments_with("--lan", "tun0"))?;
+    start.arg("--bpffs").arg(lab.bpffs());
+    refused(lab, start, &["tun0", "in front of this host", "iptables"])?;
     Ok(())
 }
 
@@ -244,6 +251,33 @@ fn offloads(lab: &Lab) -> Result<()> {
             &["partial checksums"],
             &[&ethtool("tx off")],
         )?;
+    }
+    Ok(())
+}
+
+/// Packets that XDP redirects do not pass the qdiscs of their egress.
+fn shaper(lab: &Lab) -> Result<()> {
+    const SHAPER: (&str, Option<&str>) = ("shaper", Some(WAN));
+    expect(&check(lab)?, SHAPER, "ok", &["no qdisc"])?;
+    for (kind, more) in [
+        ("tbf", "rate 100mbit burst 64k latency 50ms"),
+        ("htb", "default 1"),
+        ("fq_codel", ""),
+    ] {
+        let line = format!("tc qdisc replace dev {WAN} root {kind} {more}");
+        // A kernel need not have each of them as a module.
+        if lab.gateway.run(&line).is_err() {
+            println!("no {kind} here");
+            continue;
+        }
+        let findings = check(lab)?;
+        if kind == "fq_codel" {
+            expect(&findings, SHAPER, "ok", &["no qdisc"])?;
+        } else {
+            expect(&findings, SHAPER, "warning", &[kind, "bypass"])?;
+            expect(&findings, ("shaper", Some(LAN)), "ok", &["no qdisc"])?;
+        }
+        lab.gateway.run(&format!("tc qdisc del dev {WAN} root"))?;
     }
     Ok(())
 }

@@ -6,6 +6,7 @@ mod json;
 mod output;
 mod peer_lists;
 mod selection;
+mod unreadable;
 
 use ikenat_tests::suite::Scenario;
 
@@ -17,6 +18,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         peer_lists::scenarios(),
         selection::scenarios(),
         dry_run::scenarios(),
+        unreadable::scenarios(),
     ];
     parts.into_iter().flatten().collect()
 }

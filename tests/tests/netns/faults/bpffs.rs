@@ -63,7 +63,7 @@ fn refusal(lab: &Lab, words: &[&str]) -> Result<()> {
     says(&output, words)
 }
 
-fn says(output: &Output, words: &[&str]) -> Result<()> {
+pub(crate) fn says(output: &Output, words: &[&str]) -> Result<()> {
     let text = String::from_utf8_lossy(&output.stderr);
     ensure!(
         output.status.code() == Some(1) && !text.contains("panicked"),
@@ -129,7 +129,7 @@ fn layouts(lab: &Lab) -> Result<()> {
     // Not even a map.
     fs::rename(&flow, &aside).context("failed to move a pin")?;
     fs::create_dir(&flow).context("failed to put something else there")?;
-    refusal(lab, &[&name, "not a map"])?;
+    refusal(lab, &[&name, "it is a directory, not a map; remove it"])?;
     fs::remove_dir(&flow).context("failed to remove it")?;
     fs::rename(&aside, &flow).context("failed to move a pin back")?;
     let _ikenat = Ikenat::start(lab).context("with its own maps again")?;
@@ -163,6 +163,18 @@ fn version(lab: &Lab) -> Result<()> {
     everything_crosses(lab)
 }
 
+/// `unload` removes no directory of another user, and no counter would be lost.
+fn directory_refusal(lab: &Lab, words: &[&str]) -> Result<()> {
+    let mut command = timed_command(lab, &usual_arguments())?;
+    let output = command.arg("--bpffs").arg(lab.bpffs()).output()?;
+    let text = String::from_utf8_lossy(&output.stderr);
+    ensure!(
+        !text.contains("unload") && !text.contains("counters"),
+        "{text}"
+    );
+    says(&output, words)
+}
+
 fn owner(lab: &Lab) -> Result<()> {
     const OTHER: u32 = 65_534;
     let words = ["belongs to user 65534"];
@@ -170,7 +182,9 @@ fn owner(lab: &Lab) -> Result<()> {
     // Another user created it first, which is possible where a bpffs is writable for all.
     fs::create_dir(&base).context("failed to create a directory")?;
     chown(&base, Some(OTHER), None).context("failed to give it away")?;
-    refusal(lab, &words).context("the directory above")?;
+    let shown = base.display().to_string();
+    let fix = format!("`chown 0:0 {shown}`");
+    directory_refusal(lab, &[words[0], &shown, &fix]).context("the directory above")?;
     ensure!(
         fs::read_dir(&base)?.next().is_none(),
         "something was made there"
@@ -178,7 +192,9 @@ fn owner(lab: &Lab) -> Result<()> {
     fs::create_dir(directory(lab)).context("failed to create a directory")?;
     chown(directory(lab), Some(OTHER), None).context("failed to give it away")?;
     chown(&base, Some(0), None).context("failed to take it back")?;
-    refusal(lab, &words).context("the directory of the instance")?;
+    let shown = directory(lab).display().to_string();
+    let fix = format!("`chown 0:0 {shown}`");
+    directory_refusal(lab, &[words[0], &shown, &fix]).context("the directory of the instance")?;
     ensure!(pins(&lab.bpffs())?.is_empty(), "something was pinned there");
     fs::remove_dir(directory(lab)).context("failed to remove a directory")?;
     Ikenat::start(lab)?.kill()?;

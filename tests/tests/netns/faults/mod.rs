@@ -6,6 +6,7 @@ mod daemon;
 pub(crate) mod devices;
 mod events;
 mod interfaces;
+mod messages;
 mod neighbours;
 pub(crate) mod start;
 
@@ -21,6 +22,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         devices::scenarios(),
         neighbours::scenarios(),
         events::scenarios(),
+        messages::scenarios(),
     ];
     parts.into_iter().flatten().collect()
 }

@@ -99,7 +99,7 @@ pub(crate) fn steps(lab: &Lab, backend: &str, wan: &str) -> Result<Vec<String>> 
     let steps: Vec<String> = names.collect();
     ensure!(
         !steps.is_empty(),
-        "this ikenat has no failpoints: test one with debug assertions (`cargo xtask build`)"
+        "this ikenat has no failpoints: test the one that `cargo xtask build` makes"
     );
     Ok(steps)
 }

@@ -32,13 +32,13 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     ]
 }
 
-const OTHER_VIP: &str = "198.51.100.1";
+pub(crate) const OTHER_VIP: &str = "198.51.100.1";
 const OTHER_SERVER: &str = "192.0.2.2";
 const OTHER_WAN: &str = "w0";
 const OTHER_LAN: &str = "l0";
 
 /// Two interfaces for another gateway, with their other ends in the same namespace.
-fn add_interfaces(place: &Namespace) -> Result<()> {
+pub(crate) fn add_interfaces(place: &Namespace) -> Result<()> {
     place.shell(
         "ip link add w0 type veth peer name w1; ip link add l0 type veth peer name l1
          for i in w0 w1 l0 l1; do ip link set $i up; done
@@ -65,7 +65,7 @@ fn arguments(vip: &str) -> Vec<String> {
 }
 
 /// Starts a second gateway in a namespace.
-fn start_in(lab: &Lab, place: &Namespace, vip: &str) -> Result<Process> {
+pub(crate) fn start_in(lab: &Lab, place: &Namespace, vip: &str) -> Result<Process> {
     let mut command = place.command(binary()?);
     command.args(arguments(vip)).arg("--bpffs").arg(lab.bpffs());
     let mut process = Process::spawn(&mut command, lab.log("other"))?;

@@ -3,10 +3,11 @@
 mod clsact;
 mod daemon;
 mod grace_period;
-mod instances;
+pub(crate) mod instances;
 mod privileges;
 mod restarts_load;
 mod restarts_slow_path;
+mod unload;
 
 use ikenat_tests::suite::Scenario;
 
@@ -19,6 +20,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         restarts_load::scenarios(),
         instances::scenarios(),
         privileges::scenarios(),
+        unload::scenarios(),
     ];
     parts.into_iter().flatten().collect()
 }

@@ -4,6 +4,7 @@
 use super::super::Finding;
 use super::ruleset::Table;
 use super::{iptables, nft};
+use crate::sys::distribution::{Software, install};
 use std::fs;
 use std::io;
 use std::path::PathBuf;
@@ -32,10 +33,10 @@ pub(super) fn all() -> Ruleset {
 }
 
 impl Ruleset {
-    fn not_checked(&mut self, what: String, fix: Option<&str>) {
+    fn not_checked(&mut self, what: String, fix: Option<String>) {
         self.complete = false;
         let mut finding = Finding::not_checked(CODE, what, REASON);
-        finding.fix.extend(fix.map(str::to_owned));
+        finding.fix.extend(fix);
         self.findings.push(finding);
     }
 
@@ -122,7 +123,7 @@ fn legacy(rules: &mut Ruleset) {
         Some(Err(error)) => rules.not_checked(format!("legacy iptables tables ({present}): {error}"), None),
         None => rules.not_checked(
             format!("legacy iptables tables exist ({present}), but iptables-legacy-save is not installed"),
-            Some("apt-get install iptables"),
+            install(Software::Iptables),
         ),
     }
 }
@@ -147,7 +148,7 @@ fn modern(rules: &mut Ruleset) {
         None => {
             return rules.not_checked(
                 "nft is not installed".to_owned(),
-                Some("apt-get install nftables"),
+                install(Software::Nftables),
             );
         }
     };
@@ -169,7 +170,7 @@ fn modern(rules: &mut Ruleset) {
             Some(Err(error)) => rules.not_checked(error, None),
             None => rules.not_checked(
                 "tables of iptables-nft exist, but iptables-nft-save is not installed".to_owned(),
-                Some("apt-get install iptables"),
+                install(Software::Iptables),
             ),
         }
     }

@@ -18,7 +18,7 @@ pub(crate) mod slot;
 use crate::bpffs::layout::Instance;
 use crate::config::interfaces::{AttachTarget, HookPoint};
 use crate::dataplane::clsact::slot::{FILTER_ID, FilterSlot, InstancePrograms};
-use crate::error::{Error, Result, causes, word};
+use crate::error::{Error, Result, causes, log_clean_up, word};
 use crate::failpoints::{Step, pass};
 use crate::netlink::{Block, Filter, Netlink};
 use crate::sys::netns;
@@ -93,7 +93,9 @@ pub(crate) fn install(
     match put {
         Ok(()) => Ok(added),
         Err(error) => {
-            remove_unused_clsact(netlink, instance, netns::own()?, target.index)?;
+            log_clean_up(netns::own().and_then(|namespace| {
+                remove_unused_clsact(netlink, instance, namespace, target.index)
+            }));
             Err(not_attached(target, "cls_bpf", &error))
         }
     }
@@ -136,7 +138,9 @@ fn ensure_clsact(netlink: &Netlink, instance: &Instance, target: FilterTarget<'_
             // An ingress qdisc has the same handle and holds filters too, but only for ingress.
             let is_there = error.kind() == io::ErrorKind::AlreadyExists;
             if !was_recorded {
-                instance.forget_clsact_record(netns::own()?, target.index)?;
+                let forgotten = netns::own()
+                    .and_then(|namespace| instance.forget_clsact_record(namespace, target.index));
+                log_clean_up(forgotten.map(drop));
             }
             if is_there {
                 return Ok(false);

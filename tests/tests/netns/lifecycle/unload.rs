@@ -1,0 +1,120 @@
+//! `unload`: while a daemon runs, when its output is not read, and a clean-up that fails.
+
+use std::fs;
+use std::io::pipe;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use ikenat_tests::lab::Lab;
+use ikenat_tests::lab::ikenat::{binary, usual_arguments};
+use ikenat_tests::lab::netns::execute;
+use ikenat_tests::lab::process::Process;
+use ikenat_tests::suite::Scenario;
+use nix::sys::signal::Signal;
+
+use super::instances::{OTHER_VIP, add_interfaces, start_in};
+use crate::support::{attachments, everything_crosses, nothing_is_left, patience};
+
+pub(crate) fn scenarios() -> Vec<Scenario> {
+    const TOOLS: &[&str] = &["tc", "bpftool", "mkfifo"];
+    let test = |name, test| Scenario::new(name, test).with_programs(TOOLS);
+    vec![
+        test("unload_by_force_ends_the_daemon_first", by_force),
+        test("unload_by_force_kills_a_daemon_that_does_not_end", stuck),
+        test("unload_that_is_not_read_removes_every_instance", unread),
+        test(
+            "a_clean_up_that_fails_does_not_hide_the_cause",
+            hidden_cause,
+        ),
+    ]
+}
+
+/// A daemon as a process of its own, so that its end can be looked at.
+fn daemon(lab: &Lab) -> Result<Process> {
+    let mut command = lab.gateway.command(binary()?);
+    command.args(usual_arguments());
+    command.arg("--bpffs").arg(lab.bpffs());
+    let mut process = Process::spawn(&mut command, lab.log("ikenat"))?;
+    process.wait_for_log("ready: translating", Duration::from_secs(30))?;
+    Ok(process)
+}
+
+fn by_force(lab: &Lab) -> Result<()> {
+    let before = attachments(lab)?;
+    for round in 0..3 {
+        let mut daemon = daemon(lab)?;
+        everything_crosses(lab)?;
+        let said = execute(&mut lab.ikenat(&["unload", "--force"])?)?;
+        ensure!(said.contains("detached 5 programs"), "{said}");
+        let stopped = format!("stopped process {}", daemon.id());
+        ensure!(said.contains(&stopped), "{stopped:?} is not in: {said}");
+        let status = daemon.wait(Duration::from_secs(5))?;
+        let log = daemon.log();
+        ensure!(
+            status.success() && log.contains("SIGTERM: the daemon ends"),
+            "round {round}: it ended with {status}: {log}"
+        );
+        nothing_is_left(lab, &before)?;
+        ensure!(!lab.bpffs().join("ikenat").exists(), "a directory is left");
+    }
+    Ok(())
+}
+
+fn stuck(lab: &Lab) -> Result<()> {
+    let before = attachments(lab)?;
+    let mut daemon = daemon(lab)?;
+    daemon.signal(Signal::SIGSTOP)?;
+    let said = execute(&mut lab.ikenat(&["unload", "--force"])?)?;
+    ensure!(said.contains("killed process"), "{said}");
+    daemon.wait(patience(Duration::from_secs(5)))?;
+    nothing_is_left(lab, &before)
+}
+
+fn unread(lab: &Lab) -> Result<()> {
+    add_interfaces(&lab.gateway)?;
+    let before = attachments(lab)?;
+    daemon(lab)?.kill()?;
+    start_in(lab, &lab.gateway, OTHER_VIP)?.kill()?;
+    let (reader, writer) = pipe().context("failed to open a pipe")?;
+    drop(reader);
+    let output = lab.ikenat(&["unload"])?.stdout(writer).output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success() && said.is_empty(), "{said}");
+    nothing_is_left(lab, &before)
+}
+
+/// The BPF file system becomes read-only while a start reads an object, which is then no object.
+fn hidden_cause(lab: &Lab) -> Result<()> {
+    let before = attachments(lab)?;
+    let object = lab.directory().join("object");
+    execute(Command::new("mkfifo").arg(&object))?;
+    let mut command = lab.gateway.command(binary()?);
+    command.args(usual_arguments());
+    command.arg("--bpffs").arg(lab.bpffs());
+    command.env("IKENAT_OBJECT", &object);
+    let mut process = Process::spawn(&mut command, lab.log("ikenat"))?;
+    // Opening a FIFO to write waits until somebody reads it.
+    let mut writer = fs::OpenOptions::new();
+    let writer = writer.write(true).open(&object).context("no reader")?;
+    let remount = |how: &str| {
+        let how = format!("remount,{how}");
+        execute(Command::new("mount").args(["-o", &how]).arg(lab.bpffs()))
+    };
+    remount("ro")?;
+    fs::write(&object, "no object").context("failed to write")?;
+    drop(writer);
+    let status = process.wait(Duration::from_secs(30));
+    remount("rw")?;
+    let (status, log) = (status?, process.log());
+    ensure!(
+        status.code() == Some(1) && log.contains("failed to load the eBPF object"),
+        "it ended with {status}: {log}"
+    );
+    // The clean-up is said, and is not what the start failed of.
+    ensure!(log.contains("Read-only file system"), "{log}");
+    let last = log.lines().last().unwrap_or_default();
+    ensure!(!last.contains("Read-only"), "the last line is: {last}");
+    lab.unload()?;
+    nothing_is_left(lab, &before)
+}
