@@ -40,6 +40,22 @@ fn low(number: u64) -> u32 {
     u32::try_from(number & 0xffff_ffff).expect("32 bits")
 }
 
+/// RFC 1071 section 2: the carries are added, also the one that this addition makes.
+#[test]
+fn a_fold_adds_both_carries() {
+    for (total, folded) in [
+        (0, 0),
+        (0xffff, 0xffff),
+        (0x1_0000, 1),
+        (0x1_fffe, 0xffff),
+        (0x1_ffff, 1),
+        (0x7_fffa, 2),
+        (0xffff_0001, 1),
+    ] {
+        assert_eq!(fold(total), folded, "{total:#x}");
+    }
+}
+
 /// Every field against every change of one word would be 2^48 cases; every change of one word
 /// against a few fields is 2^32. This test combines all old words with all new ones, in steps that
 /// visit each residue.
