@@ -271,21 +271,8 @@ fn udp(of: &mut Conditions, side: Side) {
         *p = p.clone().with_checksum(Checksum::Zero);
     });
     of.left("a partial checksum", "slow checksum-partial", |_| {});
-    let partial = partial(&of.packet.build());
+    let partial = bytes::partial_checksum(&of.packet.build());
     of.patched(&[(40, partial[0]), (41, partial[1])]);
-}
-
-/// The sum over the pseudo-header, as a sender leaves it to its device (RFC 768).
-fn partial(frame: &[u8]) -> [u8; 2] {
-    // The addresses, and the length in the UDP header.
-    let mut sum = 17;
-    for pair in frame[26..34].chunks(2).chain([&frame[38..40]]) {
-        sum += u32::from(u16::from_be_bytes([pair[0], pair[1]]));
-    }
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    u16::try_from(sum).expect("a folded sum").to_be_bytes()
 }
 
 impl Condition {
