@@ -27,7 +27,7 @@ pub struct Tables {
     half: Vec<recent::Bucket<AtomicU64>>,
     fragments: Vec<recent::Bucket<AtomicU64>>,
     nexthops: Vec<Entry<AtomicU64>>,
-    limit: Vec<AtomicU64>,
+    pub(super) limit: Vec<AtomicU64>,
     listed: BTreeMap<[u8; 4], u32>,
     meta: Vec<AtomicU64>,
     pub(super) cpu: [AtomicU64; cpu::WORDS],

@@ -43,6 +43,15 @@ impl Tables {
         Word::store(&self.cpu[side], cpu::egress(mtu, 1));
     }
 
+    /// The places of the buckets for ICMP errors that have been used.
+    pub fn used_icmp_buckets(&self) -> Vec<usize> {
+        let words = self.limit.iter().enumerate();
+        words
+            .filter(|(_, word)| Word::load(*word) != 0)
+            .map(|(place, _)| place)
+            .collect()
+    }
+
     /// Changes the hop words of all flows.
     pub fn change_hops(&self, mut change: impl FnMut(u64) -> u64) {
         for slot in self.flows.iter().flatten() {
