@@ -21,8 +21,8 @@ use ikenat_tests::lab::{Lab, Options, cleanup, frames};
 use ikenat_tests::suite::{not_root, test};
 use libtest_mimic::Arguments;
 use std::process::ExitCode;
-use table::Arms;
 use table::second::seconds;
+use table::{Arms, Row};
 use tally::{Tally, check_tables};
 use xdp_common::Config;
 use xdp_common::Hook;
@@ -130,17 +130,23 @@ fn warm_seeds(arms: Arms) -> (Vec<Seed>, Vec<Seed>) {
 /// The golden table's packets, and what came before them.
 fn seeds(hook: Hook, arms: Arms) -> Vec<Seed> {
     let mut seeds = Vec::new();
-    let on = |side| if arms == Arms::One { Side::Both } else { side };
-    for row in table::rows() {
+    let rows: Vec<Row> = match arms {
+        Arms::Two => table::rows(),
+        Arms::One => table::rows()
+            .into_iter()
+            .filter_map(Row::one_armed)
+            .collect(),
+    };
+    for row in rows {
         // Only the egress program sees outgoing packets.
         if (row.side == Side::Out) != (hook == Hook::Egress) {
             continue;
         }
         let name = format!("{} ({})", row.name, row.verdict);
         for (side, frame) in row.before {
-            seeds.push((format!("what comes before {name}"), on(side), frame));
+            seeds.push((format!("what comes before {name}"), side, frame));
         }
-        seeds.push((name, on(row.side), row.input));
+        seeds.push((name, row.side, row.input));
     }
     seeds
 }

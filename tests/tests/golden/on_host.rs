@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use ikenat_tests::bpf::fixture;
 use ikenat_tests::bpf::host::{self, Tables};
 use ikenat_tests::lab::frames::describe;
-use xdp_common::Hook;
+use xdp_common::{Config, Hook};
 use xdp_core::Side;
 
 /// The whole table, and the second packets of known flows.
@@ -19,8 +19,13 @@ pub(crate) fn whole() -> Vec<Named> {
             Side::Wan | Side::Lan | Side::Both => &[Hook::Xdp, Hook::Tc],
         };
         for hook in hooks {
-            let word = if *hook == Hook::Tc { "host tc" } else { "host" };
-            tests.push((format!("{word}: {}", row.name), run(&row, *hook)));
+            tests.push(named(&row, *hook, &fixture::config()));
+        }
+    }
+    let one_armed = fixture::one_armed(fixture::config());
+    for row in rows().into_iter().filter_map(Row::one_armed) {
+        for hook in [Hook::Xdp, Hook::Tc] {
+            tests.push(named(&row, hook, &one_armed));
         }
     }
     for arms in Arms::ALL {
@@ -31,11 +36,15 @@ pub(crate) fn whole() -> Vec<Named> {
     tests
 }
 
-fn run(row: &Row, hook: Hook) -> Result<()> {
-    let config = fixture::config();
-    let fib = |_: [u8; 4], destination, length| fixture::fib(&config, destination, length);
-    let tables = Tables::new(&config);
-    let run = |side, frame: &mut Vec<u8>| host::run_in(hook, (&tables, &fib, &config), side, frame);
+fn named(row: &Row, hook: Hook, config: &Config) -> Named {
+    let word = if hook == Hook::Tc { "host tc" } else { "host" };
+    (format!("{word}: {}", row.name), run(row, hook, config))
+}
+
+fn run(row: &Row, hook: Hook, config: &Config) -> Result<()> {
+    let fib = |_: [u8; 4], destination, length| fixture::fib(config, destination, length);
+    let tables = Tables::new(config);
+    let run = |side, frame: &mut Vec<u8>| host::run_in(hook, (&tables, &fib, config), side, frame);
     for (side, frame) in &row.before {
         run(*side, &mut frame.clone());
     }

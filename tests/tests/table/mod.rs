@@ -102,6 +102,17 @@ pub(crate) fn from_server(packet: Packet) -> Packet {
     packet.with_macs(LAN_MAC, SERVER_MAC)
 }
 
+/// Moves a frame to the only interface of a one-armed gateway. A MAC address that differs from the
+/// interface's in some bits still does.
+fn to_only_interface(side: &mut Side, frame: &mut [u8]) {
+    if *side == Side::Lan {
+        for (byte, (lan, wan)) in frame.iter_mut().zip(LAN_MAC.into_iter().zip(WAN_MAC)) {
+            *byte ^= lan ^ wan;
+        }
+    }
+    *side = Side::Both;
+}
+
 /// The expected packet of the gateway, header by header.
 pub(crate) fn translated(packet: &Packet, side: Side) -> Packet {
     let mut packet = packet.clone();
@@ -140,6 +151,25 @@ fn row(name: &str, side: Side, input: Vec<u8>, verdict: &str) -> Row {
 }
 
 impl Row {
+    /// The same on a one-armed gateway. `None`: its verdict depends on the interface by which a
+    /// packet would leave.
+    pub(crate) fn one_armed(mut self) -> Option<Self> {
+        if self.side == Side::Out || self.verdict == "punted not-by-wan" {
+            return None;
+        }
+        to_only_interface(&mut self.side, &mut self.input);
+        for (side, frame) in &mut self.before {
+            to_only_interface(side, frame);
+        }
+        for output in [&mut self.output, &mut self.slow_output] {
+            if let Some(output) = output {
+                output[6..12].copy_from_slice(&WAN_MAC);
+            }
+        }
+        self.name += Arms::One.suffix();
+        Some(self)
+    }
+
     /// Not for the fast path, also if its flow is known.
     fn general(mut self) -> Self {
         if let Some((_, path)) = &mut self.esp {

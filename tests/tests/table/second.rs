@@ -275,18 +275,10 @@ impl Second {
     /// The same on a one-armed gateway: the server is behind the interface of the clients, and its
     /// packets have no fast path.
     pub(crate) fn one_armed(mut self) -> Self {
-        let to_wan = |side: &mut Side, frame: &mut [u8]| {
-            if *side == Side::Lan {
-                for (byte, (lan, wan)) in frame.iter_mut().zip(LAN_MAC.into_iter().zip(WAN_MAC)) {
-                    *byte ^= lan ^ wan;
-                }
-            }
-            *side = Side::Both;
-        };
         let outbound = self.side == Side::Lan;
-        to_wan(&mut self.side, &mut self.input);
+        to_only_interface(&mut self.side, &mut self.input);
         for (side, frame) in &mut self.before {
-            to_wan(side, frame);
+            to_only_interface(side, frame);
         }
         if !self.verdict.starts_with("forward") {
             self.output = self.input.clone();
