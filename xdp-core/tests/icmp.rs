@@ -10,12 +10,12 @@ const VIP: [u8; 4] = [203, 0, 113, 1];
 const LAN: [u8; 4] = [192, 168, 0, 254];
 const SERVER: [u8; 4] = [192, 168, 0, 1];
 const PEER: [u8; 4] = [198, 51, 100, 9];
-const OURS: [u8; 6] = [2, 0, 0, 0, 1, 1];
-const THEIRS: [u8; 6] = [2, 0, 0, 0, 1, 10];
+const GATEWAY_MAC: [u8; 6] = [2, 0, 0, 0, 1, 1];
+const SENDER_MAC: [u8; 6] = [2, 0, 0, 0, 1, 10];
 
 /// ESP without data whose TTL has expired.
 fn frame(source_mac: [u8; 6], source: [u8; 4], destination: [u8; 4]) -> Vec<u8> {
-    let mut frame = [OURS.as_slice(), &source_mac, &[8, 0]].concat();
+    let mut frame = [GATEWAY_MAC.as_slice(), &source_mac, &[8, 0]].concat();
     frame.extend([0x45, 0, 0, 28, 0, 0, 0, 0, 1, 50, 0, 0]);
     frame.extend([source, destination].concat());
     frame.extend([0xc1, 2, 3, 4, 0, 0, 0, 1]);
@@ -47,9 +47,12 @@ fn answer(side: Side, frame: &[u8]) -> Option<([u8; 12], [u8; 8])> {
 /// gateway's own address, also where both are behind one interface.
 #[test]
 fn an_error_comes_from_the_address_that_its_receiver_knows() {
-    let inbound = frame(THEIRS, PEER, VIP);
-    let outbound = frame(THEIRS, SERVER, PEER);
-    let macs: [u8; 12] = [THEIRS, OURS].concat().try_into().expect("12 bytes");
+    let inbound = frame(SENDER_MAC, PEER, VIP);
+    let outbound = frame(SENDER_MAC, SERVER, PEER);
+    let macs: [u8; 12] = [SENDER_MAC, GATEWAY_MAC]
+        .concat()
+        .try_into()
+        .expect("12 bytes");
     let to = |receiver: [u8; 4], from: [u8; 4]| {
         let addresses: [u8; 8] = [receiver, from].concat().try_into().expect("8 bytes");
         Some((macs, addresses))
@@ -62,20 +65,20 @@ fn an_error_comes_from_the_address_that_its_receiver_knows() {
     }
 }
 
-/// RFC 1122 section 3.2.2: nobody is answered whose frame names no single host as its sender. A
+/// RFC 1122 section 3.2.2: a frame that names no single host as its sender is not answered. A
 /// packet that leaves has come in before, and was answered there.
 #[test]
 fn a_group_and_the_egress_get_no_error() {
     let group = frame([3, 0, 0, 0, 1, 10], PEER, VIP);
     assert_eq!(answer(Side::Wan, &group), None);
-    assert_eq!(answer(Side::Out, &frame(THEIRS, SERVER, PEER)), None);
+    assert_eq!(answer(Side::Out, &frame(SENDER_MAC, SERVER, PEER)), None);
 }
 
 /// RFC 1812 section 4.3.2.3: as much of the packet as fits into 576 bytes.
 #[test]
 fn an_error_is_no_longer_than_576_bytes() {
     for (total, quoted) in [(28, 28), (547, 547), (548, 548), (549, 548), (1500, 548)] {
-        let mut frame = frame(THEIRS, PEER, VIP);
+        let mut frame = frame(SENDER_MAC, PEER, VIP);
         frame.resize(14 + usize::from(total), 0x5a);
         frame[16..18].copy_from_slice(&u16::to_be_bytes(total));
         let cause = ErrorCause {

@@ -7,6 +7,7 @@ mod conditions;
 mod egress;
 mod icmp;
 mod icmp_generated;
+mod icmp_lengths;
 mod ipsec;
 mod layers;
 pub(crate) mod second;
@@ -161,10 +162,9 @@ impl Row {
         for (side, frame) in &mut self.before {
             to_only_interface(side, frame);
         }
-        for output in [&mut self.output, &mut self.slow_output] {
-            if let Some(output) = output {
-                output[6..12].copy_from_slice(&WAN_MAC);
-            }
+        let outputs = [&mut self.output, &mut self.slow_output];
+        for output in outputs.into_iter().flatten() {
+            output[6..12].copy_from_slice(&WAN_MAC);
         }
         self.name += Arms::One.suffix();
         Some(self)
@@ -217,6 +217,7 @@ pub(crate) fn rows() -> Vec<Row> {
         icmp::errors(),
         icmp::refused(),
         icmp_generated::errors(),
+        icmp_lengths::lengths(),
         egress::from_the_stack(),
     ]
     .into_iter()
