@@ -37,10 +37,15 @@ impl Hop {
 }
 
 impl Tables {
-    /// Sets the MTU that XDP knows of the egress of a side ([`cpu::EGRESS_WAN`],
-    /// [`cpu::EGRESS_LAN`]).
-    pub fn set_egress_mtu(&self, side: usize, mtu: u16) {
-        Word::store(&self.cpu[side], cpu::egress(mtu, 1));
+    /// Sets the MTU that XDP knows of an egress: the first WAN is at [`cpu::EGRESS_WAN`], the first
+    /// LAN at [`cpu::EGRESS_LAN`].
+    pub fn set_egress_mtu(&self, place: usize, mtu: u16) {
+        Word::store(&self.cpu[place], cpu::egress(mtu, 1));
+    }
+
+    /// XDP knows that an egress accepts no frames from it.
+    pub fn close_egress(&self, place: usize) {
+        Word::store(&self.cpu[place], 0);
     }
 
     /// The places of the buckets for ICMP errors that have been used.
