@@ -271,3 +271,69 @@ fn a_neighbour_is_confirmed_once_per_period() {
     assert!(neighbour_table::confirmation_due(&entry, 104, 4));
     assert!(!neighbour_table::confirmation_due(&entry, 104, 4));
 }
+
+/// The fast path asks nothing of a route but its neighbour: it must leave by the egress of the
+/// direction, with that one's MAC address, and carry what the egress carries.
+#[test]
+fn a_next_hop_is_remembered_only_if_the_fast_path_could_use_it() {
+    let config = Config {
+        wan_ifindex: 2,
+        lan_ifindex: 3,
+        wan_mac: [2, 0, 0, 0, 1, 1],
+        lan_mac: [2, 0, 0, 0, 2, 254],
+        tick_shift: 8,
+        ..Config::ZERO
+    }
+    .seal();
+    for outbound in [false, true] {
+        let direction = &config.directions[usize::from(outbound)];
+        let other = &config.directions[usize::from(!outbound)];
+        let egress = cpu::egress(1500, 7);
+        let usual = Neighbour {
+            ifindex: direction.egress,
+            gateway: [192, 0, 2, 1],
+            destination: 0x0102_0304_0506,
+            source: direction.source_mac,
+            mtu: 1500,
+        };
+        let of = |neighbour: Neighbour| {
+            let word =
+                cached_hop::for_neighbour::<AtomicU64>(&config, outbound, egress, &neighbour, 9);
+            cached_hop::mac(word, cached_hop::stamp(&config, egress, 9))
+        };
+        let known = Some(usual.destination);
+        assert_eq!(of(usual), known);
+        assert_eq!(of(Neighbour { mtu: 0, ..usual }), known, "not told");
+        assert_eq!(of(Neighbour { mtu: 9000, ..usual }), known);
+        assert_eq!(of(Neighbour { mtu: 1499, ..usual }), None);
+        let elsewhere = [
+            Neighbour {
+                ifindex: other.egress,
+                ..usual
+            },
+            Neighbour {
+                source: other.source_mac,
+                ..usual
+            },
+        ];
+        assert_eq!(elsewhere.map(of), [None; 2]);
+    }
+}
+
+/// Memory that was never written is zero, and so never a valid next hop.
+#[test]
+fn no_stamp_is_zero() {
+    let config = Config {
+        tick_shift: 8,
+        ..Config::ZERO
+    }
+    .seal();
+    for time in 0..=u64::from(u16::MAX) {
+        let stamp = cached_hop::stamp(&config, cpu::egress(1500, 0), time << 11);
+        assert_eq!(
+            cached_hop::mac(cached_hop::UNKNOWN, stamp),
+            None,
+            "{time:#x}"
+        );
+    }
+}
