@@ -4,14 +4,18 @@
 
 use std::net::Ipv4Addr;
 
+use ikenat_tests::bpf::fixture;
 use ikenat_tests::bpf::gateway::{Gateway, NOW};
+use ikenat_tests::bpf::host::{Host, Tables};
 use ikenat_tests::lab::frames::icmp::{code, kind, quote};
 use ikenat_tests::lab::frames::{DONT_FRAGMENT, Icmp, Packet, protocol};
 use ikenat_tests::lab::topology::{
     CLIENT, CLIENT_MAC, GATEWAY_LAN, LAN_MAC, SERVER, SERVER_MAC, VIP, WAN_MAC,
 };
-use xdp_common::limits::ICMP_BURST;
-use xdp_core::Side;
+use xdp_common::limits::{ICMP_BUCKETS, ICMP_BURST};
+use xdp_common::{Direction, Reason};
+use xdp_core::icmp::rate_limit::{self, Origin};
+use xdp_core::{FibResult, Side};
 
 fn from_client(peer: Ipv4Addr, payload: usize) -> Packet {
     let payload = vec![0x77; payload];
@@ -238,4 +242,34 @@ fn options_that_contradict_themselves_are_left_to_the_host() {
         let verdict = gateway.verdict(Side::Wan, &packet, NOW);
         assert_eq!(verdict, "punted malformed", "{options:?}");
     }
+}
+
+/// No origin of errors takes anything from another one (the limit is RFC 1812 section 4.3.2.8): its
+/// buckets are its own, and all buckets belong to one.
+#[test]
+fn each_origin_of_errors_has_buckets_of_its_own() {
+    let origins = [
+        (Origin::Own(Direction::Inbound, Reason::TimeExceeded), 8),
+        (Origin::Own(Direction::Outbound, Reason::TimeExceeded), 8),
+        (Origin::Reporter(Direction::Outbound, SERVER.octets()), 4),
+        (Origin::Reporter(Direction::Inbound, [192, 0, 2, 1]), 2),
+    ];
+    let config = fixture::config();
+    let fib = |_: [u8; 4], _: [u8; 4], _: u16| FibResult::NoRoute;
+    let mut all = Vec::new();
+    for (origin, part) in origins {
+        let tables = Tables::new(&config);
+        let host = Host::<true>::new(&tables, &fib, NOW);
+        for peer in 0..100_000_u32 {
+            rate_limit::allow(&host, &config, peer.to_be_bytes(), origin, NOW);
+        }
+        let used = tables.used_icmp_buckets();
+        assert_eq!(used.len() * part, ICMP_BUCKETS as usize, "{origin:?}");
+        all.extend(used);
+    }
+    all.sort_unstable();
+    assert!(
+        all.into_iter().eq(0..ICMP_BUCKETS as usize),
+        "shared buckets"
+    );
 }

@@ -31,6 +31,22 @@ fn words(bytes: [u8; 4]) -> [u16; 2] {
     [u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])]
 }
 
+/// RFC 1071 section 2: the carries are added, also the one that this addition makes.
+#[test]
+fn a_fold_adds_both_carries() {
+    for (total, folded) in [
+        (0, 0),
+        (0xffff, 0xffff),
+        (0x1_0000, 1),
+        (0x1_fffe, 0xffff),
+        (0x1_ffff, 1),
+        (0x7_fffa, 2),
+        (0xffff_0001, 1),
+    ] {
+        assert_eq!(fold(total), folded, "{total:#x}");
+    }
+}
+
 /// Every field against every change of one word would be 2^48 cases; every change of one word
 /// against a few fields is 2^32. This test combines all old words with all new ones, in steps that
 /// visit each residue.
@@ -216,4 +232,70 @@ fn a_neighbour_is_confirmed_once_per_period() {
     assert!(!neighbour_table::confirmation_due(&entry, 103, 4));
     assert!(neighbour_table::confirmation_due(&entry, 104, 4));
     assert!(!neighbour_table::confirmation_due(&entry, 104, 4));
+}
+
+/// The fast path asks nothing of a route but its neighbour: it must leave by the egress of the
+/// direction, with that one's MAC address, and carry what the egress carries.
+#[test]
+fn a_next_hop_is_remembered_only_if_the_fast_path_could_use_it() {
+    let config = Config {
+        wan_ifindex: 2,
+        lan_ifindex: 3,
+        wan_mac: [2, 0, 0, 0, 1, 1],
+        lan_mac: [2, 0, 0, 0, 2, 254],
+        tick_shift: 8,
+        ..Config::ZERO
+    }
+    .seal();
+    for outbound in [false, true] {
+        let direction = &config.directions[usize::from(outbound)];
+        let other = &config.directions[usize::from(!outbound)];
+        let egress = cpu::egress(1500, 7);
+        let usual = Neighbour {
+            ifindex: direction.egress,
+            gateway: [192, 0, 2, 1],
+            destination: 0x0102_0304_0506,
+            source: direction.source_mac,
+            mtu: 1500,
+        };
+        let of = |neighbour: Neighbour| {
+            let word =
+                cached_hop::for_neighbour::<AtomicU64>(&config, outbound, egress, &neighbour, 9);
+            cached_hop::mac(word, cached_hop::stamp(&config, egress, 9))
+        };
+        let known = Some(usual.destination);
+        assert_eq!(of(usual), known);
+        assert_eq!(of(Neighbour { mtu: 0, ..usual }), known, "not told");
+        assert_eq!(of(Neighbour { mtu: 9000, ..usual }), known);
+        assert_eq!(of(Neighbour { mtu: 1499, ..usual }), None);
+        let elsewhere = [
+            Neighbour {
+                ifindex: other.egress,
+                ..usual
+            },
+            Neighbour {
+                source: other.source_mac,
+                ..usual
+            },
+        ];
+        assert_eq!(elsewhere.map(of), [None; 2]);
+    }
+}
+
+/// Memory that was never written is zero, and so never a valid next hop.
+#[test]
+fn no_stamp_is_zero() {
+    let config = Config {
+        tick_shift: 8,
+        ..Config::ZERO
+    }
+    .seal();
+    for time in 0..=u64::from(u16::MAX) {
+        let stamp = cached_hop::stamp(&config, cpu::egress(1500, 0), time << 11);
+        assert_eq!(
+            cached_hop::mac(cached_hop::UNKNOWN, stamp),
+            None,
+            "{time:#x}"
+        );
+    }
 }

@@ -56,6 +56,30 @@ pub fn prepare(lab: &Lab) -> Result<Config> {
     Ok(config.seal())
 }
 
+/// The same configuration for a one-armed gateway: its WAN is its LAN.
+pub fn one_armed(config: Config) -> Config {
+    let wan_only = Config {
+        lan_ifindex: config.wan_ifindex,
+        lans: config.wans,
+        lan_mac: config.wan_mac,
+        ..config
+    };
+    wan_only.seal()
+}
+
+/// Moves the server of a prepared gateway to the side of the clients.
+///
+/// # Errors
+/// `ip` fails.
+pub fn move_server_to_wan(lab: &Lab) -> Result<()> {
+    lab.gateway.shell(&format!(
+        "ip neigh replace {SERVER} lladdr {} dev {WAN} nud permanent
+         ip route add {SERVER}/32 dev {WAN}",
+        mac(SERVER_MAC)
+    ))?;
+    Ok(())
+}
+
 fn mac(mac: [u8; 6]) -> String {
     mac.map(|byte| format!("{byte:02x}")).join(":")
 }
@@ -82,7 +106,7 @@ pub fn fib(config: &Config, destination: [u8; 4], total_length: u16) -> FibResul
     let (ifindex, gateway, macs) = match destination {
         d if d == VIP.octets() || d == GATEWAY_LAN.octets() => return FibResult::NotForwarded,
         [203, 0, 113, 255] | [192, 168, 0, 255] => return FibResult::NotForwarded,
-        d if d == SERVER.octets() => (config.lan_ifindex, d, Some((SERVER_MAC, LAN_MAC))),
+        d if d == SERVER.octets() => (config.lan_ifindex, d, Some((SERVER_MAC, config.lan_mac))),
         [198, 51, 100, _] => (
             config.wan_ifindex,
             CLIENT.octets(),

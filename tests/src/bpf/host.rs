@@ -23,15 +23,15 @@ pub struct Host<'t, const TC: bool, const OUT: bool = false> {
 
 /// The tables, shared by both hooks.
 pub struct Tables {
-    flows: Vec<Bucket<AtomicU64>>,
+    pub(super) flows: Vec<Bucket<AtomicU64>>,
     sessions: Vec<Bucket<AtomicU64>>,
     half: Vec<recent::Bucket<AtomicU64>>,
     fragments: Vec<recent::Bucket<AtomicU64>>,
     nexthops: Vec<Entry<AtomicU64>>,
-    limit: Vec<AtomicU64>,
+    pub(super) limit: Vec<AtomicU64>,
     listed: BTreeMap<[u8; 4], u32>,
     meta: Vec<AtomicU64>,
-    cpu: [AtomicU64; cpu::WORDS],
+    pub(super) cpu: [AtomicU64; cpu::WORDS],
 }
 
 fn zeroed<T: Default>(length: u32) -> Vec<T> {
@@ -122,6 +122,11 @@ impl<'t, const TC: bool, const OUT: bool> Host<'t, TC, OUT> {
         }
         verdict
     }
+
+    /// True when the fast path has sent the one packet that ran: only the general path stores it.
+    fn was_fast(&self, verdict: Verdict) -> bool {
+        matches!(verdict, Verdict::Forward { .. }) && self.packed.get().is_none()
+    }
 }
 
 /// The FIB: its result for a packet with this source, destination and total length.
@@ -134,13 +139,33 @@ pub fn run_in(
     (tables, fib, config): (&Tables, &Fib<'_>, &Config),
     side: Side,
     frame: &mut Vec<u8>,
-) -> Verdict {
+) -> Ran {
     const NOW: u64 = 1 << 20;
+    let of = |verdict, fast| Ran { verdict, fast };
     match hook {
-        Hook::Xdp => Host::<false>::new(tables, fib, NOW).run(config, side, frame),
-        Hook::Tc => Host::<true>::new(tables, fib, NOW).run_and_answer(config, side, frame),
-        Hook::Egress => Host::<true, true>::new(tables, fib, NOW).run(config, side, frame),
+        Hook::Xdp => {
+            let host = Host::<false>::new(tables, fib, NOW);
+            let verdict = host.run(config, side, frame);
+            of(verdict, host.was_fast(verdict))
+        }
+        Hook::Tc => {
+            let host = Host::<true>::new(tables, fib, NOW);
+            of(host.run_and_answer(config, side, frame), false)
+        }
+        Hook::Egress => {
+            let host = Host::<true, true>::new(tables, fib, NOW);
+            of(host.run(config, side, frame), false)
+        }
     }
+}
+
+/// What the packet logic did with a frame.
+#[derive(Clone, Copy, Debug)]
+pub struct Ran {
+    /// Its verdict.
+    pub verdict: Verdict,
+    /// The fast path sent it.
+    pub fast: bool,
 }
 
 impl<const TC: bool, const OUT: bool> Env for Host<'_, TC, OUT> {

@@ -5,23 +5,24 @@
 //! in the namespace that has the interfaces of the configuration: the programs look up the FIB of
 //! the calling thread's namespace.
 
+mod between;
 pub mod fixture;
 pub mod gateway;
 pub mod host;
+pub mod tables;
 
 use crate::kernel;
 use anyhow::{Context, Result, bail};
 use aya::maps::{Array, Map, MapData};
-
 use aya::programs::{SchedClassifier, TcAttachType, Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader, TestRun, TestRunOptions, TestRunResult};
 use std::path::PathBuf;
 use xdp_common::counters::{self, Counters};
 use xdp_common::slot::{WAYS, WORDS};
-use xdp_common::{Config, Hook, cpu, limits, meta};
+use xdp_common::{Config, Hook, cpu, limits};
 
-/// A live slot's words.
-pub type Slot = [u64; WORDS];
+pub use tables::Slot;
+
 /// A bucket as a map's value.
 type Bucket = [u64; WAYS * WORDS];
 
@@ -37,7 +38,8 @@ pub struct Run {
 /// The loaded object.
 pub struct Dataplane {
     ebpf: Ebpf,
-    lan_ifindex: u32,
+    /// `None`: the gateway is one-armed.
+    lan_ifindex: Option<u32>,
 }
 
 /// The XDP programs, of the WAN and of the LAN.
@@ -181,9 +183,10 @@ impl Dataplane {
             tc.load()
                 .with_context(|| format!("failed to load {name}"))?;
         }
+        let two_armed = config.lan_ifindex != config.wan_ifindex;
         let mut this = Self {
             ebpf,
-            lan_ifindex: config.lan_ifindex,
+            lan_ifindex: two_armed.then_some(config.lan_ifindex),
         };
         for side in [cpu::EGRESS_WAN, cpu::EGRESS_LAN] {
             this.set_egress(side, cpu::egress(fixture::MTU, 1))?;
@@ -235,8 +238,8 @@ impl Dataplane {
     }
 
     /// The XDP program of the interface of this index.
-    const fn name_of(&self, ifindex: u32) -> &'static str {
-        XDP[if ifindex == self.lan_ifindex { 1 } else { 0 }]
+    fn name_of(&self, ifindex: u32) -> &'static str {
+        XDP[usize::from(self.lan_ifindex == Some(ifindex))]
     }
 
     /// The XDP program for packets that arrive on an interface.
@@ -360,40 +363,5 @@ impl Dataplane {
             }
         }
         Ok(sum)
-    }
-
-    /// Writes the word of an egress interface for every CPU. No program may run meanwhile: it
-    /// copies whole blocks.
-    ///
-    /// # Errors
-    /// The map cannot be written.
-    pub fn set_egress(&mut self, side: usize, word: u64) -> Result<()> {
-        let map = self
-            .ebpf
-            .map_mut("CPU")
-            .context("failed to find the map CPU")?;
-        let mut map: Array<&mut MapData, [u64; cpu::WORDS]> = map.try_into()?;
-        for number in 0..cpus()? {
-            let mut block = map.get(&number, 0)?;
-            block[side] = word;
-            map.set(number, block, 0)?;
-        }
-        Ok(())
-    }
-
-    /// Writes a word of META.
-    ///
-    /// # Errors
-    /// The map cannot be written.
-    pub fn set_meta(&mut self, index: usize, value: u64) -> Result<()> {
-        let map = self
-            .ebpf
-            .map_mut("META")
-            .context("failed to find the map META")?;
-        let mut map: Array<&mut MapData, [u64; meta::WORDS]> = map.try_into()?;
-        let mut words = map.get(&0, 0)?;
-        words[index] = value;
-        map.set(0, words, 0)?;
-        Ok(())
     }
 }

@@ -15,6 +15,19 @@ fn payload_with_zero_sum(number: u8) -> Packet {
     unreachable!("one of 65,536 words makes the sum zero")
 }
 
+/// The sum over the pseudo-header, as a sender leaves it to its device (RFC 768).
+pub(super) fn partial_checksum(frame: &[u8]) -> [u8; 2] {
+    // The addresses, and the length in the UDP header.
+    let mut sum = 17;
+    for pair in frame[26..34].chunks(2).chain([&frame[38..40]]) {
+        sum += u32::from(u16::from_be_bytes([pair[0], pair[1]]));
+    }
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    u16::try_from(sum).expect("a folded sum").to_be_bytes()
+}
+
 pub(super) fn checksums() -> Vec<Row> {
     let esp = |number| inbound(number, 4500, ESP_PAYLOAD);
     let zero = esp(10).with_checksum(Checksum::Zero);
@@ -53,15 +66,9 @@ pub(super) fn checksums() -> Vec<Row> {
 fn partial(packet: &Packet) -> Row {
     let mut frame = packet.build();
     let mut output = translated(packet, Side::Wan).build();
-    for (bytes, to) in [(&mut frame, VIP), (&mut output, SERVER)] {
-        let addresses = [peer(14).octets(), to.octets()].concat();
-        let mut sum: u32 = 17 + 8 + 24;
-        for pair in addresses.chunks(2) {
-            sum += u32::from(u16::from_be_bytes([pair[0], pair[1]]));
-        }
-        sum = (sum & 0xffff) + (sum >> 16);
-        let field = u16::try_from((sum & 0xffff) + (sum >> 16)).expect("a folded sum");
-        bytes[40..42].copy_from_slice(&field.to_be_bytes());
+    for bytes in [&mut frame, &mut output] {
+        let field = partial_checksum(bytes);
+        bytes[40..42].copy_from_slice(&field);
     }
     // Read as a full checksum, the field of the output is the input's, less the address's change.
     let change = |from: Ipv4Addr, to: Ipv4Addr| -> u16 {

@@ -46,12 +46,12 @@ pub(super) fn icmp(from: Ipv4Addr, to: Ipv4Addr, body: Vec<u8>) -> Packet {
 }
 
 /// The gateway's packet to a peer as it was seen outside, and as the server sent it.
-fn sent(number: u8, port: u16) -> (Packet, Packet) {
+pub(super) fn sent(number: u8, port: u16) -> (Packet, Packet) {
     let one = |from| Packet::udp((from, port), (peer(number), 40_000), ESP_PAYLOAD);
     (one(VIP), one(SERVER))
 }
 
-fn sent_esp(number: u8) -> (Packet, Packet) {
+pub(super) fn sent_esp(number: u8) -> (Packet, Packet) {
     let one = |from| Packet::raw(from, peer(number), protocol::ESP, ESP_PAYLOAD);
     (one(VIP), one(SERVER))
 }
@@ -63,7 +63,13 @@ pub(super) fn received(number: u8, port: u16) -> (Packet, Packet) {
 }
 
 /// XDP passes it on; tc produces this.
-fn in_tc(name: &str, side: Side, input: &Packet, verdict: &str, output: Option<Packet>) -> Row {
+pub(super) fn in_tc(
+    name: &str,
+    side: Side,
+    input: &Packet,
+    verdict: &str,
+    output: Option<Packet>,
+) -> Row {
     let mut row = row(name, side, input.build(), "slow icmp");
     row.slow_verdict = Some(verdict.to_owned());
     row.slow_output = output.map(|packet| packet.build());
@@ -90,6 +96,11 @@ fn inbound_error(
         "forward icmp in untracked",
         Some(output),
     )
+}
+
+/// Host unreachable, to be translated.
+pub(super) fn translatable(name: &str, from: Ipv4Addr, about: (Packet, Packet)) -> Row {
+    inbound_error(name, from, ([UNREACHABLE, 1], NOTHING), about, 8)
 }
 
 /// An error to a peer about the first packet, which must become an error from the VIP about the

@@ -26,6 +26,19 @@ fn large(mut packet: Packet, flags: u16) -> Packet {
     packet
 }
 
+/// The device finishes the quoted checksum, so the sum of the message is that of the finished packet
+/// (RFC 792: the checksum covers the message that is sent).
+fn partial(expiring: &Packet) -> Row {
+    let pseudo_header = bytes::partial_checksum(&expiring.build());
+    let mut output = answer(expiring, VIP, [TIME_EXCEEDED, 0], NOTHING);
+    output[68..70].copy_from_slice(&pseudo_header);
+    let name = "TTL 1, a partial checksum [111]";
+    let reason = ["checksum-partial", "time-exceeded"];
+    let mut row = answered(name, Side::Wan, expiring, reason, output);
+    row.input[40..42].copy_from_slice(&pseudo_header);
+    row
+}
+
 pub(super) fn errors() -> Vec<Row> {
     let expiring = |mut packet: Packet, ttl| {
         packet.ttl = ttl;
@@ -138,6 +151,7 @@ pub(super) fn errors() -> Vec<Row> {
     fragment.before = vec![proof(165)];
     fragment.slow_verdict = Some("dropped icmp-limited".to_owned());
     rows.push(fragment);
+    rows.push(partial(&expiring(inbound(166, 4500, ESP_PAYLOAD), 1)));
     for row in &mut rows {
         row.name.insert_str(0, "answer: ");
     }

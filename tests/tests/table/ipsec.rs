@@ -121,13 +121,16 @@ pub(super) fn esp_and_ike() -> Vec<Row> {
             Side::Wan,
             &esp(69, &[1; 8]),
             "forward esp in untracked",
-        ),
+        )
+        // A frame that short is none of Ethernet's, which pads it to 60 bytes.
+        .general(),
         forwarded(
             "native SPI 0 [87]",
             Side::Wan,
             &esp(70, &[0; 16]),
             "forward esp in untracked",
-        ),
+        )
+        .general(),
     ]
 }
 
@@ -168,7 +171,8 @@ pub(super) fn state() -> Vec<Row> {
             "forward esp-in-udp in untracked",
             inbound(94, 4500, [0, 0, 0, 255, 0, 0, 0, 1]),
             "reserved SPI 255 [88]",
-        ),
+        )
+        .general(),
     ];
     let mut proven = forwarded(
         "IKE with both SPIs of the server's reply completes the proof",

@@ -116,13 +116,15 @@ pub(super) fn ipv4() -> Vec<Row> {
             Side::Wan,
             &options,
             "forward esp-in-udp in untracked",
-        ),
+        )
+        .general(),
         forwarded(
             "a header of 60 bytes",
             Side::Wan,
             &all_options,
             "forward esp in untracked",
-        ),
+        )
+        .general(),
         forwarded(
             "Ethernet padding [24]",
             Side::Wan,

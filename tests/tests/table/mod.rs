@@ -3,18 +3,44 @@
 //! The numbers in brackets distinguish the kinds of malformed and unusual input that a row covers.
 
 mod bytes;
+mod conditions;
 mod egress;
 mod icmp;
 mod icmp_generated;
+mod icmp_lengths;
 mod ipsec;
 mod layers;
+pub(crate) mod second;
 
 use ikenat_tests::lab::frames::{Body, Checksum, DONT_FRAGMENT, Packet, protocol};
 use ikenat_tests::lab::topology::{
     CLIENT_MAC, GATEWAY_LAN, LAN_MAC, SERVER, SERVER_MAC, VIP, WAN_MAC,
 };
+use second::Path;
 use std::net::Ipv4Addr;
 use xdp_core::Side;
+
+/// The gateways of the rows of the fast path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Arms {
+    /// One interface for both sides.
+    One,
+    /// A WAN and a LAN.
+    Two,
+}
+
+impl Arms {
+    /// Two first: what arranges the lab for one arm is not taken back.
+    pub(crate) const ALL: [Self; 2] = [Self::Two, Self::One];
+
+    /// The suffix of the names of its rows.
+    pub(crate) const fn suffix(self) -> &'static str {
+        match self {
+            Self::One => " (one-armed)",
+            Self::Two => "",
+        }
+    }
+}
 
 /// One row.
 pub(crate) struct Row {
@@ -34,6 +60,9 @@ pub(crate) struct Row {
     pub(crate) slow_output: Option<Vec<u8>>,
     /// tc leaves the translated packet to the host's stack.
     pub(crate) to_stack: bool,
+    /// The packet, if it is ESP that is forwarded, and the path that it takes as the second packet
+    /// of a known flow.
+    pub(crate) esp: Option<(Packet, Path)>,
 }
 
 const ESP_PAYLOAD: [u8; 24] = [
@@ -42,7 +71,7 @@ const ESP_PAYLOAD: [u8; 24] = [
 const SPI_I: [u8; 8] = [0x11; 8];
 const SPI_R: [u8; 8] = [0x22; 8];
 
-fn peer(number: u8) -> Ipv4Addr {
+pub(crate) fn peer(number: u8) -> Ipv4Addr {
     Ipv4Addr::new(198, 51, 100, number)
 }
 
@@ -65,13 +94,24 @@ fn marked(message: Vec<u8>) -> Vec<u8> {
 }
 
 /// A packet from a client, as it reaches the WAN.
-fn from_client(packet: Packet) -> Packet {
+pub(crate) fn from_client(packet: Packet) -> Packet {
     packet.with_macs(WAN_MAC, CLIENT_MAC)
 }
 
 /// A packet from the server, as it reaches the LAN.
-fn from_server(packet: Packet) -> Packet {
+pub(crate) fn from_server(packet: Packet) -> Packet {
     packet.with_macs(LAN_MAC, SERVER_MAC)
+}
+
+/// Moves a frame to the only interface of a one-armed gateway. A MAC address that differs from the
+/// interface's in some bits still does.
+fn to_only_interface(side: &mut Side, frame: &mut [u8]) {
+    if *side == Side::Lan {
+        for (byte, (lan, wan)) in frame.iter_mut().zip(LAN_MAC.into_iter().zip(WAN_MAC)) {
+            *byte ^= lan ^ wan;
+        }
+    }
+    *side = Side::Both;
 }
 
 /// The expected packet of the gateway, header by header.
@@ -107,12 +147,44 @@ fn row(name: &str, side: Side, input: Vec<u8>, verdict: &str) -> Row {
         slow_verdict: None,
         slow_output: None,
         to_stack: false,
+        esp: None,
+    }
+}
+
+impl Row {
+    /// The same on a one-armed gateway. `None`: its verdict depends on the interface by which a
+    /// packet would leave.
+    pub(crate) fn one_armed(mut self) -> Option<Self> {
+        if self.side == Side::Out || self.verdict == "punted not-by-wan" {
+            return None;
+        }
+        to_only_interface(&mut self.side, &mut self.input);
+        for (side, frame) in &mut self.before {
+            to_only_interface(side, frame);
+        }
+        let outputs = [&mut self.output, &mut self.slow_output];
+        for output in outputs.into_iter().flatten() {
+            output[6..12].copy_from_slice(&WAN_MAC);
+        }
+        self.name += Arms::One.suffix();
+        Some(self)
+    }
+
+    /// Not for the fast path, also if its flow is known.
+    fn general(mut self) -> Self {
+        if let Some((_, path)) = &mut self.esp {
+            *path = Path::General;
+        }
+        self
     }
 }
 
 fn forwarded(name: &str, side: Side, packet: &Packet, verdict: &str) -> Row {
     let mut row = row(name, side, packet.build(), verdict);
     row.output = Some(translated(packet, side).build());
+    if verdict.starts_with("forward esp") {
+        row.esp = Some((packet.clone(), Path::Fast));
+    }
     row
 }
 
@@ -145,6 +217,7 @@ pub(crate) fn rows() -> Vec<Row> {
         icmp::errors(),
         icmp::refused(),
         icmp_generated::errors(),
+        icmp_lengths::lengths(),
         egress::from_the_stack(),
     ]
     .into_iter()

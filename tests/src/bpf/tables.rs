@@ -1,0 +1,69 @@
+//! What happens to the tables between two packets: a flow's next hop is remembered, expires or gets
+//! lost.
+
+use super::host::Tables;
+use crate::lab::frames::Mac;
+use xdp_common::cpu;
+use xdp_common::slot::{WORDS, flow};
+use xdp_core::Word;
+
+/// A live slot's words.
+pub type Slot = [u64; WORDS];
+
+/// The state of a flow's next hop. Its MAC address is one that the FIB never gives: the bytes that
+/// leave show where the address came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hop {
+    /// Remembered and valid.
+    Remembered(Mac),
+    /// Remembered, but not valid any more.
+    Expired(Mac),
+    /// Not remembered.
+    Unknown,
+}
+
+impl Hop {
+    /// The word for it, in place of a valid one: the MAC address in bits 16 to 63, in the lower
+    /// bits the stamp under which it is valid, whose upper bit is always set.
+    pub fn word(self, valid: u64) -> u64 {
+        let stamp = valid & 0xffff;
+        let of = |[a, b, c, d, e, f]: Mac| u64::from_le_bytes([0, 0, a, b, c, d, e, f]);
+        match self {
+            Self::Remembered(mac) => of(mac) | stamp,
+            Self::Expired(mac) => of(mac) | (stamp.wrapping_sub(1) & 0xffff) | 0x8000,
+            Self::Unknown => 0,
+        }
+    }
+}
+
+impl Tables {
+    /// Sets the MTU that XDP knows of an egress: the first WAN is at [`cpu::EGRESS_WAN`], the first
+    /// LAN at [`cpu::EGRESS_LAN`].
+    pub fn set_egress_mtu(&self, place: usize, mtu: u16) {
+        Word::store(&self.cpu[place], cpu::egress(mtu, 1));
+    }
+
+    /// XDP knows that an egress accepts no frames from it.
+    pub fn close_egress(&self, place: usize) {
+        Word::store(&self.cpu[place], 0);
+    }
+
+    /// The places of the buckets for ICMP errors that have been used.
+    pub fn used_icmp_buckets(&self) -> Vec<usize> {
+        let words = self.limit.iter().enumerate();
+        words
+            .filter(|(_, word)| Word::load(*word) != 0)
+            .map(|(place, _)| place)
+            .collect()
+    }
+
+    /// Changes the hop words of all flows.
+    pub fn change_hops(&self, mut change: impl FnMut(u64) -> u64) {
+        for slot in self.flows.iter().flatten() {
+            if xdp_core::table::snapshot(slot).is_some() {
+                let word = &slot[flow::HOP];
+                Word::store(word, change(Word::load(word)));
+            }
+        }
+    }
+}
