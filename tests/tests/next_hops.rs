@@ -142,8 +142,10 @@ fn xdp_sends_by_the_interfaces_that_accept_its_frames() {
                 }
                 tables.close_egress(first + closed);
                 let fib = |_: [u8; 4], gateway, _: u16| {
+                    // The source of an inbound packet is outside.
+                    let is_peer = interfaces == config.lans && gateway != SERVER.octets();
                     FibResult::Neighbour(Neighbour {
-                        ifindex,
+                        ifindex: if is_peer { config.wans[0] } else { ifindex },
                         gateway,
                         destination: mac_word(SERVER_MAC),
                         source: mac_word(LAN_MAC),

@@ -66,7 +66,8 @@ reasons! {
     OtherPort = 4, Punted, "other-port";
     /// A non-first UDP fragment that nothing connects with handled traffic.
     OtherFragment = 5, Punted, "other-fragment";
-    /// The IPv4 or UDP header contradicts itself or the frame's length.
+    /// The IPv4 or UDP header contradicts itself or the frame's length, or has more than twelve
+    /// options.
     Malformed = 6, Punted, "malformed";
     /// Outbound: the route does not leave by a WAN (the server talks to the gateway, the LAN or a
     /// DMZ), or the destination is no host (0.0.0.0/8, multicast, 240.0.0.0/4, broadcast).
@@ -135,6 +136,7 @@ reasons! {
     /// Inbound, from an address of this host, or of one behind a LAN: forged.
     InsideSource = 34, Dropped, "inside-source";
     /// With a source route (RFC 791 section 3.1): its sender chooses the way of the replies, and
-    /// reaches what it could not address.
+    /// reaches what it could not address. Or an ICMP error with options: it has a source route back
+    /// (RFC 1812 section 4.3.2.6).
     SourceRoute = 35, Dropped, "source-route";
 }

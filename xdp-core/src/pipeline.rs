@@ -101,7 +101,6 @@ fn refuse_unusual<F: Frame + ?Sized, E: Env>(
     let packet = env.load_packet().and_then(Packet::unpack)?;
     // On egress the host has taken the packet already, and ingress has refused what it may not.
     if E::HOOK != Hook::Egress
-        && packet.has_options()
         && let Some(reason) = classify::refuse_options(frame)
     {
         return Some(reason);

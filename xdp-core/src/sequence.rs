@@ -49,7 +49,6 @@ pub type Probation = u64;
 /// A.1).
 #[inline(always)]
 #[must_use]
-#[expect(clippy::cast_possible_truncation, reason = "parts of a word are meant")]
 pub const fn far(probation: Probation, packet: u64, sequence: u32) -> Option<Probation> {
     let count = probation & 0xff;
     let last = (probation >> 32) as u32;

@@ -265,7 +265,7 @@ fn a_next_hop_is_remembered_only_if_the_fast_path_could_use_it() {
         };
         let known = Some(usual.destination);
         assert_eq!(of(usual), known);
-        assert_eq!(of(Neighbour { mtu: 0, ..usual }), known, "not told");
+        assert_eq!(of(Neighbour { mtu: 0, ..usual }), known, "not known");
         assert_eq!(of(Neighbour { mtu: 9000, ..usual }), known);
         assert_eq!(of(Neighbour { mtu: 1499, ..usual }), None);
         let elsewhere = [

@@ -7,7 +7,7 @@ use crate::table::second::{Esp, Path, REMEMBERED, Second, before, first_of, sent
 use crate::table::{Arms, from_client, from_server, peer, translated};
 use anyhow::{Result, ensure};
 use ikenat_tests::bpf::tables::Hop;
-use ikenat_tests::lab::frames::{Body, Checksum, DONT_FRAGMENT, Packet, protocol};
+use ikenat_tests::lab::frames::{Body, Checksum, DONT_FRAGMENT, Packet, protocol, timestamp};
 use ikenat_tests::lab::topology::{SERVER, VIP};
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -40,7 +40,7 @@ struct Case {
     spi: (u32, Spi),
     sequence: (u32, i32),
     length: usize,
-    header: (u8, u8, u16, usize),
+    header: (u8, u8, u16, u8),
     checksum: Checksum,
     /// The checksum is the sum over the pseudo-header instead.
     partial: bool,
@@ -69,7 +69,7 @@ fn cases() -> impl Strategy<Value = Case> {
         mostly(64, any::<u8>()),
         any::<u8>(),
         flags,
-        mostly(0, 1_usize..=10),
+        mostly(0, 1_u8..=10),
     );
     let spi = (
         256..u32::MAX,
@@ -187,7 +187,7 @@ impl Case {
         payload.truncate(self.length);
         let words;
         (packet.ttl, packet.tos, packet.flags, words) = self.header;
-        packet.options = vec![1; 4 * words];
+        packet.options = timestamp(4 * words);
         packet.header_checksum_off_by = self.off_by;
         packet.padding = vec![0xa5; self.padding];
         if self.partial && !self.native {
@@ -197,7 +197,7 @@ impl Case {
             )));
         }
         if self.is_later_fragment() {
-            let header = 34 + 4 * words;
+            let header = 34 + 4 * usize::from(words);
             let end = packet.build().len() - self.padding;
             let payload = packet.build()[header..end].to_vec();
             let protocol = packet.build()[23];

@@ -101,7 +101,9 @@ fn resized(packet: &mut Packet, length: usize) {
 fn ipv4(of: &mut Conditions, side: Side) {
     let direction = of.esp.direction.name();
     of.general("an IP option", |p| p.options = vec![1; 4]);
-    of.general("40 bytes of IP options", |p| p.options = vec![1; 40]);
+    of.general("40 bytes of IP options", |p| {
+        p.options = ikenat_tests::lab::frames::timestamp(40);
+    });
     of.general("the first of several fragments", |p| {
         p.flags |= MORE_FRAGMENTS;
     });
@@ -195,9 +197,17 @@ fn state(of: &mut Conditions) {
     of.fast("the same number again", |p| {
         payload(p)[4..8].copy_from_slice(&esp.sequence.wrapping_sub(1).to_be_bytes());
     });
-    of.fast("a number far ahead", |p| {
-        payload(p)[4..8].copy_from_slice(&esp.sequence.wrapping_add(70_000).to_be_bytes());
-    });
+    for (name, step) in [
+        ("the farthest number that is believed", 65_536),
+        ("a number too far ahead", 65_537),
+        ("a number 2^30 ahead", 1 << 30),
+    ] {
+        of.fast(name, |p| {
+            // The second packet of a flow has the number of the first one and one more.
+            let number = esp.sequence.wrapping_sub(1).wrapping_add(step);
+            payload(p)[4..8].copy_from_slice(&number.to_be_bytes());
+        });
+    }
     of.fast("eight bytes of ESP", |p| {
         payload(p).truncate(8);
         // As Ethernet pads it.

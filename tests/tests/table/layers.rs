@@ -63,7 +63,7 @@ pub(super) fn ipv4() -> Vec<Row> {
     let mut options = inbound(32, 4500, ESP_PAYLOAD);
     options.options = vec![1; 8];
     let mut all_options = from_client(Packet::raw(peer(33), VIP, protocol::ESP, ESP_PAYLOAD));
-    all_options.options = vec![1; 40];
+    all_options.options = ikenat_tests::lab::frames::timestamp(40);
     let mut padded = inbound(34, 4500, [0xff]);
     padded.padding = vec![0xff; 17];
     let mut marked = inbound(35, 4500, ESP_PAYLOAD);

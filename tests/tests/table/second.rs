@@ -62,16 +62,21 @@ pub(crate) struct Counted {
 impl Counted {
     /// The same after one more packet of the flow.
     pub(crate) fn after(self, esp: Esp, bytes: u64, path: Path) -> Self {
+        // RFC 3550 appendix A.1: a single packet of a range far ahead is not believed.
+        const BELIEVED: u32 = 65_536;
         let mut now = Self {
             packets: self.packets + 1,
             bytes: self.bytes + bytes,
             ..self
         };
         // RFC 1982 section 3.2: less than half of all numbers ahead is later.
-        if (1..1 << 31).contains(&esp.sequence.wrapping_sub(self.highest)) {
-            now.highest = esp.sequence;
-            // RFC 4303 section 2.2.1: the number has more bits than are sent.
-            now.first += u64::from(esp.sequence < self.highest) << 16;
+        let step = esp.sequence.wrapping_sub(self.highest);
+        if (1..1 << 31).contains(&step) {
+            if step <= BELIEVED {
+                now.highest = esp.sequence;
+                // RFC 4303 section 2.2.1: the number has more bits than are sent.
+                now.first += u64::from(esp.sequence < self.highest) << 16;
+            }
         } else {
             now.reordered += 1;
             now.late = u64::from(esp.sequence) << 32 | u64::from(self.highest);

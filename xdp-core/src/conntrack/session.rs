@@ -139,21 +139,14 @@ pub(super) fn count_session<F: Frame + ?Sized, E: Env>(
             session[session::HOP].store(hop);
         }
     }
-    record_port(session, packet);
-    true
-}
-
-/// Keeps the peer's last UDP port on 500 and on 4500: both are two bytes of a word.
-#[inline(always)]
-fn record_port<W: Word>(session: &Slot<W>, packet: &Packet) {
-    let shift = match packet.class {
-        Class::Ike => 16,
-        Class::NattIke | Class::Keepalive => 0,
-        Class::EspInUdp | Class::Esp | Class::Fragment | Class::Other | Class::Icmp => return,
-    };
     let ports = session[session::PORTS].load();
-    let change = (ports >> shift ^ u64::from(packet.port)) & 0xffff;
-    if change != 0 {
-        session[session::PORTS].store(ports ^ change << shift);
+    let now = match packet.class {
+        Class::Ike => ports & 0xffff | u64::from(packet.port) << 16,
+        Class::NattIke | Class::Keepalive => ports & 0xffff_0000 | u64::from(packet.port),
+        Class::EspInUdp | Class::Esp | Class::Fragment | Class::Other | Class::Icmp => ports,
+    };
+    if now != ports {
+        session[session::PORTS].store(now);
     }
+    true
 }

@@ -4,7 +4,7 @@
 //! (RFC 4787 REQ-12). This runs in tc only: errors are rare, and most ICMP is the gateway's own.
 
 use crate::checksum::Delta;
-use crate::classify::{is_bogus, is_sent_to_interface, refuse_options, refused_by_list};
+use crate::classify::{is_bogus, is_sent_to_interface, refused_by_list};
 use crate::conntrack::fragment;
 use crate::env::{Env, FibResult, NextHop, Side, Verdict};
 use crate::frame::{Frame, update_field};
@@ -259,6 +259,10 @@ fn refuse<F: Frame + ?Sized, E: Env>(
     report: &Report,
 ) -> Option<Reason> {
     let inbound = report.direction == Direction::Inbound;
+    // RFC 1812 section 4.3.2.6: an error has options only if the packet had a source route.
+    if report.at != ethernet::LENGTH + ipv4::LENGTH {
+        return Some(Reason::SourceRoute);
+    }
     if inbound && is_bogus(report.source, config) {
         return Some(Reason::BogusSource);
     }
@@ -278,13 +282,8 @@ fn refuse<F: Frame + ?Sized, E: Env>(
     if ttl_exceeded || !rate_limit::allow(env, config, report.peer, origin, env.jiffies()) {
         return Some(Reason::IcmpLimited);
     }
-    if E::HOOK == Hook::Egress {
-        None
-    } else if inbound && is_inside(env, config, report.source) {
-        Some(Reason::InsideSource)
-    } else {
-        refuse_options(frame)
-    }
+    let inside = E::HOOK != Hook::Egress && inbound && is_inside(env, config, report.source);
+    inside.then_some(Reason::InsideSource)
 }
 
 /// Asks the FIB for the next hop of an error with its translated addresses. Unless the FIB

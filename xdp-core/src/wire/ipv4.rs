@@ -185,8 +185,9 @@ const SOURCE_ROUTES: [u8; 2] = [131, 137];
 const END_OF_OPTIONS: u8 = 0;
 /// No operation: the other option without a length.
 const NO_OPERATION: u8 = 1;
-/// The most bytes of options.
-const OPTIONS: usize = 40;
+/// The most options that are read, single bytes of padding among them: each of them is paid for
+/// again and again by the verifier.
+const OPTIONS: usize = 12;
 
 /// What the options of a header are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -195,7 +196,7 @@ pub enum Options {
     Harmless,
     /// One of them is.
     SourceRoute,
-    /// The lengths do not add up.
+    /// The lengths do not add up, or there are more than any sender needs.
     Malformed,
 }
 
@@ -216,17 +217,17 @@ pub fn options<F: Frame + ?Sized>(frame: &F) -> Options {
     while count < OPTIONS {
         count += 1;
         if next >= end {
-            break;
+            return Options::Harmless;
         }
         let Some([kind, length]) = frame.with_bytes(next, |bytes: &[u8; 2]| *bytes) else {
             // A single byte at the very end of the frame is no option with a length.
-            break;
+            return Options::Harmless;
         };
         if kind == SOURCE_ROUTES[0] || kind == SOURCE_ROUTES[1] {
             return Options::SourceRoute;
         }
         if kind == END_OF_OPTIONS {
-            break;
+            return Options::Harmless;
         }
         let length = if kind == NO_OPERATION { 1 } else { length };
         if length == 0 || (kind != NO_OPERATION && length == 1) {
@@ -234,5 +235,5 @@ pub fn options<F: Frame + ?Sized>(frame: &F) -> Options {
         }
         next = (next + usize::from(length)) & OFFSET_MASK;
     }
-    Options::Harmless
+    Options::Malformed
 }

@@ -66,6 +66,16 @@ fn address(bytes: &[u8]) -> Ipv4Addr {
     Ipv4Addr::new(bytes[0], bytes[1], bytes[2], bytes[3])
 }
 
+/// A timestamp option of this length (RFC 791 section 3.1: type, length, pointer, flags, and room for
+/// timestamps), a multiple of four; none at 0.
+pub fn timestamp(length: u8) -> Vec<u8> {
+    let mut option = vec![0; usize::from(length)];
+    if let Some(head) = option.first_chunk_mut() {
+        *head = [68, length, 5, 0];
+    }
+    option
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
