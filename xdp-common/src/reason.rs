@@ -133,10 +133,9 @@ reasons! {
     FragmentOverlap = 32, Dropped, "fragment-overlap";
     /// A fragment that ends beyond the largest possible packet.
     FragmentPastEnd = 33, Dropped, "fragment-past-end";
-    /// Inbound, from an address of this host, or of one behind a LAN: forged.
+    /// Inbound, from an address behind a LAN, or this host's own there: forged.
     InsideSource = 34, Dropped, "inside-source";
     /// With a source route (RFC 791 section 3.1): its sender chooses the way of the replies, and
-    /// reaches what it could not address. Or an ICMP error with options: it has a source route back
-    /// (RFC 1812 section 4.3.2.6).
+    /// reaches what it could not address.
     SourceRoute = 35, Dropped, "source-route";
 }

@@ -184,8 +184,9 @@ pub(crate) fn may_leave_by(config: &Config, direction: Direction, ifindex: u32) 
     direction == Direction::Inbound || position_of(&config.wans, ifindex) != 0
 }
 
-/// True for an address of this host, or of one behind a LAN: the source of no packet that comes from
-/// outside, whatever `rp_filter` is. On an interface that is both WAN and LAN nothing shows it.
+/// True for this host's address on the server's side, or one that the route of a LAN leads to: the
+/// source of no packet that comes from outside, whatever `rp_filter` is. On an interface that is both
+/// WAN and LAN nothing shows it.
 ///
 /// A session of such a peer cannot exist, since what the server sends to it leaves by no WAN. So only
 /// packets that no table counts have to be examined.
@@ -194,7 +195,8 @@ pub(crate) fn is_inside<E: Env>(env: &E, config: &Config, source: [u8; 4]) -> bo
     let ifindex = match env.fib_lookup(config.vip, source, 0) {
         FibResult::Neighbour(neighbour) => neighbour.ifindex,
         FibResult::Unresolved(hop) => hop.ifindex,
-        FibResult::NotForwarded => return true,
+        // An address of this host, or no route at all: the kernel's answer is the same.
+        FibResult::NotForwarded => return source == config.lan_address,
         FibResult::TooBig(_) | FibResult::NoRoute | FibResult::ForwardingDisabled => return false,
     };
     position_of(&config.wans, ifindex) == 0 && position_of(&config.lans, ifindex) != 0

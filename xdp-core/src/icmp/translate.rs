@@ -4,7 +4,7 @@
 //! (RFC 4787 REQ-12). This runs in tc only: errors are rare, and most ICMP is the gateway's own.
 
 use crate::checksum::Delta;
-use crate::classify::{is_bogus, is_sent_to_interface, refused_by_list};
+use crate::classify::{is_bogus, is_sent_to_interface, refuse_options, refused_by_list};
 use crate::conntrack::fragment;
 use crate::env::{Env, FibResult, NextHop, Side, Verdict};
 use crate::frame::{Frame, update_field};
@@ -259,10 +259,6 @@ fn refuse<F: Frame + ?Sized, E: Env>(
     report: &Report,
 ) -> Option<Reason> {
     let inbound = report.direction == Direction::Inbound;
-    // RFC 1812 section 4.3.2.6: an error has options only if the packet had a source route.
-    if report.at != ethernet::LENGTH + ipv4::LENGTH {
-        return Some(Reason::SourceRoute);
-    }
     if inbound && is_bogus(report.source, config) {
         return Some(Reason::BogusSource);
     }
@@ -282,8 +278,13 @@ fn refuse<F: Frame + ?Sized, E: Env>(
     if ttl_exceeded || !rate_limit::allow(env, config, report.peer, origin, env.jiffies()) {
         return Some(Reason::IcmpLimited);
     }
-    let inside = E::HOOK != Hook::Egress && inbound && is_inside(env, config, report.source);
-    inside.then_some(Reason::InsideSource)
+    if E::HOOK == Hook::Egress {
+        return None;
+    }
+    let inside = inbound && is_inside(env, config, report.source);
+    inside
+        .then_some(Reason::InsideSource)
+        .or_else(|| refuse_options(frame))
 }
 
 /// Asks the FIB for the next hop of an error with its translated addresses. Unless the FIB
@@ -317,9 +318,8 @@ fn find_next_hop<E: Env>(
     (!may_leave_by(config, report.direction, hop.ifindex)).then_some(Reason::NotByWan)
 }
 
-/// Translates both headers and all checksums in place. Outbound the source becomes the VIP,
-/// whichever host reports: an inside address means nothing outside (RFC 5508 section 4.2 REQ-5).
-/// False when the frame is too short, which was ruled out.
+/// Translates both headers and all checksums in place. Outbound the source becomes the VIP: an inside
+/// address means nothing outside (RFC 5508 section 4.2 REQ-5). False: the frame is too short.
 // Out of line: the offsets are read back from memory, so that the verifier follows this once.
 #[inline(never)]
 fn translate<F: Frame + ?Sized>(

@@ -128,7 +128,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     }
     let worst = checks.iter().flat_map(|check| &check.findings);
     let worst = worst.map(|finding| finding.level).max();
-    if checks.is_empty() {
+    if checks.is_empty() && tunnels.is_none() {
         return Ok(Errors(errors).report());
     }
     if arguments.json {

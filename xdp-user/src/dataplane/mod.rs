@@ -224,7 +224,7 @@ fn loggers(objects: &mut [LoadedObject]) -> Vec<Logger> {
 
 impl Dataplane {
     /// Opens the BPF file system, so that the pins stay reachable after capabilities are given up.
-    /// From then on their path is one in /proc/self/fd: messages pass [`Instance::named`].
+    /// From then on their path is one in /proc/self/fd: messages name them as the user did.
     pub fn hold_pins(&mut self) -> Result<()> {
         let (instance, held) = self.instance.by_descriptor()?;
         self.instance = instance;
