@@ -3,7 +3,7 @@
 use super::table::{Align, age, grouped, write_rows};
 use super::{Errors, InstanceFilter, Reader, print_with, readable};
 use anyhow::Result;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use ipnet::Ipv4Net;
 use std::collections::HashMap;
 use std::io::{self, IsTerminal as _, Write};
@@ -45,43 +45,13 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "SPI", value_parser = spi)]
     spi: Vec<u32>,
     /// What SPIs are sorted by: the largest number or the latest time first
-    #[arg(long, value_enum, value_name = "KEY", default_value_t = SortArgument::Peer)]
-    sort: SortArgument,
+    #[arg(long, value_enum, value_name = "KEY", default_value_t = Sort::Peer)]
+    sort: Sort,
     /// Only the first N SPIs of that order, and their peers
     #[arg(long, value_name = "N", value_parser = top)]
     top: Option<usize>,
     #[command(flatten)]
     which: InstanceFilter,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum SortArgument {
-    /// Peer, direction and first packet
-    Peer,
-    Packets,
-    Bytes,
-    /// Packets per second
-    Rate,
-    /// Estimated loss
-    Loss,
-    Reordered,
-    FirstSeen,
-    LastSeen,
-}
-
-impl From<SortArgument> for Sort {
-    fn from(argument: SortArgument) -> Self {
-        match argument {
-            SortArgument::Peer => Self::Peer,
-            SortArgument::Packets => Self::Packets,
-            SortArgument::Bytes => Self::Bytes,
-            SortArgument::Rate => Self::Rate,
-            SortArgument::Loss => Self::Loss,
-            SortArgument::Reordered => Self::Reordered,
-            SortArgument::FirstSeen => Self::FirstSeen,
-            SortArgument::LastSeen => Self::LastSeen,
-        }
-    }
 }
 
 fn spi(text: &str) -> Result<u32, String> {
@@ -106,7 +76,7 @@ impl Arguments {
         Selection {
             peers: self.peer.clone(),
             spis: self.spi.clone(),
-            sort: self.sort.into(),
+            sort: self.sort,
             top: self.top,
         }
     }

@@ -2,13 +2,14 @@
 
 use crate::tables::clock::Clock;
 use crate::tables::snapshot::{FlowId, FlowRecord, Snapshot};
+use clap::ValueEnum;
 use ipnet::Ipv4Net;
 use std::cmp::Reverse;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
 /// What SPIs are sorted by. With numbers the largest one is the first, with times the latest.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Sort {
     /// Peer, direction and first packet.
     #[default]

@@ -1,7 +1,7 @@
 //! Faults under traffic: what the gateway does, how much is lost, and for how long.
 
 mod absent;
-mod bpffs;
+pub(crate) mod bpffs;
 mod daemon;
 pub(crate) mod devices;
 mod events;
