@@ -40,12 +40,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let netlink = Netlink::open()?;
     let mut status = ExitCode::SUCCESS;
     for pins in &instances {
-        match remove(pins, &netlink, arguments.force) {
-            Ok(text) => _ = print(&text)?,
-            Err(error) => {
-                complain(&error);
-                status = ExitCode::FAILURE;
-            }
+        let removed = remove(pins, &netlink, arguments.force).and_then(|text| print(&text));
+        if let Err(error) = removed {
+            complain(&error);
+            status = ExitCode::FAILURE;
         }
     }
     Ok(status)
