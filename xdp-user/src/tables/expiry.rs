@@ -93,29 +93,34 @@ impl Judge<'_> {
     fn is_old_flow<W: Word>(&self, words: TableWords<'_, W>, slot: &Slot<W>) -> bool {
         let stamp = last_seen(slot);
         let age = self.clock.age(self.now, stamp);
-        let session = words.session_of(slot);
-        let direction = reclaim::direction(slot[KEY + 2].load());
-        match session {
-            Some(session) if age <= self.limits.idle => self.refresh(session, direction, stamp),
-            Some(_) => {}
-            // Its session has ended, because the server was silent for long. Forged packets may go on
-            // for ever.
-            None if direction == Direction::Inbound => return true,
-            None => {}
-        }
-        let is_alive = session.is_some_and(|session| !self.is_silent(session));
-        let limit = if is_alive {
-            self.limits.idle_of_live_session
-        } else {
-            self.limits.idle
+        // Its session has ended, because the server was silent for long. Forged inbound packets may go
+        // on for ever; and as long as an outbound flow is found, the server's ESP makes no new session.
+        let Some(session) = words.session_of(slot) else {
+            return true;
         };
-        let gives_way = || is_unproven(slot) && (self.is_short || session.is_some_and(is_crowded));
-        age > limit || age > self.limits.unproven && gives_way()
+        let direction = reclaim::direction(slot[KEY + 2].load());
+        if age <= self.limits.idle {
+            self.refresh(session, direction, stamp);
+        }
+        age > self.limit(session, direction, slot[flow::PACKETS].load())
+    }
+
+    /// The age after which a flow is old. Whoever forges a peer's address can open inbound SPIs and
+    /// keep each with a packet now and then; so where they are short, a silent one has no privilege.
+    fn limit<W: Word>(&self, session: &Slot<W>, direction: Direction, packets: u64) -> u32 {
+        let gives_way = direction == Direction::Inbound && (self.is_short || is_crowded(session));
+        if gives_way && packets < PROVEN_PACKETS {
+            self.limits.unproven
+        } else if gives_way || self.is_silent(session) {
+            self.limits.idle
+        } else {
+            self.limits.idle_of_live_session
+        }
     }
 
     /// A session was last seen when any of its flows was; but inbound ones count only while the server
-    /// has sent something within the idle time of a silent SPI, since anybody can forge them (RFC 4787
-    /// REQ-6). The upper half of the word keeps when that was, if the lower one is of an inbound flow.
+    /// has an SPI for the peer and has sent something within the idle time of a silent SPI, since
+    /// anybody can forge them (RFC 4787 REQ-6). The upper half of the word keeps when that was, if the lower one is of an inbound flow.
     ///
     /// A packet of the server that is counted at the same moment is newer than any flow, so nothing is
     /// written over it.
@@ -126,7 +131,12 @@ impl Judge<'_> {
         let mut outbound = if high == 0 { seen } else { high };
         match direction {
             Direction::Outbound if age(stamp) < age(outbound) => outbound = stamp,
-            Direction::Inbound if age(outbound) > self.limits.idle_of_live_session => return,
+            Direction::Inbound
+                if age(outbound) > self.limits.idle_of_live_session
+                    || spis_of(session[session::SPIS].load(), Direction::Outbound) == 0 =>
+            {
+                return;
+            }
             Direction::Inbound | Direction::Outbound => {}
         }
         let seen = if age(stamp) < age(seen) { stamp } else { seen };
@@ -136,12 +146,6 @@ impl Judge<'_> {
             session[session::LAST_SEEN].replace(word, now);
         }
     }
-}
-
-/// True for an SPI that the client may have guessed.
-fn is_unproven<W: Word>(slot: &Slot<W>) -> bool {
-    reclaim::direction(slot[KEY + 2].load()) == Direction::Inbound
-        && slot[flow::PACKETS].load() < PROVEN_PACKETS
 }
 
 /// True when half of the inbound SPIs that a session may have are in use.
