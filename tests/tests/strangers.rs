@@ -236,7 +236,17 @@ fn source_routes_are_dropped_in_both_directions() {
 fn options_that_contradict_themselves_are_left_to_the_host() {
     let mut gateway = Gateway::default();
     let many = [&[1; 33][..], &LOOSE].concat();
-    for options in [&[68, 0, 0, 0][..], &[68, 1, 0, 0], &[1, 1, 148, 1], &many] {
+    let wraps = [1, 1, 1, 1, 68, 255, 5, 0];
+    let past_the_end = [68, 5, 5, 0];
+    for options in [
+        &[68, 0, 0, 0][..],
+        &[68, 1, 0, 0],
+        &[1, 1, 148, 1],
+        &[1, 1, 1, 148],
+        &past_the_end,
+        &wraps,
+        &many,
+    ] {
         let packet = Packet {
             options: options.to_vec(),
             ..from_client(gateway.next_peer(), 100)

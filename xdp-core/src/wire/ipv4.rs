@@ -204,8 +204,9 @@ pub enum Options {
 const OFFSET_MASK: usize = 0x7f;
 
 /// Reads the options of the header that follows Ethernet.
-// Out of line: two callers, and packets with options are rare. The length of the header is read once more, and the
-// offset masked in each turn: otherwise the verifier would go on with each of their values.
+// Out of line: two callers, and packets with options are rare. The length of the header is read once
+// more, and the offset masked in each turn: otherwise the verifier would go on with each of their
+// values.
 #[inline(never)]
 pub fn options<F: Frame + ?Sized>(frame: &F) -> Options {
     let Some(length) = Header::read_outer(frame).and_then(|ip| ip.header_length()) else {
@@ -229,11 +230,12 @@ pub fn options<F: Frame + ?Sized>(frame: &F) -> Options {
         if kind == END_OF_OPTIONS {
             return Options::Harmless;
         }
-        let length = if kind == NO_OPERATION { 1 } else { length };
-        if length == 0 || (kind != NO_OPERATION && length == 1) {
+        let is_padding = kind == NO_OPERATION;
+        let after = next + if is_padding { 1 } else { usize::from(length) };
+        if after > end || (!is_padding && length < 2) {
             return Options::Malformed;
         }
-        next = (next + usize::from(length)) & OFFSET_MASK;
+        next = after & OFFSET_MASK;
     }
     Options::Malformed
 }
