@@ -261,8 +261,16 @@ fn options_that_contradict_themselves_are_left_to_the_host() {
 #[test]
 fn each_origin_of_errors_has_buckets_of_its_own() {
     let origins = [
-        (Origin::Own(Direction::Inbound, Reason::TimeExceeded), 8),
-        (Origin::Own(Direction::Outbound, Reason::TimeExceeded), 8),
+        (Origin::Own(Direction::Inbound, Reason::TimeExceeded), 16),
+        (
+            Origin::Own(Direction::Inbound, Reason::FragmentationNeeded),
+            16,
+        ),
+        (Origin::Own(Direction::Outbound, Reason::TimeExceeded), 16),
+        (
+            Origin::Own(Direction::Outbound, Reason::FragmentationNeeded),
+            16,
+        ),
         (Origin::Reporter(Direction::Outbound, SERVER.octets()), 4),
         (Origin::Reporter(Direction::Inbound, [192, 0, 2, 1]), 2),
     ];

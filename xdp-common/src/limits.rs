@@ -28,8 +28,8 @@ pub const NEXTHOPS: u32 = 256;
 pub const INTERFACES: usize = 4;
 /// The most prefixes of `--except-peer` and `--deny` together.
 pub const PREFIXES: u32 = 1024;
-/// Token buckets for ICMP errors, one word each: an eighth for ikenat's own in each direction, two
-/// for reporters on the server's side, four for reporters outside.
+/// Token buckets for ICMP errors, one word each: an eighth for ikenat's own in each direction (half
+/// of it for time exceeded), two for reporters on the server's side, four for reporters outside.
 pub const ICMP_BUCKETS: u32 = 1 << 13;
 /// ICMP errors per second that one peer is sent, or that are translated about it ...
 pub const ICMP_RATE: u64 = 20;

@@ -20,7 +20,8 @@ const PARTS: u32 = 8;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// ikenat's own, about a packet in this direction, for this reason: packets whose TTL expires
-    /// can be forged at will, and take nothing from path MTU discovery in the same direction.
+    /// can be forged at will, from any number of addresses, and take nothing from path MTU discovery
+    /// in the same direction.
     Own(Direction, Reason),
     /// Translated ones in this direction, and the address that reports: no reporter uses up the
     /// allowance of another one.
@@ -34,8 +35,10 @@ impl Origin {
     const fn buckets(self) -> (u32, u32) {
         const EIGHTH: u32 = ICMP_BUCKETS / 8;
         match self {
-            Self::Own(Direction::Inbound, _) => (0, EIGHTH),
-            Self::Own(Direction::Outbound, _) => (EIGHTH, EIGHTH),
+            Self::Own(direction, reason) => {
+                let half = EIGHTH / 2 * (reason as u32 == Reason::TimeExceeded as u32) as u32;
+                (EIGHTH * direction as u32 + half, EIGHTH / 2)
+            }
             Self::Reporter(Direction::Outbound, _) => (2 * EIGHTH, 2 * EIGHTH),
             Self::Reporter(Direction::Inbound, _) => (4 * EIGHTH, 4 * EIGHTH),
         }
@@ -53,7 +56,7 @@ pub fn allow<E: Env>(
     jiffies: u64,
 ) -> bool {
     let reporter = match origin {
-        Origin::Own(_, reason) => [0, 0, 0, reason as u8],
+        Origin::Own(..) => [0; 4],
         Origin::Reporter(_, reporter) => reporter,
     };
     let (first, count) = origin.buckets();
