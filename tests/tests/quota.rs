@@ -5,8 +5,7 @@
 use ikenat_tests::bpf::gateway::{Gateway, NOW};
 use std::net::Ipv4Addr;
 use xdp_common::slot::{self, session};
-use xdp_common::{Direction, limits};
-use xdp_common::{Hook, Refusal};
+use xdp_common::{Direction, Hook, Refusal};
 
 /// ESP in UDP with this SPI.
 fn esp(spi: u32) -> Vec<u8> {
@@ -133,7 +132,7 @@ fn a_peer_without_an_spi_of_the_server_has_a_few() {
 }
 
 /// Forged ESP in the name of many peers fills three quarters of FLOW, if the server has sent none of
-/// them ESP. The rest is for those to whom it has.
+/// them ESP. The rest is for those to whom it has, and half of it for what the server sends.
 #[test]
 fn the_last_quarter_is_for_peers_that_the_server_sends_esp_to() {
     let mut gateway = Gateway::with_flow_buckets(1 << 8);
@@ -146,35 +145,48 @@ fn the_last_quarter_is_for_peers_that_the_server_sends_esp_to() {
         }
     }
     let filled = gateway.tables.flows().len() as u64;
-    assert_eq!(filled, limit - (limit >> limits::FLOW_RESERVE_SHIFT));
+    let reserve = limit / 8;
+    assert_eq!(filled, limit - 2 * reserve);
     assert!(gateway.tables.refused(Hook::Tc, Refusal::FlowTableFull) > 0);
-    // Each of these has a flow in both directions, until the table is really full.
-    let mut peers = 0;
+    // Forged ESP in the name of these takes what is theirs, and nothing of the server's own part.
+    for _ in 0..3 {
+        let peer = (gateway.next_peer(), 4500);
+        assert!(sends(&gateway, Direction::Outbound, peer, 0x1000));
+        for spi in 0..12 {
+            assert!(sends(&gateway, Direction::Inbound, peer, 0x2000 + spi));
+        }
+    }
+    let mut inbound = 0;
+    let mut peers = 3;
     loop {
         let peer = (gateway.next_peer(), 4500);
         if !sends(&gateway, Direction::Outbound, peer, 0x1000) {
             break;
         }
-        assert!(sends(&gateway, Direction::Inbound, peer, 0x2000));
         peers += 1;
+        inbound += u64::from(sends(&gateway, Direction::Inbound, peer, 0x2000));
     }
-    assert_eq!(peers, (limit >> limits::FLOW_RESERVE_SHIFT) / 2);
     assert_eq!(gateway.tables.flows().len() as u64, limit);
+    assert_eq!(peers + inbound + 36, 2 * reserve);
+    assert!(peers - inbound - 3 >= reserve - 1, "{peers} {inbound}");
 }
 
-/// What SESSION has no room for is said as well.
+/// What SESSION has no room for is said as well, whether there are as many sessions as may be or the
+/// two buckets of a peer are full.
 #[test]
 fn a_full_session_table_is_a_cause_of_its_own() {
-    let mut gateway = Gateway::with_flow_buckets(1 << 12);
-    let mut refused = 0;
-    for _ in 0..1000 {
-        let peer = (gateway.next_peer(), 4500);
-        refused += u64::from(!sends(&gateway, Direction::Outbound, peer, 0x1000));
+    for mut gateway in [
+        Gateway::with_flow_buckets(1 << 12),
+        Gateway::with_a_session_in_every_slot(),
+    ] {
+        let mut refused = 0;
+        for _ in 0..1000 {
+            let peer = (gateway.next_peer(), 4500);
+            refused += u64::from(!sends(&gateway, Direction::Outbound, peer, 0x1000));
+        }
+        assert!(refused > 0, "SESSION has place for 1,000");
+        let counted = |refusal| gateway.tables.refused(Hook::Tc, refusal);
+        assert_eq!(counted(Refusal::SessionTableFull), refused);
+        assert_eq!(counted(Refusal::FlowTableFull), 0);
     }
-    assert!(refused > 0, "SESSION has more than 1,000 places");
-    assert_eq!(
-        gateway.tables.refused(Hook::Tc, Refusal::SessionTableFull),
-        refused
-    );
-    assert_eq!(gateway.tables.refused(Hook::Tc, Refusal::FlowTableFull), 0);
 }

@@ -46,9 +46,9 @@ pub const SPIS_UNPROVEN: u64 = 8;
 /// only a peer makes the server open one. Old and new ones overlap during a rekey, and RFC 9611
 /// opens several SAs at once, in both directions.
 pub const SPIS_PER_OUTBOUND_SPI: u64 = 4;
-/// This part of FLOW, as a shift, is kept for the server's SPIs and for the peers that have one: the
-/// last quarter.
-pub const FLOW_RESERVE_SHIFT: u32 = 2;
+/// The last part of FLOW is kept for the server's own SPIs, and as much before it for the inbound
+/// ones of peers that have one of these: an eighth each, as a shift.
+pub const FLOW_RESERVE_SHIFT: u32 = 3;
 /// A sequence number this far from the highest one is believed only ...
 pub const SEQUENCE_JUMP: u32 = 1 << 16;
 /// ... when so many packets in a row are of its range.

@@ -42,6 +42,13 @@ impl Gateway {
         Self::new(super::with_sizes(fixture::config(), buckets, 256))
     }
 
+    /// With sessions in all slots of SESSION, of which half may be live otherwise.
+    pub fn with_a_session_in_every_slot() -> Self {
+        let mut config = super::with_sizes(fixture::config(), 1 << 12, 256);
+        config.session_limit *= 2;
+        Self::new(config)
+    }
+
     /// An address of a client that has not been used before.
     pub fn next_peer(&mut self) -> Ipv4Addr {
         self.peer += 1;

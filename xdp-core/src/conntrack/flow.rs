@@ -181,10 +181,11 @@ impl Quota {
         // All ones without a proof.
         let unproven = 0_u64.wrapping_sub(proofs.wrapping_sub(1) >> 63);
         let table = u64::from(config.flow_limit);
+        let reserve = table >> FLOW_RESERVE_SHIFT & inbound;
         Self {
             open: slot::spis_of(spis, Direction::Inbound) & inbound,
             allowed: SPIS_UNPROVEN + SPIS_PER_OUTBOUND_SPI * proofs,
-            table: table - (table >> FLOW_RESERVE_SHIFT & inbound & unproven),
+            table: table - reserve - (reserve & unproven),
         }
     }
 }

@@ -58,10 +58,14 @@ pub(super) fn session_or_new<'e, E: Env>(
     }
     let inserted = table::insert(env.sessions(), place, &key, |slot| {
         slot[session::LAST_SEEN].store(jiffies & 0xffff_ffff);
-    })?;
+    });
+    if inserted.is_none() {
+        refuse(env, Refusal::SessionTableFull);
+        return None;
+    }
     one_more(env, meta::SESSION_ENTRIES);
     env.established(packet.peer, packet.direction);
-    Some(inserted)
+    inserted
 }
 
 /// Index of a class's pair of counters in a session.
