@@ -49,8 +49,9 @@ pub const SPIS_PER_OUTBOUND_SPI: u64 = 4;
 /// The last part of FLOW is kept for the server's own SPIs, and as much before it for the inbound
 /// ones of peers that have one of these: an eighth each, as a shift.
 pub const FLOW_RESERVE_SHIFT: u32 = 3;
-/// A sequence number this far from the highest one is believed only ...
-pub const SEQUENCE_JUMP: u32 = 1 << 16;
+/// A sequence number farther than this from the highest one (`MAX_DROPOUT` of RFC 3550 appendix A.1)
+/// is believed only ...
+pub const SEQUENCE_JUMP: u32 = 3000;
 /// ... when so many packets in a row are of its range.
 pub const SEQUENCE_AGREEING: u64 = 4;
 /// Idle time after which an entry expires: the default of RFC 4787 REQ-5c.

@@ -198,8 +198,8 @@ fn state(of: &mut Conditions) {
         payload(p)[4..8].copy_from_slice(&esp.sequence.wrapping_sub(1).to_be_bytes());
     });
     for (name, step) in [
-        ("the farthest number that is believed", 65_536),
-        ("a number too far ahead", 65_537),
+        ("the farthest number that is believed", 3000),
+        ("a number too far ahead", 3001),
         ("a number 2^30 ahead", 1 << 30),
     ] {
         of.fast(name, |p| {

@@ -62,8 +62,8 @@ pub(crate) struct Counted {
 impl Counted {
     /// The same after one more packet of the flow.
     pub(crate) fn after(self, esp: Esp, bytes: u64, path: Path) -> Self {
-        // RFC 3550 appendix A.1: a single packet of a range far ahead is not believed.
-        const BELIEVED: u32 = 65_536;
+        // RFC 3550 appendix A.1 (MAX_DROPOUT): a single packet of a range far ahead is not believed.
+        const BELIEVED: u32 = 3000;
         let mut now = Self {
             packets: self.packets + 1,
             bytes: self.bytes + bytes,
