@@ -2,6 +2,7 @@
 //! question.
 
 use crate::atomic::Shared;
+use crate::maps::PacketPlace;
 use crate::{helpers, log, maps};
 use aya_ebpf::EbpfContext;
 use xdp_common::{Direction, Hook, cpu};
@@ -16,6 +17,8 @@ pub struct KernelEnv<'c, C, const TC: bool, const OUT: bool = false> {
     pub context: &'c C,
     /// The interface on which the packet arrived.
     pub ingress: u32,
+    /// Where the parsed packet is kept between the steps. The fast path keeps none.
+    pub packet: Option<PacketPlace>,
 }
 
 impl<C: EbpfContext, const TC: bool, const OUT: bool> Env for KernelEnv<'_, C, TC, OUT> {
@@ -90,12 +93,14 @@ impl<C: EbpfContext, const TC: bool, const OUT: bool> Env for KernelEnv<'_, C, T
 
     #[inline(always)]
     fn store_packet(&self, packed: PackedPacket) {
-        maps::store_packet(Self::HOOK, packed);
+        if let Some(place) = self.packet {
+            place.store(packed);
+        }
     }
 
     #[inline(always)]
     fn load_packet(&self) -> Option<PackedPacket> {
-        maps::load_packet(Self::HOOK)
+        self.packet.map(PacketPlace::load)
     }
 
     fn established(&self, peer: [u8; 4], by: Direction) {

@@ -22,6 +22,7 @@ use xdp_core::{Frame, NextHop, Side, Verdict, counters, forward, process};
 use xdp_ebpf::frame::tc::{HEADER_BYTES, ICMP_ERROR_BYTES, TcFrame};
 use xdp_ebpf::frame::xdp::{SavedContext, XdpFrame};
 use xdp_ebpf::kernel_env::KernelEnv;
+use xdp_ebpf::maps::PacketPlace;
 use xdp_ebpf::{helpers, maps};
 
 /// The side of an interface. `None`: neither side (the program outlived its interface).
@@ -118,8 +119,9 @@ fn xdp_fast<const OUTBOUND: bool>(context: &mut XdpContext) -> Option<Verdict> {
     let pointer = XdpContext::new(context.ctx);
     let env = KernelEnv::<_, false> {
         context: &pointer,
-        // The fast path makes no FIB lookup.
+        // The fast path makes no FIB lookup, and has only one step.
         ingress: 0,
+        packet: None,
     };
     forward::<_, _, OUTBOUND>(&mut XdpFrame::new(context), &env, maps::config())
 }
@@ -144,13 +146,14 @@ fn xdp_rest(mut context: XdpContext) -> u32 {
 fn xdp_general(mut context: XdpContext) -> u32 {
     let config = maps::config();
     let ingress = helpers::ingress_xdp(&context);
-    let Some(side) = side(config, ingress) else {
+    let (Some(side), Some(packet)) = (side(config, ingress), PacketPlace::of(Hook::Xdp)) else {
         return xdp_action::XDP_PASS;
     };
     let pointer = XdpContext::new(context.ctx);
     let env = KernelEnv::<_, false> {
         context: &pointer,
         ingress,
+        packet: Some(packet),
     };
     let verdict = process(&mut XdpFrame::new(&mut context), &env, config, side);
     xdp_code(count(Hook::Xdp, verdict))
@@ -262,6 +265,7 @@ fn tc_icmp<const OUT: bool>(mut context: TcContext) -> i32 {
     let env = KernelEnv::<_, true, OUT> {
         context: &pointer,
         ingress,
+        packet: None,
     };
     let mut frame = TcFrame::new(&mut context);
     frame.pull(ICMP_ERROR_BYTES);
@@ -276,12 +280,14 @@ fn tc_packet<const OUT: bool>(mut context: TcContext) -> u64 {
     let pointer = TcContext::new(context.skb.skb);
     let ingress = helpers::ingress_tc(&pointer);
     let config = maps::config();
-    let Some(side) = tc_side::<OUT>(ingress) else {
+    let place = PacketPlace::of(tc_hook(OUT));
+    let (Some(side), Some(packet)) = (tc_side::<OUT>(ingress), place) else {
         return tc_code(Action::Pass);
     };
     let env = KernelEnv::<_, true, OUT> {
         context: &pointer,
         ingress,
+        packet: Some(packet),
     };
     let mut frame = TcFrame::new(&mut context);
     frame.pull(HEADER_BYTES);

@@ -14,6 +14,7 @@ use aya_ebpf::maps::lpm_trie::Key;
 use aya_ebpf::maps::{Array, LpmTrie, PerCpuArray};
 use core::arch::asm;
 use core::ffi::c_void;
+use core::ptr::NonNull;
 use xdp_common::{Config, Hook, cpu, limits, meta};
 use xdp_core::neighbour::table as neighbour_table;
 use xdp_core::packet::PackedPacket;
@@ -203,20 +204,29 @@ pub fn known<T>(value: &'static T) -> &'static T {
     }
 }
 
-/// Saves a packet.
-#[inline(always)]
-pub fn store_packet(hook: Hook, packed: PackedPacket) {
-    if let Some(place) = own_pointer(&PACKET, hook as u32) {
+/// Where this CPU keeps the packet that a hook is processing.
+#[derive(Clone, Copy)]
+pub struct PacketPlace(NonNull<PackedPacket>);
+
+impl PacketPlace {
+    /// That of a hook, looked up once for a packet.
+    #[inline(always)]
+    pub fn of(hook: Hook) -> Option<Self> {
+        NonNull::new(own_pointer(&PACKET, hook as u32)?).map(Self)
+    }
+
+    /// Saves a packet.
+    #[inline(always)]
+    pub fn store(self, packed: PackedPacket) {
         // SAFETY: the value belongs to this CPU, where programs of one hook do not interrupt each
         // other.
-        unsafe { place.write_volatile(packed) };
+        unsafe { self.0.write_volatile(packed) };
     }
-}
 
-/// Loads the packet that [`store_packet`] saved.
-#[inline(always)]
-pub fn load_packet(hook: Hook) -> Option<PackedPacket> {
-    let place = own_pointer(&PACKET, hook as u32)?;
-    // SAFETY: as for `store_packet`.
-    Some(unsafe { place.read_volatile() })
+    /// Loads the packet that was saved.
+    #[inline(always)]
+    pub fn load(self) -> PackedPacket {
+        // SAFETY: as for `store`.
+        unsafe { self.0.read_volatile() }
+    }
 }
