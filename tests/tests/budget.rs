@@ -26,9 +26,10 @@ struct Budget {
 }
 
 const RECORD: &str = include_str!("budget.json");
-const PROGRAMS: [&str; 4] = [
+const PROGRAMS: [&str; 5] = [
     "ikenat_xdp_wan",
     "ikenat_xdp_lan",
+    "ikenat_xdp_both",
     "ikenat_tc",
     "ikenat_egress",
 ];
@@ -87,12 +88,16 @@ fn check(what: &str, measured: u32, recorded: Option<u32>) -> Result<()> {
 
 /// What the verifier processed for each program of an object, in this process.
 fn measured(object: Object) -> Result<BTreeMap<String, u32>> {
-    let dataplane = Dataplane::load_object(object, &fixture::config())?;
+    let two_armed = Dataplane::load_object(object, &fixture::config())?;
+    let one_armed = Dataplane::load_object(object, &fixture::one_armed(fixture::config()))?;
     let one = |program: &str| {
-        Ok((
-            program.to_owned(),
-            dataplane.verified_instructions(program)?,
-        ))
+        let dataplane = if program == "ikenat_xdp_both" {
+            &one_armed
+        } else {
+            &two_armed
+        };
+        let count = dataplane.verified_instructions(program)?;
+        Ok((program.to_owned(), count))
     };
     PROGRAMS.into_iter().map(one).collect()
 }

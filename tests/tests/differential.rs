@@ -121,7 +121,8 @@ fn warm_seeds(arms: Arms) -> (Vec<Seed>, Vec<Seed>) {
         for (side, frame) in row.before {
             before.push((format!("what comes before {}", row.name), side, frame));
         }
-        let name = format!("{} ({:?}, {} bytes)", row.name, row.hop, row.bytes);
+        let before_mutation = (row.hop, row.path, row.bytes, row.flow);
+        let name = format!("{} {before_mutation:?}", row.name);
         seeds.push((name, row.side, row.input));
     }
     (before, seeds)

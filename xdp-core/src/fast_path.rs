@@ -63,8 +63,9 @@ pub fn run<F: Frame + ?Sized, E: Env>(
     side: Side,
 ) -> Verdict {
     let fast = match (E::HOOK, side) {
-        (Hook::Xdp, Side::Wan | Side::Both) => forward::<F, E, false>(frame, env, config),
+        (Hook::Xdp, Side::Wan) => forward::<F, E, false>(frame, env, config),
         (Hook::Xdp, Side::Lan) => forward::<F, E, true>(frame, env, config),
+        (Hook::Xdp, Side::Both) => forward_either(frame, env, config),
         (Hook::Xdp, Side::Out) | (Hook::Tc | Hook::Egress, _) => None,
     };
     fast.unwrap_or_else(|| process(frame, env, config, side))
@@ -111,6 +112,28 @@ pub fn forward<F: Frame + ?Sized, E: Env, const OUTBOUND: bool>(
     } else {
         None
     }
+}
+
+/// [`forward`] on a one-armed gateway, where the source shows the direction. What the server sends to
+/// the VIP is inbound, but there is no flow of either direction for it.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "the same number")]
+pub fn forward_either<F: Frame + ?Sized, E: Env>(
+    frame: &mut F,
+    env: &E,
+    config: &Config,
+) -> Option<Verdict> {
+    let head = frame.array_mut::<HEAD>(0)?;
+    if F::get32::<SOURCE, HEAD>(head) != config.directions[Direction::Outbound as usize].old {
+        return forward::<F, E, false>(frame, env, config);
+    }
+    let mut verdict = forward::<F, E, true>(frame, env, config)?;
+    if let Verdict::Forward { hop, .. } = &mut verdict {
+        // Both directions would end in one load of a constant at a variable place, which the verifier
+        // rejects without CAP_PERFMON.
+        hop.ifindex = F::opaque(hop.ifindex.into()) as u32;
+    }
+    Some(verdict)
 }
 
 /// The same, once the protocol is known: ESP in UDP, or native ESP.

@@ -29,7 +29,7 @@ pub mod table;
 pub mod wire;
 
 pub use env::{Env, FibResult, NextHop, Side, Verdict};
-pub use fast_path::{forward, run};
+pub use fast_path::{forward, forward_either, run};
 pub use frame::Frame;
 pub use pipeline::process;
 pub use table::word::Word;

@@ -18,7 +18,7 @@ use xdp_common::{Config, Hook, Outcome, Reason};
 use xdp_core::classify::not_handled;
 use xdp_core::icmp::error::ErrorCause;
 use xdp_core::icmp::{error, translate};
-use xdp_core::{Frame, NextHop, Side, Verdict, counters, forward, process};
+use xdp_core::{Frame, NextHop, Side, Verdict, counters, forward, forward_either, process};
 use xdp_ebpf::frame::tc::{HEADER_BYTES, ICMP_ERROR_BYTES, TcFrame};
 use xdp_ebpf::frame::xdp::{SavedContext, XdpFrame};
 use xdp_ebpf::kernel_env::KernelEnv;
@@ -89,33 +89,39 @@ fn count(hook: Hook, verdict: Verdict) -> Action {
     }
 }
 
-/// XDP on the WAN: the inbound fast path, then the general path. On a one-armed gateway, where WAN
-/// and LAN are one interface, it is the only XDP program.
+/// XDP on the WAN: the inbound fast path, then the general path.
 #[xdp]
 fn ikenat_xdp_wan(context: XdpContext) -> u32 {
-    xdp_entry::<false>(context)
+    xdp_entry(context, |frame, env, config| {
+        forward::<_, _, false>(frame, env, config)
+    })
 }
 
 /// XDP on the LAN: the outbound fast path, then the general path. A separate program, so that the
 /// side need not be determined for each packet.
 #[xdp]
 fn ikenat_xdp_lan(context: XdpContext) -> u32 {
-    xdp_entry::<true>(context)
+    xdp_entry(context, |frame, env, config| {
+        forward::<_, _, true>(frame, env, config)
+    })
+}
+
+/// XDP on a one-armed gateway, where WAN and LAN are one interface: both fast paths. A separate
+/// program, so that the others need not know of it.
+#[xdp]
+fn ikenat_xdp_both(context: XdpContext) -> u32 {
+    xdp_entry(context, |frame, env, config| {
+        forward_either(frame, env, config)
+    })
 }
 
 #[inline(always)]
-fn xdp_entry<const OUTBOUND: bool>(mut context: XdpContext) -> u32 {
+fn xdp_entry<P>(mut context: XdpContext, path: P) -> u32
+where
+    P: for<'c> Fn(&mut XdpFrame<'c>, &KernelEnv<'_, XdpContext, false>, &Config) -> Option<Verdict>,
+{
     let mut saved = SavedContext::default();
     saved.save(&context);
-    match xdp_fast::<OUTBOUND>(&mut context) {
-        // The fast path has counted it.
-        Some(Verdict::Forward { hop, .. }) => helpers::redirect(hop.ifindex),
-        _ => xdp_rest(saved.restore()),
-    }
-}
-
-#[inline(always)]
-fn xdp_fast<const OUTBOUND: bool>(context: &mut XdpContext) -> Option<Verdict> {
     let pointer = XdpContext::new(context.ctx);
     let env = KernelEnv::<_, false> {
         context: &pointer,
@@ -123,7 +129,11 @@ fn xdp_fast<const OUTBOUND: bool>(context: &mut XdpContext) -> Option<Verdict> {
         ingress: 0,
         packet: None,
     };
-    forward::<_, _, OUTBOUND>(&mut XdpFrame::new(context), &env, maps::config())
+    match path(&mut XdpFrame::new(&mut context), &env, maps::config()) {
+        // The fast path has counted it.
+        Some(Verdict::Forward { hop, .. }) => helpers::redirect(hop.ifindex),
+        _ => xdp_rest(saved.restore()),
+    }
 }
 
 /// Packets that the fast path does not forward. Traffic that ikenat does not handle leaves here.

@@ -1,7 +1,7 @@
 //! The contestants, each in a lab of its own. All labs stay until the end, so that rounds can be
 //! interleaved.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use aya::programs::XdpMode;
 use aya::{Ebpf, EbpfLoader};
 use ikenat_bench_abi::traffic::Onward;
@@ -10,7 +10,7 @@ use ikenat_tests::lab::Lab;
 use ikenat_tests::lab::ikenat::Ikenat;
 use ikenat_tests::lab::netns::Namespace;
 use ikenat_tests::lab::topology::{CLIENT_MAC, LAN, LAN_MAC, SERVER, SERVER_MAC, WAN, WAN_MAC};
-use xdp_common::limits;
+use xdp_common::{Config, limits};
 
 use crate::kinds::{Case, Gateway};
 use crate::results::{Contestant, Direction, Traffic};
@@ -141,7 +141,10 @@ impl Standing {
     pub const fn is_ikenat(&self) -> bool {
         matches!(
             self.contestant,
-            Contestant::Ikenat | Contestant::IkenatTwin | Contestant::IkenatGeneric
+            Contestant::Ikenat
+                | Contestant::IkenatTwin
+                | Contestant::IkenatGeneric
+                | Contestant::IkenatOneArmed
         )
     }
 
@@ -198,12 +201,17 @@ const fn gateway(contestant: Contestant) -> Gateway {
         | Contestant::Ikenat
         | Contestant::IkenatTwin
         | Contestant::IkenatGeneric
+        | Contestant::IkenatOneArmed
         | Contestant::Iptables
         | Contestant::Nft
         | Contestant::NftFlowtable
         | Contestant::Ipvs => (true, true),
     };
-    Gateway { translates, routes }
+    Gateway {
+        translates,
+        routes,
+        one_armed: matches!(contestant, Contestant::IkenatOneArmed),
+    }
 }
 
 fn set_up(rig: &Rig, contestant: Contestant, flows: u32, start: Start) -> Result<Middle> {
@@ -215,13 +223,29 @@ fn set_up(rig: &Rig, contestant: Contestant, flows: u32, start: Start) -> Result
         }
         Contestant::Noop => onward(gateway, "ikenat_noop"),
         Contestant::Broken => onward(gateway, "ikenat_broken"),
+        Contestant::IkenatOneArmed => {
+            ensure!(
+                start == Start::Object,
+                "a one-armed gateway is for layer A only"
+            );
+            let config = fixture::prepare(&rig.lab)?;
+            fixture::move_server_to_wan(&rig.lab)?;
+            dataplane(rig, fixture::one_armed(config), flows, XdpMode::Driver)
+        }
         Contestant::Ikenat | Contestant::IkenatTwin | Contestant::IkenatGeneric => {
             let generic = contestant == Contestant::IkenatGeneric;
             if generic {
                 polled(gateway)?;
             }
             match start {
-                Start::Object => dataplane(rig, flows, generic),
+                Start::Object => {
+                    let mode = if generic {
+                        XdpMode::Skb
+                    } else {
+                        XdpMode::Driver
+                    };
+                    dataplane(rig, fixture::prepare(&rig.lab)?, flows, mode)
+                }
                 Start::Daemon => daemon(rig, flows, generic),
             }
         }
@@ -297,20 +321,13 @@ fn buckets(flows: u32) -> u32 {
     (flows * 2 * 2 / 4).max(1024).next_power_of_two()
 }
 
-fn dataplane(rig: &Rig, flows: u32, generic: bool) -> Result<Middle> {
-    let config = with_sizes(
-        fixture::prepare(&rig.lab)?,
-        buckets(flows),
-        buckets(flows) / 2,
-    );
+fn dataplane(rig: &Rig, config: Config, flows: u32, mode: XdpMode) -> Result<Middle> {
+    let config = with_sizes(config, buckets(flows), buckets(flows) / 2);
+    let one_armed = config.lan_ifindex == config.wan_ifindex;
+    let interfaces: &[&str] = if one_armed { &[WAN] } else { &[WAN, LAN] };
     rig.lab.gateway.enter(|| {
         let mut dataplane = Box::new(Dataplane::load(&config)?);
-        let mode = if generic {
-            XdpMode::Skb
-        } else {
-            XdpMode::Driver
-        };
-        for interface in [WAN, LAN] {
+        for interface in interfaces {
             dataplane.attach_as(interface, mode)?;
             dataplane.attach_tc(interface)?;
         }

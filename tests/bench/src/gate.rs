@@ -13,11 +13,12 @@ use crate::results::{Contestant, LayerA};
 const RISE: f64 = 1.01;
 
 /// Contestants in the record: ikenat, and those that show whether the harness itself has changed.
-pub const CONTESTANTS: [Contestant; 4] = [
+pub const CONTESTANTS: [Contestant; 5] = [
     Contestant::Cable,
     Contestant::Noop,
     Contestant::Pass,
     Contestant::Ikenat,
+    Contestant::IkenatOneArmed,
 ];
 
 /// Marginal instructions per packet, by the label of the row.

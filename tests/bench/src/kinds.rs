@@ -58,6 +58,8 @@ pub struct Gateway {
     pub translates: bool,
     /// The TTL is decremented.
     pub routes: bool,
+    /// One interface has the clients and the server behind it.
+    pub one_armed: bool,
 }
 
 /// The configuration of generator and sink for a case.
@@ -98,6 +100,9 @@ pub fn load(case: &Case, gateway: Gateway) -> Result<Load> {
     for (i, traffic) in kinds.into_iter().enumerate() {
         send[i] = spec(case, traffic, sent, false)?;
         expect[i] = spec(case, traffic, seen, gateway.routes)?;
+        if gateway.one_armed {
+            send[i].header[..6].copy_from_slice(&WAN_MAC);
+        }
     }
     let mut frame = vec![0; case.frame];
     fill(&mut frame);
@@ -252,6 +257,7 @@ mod tests {
         let nat = Gateway {
             translates: true,
             routes: true,
+            one_armed: false,
         };
         let inbound = load(&BASE, nat)?;
         assert_eq!(inbound.send[0].header[30..34], VIP.octets());
@@ -269,6 +275,7 @@ mod tests {
         let gateway = Gateway {
             translates: false,
             routes: false,
+            one_armed: false,
         };
         let mix = load(&Case { traffic, ..BASE }, gateway)?;
         assert_eq!(mix.send[0].others, 1);
@@ -295,6 +302,7 @@ mod tests {
         let gateway = Gateway {
             translates: true,
             routes: true,
+            one_armed: false,
         };
         assert!(load(&Case { frame, ..BASE }, gateway).is_err());
     }

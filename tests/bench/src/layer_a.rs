@@ -79,11 +79,12 @@ pub fn has(word: &str) -> bool {
 }
 
 /// All contestants, the cable first: the others are compared with it.
-pub const CONTESTANTS: [Contestant; 10] = [
+pub const CONTESTANTS: [Contestant; 11] = [
     Contestant::Cable,
     Contestant::Noop,
     Contestant::Pass,
     Contestant::Ikenat,
+    Contestant::IkenatOneArmed,
     Contestant::IkenatGeneric,
     Contestant::Forwarding,
     Contestant::Iptables,
@@ -118,9 +119,12 @@ fn cases(contestant: Contestant) -> impl Iterator<Item = (Traffic, Direction)> {
     let handled = HANDLED
         .into_iter()
         .flat_map(|traffic| [Direction::Inbound, Direction::Outbound].map(|way| (traffic, way)));
+    // Where both sides are one interface, the fast path is another one.
+    let esp_only = contestant == Contestant::IkenatOneArmed;
     let others = NOT_HANDLED.map(|(traffic, _)| (traffic, Direction::Inbound));
     handled
         .filter(move |_| forwards)
+        .filter(move |(traffic, _)| !esp_only || traffic.establishing() == *traffic)
         .chain(others.into_iter().filter(move |_| passes))
 }
 
@@ -173,7 +177,11 @@ const fn case(traffic: Traffic, way: Direction) -> Case {
 pub(crate) const fn is_needed(contestant: Contestant) -> bool {
     matches!(
         contestant,
-        Contestant::Cable | Contestant::Noop | Contestant::Pass | Contestant::Ikenat
+        Contestant::Cable
+            | Contestant::Noop
+            | Contestant::Pass
+            | Contestant::Ikenat
+            | Contestant::IkenatOneArmed
     )
 }
 

@@ -108,6 +108,8 @@ pub enum Contestant {
     IkenatTwin,
     /// ikenat in generic mode.
     IkenatGeneric,
+    /// ikenat in native mode with one interface for clients and server (layer A).
+    IkenatOneArmed,
     /// The kernel's forwarding, without NAT.
     Forwarding,
     /// iptables DNAT and SNAT.

@@ -93,6 +93,7 @@ impl Rig {
     ) -> Result<Outcome> {
         let load = kinds::load(case, gateway)?;
         let (namespace, interface) = match (case.way, cable) {
+            (_, false) if gateway.one_armed => (&self.lab.client, PEER),
             (Direction::Inbound, false) => (&self.lab.client, PEER),
             (Direction::Outbound, false) => (&self.lab.server, PEER),
             (Direction::Inbound, true) => (&self.lab.gateway, LAN),

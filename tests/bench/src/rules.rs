@@ -27,6 +27,7 @@ pub(crate) fn apply(gateway: &Namespace, contestant: Contestant, flows: u32) -> 
         | Contestant::Ikenat
         | Contestant::IkenatTwin
         | Contestant::IkenatGeneric
+        | Contestant::IkenatOneArmed
         | Contestant::Broken => bail!("{contestant:?} needs no rules"),
     };
     if script.is_empty() {

@@ -42,8 +42,10 @@ pub struct Dataplane {
     lan_ifindex: Option<u32>,
 }
 
-/// The XDP programs, of the WAN and of the LAN.
+/// The XDP programs, of the WAN and of the LAN ...
 const XDP: [&str; 2] = ["ikenat_xdp_wan", "ikenat_xdp_lan"];
+/// ... and that of the only interface of a one-armed gateway.
+const XDP_BOTH: &str = "ikenat_xdp_both";
 
 /// The tc programs, on ingress and on egress.
 const TC: [&str; 2] = ["ikenat_tc", "ikenat_egress"];
@@ -167,7 +169,9 @@ impl Dataplane {
             .map_max_entries("CPU", cpus()?)
             .load_file(object.path()?)
             .context("failed to load the object")?;
-        for name in XDP {
+        let two_armed = config.lan_ifindex != config.wan_ifindex;
+        let names: &[&str] = if two_armed { &XDP } else { &[XDP_BOTH] };
+        for name in names.iter().copied() {
             let xdp: &mut Xdp = ebpf
                 .program_mut(name)
                 .with_context(|| format!("failed to find {name}"))?
@@ -183,7 +187,6 @@ impl Dataplane {
             tc.load()
                 .with_context(|| format!("failed to load {name}"))?;
         }
-        let two_armed = config.lan_ifindex != config.wan_ifindex;
         let mut this = Self {
             ebpf,
             lan_ifindex: two_armed.then_some(config.lan_ifindex),
@@ -239,7 +242,10 @@ impl Dataplane {
 
     /// The XDP program of the interface of this index.
     fn name_of(&self, ifindex: u32) -> &'static str {
-        XDP[usize::from(self.lan_ifindex == Some(ifindex))]
+        match self.lan_ifindex {
+            Some(lan) => XDP[usize::from(lan == ifindex)],
+            None => XDP_BOTH,
+        }
     }
 
     /// The XDP program for packets that arrive on an interface.

@@ -216,8 +216,7 @@ impl Case {
     /// Every condition of the fast path.
     fn path(&self, packet: &Packet) -> Path {
         let (ttl, _, flags, words) = self.header;
-        let fast = !(self.one_armed && self.outbound)
-            && self.spi.1 == Spi::Known
+        let fast = self.spi.1 == Spi::Known
             && self.hop == Hop::Remembered(REMEMBERED)
             && self.length >= 8
             && ttl > 1

@@ -277,10 +277,8 @@ fn of_frame(row: &Row) -> Second {
 }
 
 impl Second {
-    /// The same on a one-armed gateway: the server is behind the interface of the clients, and its
-    /// packets have no fast path.
+    /// The same on a one-armed gateway: the server is behind the interface of the clients.
     pub(crate) fn one_armed(mut self) -> Self {
-        let outbound = self.side == Side::Lan;
         to_only_interface(&mut self.side, &mut self.input);
         for (side, frame) in &mut self.before {
             to_only_interface(side, frame);
@@ -290,16 +288,6 @@ impl Second {
             return self;
         }
         self.output[6..12].copy_from_slice(&WAN_MAC);
-        if outbound && self.path == Path::Fast {
-            self.output[..6].copy_from_slice(&CLIENT_MAC);
-            self.path = Path::General;
-            // The general path notices another port of the peer.
-            if let (Some(flow), [high, low]) = (&mut self.flow, self.input[36..38].as_ref())
-                && self.input[23] == protocol::UDP
-            {
-                flow.first = flow.first & !0xffff | u64::from(u16::from_be_bytes([*high, *low]));
-            }
-        }
         self
     }
 }

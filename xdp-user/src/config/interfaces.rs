@@ -105,8 +105,9 @@ impl HookPoint {
     }
 
     /// The name of its program in the object.
-    pub const fn program(self) -> &'static str {
+    pub const fn program(self, one_armed: bool) -> &'static str {
         match (self.hook, self.interface.side) {
+            (Hook::Xdp, Side::Wan) if one_armed && self.interface.number == 0 => "ikenat_xdp_both",
             (Hook::Xdp, Side::Wan) => "ikenat_xdp_wan",
             (Hook::Xdp, Side::Lan) => "ikenat_xdp_lan",
             (Hook::Tc, _) => "ikenat_tc",
@@ -120,6 +121,8 @@ impl HookPoint {
 pub(crate) struct AttachTarget<'p> {
     pub(crate) hook_point: HookPoint,
     pub(crate) link: &'p Link,
+    /// The name of its program in the object.
+    pub(crate) program: &'static str,
 }
 
 impl Plan {
@@ -178,10 +181,15 @@ impl Plan {
     /// The hook points that get a program, in the order of attaching: the slow path first, so that
     /// it is there for whatever XDP hands over.
     pub(crate) fn attach_targets(&self) -> Vec<AttachTarget<'_>> {
+        let one_armed = self.is_one_armed();
         let at = |hook| {
-            let target = move |(interface, link)| AttachTarget {
-                hook_point: HookPoint { interface, hook },
-                link,
+            let target = move |(interface, link)| {
+                let hook_point = HookPoint { interface, hook };
+                AttachTarget {
+                    hook_point,
+                    link,
+                    program: hook_point.program(one_armed),
+                }
             };
             self.interfaces().into_iter().map(target)
         };

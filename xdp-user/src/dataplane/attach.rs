@@ -49,7 +49,10 @@ pub struct AttachedProgram {
 /// Fails when an XDP program of the instance is attached in another mode than the plan asks for: a
 /// link cannot change its mode.
 pub(crate) fn check_modes(instance: &Instance, plan: &Plan) -> Result<()> {
-    for AttachTarget { hook_point, link } in plan.attach_targets() {
+    for AttachTarget {
+        hook_point, link, ..
+    } in plan.attach_targets()
+    {
         if hook_point.hook != Hook::Xdp {
             continue;
         }
@@ -108,7 +111,7 @@ impl AttachContext<'_> {
         match objects.find(|object| object.interface == target.hook_point.interface) {
             Some(object) => Ok(&mut object.ebpf),
             None => Err(Error::Load {
-                step: target.hook_point.program(),
+                step: target.program,
                 why: format!("it was not loaded for {}", target.link.name),
             }),
         }
@@ -267,7 +270,7 @@ fn prepare_filter(
     }
     let pin = target.hook_point.filter_pin().unwrap_or_default();
     let was_pinned = instance.pin(&pin).exists();
-    let program = tc(context.ebpf(target)?, target.hook_point.program())?;
+    let program = tc(context.ebpf(target)?, target.program)?;
     let path = instance.pin_program(&pin, program)?;
     if !was_pinned {
         context.created.push(Created::Pin(path));
@@ -294,7 +297,7 @@ fn prepare_filter(
 }
 
 fn tc_program<'e>(ebpf: &'e mut Ebpf, target: &AttachTarget<'_>) -> Result<BorrowedFd<'e>> {
-    let program = tc(ebpf, target.hook_point.program())?
+    let program = tc(ebpf, target.program)?
         .fd()
         .map_err(|error: ProgramError| attach_failed(target, &error))?;
     Ok(program.as_fd())

@@ -157,7 +157,7 @@ fn load_one(
         if target.hook_point.interface != interface {
             continue;
         }
-        let name = target.hook_point.program();
+        let name = target.program;
         match target.hook_point.hook {
             Hook::Xdp => xdp(&mut ebpf, name)?.load(),
             Hook::Tc | Hook::Egress => tc(&mut ebpf, name)?.load(),
@@ -348,8 +348,8 @@ mod tests {
 
     #[test]
     fn both_objects_have_the_programs_that_are_asked_for() {
-        let programs = HookPoint::all().map(HookPoint::program);
-        for name in programs.chain([CLOCK, "PEERS"]) {
+        let of = |one_armed| HookPoint::all().map(move |hook_point| hook_point.program(one_armed));
+        for name in of(false).chain(of(true)).chain([CLOCK, "PEERS"]) {
             for object in [USUAL, WITHOUT_PERFMON] {
                 let mut windows = object.windows(name.len());
                 assert!(

@@ -28,7 +28,7 @@ pub(crate) fn attach(ebpf: &mut Ebpf, target: &AttachTarget<'_>, mode: Mode) -> 
     let failed = |error: &dyn std::error::Error| attach_failed(target, error);
     match target.hook_point.hook {
         Hook::Xdp => {
-            let program = xdp(ebpf, target.hook_point.program())?;
+            let program = xdp(ebpf, target.program)?;
             let flags = match mode {
                 Mode::Native => XdpMode::Driver,
                 Mode::Generic => XdpMode::Skb,
@@ -46,7 +46,7 @@ pub(crate) fn attach(ebpf: &mut Ebpf, target: &AttachTarget<'_>, mode: Mode) -> 
             FdLink::try_from(link).map_err(|error| failed(&error))
         }
         Hook::Tc | Hook::Egress => {
-            let program = tc(ebpf, target.hook_point.program())?;
+            let program = tc(ebpf, target.program)?;
             let block = match target.hook_point.hook {
                 Hook::Egress => TcAttachType::Egress,
                 Hook::Xdp | Hook::Tc => TcAttachType::Ingress,
@@ -69,14 +69,14 @@ pub(crate) fn replace(ebpf: &mut Ebpf, target: &AttachTarget<'_>, link: PinnedLi
     match target.hook_point.hook {
         Hook::Xdp => {
             let link = XdpLink::try_from(link).map_err(|error| failed(&error))?;
-            let program = xdp(ebpf, target.hook_point.program())?;
+            let program = xdp(ebpf, target.program)?;
             program
                 .attach_to_link(link)
                 .map_err(|error| failed(&error))?;
         }
         Hook::Tc | Hook::Egress => {
             let link = SchedClassifierLink::try_from(link).map_err(|error| failed(&error))?;
-            let program = tc(ebpf, target.hook_point.program())?;
+            let program = tc(ebpf, target.program)?;
             program
                 .attach_to_link(link)
                 .map_err(|error| failed(&error))?;

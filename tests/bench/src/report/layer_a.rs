@@ -91,7 +91,10 @@ fn table(layer: &LayerA) -> Table {
 pub(super) const fn is_ikenat(contestant: Contestant) -> bool {
     matches!(
         contestant,
-        Contestant::Ikenat | Contestant::IkenatTwin | Contestant::IkenatGeneric
+        Contestant::Ikenat
+            | Contestant::IkenatTwin
+            | Contestant::IkenatGeneric
+            | Contestant::IkenatOneArmed
     )
 }
 

@@ -53,7 +53,10 @@ pub(super) fn all(run: &Run) -> Vec<Plot> {
 /// The style class of a contestant's bar: ikenat, the limit, the others.
 pub(super) const fn class(contestant: Contestant) -> &'static str {
     match contestant {
-        Contestant::Ikenat | Contestant::IkenatTwin | Contestant::IkenatGeneric => "c0",
+        Contestant::Ikenat
+        | Contestant::IkenatTwin
+        | Contestant::IkenatGeneric
+        | Contestant::IkenatOneArmed => "c0",
         Contestant::Noop | Contestant::Pass => "c1",
         Contestant::Cable
         | Contestant::Forwarding
@@ -72,6 +75,7 @@ pub(super) const fn look(contestant: Contestant) -> (Shape, &'static str, bool) 
         Contestant::Noop => (Shape::Diamond, "c1", false),
         Contestant::IkenatGeneric => (Shape::Circle, "c2", true),
         Contestant::IkenatTwin => (Shape::Square, "c0", true),
+        Contestant::IkenatOneArmed => (Shape::Triangle, "c0", true),
         Contestant::Forwarding => (Shape::Square, "c4", false),
         Contestant::Iptables => (Shape::Triangle, "c3", false),
         Contestant::Nft => (Shape::Diamond, "c5", false),

@@ -14,6 +14,7 @@ pub(super) const fn contestant(contestant: Contestant) -> &'static str {
         Contestant::Ikenat => "ikenat",
         Contestant::IkenatTwin => "ikenat (twin)",
         Contestant::IkenatGeneric => "ikenat, generic",
+        Contestant::IkenatOneArmed => "ikenat, one-armed",
         Contestant::Forwarding => "kernel forwarding",
         Contestant::Iptables => "iptables",
         Contestant::Nft => "nftables",

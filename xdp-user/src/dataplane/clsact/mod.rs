@@ -52,7 +52,7 @@ impl<'d> FilterTarget<'d> {
             index: target.link.index,
             name: &target.link.name,
             block: block(target.hook_point.hook)?,
-            program: target.hook_point.program(),
+            program: target.program,
         })
     }
 
