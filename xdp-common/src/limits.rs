@@ -40,8 +40,8 @@ pub const ICMP_BURST: u64 = 20;
 /// header, quoted packet.
 pub const ICMP_LENGTH: u16 = 576;
 
-/// Inbound SPIs that a session may open without any proof ...
-pub const SPIS_UNPROVEN: u64 = 8;
+/// Inbound SPIs that a session may have before the server has one for the peer ...
+pub const SPIS_WITHOUT_OUTBOUND: u64 = 8;
 /// ... and for each SPI of the server's ESP to the peer: who sends inbound ESP chooses its SPI, but
 /// only a peer makes the server open one. Old and new ones overlap during a rekey, and RFC 9611
 /// opens several SAs at once, in both directions.

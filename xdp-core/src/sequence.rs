@@ -2,20 +2,8 @@
 
 use xdp_common::limits::{SEQUENCE_AGREEING, SEQUENCE_JUMP};
 
-/// Where a sequence number stands with regard to the highest one, in serial-number arithmetic (RFC
-/// 1982): the low 32 bits of an extended number (RFC 4303 section 2.2.1) wrap.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// Above it.
-    Ahead,
-    /// Not above it.
-    Behind,
-    /// So far above or below it that a single packet is not believed: whoever has seen an SPI can
-    /// send any number, and one that is far ahead would make all later packets of the peer late.
-    Far,
-}
-
-/// True when `sequence` is above `highest`.
+/// True when `sequence` is above `highest`, in serial-number arithmetic (RFC 1982): the low 32 bits of
+/// an extended number (RFC 4303 section 2.2.1) wrap.
 #[inline(always)]
 #[must_use]
 #[expect(clippy::cast_possible_wrap, reason = "serial-number arithmetic")]
@@ -23,21 +11,14 @@ pub const fn is_ahead(sequence: u32, highest: u32) -> bool {
     sequence.wrapping_sub(highest) as i32 > 0
 }
 
-impl Step {
-    /// The step from the highest number to this one.
-    #[inline(always)]
-    #[must_use]
-    #[expect(clippy::cast_possible_wrap, reason = "serial-number arithmetic")]
-    pub const fn between(highest: u32, sequence: u32) -> Self {
-        let step = sequence.wrapping_sub(highest) as i32;
-        if step.unsigned_abs() > SEQUENCE_JUMP {
-            Self::Far
-        } else if step > 0 {
-            Self::Ahead
-        } else {
-            Self::Behind
-        }
-    }
+/// True when `sequence` is so far above or below `highest` that a single packet is not believed:
+/// whoever has seen an SPI can send any number, and one that is far ahead would make all later packets
+/// of the peer late.
+#[inline(always)]
+#[must_use]
+#[expect(clippy::cast_possible_wrap, reason = "serial-number arithmetic")]
+pub const fn is_far(sequence: u32, highest: u32) -> bool {
+    (sequence.wrapping_sub(highest) as i32).unsigned_abs() > SEQUENCE_JUMP
 }
 
 /// A new range that is not believed yet: its last number (bits 32-63), the number of that packet
@@ -49,11 +30,11 @@ pub type Probation = u64;
 /// A.1).
 #[inline(always)]
 #[must_use]
-pub const fn far(probation: Probation, packet: u64, sequence: u32) -> Option<Probation> {
+pub const fn next_probation(probation: Probation, packet: u64, sequence: u32) -> Option<Probation> {
     let count = probation & 0xff;
     let last = (probation >> 32) as u32;
     let in_a_row = packet.wrapping_sub(probation >> 8) & 0xff_ffff == 1;
-    let follows = matches!(Step::between(last, sequence), Step::Ahead);
+    let follows = is_ahead(sequence, last) && !is_far(sequence, last);
     let count = if count != 0 && in_a_row && follows {
         count + 1
     } else {

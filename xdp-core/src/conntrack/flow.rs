@@ -3,13 +3,13 @@
 use crate::conntrack::session::{has_room, one_more, refuse, session_or_new};
 use crate::env::Env;
 use crate::packet::Packet;
-use crate::sequence::{Step, far, is_ahead};
+use crate::sequence::{is_ahead, is_far, next_probation};
 use crate::table::hash::digest_key;
 use crate::table::word::Word;
 use crate::table::{self, Place, Slot};
 use crate::wire::esp;
 use xdp_common::limits::{
-    FLOW_RESERVE_SHIFT, IKE_PORT, SEQUENCE_JUMP, SPIS_PER_OUTBOUND_SPI, SPIS_UNPROVEN,
+    FLOW_RESERVE_SHIFT, IKE_PORT, SEQUENCE_JUMP, SPIS_PER_OUTBOUND_SPI, SPIS_WITHOUT_OUTBOUND,
 };
 use xdp_common::slot::{self, Key, flow, session};
 use xdp_common::{Config, Direction, Refusal, meta};
@@ -73,19 +73,17 @@ pub fn count_packet<W: Word>(slot: &Slot<W>, sequence: u32, bytes: u16, jiffies:
 /// Records the sequence number of a packet that is not simply ahead of the highest one.
 #[inline(never)]
 fn count_unusual<W: Word>(slot: &Slot<W>, sequence: u32, highest: u32, jiffies: u64) {
-    let believed = match Step::between(highest, sequence) {
-        Step::Ahead => true,
-        Step::Behind => false,
-        Step::Far => {
-            let packet = slot[flow::PACKETS].load();
-            let next = far(slot[flow::PROBATION].load(), packet, sequence);
-            slot[flow::PROBATION].store(next.unwrap_or(0));
-            next.is_none()
-        }
+    let ahead = is_ahead(sequence, highest);
+    let believed = if is_far(sequence, highest) {
+        let packet = slot[flow::PACKETS].load();
+        let next = next_probation(slot[flow::PROBATION].load(), packet, sequence);
+        slot[flow::PROBATION].store(next.unwrap_or(0));
+        next.is_none()
+    } else {
+        ahead
     };
     let now = if believed { sequence } else { highest };
     slot[flow::SEEN].store(seen_word(now, jiffies));
-    let ahead = is_ahead(sequence, highest);
     if !ahead {
         slot[flow::REORDERED].add(1);
         slot[flow::LATE].store(u64::from(sequence) << 32 | u64::from(highest));
@@ -177,15 +175,15 @@ impl Quota {
         // All ones for inbound. The server's own SPIs have no limit.
         let inbound = W::opaque(direction as usize) as u64;
         let inbound = (inbound & 1).wrapping_sub(1);
-        let proofs = slot::spis_of(spis, Direction::Outbound);
-        // All ones without a proof.
-        let unproven = 0_u64.wrapping_sub(proofs.wrapping_sub(1) >> 63);
+        let outbound_spis = slot::spis_of(spis, Direction::Outbound);
+        // All ones without one.
+        let without = 0_u64.wrapping_sub(outbound_spis.wrapping_sub(1) >> 63);
         let table = u64::from(config.flow_limit);
         let reserve = table >> FLOW_RESERVE_SHIFT & inbound;
         Self {
             open: slot::spis_of(spis, Direction::Inbound) & inbound,
-            allowed: SPIS_UNPROVEN + SPIS_PER_OUTBOUND_SPI * proofs,
-            table: table - reserve - (reserve & unproven),
+            allowed: SPIS_WITHOUT_OUTBOUND + SPIS_PER_OUTBOUND_SPI * outbound_spis,
+            table: table - reserve - (reserve & without),
         }
     }
 }

@@ -14,7 +14,7 @@ use xdp_common::limits::{ICMP_BUCKETS, ICMP_BURST, ICMP_RATE};
 use xdp_common::{Config, Direction, Reason};
 
 /// Jiffies are too coarse for the rate: the time is kept in fractions of one, by this shift.
-const PARTS: u32 = 8;
+const FRACTION_BITS: u32 = 8;
 
 /// Where errors come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,8 +72,8 @@ pub fn allow<E: Env>(
 /// second.
 #[inline(always)]
 pub fn take_token<W: Word>(word: &W, tick_shift: u32, jiffies: u64) -> bool {
-    let interval = (1 << ((tick_shift + PARTS) & 63)) / ICMP_RATE;
-    let now = jiffies << PARTS;
+    let interval = (1 << ((tick_shift + FRACTION_BITS) & 63)) / ICMP_RATE;
+    let now = jiffies << FRACTION_BITS;
     let due = word.load();
     let due = if due > now { due } else { now } + interval;
     // Beyond the burst. A time far ahead can only come from another machine's clock: memory that

@@ -14,7 +14,7 @@ use crate::tables::reclaim::{self, Reclaimed, TableWords};
 use std::ops::Range;
 use xdp_common::Direction;
 use xdp_common::limits::{
-    IDLE_SECS_FLOW_OF_LIVE_SESSION, PROVEN_PACKETS, SPIS_PER_OUTBOUND_SPI, SPIS_UNPROVEN,
+    IDLE_SECS_FLOW_OF_LIVE_SESSION, PROVEN_PACKETS, SPIS_PER_OUTBOUND_SPI, SPIS_WITHOUT_OUTBOUND,
     UNPROVEN_SECS,
 };
 use xdp_common::meta::FLOW_ENTRIES;
@@ -151,8 +151,8 @@ impl Judge<'_> {
 /// True when half of the inbound SPIs that a session may have are in use.
 fn is_crowded<W: Word>(session: &Slot<W>) -> bool {
     let spis = session[session::SPIS].load();
-    let [open, proofs] = Direction::ALL.map(|direction| spis_of(spis, direction));
-    open * 2 >= SPIS_UNPROVEN + SPIS_PER_OUTBOUND_SPI * proofs
+    let [open, outbound] = Direction::ALL.map(|direction| spis_of(spis, direction));
+    open * 2 >= SPIS_WITHOUT_OUTBOUND + SPIS_PER_OUTBOUND_SPI * outbound
 }
 
 /// The lower and the upper half of a word.
