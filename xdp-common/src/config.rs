@@ -3,7 +3,7 @@
 //!
 //! Addresses are in network order, as in the packet.
 
-use crate::limits::INTERFACES;
+use crate::limits::{INTERFACES, VIRTUALS};
 use bytemuck::{Pod, Zeroable};
 
 /// The key of the tables' hash: random, made once per set of maps, and kept in META so that the
@@ -21,6 +21,9 @@ pub const DENY: u32 = 2;
 pub struct Config {
     /// Hash key of all tables.
     pub secret: Secret,
+    /// More MAC addresses of the interface that the program is attached to, in the low six bytes
+    /// (those of VRRP, for example); 0: none.
+    pub more_macs: [u64; VIRTUALS],
     /// The public address.
     pub vip: [u8; 4],
     /// The address of the server on the LAN.
@@ -32,6 +35,11 @@ pub struct Config {
     pub wans: [u32; INTERFACES],
     /// Interface indices of all LANs, likewise.
     pub lans: [u32; INTERFACES],
+    /// Interface indices of the virtual interfaces on top of all WANs that have a MAC address of
+    /// their own: a route that leaves by one of them leaves by a WAN. 0: none.
+    pub wan_virtuals: [u32; VIRTUALS],
+    /// The same for the LANs.
+    pub lan_virtuals: [u32; VIRTUALS],
     /// Interface index of the WAN: if the program is attached to a WAN, of that one, otherwise of
     /// the first.
     pub wan_ifindex: u32,
@@ -59,6 +67,9 @@ pub struct Config {
     pub wan_mac: [u8; 6],
     /// MAC address of the LAN.
     pub lan_mac: [u8; 6],
+    /// The one of [`Config::more_macs`] that most frames are sent to. Zero: they are sent to the
+    /// MAC address of the interface itself.
+    pub virtual_mac: [u8; 6],
     /// Not zero: frames that arrive on the WAN may carry a partial checksum (veth, generic mode).
     pub wan_partial: u8,
     /// Not zero: frames that arrive on the LAN may carry a partial checksum.
@@ -74,7 +85,7 @@ pub struct Config {
     /// Not zero: PEERS has entries.
     pub lists: u8,
     /// Keeps the size a multiple of eight.
-    pub reserved: [u8; 1],
+    pub reserved: [u8; 3],
     /// The constants of the fast path, inbound and outbound: [`Config::seal`] derives them from the
     /// fields above.
     pub directions: [DirectionConfig; 2],
@@ -85,7 +96,8 @@ pub struct Config {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct DirectionConfig {
-    /// The destination MAC address that a frame must have, in the upper six bytes.
+    /// The destination MAC address that a frame must have for the fast path, in the upper six
+    /// bytes.
     pub own_mac: u64,
     /// MAC address of the egress, in the low six bytes.
     pub source_mac: u64,
@@ -181,17 +193,23 @@ impl Config {
     pub const fn seal(mut self) -> Self {
         let inbound = (self.vip, self.server);
         let outbound = (self.server, self.vip);
+        // A program has one ingress, so only one of the two counts.
+        let (own_wan, own_lan) = if mac_word(self.virtual_mac) == 0 {
+            (self.wan_mac, self.lan_mac)
+        } else {
+            (self.virtual_mac, self.virtual_mac)
+        };
         let shift = self.tick_shift;
         self.directions = [
             DirectionConfig::new(
-                self.wan_mac,
+                own_wan,
                 self.lan_mac,
                 inbound,
                 self.lan_ifindex,
                 (self.wan_partial, shift),
             ),
             DirectionConfig::new(
-                self.lan_mac,
+                own_lan,
                 self.wan_mac,
                 outbound,
                 self.wan_ifindex,

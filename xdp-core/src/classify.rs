@@ -12,7 +12,7 @@ use crate::wire::ethernet::{self, EtherType};
 use crate::wire::ipv4::{self, Protocol};
 use crate::wire::{esp, udp};
 use xdp_common::config::mac_word;
-use xdp_common::limits::{IKE_PORT, NATT_PORT};
+use xdp_common::limits::{IKE_PORT, NATT_PORT, VIRTUALS};
 use xdp_common::{Class, Config, Direction, Hook, Reason, config};
 
 /// Checks EtherType, address and protocol of a frame.
@@ -56,7 +56,7 @@ pub fn not_handled<F: Frame + ?Sized>(frame: &F, config: &Config, side: Side) ->
         || ip.is_first_fragment()
         || total < ipv4::LENGTH + udp::LENGTH
         || ethernet::LENGTH + total > frame.length()
-        || !is_sent_to_interface::<F>(&ethernet, config, side)
+        || !is_sent_to_interface(frame, &ethernet, config, side)
     {
         return None;
     }
@@ -82,7 +82,7 @@ pub fn classify<F: Frame + ?Sized>(
 ) -> Result<Packet, Reason> {
     let (ethernet, ip, direction) = first_look(frame, config, side)?;
     // A redirect would take a frame that was sent to another host away from its receiver.
-    if !is_sent_to_interface::<F>(&ethernet, config, side) {
+    if !is_for_us(frame, &ethernet, config, side) {
         return Err(Reason::NotOurMac);
     }
     let header_length = ip.header_length().ok_or(Reason::Malformed)?;
@@ -161,24 +161,58 @@ fn direction(ip: &ipv4::Header, config: &Config, side: Side) -> Result<Direction
     }
 }
 
-/// True for a frame that was sent to the MAC address of the interface that received it. On egress
-/// there is nothing to check.
+/// True for a frame that was sent to the interface that received it, or to one of the virtual
+/// interfaces on top of it. On egress there is nothing to check.
 #[inline(always)]
-pub fn is_sent_to_interface<F: Frame + ?Sized>(
+pub fn is_for_us<F: Frame + ?Sized>(
+    frame: &F,
     ethernet: &ethernet::Header,
     config: &Config,
     side: Side,
 ) -> bool {
-    let (lan, wan) = (
-        F::opaque(mac_word(config.lan_mac)),
-        F::opaque(mac_word(config.wan_mac)),
-    );
-    let to = mac_word(ethernet.destination);
-    match side {
-        Side::Lan => to == lan,
-        Side::Wan | Side::Both => to == wan,
-        Side::Out => true,
+    is_sent_to_interface(frame, ethernet, config, side)
+        || is_one_of(&config.more_macs, mac_word(ethernet.destination))
+}
+
+/// True for a frame that was sent to the MAC address of the interface that received it: to that of
+/// this moment, where the kernel says so, otherwise to the one that it had when the programs were
+/// loaded (or, in its place, the virtual one that most frames are sent to).
+#[inline(always)]
+fn is_sent_to_interface<F: Frame + ?Sized>(
+    frame: &F,
+    ethernet: &ethernet::Header,
+    config: &Config,
+    side: Side,
+) -> bool {
+    let [inbound, outbound] = &config.directions;
+    let (lan, wan) = (F::opaque(outbound.own_mac), F::opaque(inbound.own_mac));
+    let own = match side {
+        Side::Lan => lan,
+        Side::Wan | Side::Both => wan,
+        Side::Out => return true,
+    };
+    match frame.is_to_host() {
+        Some(is_to_host) => is_to_host,
+        None => mac_word(ethernet.destination) << 16 == own,
     }
+}
+
+/// Whether a MAC address is in a list. Rare, and out of line without a branch for each entry, so
+/// that the verifier does not follow them to the end of the program.
+#[inline(never)]
+fn is_one_of(macs: &[u64; VIRTUALS], mac: u64) -> bool {
+    if macs[0] == 0 {
+        // An empty list, which the verifier knows.
+        return false;
+    }
+    let mut found = 0;
+    for one in macs {
+        // Borrows from the upper half when they are equal; hidden from the compiler, which would
+        // make a branch of it.
+        found |= core::hint::black_box((one ^ mac).wrapping_sub(1)) >> 63;
+    }
+    // Zero is an empty place of the list.
+    found != 0 && mac != 0
 }
 
 #[inline(always)]

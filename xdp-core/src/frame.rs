@@ -14,6 +14,13 @@ pub trait Frame {
     /// The length of the frame in bytes.
     fn length(&self) -> usize;
 
+    /// Whether the frame was sent to this host, where the kernel has decided about that already.
+    /// `None` in XDP: only the MAC address shows it.
+    #[inline(always)]
+    fn is_to_host(&self) -> Option<bool> {
+        None
+    }
+
     /// Reads `N` bytes at an offset that depends on the packet. `None`: the frame is shorter.
     #[inline(always)]
     fn with_bytes<const N: usize, R>(

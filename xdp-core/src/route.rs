@@ -7,7 +7,7 @@ use crate::neighbour::cached_hop;
 use crate::neighbour::table::{self as neighbour_table, Neighbour};
 use crate::packet::{Packet, is_no_host};
 use crate::table::word::Word;
-use xdp_common::limits::INTERFACES;
+use xdp_common::limits::VIRTUALS;
 use xdp_common::{Config, Direction, Hook, Reason, cpu, meta};
 
 /// The route of a packet, and what of it can be cached. All fields are plain numbers and always
@@ -150,10 +150,10 @@ fn egress_word<E: Env>(env: &E, config: &Config, ifindex: u32) -> Option<u64> {
 /// program.
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "a place is small")]
-fn position_of(interfaces: &[u32; INTERFACES], ifindex: u32) -> usize {
+fn position_of<const N: usize>(interfaces: &[u32; N], ifindex: u32) -> usize {
     let mut found = 0;
     let mut place = 0;
-    while place < INTERFACES {
+    while place < N {
         // All ones when they are equal; hidden from the compiler, which would make a branch of it.
         let same = u64::from(interfaces[place] ^ ifindex).wrapping_sub(1);
         found += (core::hint::black_box(same) >> 63) * (place as u64 + 1);
@@ -181,7 +181,26 @@ pub(crate) fn fib_refusal(direction: Direction, routed: FibResult) -> Reason {
 /// route leaves by a WAN.
 #[inline(always)]
 pub(crate) fn may_leave_by(config: &Config, direction: Direction, ifindex: u32) -> bool {
-    direction == Direction::Inbound || position_of(&config.wans, ifindex) != 0
+    direction == Direction::Inbound || is_wan(config, ifindex)
+}
+
+/// True for a WAN, or a virtual interface on top of one.
+#[inline(always)]
+fn is_wan(config: &Config, ifindex: u32) -> bool {
+    position_of(&config.wans, ifindex) != 0 || is_virtual(&config.wan_virtuals, ifindex)
+}
+
+/// The same for a LAN.
+#[inline(always)]
+fn is_lan(config: &Config, ifindex: u32) -> bool {
+    position_of(&config.lans, ifindex) != 0 || is_virtual(&config.lan_virtuals, ifindex)
+}
+
+/// Whether an interface is in a list of virtual ones.
+#[inline(always)]
+fn is_virtual(virtuals: &[u32; VIRTUALS], ifindex: u32) -> bool {
+    // The verifier knows whether the list is empty.
+    virtuals[0] != 0 && position_of(virtuals, ifindex) != 0
 }
 
 /// True for this host's address on the server's side, or one that the route of a LAN leads to: the
@@ -199,7 +218,7 @@ pub(crate) fn is_inside<E: Env>(env: &E, config: &Config, source: [u8; 4]) -> bo
         FibResult::NotForwarded => return source == config.lan_address,
         FibResult::TooBig(_) | FibResult::NoRoute | FibResult::ForwardingDisabled => return false,
     };
-    position_of(&config.wans, ifindex) == 0 && position_of(&config.lans, ifindex) != 0
+    !is_wan(config, ifindex) && is_lan(config, ifindex)
 }
 
 #[inline(always)]

@@ -4,7 +4,7 @@
 //! (RFC 4787 REQ-12). This runs in tc only: errors are rare, and most ICMP is the gateway's own.
 
 use crate::checksum::Delta;
-use crate::classify::{is_bogus, is_sent_to_interface, refuse_options, refused_by_list};
+use crate::classify::{is_bogus, is_for_us, refuse_options, refused_by_list};
 use crate::conntrack::fragment;
 use crate::env::{Env, FibResult, NextHop, Side, Verdict};
 use crate::frame::{Frame, update_field};
@@ -114,7 +114,7 @@ fn read<F: Frame + ?Sized, E: Env>(
     let Some(ethernet) = ethernet::Header::read(frame) else {
         return Some(Reason::NotIpv4);
     };
-    if !is_sent_to_interface::<F>(&ethernet, config, side) {
+    if !is_for_us(frame, &ethernet, config, side) {
         return Some(Reason::NotOurMac);
     }
     let Some(ip) = ipv4::Header::read_outer(frame) else {

@@ -78,6 +78,9 @@ fn sum(skb: *mut __sk_buff, offset: usize, length: usize) -> Option<u16> {
     Some(u16::from_be(fold(u64::from(total))))
 }
 
+/// The type of a packet to this host (`linux/if_packet.h`).
+const PACKET_HOST: u32 = 0;
+
 /// A frame in tc.
 pub struct TcFrame<'c>(&'c TcContext);
 
@@ -152,6 +155,14 @@ impl Frame for TcFrame<'_> {
     #[inline(always)]
     fn length(&self) -> usize {
         self.0.len() as usize
+    }
+
+    /// The kernel has compared the destination with the MAC address that the device has now
+    /// (`eth_type_trans`), or that of the bridge, bond or VLAN on top of it.
+    #[inline(always)]
+    fn is_to_host(&self) -> Option<bool> {
+        // SAFETY: the context is the kernel's own.
+        Some(unsafe { (*self.0.skb.skb).pkt_type } == PACKET_HOST)
     }
 
     /// Copies the bytes to the scratch space, which has bounds that the verifier knows, pads them

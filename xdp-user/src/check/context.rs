@@ -71,6 +71,14 @@ impl<'a> Context<'a> {
         Ok(context)
     }
 
+    /// Whether an interface is one of `links`, or a virtual one with a MAC address of its own on top
+    /// of one.
+    pub(super) fn is_by(&self, links: &[Link], index: u32) -> bool {
+        let found = self.links.iter().find(|link| link.index == index);
+        let lower = found.and_then(|link| link.lower).unwrap_or(index);
+        links.iter().any(|link| link.index == lower)
+    }
+
     /// WANs and LANs, each interface once.
     pub(super) fn interfaces(&self) -> impl Iterator<Item = &Link> {
         let mut seen = BTreeSet::new();

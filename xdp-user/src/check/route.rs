@@ -51,9 +51,7 @@ fn to_server(context: &Context<'_>, route: &std::io::Result<Route>) -> Finding {
             named.lans.push(context.name(*index));
             Finding::error(CODE, message, REASON).fix(run_command(&named))
         }
-        Ok(Route::Via { index, gateway, .. })
-            if context.lans.iter().any(|lan| lan.index == *index) =>
-        {
+        Ok(Route::Via { index, gateway, .. }) if context.is_by(&context.lans, *index) => {
             let via = match gateway {
                 Some(gateway) => format!(" via {gateway}"),
                 None => String::new(),
@@ -183,7 +181,7 @@ fn to_clients(context: &Context<'_>) -> Finding {
     };
     let fix = format!("ip route replace default via GATEWAY dev {}", wan.name);
     match context.route_to_clients() {
-        Ok(Route::Via { index, .. }) if context.wans.iter().any(|wan| wan.index == index) => {
+        Ok(Route::Via { index, .. }) if context.is_by(&context.wans, index) => {
             let message = format!("the default route leaves by {}", context.name(index));
             Finding::ok(CODE, message, REASON)
         }

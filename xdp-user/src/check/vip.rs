@@ -52,7 +52,7 @@ fn local(context: &Context<'_>, own: &Address) -> Finding {
     let Some(wan) = context.wans.first() else {
         return Finding::ok(CODE, format!("{vip} is an address of {holder}"), REASON);
     };
-    let on_wan = context.wans.iter().any(|wan| wan.index == own.index);
+    let on_wan = context.is_by(&context.wans, own.index);
     if !on_wan && of_all_and(&wan.name, "arp_ignore") > 0 {
         let message = format!(
             "{vip} is an address of {holder}, but {} answers ARP only for its own addresses (arp_ignore)",

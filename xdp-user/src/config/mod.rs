@@ -5,3 +5,4 @@ pub mod peer_lists;
 pub mod plan;
 pub mod settings;
 pub mod validate;
+pub mod virtuals;

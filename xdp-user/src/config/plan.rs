@@ -4,6 +4,7 @@
 
 use crate::config::interfaces::{Interface, Side};
 use crate::config::settings::{Mode, Settings, Sizes};
+use crate::config::virtuals::{Macs, Virtual};
 use crate::netlink::Link;
 use std::net::Ipv4Addr;
 use xdp_common::{Config, Secret, limits, slot};
@@ -18,6 +19,8 @@ pub struct Plan {
     pub wans: Vec<Link>,
     /// The LANs likewise: none when the server is this host.
     pub lans: Vec<Link>,
+    /// The virtual interfaces on top of them that have a MAC address of their own.
+    pub virtuals: Vec<Virtual>,
     /// The server is an address of this host.
     pub server_is_local: bool,
     /// The address that this host has for the server; 0.0.0.0: none.
@@ -70,13 +73,17 @@ impl Plan {
         };
         let (wan_ifindex, wan_mac, wan_partial) = side(Side::Wan);
         let (lan_ifindex, lan_mac, lan_partial) = side(Side::Lan);
+        let Macs { main, more } = self.macs_of(self.own_or_first(interface, interface.side));
         Config {
             secret,
+            more_macs: more,
             vip: self.settings.vip.octets(),
             server: self.settings.server.octets(),
             lan_address: self.lan_address.octets(),
             wans: indexes(&self.wans),
             lans: indexes(&self.lans),
+            wan_virtuals: self.indices_on(&self.wans),
+            lan_virtuals: self.indices_on(&self.lans),
             wan_ifindex,
             lan_ifindex,
             flow_mask: buckets(flow_slots) - 1,
@@ -89,6 +96,7 @@ impl Plan {
             confirm_ticks: limits::NEIGHBOUR_CONFIRM_TICKS,
             wan_mac,
             lan_mac,
+            virtual_mac: main,
             wan_partial,
             lan_partial,
             log: u8::from(self.settings.log_sessions),
@@ -96,7 +104,7 @@ impl Plan {
             dedicated: u8::from(self.settings.dedicated),
             server_is_local: u8::from(self.server_is_local),
             lists: u8::from(!self.settings.lists.is_empty()),
-            reserved: [0; 1],
+            reserved: [0; 3],
             directions: Default::default(),
         }
         .seal()
@@ -147,6 +155,7 @@ mod tests {
             },
             wans,
             lans,
+            virtuals: Vec::new(),
             server_is_local: false,
             lan_address: Ipv4Addr::new(192, 168, 0, 254),
             vip_is_local: true,
@@ -208,6 +217,41 @@ mod tests {
             .collect();
         assert_eq!(planned, ["wan2", "lan"]);
         assert_eq!(plan.absent(), ["x5"]);
+    }
+
+    #[test]
+    fn the_virtual_address_of_vrrp_takes_the_place_of_the_interfaces_own() {
+        let mut plan = plan(vec![link(5, None)], vec![link(6, None)]);
+        let on = |lower, index: u8, vrrp| Virtual {
+            lower,
+            index: index.into(),
+            name: format!("v{index}"),
+            mac: if vrrp {
+                [0, 0, 0x5e, 0, 1, index]
+            } else {
+                [2, 0, 0, 0, 1, index]
+            },
+        };
+        plan.virtuals = vec![on(5, 20, false), on(5, 21, true), on(6, 22, false)];
+        let of = |interface| {
+            let constants = plan.constants([7; 16], 8, interface);
+            let macs = constants.more_macs.map(|mac| mac.to_le_bytes()[5]);
+            (constants, macs)
+        };
+        let (constants, macs) = of(WAN);
+        let [inbound, outbound] = constants.directions;
+        assert_eq!(inbound.own_mac >> 56, 21, "frames are sent to it");
+        assert_eq!(
+            outbound.source_mac >> 40,
+            5,
+            "the interface sends with its own"
+        );
+        assert_eq!(macs, [5, 20, 21, 0, 0, 0, 0, 0]);
+        assert_eq!(constants.wan_virtuals, [20, 21, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(constants.lan_virtuals, [22, 0, 0, 0, 0, 0, 0, 0]);
+        let (constants, macs) = of(Interface { number: 0, ..LAN_2 });
+        assert_eq!(constants.directions[1].own_mac >> 56, 6);
+        assert_eq!(macs, [22, 0, 0, 0, 0, 0, 0, 0]);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 use crate::config::plan::Plan;
 use crate::config::settings::{Modes, Settings};
+use crate::config::virtuals::{self, Virtual};
 use crate::error::{Error, Result, word};
 use crate::netlink::address::Address;
 use crate::netlink::{Link, Netlink, Route};
@@ -166,8 +167,9 @@ fn locate_server_or_lan(
     netlink: &Netlink,
     server: Ipv4Addr,
     lans: &[Link],
+    virtuals: &[Virtual],
 ) -> Result<ServerLocation> {
-    let located = locate_server(netlink, server, lans);
+    let located = locate_server(netlink, server, lans, virtuals);
     let absent = lans.iter().find(|lan| !lan.exists());
     match (&located, absent) {
         (Err(Error::OtherLan { .. } | Error::NotRoutable { .. }), Some(lan)) => {
@@ -178,15 +180,24 @@ fn locate_server_or_lan(
     }
 }
 
-fn locate_server(netlink: &Netlink, server: Ipv4Addr, lans: &[Link]) -> Result<ServerLocation> {
+fn locate_server(
+    netlink: &Netlink,
+    server: Ipv4Addr,
+    lans: &[Link],
+    virtuals: &[Virtual],
+) -> Result<ServerLocation> {
+    let is_lan = |index| {
+        let lower = virtuals::lower_of(virtuals, index);
+        lans.iter().any(|lan| lan.index == lower)
+    };
     let names: Vec<&str> = lans.iter().map(|lan| lan.name.as_str()).collect();
     let lan = names.first().map(|name| (*name).to_owned());
     match netlink.route(server) {
         Ok(Route::Local) if lans.is_empty() => Ok(ServerLocation::Here),
         Ok(Route::Local) => Err(Error::ServerIsLocal { server }),
-        Ok(Route::Via { index, source, .. }) if lans.iter().any(|lan| lan.index == index) => Ok(
-            ServerLocation::ByLan(source.unwrap_or(Ipv4Addr::UNSPECIFIED)),
-        ),
+        Ok(Route::Via { index, source, .. }) if is_lan(index) => Ok(ServerLocation::ByLan(
+            source.unwrap_or(Ipv4Addr::UNSPECIFIED),
+        )),
         Ok(Route::Via { index, .. }) => {
             let links = netlink.links()?;
             let found = links.into_iter().find(|link| link.index == index);
@@ -225,8 +236,9 @@ impl Plan {
             check_ethernet(link)?;
         }
         check_arms(&wans, &lans, settings.modes)?;
+        let virtuals = virtuals::on_top(&netlink.links()?, &[&*wans, &lans].concat());
         let (server_is_local, lan_address) =
-            match locate_server_or_lan(netlink, settings.server, &lans)? {
+            match locate_server_or_lan(netlink, settings.server, &lans, &virtuals)? {
                 ServerLocation::Here => (true, Ipv4Addr::UNSPECIFIED),
                 ServerLocation::ByLan(source) => (false, source),
             };
@@ -239,6 +251,7 @@ impl Plan {
             settings,
             wans,
             lans,
+            virtuals,
             server_is_local,
             lan_address,
             vip_is_local,

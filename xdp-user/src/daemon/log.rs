@@ -3,6 +3,7 @@
 use crate::config::interfaces::Side;
 use crate::config::plan::Plan;
 use crate::config::settings::Mode;
+use crate::config::virtuals::mac_text;
 use crate::daemon::neighbour_probe::{PAUSE, Silence};
 use crate::daemon::reattach::{Event, LinkChange};
 use crate::daemon::signals::Stop;
@@ -17,6 +18,7 @@ use crate::tables::usage::{Level, LimitedTable};
 use std::net::Ipv4Addr;
 use std::path::Path;
 use tracing::{info, warn};
+use xdp_common::limits::VIRTUALS;
 use xdp_common::{Hook, limits};
 
 /// Logs what a start did, except for its last line ([`ready`]).
@@ -111,9 +113,38 @@ pub(super) fn link_event(event: Event) {
         Event::Changed(interface, LinkChange::Appeared(index)) => {
             info!("{interface}: the interface has appeared; attaching (interface index {index})");
         }
+        Event::Changed(interface, LinkChange::NewMac(mac)) => info!(
+            "{interface}: its MAC address is {} now; exchanging the programs",
+            mac_text(mac)
+        ),
+        Event::Changed(interface, LinkChange::NewVirtuals(virtuals)) => {
+            new_virtuals(&interface, &virtuals);
+        }
+        Event::LanAddress(address) => info!(
+            "{address}: the address of this host for the server now, from which the server gets ICMP errors; exchanging the programs"
+        ),
         Event::NotReattached(why) => warn!(
             "failed to re-attach, trying again when an interface changes, and from time to time: {why}"
         ),
+    }
+}
+
+/// Logs which virtual interfaces are on top of an interface now.
+fn new_virtuals(interface: &str, virtuals: &[(String, [u8; 6])]) {
+    if virtuals.is_empty() {
+        info!("{interface}: no virtual interface on top of it any more; exchanging the programs");
+        return;
+    }
+    let names = virtuals
+        .iter()
+        .map(|(name, mac)| format!("{name} ({})", mac_text(*mac)));
+    let names = names.collect::<Vec<_>>().join(", ");
+    info!("{interface}: frames to {names} are for this host now; exchanging the programs");
+    if virtuals.len() > VIRTUALS {
+        warn!(
+            "{interface}: {} virtual interfaces are on top of it; only the first {VIRTUALS} are known to the programs",
+            virtuals.len()
+        );
     }
 }
 

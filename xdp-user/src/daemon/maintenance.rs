@@ -60,14 +60,17 @@ impl Maintenance {
         })
     }
 
-    /// Attaches again where an interface has come back. Returns the new plan and loggers when it did.
+    /// Attaches again where an interface has come back, and exchanges programs whose constants have
+    /// changed. `notified`: the kernel has reported a change. Returns the new plan and loggers when
+    /// it did.
     pub fn reattach(
         &mut self,
         dataplane: &mut Dataplane,
         plan: &Plan,
         netlink: &Netlink,
+        notified: bool,
     ) -> Option<Reattached> {
-        let (events, reattached) = self.link_monitor.check(dataplane, plan, netlink);
+        let (events, reattached) = self.link_monitor.check(dataplane, plan, netlink, notified);
         events.into_iter().for_each(log::link_event);
         if let Some((plan, _)) = &reattached {
             log::reattached(plan, dataplane);

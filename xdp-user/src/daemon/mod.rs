@@ -89,7 +89,7 @@ impl Daemon {
     /// What changes of links, routes and neighbours demand.
     fn react(&mut self, changes: Changes) {
         if changes.links {
-            self.reattach();
+            self.reattach(true);
         }
         if changes.vip {
             self.maintenance.watch_vip(&self.plan, &self.netlink);
@@ -112,15 +112,15 @@ impl Daemon {
         self.loggers.flush();
         let received = receive(self.monitor.get_mut(), &self.plan, &self.dataplane);
         self.reactions.note(received.changes);
-        self.reattach();
+        self.reattach(false);
         self.maintenance
             .run(&self.dataplane, &self.plan, &self.netlink)
     }
 
-    fn reattach(&mut self) {
-        let reattached = self
-            .maintenance
-            .reattach(&mut self.dataplane, &self.plan, &self.netlink);
+    fn reattach(&mut self, notified: bool) {
+        let reattached =
+            self.maintenance
+                .reattach(&mut self.dataplane, &self.plan, &self.netlink, notified);
         if let Some((plan, loggers)) = reattached {
             self.plan = plan;
             // The last messages of the programs that were replaced.

@@ -1,19 +1,22 @@
 //! Attaches the programs when interfaces appear, go away, come back or change their name while the
 //! daemon runs. A program goes with its interface; when one of that name is there, everything is
 //! attached as at a start, and the programs on other interfaces are exchanged without a gap. An
-//! interface that is absent blocks no other.
+//! interface that is absent blocks no other. The programs are exchanged in the same manner when an
+//! address changes that is a constant of theirs.
 
 use crate::bpffs::layout::Instance;
 use crate::config::interfaces::{HookPoint, Interface};
 use crate::config::plan::Plan;
 use crate::config::settings::Settings;
+use crate::config::virtuals;
 use crate::daemon::backoff::Backoff;
 use crate::dataplane::attach;
 use crate::dataplane::foreign_xdp;
 use crate::dataplane::link;
 use crate::dataplane::{self, Dataplane, Logger};
 use crate::error::{Error, Result, causes};
-use crate::netlink::{Link, Netlink};
+use crate::netlink::{Link, Netlink, Route};
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -29,6 +32,20 @@ pub enum LinkChange {
     /// There is one of that name, with this index, and without ikenat's program: it was created
     /// again, it is back from another namespace, or another process has detached the program.
     Bare(u32),
+    /// It has this MAC address now.
+    NewMac([u8; 6]),
+    /// These are the virtual interfaces on top of it now, by name and MAC address.
+    NewVirtuals(Vec<(String, [u8; 6])>),
+}
+
+impl LinkChange {
+    /// Whether programs have to be attached or exchanged.
+    const fn needs_programs(&self) -> bool {
+        match self {
+            Self::Bare(_) | Self::Appeared(_) | Self::NewMac(_) | Self::NewVirtuals(_) => true,
+            Self::Renamed(_) | Self::Gone => false,
+        }
+    }
 }
 
 /// The interfaces of a plan to which something has happened, by the names that they had, each once.
@@ -48,6 +65,34 @@ fn changes(instance: &Instance, plan: &Plan, netlink: &Netlink) -> Vec<(String, 
         Some((name.to_owned(), LinkChange::Appeared(found.index)))
     }));
     changed
+}
+
+/// The interfaces on top of which there are other virtual interfaces than in the plan, by their names.
+fn virtual_changes(plan: &Plan, netlink: &Netlink) -> Vec<(String, LinkChange)> {
+    let Ok(links) = netlink.links() else {
+        return Vec::new();
+    };
+    let existing = plan.interfaces().into_iter();
+    let changed = existing.filter_map(|(_, link)| {
+        let now = virtuals::on_top(&links, std::slice::from_ref(link));
+        let planned = plan.virtuals_on(link.index);
+        if planned.eq(&now) {
+            return None;
+        }
+        let named = now.into_iter().map(|one| (one.name, one.mac));
+        Some((link.name.clone(), LinkChange::NewVirtuals(named.collect())))
+    });
+    changed.collect()
+}
+
+/// The address that this host has for the server, if it is another one than in the plan.
+fn new_lan_address(plan: &Plan, netlink: &Netlink) -> Option<Ipv4Addr> {
+    let Ok(Route::Via { index, source, .. }) = netlink.route(plan.settings.server) else {
+        return None;
+    };
+    let lower = virtuals::lower_of(&plan.virtuals, index);
+    let is_lan = plan.lans.iter().any(|lan| lan.index == lower);
+    source.filter(|address| is_lan && *address != plan.lan_address)
 }
 
 /// Whether a link of an interface is attached to nothing any more: the interface is gone, or
@@ -73,6 +118,7 @@ fn change(
 ) -> Option<LinkChange> {
     match now {
         Some(now) if now.xdp.is_none() && !dry => Some(LinkChange::Bare(now.index)),
+        Some(Link { mac: Some(mac), .. }) if link.mac != Some(mac) => Some(LinkChange::NewMac(mac)),
         Some(now) if now.name != link.name => Some(LinkChange::Renamed(now.name)),
         Some(_) => None,
         None => Some(namesake().map_or(LinkChange::Gone, |found| LinkChange::Bare(found.index))),
@@ -84,6 +130,8 @@ fn change(
 #[derive(Debug, Default)]
 pub struct LinkMonitor {
     reported: Vec<(String, LinkChange)>,
+    lan_address: Option<Ipv4Addr>,
+    has_looked: bool,
     /// The error of the last attempt.
     failure: Option<String>,
     backoff: Backoff<Vec<Link>>,
@@ -94,6 +142,8 @@ pub struct LinkMonitor {
 pub enum Event {
     /// Something has happened to this interface.
     Changed(String, LinkChange),
+    /// This host has this address for the server now.
+    LanAddress(Ipv4Addr),
     /// The programs cannot be attached again yet, for this reason.
     NotReattached(String),
 }
@@ -102,26 +152,39 @@ pub enum Event {
 pub type Reattached = (Plan, Vec<Logger>);
 
 impl LinkMonitor {
-    /// Looks at the interfaces, and attaches again when one of them has no program.
+    /// Looks at the interfaces, and attaches again when one of them has no program, or programs with
+    /// wrong constants. It looks for virtual interfaces, for which all interfaces of the host have to
+    /// be listed, only at first and when the kernel has notified of something: `notified`.
     pub fn check(
         &mut self,
         dataplane: &mut Dataplane,
         plan: &Plan,
         netlink: &Netlink,
+        notified: bool,
     ) -> (Vec<Event>, Option<Reattached>) {
-        let changes = changes(&dataplane.instance, plan, netlink);
+        let mut changes = changes(&dataplane.instance, plan, netlink);
+        if notified || !self.has_looked {
+            self.has_looked = true;
+            changes.extend(virtual_changes(plan, netlink));
+        } else {
+            // What was found then, and could not be followed yet.
+            let is_open =
+                |change: &&(String, LinkChange)| matches!(change.1, LinkChange::NewVirtuals(_));
+            changes.extend(self.reported.iter().filter(is_open).cloned());
+        }
         let new = changes
             .iter()
             .filter(|change| !self.reported.contains(change));
         let mut events: Vec<Event> = new
             .map(|(name, change)| Event::Changed(name.clone(), change.clone()))
             .collect();
-        let is_bare = changes.iter().any(|(_, change)| match change {
-            LinkChange::Bare(_) | LinkChange::Appeared(_) => true,
-            LinkChange::Renamed(_) | LinkChange::Gone => false,
-        });
+        let lan_address = new_lan_address(plan, netlink);
+        let new = lan_address.filter(|_| lan_address != self.lan_address);
+        events.extend(new.map(Event::LanAddress));
+        self.lan_address = lan_address;
+        let is_needed = changes.iter().any(|(_, change)| change.needs_programs());
         self.reported = changes;
-        if !is_bare {
+        if !is_needed && lan_address.is_none() {
             self.failure = None;
             self.backoff = Backoff::default();
             return (events, None);
@@ -246,6 +309,12 @@ mod tests {
             change(Some(link(5, "eth1", None)), None),
             Some(LinkChange::Bare(5))
         );
+        let mac = [2, 0, 0, 0, 0, 7];
+        let other = Link {
+            mac: Some(mac),
+            ..link(5, "eth1", Some(7))
+        };
+        assert_eq!(change(Some(other), None), Some(LinkChange::NewMac(mac)));
         assert_eq!(
             change(None, Some(link(8, "eth1", None))),
             Some(LinkChange::Bare(8))

@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnet::Ipv4Net;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
-use netlink_packet_route::link::{LinkAttribute, LinkMessage};
+use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
 use netlink_packet_route::neighbour::NeighbourMessage;
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
 
@@ -32,17 +32,36 @@ impl Used<'_> {
         self.links.iter().any(|link| link.index == index)
     }
 
-    /// By its index, or by its name: one that is created again has another index.
+    /// By its index, or by its name: one that is created again has another index. Also a macvlan on
+    /// top of one, as VRRP uses them.
     fn has_link(&self, message: &LinkMessage) -> bool {
         let is_name = |attribute: &LinkAttribute| matches!(attribute, LinkAttribute::IfName(name) if self.links.iter().any(|link| link.name == *name));
-        self.has_index(message.header.index) || message.attributes.iter().any(is_name)
+        self.has_index(message.header.index)
+            || message.attributes.iter().any(is_name)
+            || lower_of_macvlan(message).is_some_and(|index| self.has_index(index))
     }
+}
+
+/// The index of the interface beneath a macvlan.
+fn lower_of_macvlan(message: &LinkMessage) -> Option<u32> {
+    let is_kind = |info: &LinkInfo| matches!(info, LinkInfo::Kind(InfoKind::MacVlan));
+    let is_macvlan = |attribute: &LinkAttribute| matches!(attribute, LinkAttribute::LinkInfo(infos) if infos.iter().any(is_kind));
+    let mut attributes = message.attributes.iter();
+    attributes.clone().any(is_macvlan).then_some(())?;
+    attributes.find_map(|attribute| {
+        if let LinkAttribute::Link(index) = attribute {
+            Some(*index)
+        } else {
+            None
+        }
+    })
 }
 
 /// What may have changed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// An interface of the instance was added, removed or changed.
+    /// An interface of the instance was added, removed or changed, or the address of the gateway
+    /// for the server.
     pub links: bool,
     /// Next hops that are used.
     pub hops: bool,
@@ -158,7 +177,10 @@ impl Filter {
         };
         let covers = |address| prefix.contains(&address);
         if prefix.prefix_len() == 0 || covers(used.vip) || covers(used.server) {
-            return Changes::HOPS;
+            return Changes {
+                links: covers(used.server),
+                ..Changes::HOPS
+            };
         }
         if self.prefixes.len() >= PREFIXES && !self.prefixes.contains(&prefix) {
             self.prefixes.clear();
@@ -203,9 +225,11 @@ fn of_address(message: &AddressMessage, used: &Used<'_>) -> Changes {
             matches!(attribute, AddressAttribute::Local(IpAddr::V4(found)) | AddressAttribute::Address(IpAddr::V4(found)) if *found == wanted)
         })
     };
+    let links = used.has_index(message.header.index);
     Changes {
         vip: is(used.vip),
-        ..hops(used.has_index(message.header.index) || is(used.vip) || is(used.server))
+        links,
+        ..hops(links || is(used.vip) || is(used.server))
     }
 }
 

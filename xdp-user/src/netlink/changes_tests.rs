@@ -109,6 +109,18 @@ fn links_count_by_index_and_by_name() {
         both,
         "it was absent"
     );
+    let on_top = |kind, lower| {
+        let mut message = LinkMessage::default();
+        message.header.index = OTHER;
+        let kind = LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind)]);
+        message.attributes = vec![LinkAttribute::Link(lower), kind];
+        RouteNetlinkMessage::DelLink(message)
+    };
+    let of_vrrp = on_top(InfoKind::MacVlan, WAN);
+    assert_eq!(changes(&mut filter, of_vrrp), both);
+    for (kind, lower) in [(InfoKind::MacVlan, OTHER), (InfoKind::Veth, WAN)] {
+        assert_eq!(changes(&mut filter, on_top(kind, lower)), NOTHING);
+    }
 }
 
 fn route(prefix: &str) -> RouteNetlinkMessage {
@@ -125,13 +137,17 @@ fn route(prefix: &str) -> RouteNetlinkMessage {
 #[test]
 fn routes_count_at_once_or_are_kept_for_the_peers() {
     let mut filter = Filter::default();
-    for used in [
-        "0.0.0.0/0",
-        "192.168.0.0/24",
-        "192.168.0.1/32",
-        "203.0.113.0/24",
+    let to_server = Changes {
+        links: true,
+        ..Changes::HOPS
+    };
+    for (used, wanted) in [
+        ("0.0.0.0/0", to_server),
+        ("192.168.0.0/24", to_server),
+        ("192.168.0.1/32", to_server),
+        ("203.0.113.0/24", Changes::HOPS),
     ] {
-        assert_eq!(changes(&mut filter, route(used)), Changes::HOPS, "{used}");
+        assert_eq!(changes(&mut filter, route(used)), wanted, "{used}");
     }
     assert!(filter.take_prefixes().is_empty());
     for other in ["198.51.100.0/24", "172.17.0.0/16", "198.51.100.0/24"] {
@@ -173,7 +189,11 @@ fn addresses_count_on_interfaces_of_the_instance_and_the_vip_everywhere() {
     };
     let container = Ipv4Addr::new(172, 17, 0, 1);
     assert_eq!(changes(&mut filter, address(OTHER, container)), NOTHING);
-    assert_eq!(changes(&mut filter, address(WAN, container)), Changes::HOPS);
+    let own = Changes {
+        links: true,
+        ..Changes::HOPS
+    };
+    assert_eq!(changes(&mut filter, address(WAN, container)), own);
     assert_eq!(changes(&mut filter, address(OTHER, VIP)), vip);
     assert_eq!(changes(&mut filter, address(OTHER, SERVER)), Changes::HOPS);
 }

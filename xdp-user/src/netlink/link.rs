@@ -31,6 +31,9 @@ const INFO_KIND: u16 = 1;
 const XDP_PROGRAM: u16 = 4;
 const XDP_DRIVER_PROGRAM: u16 = 5;
 
+/// The kind of a virtual interface with a MAC address of its own on top of another interface.
+const MACVLAN: &str = "macvlan";
+
 /// A network interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Link {
@@ -54,6 +57,8 @@ pub struct Link {
     pub hardware: Option<(String, String)>,
     /// The other end, for a veth.
     pub peer: Option<LinkPeer>,
+    /// The index of the interface beneath it in the same network namespace, for a macvlan.
+    pub lower: Option<u32>,
 }
 
 /// The other end of a veth.
@@ -180,9 +185,12 @@ impl NetlinkDeserializable for Link {
             }
         }
         link.hardware = bus.zip(device);
+        let is = |kind| link.kind.as_deref() == Some(kind);
+        let lower = peer.filter(|_| is(MACVLAN) && namespace.is_none());
         link.peer = peer
             .map(|index| LinkPeer { index, namespace })
-            .filter(|_| link.kind.as_deref() == Some("veth"));
+            .filter(|_| is("veth"));
+        link.lower = lower;
         Ok(link)
     }
 }
@@ -269,8 +277,29 @@ mod tests {
                 index: 4,
                 namespace: Some(3),
             }),
+            lower: None,
         };
         assert_eq!(link, expected);
+        // A macvlan on top of an interface of this and of another namespace.
+        let of_kind = |kind: &str, namespace: &[u8]| {
+            let mut info = vec![4 + u8::try_from(kind.len() + 1).expect("short"), 0, 1, 0];
+            info.extend(kind.bytes().chain([0]));
+            info.resize(info.len().next_multiple_of(4), 0);
+            let length = 4 + u8::try_from(info.len()).expect("short");
+            let head = &bytes[..HEADER];
+            let parts = [
+                head,
+                &[8, 0, 5, 0, 4, 0, 0, 0],
+                namespace,
+                &[length, 0, 18, 0x80],
+                &info,
+            ];
+            Link::deserialize(&NetlinkHeader::default(), &parts.concat()).expect("well-formed")
+        };
+        let elsewhere = [8, 0, 37, 0, 3, 0, 0, 0];
+        assert_eq!(of_kind("macvlan", &[]).lower, Some(4));
+        assert_eq!(of_kind("macvlan", &elsewhere).lower, None);
+        assert_eq!(of_kind("vlan", &[]).lower, None);
         let short = Link::deserialize(&NetlinkHeader::default(), &bytes[..HEADER - 1]);
         assert!(short.is_err());
     }

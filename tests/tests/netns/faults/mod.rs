@@ -8,6 +8,7 @@ mod events;
 mod interfaces;
 mod messages;
 mod neighbours;
+mod own_addresses;
 pub(crate) mod start;
 
 use ikenat_tests::suite::Scenario;
@@ -23,6 +24,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         neighbours::scenarios(),
         events::scenarios(),
         messages::scenarios(),
+        own_addresses::scenarios(),
     ];
     parts.into_iter().flatten().collect()
 }

@@ -6,6 +6,7 @@ mod interfaces;
 mod local_server;
 mod two_gateways;
 pub(crate) mod uplinks;
+mod vrrp;
 
 use ikenat_tests::suite::Scenario;
 
@@ -17,6 +18,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         two_gateways::scenarios(),
         beside_iptables::scenarios(),
         interfaces::scenarios(),
+        vrrp::scenarios(),
     ];
     parts.into_iter().flatten().collect()
 }
