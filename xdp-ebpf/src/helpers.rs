@@ -3,12 +3,11 @@
 
 #![expect(unsafe_code, reason = "helpers take raw pointers")]
 
-use crate::frame::asm::{field, with_class};
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::{
     BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_FWD_DISABLED, BPF_FIB_LKUP_RET_NO_NEIGH,
     BPF_FIB_LKUP_RET_NOT_FWDED, BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup as Lookup,
-    bpf_redir_neigh, xdp_md,
+    bpf_redir_neigh,
 };
 use aya_ebpf::helpers::{
     bpf_fib_lookup, bpf_get_smp_processor_id, bpf_jiffies64, bpf_ktime_get_ns, bpf_redirect,
@@ -16,7 +15,6 @@ use aya_ebpf::helpers::{
 };
 use aya_ebpf::maps::ProgramArray;
 use aya_ebpf::programs::{TcContext, XdpContext};
-use core::arch::asm;
 use core::mem::{offset_of, size_of};
 use xdp_core::neighbour::Neighbour;
 use xdp_core::{FibResult, NextHop};
@@ -43,14 +41,6 @@ const _: () = assert!(
         && size_of::<Lookup>() == 8 * MACS + 16
         && size_of::<bpf_redir_neigh>() <= 24
 );
-
-/// XDP: the interface on which the frame arrived.
-#[inline(always)]
-pub fn ingress_xdp(context: &XdpContext) -> u32 {
-    // SAFETY: a load of a field of the kernel's own context. The load is repeated wherever the
-    // value is needed, so that no register holds it through the whole program.
-    unsafe { with_class!(field!(context.ctx, offset_of!(xdp_md, ingress_ifindex))) }
-}
 
 /// tc: the interface on which the packet arrived.
 #[inline(always)]

@@ -25,7 +25,7 @@ use xdp_ebpf::kernel_env::KernelEnv;
 use xdp_ebpf::maps::PacketPlace;
 use xdp_ebpf::{helpers, maps};
 
-/// The side of an interface. `None`: neither side (the program outlived its interface).
+/// tc: the side of an interface. `None`: neither side (the program outlived its interface).
 #[inline(always)]
 fn side(config: &Config, ifindex: u32) -> Option<Side> {
     if config.wan_ifindex == config.lan_ifindex {
@@ -37,6 +37,23 @@ fn side(config: &Config, ifindex: u32) -> Option<Side> {
         Some(Side::Lan)
     } else {
         None
+    }
+}
+
+/// [`Side`] of an XDP program, as a constant of its type.
+const WAN: u8 = 0;
+const LAN: u8 = 1;
+const BOTH: u8 = 2;
+
+/// XDP: the side of the interface that the program is attached to, and its index. On top of a bond or
+/// of hv_netvsc the device beneath runs the program, and the context names that device: so only the
+/// constants say where the program is attached.
+#[inline(always)]
+const fn attached_to<const SIDE: u8>(config: &Config) -> (Side, u32) {
+    match SIDE {
+        LAN => (Side::Lan, config.lan_ifindex),
+        BOTH => (Side::Both, config.wan_ifindex),
+        _ => (Side::Wan, config.wan_ifindex),
     }
 }
 
@@ -92,36 +109,37 @@ fn count(hook: Hook, verdict: Verdict) -> Action {
 /// XDP on the WAN: the inbound fast path, then the general path.
 #[xdp]
 fn ikenat_xdp_wan(context: XdpContext) -> u32 {
-    xdp_entry(context, |frame, env, config| {
-        forward::<_, _, false>(frame, env, config)
-    })
+    xdp_entry::<WAN>(context)
 }
 
 /// XDP on the LAN: the outbound fast path, then the general path. A separate program, so that the
 /// side need not be determined for each packet.
 #[xdp]
 fn ikenat_xdp_lan(context: XdpContext) -> u32 {
-    xdp_entry(context, |frame, env, config| {
-        forward::<_, _, true>(frame, env, config)
-    })
+    xdp_entry::<LAN>(context)
 }
 
 /// XDP on a one-armed gateway, where WAN and LAN are one interface: both fast paths. A separate
 /// program, so that the others need not know of it.
 #[xdp]
 fn ikenat_xdp_both(context: XdpContext) -> u32 {
-    xdp_entry(context, |frame, env, config| {
-        forward_either(frame, env, config)
-    })
+    xdp_entry::<BOTH>(context)
 }
 
 #[inline(always)]
-fn xdp_entry<P>(mut context: XdpContext, path: P) -> u32
-where
-    P: for<'c> Fn(&mut XdpFrame<'c>, &KernelEnv<'_, XdpContext, false>, &Config) -> Option<Verdict>,
-{
+fn xdp_entry<const SIDE: u8>(mut context: XdpContext) -> u32 {
     let mut saved = SavedContext::default();
     saved.save(&context);
+    match xdp_fast::<SIDE>(&mut context) {
+        // The fast path has counted it.
+        Some(Verdict::Forward { hop, .. }) => helpers::redirect(hop.ifindex),
+        _ => xdp_rest::<SIDE>(saved.restore()),
+    }
+}
+
+#[inline(always)]
+fn xdp_fast<const SIDE: u8>(context: &mut XdpContext) -> Option<Verdict> {
+    let config = maps::config();
     let pointer = XdpContext::new(context.ctx);
     let env = KernelEnv::<_, false> {
         context: &pointer,
@@ -129,34 +147,33 @@ where
         ingress: 0,
         packet: None,
     };
-    match path(&mut XdpFrame::new(&mut context), &env, maps::config()) {
-        // The fast path has counted it.
-        Some(Verdict::Forward { hop, .. }) => helpers::redirect(hop.ifindex),
-        _ => xdp_rest(saved.restore()),
+    let frame = &mut XdpFrame::new(context);
+    match SIDE {
+        LAN => forward::<_, _, true>(frame, &env, config),
+        BOTH => forward_either(frame, &env, config),
+        _ => forward::<_, _, false>(frame, &env, config),
     }
 }
 
 /// Packets that the fast path does not forward. Traffic that ikenat does not handle leaves here.
 #[inline(always)]
-fn xdp_rest(mut context: XdpContext) -> u32 {
+fn xdp_rest<const SIDE: u8>(mut context: XdpContext) -> u32 {
     let config = maps::config();
-    let ingress = helpers::ingress_xdp(&context);
-    if let Some(side) = side(config, ingress)
-        && let Some(reason) = not_handled(&XdpFrame::new(&mut context), config, side)
-    {
+    let (side, _) = attached_to::<SIDE>(config);
+    if let Some(reason) = not_handled(&XdpFrame::new(&mut context), config, side) {
         count_reason(Hook::Xdp, reason);
         return xdp_action::XDP_PASS;
     }
-    xdp_general(context)
+    xdp_general::<SIDE>(context)
 }
 
 /// The general path, for every other packet. Out of line, so that the verifier goes through it once
 /// and not once for each exit of the fast path.
 #[inline(never)]
-fn xdp_general(mut context: XdpContext) -> u32 {
+fn xdp_general<const SIDE: u8>(mut context: XdpContext) -> u32 {
     let config = maps::config();
-    let ingress = helpers::ingress_xdp(&context);
-    let (Some(side), Some(packet)) = (side(config, ingress), PacketPlace::of(Hook::Xdp)) else {
+    let (side, ingress) = attached_to::<SIDE>(config);
+    let Some(packet) = PacketPlace::of(Hook::Xdp) else {
         return xdp_action::XDP_PASS;
     };
     let pointer = XdpContext::new(context.ctx);

@@ -88,6 +88,7 @@ pub(crate) fn target_directory() -> Result<PathBuf> {
         .with_context(|| format!("{} is not in a target directory", program.display()))
 }
 
-pub(crate) fn mac_text(mac: Mac) -> String {
+/// A MAC address as `ip` prints it.
+pub fn mac_text(mac: Mac) -> String {
     mac.map(|byte| format!("{byte:02x}")).join(":")
 }

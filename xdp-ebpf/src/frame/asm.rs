@@ -42,20 +42,4 @@ macro_rules! store {
     };
 }
 
-/// A load of a field of a context. Not `pure`, so that each use loads it again and no register has
-/// to hold it.
-macro_rules! field {
-    ($class:ident, $context:expr, $at:expr) => {{
-        let value: u32;
-        asm!(
-            "{value} = *(u32 *)({context} + {at})",
-            value = out($class) value,
-            context = in(reg) $context,
-            at = const $at,
-            options(readonly, nostack, preserves_flags)
-        );
-        value
-    }};
-}
-
-pub(crate) use {field, load, store, with_class};
+pub(crate) use {load, store, with_class};

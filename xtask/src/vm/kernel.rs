@@ -38,7 +38,7 @@ const META: [&str; 3] = [
 
 /// The modules of the guest, without what they depend on. A star stands for any end of a name.
 const MODULES: &str = "
-veth bridge br_netfilter dummy tun macvlan ipvlan 8021q ifb vxlan nlmon vrf ipip ip_gre
+veth bonding bridge br_netfilter dummy tun macvlan ipvlan 8021q ifb vxlan nlmon vrf ipip ip_gre
 nfnetlink* nf_* nft_* xt_* x_tables ip_tables ip6_tables iptable_* ip6table_* ipt_* ip6t_* arp* ebtable* ip_set*
 ip_vs ip_vs_rr ip_vs_sh ip_vs_wrr
 sch_* cls_* act_* em_*

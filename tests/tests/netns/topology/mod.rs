@@ -2,6 +2,7 @@
 
 pub(crate) mod addresses;
 mod beside_iptables;
+mod bond;
 mod interfaces;
 mod local_server;
 mod two_gateways;
@@ -18,6 +19,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         two_gateways::scenarios(),
         beside_iptables::scenarios(),
         interfaces::scenarios(),
+        bond::scenarios(),
         vrrp::scenarios(),
     ];
     parts.into_iter().flatten().collect()
