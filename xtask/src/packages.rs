@@ -33,6 +33,8 @@ pub(crate) const LAB: &[&str] = &[
     "iproute2",
     "iptables",
     "iputils-ping",
+    // Its service starts only when there is a configuration.
+    "keepalived",
     "libcharon-extra-plugins",
     "libstrongswan-extra-plugins",
     "nftables",

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use ikenat_tests::kernel::kernel_is_at_least;
 use ikenat_tests::lab::Lab;
 use ikenat_tests::lab::frames::Mac;
 use ikenat_tests::lab::ikenat::Ikenat;
@@ -101,17 +102,8 @@ fn both(lab: &Lab, wire: &Wire, sequence: u32) -> Result<()> {
     wire.outbound_frames(&[sent.build()], &[wanted.build()])
 }
 
-/// Waits until packets cross, and then none may be lost, and XDP forwards them.
-fn settled(lab: &Lab, wire: &Wire, sequence: &mut u32) -> Result<()> {
-    let began = Instant::now();
-    loop {
-        *sequence += 1;
-        match both(lab, wire, *sequence) {
-            Ok(()) => break,
-            Err(error) if began.elapsed() > patience(Duration::from_secs(10)) => return Err(error),
-            Err(_) => std::thread::sleep(Duration::from_millis(100)),
-        }
-    }
+/// So many packets in a row, and whether XDP forwards them.
+fn in_a_row(lab: &Lab, wire: &Wire, sequence: &mut u32) -> Result<()> {
     let counts = || -> Result<[u64; 2]> {
         Ok([
             count(lab, "xdp", "esp-in-udp-in")?,
@@ -128,9 +120,22 @@ fn settled(lab: &Lab, wire: &Wire, sequence: &mut u32) -> Result<()> {
     ensure!(by_xdp >= BY_XDP, "XDP forwarded {by_xdp} inbound");
     // Linux below 6.3 does not say that a bond transmits.
     let by_xdp = after[1] - before[1];
-    let reports = ikenat_tests::kernel::kernel_is_at_least((6, 3))?;
+    let reports = kernel_is_at_least((6, 3))?;
     ensure!(!reports || by_xdp >= BY_XDP, "XDP sent {by_xdp} outbound");
     Ok(())
+}
+
+/// Waits until none is lost: until the bond has noticed a change and, where its MAC address is another
+/// one, the programs have been exchanged.
+fn settled(lab: &Lab, wire: &Wire, sequence: &mut u32) -> Result<()> {
+    let began = Instant::now();
+    loop {
+        match in_a_row(lab, wire, sequence) {
+            Ok(()) => return Ok(()),
+            Err(error) if began.elapsed() > patience(Duration::from_secs(10)) => return Err(error),
+            Err(_) => std::thread::sleep(Duration::from_millis(100)),
+        }
+    }
 }
 
 /// The device that sends, of the two.

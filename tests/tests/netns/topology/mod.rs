@@ -4,6 +4,7 @@ pub(crate) mod addresses;
 mod beside_iptables;
 mod bond;
 mod interfaces;
+mod keepalived;
 mod local_server;
 mod two_gateways;
 pub(crate) mod uplinks;
@@ -20,6 +21,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         beside_iptables::scenarios(),
         interfaces::scenarios(),
         bond::scenarios(),
+        keepalived::scenarios(),
         vrrp::scenarios(),
     ];
     parts.into_iter().flatten().collect()
