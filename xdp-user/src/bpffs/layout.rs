@@ -5,11 +5,11 @@ use crate::config::settings::Sizes;
 use crate::error::{Error, InstanceError, Result, causes, is_denied};
 use aya::maps::MapInfo;
 use rustix::fs::{CWD, Mode, OFlags, openat, statfs};
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, Permissions};
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 /// `BPF_FS_MAGIC`.
@@ -89,18 +89,7 @@ impl Instance {
         // before.
         let above = self.directory.parent();
         for path in above.into_iter().chain([self.directory.as_path()]) {
-            let failed = Error::system(format!("create {}", path.display()));
-            match DirBuilder::new().mode(0o750).create(path) {
-                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                    return Err(failed(error));
-                }
-                Ok(()) | Err(_) => {
-                    if let Some(user) = other_owner(path)? {
-                        let path = path.to_path_buf();
-                        return Err(InstanceError::ForeignDirectory { path, user }.into());
-                    }
-                }
-            }
+            create_directory(path, 0o750)?;
         }
         Ok(())
     }
@@ -187,8 +176,7 @@ impl Instance {
         Ok(())
     }
 
-    /// Removes the pins of this instance, and returns their names. The directory stays, because the
-    /// lock is on it.
+    /// Removes the pins of this instance, and returns their names. The directory stays.
     pub fn clear(&self) -> Result<Vec<String>> {
         let mut removed = self.clear_links()?;
         let sizes = Sizes {
@@ -237,10 +225,30 @@ impl Instance {
     pub fn remove(&self) -> Result<Vec<String>> {
         let removed = self.clear()?;
         remove_directory(&self.directory)?;
+        self.remove_lock()?;
         if let Some(parent) = self.directory.parent() {
             remove_directory(parent)?;
         }
         Ok(removed)
+    }
+}
+
+/// Creates a directory with this mode whatever the umask, or accepts one of root or of this user.
+pub(super) fn create_directory(path: &Path, mode: u32) -> Result<()> {
+    let created = DirBuilder::new().mode(mode).create(path);
+    let created = created.and_then(|()| fs::set_permissions(path, Permissions::from_mode(mode)));
+    match created {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            return Err(Error::system(format!("create {}", path.display()))(error));
+        }
+        Ok(()) | Err(_) => {}
+    }
+    match other_owner(path)? {
+        Some(user) => {
+            let path = path.to_path_buf();
+            Err(InstanceError::ForeignDirectory { path, user }.into())
+        }
+        None => Ok(()),
     }
 }
 
@@ -271,7 +279,7 @@ pub fn remove_file(path: &Path) -> Result<bool> {
 }
 
 /// Removes a directory if it is empty.
-fn remove_directory(path: &Path) -> Result<()> {
+pub(super) fn remove_directory(path: &Path) -> Result<()> {
     match fs::remove_dir(path) {
         Ok(()) => Ok(()),
         Err(error)

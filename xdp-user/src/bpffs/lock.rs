@@ -1,18 +1,33 @@
 //! The lock that keeps two daemons of one instance apart.
 //!
-//! It is on the directory of the pins itself, so that no file can be left behind, and instances in
-//! two namespaces that share /run do not exclude each other.
+//! It is on an empty directory beside that of the pins, so that instances in two namespaces that
+//! share /run do not exclude each other. Only its owner can open it: a member of a group that may
+//! read the tables (`--group`) can open the directory of the pins, and could hold a lock on it for
+//! ever.
 
-use crate::bpffs::layout::Instance;
+use crate::bpffs::layout::{Instance, create_directory, remove_directory};
 use crate::error::{Error, Result};
 use rustix::fs::{CWD, FlockOperation, Mode, OFlags, flock, openat};
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 impl Instance {
-    /// Locks the directory, which must exist. The kernel releases the lock when the process ends,
-    /// for whatever cause.
+    /// The directory that the lock is on.
+    pub(super) fn lock_directory(&self) -> PathBuf {
+        let name = self.directory.file_name().unwrap_or_default();
+        self.locks().join(name)
+    }
+
+    /// The directory of all locks of a BPF file system.
+    fn locks(&self) -> PathBuf {
+        let parent = self.directory.parent().unwrap_or(Path::new("/"));
+        parent.join("locks")
+    }
+
+    /// Locks the instance, whose directory must exist. The kernel releases the lock when the
+    /// process ends, for whatever cause.
     pub fn lock(&self) -> Result<Lock> {
         // A daemon that was killed holds its lock until the kernel has freed its memory.
         self.lock_within(Duration::from_millis(500))
@@ -20,9 +35,13 @@ impl Instance {
 
     /// The same, for a lock that another process releases before long.
     pub(super) fn lock_within(&self, patience: Duration) -> Result<Lock> {
-        let path = self.directory.display();
+        let place = self.lock_directory();
+        let path = place.display();
+        // Readers find the daemon by the inode of its lock.
+        create_directory(&self.locks(), 0o711)?;
+        create_directory(&place, 0o700)?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let directory = openat(CWD, &self.directory, flags, Mode::empty())
+        let directory = openat(CWD, &place, flags, Mode::empty())
             .map_err(|error| Error::system(format!("open {path}"))(error.into()))?;
         let deadline = Instant::now() + patience;
         loop {
@@ -41,7 +60,7 @@ impl Instance {
             }
         }
         let directory = File::from(directory);
-        if self.is_this(&directory) {
+        if directory.metadata().is_ok_and(|meta| self.is_lock(&meta)) {
             return Ok(Lock(directory));
         }
         // An `unload` that held the lock has removed the directory.
@@ -51,16 +70,22 @@ impl Instance {
         ))(gone))
     }
 
-    fn is_this(&self, directory: &File) -> bool {
-        let identity = |meta: fs::Metadata| (meta.dev(), meta.ino());
-        let found = fs::metadata(&self.directory).map(identity).ok();
-        found.is_some() && found == directory.metadata().map(identity).ok()
+    /// Whether an open file is what the lock is on.
+    pub(super) fn is_lock(&self, file: &Metadata) -> bool {
+        let identity = |meta: &Metadata| (meta.dev(), meta.ino());
+        fs::metadata(self.lock_directory()).is_ok_and(|found| identity(&found) == identity(file))
+    }
+
+    /// Removes the directory that the lock is on, whose lock this process holds.
+    pub(super) fn remove_lock(&self) -> Result<()> {
+        remove_directory(&self.lock_directory())?;
+        remove_directory(&self.locks())
     }
 
     /// The process that holds the lock, from a line of /proc/locks:
     /// `1: FLOCK  ADVISORY  WRITE 123 00:2a:17 0 EOF`.
     pub fn owner(&self) -> Option<u32> {
-        let meta = fs::metadata(&self.directory).ok()?;
+        let meta = fs::metadata(self.lock_directory()).ok()?;
         let (major, minor) = (rustix::fs::major(meta.dev()), rustix::fs::minor(meta.dev()));
         let inode = format!("{major:02x}:{minor:02x}:{}", meta.ino());
         let locks = fs::read_to_string("/proc/locks").ok()?;

@@ -5,6 +5,7 @@ mod daemon;
 mod grace_period;
 pub(crate) mod instances;
 mod privileges;
+mod readers;
 mod restarts_load;
 mod restarts_slow_path;
 mod unload;
@@ -20,6 +21,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         restarts_load::scenarios(),
         instances::scenarios(),
         privileges::scenarios(),
+        readers::scenarios(),
         unload::scenarios(),
     ];
     parts.into_iter().flatten().collect()

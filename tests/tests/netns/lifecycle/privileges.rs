@@ -1,5 +1,5 @@
-//! The privileges of ikenat: two or three capabilities instead of root, the capabilities that it
-//! keeps, and the users that may read its tables.
+//! The privileges of ikenat: two or three capabilities instead of root, and the capabilities that it
+//! keeps.
 
 use std::fs;
 use std::os::unix::fs::chown;
@@ -31,9 +31,6 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         Scenario::new("it_runs_without_cap_perfmon", without_perfmon).with_programs(TOOLS),
         Scenario::new("an_ordinary_users_daemon_attaches_again", attaches_again)
             .with_programs(TOOLS),
-        Scenario::new("only_members_of_the_group_read", group).with_programs(&["setpriv"]),
-        Scenario::new("a_group_that_does_not_exist_is_named", no_group)
-            .with_programs(&["tc", "bpftool"]),
     ]
 }
 
@@ -42,9 +39,8 @@ const NET_ADMIN: u64 = 1 << 12;
 const PERFMON: u64 = 1 << 38;
 const BPF: u64 = 1 << 39;
 
-/// A user and a group that do not exist on the host.
-const USER: u32 = 64_321;
-const MEMBERS: u32 = 64_322;
+/// A user that does not exist on the host.
+pub(super) const USER: u32 = 64_321;
 
 const TWO: &str = "+bpf,+net_admin";
 const THREE: &str = "+bpf,+net_admin,+perfmon";
@@ -112,12 +108,12 @@ fn root_gives_up(lab: &Lab) -> Result<()> {
 
 /// What the user owns: a copy of ikenat that it may execute, and a directory in the BPF file
 /// system.
-struct Place {
-    ikenat: PathBuf,
+pub(super) struct Place {
+    pub(super) ikenat: PathBuf,
     bpffs: PathBuf,
 }
 
-fn prepare(lab: &Lab) -> Result<Place> {
+pub(super) fn prepare(lab: &Lab) -> Result<Place> {
     let ikenat = lab.directory().join("ikenat-for-others");
     fs::copy(binary()?, &ikenat).context("failed to copy ikenat")?;
     let bpffs = lab.bpffs().join("theirs");
@@ -279,78 +275,4 @@ fn refused_without_perfmon(lab: &Lab, place: &Place) -> Result<()> {
         "it ended with {status}: {log}"
     );
     nothing_is_left(lab, &before)
-}
-
-/// A query by a user without any capability.
-fn as_member(lab: &Lab, place: &Place, group: u32, words: &[&str]) -> Command {
-    let mut command = Command::new("setpriv");
-    command
-        .arg(format!("--reuid={USER}"))
-        .arg(format!("--regid={group}"))
-        .args(["--clear-groups", "--inh-caps=-all", "--bounding-set=-all"])
-        .arg(&place.ikenat)
-        .args(words)
-        .arg("--bpffs")
-        .arg(lab.bpffs());
-    command
-}
-
-fn group(lab: &Lab) -> Result<()> {
-    let place = prepare(lab)?;
-    let members = MEMBERS.to_string();
-    let ikenat = Ikenat::start_with(lab, &["--group", &members])?;
-    everything_crosses(lab)?;
-    let json = execute(&mut as_member(lab, &place, MEMBERS, &["stats", "--json"]))?;
-    let json: serde_json::Value = serde_json::from_str(&json).context("failed to read stats")?;
-    let theirs = &json["instances"][0];
-    let own = lab.stats()?;
-    ensure!(own.spis.len() == 4, "{:?}", own.spis);
-    for spi in &own.spis {
-        let found = theirs["spis"].as_array().into_iter().flatten();
-        let mut found = found.filter(|found| found["spi"] == spi.spi.as_str());
-        ensure!(
-            found.any(|found| found["packets"] == spi.packets && found["bytes"] == spi.bytes),
-            "{spi:?} is not in {theirs}"
-        );
-    }
-    ensure!(theirs["totals"]["esp"]["in"]["packets"] == own.totals.esp.inbound.packets);
-    let status = execute(&mut as_member(lab, &place, MEMBERS, &["status"]))?;
-    for word in [
-        "the daemon is process",
-        "wan0",
-        "native",
-        "egress",
-        "esp-in-udp-in",
-    ] {
-        ensure!(status.contains(word), "{word:?} is not in {status}");
-    }
-    // The group may only read.
-    let unload = as_member(lab, &place, MEMBERS, &["unload", "--force"]).output()?;
-    ensure!(!unload.status.success(), "a reader could unload");
-    closed_to(lab, &place, USER)?;
-    everything_crosses(lab).context("after the readers")?;
-    // Without the option, only root can read.
-    ikenat.kill()?;
-    let _again = Ikenat::start(lab)?;
-    closed_to(lab, &place, MEMBERS)
-}
-
-fn closed_to(lab: &Lab, place: &Place, group: u32) -> Result<()> {
-    for verb in ["stats", "status"] {
-        let output = as_member(lab, place, group, &[verb]).output()?;
-        let text = String::from_utf8_lossy(&output.stderr);
-        ensure!(
-            !output.status.success() && text.contains("--group") && output.stdout.is_empty(),
-            "{verb} of another user: {text}"
-        );
-    }
-    Ok(())
-}
-
-fn no_group(lab: &Lab) -> Result<()> {
-    let mut arguments = usual_arguments();
-    arguments.extend(["--group".to_owned(), "no-such-group".to_owned()]);
-    let mut command = crate::support::timed_command(lab, &arguments)?;
-    command.arg("--bpffs").arg(lab.bpffs());
-    crate::support::refused(lab, command, &["no-such-group", "groupadd", "number"])
 }
