@@ -6,7 +6,7 @@
 use crate::limits::{INTERFACES, VIRTUALS};
 use bytemuck::{Pod, Zeroable};
 
-/// The key of the tables' hash: random, made once per set of maps, and kept in META so that the
+/// The key of the tables' hash: random, made once per set of maps, and kept in SECRET so that the
 /// entries are still found after a restart.
 pub type Secret = [u64; 16];
 

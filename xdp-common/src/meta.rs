@@ -17,8 +17,6 @@ pub const HZ: usize = 3;
 pub const JIFFIES: usize = 4;
 /// ... and `CLOCK_MONOTONIC` in nanoseconds at the same one.
 pub const MONOTONIC: usize = 5;
-/// Random; distinguishes one set of maps from the next.
-pub const GENERATION: usize = 6;
 /// Options of the instance, as bits: [`flag`].
 pub const FLAGS: usize = 7;
 /// Number of prefixes in PEERS: of `--deny` (bits 32-63) and of `--except-peer` (0-31).
@@ -34,8 +32,6 @@ pub const GENERIC: usize = 13;
 /// The server's next hop, in the format of the hop word of flows (`slot::flow::HOP`): for packets
 /// that belong to no flow.
 pub const SERVER_HOP: usize = 14;
-/// First of the sixteen words of the hash key.
-pub const SECRET: usize = 16;
 /// Which of the two copies of the retired totals is valid: 0 or 1. Changing this word is the
 /// commit.
 pub const RETIRED_COPY: usize = 32;

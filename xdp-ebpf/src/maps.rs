@@ -15,7 +15,7 @@ use aya_ebpf::maps::{Array, LpmTrie, PerCpuArray};
 use core::arch::asm;
 use core::ffi::c_void;
 use core::ptr::NonNull;
-use xdp_common::{Config, Hook, cpu, limits, meta};
+use xdp_common::{Config, Hook, Secret, cpu, limits, meta};
 use xdp_core::neighbour::table as neighbour_table;
 use xdp_core::packet::PackedPacket;
 use xdp_core::table::recent;
@@ -42,6 +42,10 @@ static PEERS: LpmTrie<[u8; 4], u32> = LpmTrie::with_max_entries(limits::PREFIXES
 static LIMIT: Array<Shared> = Array::with_max_entries(limits::ICMP_BUCKETS, BPF_F_MMAPABLE);
 #[map]
 static META: Array<[Shared; meta::WORDS]> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+/// The key of the tables' hash, for the next start; the programs have it in [`CONFIG`]. Apart from
+/// META, so that those who may read the tables cannot open it.
+#[map]
+static SECRET: Array<Secret> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 /// The packet that each CPU is processing, per hook. No other CPU reads it.
 #[map]
 static PACKET: PerCpuArray<PackedPacket> = PerCpuArray::with_max_entries(Hook::ALL.len() as u32, 0);

@@ -2,8 +2,9 @@
 
 use crate::config::settings::Sizes;
 use crate::error::{Error, Result};
+use crate::tables::secret::SECRET;
 use aya::maps::{MapInfo, MapType};
-use xdp_common::{cpu, limits, meta, slot};
+use xdp_common::{Secret, cpu, limits, meta, slot};
 
 /// `BPF_F_MMAPABLE`.
 const MMAPABLE: u32 = 1 << 10;
@@ -30,7 +31,7 @@ pub const BUCKET: usize = slot::WAYS * slot::WORDS * WORD;
 
 impl Sizes {
     /// The layouts of all pinned maps.
-    pub fn layouts(&self) -> Result<[Layout; 8]> {
+    pub fn layouts(&self) -> Result<[Layout; 9]> {
         let cpus = aya::util::nr_cpus().map_err(|(path, error)| {
             Error::system(format!("read the number of CPUs from {path}"))(error)
         })?;
@@ -50,6 +51,7 @@ impl Sizes {
             mapped("NEXTHOP", slot::nexthop::WORDS, limits::NEXTHOPS),
             mapped("LIMIT", 1, limits::ICMP_BUCKETS),
             mapped("META", meta::WORDS, 1),
+            mapped(SECRET, size_of::<Secret>() / WORD, 1),
             mapped("CPU", cpu::WORDS, u32::try_from(cpus).unwrap_or(u32::MAX)),
         ])
     }

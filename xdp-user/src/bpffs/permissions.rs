@@ -4,6 +4,7 @@
 use crate::bpffs::layout::Instance;
 use crate::config::settings::Sizes;
 use crate::error::{Error, Result, word};
+use crate::tables::secret::SECRET;
 use nix::unistd::Group;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
@@ -29,7 +30,7 @@ pub fn group(text: &str) -> Result<u32, String> {
 
 impl Instance {
     /// Lets one group read the tables, and no one else. Links stay closed: a user who can open a
-    /// link can detach it.
+    /// link can detach it. So does the key of the hash.
     pub(crate) fn grant_read(&self, group: Option<u32>, sizes: &Sizes) -> Result<()> {
         let (number, mode) = match group {
             Some(number) => (number, 0o640),
@@ -45,6 +46,7 @@ impl Instance {
             })
         };
         for layout in sizes.layouts()? {
+            let mode = if layout.name == SECRET { 0o600 } else { mode };
             give(&self.pin(layout.name), mode)?;
         }
         give(&self.directory, 0o750)?;

@@ -13,7 +13,6 @@ use crate::dataplane::egress::{self, XmitSupport};
 use crate::error::{Error, Result};
 use crate::netlink::Netlink;
 use crate::tables::expiry::Expiry;
-use crate::tables::meta::secret;
 use crate::tables::nexthop;
 use crate::tables::usage::{TABLES, Watermark};
 use std::path::PathBuf;
@@ -43,7 +42,7 @@ impl Maintenance {
     /// begun, and starts that of this one.
     pub fn new(plan: &Plan, dataplane: &Dataplane, directory: PathBuf) -> Result<Self> {
         let (tables, grace) = (&dataplane.tables, &dataplane.grace);
-        let secret = secret(tables.meta.words());
+        let secret = dataplane.secret;
         let reclaimed = Expiry::recover(tables.table_words(&secret), || grace.wait())?;
         log::recovered(reclaimed.flows, reclaimed.sessions);
         let expiry = Expiry::new(dataplane.clock, plan.settings.idle_secs);

@@ -10,8 +10,9 @@ use crate::failpoints::{self, Step, pass};
 use crate::sys::capabilities;
 use crate::tables::clock::{self, Moment, tick_shift};
 use crate::tables::grace::GracePeriod;
-use crate::tables::meta::{address, check_version, secret};
+use crate::tables::meta::{address, check_version};
 use crate::tables::mmap::{self, Bytes, Memory, ReadOnlyWord, Tables};
+use crate::tables::secret;
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::programs::{ProgramError, SchedClassifier, TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
@@ -74,7 +75,7 @@ impl SavedState {
         Ok(Some(Self {
             flags: tables.meta(meta::FLAGS).load(),
             server: address(tables.meta(meta::SERVER).load()),
-            secret: secret(tables.meta.words()),
+            secret: secret::read(&instance.directory)?,
             rate: tables.meta(meta::HZ).load(),
             anchor: Moment {
                 jiffies: tables.meta(meta::JIFFIES).load(),
@@ -280,10 +281,6 @@ pub(crate) fn write_meta(
         set(meta::HZ, state.rate);
         set(meta::JIFFIES, state.anchor.jiffies);
         set(meta::MONOTONIC, state.anchor.monotonic);
-        set(meta::GENERATION, state.secret[0] ^ state.anchor.monotonic);
-        for (i, word) in state.secret.iter().enumerate() {
-            set(meta::SECRET + i, *word);
-        }
     }
     let octets = |octets: [u8; 4]| u64::from(u32::from_ne_bytes(octets));
     set(meta::VIP, octets(plan.settings.vip.octets()));

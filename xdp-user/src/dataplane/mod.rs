@@ -27,11 +27,13 @@ use crate::tables::clock::Clock;
 use crate::tables::grace::GracePeriod;
 use crate::tables::invalidate;
 use crate::tables::mmap::Tables;
+use crate::tables::secret;
 use aya_log::EbpfLogger;
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use xdp_common::Secret;
 use xdp_common::meta::flag;
 
 /// A running instance.
@@ -43,6 +45,8 @@ pub struct Dataplane {
     pub tables: Arc<Tables<AtomicU64>>,
     /// The clock of its entries.
     pub clock: Clock,
+    /// The key of its hash.
+    pub secret: Secret,
     /// How to wait for running programs.
     pub grace: Arc<GracePeriod>,
     /// The attached programs.
@@ -87,6 +91,7 @@ pub fn start(plan: &Plan, netlink: &Netlink) -> Result<(Dataplane, Vec<Logger>)>
                 instance,
                 tables: Arc::new(loaded.tables),
                 clock: loaded.clock,
+                secret: loaded.secret,
                 grace: Arc::new(grace),
                 attached: loaded.attached,
                 tc_backend: loaded.tc_backend,
@@ -145,6 +150,8 @@ pub(crate) struct LoadedDataplane {
     pub(crate) tables: Tables<AtomicU64>,
     /// The clock of their entries.
     pub(crate) clock: Clock,
+    /// The key of their hash.
+    pub(crate) secret: Secret,
     /// How the tc programs are attached.
     pub(crate) tc_backend: TcBackend,
     /// The attached programs.
@@ -175,6 +182,7 @@ pub(crate) fn load_and_attach(
     let tables = Tables::open(&instance.directory)?;
     let fresh = saved.is_none();
     if fresh {
+        secret::write(&instance.directory, &state.secret)?;
         loader::write_meta(&tables, plan, &state, grace, fresh)?;
     }
     instance.grant_read(plan.settings.group, &plan.settings.sizes)?;
@@ -203,6 +211,7 @@ pub(crate) fn load_and_attach(
     Ok(LoadedDataplane {
         tables,
         clock,
+        secret: state.secret,
         tc_backend,
         attached,
         loggers: loggers(&mut objects),

@@ -5,7 +5,7 @@ use crate::config::interfaces::Interface;
 use crate::error::{Error, Result};
 use std::net::Ipv4Addr;
 use std::path::Path;
-use xdp_common::{ABI_VERSION, Secret, meta};
+use xdp_common::ABI_VERSION;
 use xdp_core::Word;
 
 /// The index and the name of an interface; `None` when the instance has no such interface, or when
@@ -26,11 +26,6 @@ fn name<W: Word>(meta: &[W], interface: Interface) -> String {
         bytemuck::cast([1, 2].map(|at: usize| meta[interface.meta() + at].load()));
     let text = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
     String::from_utf8_lossy(text).into_owned()
-}
-
-/// The key of the tables' hash.
-pub(crate) fn secret<W: Word>(meta: &[W]) -> Secret {
-    std::array::from_fn(|word| meta[meta::SECRET + word].load())
 }
 
 /// The IPv4 address in the low half of a word.

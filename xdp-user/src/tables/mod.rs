@@ -12,5 +12,6 @@ pub mod overview;
 pub mod reclaim;
 mod records;
 pub mod retired;
+pub mod secret;
 pub mod snapshot;
 pub mod usage;

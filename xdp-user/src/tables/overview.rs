@@ -60,9 +60,6 @@ pub struct Overview {
     pub namespace: u64,
     /// Identifies the set of tables: `CLOCK_MONOTONIC` in microseconds when they were created. A
     /// restart of the daemon keeps it, new tables have another one.
-    ///
-    /// Invariant: it tells nothing about the hash key. [`meta::GENERATION`] is a word of the key,
-    /// combined with a time that can be guessed, and must not be printed.
     pub generation: u64,
     /// WANs and LANs.
     pub interfaces: Vec<InterfaceRecord>,

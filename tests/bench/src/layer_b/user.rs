@@ -2,7 +2,7 @@
 //! one a second.
 
 use super::Options;
-use super::gateway::{PEER, SPI, fill, secret};
+use super::gateway::{self, PEER, SPI, fill};
 use super::rounds::spread;
 use crate::results::BUser;
 use anyhow::{Context, Result, ensure};
@@ -21,6 +21,7 @@ use xdp_user::tables::expiry::{Expiry, SLICES};
 use xdp_user::tables::grace::GracePeriod;
 use xdp_user::tables::mmap::Tables;
 use xdp_user::tables::reclaim::{Reclaimed, TableWords};
+use xdp_user::tables::secret;
 
 /// Flows in the tables: of 25,000 and of 500,000 tunnels.
 const FLOWS: [u32; 2] = [50_000, 1_000_000];
@@ -185,7 +186,7 @@ fn fill_instance(lab: &Lab, flows: u32) -> Result<()> {
         monotonic: word(meta::MONOTONIC),
     };
     let now = Clock::new(word(meta::HZ), anchor).now();
-    let secret: Secret = std::array::from_fn(|at| word(meta::SECRET + at));
+    let secret = secret::read(&directory)?;
     fill_both(
         tables.flow.buckets(),
         tables.session.buckets(),
@@ -212,7 +213,7 @@ fn expiry(flows: u32, age: u32) -> Result<Vec<f64>> {
         monotonic: monotonic(),
     };
     let seen = now.jiffies - u64::from(age) * RATE;
-    let secret = secret(7);
+    let secret = gateway::secret(7);
     fill_both(&flow_table, &session_table, &secret, (flows, seen))?;
     Word::store(&words[meta::FLOW_ENTRIES], flows.into());
     let grace = GracePeriod::choose()?;

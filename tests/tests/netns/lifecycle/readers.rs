@@ -1,16 +1,22 @@
 //! The users that may read the tables (`--group`): what they see, and what they cannot do.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use aya::maps::MapData;
 use ikenat_tests::lab::Lab;
 use ikenat_tests::lab::ikenat::{Ikenat, usual_arguments};
 use ikenat_tests::lab::netns::execute;
 use ikenat_tests::lab::process::Process;
 use ikenat_tests::suite::Scenario;
+use xdp_core::Word;
+use xdp_user::tables::mmap::{Memory, ReadOnlyWord};
 
 use super::privileges::{Place, USER, prepare};
+use crate::faults::bpffs::directory;
 use crate::support::everything_crosses;
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
@@ -18,6 +24,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         Scenario::new("only_members_of_the_group_read", group).with_programs(&["setpriv"]),
         Scenario::new("a_readers_locks_hold_up_nothing", readers_locks)
             .with_programs(&["setpriv", "flock"]),
+        Scenario::new("readers_cannot_open_the_hash_key", hash_key),
         Scenario::new("a_group_that_does_not_exist_is_named", no_group)
             .with_programs(&["tc", "bpftool"]),
     ]
@@ -108,6 +115,33 @@ const LOCK_ALL: &str = "cd $1 || exit
         flock --exclusive --nonblock $one sh -c 'echo locked $0; exec sleep 120' $one &
     done
     wait";
+
+/// No pin that the group can open has a word of the key.
+fn hash_key(lab: &Lab) -> Result<()> {
+    let _ikenat = Ikenat::start_with(lab, &["--group", &MEMBERS.to_string()])?;
+    let pins = directory(lab);
+    let words = |name: &str| -> Result<Vec<u64>> {
+        let map = MapData::from_pin(pins.join(name))?;
+        let memory = Memory::<ReadOnlyWord>::of(&map, name)?;
+        Ok(memory.words().iter().map(Word::load).collect())
+    };
+    let secret = words("SECRET")?;
+    let secret = &secret[..16];
+    ensure!(secret.iter().all(|word| *word != 0), "{secret:?}");
+    let mut readable = 0;
+    for name in ["META", "SECRET", "CPU", "FLOW", "SESSION", "HALF", "LIMIT"] {
+        let path = pins.join(name);
+        let found = fs::metadata(&path).with_context(|| path.display().to_string())?;
+        if found.permissions().mode() & 0o077 == 0 {
+            continue;
+        }
+        readable += 1;
+        let leaked = words(name)?.into_iter().any(|word| secret.contains(&word));
+        ensure!(!leaked, "a word of the key is in {name}");
+    }
+    ensure!(readable == 6, "the group can read {readable} pins");
+    Ok(())
+}
 
 fn closed_to(lab: &Lab, place: &Place, group: u32) -> Result<()> {
     for verb in ["stats", "status"] {
