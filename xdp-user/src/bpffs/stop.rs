@@ -2,9 +2,11 @@
 
 use crate::bpffs::layout::Instance;
 use crate::bpffs::lock::Lock;
-use crate::error::{Error, Result};
+use crate::error::{Error, InstanceError, Result};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use std::fs;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// What became of the process that held the lock of an instance.
@@ -29,7 +31,8 @@ impl Instance {
     /// seen keeps its lock.
     ///
     /// # Errors
-    /// The process may not be signalled, or is not gone after five seconds more.
+    /// The process is no daemon of ikenat or does not hold the lock itself, it may not be signalled,
+    /// or it is not gone after five seconds more.
     pub fn lock_by_force(&self) -> Result<(Option<Lock>, Holder)> {
         match self.lock() {
             Ok(lock) => return Ok((Some(lock), Holder::None)),
@@ -44,10 +47,13 @@ impl Instance {
                 Err(error) => Err(error),
             };
         };
-        let send = |signal| {
-            let action = format!("stop process {pid}, which serves {}", self.vip);
-            pidfd_send_signal(&descriptor, signal)
-                .map_err(|error| Error::system(action)(error.into()))
+        let send = |signal| match pidfd_send_signal(&descriptor, signal) {
+            // It has ended meanwhile.
+            Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+            Err(error) => {
+                let action = format!("stop process {pid}, which serves {}", self.vip);
+                Err(Error::system(action)(error.into()))
+            }
         };
         send(Signal::TERM)?;
         match self.lock_within(PATIENCE) {
@@ -60,8 +66,8 @@ impl Instance {
         Ok((Some(lock), Holder::Killed(pid)))
     }
 
-    /// The process that holds the lock. Its descriptor keeps the number from meaning another
-    /// process, if the lock has the same owner after it was opened.
+    /// The daemon that holds the lock, by a descriptor: what is found out of the process of this
+    /// number afterwards is true of the descriptor's process, or that one has ended.
     fn holder(&self) -> Result<Option<(u32, OwnedFd)>> {
         let Some(pid) = self.owner() else {
             return Ok(None);
@@ -70,10 +76,45 @@ impl Instance {
         let Some(number) = number else {
             return Ok(None);
         };
-        match pidfd_open(number, PidfdFlags::empty()) {
-            Ok(descriptor) => Ok((self.owner() == Some(pid)).then_some((pid, descriptor))),
-            Err(rustix::io::Errno::SRCH) => Ok(None),
-            Err(error) => Err(Error::system(format!("open process {pid}"))(error.into())),
+        let descriptor = match pidfd_open(number, PidfdFlags::empty()) {
+            Ok(descriptor) => descriptor,
+            Err(rustix::io::Errno::SRCH) => return Ok(None),
+            Err(error) => {
+                return Err(Error::system(format!("open process {pid}"))(error.into()));
+            }
+        };
+        let checked = self.check_holder(pid);
+        // What has ended, or has released the lock, is to be asked nothing.
+        if self.owner() != Some(pid) {
+            return Ok(None);
         }
+        checked.map(|()| Some((pid, descriptor)))
+    }
+
+    /// /proc/locks names the process that took a lock. When that one has ended, a child may still
+    /// hold it, and the number may belong to any other process.
+    fn check_holder(&self, pid: u32) -> Result<()> {
+        let (vip, process) = (self.vip, PathBuf::from(format!("/proc/{pid}")));
+        let look_at = |error| Error::system(format!("look at process {pid}"))(error);
+        let name = fs::read_to_string(process.join("comm")).map_err(look_at)?;
+        let name = name.trim_end().to_owned();
+        let files = fs::read_dir(process.join("fd")).map_err(look_at)?;
+        let mut files = files.filter_map(|file| fs::metadata(file.ok()?.path()).ok());
+        if !files.any(|file| self.is_lock(&file)) {
+            let place = self.named(&self.lock_directory().display().to_string());
+            return Err(InstanceError::NotTheHolder {
+                vip,
+                pid,
+                name,
+                place,
+            }
+            .into());
+        }
+        // Of a renamed program, those that are run under the same name.
+        let own = fs::read_to_string("/proc/self/comm").map_err(look_at)?;
+        if name != own.trim_end() && !name.starts_with("ikenat") {
+            return Err(InstanceError::NotADaemon { vip, pid, name }.into());
+        }
+        Ok(())
     }
 }

@@ -43,6 +43,32 @@ pub enum InstanceError {
         /// Its owner.
         user: u32,
     },
+    /// The lock is held by something else than a daemon.
+    #[error(
+        "process {pid} ({name}) holds the lock of {vip} and is not an ikenat daemon, so it is left alone: end it if it is not needed, and try again"
+    )]
+    NotADaemon {
+        /// The instance.
+        vip: Ipv4Addr,
+        /// The process.
+        pid: u32,
+        /// Its name.
+        name: String,
+    },
+    /// The process that took the lock has ended, its number is in use again, and the lock is held.
+    #[error(
+        "the lock of {vip} is held, and process {pid} ({name}), which /proc/locks names, does not hold it, so it is left alone: find the holder with `fuser -v {place}`, end it, and try again"
+    )]
+    NotTheHolder {
+        /// The instance.
+        vip: Ipv4Addr,
+        /// The number of the process that took the lock.
+        pid: u32,
+        /// The name of the process that has this number now.
+        name: String,
+        /// The directory that the lock is on.
+        place: String,
+    },
     /// A running instance could not be detached.
     #[error("{why}")]
     Detach {

@@ -2,19 +2,21 @@
 
 use std::fs;
 use std::io::pipe;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use ikenat_tests::lab::Lab;
 use ikenat_tests::lab::ikenat::{binary, usual_arguments};
 use ikenat_tests::lab::netns::execute;
 use ikenat_tests::lab::process::Process;
 use ikenat_tests::suite::Scenario;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use super::instances::{OTHER_VIP, add_interfaces, start_in};
-use crate::support::{attachments, everything_crosses, nothing_is_left, patience};
+use crate::support::{attachments, everything_crosses, nothing_is_left, patience, sentence};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     const TOOLS: &[&str] = &["tc", "bpftool", "mkfifo"];
@@ -22,6 +24,8 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![
         test("unload_by_force_ends_the_daemon_first", by_force),
         test("unload_by_force_kills_a_daemon_that_does_not_end", stuck),
+        test("unload_by_force_spares_what_is_no_daemon", no_daemon).with_programs(&["flock"]),
+        test("unload_by_force_spares_a_reused_process_id", reused_id).with_programs(&["flock"]),
         test("unload_that_is_not_read_removes_every_instance", unread),
         test(
             "a_clean_up_that_fails_does_not_hide_the_cause",
@@ -69,6 +73,85 @@ fn stuck(lab: &Lab) -> Result<()> {
     ensure!(said.contains("killed process"), "{said}");
     daemon.wait(patience(Duration::from_secs(5)))?;
     nothing_is_left(lab, &before)
+}
+
+/// `unload --force` fails with these words, ends no process and detaches nothing.
+fn is_spared(lab: &Lab, process: &mut Process, words: &[&str]) -> Result<()> {
+    let output = lab.ikenat(&["unload", "--force"])?.output()?;
+    let id = process.id().to_string();
+    sentence(&output, &[words, &[id.as_str(), "203.0.113.1"]].concat())?;
+    ensure!(process.ended()?.is_none(), "process {id} was ended");
+    everything_crosses(lab)
+}
+
+/// The directory that the lock of the instance is on.
+fn lock_of(lab: &Lab) -> PathBuf {
+    lab.bpffs().join("ikenat/locks/203_0_113_1")
+}
+
+/// An administrator's script that keeps daemons away, for example.
+fn no_daemon(lab: &Lab) -> Result<()> {
+    let before = attachments(lab)?;
+    daemon(lab)?.kill()?;
+    let mut command = Command::new("flock");
+    command.arg("--no-fork").arg(lock_of(lab));
+    command.args(["sh", "-c", "echo locked; exec sleep 60"]);
+    let mut holder = Process::spawn(&mut command, lab.log("holder"))?;
+    holder.wait_for_log("locked", Duration::from_secs(5))?;
+    is_spared(lab, &mut holder, &["(sleep)", "not an ikenat daemon"])?;
+    holder.kill()?;
+    execute(&mut lab.ikenat(&["unload", "--force"])?)?;
+    nothing_is_left(lab, &before)
+}
+
+/// /proc/locks names the process that took a lock, even when that one has ended, its child holds the
+/// lock, and its number belongs to another process.
+fn reused_id(lab: &Lab) -> Result<()> {
+    let before = attachments(lab)?;
+    daemon(lab)?.kill()?;
+    let mut command = Command::new("flock");
+    // In a session of its own, because a process group holds its number as well.
+    command.arg(lock_of(lab)).arg("setsid");
+    command.args(["sh", "-c", "echo $$ locked; exec sleep 60"]);
+    let mut taker = Process::spawn(&mut command, lab.log("holder"))?;
+    taker.wait_for_log("locked", Duration::from_secs(5))?;
+    let log = taker.log();
+    let holder: i32 = log.split(' ').next().unwrap_or_default().parse()?;
+    let holder = Orphan(Pid::from_raw(holder));
+    taker.kill()?;
+    // It has the name of a daemon, of another instance perhaps.
+    let program = lab.directory().join("ikenat");
+    fs::copy("/bin/sleep", &program).context("failed to copy sleep")?;
+    let mut stranger = with_id(lab, &program, taker.id())?;
+    is_spared(lab, &mut stranger, &["does not hold"])?;
+    drop(holder);
+    stranger.kill()?;
+    execute(&mut lab.ikenat(&["unload", "--force"])?)?;
+    nothing_is_left(lab, &before)
+}
+
+/// A process whose parent has ended. It is killed when this is dropped.
+struct Orphan(Pid);
+
+impl Drop for Orphan {
+    fn drop(&mut self) {
+        _ = kill(self.0, Signal::SIGKILL);
+    }
+}
+
+/// Starts a program that sleeps, with this process id.
+fn with_id(lab: &Lab, program: &Path, id: i32) -> Result<Process> {
+    for _ in 0..200 {
+        // Processes that start beside this one take numbers as well.
+        fs::write("/proc/sys/kernel/ns_last_pid", (id - 1).to_string())
+            .context("failed to set the next process id")?;
+        let mut process = Process::spawn(Command::new(program).arg("60"), lab.log("stranger"))?;
+        if process.id() == id {
+            return Ok(process);
+        }
+        process.kill()?;
+    }
+    bail!("no process got the number {id}")
 }
 
 fn unread(lab: &Lab) -> Result<()> {
