@@ -38,6 +38,18 @@ impl Plan {
         first(&self.wans) == first(&self.lans)
     }
 
+    /// The same plan with some interfaces absent; `None` when no WAN, or none of the LANs, is left.
+    pub fn without(&self, names: &[&str]) -> Option<Self> {
+        let mut plan = self.clone();
+        for links in [&mut plan.wans, &mut plan.lans] {
+            for link in links.iter_mut().filter(|link| names.contains(&&*link.name)) {
+                *link = Link::absent(&link.name);
+            }
+        }
+        let some = |links: &[Link]| links.iter().any(Link::exists);
+        (some(&plan.wans) && (plan.lans.is_empty() || some(&plan.lans))).then_some(plan)
+    }
+
     /// The interface itself on its own side, and the first one that exists of the other side.
     fn own_or_first(&self, interface: Interface, side: Side) -> Option<&Link> {
         let links = match side {
@@ -252,6 +264,17 @@ mod tests {
         let (constants, macs) = of(Interface { number: 0, ..LAN_2 });
         assert_eq!(constants.directions[1].own_mac >> 56, 6);
         assert_eq!(macs, [22, 0, 0, 0, 0, 0, 0, 0]);
+    }
+
+    #[test]
+    fn interfaces_are_left_out_as_long_as_some_remain() {
+        let wans = vec![link(5, None), link(7, None)];
+        let plan = plan(wans, vec![link(6, None)]);
+        let without = plan.without(&["x5"]).expect("a WAN and a LAN are left");
+        assert_eq!(without.absent(), ["x5"]);
+        assert_eq!(without.wans[1], link(7, None));
+        assert!(plan.without(&["x5", "x7"]).is_none());
+        assert!(plan.without(&["x6"]).is_none());
     }
 
     #[test]

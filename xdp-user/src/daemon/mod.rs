@@ -3,6 +3,7 @@
 
 pub mod backoff;
 mod expirer;
+pub mod link_change;
 mod log;
 pub mod loggers;
 pub mod maintenance;

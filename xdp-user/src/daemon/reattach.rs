@@ -1,129 +1,21 @@
 //! Attaches the programs when interfaces appear, go away, come back or change their name while the
 //! daemon runs. A program goes with its interface; when one of that name is there, everything is
 //! attached as at a start, and the programs on other interfaces are exchanged without a gap. An
-//! interface that is absent blocks no other. The programs are exchanged in the same manner when an
-//! address changes that is a constant of theirs.
+//! interface that is absent, or that refuses its program, blocks no other. The programs are exchanged
+//! in the same manner when an address changes that is a constant of theirs.
 
-use crate::bpffs::layout::Instance;
-use crate::config::interfaces::{HookPoint, Interface};
 use crate::config::plan::Plan;
 use crate::config::settings::Settings;
-use crate::config::virtuals;
 use crate::daemon::backoff::Backoff;
+use crate::daemon::link_change::{LinkChange, changes_of, new_lan_address, virtual_changes};
 use crate::dataplane::attach;
 use crate::dataplane::foreign_xdp;
-use crate::dataplane::link;
 use crate::dataplane::{self, Dataplane, Logger};
 use crate::error::{Error, Result, causes};
-use crate::netlink::{Link, Netlink, Route};
+use crate::netlink::{Link, Netlink};
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::Arc;
-
-/// What has become of an interface of the plan.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LinkChange {
-    /// It is there, under this new name.
-    Renamed(String),
-    /// There is no interface of that name.
-    Gone,
-    /// There was none at the start, and now there is one, with this index.
-    Appeared(u32),
-    /// There is one of that name, with this index, and without ikenat's program: it was created
-    /// again, it is back from another namespace, or another process has detached the program.
-    Bare(u32),
-    /// It has this MAC address now.
-    NewMac([u8; 6]),
-    /// These are the virtual interfaces on top of it now, by name and MAC address.
-    NewVirtuals(Vec<(String, [u8; 6])>),
-}
-
-impl LinkChange {
-    /// Whether programs have to be attached or exchanged.
-    const fn needs_programs(&self) -> bool {
-        match self {
-            Self::Bare(_) | Self::Appeared(_) | Self::NewMac(_) | Self::NewVirtuals(_) => true,
-            Self::Renamed(_) | Self::Gone => false,
-        }
-    }
-}
-
-/// The interfaces of a plan to which something has happened, by the names that they had, each once.
-fn changes(instance: &Instance, plan: &Plan, netlink: &Netlink) -> Vec<(String, LinkChange)> {
-    let dry = plan.settings.dry_run;
-    let existing = plan.interfaces().into_iter();
-    let mut changed: Vec<(String, LinkChange)> = existing
-        .filter_map(|(interface, link)| {
-            let now = netlink.link_by_index(link.index).ok();
-            let now = now.filter(|_| !has_dead_link(instance, interface));
-            let change = change(link, now, dry, || netlink.link(&link.name).ok())?;
-            Some((link.name.clone(), change))
-        })
-        .collect();
-    changed.extend(plan.absent().into_iter().filter_map(|name| {
-        let found = netlink.link(name).ok()?;
-        Some((name.to_owned(), LinkChange::Appeared(found.index)))
-    }));
-    changed
-}
-
-/// The interfaces on top of which there are other virtual interfaces than in the plan, by their names.
-fn virtual_changes(plan: &Plan, netlink: &Netlink) -> Vec<(String, LinkChange)> {
-    let Ok(links) = netlink.links() else {
-        return Vec::new();
-    };
-    let existing = plan.interfaces().into_iter();
-    let changed = existing.filter_map(|(_, link)| {
-        let now = virtuals::on_top(&links, std::slice::from_ref(link));
-        let planned = plan.virtuals_on(link.index);
-        if planned.eq(&now) {
-            return None;
-        }
-        let named = now.into_iter().map(|one| (one.name, one.mac));
-        Some((link.name.clone(), LinkChange::NewVirtuals(named.collect())))
-    });
-    changed.collect()
-}
-
-/// The address that this host has for the server, if it is another one than in the plan.
-fn new_lan_address(plan: &Plan, netlink: &Netlink) -> Option<Ipv4Addr> {
-    let Ok(Route::Via { index, source, .. }) = netlink.route(plan.settings.server) else {
-        return None;
-    };
-    let lower = virtuals::lower_of(&plan.virtuals, index);
-    let is_lan = plan.lans.iter().any(|lan| lan.index == lower);
-    source.filter(|address| is_lan && *address != plan.lan_address)
-}
-
-/// Whether a link of an interface is attached to nothing any more: the interface is gone, or
-/// another process has detached the link.
-fn has_dead_link(instance: &Instance, interface: Interface) -> bool {
-    let hook_points = HookPoint::all().filter(|hook_point| hook_point.interface == interface);
-    hook_points
-        .filter_map(|hook_point| {
-            link::open(&instance.pin(&hook_point.link_pin()))
-                .ok()
-                .flatten()
-        })
-        .any(|(_, bpf_link)| bpf_link.ifindex == 0)
-}
-
-/// What has become of `link`. `now` is the interface of the same index, unless a link on it is
-/// dead; `namesake` finds one of the same name. A dry run has no XDP program.
-fn change(
-    link: &Link,
-    now: Option<Link>,
-    dry: bool,
-    namesake: impl FnOnce() -> Option<Link>,
-) -> Option<LinkChange> {
-    match now {
-        Some(now) if now.xdp.is_none() && !dry => Some(LinkChange::Bare(now.index)),
-        Some(Link { mac: Some(mac), .. }) if link.mac != Some(mac) => Some(LinkChange::NewMac(mac)),
-        Some(now) if now.name != link.name => Some(LinkChange::Renamed(now.name)),
-        Some(_) => None,
-        None => Some(namesake().map_or(LinkChange::Gone, |found| LinkChange::Bare(found.index))),
-    }
-}
 
 /// Watches the interfaces of an instance. It remembers what it has reported, so that each change is
 /// reported once.
@@ -162,7 +54,7 @@ impl LinkMonitor {
         netlink: &Netlink,
         notified: bool,
     ) -> (Vec<Event>, Option<Reattached>) {
-        let mut changes = changes(&dataplane.instance, plan, netlink);
+        let mut changes = changes_of(&dataplane.instance, plan, netlink);
         if notified || !self.has_looked {
             self.has_looked = true;
             changes.extend(virtual_changes(plan, netlink));
@@ -183,27 +75,41 @@ impl LinkMonitor {
         events.extend(new.map(Event::LanAddress));
         self.lan_address = lan_address;
         let is_needed = changes.iter().any(|(_, change)| change.needs_programs());
-        self.reported = changes;
         if !is_needed && lan_address.is_none() {
+            self.reported = changes;
             self.failure = None;
             self.backoff = Backoff::default();
             return (events, None);
         }
-        match self.try_to_attach(dataplane, plan, netlink) {
-            Ok(None) => (events, None),
-            Ok(Some(reattached)) => {
+        let repair = self.try_to_attach(dataplane, plan, netlink, &changes);
+        self.reported = changes;
+        match repair {
+            Ok(Repair::None) => (events, None),
+            Ok(Repair::All(reattached)) => {
                 *self = Self::default();
                 (events, Some(reattached))
             }
-            Err(error) => {
-                let why = dataplane.instance.named(&causes(&error));
-                if self.failure.as_ref() != Some(&why) {
-                    self.failure = Some(why.clone());
-                    events.push(Event::NotReattached(why));
+            Ok(Repair::Others(error, reattached)) => {
+                events.extend(self.not_reattached(dataplane, &error));
+                // What was left out has been reported.
+                if let Some((plan, _)) = &reattached {
+                    self.reported = changes_of(&dataplane.instance, plan, netlink);
                 }
+                (events, reattached)
+            }
+            Err(error) => {
+                events.extend(self.not_reattached(dataplane, &error));
                 (events, None)
             }
         }
+    }
+
+    /// The event of an attempt that has failed, unless the last one has failed of the same.
+    fn not_reattached(&mut self, dataplane: &Dataplane, error: &Error) -> Option<Event> {
+        let why = dataplane.instance.named(&causes(error));
+        let is_new = self.failure.as_ref() != Some(&why);
+        self.failure = Some(why.clone());
+        is_new.then_some(Event::NotReattached(why))
     }
 
     /// One attempt, unless a refused one is to be waited for. What a device or the verifier refuses
@@ -214,29 +120,94 @@ impl LinkMonitor {
         dataplane: &mut Dataplane,
         old: &Plan,
         netlink: &Netlink,
-    ) -> Result<Option<Reattached>> {
+        changes: &[(String, LinkChange)],
+    ) -> Result<Repair> {
         let settings = settings_now(old, netlink);
         let plan = match Plan::check(settings.clone(), netlink) {
             Ok(plan) => plan,
             // All of a side are gone, which is reported already.
-            Err(Error::NoInterface { .. }) => return Ok(None),
+            Err(Error::NoInterface { .. }) => return Ok(Repair::None),
             Err(error) => return Err(error),
         };
         let links = |plan: &Plan| [plan.wans.as_slice(), plan.lans.as_slice()].concat();
         if !self.backoff.permits(&links(&plan)) {
-            return Ok(None);
+            return Ok(Repair::None);
         }
-        match reattach(dataplane, plan, netlink) {
-            Ok(reattached) => Ok(Some(reattached)),
+        match reattach(dataplane, plan.clone(), netlink) {
+            Ok(reattached) => Ok(Repair::All(reattached)),
             Err(error) => {
-                // As the attempt has left them.
+                let changes = (old, changes, self.lan_address.is_some());
+                let repaired = repair_others(dataplane, &plan, netlink, changes);
+                // As the attempts have left them.
                 let left = Plan::check(settings, netlink);
-                self.backoff
-                    .refused(left.map_or_else(|_| Vec::new(), |plan| links(&plan)));
-                Err(error)
+                self.backoff.refused(left.ok().as_ref().map(links));
+                Ok(Repair::Others(error, repaired))
             }
         }
     }
+}
+
+/// What an attempt has achieved.
+enum Repair {
+    /// Nothing: it was not the time for one, or there is nothing to attach to.
+    None,
+    /// Everything is attached.
+    All(Reattached),
+    /// Something is refused. The rest is attached, if anything of it was not.
+    Others(Error, Option<Reattached>),
+}
+
+/// Attaches what can be attached when not everything can: interfaces that have appeared or were
+/// created again, and have no program, are tried one by one, and those that refuse count as absent.
+/// An interface that has some program keeps it, so one that has lost another is never left out.
+fn repair_others(
+    dataplane: &mut Dataplane,
+    plan: &Plan,
+    netlink: &Netlink,
+    (old, changes, lan_address): (&Plan, &[(String, LinkChange)], bool),
+) -> Option<Reattached> {
+    let known = |name: &str, index: u32| {
+        let links = old.interfaces();
+        links
+            .iter()
+            .any(|(_, link)| link.name == name && link.index == index)
+    };
+    let mut left_out = Vec::new();
+    let mut has_others = lan_address;
+    for (name, change) in changes {
+        match change {
+            LinkChange::Bare(index) if known(name, *index) => has_others = true,
+            LinkChange::Bare(_) | LinkChange::Appeared(_) => left_out.push(name.as_str()),
+            LinkChange::NewMac(_) | LinkChange::NewVirtuals(_) => has_others = true,
+            LinkChange::Renamed(_) | LinkChange::Gone => {}
+        }
+    }
+    let mut repaired = None;
+    let mut attempt = |left_out: &[&str]| {
+        let attached = plan
+            .without(left_out)
+            .map(|plan| reattach(dataplane, plan, netlink));
+        let attached = attached.and_then(Result::ok);
+        let is_attached = attached.is_some();
+        repaired = attached.or_else(|| repaired.take());
+        is_attached
+    };
+    if has_others && !left_out.is_empty() {
+        attempt(&left_out);
+    }
+    if has_others || left_out.len() > 1 {
+        for name in left_out.clone() {
+            let fewer: Vec<&str> = left_out
+                .iter()
+                .copied()
+                .filter(|one| *one != name)
+                .collect();
+            if attempt(&fewer) {
+                left_out = fewer;
+            }
+        }
+    }
+    repaired
 }
 
 /// The settings with the names that the interfaces have now: a renamed one is still meant.
@@ -280,47 +251,5 @@ fn reattach(dataplane: &mut Dataplane, plan: Plan, netlink: &Netlink) -> Result<
             attach::rollback(netlink, instance, &created);
             Err(error)
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn link(index: u32, name: &str, xdp: Option<u32>) -> Link {
-        Link {
-            index,
-            name: name.to_owned(),
-            xdp,
-            ..Link::default()
-        }
-    }
-
-    #[test]
-    fn an_interface_is_known_by_its_index_first_and_by_its_name_when_that_is_gone() {
-        let eth1 = link(5, "eth1", Some(7));
-        let change = |now, namesake| change(&eth1, now, false, || namesake);
-        assert_eq!(change(Some(link(5, "eth1", Some(9))), None), None);
-        assert_eq!(
-            change(Some(link(5, "up0", Some(7))), Some(link(8, "eth1", None))),
-            Some(LinkChange::Renamed("up0".to_owned()))
-        );
-        assert_eq!(
-            change(Some(link(5, "eth1", None)), None),
-            Some(LinkChange::Bare(5))
-        );
-        let mac = [2, 0, 0, 0, 0, 7];
-        let other = Link {
-            mac: Some(mac),
-            ..link(5, "eth1", Some(7))
-        };
-        assert_eq!(change(Some(other), None), Some(LinkChange::NewMac(mac)));
-        assert_eq!(
-            change(None, Some(link(8, "eth1", None))),
-            Some(LinkChange::Bare(8))
-        );
-        assert_eq!(change(None, None), Some(LinkChange::Gone));
-        let dry = super::change(&eth1, Some(link(5, "eth1", None)), true, || None);
-        assert_eq!(dry, None);
     }
 }

@@ -31,6 +31,11 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
             repair,
         )
         .alone(),
+        Scenario::new(
+            "a_device_that_refuses_does_not_stop_the_repair_of_others",
+            one_refuses,
+        )
+        .alone(),
         Scenario::new("without_a_way_to_the_server_a_start_is_refused", no_way)
             .with_programs(TOOLS),
         Scenario::new(
@@ -129,6 +134,46 @@ fn repair(lab: &Lab) -> Result<()> {
     attached(lab, PROGRAMS)?;
     everything_crosses(lab)?;
     std::fs::write(lab.log("ikenat"), "")?;
+    let (_namespace, far_client) = second_wan(lab)?;
+    wait_for_log(lab, "ready again")?;
+    attached(lab, PROGRAMS_WITH_UPLINK)?;
+    crosses_from_far(lab, &far_client)
+}
+
+/// The second uplink and the LAN are replaced, the uplink by a bridge, which has no native XDP.
+fn one_refuses(lab: &Lab) -> Result<()> {
+    let (namespace, far_client) = second_wan(lab)?;
+    let _ikenat = start_on(lab, &interfaces(), VIP)?;
+    attached(lab, PROGRAMS_WITH_UPLINK)?;
+    drop((namespace, far_client));
+    wait_for_log(lab, &format!("{WAN_2}: interface is gone"))?;
+    lab.gateway
+        .run(&format!("ip link add {WAN_2} type bridge"))?;
+    wait_for_log(lab, &format!("{WAN_2} refuses native XDP"))?;
+    let load = Load::start(lab, tenth_rate()?, tenth_rate()?)?;
+    load.flows().context("beside the bridge")?;
+    let [_, side] = sides(lab);
+    lab.gateway.run(&format!("ip link del {LAN}"))?;
+    let began = Instant::now();
+    wait_for_log(lab, &format!("{LAN}: interface is gone"))?;
+    plug_in(lab, &side)?;
+    let outage = began.elapsed();
+    wait_for_log(lab, "ready again")?;
+    load.flows_within(patience(Duration::from_secs(3)))?;
+    only_the_outage(
+        &load.losses("the LAN is replaced, one WAN refuses")?,
+        outage,
+    )?;
+    attached(lab, PROGRAMS)?;
+    ensure!(
+        lab.status()?.absent == [WAN_2],
+        "{:?}",
+        lab.status()?.absent
+    );
+    everything_crosses(lab)?;
+    // It is still wanted.
+    std::fs::write(lab.log("ikenat"), "")?;
+    lab.gateway.run(&format!("ip link del {WAN_2}"))?;
     let (_namespace, far_client) = second_wan(lab)?;
     wait_for_log(lab, "ready again")?;
     attached(lab, PROGRAMS_WITH_UPLINK)?;
