@@ -7,7 +7,8 @@
 //! `error:N` makes the Nth step fail. The tests find a new step without a list of names.
 //!
 //! `IKENAT_OBJECT` names another object to load, for example one that the verifier refuses.
-//! `IKENAT_NO_MEMBARRIER` makes membarrier(2) fail with EINVAL, as with `nohz_full=`.
+//! `IKENAT_NO_MEMBARRIER` makes membarrier(2) fail with EINVAL, as with `nohz_full=`, and
+//! `IKENAT_SLOW_MEMBARRIER` makes it take so many milliseconds more, as on a busy host.
 
 use crate::error::Result;
 use std::borrow::Cow;
@@ -85,7 +86,7 @@ pub(crate) fn object(embedded: &'static [u8]) -> Result<Cow<'static, [u8]>> {
     Ok(Cow::Borrowed(embedded))
 }
 
-/// Fails when a test wants membarrier(2) to be refused.
+/// Fails when a test wants membarrier(2) to be refused, waits when it wants it to be slow.
 #[cfg(not(feature = "failpoints"))]
 #[inline(always)]
 pub(crate) fn membarrier() -> std::io::Result<()> {
@@ -101,6 +102,7 @@ mod armed {
     use crate::error::Error;
     use std::io;
     use std::sync::atomic::{AtomicU32, Ordering};
+    use std::time::Duration;
 
     const VARIABLE: &str = "IKENAT_FAIL_AT";
     static PASSED: AtomicU32 = AtomicU32::new(0);
@@ -114,8 +116,12 @@ mod armed {
         std::fs::read(&path).map(Cow::Owned).map_err(failed)
     }
 
-    /// Fails when a test wants membarrier(2) to be refused.
+    /// Fails when a test wants membarrier(2) to be refused, waits when it wants it to be slow.
     pub(crate) fn membarrier() -> io::Result<()> {
+        if let Ok(text) = std::env::var("IKENAT_SLOW_MEMBARRIER") {
+            let wait = text.parse().map_err(io::Error::other)?;
+            std::thread::sleep(Duration::from_millis(wait));
+        }
         match std::env::var_os("IKENAT_NO_MEMBARRIER") {
             Some(_) => Err(rustix::io::Errno::INVAL.into()),
             None => Ok(()),

@@ -1,10 +1,12 @@
-//! The thread that expires old entries. A grace period takes as long as the slowest program on any
+//! The thread that expires old entries of all tables. A grace period takes as long as the slowest program on any
 //! CPU, and a pass over a large table milliseconds; the event loop waits for neither.
 
 use crate::error::{Error, Result};
+use crate::tables::clock::Clock;
 use crate::tables::expiry::Expiry;
 use crate::tables::grace::GracePeriod;
 use crate::tables::mmap::Tables;
+use crate::tables::nexthop;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
@@ -27,6 +29,7 @@ impl Expirer {
     /// Starts it. It has the capabilities that this thread has now.
     pub(super) fn start(
         mut expiry: Expiry,
+        clock: Clock,
         tables: Arc<Tables<AtomicU64>>,
         secret: Secret,
         grace: Arc<GracePeriod>,
@@ -38,6 +41,11 @@ impl Expirer {
                 let freed = expiry.pass(words, || grace.wait())?;
                 if freed.flows + freed.sessions > 0 {
                     debug!("{} SPIs and {} peers expired", freed.flows, freed.sessions);
+                }
+                let neighbours = tables.nexthop.words();
+                let released = nexthop::release(neighbours, clock.tick(), || grace.wait())?;
+                if released > 0 {
+                    debug!("{released} neighbours that are not used any more were released");
                 }
             }
             Ok(())

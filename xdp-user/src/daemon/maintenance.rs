@@ -17,7 +17,6 @@ use crate::tables::nexthop;
 use crate::tables::usage::{TABLES, Watermark};
 use std::path::PathBuf;
 use std::time::Instant;
-use tracing::debug;
 use xdp_core::Word;
 
 /// The duties of the daemon, and what it has logged of them, so that nothing is logged twice.
@@ -47,7 +46,13 @@ impl Maintenance {
         log::recovered(reclaimed.flows, reclaimed.sessions);
         let expiry = Expiry::new(dataplane.clock, plan.settings.idle_secs);
         Ok(Self {
-            expirer: Expirer::start(expiry, tables.clone(), secret, grace.clone())?,
+            expirer: Expirer::start(
+                expiry,
+                dataplane.clock,
+                tables.clone(),
+                secret,
+                grace.clone(),
+            )?,
             watermarks: Default::default(),
             link_monitor: LinkMonitor::default(),
             prober: Prober::default(),
@@ -105,7 +110,7 @@ impl Maintenance {
     /// One pass of everything else.
     ///
     /// # Errors
-    /// The instance was removed, or a grace period cannot be waited for.
+    /// The instance was removed, or expiry has ended because a grace period cannot be waited for.
     pub fn run(&mut self, dataplane: &Dataplane, plan: &Plan, netlink: &Netlink) -> Result<()> {
         if !dataplane.instance.is_used() {
             return Err(Error::Unloaded {
@@ -116,7 +121,7 @@ impl Maintenance {
             log::pins_hidden(&path);
         }
         self.watch_vip(plan, netlink);
-        self.keep_neighbours(dataplane, plan, netlink)?;
+        self.keep_neighbours(dataplane, plan, netlink);
         self.refresh_egress(dataplane, plan, netlink);
         self.restore_filters(dataplane, plan, netlink);
         self.warn_of_full_tables(dataplane, plan);
@@ -134,24 +139,13 @@ impl Maintenance {
         }
     }
 
-    /// Probes the neighbours in use, and frees the entries of those that are not used any more.
-    fn keep_neighbours(
-        &mut self,
-        dataplane: &Dataplane,
-        plan: &Plan,
-        netlink: &Netlink,
-    ) -> Result<()> {
+    /// Probes the neighbours in use.
+    fn keep_neighbours(&mut self, dataplane: &Dataplane, plan: &Plan, netlink: &Netlink) {
         let words = dataplane.tables.nexthop.words();
-        let tick = dataplane.clock.tick();
-        let used = nexthop::in_use(words, tick);
+        let used = nexthop::in_use(words, dataplane.clock.tick());
         for (neighbour, silence) in self.prober.pass(&used, netlink, Instant::now()) {
             log::neighbour_silent(plan, neighbour, silence);
         }
-        let released = nexthop::release(words, tick, || dataplane.grace.wait())?;
-        if released > 0 {
-            debug!("{released} neighbours that are not used any more were released");
-        }
-        Ok(())
     }
 
     fn restore_filters(&mut self, dataplane: &Dataplane, plan: &Plan, netlink: &Netlink) {

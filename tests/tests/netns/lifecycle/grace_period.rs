@@ -2,15 +2,22 @@
 //! restarts and expires as on any other.
 
 use std::fs;
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use ikenat_tests::lab::Lab;
 use ikenat_tests::lab::ikenat::{Ikenat, binary, usual_arguments};
 use ikenat_tests::lab::process::Process;
+use ikenat_tests::lab::topology::WAN;
 use ikenat_tests::suite::Scenario;
+use xdp_common::slot::nexthop;
+use xdp_core::Word;
+use xdp_core::neighbour::table::DYING;
+use xdp_user::tables::mmap::Tables;
 
 use crate::check::{expect, findings_of};
+use crate::faults::bpffs::directory;
 use crate::support::{everything_crosses, patience};
 
 /// Set by `cargo xtask vm` in a guest that it has booted with `nohz_full=1`.
@@ -21,6 +28,7 @@ const REFUSED: (&str, &str) = ("IKENAT_NO_MEMBARRIER", "1");
 pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![
         Scenario::new("a_kernel_that_refuses_membarrier_expires_as_well", refused),
+        Scenario::new("a_slow_grace_period_holds_up_no_reaction", slow),
         Scenario::new("the_daemon_lives_on@nohz_full", nohz_full)
             .alone()
             .only_with(
@@ -41,6 +49,38 @@ fn refused(lab: &Lab) -> Result<()> {
     );
     ensure!(ikenat.terminate()?.success(), "it did not end well");
     Ok(())
+}
+
+/// Neighbours give up their entries all the time, each time behind a grace period; changes of links
+/// are followed meanwhile.
+fn slow(lab: &Lab) -> Result<()> {
+    const GRACE: Duration = Duration::from_secs(3);
+    let delay = GRACE.as_millis().to_string();
+    let daemon = start(lab, &[("IKENAT_SLOW_MEMBARRIER", &delay)])?;
+    let tables = Tables::<AtomicU64>::open(&directory(lab))?;
+    let mut released = 0;
+    for round in 0..6 {
+        let (entry, _) = tables.nexthop.words().as_chunks::<{ nexthop::WORDS }>();
+        let last = &entry[entry.len() - 1][nexthop::KEY];
+        released += u32::from(Word::load(last) == 0);
+        Word::store(last, DYING);
+        // Somewhere within the grace period that follows.
+        std::thread::sleep(Duration::from_millis(1_300));
+        lab.gateway.run(&format!("ip link set {WAN} name up0"))?;
+        let began = Instant::now();
+        while daemon.log().matches("renamed to up0").count() <= round {
+            ensure!(
+                began.elapsed() < patience(GRACE / 3),
+                "round {round}: not followed within {:?}:\n{}",
+                began.elapsed(),
+                daemon.log()
+            );
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        lab.gateway.run(&format!("ip link set up0 name {WAN}"))?;
+    }
+    ensure!(released >= 1, "the neighbour was released {released} times");
+    everything_crosses(lab)
 }
 
 /// Without this the test would pass on a kernel that ignores the option.
