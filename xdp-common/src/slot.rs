@@ -57,7 +57,8 @@ pub mod session {
     pub const SPIS: usize = 5;
     /// The next hop towards the peer, in the format of flows ([`super::flow::HOP`]).
     pub const HOP: usize = 6;
-    /// The peer's last UDP port on 500 (bits 16-31) and 4500 (0-15).
+    /// When it was created, in ticks (bits 32-63), and the peer's last UDP port on 500 (16-31) and
+    /// 4500 (0-15).
     pub const PORTS: usize = 7;
     /// First of eight counters: for each of the [`COUNTED`] classes, inbound and outbound.
     pub const COUNTERS: usize = 8;

@@ -58,6 +58,7 @@ pub(super) fn session_or_new<'e, E: Env>(
     }
     let inserted = table::insert(env.sessions(), place, &key, |slot| {
         slot[session::LAST_SEEN].store(jiffies & 0xffff_ffff);
+        slot[session::PORTS].store(jiffies >> config.tick_shift << 32);
     });
     if inserted.is_none() {
         refuse(env, Refusal::SessionTableFull);
@@ -145,8 +146,8 @@ pub(super) fn count_session<F: Frame + ?Sized, E: Env>(
     }
     let ports = session[session::PORTS].load();
     let now = match packet.class {
-        Class::Ike => ports & 0xffff | u64::from(packet.port) << 16,
-        Class::NattIke | Class::Keepalive => ports & 0xffff_0000 | u64::from(packet.port),
+        Class::Ike => ports & !0xffff_0000 | u64::from(packet.port) << 16,
+        Class::NattIke | Class::Keepalive => ports & !0xffff | u64::from(packet.port),
         Class::EspInUdp | Class::Esp | Class::Fragment | Class::Other | Class::Icmp => ports,
     };
     if now != ports {

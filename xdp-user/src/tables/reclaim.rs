@@ -5,12 +5,14 @@
 //! step: the next one starts again with the entries that are dying, and [`recount`] corrects a
 //! number that was not lowered.
 
+use crate::tables::clock::tick_shift;
+use crate::tables::records::halves;
 use crate::tables::retired::{self, Amount, Entry, EntryKind};
 use std::collections::HashMap;
 use std::ops::AddAssign;
 use xdp_common::Secret;
 use xdp_common::counters::Direction;
-use xdp_common::meta::{FLOW_ENTRIES, SESSION_ENTRIES};
+use xdp_common::meta::{FLOW_ENTRIES, HZ, SESSION_ENTRIES};
 use xdp_common::slot::{self, KEY, STATE, flow, one_spi, session, spis_of};
 use xdp_core::Word;
 use xdp_core::table::hash::digest_key;
@@ -62,6 +64,16 @@ impl<'w, W: Word> TableWords<'w, W> {
         let mask = u32::try_from(buckets.len().checked_sub(1)?).ok()?;
         let place = Place::new(digest_key(self.secret, &key), mask);
         table::find(buckets, place, &key)
+    }
+
+    /// Whether a session counts a flow of its peer. It does not count those of an earlier session
+    /// of that peer, which has ended meanwhile. Two CPUs may disagree about the tick.
+    #[expect(clippy::cast_possible_truncation, reason = "a tick is 32 bits")]
+    fn counts(self, session: &Slot<W>, flow: &Slot<W>) -> bool {
+        let shift = tick_shift(self.meta[HZ].load());
+        let (created, _) = halves(session[session::PORTS].load());
+        let first_seen = (flow[flow::FIRST_SEEN].load() >> shift) as u32;
+        first_seen.wrapping_sub(created).wrapping_add(1) < 1 << 31
     }
 }
 
@@ -120,6 +132,7 @@ fn reclaim_flow<W: Word>(words: TableWords<'_, W>, index: usize) -> bool {
     let direction = direction(slot[KEY + 2].load());
     // The slot is about to be zeroed.
     let session = words.session_of(slot);
+    let is_counted = session.is_some_and(|session| words.counts(session, slot));
     let amount = Amount {
         packets: slot[flow::PACKETS].load(),
         bytes: slot[flow::BYTES].load(),
@@ -134,7 +147,7 @@ fn reclaim_flow<W: Word>(words: TableWords<'_, W>, index: usize) -> bool {
         return false;
     }
     one_less(&words.meta[FLOW_ENTRIES]);
-    if let Some(session) = session {
+    if let Some(session) = session.filter(|_| is_counted) {
         one_spi_less(&session[session::SPIS], direction);
     }
     true
@@ -271,14 +284,18 @@ fn live_sessions<W: Word>(sessions: &[Slot<W>]) -> HashMap<PeerKey, &Slot<W>> {
 
 /// What to add to each session's numbers of SPIs, in the format of `session::SPIS`.
 fn spi_drifts<'w, W: Word>(words: TableWords<'w, W>) -> Vec<(&'w Slot<W>, u64)> {
+    let sessions = live_sessions(words.sessions);
     let mut counts: HashMap<PeerKey, u64> = HashMap::new();
     for slot in words.flows {
-        if State::of(slot[STATE].load()) == State::Live {
+        let counts_it = |session: &&Slot<W>| words.counts(session, slot);
+        if State::of(slot[STATE].load()) == State::Live
+            && sessions.get(&peer(slot)).is_some_and(counts_it)
+        {
             let direction = direction(slot[KEY + 2].load());
             *counts.entry(peer(slot)).or_default() += one_spi(direction);
         }
     }
-    live_sessions(words.sessions)
+    sessions
         .into_iter()
         .filter_map(|(peer, slot)| {
             let counted = counts.get(&peer).copied().unwrap_or_default();

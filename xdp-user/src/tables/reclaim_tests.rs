@@ -174,6 +174,35 @@ fn a_reclaimed_flow_is_added_to_the_totals_and_leaves_the_numbers() {
     assert_eq!(State::of(tables.flows[1][STATE].load()), State::Free);
 }
 
+/// The peer's first session has ended, and a second one counts two of the three flows.
+#[test]
+fn a_session_loses_no_spi_of_an_earlier_one() {
+    for shift in [0, 8] {
+        let tables = Tables::new();
+        tables.meta[meta::HZ].store(1 << shift);
+        tables.sessions[3][session::PORTS].store(1000 << 32 | 4500);
+        for (at, first_seen) in [(1, 900), (2, 1000), (5, 1001)] {
+            tables.flows[at][flow::FIRST_SEEN].store(first_seen << shift);
+        }
+        let counted = one_spi(Direction::Inbound) + one_spi(Direction::Outbound);
+        let spis = &tables.sessions[3][session::SPIS];
+        spis.store(counted);
+        tables.recover();
+        assert_eq!(
+            spis.load(),
+            counted,
+            "a start counts what the dataplane counts"
+        );
+        tables.retire(&[1], &[]);
+        reclaim(tables.words(), &[1], &[]);
+        assert_eq!(spis.load(), counted);
+        tables.retire(&[2, 5], &[]);
+        reclaim(tables.words(), &[2, 5], &[]);
+        assert_eq!(spis.load(), 0);
+        assert_eq!(tables.entries(), (0, 1));
+    }
+}
+
 #[test]
 fn a_live_slot_is_left_alone() {
     let tables = Tables::new();
