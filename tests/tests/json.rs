@@ -290,6 +290,7 @@ fn with_daemon() -> InstanceStatus {
         redirect: vec![Redirect {
             interface: "eth1".to_owned(),
             ready: true,
+            lost: Some(12),
         }],
         tables: vec![TableStatus {
             name: "FLOW",

@@ -91,6 +91,27 @@ pub struct Config {
     pub directions: [DirectionConfig; 2],
 }
 
+/// Where the kernel's structures have what the programs on tracepoints need: offsets in bytes, which
+/// the loader reads from the kernel's BTF. All zero: not known, and nothing is counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct TraceConfig {
+    /// `net_device.ifindex`.
+    pub ifindex: u32,
+    /// `net_device.nd_net`, a pointer to `struct net`.
+    pub net: u32,
+    /// `net.ns.inum`.
+    pub inode: u32,
+    /// The number of the network namespace of the interfaces: all namespaces share a tracepoint, and
+    /// the indices of their interfaces are the same small numbers.
+    pub namespace: u32,
+}
+
+impl TraceConfig {
+    /// Nothing is known.
+    pub const ZERO: Self = bytemuck::must_cast([0_u32; 4]);
+}
+
 /// The constants of one direction, as words that are compared with those of the packet and written
 /// into it. Addresses and MAC addresses are in the byte order of the packet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]

@@ -15,7 +15,7 @@ pub mod meta;
 pub mod reason;
 pub mod slot;
 
-pub use config::{Config, Secret};
+pub use config::{Config, Secret, TraceConfig};
 pub use counters::{Class, Direction, Hook, Refusal};
 pub use reason::{Outcome, Reason};
 

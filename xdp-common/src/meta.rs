@@ -47,6 +47,8 @@ pub const INTERFACE_WORDS: usize = 3;
 pub const RETIRED: usize = 64;
 /// Words per copy of the retired totals.
 pub const RETIRED_WORDS: usize = 128;
+/// Packets lost after the redirect to the first WAN; the other WANs and the LANs follow.
+pub const LOST: usize = RETIRED + 2 * RETIRED_WORDS;
 
 /// The words of one copy of the retired totals.
 pub mod retired {
@@ -75,4 +77,4 @@ pub mod flag {
     pub const GRACE_BY_MAP: u64 = 1 << 3;
 }
 const _: () = assert!(LANS + INTERFACES * INTERFACE_WORDS <= RETIRED);
-const _: () = assert!(RETIRED + 2 * RETIRED_WORDS <= WORDS);
+const _: () = assert!(LOST + 2 * INTERFACES <= WORDS);

@@ -9,6 +9,8 @@ use aya_ebpf::bindings::{
     BPF_FIB_LKUP_RET_NOT_FWDED, BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup as Lookup,
     bpf_redir_neigh,
 };
+#[cfg(not(feature = "without-perfmon"))]
+use aya_ebpf::helpers::bpf_probe_read_kernel;
 use aya_ebpf::helpers::{
     bpf_fib_lookup, bpf_get_smp_processor_id, bpf_jiffies64, bpf_ktime_get_ns, bpf_redirect,
     bpf_redirect_neigh,
@@ -75,6 +77,22 @@ pub fn nanoseconds() -> u64 {
 pub fn cpu() -> u32 {
     // SAFETY: takes no argument.
     unsafe { bpf_get_smp_processor_id() as u32 }
+}
+
+/// A number in kernel memory, for programs on tracepoints.
+#[cfg(not(feature = "without-perfmon"))]
+#[inline(always)]
+pub fn kernel_u32(address: u64) -> Option<u32> {
+    // SAFETY: the helper reads any address, or fails.
+    unsafe { bpf_probe_read_kernel(address as *const u32) }.ok()
+}
+
+/// A pointer in kernel memory, likewise.
+#[cfg(not(feature = "without-perfmon"))]
+#[inline(always)]
+pub fn kernel_pointer(address: u64) -> Option<u64> {
+    // SAFETY: as above.
+    unsafe { bpf_probe_read_kernel(address as *const u64) }.ok()
 }
 
 /// Looks a route up in the FIB. `context` is that of the running program.

@@ -19,4 +19,6 @@ pub mod frame;
 pub mod helpers;
 pub mod kernel_env;
 mod log;
+#[cfg(not(feature = "without-perfmon"))]
+pub mod losses;
 pub mod maps;

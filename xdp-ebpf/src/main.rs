@@ -12,7 +12,11 @@
 )]
 
 use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action};
+#[cfg(not(feature = "without-perfmon"))]
+use aya_ebpf::macros::raw_tracepoint;
 use aya_ebpf::macros::{classifier, xdp};
+#[cfg(not(feature = "without-perfmon"))]
+use aya_ebpf::programs::RawTracePointContext;
 use aya_ebpf::programs::{TcContext, XdpContext};
 use xdp_common::{Config, Hook, Outcome, Reason};
 use xdp_core::classify::not_handled;
@@ -22,6 +26,8 @@ use xdp_core::{Frame, NextHop, Side, Verdict, counters, forward, forward_either,
 use xdp_ebpf::frame::tc::{HEADER_BYTES, ICMP_ERROR_BYTES, TcFrame};
 use xdp_ebpf::frame::xdp::{SavedContext, XdpFrame};
 use xdp_ebpf::kernel_env::KernelEnv;
+#[cfg(not(feature = "without-perfmon"))]
+use xdp_ebpf::losses;
 use xdp_ebpf::maps::PacketPlace;
 use xdp_ebpf::{helpers, maps};
 
@@ -391,6 +397,30 @@ fn ikenat_clock(mut context: XdpContext) -> u32 {
         *bytes = now.to_ne_bytes();
     }
     xdp_action::XDP_PASS
+}
+
+/// Packets that the driver of an egress has not sent.
+#[cfg(not(feature = "without-perfmon"))]
+#[raw_tracepoint(tracepoint = "xdp_devmap_xmit")]
+fn ikenat_lost_bulk(context: RawTracePointContext) -> i32 {
+    losses::bulk(&context);
+    0
+}
+
+/// Packets whose redirect the kernel has refused.
+#[cfg(not(feature = "without-perfmon"))]
+#[raw_tracepoint(tracepoint = "xdp_redirect_err")]
+fn ikenat_lost_refused(context: RawTracePointContext) -> i32 {
+    losses::refused(&context);
+    0
+}
+
+/// Packets that generic XDP has not sent.
+#[cfg(not(feature = "without-perfmon"))]
+#[raw_tracepoint(tracepoint = "xdp_exception")]
+fn ikenat_lost_generic(context: RawTracePointContext) -> i32 {
+    losses::exception(&context);
+    0
 }
 
 #[panic_handler]

@@ -15,6 +15,8 @@ use aya_ebpf::maps::{Array, LpmTrie, PerCpuArray};
 use core::arch::asm;
 use core::ffi::c_void;
 use core::ptr::NonNull;
+#[cfg(not(feature = "without-perfmon"))]
+use xdp_common::TraceConfig;
 use xdp_common::{Config, Hook, Secret, cpu, limits, meta};
 use xdp_core::neighbour::table as neighbour_table;
 use xdp_core::packet::PackedPacket;
@@ -79,6 +81,19 @@ pub fn config() -> &'static Config {
         core::hint::assert_unchecked(!pointer.is_null());
         &*pointer
     }
+}
+
+/// Written by the loader likewise, for the programs on tracepoints.
+#[cfg(not(feature = "without-perfmon"))]
+#[unsafe(no_mangle)]
+static TRACE: TraceConfig = TraceConfig::ZERO;
+
+/// The load-time constants of the programs on tracepoints.
+#[cfg(not(feature = "without-perfmon"))]
+#[inline(always)]
+pub fn trace_config() -> TraceConfig {
+    // SAFETY: a constant, which the compiler must not believe to be what it is here.
+    unsafe { (&raw const TRACE).read_volatile() }
 }
 
 /// The scratch space of this CPU. Only one reference at a time: two would alias.

@@ -190,6 +190,8 @@ pub struct InstanceStatus {
     pub absent: Vec<String>,
     /// The programs.
     pub attached: Vec<Attached>,
+    /// What the devices take from XDP.
+    pub redirect: Vec<Redirect>,
     /// The tables.
     pub tables: Vec<Table>,
     /// The outcomes of packets, by reason.
@@ -211,6 +213,17 @@ pub struct Attached {
     pub program: u32,
     /// False when the interface is gone, or the filter was removed.
     pub alive: bool,
+}
+
+/// Whether a device accepts frames from XDP.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Redirect {
+    /// The interface.
+    pub interface: String,
+    /// Whether it does.
+    pub ready: bool,
+    /// Packets lost after the redirect, where they are counted.
+    pub lost: Option<u64>,
 }
 
 /// One table.

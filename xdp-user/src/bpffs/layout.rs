@@ -43,6 +43,14 @@ pub(crate) const NEW: &str = "-new";
 /// Prefix of the record of a clsact that ikenat has added; namespace and interface index follow.
 pub(crate) const CLSACT: &str = "clsact-";
 
+/// The tracepoints with programs that count what is lost after the redirect.
+pub(crate) const TRACEPOINTS: [&str; 3] = ["xdp_devmap_xmit", "xdp_redirect_err", "xdp_exception"];
+
+/// The names of the pins of their links.
+pub(crate) fn trace_pins() -> impl Iterator<Item = String> {
+    TRACEPOINTS.iter().map(|point| format!("trace-{point}"))
+}
+
 /// The directory of one instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Instance {
@@ -202,7 +210,19 @@ impl Instance {
 
     /// Removes the pins of the links alone, which detaches them.
     pub fn clear_links(&self) -> Result<Vec<String>> {
-        self.clear_named(HookPoint::all().map(HookPoint::link_pin))
+        let mut removed = self.clear_named(HookPoint::all().map(HookPoint::link_pin))?;
+        removed.extend(self.clear_tracepoints()?);
+        Ok(removed)
+    }
+
+    /// Removes the pins of the programs on tracepoints, which detaches these.
+    pub(crate) fn clear_tracepoints(&self) -> Result<Vec<String>> {
+        self.clear_named(trace_pins())
+    }
+
+    /// True when all programs on tracepoints are pinned: then losses are counted.
+    pub(crate) fn counts_losses(&self) -> bool {
+        trace_pins().all(|pin| self.pin(&pin).exists())
     }
 
     /// Removes the pins of the filters' programs, which leaves the filters themselves.

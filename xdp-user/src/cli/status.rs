@@ -67,10 +67,38 @@ fn text(instance: &InstanceStatus) -> String {
             redirect.interface
         ));
     }
+    text.push_str(&lost(instance));
     text.push('\n');
     text.push_str(&tables(instance));
     text.push('\n');
     text.push_str(&reasons(instance));
+    text
+}
+
+/// What was lost after the redirect.
+fn lost(instance: &InstanceStatus) -> String {
+    let mut text = String::new();
+    if instance.dry_run {
+        return text;
+    }
+    if instance
+        .redirect
+        .iter()
+        .any(|redirect| redirect.lost.is_none())
+    {
+        text.push_str(
+            "Packets lost after the redirect are not counted: that needs CAP_PERFMON and a kernel with BTF\n",
+        );
+    }
+    for redirect in &instance.redirect {
+        if let Some(lost @ 1..) = redirect.lost {
+            text.push_str(&format!(
+                "{}: {} forwarded packets were lost on the way out (link down, or full transmit ring)\n",
+                redirect.interface,
+                grouped(lost)
+            ));
+        }
+    }
     text
 }
 

@@ -63,6 +63,12 @@ impl Interface {
         first + self.number * meta::INTERFACE_WORDS
     }
 
+    /// Its word in [`meta::LOST`].
+    pub const fn lost(self) -> usize {
+        // They have the order of the egress words.
+        meta::LOST + self.egress()
+    }
+
     /// Its bit in [`meta::GENERIC`].
     pub const fn generic(self) -> u64 {
         let first = match self.side {

@@ -4,6 +4,7 @@ use crate::bpffs::layout::Instance;
 use crate::dataplane::bpf_query;
 use crate::dataplane::clsact::cleanup;
 use crate::dataplane::link::{self, BpfLink};
+use crate::dataplane::losses;
 use crate::error::Result;
 use crate::netlink::Netlink;
 use std::time::{Duration, Instant};
@@ -21,6 +22,7 @@ pub fn remove(instance: &Instance, netlink: &Netlink) -> Result<Vec<String>> {
 pub(crate) fn detach_all(instance: &Instance, netlink: &Netlink) -> Result<Vec<String>> {
     let links = link::all_of(instance);
     let mut programs: Vec<u32> = links.iter().map(|link| link.program).collect();
+    programs.extend(losses::attached(instance));
     for name in Instance::filter_pins() {
         programs.extend(instance.pinned_program(&name)?);
     }

@@ -5,6 +5,7 @@ use crate::config::interfaces::Interface;
 use crate::config::peer_lists::Lists;
 use crate::config::plan::Plan;
 use crate::config::settings::Mode;
+use crate::dataplane::losses;
 use crate::error::{Error, Result, causes, is_denied};
 use crate::failpoints::{self, Step, pass};
 use crate::sys::capabilities;
@@ -14,7 +15,9 @@ use crate::tables::meta::{address, check_version};
 use crate::tables::mmap::{self, Bytes, Memory, ReadOnlyWord, Tables};
 use crate::tables::secret;
 use aya::maps::lpm_trie::{Key, LpmTrie};
-use aya::programs::{ProgramError, SchedClassifier, TestRun as _, TestRunOptions, Xdp};
+use aya::programs::{
+    ProgramError, RawTracePoint, SchedClassifier, TestRun as _, TestRunOptions, Xdp,
+};
 use aya::{Ebpf, EbpfLoader};
 use ipnet::Ipv4Net;
 use std::net::Ipv4Addr;
@@ -149,6 +152,8 @@ fn load_one(
             .map_pin_path(layout.name, instance.pin(layout.name));
     }
     loader.override_global("CONFIG", &constants, true);
+    let trace = Bytes(losses::constants(plan.namespace));
+    loader.override_global("TRACE", &trace, false);
     let mut ebpf = loader
         .load(&failpoints::object(embedded())?)
         .map_err(|error| load_failed("maps")(&error))?;
@@ -216,6 +221,14 @@ pub(crate) fn xdp<'e>(ebpf: &'e mut Ebpf, name: &'static str) -> Result<&'e mut 
 }
 
 pub(crate) fn tc<'e>(ebpf: &'e mut Ebpf, name: &'static str) -> Result<&'e mut SchedClassifier> {
+    let program = ebpf.program_mut(name).ok_or_else(|| missing(name))?;
+    program.try_into().map_err(|_: ProgramError| missing(name))
+}
+
+pub(crate) fn tracepoint<'e>(
+    ebpf: &'e mut Ebpf,
+    name: &'static str,
+) -> Result<&'e mut RawTracePoint> {
     let program = ebpf.program_mut(name).ok_or_else(|| missing(name))?;
     program.try_into().map_err(|_: ProgramError| missing(name))
 }
@@ -306,6 +319,12 @@ pub(crate) fn write_meta(
         let link = interfaces.iter().find(|(found, _)| *found == interface);
         let (index, name) = link.map_or((0, ""), |(_, link)| (link.index, &link.name));
         let [first, second] = name_words(name);
+        // What was lost to another interface is not this one's.
+        if Word::load(tables.meta(interface.meta() + 1)) != first
+            || Word::load(tables.meta(interface.meta() + 2)) != second
+        {
+            set(interface.lost(), 0);
+        }
         for (at, word) in [u64::from(index), first, second].into_iter().enumerate() {
             set(interface.meta() + at, word);
         }

@@ -9,6 +9,7 @@ pub mod egress;
 pub mod foreign_xdp;
 pub mod link;
 pub mod loader;
+pub(crate) mod losses;
 mod namespace;
 mod native_refused;
 pub mod program;
@@ -206,6 +207,9 @@ pub(crate) fn load_and_attach(
         created.clear();
         // META changes with the programs, not before.
         loader::write_meta(&tables, plan, &state, grace, fresh)?;
+    }
+    if !plan.settings.dry_run {
+        losses::attach(&mut objects, instance, plan.namespace);
     }
     invalidate::hops_of_listed(&tables, &plan.settings.lists, grace)?;
     Ok(LoadedDataplane {

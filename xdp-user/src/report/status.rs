@@ -90,6 +90,8 @@ pub struct Redirect {
     pub interface: String,
     /// Whether it does.
     pub ready: bool,
+    /// Packets that were forwarded to it and then lost; `None` where they are not counted.
+    pub lost: Option<u64>,
 }
 
 /// One table.
@@ -148,7 +150,7 @@ impl InstanceStatus {
             denied,
             absent: absent(overview),
             attached,
-            redirect: redirect(overview),
+            redirect: redirect(overview, pins.counts_losses()),
             tables: overview.tables.iter().map(table).collect(),
             reasons: reasons(overview),
         })
@@ -167,13 +169,16 @@ fn absent(overview: &Overview) -> Vec<String> {
 }
 
 /// Each interface once, though a one-armed gateway has it on both sides.
-fn redirect(overview: &Overview) -> Vec<Redirect> {
+fn redirect(overview: &Overview, counted: bool) -> Vec<Redirect> {
     let mut all: Vec<Redirect> = Vec::new();
     for interface in &overview.interfaces {
         if all.iter().all(|found| found.interface != interface.name) {
+            let same = overview.interfaces.iter();
+            let same = same.filter(|other| other.name == interface.name);
             all.push(Redirect {
                 interface: interface.name.clone(),
                 ready: interface.ready,
+                lost: counted.then(|| same.map(|one| one.lost).sum()),
             });
         }
     }

@@ -43,6 +43,8 @@ pub struct InterfaceRecord {
     pub mode: Mode,
     /// Whether it accepts frames from XDP.
     pub ready: bool,
+    /// Packets lost after the redirect to it.
+    pub lost: u64,
 }
 
 /// An instance without its entries.
@@ -143,6 +145,7 @@ fn interfaces(meta: &[ReadOnlyWord], cpu: &Memory<ReadOnlyWord>) -> Vec<Interfac
             name,
             mode: Mode::of(generic & interface.generic() != 0),
             ready: cpu.egress(interface.egress()) != 0,
+            lost: meta[interface.lost()].load(),
         })
     };
     Interface::all().filter_map(read).collect()

@@ -9,6 +9,7 @@ mod icmp_generated;
 mod icmp_refused;
 mod icmp_translated;
 mod kernel_fragments;
+mod losses;
 mod path_mtu;
 mod punted;
 
@@ -25,6 +26,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         kernel_fragments::scenarios(),
         path_mtu::scenarios(),
         hooks::scenarios(),
+        losses::scenarios(),
         punted::scenarios(),
         counters::scenarios(),
     ];

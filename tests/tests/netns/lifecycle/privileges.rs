@@ -247,6 +247,8 @@ fn without_perfmon(lab: &Lab) -> Result<()> {
     comes_back(lab, &place, &mut process).context("an interface")?;
     process.kill()?;
     everything_crosses(lab).context("without its daemon")?;
+    const UNCOUNTED: &str = "lost after the redirect are not counted";
+    ensure!(place.ask(lab, "status")?.contains(UNCOUNTED));
     // Programs of the other kind take the tables over, and back.
     for capabilities in [THREE, TWO] {
         let mut process = place.start_as(lab, capabilities, &[])?;
@@ -257,6 +259,8 @@ fn without_perfmon(lab: &Lab) -> Result<()> {
             "{log}"
         );
         everything_crosses(lab).with_context(|| format!("with {capabilities}"))?;
+        let uncounted = place.ask(lab, "status")?.contains(UNCOUNTED);
+        ensure!(uncounted == (capabilities == TWO), "with {capabilities}");
         process.terminate(Duration::from_secs(10))?;
     }
     place.ask(lab, "unload")?;
