@@ -28,6 +28,9 @@ pub(super) fn started(plan: &Plan, dataplane: &Dataplane) {
     for name in plan.absent() {
         warn!("{name}: no such interface; it is attached when one of that name appears");
     }
+    for (_, link) in plan.interfaces() {
+        too_many_virtuals(&link.name, plan.virtuals_on(link.index).count());
+    }
     for (side, name) in [(Side::Wan, "WAN"), (Side::Lan, "LAN")] {
         if plan.settings.modes.of(side) == Mode::Generic && !plan.settings.dry_run {
             warn!(
@@ -141,10 +144,13 @@ fn new_virtuals(interface: &str, virtuals: &[(String, [u8; 6])]) {
         .map(|(name, mac)| format!("{name} ({})", mac_text(*mac)));
     let names = names.collect::<Vec<_>>().join(", ");
     info!("{interface}: frames to {names} are for this host now; exchanging the programs");
-    if virtuals.len() > VIRTUALS {
+    too_many_virtuals(interface, virtuals.len());
+}
+
+fn too_many_virtuals(interface: &str, number: usize) {
+    if number > VIRTUALS {
         warn!(
-            "{interface}: {} virtual interfaces are on top of it; only the first {VIRTUALS} are known to the programs",
-            virtuals.len()
+            "{interface}: {number} virtual interfaces are on top of it; only the first {VIRTUALS} are known to the programs"
         );
     }
 }
