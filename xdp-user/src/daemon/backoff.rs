@@ -35,7 +35,7 @@ impl<T: PartialEq + Clone> Backoff<T> {
         true
     }
 
-    /// The attempt was refused, and has left this state. One that cannot be told (`None`) is that of
+    /// The attempt was refused, and has left this state. One that is not known (`None`) is that of
     /// the next question.
     pub fn refused(&mut self, state: Option<T>) {
         let wait = match &self.refused {
