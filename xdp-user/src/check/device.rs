@@ -33,6 +33,10 @@ pub(super) fn all(context: &Context<'_>) -> Vec<Finding> {
         findings.push(program(context, link).on(&link.name));
         findings.push(redirect(context, link).on(&link.name));
         findings.push(shaper(context, link).on(&link.name));
+        if let Ok(queues) = context.netlink.transmit_queues(&link.name) {
+            let cpus = aya::util::online_cpus().map_or(0, |cpus| cpus.len() as u64);
+            findings.extend(transmit_queues(link, queues, cpus).map(|found| found.on(&link.name)));
+        }
     }
     findings
 }
@@ -227,6 +231,26 @@ fn shaper(context: &Context<'_>, link: &Link) -> Finding {
     Finding::warning(CODE, message, REASON)
 }
 
+/// Drivers that want a transmit queue for each CPU refuse what XDP redirects on the others (ENXIO).
+/// A veth has one as well, and takes any CPU.
+fn transmit_queues(link: &Link, queues: u64, cpus: u64) -> Option<Finding> {
+    const CODE: &str = "transmit-queues";
+    const REASON: &str = "many drivers send what XDP redirects by a transmit queue of the CPU's own; where a CPU has none, they lose the packets, or share a queue behind a lock";
+    let name = &link.name;
+    if link.kind.is_some() || queues == 0 {
+        return None;
+    }
+    if queues >= cpus {
+        let message = format!("{queues} transmit queues for {cpus} CPUs");
+        return Some(Finding::ok(CODE, message, REASON));
+    }
+    let message = format!(
+        "{queues} transmit queues for {cpus} CPUs: give it as many (`ethtool -l {name}` shows the most), or keep the interrupts of the receive queues on the first {queues} CPUs"
+    );
+    let fix = format!("ethtool -L {name} combined {cpus}");
+    Some(Finding::warning(CODE, message, REASON).fix(fix))
+}
+
 /// Why a device does not transmit frames that XDP redirects to it.
 fn no_transmit(link: &Link, peer: Option<&VethPeer>, kernel_reports: bool) -> String {
     match (link.kind.as_deref(), peer) {
@@ -246,6 +270,26 @@ fn no_transmit(link: &Link, peer: Option<&VethPeer>, kernel_reports: bool) -> St
 mod tests {
     use super::*;
     use crate::check::Level;
+
+    #[test]
+    fn hardware_needs_a_transmit_queue_for_each_cpu() {
+        let nic = Link {
+            name: "eth1".to_owned(),
+            ..Link::default()
+        };
+        let found = transmit_queues(&nic, 2, 8).expect("a finding");
+        assert_eq!(found.level, Level::Warning);
+        assert!(found.message.contains("2 transmit queues for 8 CPUs"));
+        assert_eq!(found.fix, ["ethtool -L eth1 combined 8"]);
+        let found = transmit_queues(&nic, 8, 8).expect("a finding");
+        assert_eq!(found.level, Level::Ok);
+        assert_eq!(transmit_queues(&nic, 0, 8), None, "it is not known");
+        let veth = Link {
+            kind: Some("veth".to_owned()),
+            ..nic
+        };
+        assert_eq!(transmit_queues(&veth, 1, 8), None);
+    }
 
     #[test]
     fn a_device_of_xen_is_not_tested() {

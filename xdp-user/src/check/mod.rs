@@ -11,6 +11,7 @@ mod firewall;
 mod kernel;
 mod memory;
 mod offload;
+mod policy;
 mod process;
 mod route;
 mod run_command;
@@ -146,6 +147,7 @@ pub fn check(
     findings.extend(sysctl::all(&context));
     findings.extend(vip::all(&context));
     findings.extend(route::all(&context));
+    findings.extend(policy::all(&context));
     findings.extend(firewall::all(&context));
     findings.extend(start(settings, netlink, &findings));
     Ok(findings)

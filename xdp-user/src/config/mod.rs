@@ -3,6 +3,7 @@
 pub mod interfaces;
 pub mod peer_lists;
 pub mod plan;
+pub mod policy;
 pub mod settings;
 pub mod validate;
 pub mod virtuals;

@@ -2,6 +2,7 @@
 
 use crate::config::interfaces::Side;
 use crate::config::plan::Plan;
+use crate::config::policy::Unfollowed;
 use crate::config::settings::Mode;
 use crate::config::virtuals::mac_text;
 use crate::daemon::link_change::LinkChange;
@@ -23,7 +24,7 @@ use xdp_common::limits::VIRTUALS;
 use xdp_common::{Hook, limits};
 
 /// Logs what a start did, except for its last line ([`ready`]).
-pub(super) fn started(plan: &Plan, dataplane: &Dataplane) {
+pub(super) fn started(plan: &Plan, dataplane: &Dataplane, unfollowed: &[Unfollowed]) {
     attached(dataplane);
     for name in plan.absent() {
         warn!("{name}: no such interface; it is attached when one of that name appears");
@@ -69,6 +70,9 @@ pub(super) fn started(plan: &Plan, dataplane: &Dataplane) {
             "group {group} cannot reach the tables: {0} is closed to it; `chmod o+x {0}` opens it",
             closed.display()
         );
+    }
+    for rule in unfollowed {
+        warn!("{}; instead: `{}`", rule.message, rule.fix);
     }
     no_xmit_support(plan, dataplane);
     if capabilities::is_hardened() {

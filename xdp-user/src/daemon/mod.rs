@@ -15,6 +15,7 @@ pub mod throttle;
 mod vip_watch;
 
 use crate::config::plan::Plan;
+use crate::config::policy;
 use crate::daemon::loggers::Loggers;
 use crate::daemon::maintenance::Maintenance;
 use crate::daemon::readiness::readable;
@@ -51,7 +52,10 @@ impl Daemon {
         let monitor = readable(ChangeMonitor::listen()?)
             .map_err(Error::system("wait for changes of links and routes"))?;
         let (mut dataplane, loggers) = dataplane::start(&plan, &netlink)?;
-        log::started(&plan, &dataplane);
+        let settings = &plan.settings;
+        // `check` says when they cannot be listed.
+        let rules = policy::unfollowed(&netlink, settings.vip, settings.server);
+        log::started(&plan, &dataplane, &rules.unwrap_or_default());
         let directory = dataplane.instance.directory.clone();
         dataplane.hold_pins()?;
         let kept = capabilities::give_up()?;

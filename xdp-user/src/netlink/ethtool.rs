@@ -20,6 +20,7 @@ const BITSET_BITS: u16 = 3;
 const BITSET_BIT: u16 = 1;
 const BIT_NAME: u16 = 2;
 const RX_CHANNELS: u16 = 6;
+const TX_CHANNELS: u16 = 7;
 const COMBINED_CHANNELS: u16 = 9;
 /// Linux 6.17 and newer.
 const FLOW_HASH: u16 = 8;
@@ -129,9 +130,19 @@ impl Netlink {
 
     /// The number of receive queues; an error when the driver does not support the request.
     pub fn receive_queues(&self, device: &str) -> io::Result<u64> {
+        self.queues(device, RX_CHANNELS)
+    }
+
+    /// The number of transmit queues likewise.
+    pub fn transmit_queues(&self, device: &str) -> io::Result<u64> {
+        self.queues(device, TX_CHANNELS)
+    }
+
+    /// Queues of one kind, and those that are of both.
+    fn queues(&self, device: &str, kind: u16) -> io::Result<u64> {
         let channels = self.ethtool(device, CHANNELS_GET)?;
         let of = |kind| number(&channels, kind).unwrap_or_default();
-        Ok(of(RX_CHANNELS) + of(COMBINED_CHANNELS))
+        Ok(of(kind) + of(COMBINED_CHANNELS))
     }
 
     /// The hash fields of receive side scaling. An error means that the driver has none. Both fields

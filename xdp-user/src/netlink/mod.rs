@@ -13,6 +13,7 @@ pub mod monitor;
 pub mod namespaces;
 pub mod neighbour;
 mod route;
+pub mod rule;
 mod socket;
 mod tc;
 mod xdp_features;
