@@ -9,6 +9,7 @@ mod between;
 pub mod fixture;
 pub mod gateway;
 pub mod host;
+pub mod pinned;
 pub mod tables;
 
 use crate::kernel;

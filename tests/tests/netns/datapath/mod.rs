@@ -1,5 +1,6 @@
 //! Packets through the gateway: what arrives on the other side, byte for byte, and what does not.
 
+mod attackers;
 mod counters;
 mod forwarding;
 mod fragment_attacks;
@@ -29,6 +30,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         losses::scenarios(),
         punted::scenarios(),
         counters::scenarios(),
+        attackers::scenarios(),
     ];
     parts.into_iter().flatten().collect()
 }
