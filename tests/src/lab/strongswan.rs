@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::Ipv4Addr;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::Command;
@@ -13,7 +14,7 @@ use serde_json::{Map, Value};
 
 use super::netns::{Namespace, execute};
 use super::process::Process;
-use super::topology::Lab;
+use super::topology::{CLIENT, Lab, SERVER, VIP};
 use super::{certificates, swanctl, vici};
 
 /// The client's address inside the tunnel.
@@ -80,6 +81,34 @@ pub enum End {
     Server,
 }
 
+/// Where the two daemons of a tunnel run.
+#[derive(Clone, Copy, Debug)]
+pub struct Ends<'lab> {
+    /// Distinguishes the files and addresses of one tunnel in a lab from those of another.
+    pub name: &'static str,
+    /// The namespaces of the initiator and of the responder.
+    pub namespaces: [&'lab Namespace; 2],
+    /// Their addresses there.
+    pub addresses: [Ipv4Addr; 2],
+    /// The address at which the initiator finds the responder.
+    pub responder: Ipv4Addr,
+    /// Their addresses inside the tunnel.
+    pub inner: [&'static str; 2],
+}
+
+impl<'lab> Ends<'lab> {
+    /// Client and server of the lab.
+    pub fn usual(lab: &'lab Lab) -> Self {
+        Self {
+            name: "",
+            namespaces: [&lab.client, &lab.server],
+            addresses: [CLIENT, SERVER],
+            responder: VIP,
+            inner: [INNER_CLIENT, INNER_SERVER],
+        }
+    }
+}
+
 /// One IPsec SA pair as strongSwan counts it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChildSa {
@@ -100,7 +129,7 @@ pub struct ChildSa {
 /// Both daemons, configured; killed when dropped.
 #[derive(Debug)]
 pub struct Tunnel<'lab> {
-    lab: &'lab Lab,
+    ends: Ends<'lab>,
     client: Daemon,
     server: Daemon,
 }
@@ -114,13 +143,18 @@ struct Daemon {
 impl<'lab> Tunnel<'lab> {
     /// Starts both daemons and loads their configuration; nothing is sent yet.
     pub fn configure(lab: &'lab Lab, settings: Settings) -> Result<Self> {
-        for (namespace, inner) in [(&lab.client, INNER_CLIENT), (&lab.server, INNER_SERVER)] {
+        Self::between(lab, Ends::usual(lab), settings)
+    }
+
+    /// The same between other ends.
+    pub fn between(lab: &'lab Lab, ends: Ends<'lab>, settings: Settings) -> Result<Self> {
+        for (namespace, inner) in ends.namespaces.into_iter().zip(ends.inner) {
             namespace.run(&format!("ip address replace {inner}/32 dev lo"))?;
         }
-        let client = Daemon::start(lab, End::Client, settings)?;
-        let server = Daemon::start(lab, End::Server, settings)?;
+        let client = Daemon::start(lab, &ends, End::Client, settings)?;
+        let server = Daemon::start(lab, &ends, End::Server, settings)?;
         Ok(Self {
-            lab,
+            ends,
             client,
             server,
         })
@@ -191,11 +225,12 @@ impl<'lab> Tunnel<'lab> {
     /// missing answer is looked up in the counters of the client's SA.
     pub fn ping(&self, count: u32, interval: Duration) -> Result<()> {
         let before = self.answers()?;
-        let mut command = self.lab.client.command("ping");
-        command.args(["-n", "-q", "-W", "2", "-I", INNER_CLIENT]);
+        let [from, to] = self.ends.inner;
+        let mut command = self.ends.namespaces[0].command("ping");
+        command.args(["-n", "-q", "-W", "2", "-I", from]);
         command.args(["-c", &count.to_string()]);
         command.args(["-i", &format!("{:.3}", interval.as_secs_f64())]);
-        let output = command.arg(INNER_SERVER).output()?;
+        let output = command.arg(to).output()?;
         let text = String::from_utf8_lossy(&output.stdout);
         let sent = format!("{count} packets transmitted, ");
         ensure!(text.contains(&sent), "ping did not send {count}:\n{text}");
@@ -255,12 +290,13 @@ impl ChildSa {
 }
 
 impl Daemon {
-    fn start(lab: &Lab, end: End, settings: Settings) -> Result<Self> {
-        let (name, namespace): (_, &Namespace) = match end {
-            End::Client => ("client", &lab.client),
-            End::Server => ("server", &lab.server),
+    fn start(lab: &Lab, ends: &Ends<'_>, end: End, settings: Settings) -> Result<Self> {
+        let (name, namespace) = match end {
+            End::Client => ("client", ends.namespaces[0]),
+            End::Server => ("server", ends.namespaces[1]),
         };
-        let directory = lab.directory().join(name);
+        let name = format!("{}{name}", ends.name);
+        let directory = lab.directory().join(&name);
         for part in ["conf.d", "x509", "x509ca", "private"] {
             let path = directory.join("swanctl").join(part);
             fs::create_dir_all(&path)
@@ -279,7 +315,10 @@ impl Daemon {
             fs::write(&path, text).with_context(|| format!("failed to write {}", path.display()))
         };
         write("strongswan.conf", swanctl::daemon(&directory, settings))?;
-        write("swanctl/swanctl.conf", swanctl::connection(end, settings))?;
+        write(
+            "swanctl/swanctl.conf",
+            swanctl::connection(ends, end, settings),
+        )?;
 
         let mut command = namespace.command("charon-systemd");
         command.env("STRONGSWAN_CONF", directory.join("strongswan.conf"));

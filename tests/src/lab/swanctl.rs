@@ -3,10 +3,8 @@
 use std::path::Path;
 
 use super::strongswan::{
-    Authentication, CHILD, CONNECTION, End, IDENTITIES, INNER_CLIENT, INNER_SERVER, Settings,
-    Version,
+    Authentication, CHILD, CONNECTION, End, Ends, IDENTITIES, Settings, Version,
 };
-use super::topology::{CLIENT, SERVER, VIP};
 
 /// The size of IKE fragments where none are made.
 const UNUSED: u32 = 1280;
@@ -38,24 +36,24 @@ pub(crate) fn daemon(directory: &Path, settings: Settings) -> String {
 }
 
 /// The connection, as `swanctl --load-all` loads it.
-pub(crate) fn connection(end: End, settings: Settings) -> String {
+pub(crate) fn connection(ends: &Ends<'_>, end: End, settings: Settings) -> String {
     let [client, server] = IDENTITIES;
     let (local, remote, from, to, inner_local, inner_remote) = match end {
         End::Client => (
             client,
             server,
-            CLIENT.to_string(),
-            VIP.to_string(),
-            INNER_CLIENT,
-            INNER_SERVER,
+            ends.addresses[0].to_string(),
+            ends.responder.to_string(),
+            ends.inner[0],
+            ends.inner[1],
         ),
         End::Server => (
             server,
             client,
-            SERVER.to_string(),
+            ends.addresses[1].to_string(),
             "%any".into(),
-            INNER_SERVER,
-            INNER_CLIENT,
+            ends.inner[1],
+            ends.inner[0],
         ),
     };
     // The first is what every IKEv1 peer has; curve25519 is quick.
