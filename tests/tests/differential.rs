@@ -145,11 +145,22 @@ fn seeds(hook: Hook, arms: Arms) -> Vec<Seed> {
         }
         let name = format!("{} ({})", row.name, row.verdict);
         for (side, frame) in row.before {
+            if side == Side::Out && hook != Hook::Egress {
+                continue;
+            }
             seeds.push((format!("what comes before {name}"), side, frame));
         }
         seeds.push((name, row.side, row.input));
     }
     seeds
+}
+
+/// What the host sends to peers of its own before the packets of the golden table.
+fn teachers() -> Vec<Vec<u8>> {
+    let before = table::rows().into_iter().flat_map(|row| row.before);
+    before
+        .filter_map(|(side, frame)| (side == Side::Out).then_some(frame))
+        .collect()
 }
 
 /// One hook of one gateway, in the kernel and on the host.
@@ -173,6 +184,15 @@ impl Twins<'_> {
         }
     }
 
+    /// Both learn the peers of the host itself.
+    fn teach(&self) -> Result<()> {
+        for mut frame in teachers() {
+            self.dataplane.egress(self.config.wan_ifindex, &frame)?;
+            (self.host)(Side::Out, &mut frame);
+        }
+        Ok(())
+    }
+
     fn action(&self, verdict: Verdict) -> u32 {
         match self.hook {
             Hook::Xdp => host::xdp_action(verdict),
@@ -185,6 +205,9 @@ impl Twins<'_> {
     /// counters at the end.
     fn compare(&mut self, packets: u32) -> Result<()> {
         let seeds = seeds(self.hook, self.arms);
+        if self.hook != Hook::Egress {
+            self.teach()?;
+        }
         let mut warm = Vec::new();
         let mut stamps = None;
         if self.hook == Hook::Xdp {
@@ -306,7 +329,14 @@ fn compare_at(
         }
     }
     let tables = Tables::new(config);
-    let host = |side, frame: &mut Vec<u8>| host::run_in(hook, (&tables, &fib, config), side, frame);
+    let host = |side, frame: &mut Vec<u8>| {
+        let hook = if side == Side::Out {
+            Hook::Egress
+        } else {
+            hook
+        };
+        host::run_in(hook, (&tables, &fib, config), side, frame)
+    };
     let mut twins = Twins {
         hook,
         arms,

@@ -3,6 +3,8 @@
 
 #[path = "ike/forged.rs"]
 mod forged;
+#[path = "ike/host_peer.rs"]
+mod host_peer;
 #[path = "ike/large.rs"]
 mod large;
 
@@ -43,7 +45,12 @@ fn main() -> ExitCode {
         ]),
         Scenario::new("an_attempt_that_does_not_go_on_is_half_open", half_open),
     ];
-    let parts = [scenarios, forged::scenarios(), large::scenarios()];
+    let parts = [
+        scenarios,
+        forged::scenarios(),
+        host_peer::scenarios(),
+        large::scenarios(),
+    ];
     suite::run(
         parts
             .into_iter()

@@ -19,7 +19,7 @@ use xdp_user::report::document::Document;
 use xdp_user::report::selection::Selection;
 use xdp_user::report::stats::{InstanceStats, Stats};
 use xdp_user::report::status::{
-    InstanceStatus, ProgramStatus, ReasonCount, Redirect, Status, TableStatus,
+    HostPeerStatus, InstanceStatus, ProgramStatus, ReasonCount, Redirect, Status, TableStatus,
 };
 use xdp_user::tables::clock::{Clock, Moment};
 use xdp_user::tables::overview::Overview;
@@ -231,6 +231,7 @@ fn snapshot() -> Snapshot {
             absent: Vec::new(),
             counters,
             tables: Vec::new(),
+            host_peers: Vec::new(),
         },
         clock: Clock::new(TICK, clock),
         now: NOW,
@@ -299,6 +300,20 @@ fn with_daemon() -> InstanceStatus {
             bytes: 16_777_216,
             when_full: "a text for people",
         }],
+        host_peers: vec![
+            HostPeerStatus {
+                peer: CLIENT,
+                port: Some(500),
+                vip_port: Some(4500),
+                last_sent_secs: 7,
+            },
+            HostPeerStatus {
+                peer: CLIENT_2,
+                port: None,
+                vip_port: None,
+                last_sent_secs: 100,
+            },
+        ],
         reasons: vec![ReasonCount {
             hook: "xdp",
             outcome: "forwarded",
@@ -325,6 +340,7 @@ fn without_daemon() -> InstanceStatus {
         attached: Vec::new(),
         redirect: Vec::new(),
         tables: Vec::new(),
+        host_peers: Vec::new(),
         reasons: Vec::new(),
     }
 }

@@ -6,14 +6,15 @@ use std::net::Ipv4Addr;
 
 use ikenat_tests::bpf::fixture;
 use ikenat_tests::bpf::gateway::{Gateway, NOW};
-use ikenat_tests::bpf::host::{Host, Tables};
+use ikenat_tests::bpf::host::{Host, Tables, word};
 use ikenat_tests::lab::frames::icmp::{code, kind, quote};
 use ikenat_tests::lab::frames::{DONT_FRAGMENT, Icmp, Packet, protocol};
 use ikenat_tests::lab::topology::{
     CLIENT, CLIENT_MAC, GATEWAY_LAN, LAN_MAC, SERVER, SERVER_MAC, VIP, WAN_MAC,
 };
+use xdp_common::config::EXCEPT;
 use xdp_common::limits::{ICMP_BUCKETS, ICMP_BURST};
-use xdp_common::{Direction, Reason};
+use xdp_common::{Config, Direction, Reason};
 use xdp_core::icmp::rate_limit::{self, Origin};
 use xdp_core::{FibResult, Side};
 
@@ -292,4 +293,63 @@ fn each_origin_of_errors_has_buckets_of_its_own() {
         all.into_iter().eq(0..ICMP_BUCKETS as usize),
         "shared buckets"
     );
+}
+
+/// The peers of the host itself are learned from what the host sends, and from nothing else that
+/// leaves by the WAN with the VIP as its source.
+#[test]
+fn only_what_the_host_sends_teaches_its_peers() {
+    let config = fixture::config();
+    let tables = Tables::new(&config);
+    let fib = |_: [u8; 4], _: [u8; 4], _: u16| FibResult::NoRoute;
+    let egress = || Host::<true, true>::new(&tables, &fib, NOW);
+    let sent = |port| {
+        let packet = Packet::udp((VIP, port), (CLIENT, port), [7; 40]);
+        packet.with_macs(CLIENT_MAC, WAN_MAC).build()
+    };
+    let verdict = |host: Host<'_, true, true>, port| {
+        let verdict = host.run(&config, Side::Out, &mut sent(port));
+        word(verdict)
+    };
+    let other = "punted other-address";
+    assert_eq!(verdict(egress().handled(), 500), other);
+    assert_eq!(
+        verdict(egress().received_on(config.wan_ifindex), 500),
+        other
+    );
+    assert_eq!(verdict(egress(), 53), other);
+    let gateway = |port| {
+        let packet = Packet::udp((CLIENT, port), (VIP, port), [7; 40]);
+        let mut frame = packet.with_macs(WAN_MAC, CLIENT_MAC).build();
+        let host = Host::<true>::new(&tables, &fib, NOW);
+        word(host.run(&config, Side::Wan, &mut frame))
+    };
+    assert_eq!(gateway(500), "dropped no-route", "nothing was taught");
+    // The host itself, and a host behind it.
+    assert_eq!(verdict(egress(), 500), "punted host-peer");
+    assert_eq!(gateway(500), "punted host-peer");
+    let from_lan = egress().received_on(config.lan_ifindex);
+    assert_eq!(verdict(from_lan, 4500), "punted host-peer");
+    assert_eq!(gateway(4500), "punted host-peer");
+    // On a one-armed gateway they are behind the WAN.
+    let one_armed = fixture::one_armed(config);
+    let from_wan = egress().received_on(config.wan_ifindex);
+    let taught = from_wan.run(&one_armed, Side::Out, &mut sent(500));
+    assert_eq!(word(taught), "punted host-peer");
+}
+
+/// A list decides first: the peers of `--except-peer` need no entry.
+#[test]
+fn listed_peers_are_not_learned() {
+    let config = Config {
+        lists: 1,
+        ..fixture::config()
+    };
+    let mut tables = Tables::new(&config);
+    tables.list(CLIENT.octets(), EXCEPT);
+    let fib = |_: [u8; 4], _: [u8; 4], _: u16| FibResult::NoRoute;
+    let packet = Packet::udp((VIP, 500), (CLIENT, 500), [7; 40]).with_macs(CLIENT_MAC, WAN_MAC);
+    let host = Host::<true, true>::new(&tables, &fib, NOW);
+    let verdict = host.run(&config, Side::Out, &mut packet.build());
+    assert_eq!(word(verdict), "punted other-address");
 }

@@ -21,6 +21,10 @@ pub const HALF_BUCKETS: u32 = 1 << 12;
 /// Buckets of FRAGMENT: four datagrams each, of which the first fragment has passed; the oldest is
 /// overwritten.
 pub const FRAGMENT_BUCKETS: u32 = 1 << 10;
+/// Buckets of HOSTPEER: four peers of the host itself each; the oldest is overwritten.
+pub const HOST_PEER_BUCKETS: u32 = 1 << 10;
+/// How long a packet of the host makes its receiver a peer of the host (RFC 4787 REQ-5).
+pub const HOST_PEER_TICKS: u16 = 300;
 /// Entries of NEXTHOP: (egress, gateway) pairs, not peers.
 pub const NEXTHOPS: u32 = 256;
 

@@ -138,4 +138,7 @@ reasons! {
     /// With a source route (RFC 791 section 3.1): its sender chooses the way of the replies, and
     /// reaches what it could not address.
     SourceRoute = 35, Dropped, "source-route";
+    /// Inbound, from a peer of the host itself, and neither a flow nor a session of the server claims
+    /// it. On egress: a packet of the host that teaches such a peer.
+    HostPeer = 36, Punted, "host-peer";
 }

@@ -1,5 +1,6 @@
 //! The layout of table entries: the words of a slot in FLOW and SESSION (128 bytes: two cache
-//! lines, the first one hot), of a way in HALF and FRAGMENT, and of an entry in NEXTHOP.
+//! lines, the first one hot), of a way in HALF, FRAGMENT and HOSTPEER, and of an entry in
+//! NEXTHOP.
 //!
 //! `xdp_core::table` finds, claims and retires slots.
 
@@ -80,18 +81,36 @@ pub const fn spis_of(word: u64, direction: Direction) -> u64 {
     word >> (32 * direction as u32) & 0xffff_ffff
 }
 
-/// The four words of a way in HALF and FRAGMENT.
+/// The four words of a way in HALF, FRAGMENT and HOSTPEER.
 pub mod recent {
     /// Words of a way.
     pub const WORDS: usize = 4;
     /// Digest (bits 16-63) and tick (0-15).
     pub const DIGEST: usize = 0;
     /// First word of the details: the peer's address in two words; then in HALF the initiator's SPI,
-    /// in FRAGMENT the end of the first fragment (bits 0-12) and bits 13-63 of the digest. Two CPUs
-    /// may have written parts of them.
+    /// in FRAGMENT the end of the first fragment (bits 0-12) and bits 13-63 of the digest, in HOSTPEER
+    /// the tick (bits 32-63) and the ports ([`super::host_peer`]). Two CPUs may have written parts of them.
     pub const DETAILS: usize = 1;
     /// Words of the details.
     pub const DETAILS_WORDS: usize = 3;
+}
+
+/// What identifies an entry of HOSTPEER beside the peer's address.
+pub mod host_peer {
+    /// The peer's port (bits 16-31) and that of the VIP (0-15). Zero stands for ESP.
+    #[inline(always)]
+    #[must_use]
+    pub const fn ports(peer: u16, vip: u16) -> u32 {
+        (peer as u32) << 16 | vip as u32
+    }
+
+    /// The peer's port and the VIP's.
+    #[inline(always)]
+    #[must_use]
+    pub const fn split(ports: u32) -> (u16, u16) {
+        let [a, b, c, d] = ports.to_be_bytes();
+        (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]))
+    }
 }
 
 /// The words of an entry in NEXTHOP.

@@ -90,6 +90,12 @@ pub trait Env {
     fn half_open(&self, index: u32) -> Option<&recent::Bucket<Self::Word>>;
     /// A bucket of FRAGMENT.
     fn fragments(&self, index: u32) -> Option<&recent::Bucket<Self::Word>>;
+    /// A bucket of HOSTPEER.
+    fn host_peers(&self, index: u32) -> Option<&recent::Bucket<Self::Word>>;
+    /// On egress: the index of the interface that received the packet; 0: the host made it.
+    fn received_on(&self) -> u32;
+    /// On egress: the tc program on ingress has handled the packet.
+    fn is_handled(&self) -> bool;
     /// An entry of NEXTHOP.
     fn neighbour(&self, index: u32) -> Option<&neighbour_table::Entry<Self::Word>>;
     /// The list that PEERS holds for a peer ([`xdp_common::config::EXCEPT`],

@@ -4,7 +4,7 @@
 //! two it runs for.
 
 use crate::classify::{self, refused_by_list};
-use crate::conntrack;
+use crate::conntrack::{self, host_peer};
 use crate::env::{Env, Side, Verdict};
 use crate::frame::Frame;
 use crate::icmp::rate_limit::{self, Origin};
@@ -39,10 +39,18 @@ pub fn process<F: Frame + ?Sized, E: Env>(
     if !is_plain && let Some(reason) = refuse_unusual(frame, env, config, jiffies) {
         return Verdict::NotForwarded(reason);
     }
-    if !cached_route(env, config, jiffies, &mut route)
-        && let Some(reason) = look_up_route(env, config, jiffies, &mut route)
-    {
-        return answer_or_refuse(env, config, reason, route.mtu, jiffies);
+    if !cached_route(env, config, jiffies, &mut route) {
+        // While the host has peers of its own, no route of inbound packets is cached.
+        if E::HOOK != Hook::Egress
+            && host_peer::in_use(env, config, jiffies)
+            && host_peer::sent_it(env, config, jiffies)
+        {
+            remember_foreign_fragment(frame, env, config, side);
+            return Verdict::NotForwarded(Reason::HostPeer);
+        }
+        if let Some(reason) = look_up_route(env, config, jiffies, &mut route) {
+            return answer_or_refuse(env, config, reason, route.mtu, jiffies);
+        }
     }
     let tracked = conntrack::count(frame, env, config, jiffies, route.cached_hop);
     let Some(packet) = env.load_packet().and_then(Packet::unpack) else {

@@ -1,7 +1,7 @@
 //! Route selection: the cached next hop of a packet, or the result of a FIB lookup and what it
 //! means.
 
-use crate::conntrack::session;
+use crate::conntrack::{host_peer, session};
 use crate::env::{Env, FibResult, NextHop};
 use crate::neighbour::cached_hop;
 use crate::neighbour::table::{self as neighbour_table, Neighbour};
@@ -150,7 +150,7 @@ fn egress_word<E: Env>(env: &E, config: &Config, ifindex: u32) -> Option<u64> {
 /// program.
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "a place is small")]
-fn position_of<const N: usize>(interfaces: &[u32; N], ifindex: u32) -> usize {
+pub(crate) fn position_of<const N: usize>(interfaces: &[u32; N], ifindex: u32) -> usize {
     let mut found = 0;
     let mut place = 0;
     while place < N {
@@ -252,7 +252,10 @@ fn route_for_xdp<E: Env>(
     let outbound = packet.direction == Direction::Outbound;
     let hop_word =
         cached_hop::for_neighbour::<E::Word>(config, outbound, egress, &neighbour, jiffies);
-    if !outbound && let Some(word) = env.meta(meta::SERVER_HOP) {
+    if !outbound
+        && !host_peer::in_use(env, config, jiffies)
+        && let Some(word) = env.meta(meta::SERVER_HOP)
+    {
         word.store(hop_word);
     }
     Ok(Route {

@@ -5,9 +5,9 @@
 
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::{
-    BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_FWD_DISABLED, BPF_FIB_LKUP_RET_NO_NEIGH,
-    BPF_FIB_LKUP_RET_NOT_FWDED, BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup as Lookup,
-    bpf_redir_neigh,
+    __sk_buff, BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_FWD_DISABLED,
+    BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_NOT_FWDED, BPF_FIB_LKUP_RET_SUCCESS,
+    bpf_fib_lookup as Lookup, bpf_redir_neigh,
 };
 #[cfg(not(feature = "without-perfmon"))]
 use aya_ebpf::helpers::bpf_probe_read_kernel;
@@ -56,6 +56,41 @@ pub fn ingress_tc(context: &TcContext) -> u32 {
 pub fn is_tagged(context: &TcContext) -> bool {
     // SAFETY: the context is the kernel's own.
     unsafe { (*context.skb.skb).vlan_present != 0 }
+}
+
+/// The value of `tc_index` by which tc ingress tells tc egress that it has handled a packet. The
+/// field stays with the packet through `bpf_redirect_neigh`, and through the host's stack and its
+/// fragmentation. Nothing else reads it between the two hooks.
+const HANDLED: u32 = 0x1ce;
+
+/// tc ingress: writes down that the packet is handled, for [`is_handled`].
+#[inline(always)]
+pub fn set_handled(context: &TcContext) {
+    // SAFETY: the context is the kernel's own.
+    unsafe { (*context.skb.skb).tc_index = HANDLED }
+}
+
+/// tc egress: [`set_handled`] was called for the packet.
+#[inline(always)]
+pub fn is_handled(context: &impl EbpfContext) -> bool {
+    // SAFETY: the context of a tc program is the kernel's own `__sk_buff`.
+    unsafe { (*context.as_ptr().cast::<__sk_buff>()).tc_index == HANDLED }
+}
+
+/// tc egress: takes back [`set_handled`]. Some queueing disciplines read the field.
+#[inline(always)]
+pub fn clear_handled(context: &TcContext) {
+    if is_handled(context) {
+        // SAFETY: the context is the kernel's own.
+        unsafe { (*context.skb.skb).tc_index = 0 }
+    }
+}
+
+/// tc egress: the interface on which the host received the packet; 0: the host made it.
+#[inline(always)]
+pub fn received_on(context: &impl EbpfContext) -> u32 {
+    // SAFETY: the context of a tc program is the kernel's own `__sk_buff`.
+    unsafe { (*context.as_ptr().cast::<__sk_buff>()).ingress_ifindex }
 }
 
 /// `jiffies_64`: one load, whereas `bpf_ktime_get_ns` costs 36 ns.

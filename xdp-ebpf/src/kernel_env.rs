@@ -51,6 +51,25 @@ impl<C: EbpfContext, const TC: bool, const OUT: bool> Env for KernelEnv<'_, C, T
     }
 
     #[inline(always)]
+    fn host_peers(&self, index: u32) -> Option<&recent::Bucket<Shared>> {
+        maps::host_peers(index)
+    }
+
+    #[inline(always)]
+    fn received_on(&self) -> u32 {
+        if OUT {
+            helpers::received_on(self.context)
+        } else {
+            0
+        }
+    }
+
+    #[inline(always)]
+    fn is_handled(&self) -> bool {
+        OUT && helpers::is_handled(self.context)
+    }
+
+    #[inline(always)]
     fn neighbour(&self, index: u32) -> Option<&neighbour_table::Entry<Shared>> {
         maps::neighbour(index)
     }

@@ -18,6 +18,7 @@ pub mod atomic;
 pub mod frame;
 pub mod helpers;
 pub mod kernel_env;
+pub mod learn;
 mod log;
 #[cfg(not(feature = "without-perfmon"))]
 pub mod losses;

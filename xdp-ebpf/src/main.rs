@@ -22,10 +22,12 @@ use xdp_common::{Config, Hook, Outcome, Reason};
 use xdp_core::classify::not_handled;
 use xdp_core::icmp::error::ErrorCause;
 use xdp_core::icmp::{error, translate};
+use xdp_core::learn::may_teach;
 use xdp_core::{Frame, NextHop, Side, Verdict, counters, forward, forward_either, process};
 use xdp_ebpf::frame::tc::{HEADER_BYTES, ICMP_ERROR_BYTES, TcFrame};
 use xdp_ebpf::frame::xdp::{SavedContext, XdpFrame};
 use xdp_ebpf::kernel_env::KernelEnv;
+use xdp_ebpf::learn::learn;
 #[cfg(not(feature = "without-perfmon"))]
 use xdp_ebpf::losses;
 use xdp_ebpf::maps::PacketPlace;
@@ -210,6 +212,8 @@ fn ikenat_tc(context: TcContext) -> i32 {
     match tc_first_look::<false>(pointer) {
         FirstLook::Done => TC_ACT_UNSPEC,
         FirstLook::Icmp => tc_icmp::<false>(context),
+        // Only on egress.
+        FirstLook::FromVip => TC_ACT_UNSPEC,
         FirstLook::Candidate => {
             let done = tc_packet::<false>(TcContext::new(context.skb.skb));
             if done <= RETURN_VALUE {
@@ -222,15 +226,22 @@ fn ikenat_tc(context: TcContext) -> i32 {
 }
 
 /// tc egress on a WAN, towards the clients: packets of a server that the kernel itself sends,
-/// because it has fragmented them or because the server is on this host.
+/// because it has fragmented them or because the server is on this host. And packets of this host
+/// itself, which show who its own peers are.
 #[classifier]
 fn ikenat_egress(context: TcContext) -> i32 {
     let pointer = TcContext::new(context.skb.skb);
-    match tc_first_look::<true>(pointer) {
+    let code = match tc_first_look::<true>(pointer) {
         FirstLook::Done => TC_ACT_UNSPEC,
-        FirstLook::Icmp => tc_icmp::<true>(context),
-        FirstLook::Candidate => tc_packet::<true>(context) as i32,
-    }
+        FirstLook::Icmp => tc_icmp::<true>(TcContext::new(context.skb.skb)),
+        FirstLook::FromVip => {
+            count_reason(Hook::Egress, learn(TcContext::new(context.skb.skb)));
+            TC_ACT_UNSPEC
+        }
+        FirstLook::Candidate => tc_packet::<true>(TcContext::new(context.skb.skb)) as i32,
+    };
+    helpers::clear_handled(&context);
+    code
 }
 
 /// The result of the first check of a packet.
@@ -239,6 +250,8 @@ enum FirstLook {
     Done,
     /// ICMP.
     Icmp,
+    /// On egress: UDP or ESP from the VIP.
+    FromVip,
     /// Perhaps a handled packet.
     Candidate,
 }
@@ -265,6 +278,9 @@ fn tc_first_look<const OUT: bool>(mut context: TcContext) -> FirstLook {
             if translate::is_icmp(&TcFrame::new(&mut context)) =>
         {
             FirstLook::Icmp
+        }
+        Some(Reason::OtherAddress) if OUT && may_teach(&TcFrame::new(&mut context), config) => {
+            FirstLook::FromVip
         }
         Some(reason) => {
             count_reason(tc_hook(OUT), reason);
@@ -325,6 +341,15 @@ fn tc_packet<const OUT: bool>(mut context: TcContext) -> u64 {
     let mut frame = TcFrame::new(&mut context);
     frame.pull(HEADER_BYTES);
     let verdict = process(&mut frame, &env, config, side);
+    // What the host's stack fragments may get the VIP before egress, by a rule for the whole LAN.
+    if !OUT
+        && matches!(
+            verdict,
+            Verdict::Forward { .. } | Verdict::NotForwarded(Reason::ToFragment)
+        )
+    {
+        helpers::set_handled(&pointer);
+    }
     tc_code(count(tc_hook(OUT), verdict))
 }
 

@@ -34,6 +34,9 @@ static HALF: Array<recent::Bucket<Shared>> =
 static FRAGMENT: Array<recent::Bucket<Shared>> =
     Array::with_max_entries(limits::FRAGMENT_BUCKETS, BPF_F_MMAPABLE);
 #[map]
+static HOSTPEER: Array<recent::Bucket<Shared>> =
+    Array::with_max_entries(limits::HOST_PEER_BUCKETS, BPF_F_MMAPABLE);
+#[map]
 static NEXTHOP: Array<neighbour_table::Entry<Shared>> =
     Array::with_max_entries(limits::NEXTHOPS, BPF_F_MMAPABLE);
 /// Prefixes of peers, and how their packets are treated ([`xdp_common::config`]).
@@ -167,6 +170,12 @@ pub fn half_open(index: u32) -> Option<&'static recent::Bucket<Shared>> {
 #[inline(always)]
 pub fn fragments(index: u32) -> Option<&'static recent::Bucket<Shared>> {
     value(&FRAGMENT, index).map(known)
+}
+
+/// A bucket of HOSTPEER.
+#[inline(always)]
+pub fn host_peers(index: u32) -> Option<&'static recent::Bucket<Shared>> {
+    value(&HOSTPEER, index).map(known)
 }
 
 /// An entry of NEXTHOP.

@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicU64;
 use xdp_common::counters::refusal;
 use xdp_common::{Class, Config, Direction, Hook, Reason, Refusal, cpu, limits, slot};
 use xdp_core::icmp::{error, translate};
+use xdp_core::learn;
 use xdp_core::neighbour::table::Entry;
 use xdp_core::packet::PackedPacket;
 use xdp_core::table::{Bucket, recent};
@@ -19,6 +20,9 @@ pub struct Host<'t, const TC: bool, const OUT: bool = false> {
     route: &'t Fib<'t>,
     jiffies: u64,
     packed: Cell<Option<PackedPacket>>,
+    /// On egress: the interface that has received the packet, and whether ikenat has handled it.
+    received_on: u32,
+    is_handled: bool,
 }
 
 /// The tables, shared by both hooks.
@@ -27,6 +31,7 @@ pub struct Tables {
     sessions: Vec<Bucket<AtomicU64>>,
     half: Vec<recent::Bucket<AtomicU64>>,
     fragments: Vec<recent::Bucket<AtomicU64>>,
+    host_peers: Vec<recent::Bucket<AtomicU64>>,
     nexthops: Vec<Entry<AtomicU64>>,
     pub(super) limit: Vec<AtomicU64>,
     listed: BTreeMap<[u8; 4], u32>,
@@ -51,6 +56,7 @@ impl Tables {
             sessions: zeroed(config.session_mask + 1),
             half: zeroed(config.half_mask + 1),
             fragments: zeroed(config.fragment_mask + 1),
+            host_peers: zeroed(limits::HOST_PEER_BUCKETS),
             nexthops: zeroed(limits::NEXTHOPS),
             limit: zeroed(limits::ICMP_BUCKETS),
             listed: BTreeMap::new(),
@@ -96,13 +102,30 @@ impl<'t, const TC: bool, const OUT: bool> Host<'t, TC, OUT> {
             route,
             jiffies,
             packed: Cell::new(None),
+            received_on: 0,
+            is_handled: false,
         }
+    }
+
+    /// On egress: the host has received the packet on this interface.
+    pub fn received_on(mut self, ifindex: u32) -> Self {
+        self.received_on = ifindex;
+        self
+    }
+
+    /// On egress: ikenat has handled the packet.
+    pub fn handled(mut self) -> Self {
+        self.is_handled = true;
+        self
     }
 
     /// Runs the packet logic on a frame.
     pub fn run(&self, config: &Config, side: Side, frame: &mut [u8]) -> Verdict {
         if TC && translate::is_icmp(frame) {
             return translate::process(frame, self, config, side);
+        }
+        if OUT && learn::may_teach(frame, config) && learn::learn(frame, self, config) {
+            return Verdict::NotForwarded(Reason::HostPeer);
         }
         xdp_core::run(frame, self, config, side)
     }
@@ -188,6 +211,15 @@ impl<const TC: bool, const OUT: bool> Env for Host<'_, TC, OUT> {
     }
     fn fragments(&self, index: u32) -> Option<&recent::Bucket<AtomicU64>> {
         self.tables.fragments.get(index as usize)
+    }
+    fn host_peers(&self, index: u32) -> Option<&recent::Bucket<AtomicU64>> {
+        self.tables.host_peers.get(index as usize)
+    }
+    fn received_on(&self) -> u32 {
+        self.received_on
+    }
+    fn is_handled(&self) -> bool {
+        self.is_handled
     }
     fn neighbour(&self, index: u32) -> Option<&Entry<AtomicU64>> {
         self.tables.nexthops.get(index as usize)

@@ -4,10 +4,11 @@ use std::sync::atomic::AtomicU64;
 
 use anyhow::Result;
 use xdp_common::meta;
-use xdp_common::slot::{STATE, flow, session};
+use xdp_common::slot::{STATE, flow, recent, session};
 use xdp_core::Word;
 use xdp_core::table::{Slot, State};
-use xdp_user::tables::mmap::Tables;
+use xdp_user::tables::clock;
+use xdp_user::tables::mmap::{Memory, Tables, open};
 
 use super::topology::{Lab, VIP};
 
@@ -28,6 +29,29 @@ impl Lab {
             let aged = seen.wrapping_sub(jiffies) & 0xffff_ffff;
             Word::store(&slot[session::LAST_SEEN], aged);
         }
+        Ok(())
+    }
+
+    /// Moves the last packet to every peer of the host itself this many seconds into the past.
+    pub fn age_host_peers(&self, seconds: u32) -> Result<()> {
+        let directory = self.bpffs().join("ikenat");
+        let directory = directory.join(VIP.to_string().replace('.', "_"));
+        let meta = Memory::<AtomicU64>::of(&open(&directory.join("META"))?, "META")?;
+        let rate = Word::load(&meta.words()[meta::HZ]);
+        let ticks = (u64::from(seconds) * rate) >> clock::tick_shift(rate);
+        let table = Memory::<AtomicU64>::of(&open(&directory.join("HOSTPEER"))?, "HOSTPEER")?;
+        let (entries, _) = table.words().as_chunks::<{ recent::WORDS }>();
+        for entry in entries {
+            let digest = Word::load(&entry[recent::DIGEST]);
+            if digest != 0 {
+                let tick = digest.wrapping_sub(ticks) & 0xffff;
+                Word::store(&entry[recent::DIGEST], digest & !0xffff | tick);
+                let ports = &entry[recent::DETAILS + 2];
+                Word::store(ports, Word::load(ports).wrapping_sub(ticks << 32));
+            }
+        }
+        let latest = &meta.words()[meta::HOST_PEERS];
+        Word::store(latest, Word::load(latest).wrapping_sub(ticks));
         Ok(())
     }
 }

@@ -201,6 +201,14 @@ impl InstanceStatus {
             .sum()
     }
 
+    /// The count of a reason with this outcome at one hook.
+    pub fn count_at(&self, hook: &str, outcome: &str, reason: &str) -> u64 {
+        let mut found = self.reasons.iter().filter(|entry| entry.hook == hook);
+        found
+            .find(|entry| entry.outcome == outcome && entry.reason == reason)
+            .map_or(0, |entry| entry.count)
+    }
+
     /// Every reason that was given, for an error.
     pub fn given(&self) -> String {
         let given = self.reasons.iter().filter(|entry| entry.count > 0);

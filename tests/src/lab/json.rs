@@ -194,6 +194,8 @@ pub struct InstanceStatus {
     pub redirect: Vec<Redirect>,
     /// The tables.
     pub tables: Vec<Table>,
+    /// The peers of the gateway itself.
+    pub host_peers: Vec<HostPeer>,
     /// The outcomes of packets, by reason.
     pub reasons: Vec<Reason>,
 }
@@ -224,6 +226,19 @@ pub struct Redirect {
     pub ready: bool,
     /// Packets lost after the redirect, where they are counted.
     pub lost: Option<u64>,
+}
+
+/// A peer of the gateway itself.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+pub struct HostPeer {
+    /// Its address.
+    pub peer: Ipv4Addr,
+    /// Its port.
+    pub port: Option<u16>,
+    /// The port of the VIP.
+    pub vip_port: Option<u16>,
+    /// Seconds since the last packet to it.
+    pub last_sent_secs: u64,
 }
 
 /// One table.

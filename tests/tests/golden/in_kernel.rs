@@ -131,7 +131,12 @@ fn xdp_action(verdict: &str) -> u32 {
 
 fn run_xdp(dataplane: &Dataplane, config: &Config, row: &Row) -> Result<()> {
     for (side, frame) in &row.before {
-        dataplane.xdp(ingress(config, *side), frame)?;
+        match side {
+            Side::Out => dataplane.egress(config.wan_ifindex, frame)?,
+            side @ (Side::Wan | Side::Lan | Side::Both) => {
+                dataplane.xdp(ingress(config, *side), frame)?
+            }
+        };
     }
     let before = dataplane.counters(Hook::Xdp)?;
     let run = dataplane.xdp(ingress(config, row.side), &row.input)?;
@@ -145,7 +150,12 @@ fn run_xdp(dataplane: &Dataplane, config: &Config, row: &Row) -> Result<()> {
 /// The tc program forwards what XDP hands over.
 fn run_tc(dataplane: &Dataplane, config: &Config, row: &Row) -> Result<()> {
     for (side, frame) in &row.before {
-        dataplane.tc(ingress(config, *side), frame)?;
+        match side {
+            Side::Out => dataplane.egress(config.wan_ifindex, frame)?,
+            side @ (Side::Wan | Side::Lan | Side::Both) => {
+                dataplane.tc(ingress(config, *side), frame)?
+            }
+        };
     }
     if row.input.len() < 14 + 20 {
         // BPF_PROG_TEST_RUN takes no shorter skb, and no device delivers one.

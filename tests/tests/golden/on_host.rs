@@ -44,18 +44,28 @@ fn named(row: &Row, hook: Hook, config: &Config) -> Named {
 fn run(row: &Row, hook: Hook, config: &Config) -> Result<()> {
     let fib = |_: [u8; 4], destination, length| fixture::fib(config, destination, length);
     let tables = Tables::new(config);
-    let run = |side, frame: &mut Vec<u8>| host::run_in(hook, (&tables, &fib, config), side, frame);
+    let run =
+        |hook, side, frame: &mut Vec<u8>| host::run_in(hook, (&tables, &fib, config), side, frame);
     for (side, frame) in &row.before {
-        run(*side, &mut frame.clone());
+        run(hook_of(hook, *side), *side, &mut frame.clone());
     }
     let mut frame = row.input.clone();
-    let verdict = run(row.side, &mut frame).verdict;
+    let verdict = run(hook, row.side, &mut frame).verdict;
     let (expected, output) = expected(row, hook);
     ensure!(
         host::word(verdict) == *expected,
         "{verdict:?}, not {expected}"
     );
     same_bytes(&frame, &output)
+}
+
+/// The hook that sees a packet before that of a row.
+fn hook_of(hook: Hook, side: Side) -> Hook {
+    if side == Side::Out {
+        Hook::Egress
+    } else {
+        hook
+    }
 }
 
 /// The expected result of a row at a hook: verdict and bytes. In tc the kernel writes the MAC

@@ -46,12 +46,6 @@ pub(super) fn from_the_stack() -> Vec<Row> {
             "punted other-fragment",
         ),
         row(
-            "translated already",
-            side,
-            translated(&udp, side).build(),
-            "punted other-address",
-        ),
-        row(
             "another port of the server",
             side,
             outbound(175, 53, [1; 20]).build(),

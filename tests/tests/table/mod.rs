@@ -5,6 +5,7 @@
 mod bytes;
 mod conditions;
 mod egress;
+mod host_peer;
 mod icmp;
 mod icmp_generated;
 mod icmp_lengths;
@@ -106,6 +107,9 @@ pub(crate) fn from_server(packet: Packet) -> Packet {
 /// Moves a frame to the only interface of a one-armed gateway. A MAC address that differs from the
 /// interface's in some bits still does.
 fn to_only_interface(side: &mut Side, frame: &mut [u8]) {
+    if *side == Side::Out {
+        return;
+    }
     if *side == Side::Lan {
         for (byte, (lan, wan)) in frame.iter_mut().zip(LAN_MAC.into_iter().zip(WAN_MAC)) {
             *byte ^= lan ^ wan;
@@ -219,6 +223,9 @@ pub(crate) fn rows() -> Vec<Row> {
         icmp_generated::errors(),
         icmp_lengths::lengths(),
         egress::from_the_stack(),
+        host_peer::taught(),
+        host_peer::inbound_packets(),
+        host_peer::errors(),
     ]
     .into_iter()
     .flatten()

@@ -1,8 +1,8 @@
-//! Connection tracking: the tables FLOW, SESSION, HALF and FRAGMENT, and which packets may create
-//! an entry.
+//! Connection tracking: the tables FLOW, SESSION, HALF, FRAGMENT and HOSTPEER, and which packets may
+//! create an entry.
 //!
-//! Invariant: apart from fragments without ports, forwarding never depends on it. A packet that
-//! finds no room is forwarded as `untracked`.
+//! Invariant: apart from fragments without ports and from peers of the host itself, forwarding never
+//! depends on it. A packet that finds no room is forwarded as `untracked`.
 //!
 //! A peer is established by a proof that a spoofer cannot give: the server sends ESP to the peer
 //! (it shares a key with it), or an IKE message carries the pair of SPIs of a reply to that address
@@ -10,6 +10,7 @@
 
 pub mod flow;
 pub mod fragment;
+pub mod host_peer;
 mod proof;
 pub mod session;
 

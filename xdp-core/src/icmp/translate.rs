@@ -5,60 +5,22 @@
 
 use crate::checksum::Delta;
 use crate::classify::{is_bogus, is_for_us, refuse_options, refused_by_list};
-use crate::conntrack::fragment;
 use crate::env::{Env, FibResult, NextHop, Side, Verdict};
 use crate::frame::{Frame, update_field};
+use crate::icmp::quote;
 use crate::icmp::rate_limit::{self, Origin};
-use crate::packet::{Packet, is_no_host};
+use crate::icmp::report::{OFFSET_MASK, Report};
+use crate::packet::is_no_host;
 use crate::route::{fib_refusal, is_inside, may_leave_by};
 use crate::wire::icmp::{self, Kind};
 use crate::wire::ipv4::{self, Protocol};
 use crate::wire::{ethernet, udp};
 use xdp_common::limits::{IKE_PORT, NATT_PORT};
+use xdp_common::slot::host_peer;
 use xdp_common::{Class, Config, Direction, Hook, Reason};
 
-/// All offsets are well below this: it bounds an offset that comes from a packet, for the verifier.
-const OFFSET_MASK: usize = 0xff;
 /// The sum of a header whose checksum is right.
 const VALID_SUM: u16 = 0xffff;
-
-/// An ICMP error about a handled packet.
-#[derive(Clone, Copy)]
-struct Report {
-    /// Direction of the error; the quoted packet went in the opposite one.
-    direction: Direction,
-    /// Address of the peer in the quoted packet.
-    peer: [u8; 4],
-    /// Source address of the error.
-    source: [u8; 4],
-    /// Destination address of the error.
-    destination: [u8; 4],
-    total_length: u16,
-    ttl: u8,
-    /// Offset of the ICMP header.
-    at: usize,
-    /// Offset of the quoted IPv4 header.
-    quote: usize,
-    /// Length of the quoted IPv4 header.
-    quote_header: usize,
-    /// Offset of the quoted UDP header; 0: there is none.
-    udp_at: usize,
-}
-
-impl Report {
-    const EMPTY: Self = Self {
-        direction: Direction::Inbound,
-        peer: [0; 4],
-        source: [0; 4],
-        destination: [0; 4],
-        total_length: 0,
-        ttl: 0,
-        at: 0,
-        quote: 0,
-        quote_header: 0,
-        udp_at: 0,
-    };
-}
 
 /// True for a frame that [`process`] can handle: IPv4 with ICMP in it.
 #[inline(always)]
@@ -210,11 +172,12 @@ fn read_transport<F: Frame + ?Sized, E: Env>(
         return Some(Reason::OtherIcmp);
     }
     if is_udp && quoted.is_later_fragment() {
-        return refuse_quoted_fragment(env, config, report, quoted);
+        return quote::refuse_fragment(env, config, report, quoted);
     }
     if length < report.quote_header + icmp::QUOTED {
         return Some(Reason::IcmpMalformed);
     }
+    let mut ports = 0;
     if is_udp {
         let Some(header) = udp::Header::read(frame, at) else {
             return Some(Reason::IcmpMalformed);
@@ -227,27 +190,9 @@ fn read_transport<F: Frame + ?Sized, E: Env>(
             return Some(Reason::OtherIcmp);
         }
         report.udp_at = at;
+        ports = host_peer::ports(header.destination, header.source);
     }
-    None
-}
-
-/// A quoted fragment without ports is handled when such a fragment itself would be.
-#[inline(always)]
-fn refuse_quoted_fragment<E: Env>(
-    env: &E,
-    config: &Config,
-    report: &Report,
-    quoted: &ipv4::Header,
-) -> Option<Reason> {
-    let packet = Packet::fragment(
-        match report.direction {
-            Direction::Inbound => Direction::Outbound,
-            Direction::Outbound => Direction::Inbound,
-        },
-        report.peer,
-        quoted,
-    );
-    fragment::refuse_fragment(env, config, &packet, env.jiffies()).map(|_| Reason::OtherIcmp)
+    quote::is_hosts(frame, env, config, report, ports).then_some(Reason::HostPeer)
 }
 
 /// Refuses a handled error that must not be passed on.

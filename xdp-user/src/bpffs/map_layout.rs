@@ -31,7 +31,7 @@ pub const BUCKET: usize = slot::WAYS * slot::WORDS * WORD;
 
 impl Sizes {
     /// The layouts of all pinned maps.
-    pub fn layouts(&self) -> Result<[Layout; 9]> {
+    pub fn layouts(&self) -> Result<[Layout; 10]> {
         let cpus = aya::util::nr_cpus().map_err(|(path, error)| {
             Error::system(format!("read the number of CPUs from {path}"))(error)
         })?;
@@ -48,6 +48,7 @@ impl Sizes {
             mapped("SESSION", BUCKET / WORD, self.session_slots / WAYS),
             mapped("HALF", slot::WORDS, limits::HALF_BUCKETS),
             mapped("FRAGMENT", slot::WORDS, limits::FRAGMENT_BUCKETS),
+            mapped("HOSTPEER", slot::WORDS, limits::HOST_PEER_BUCKETS),
             mapped("NEXTHOP", slot::nexthop::WORDS, limits::NEXTHOPS),
             mapped("LIMIT", 1, limits::ICMP_BUCKETS),
             mapped("META", meta::WORDS, 1),

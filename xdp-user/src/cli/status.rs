@@ -9,7 +9,7 @@ use xdp_user::dataplane::tc_backend::TcBackend;
 use xdp_user::netlink::Netlink;
 use xdp_user::report;
 use xdp_user::report::document::Document;
-use xdp_user::report::status::{InstanceStatus, ProgramStatus, Status};
+use xdp_user::report::status::{HostPeerStatus, InstanceStatus, ProgramStatus, Status};
 
 /// Show the attached programs, the tables, and what became of all packets
 ///
@@ -22,6 +22,9 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     which: InstanceFilter,
 }
+
+/// The most peers of this host itself that the text names.
+const HOST_PEERS: usize = 20;
 
 /// Runs the subcommand.
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
@@ -71,6 +74,7 @@ fn text(instance: &InstanceStatus) -> String {
     text.push('\n');
     text.push_str(&tables(instance));
     text.push('\n');
+    text.push_str(&host_peers(&instance.host_peers));
     text.push_str(&reasons(instance));
     text
 }
@@ -193,6 +197,38 @@ fn tables(instance: &InstanceStatus) -> String {
         ]);
     }
     table.text(0)
+}
+
+/// The peers of this host itself; at most [`HOST_PEERS`] of them.
+fn host_peers(peers: &[HostPeerStatus]) -> String {
+    if peers.is_empty() {
+        return String::new();
+    }
+    let mut table = TextTable::new(&[
+        ("PEER OF THIS HOST", Align::Left),
+        ("PACKETS LEFT TO THIS HOST", Align::Left),
+        ("LAST SENT", Align::Right),
+    ]);
+    for one in peers.iter().take(HOST_PEERS) {
+        let packets = match (one.port, one.vip_port) {
+            (Some(port), Some(vip_port)) => format!("UDP {port} to {vip_port}"),
+            _ => "ESP".to_owned(),
+        };
+        table.row([
+            one.peer.to_string(),
+            packets,
+            format!("{} s ago", one.last_sent_secs),
+        ]);
+    }
+    let mut text = table.text(0);
+    if peers.len() > HOST_PEERS {
+        let more = peers.len() - HOST_PEERS;
+        text.push_str(&format!(
+            "... and {more} more (`ikenat status --json` has all)\n"
+        ));
+    }
+    text.push('\n');
+    text
 }
 
 fn reasons(instance: &InstanceStatus) -> String {

@@ -31,6 +31,7 @@ fn snapshot() -> Snapshot {
             absent: Vec::new(),
             counters,
             tables: Vec::new(),
+            host_peers: Vec::new(),
         },
         clock: Clock::new(250, moment),
         now: 10_000,

@@ -14,7 +14,7 @@ use crate::error::Result;
 use crate::netlink::{Block, Link, Netlink};
 use crate::sys::netns;
 use crate::tables::grace::GracePeriod;
-use crate::tables::overview::{InterfaceRecord, Overview};
+use crate::tables::overview::{HostPeer, InterfaceRecord, Overview};
 use serde::Serialize;
 use std::net::Ipv4Addr;
 use xdp_common::counters::{Quantity, class, reason, refusal};
@@ -59,6 +59,8 @@ pub struct InstanceStatus {
     pub redirect: Vec<Redirect>,
     /// The tables.
     pub tables: Vec<TableStatus>,
+    /// The peers of this host itself, the latest first.
+    pub host_peers: Vec<HostPeerStatus>,
     /// What became of the packets.
     pub reasons: Vec<ReasonCount>,
 }
@@ -109,6 +111,19 @@ pub struct TableStatus {
     pub when_full: &'static str,
 }
 
+/// A peer of this host itself: its packets to the VIP are not the server's.
+#[derive(Clone, Debug, Serialize)]
+pub struct HostPeerStatus {
+    /// Its address.
+    pub peer: Ipv4Addr,
+    /// Its UDP port; `None` for native ESP.
+    pub port: Option<u16>,
+    /// The port of the VIP; `None` for native ESP.
+    pub vip_port: Option<u16>,
+    /// Seconds since this host, or one behind it, has sent something to it.
+    pub last_sent_secs: u64,
+}
+
 /// What became of packets, at one hook.
 #[derive(Clone, Debug, Serialize)]
 pub struct ReasonCount {
@@ -152,8 +167,18 @@ impl InstanceStatus {
             attached,
             redirect: redirect(overview, pins.counts_losses()),
             tables: overview.tables.iter().map(table).collect(),
+            host_peers: overview.host_peers.iter().map(host_peer).collect(),
             reasons: reasons(overview),
         })
+    }
+}
+
+fn host_peer(found: &HostPeer) -> HostPeerStatus {
+    HostPeerStatus {
+        peer: found.peer,
+        port: found.ports.map(|(port, _)| port),
+        vip_port: found.ports.map(|(_, port)| port),
+        last_sent_secs: found.age_secs,
     }
 }
 
@@ -301,6 +326,9 @@ fn table(usage: &crate::tables::overview::TableUsage) -> TableStatus {
         }
         "FRAGMENT" => {
             "the oldest datagram of a bucket is forgotten; its late fragments follow if the peer has a session"
+        }
+        "HOSTPEER" => {
+            "the oldest peer of a bucket is forgotten until this host sends something to it"
         }
         _ => "a new neighbour is used but not recorded, so ikenat never confirms its MAC address",
     };

@@ -12,7 +12,7 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 use std::{fs, io};
 use xdp_common::counters::Counters;
-use xdp_common::limits::{FRAGMENT_TICKS, HALF_OPEN_TICKS};
+use xdp_common::limits::{FRAGMENT_TICKS, HALF_OPEN_TICKS, HOST_PEER_TICKS};
 use xdp_common::slot::{self, recent};
 use xdp_common::{Hook, meta};
 use xdp_core::Word;
@@ -71,6 +71,19 @@ pub struct Overview {
     pub counters: [Counters; Hook::ALL.len()],
     /// The tables.
     pub tables: Vec<TableUsage>,
+    /// The peers of the host itself, the latest first.
+    pub host_peers: Vec<HostPeer>,
+}
+
+/// A peer of the host itself, which the egress program has learned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HostPeer {
+    /// Its address.
+    pub peer: Ipv4Addr,
+    /// Its UDP port, and the VIP's; `None`: native ESP.
+    pub ports: Option<(u16, u16)>,
+    /// Seconds since the host has sent something to it.
+    pub age_secs: u64,
 }
 
 /// The clock of the dataplane.
@@ -82,7 +95,7 @@ pub(super) fn clock_of<W: Word>(meta: &[W]) -> Clock {
     Clock::new(meta[meta::HZ].load(), anchor)
 }
 
-/// The tick of a moment in jiffies, as the entries of HALF and FRAGMENT have it.
+/// The tick of a moment in jiffies, as the entries of HALF, FRAGMENT and HOSTPEER have it.
 pub(super) fn tick(clock: &Clock, now: u64) -> u16 {
     u16::try_from(now >> clock::tick_shift(clock.rate()) & 0xffff).unwrap_or_default()
 }
@@ -114,6 +127,7 @@ impl Overview {
                 .collect(),
             counters: cpu.counters(),
             tables: table_usages(directory, meta)?,
+            host_peers: host_peers(&memory("HOSTPEER")?, &clock_of(meta)),
         })
     }
 }
@@ -151,7 +165,7 @@ fn interfaces(meta: &[ReadOnlyWord], cpu: &Memory<ReadOnlyWord>) -> Vec<Interfac
     Interface::all().filter_map(read).collect()
 }
 
-/// The entries of HALF or FRAGMENT that are not older than a limit: the age in ticks, and the peer
+/// The entries of HALF, FRAGMENT or HOSTPEER that are not older than a limit: the age in ticks, and the peer
 /// in the details.
 pub(super) fn young<W: Word>(words: &[W], tick: u16, limit: u16) -> Vec<(u16, Option<Ipv4Addr>)> {
     let (entries, _) = words.as_chunks::<{ recent::WORDS }>();
@@ -168,6 +182,31 @@ pub(super) fn young<W: Word>(words: &[W], tick: u16, limit: u16) -> Vec<(u16, Op
             (digest != 0 && age <= limit).then_some((age, peer))
         })
         .collect()
+}
+
+/// The entries of HOSTPEER that count, the latest first.
+fn host_peers(memory: &Memory<ReadOnlyWord>, clock: &Clock) -> Vec<HostPeer> {
+    let shift = clock::tick_shift(clock.rate());
+    let now = clock.now() >> shift;
+    let (entries, _) = memory.words().as_chunks::<{ recent::WORDS }>();
+    let mut peers: Vec<HostPeer> = entries
+        .iter()
+        .filter_map(|entry| {
+            let detail = |at: usize| entry[recent::DETAILS + at].load();
+            let (tick, ports) = halves(detail(2));
+            // An entry that was written since the clock was read is no older than now.
+            let age = now.saturating_sub(tick.into());
+            let is_used = entry[recent::DIGEST].load() != 0 && age <= HOST_PEER_TICKS.into();
+            let peer = slot::peer_address([detail(0), detail(1)]).filter(|_| is_used)?;
+            Some(HostPeer {
+                peer: peer.into(),
+                ports: (ports != 0).then_some(slot::host_peer::split(ports)),
+                age_secs: (age << shift) / clock.rate().max(1),
+            })
+        })
+        .collect();
+    peers.sort_by_key(|peer| (peer.age_secs, peer.peer, peer.ports));
+    peers
 }
 
 fn table_usages(directory: &Path, meta: &[ReadOnlyWord]) -> Result<Vec<TableUsage>> {
@@ -202,6 +241,7 @@ fn table_usages(directory: &Path, meta: &[ReadOnlyWord]) -> Result<Vec<TableUsag
         slots("SESSION", meta::SESSION_ENTRIES)?,
         recent("HALF", HALF_OPEN_TICKS)?,
         recent("FRAGMENT", FRAGMENT_TICKS)?,
+        recent("HOSTPEER", HOST_PEER_TICKS)?,
         TableUsage {
             name: "NEXTHOP",
             entries: used.count() as u64,

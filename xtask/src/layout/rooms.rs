@@ -44,6 +44,18 @@ const CORE: Crate = Crate {
             "route",
             &["conntrack", "env", "neighbour", "packet", "table"],
         ),
+        (
+            "learn",
+            &[
+                "classify",
+                "conntrack",
+                "env",
+                "frame",
+                "packet",
+                "route",
+                "wire",
+            ],
+        ),
         ("rewrite", &["checksum", "frame", "packet", "wire"]),
         (
             "icmp",

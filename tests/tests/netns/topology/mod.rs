@@ -3,6 +3,8 @@
 pub(crate) mod addresses;
 mod beside_iptables;
 mod bond;
+mod host_peers;
+mod host_peers_learned;
 mod interfaces;
 mod keepalived;
 mod local_server;
@@ -19,6 +21,8 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         uplinks::scenarios(),
         two_gateways::scenarios(),
         beside_iptables::scenarios(),
+        host_peers::scenarios(),
+        host_peers_learned::scenarios(),
         interfaces::scenarios(),
         bond::scenarios(),
         keepalived::scenarios(),

@@ -1,0 +1,135 @@
+//! The HOSTPEER table: the VPN peers of this host itself, and of the hosts for which it translates
+//! addresses (MASQUERADE). Their packets come to the VIP on the server's ports, and are not the
+//! server's.
+//!
+//! [`crate::learn`] creates its entries. See `docs/decisions/learned-host-peers.md`.
+
+use crate::conntrack::flow::FlowKey;
+use crate::conntrack::session::session_or_new;
+use crate::env::Env;
+use crate::packet::Packet;
+use crate::table::hash::digest;
+use crate::table::recent;
+use crate::table::word::Word;
+use crate::wire::ipv4::Protocol;
+use xdp_common::limits::{HOST_PEER_BUCKETS, HOST_PEER_TICKS, IKE_PORT, NATT_PORT};
+use xdp_common::slot::{self, host_peer, session};
+use xdp_common::{Class, Config, Direction, meta};
+
+/// Two CPUs read the clock at different moments: an entry may be one tick younger than the packet
+/// that asks for it.
+const AHEAD: u16 = 1;
+
+/// True when the host has sent something to a peer of its own lately. Otherwise the table has nothing
+/// to say. Then the server's next hop is cached ([`meta::SERVER_HOP`]), and what uses it does not even
+/// ask.
+#[inline(always)]
+pub fn in_use<E: Env>(env: &E, config: &Config, jiffies: u64) -> bool {
+    env.meta(meta::HOST_PEERS)
+        .is_some_and(|word| is_recent(config, jiffies, word.load()))
+}
+
+#[inline(always)]
+fn is_recent(config: &Config, jiffies: u64, tick: u64) -> bool {
+    let now = (jiffies >> config.tick_shift).wrapping_add(AHEAD.into());
+    now.wrapping_sub(tick) <= u64::from(HOST_PEER_TICKS + AHEAD)
+}
+
+/// True for the packet at hand when it is inbound from a peer of the host.
+#[inline(never)]
+pub(crate) fn sent_it<E: Env>(env: &E, config: &Config, jiffies: u64) -> bool {
+    let Some(packet) = env.load_packet().and_then(Packet::unpack) else {
+        return false;
+    };
+    // A later fragment has no ports: it follows its first one.
+    packet.direction == Direction::Inbound
+        && packet.class != Class::Fragment
+        && is_hosts(env, config, &packet, jiffies)
+}
+
+/// True when a packet belongs to a peer of the host, and neither a flow nor a session of the server
+/// claims it: a flow by its SPI, a session by the peer's port.
+#[inline(always)]
+pub(crate) fn is_hosts<E: Env>(env: &E, config: &Config, packet: &Packet, jiffies: u64) -> bool {
+    let ports = match (packet.protocol == Protocol::UDP, packet.class) {
+        (false, _) => 0,
+        (true, Class::Ike) => host_peer::ports(packet.port, IKE_PORT),
+        (true, _) => host_peer::ports(packet.port, NATT_PORT),
+    };
+    is_known(env, config, packet.peer, ports, jiffies) && !is_claimed(env, config, packet, jiffies)
+}
+
+#[inline(never)]
+fn is_claimed<E: Env>(env: &E, config: &Config, packet: &Packet, jiffies: u64) -> bool {
+    if FlowKey::of(packet, config).is_some_and(|flow| flow.find(env).is_some()) {
+        return true;
+    }
+    if packet.protocol == Protocol::ESP {
+        return false;
+    }
+    let Some(session) = session_or_new(env, config, packet, jiffies, false) else {
+        return false;
+    };
+    let ports = session[session::PORTS].load();
+    let port = if packet.class == Class::Ike {
+        ports >> 16
+    } else {
+        ports
+    };
+    port & 0xffff == u64::from(packet.port)
+}
+
+/// True when the table has an entry that is young enough. The whole entry is compared: part of a
+/// digest and of a time must not decide whose packet it is.
+#[inline(always)]
+fn is_known<E: Env>(env: &E, config: &Config, peer: [u8; 4], ports: u32, jiffies: u64) -> bool {
+    let Some((bucket, digest)) = place(env, config, peer, ports) else {
+        return false;
+    };
+    let now = recent::short_tick(config, jiffies).wrapping_add(AHEAD);
+    let [high, low] = slot::peer_words(peer);
+    recent::recall(bucket, digest, now, HOST_PEER_TICKS + AHEAD).is_some_and(|details| {
+        details[0] == high
+            && details[1] == low
+            && details[2] & 0xffff_ffff == u64::from(ports)
+            && is_recent(config, jiffies, details[2] >> 32)
+    })
+}
+
+/// The bucket and the digest of an entry.
+#[inline(always)]
+fn place<'e, E: Env>(
+    env: &'e E,
+    config: &Config,
+    peer: [u8; 4],
+    ports: u32,
+) -> Option<(&'e recent::Bucket<E::Word>, u64)> {
+    let digest = digest(&config.secret, [u32::from_ne_bytes(peer), ports]);
+    let bucket = env.host_peers(recent::index(digest, HOST_PEER_BUCKETS - 1))?;
+    Some((bucket, digest))
+}
+
+/// Remembers a peer of the host.
+#[inline(always)]
+pub(crate) fn remember<E: Env>(env: &E, config: &Config, peer: [u8; 4], ports: u32, jiffies: u64) {
+    let Some((bucket, digest)) = place(env, config, peer, ports) else {
+        return;
+    };
+    let short_tick = recent::short_tick(config, jiffies);
+    let tick = jiffies >> config.tick_shift;
+    // Once a tick, so that a busy tunnel of the host does not write to shared memory with each packet.
+    if recent::recall(bucket, digest, short_tick, 0).is_none() {
+        let [high, low] = slot::peer_words(peer);
+        let details = [high, low, tick << 32 | u64::from(ports)];
+        recent::remember(bucket, digest, short_tick, details);
+    }
+    if let Some(word) = env.meta(meta::HOST_PEERS)
+        && word.load() != tick
+    {
+        word.store(tick);
+        // Inbound packets of no known flow have to come by this table, and not by a cached route.
+        if let Some(hop) = env.meta(meta::SERVER_HOP) {
+            hop.store(0);
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! Whose packet an ICMP error quotes, as far as the tables decide it.
+
+use crate::conntrack::{fragment, host_peer};
+use crate::env::Env;
+use crate::frame::Frame;
+use crate::icmp::report::{OFFSET_MASK, Report};
+use crate::packet::Packet;
+use crate::wire::esp;
+use crate::wire::ipv4;
+use xdp_common::limits::IKE_PORT;
+use xdp_common::slot;
+use xdp_common::{Class, Config, Direction, Hook, Reason};
+
+/// A quoted fragment without ports is handled when such a fragment itself would be.
+#[inline(always)]
+pub(super) fn refuse_fragment<E: Env>(
+    env: &E,
+    config: &Config,
+    report: &Report,
+    quoted: &ipv4::Header,
+) -> Option<Reason> {
+    let direction = match report.direction {
+        Direction::Inbound => Direction::Outbound,
+        Direction::Outbound => Direction::Inbound,
+    };
+    let packet = Packet::fragment(direction, report.peer, quoted);
+    fragment::refuse_fragment(env, config, &packet, env.jiffies()).map(|_| Reason::OtherIcmp)
+}
+
+/// True when the quoted packet is one that the host sent to a peer of its own: an answer to it would
+/// be the host's as well. `ports` has the peer's port (bits 16-31) and the VIP's (0-15); zero: ESP.
+// The header is read once more: what a function gets through the stack has to be written as a whole.
+#[inline(never)]
+pub(super) fn is_hosts<F: Frame + ?Sized, E: Env>(
+    frame: &F,
+    env: &E,
+    config: &Config,
+    report: &Report,
+    ports: u32,
+) -> bool {
+    let jiffies = env.jiffies();
+    if E::HOOK == Hook::Egress
+        || report.direction == Direction::Outbound
+        || !host_peer::in_use(env, config, jiffies)
+    {
+        return false;
+    }
+    let Some(quoted) = ipv4::Header::read(frame, report.quote & OFFSET_MASK) else {
+        return false;
+    };
+    let mut packet = Packet::fragment(Direction::Outbound, report.peer, &quoted);
+    let (port, vip_port) = slot::host_peer::split(ports);
+    packet.port = port;
+    if ports != 0 {
+        packet.class = match vip_port {
+            IKE_PORT => Class::Ike,
+            _ => Class::Other,
+        };
+    } else if let Some(header) =
+        esp::Header::read(frame, (report.quote + report.quote_header) & OFFSET_MASK)
+    {
+        packet.class = Class::Esp;
+        packet.esp = header;
+    }
+    host_peer::is_hosts(env, config, &packet, jiffies)
+}

@@ -1,0 +1,44 @@
+//! An ICMP error, as far as its headers and those of the packet that it quotes show.
+
+use xdp_common::Direction;
+
+/// All offsets are well below this: it bounds an offset that comes from a packet, for the verifier.
+pub(super) const OFFSET_MASK: usize = 0xff;
+
+/// An ICMP error about a handled packet.
+#[derive(Clone, Copy)]
+pub(super) struct Report {
+    /// Direction of the error; the quoted packet went in the opposite one.
+    pub(super) direction: Direction,
+    /// Address of the peer in the quoted packet.
+    pub(super) peer: [u8; 4],
+    /// Source address of the error.
+    pub(super) source: [u8; 4],
+    /// Destination address of the error.
+    pub(super) destination: [u8; 4],
+    pub(super) total_length: u16,
+    pub(super) ttl: u8,
+    /// Offset of the ICMP header.
+    pub(super) at: usize,
+    /// Offset of the quoted IPv4 header.
+    pub(super) quote: usize,
+    /// Length of the quoted IPv4 header.
+    pub(super) quote_header: usize,
+    /// Offset of the quoted UDP header; 0: there is none.
+    pub(super) udp_at: usize,
+}
+
+impl Report {
+    pub(super) const EMPTY: Self = Self {
+        direction: Direction::Inbound,
+        peer: [0; 4],
+        source: [0; 4],
+        destination: [0; 4],
+        total_length: 0,
+        ttl: 0,
+        at: 0,
+        quote: 0,
+        quote_header: 0,
+        udp_at: 0,
+    };
+}

@@ -1,0 +1,75 @@
+//! Learns the peers of the host itself ([`crate::conntrack::host_peer`]) from what the host sends.
+//!
+//! Invariant: only the egress program of a WAN creates entries, and only for what the host makes, or
+//! forwards for a host behind it. A stranger has no part in it: what a WAN has received, and what
+//! ikenat has handled, teaches nothing.
+
+use crate::classify::refused_by_list;
+use crate::conntrack::host_peer::remember;
+use crate::env::Env;
+use crate::frame::Frame;
+use crate::packet::is_no_host;
+use crate::route::position_of;
+use crate::wire::ipv4::{self, Protocol};
+use crate::wire::{ethernet, udp};
+use xdp_common::Config;
+use xdp_common::limits::{IKE_PORT, NATT_PORT};
+use xdp_common::slot::host_peer;
+
+/// True for a frame that may teach a peer: UDP or ESP from the VIP. A first look, for the most of what
+/// leaves by a WAN.
+#[inline(always)]
+pub fn may_teach<F: Frame + ?Sized>(frame: &F, config: &Config) -> bool {
+    config.dry_run == 0
+        && ethernet::Header::read(frame)
+            .is_some_and(|header| header.ether_type == ethernet::EtherType::IPV4)
+        && ipv4::Header::read_outer(frame).is_some_and(|ip| {
+            ip.source == config.vip
+                && (ip.protocol == Protocol::UDP || ip.protocol == Protocol::ESP)
+        })
+}
+
+/// On egress: remembers the peer of a packet that the host sends from a port of the server, or of ESP.
+/// False: the packet is not of this kind.
+#[inline(always)]
+pub fn learn<F: Frame + ?Sized, E: Env>(frame: &F, env: &E, config: &Config) -> bool {
+    let Some((peer, ports)) = taught(frame) else {
+        return false;
+    };
+    if !is_the_hosts_own(env, config)
+        || is_no_host(peer)
+        || refused_by_list(env, config, peer).is_some()
+    {
+        return false;
+    }
+    remember(env, config, peer, ports, env.jiffies());
+    true
+}
+
+/// The peer and the ports of a packet from the VIP, if it shows them and is of the kind that clients
+/// and server exchange.
+#[inline(always)]
+fn taught<F: Frame + ?Sized>(frame: &F) -> Option<([u8; 4], u32)> {
+    let ip = ipv4::Header::read_outer(frame)?;
+    if ip.is_later_fragment() {
+        return None;
+    }
+    if ip.protocol == Protocol::ESP {
+        return Some((ip.destination, 0));
+    }
+    let header = udp::Header::read(frame, ethernet::LENGTH + ip.header_length()?)?;
+    let is_service = header.source == IKE_PORT || header.source == NATT_PORT;
+    is_service.then_some((
+        ip.destination,
+        host_peer::ports(header.destination, header.source),
+    ))
+}
+
+/// True for a packet that the host has made, or forwards for a host behind it. What tc ingress has
+/// handled is the server's, and what a WAN has received may be a stranger's.
+#[inline(always)]
+fn is_the_hosts_own<E: Env>(env: &E, config: &Config) -> bool {
+    let from = env.received_on();
+    let from_outside = position_of(&config.wans, from) != 0 && position_of(&config.lans, from) == 0;
+    !env.is_handled() && (from == 0 || !from_outside)
+}
