@@ -353,3 +353,38 @@ fn listed_peers_are_not_learned() {
     let verdict = host.run(&config, Side::Out, &mut packet.build());
     assert_eq!(word(verdict), "punted other-address");
 }
+
+/// Nothing shows whose a later fragment is before its first one: the host gets a copy of it.
+#[test]
+fn fragments_without_a_first_one_are_copied_to_the_host() {
+    let config = fixture::config();
+    let fib = |_: [u8; 4], destination, length| fixture::fib(&config, destination, length);
+    let run = |config: &Config, before: &[(Side, Packet)], later: &[u8]| {
+        let tables = Tables::new(config);
+        for (side, packet) in before {
+            Host::<true>::new(&tables, &fib, NOW).run(config, *side, &mut packet.build());
+        }
+        let host = Host::<true>::new(&tables, &fib, NOW);
+        let verdict = host.run(config, Side::Wan, &mut later.to_vec());
+        (word(verdict), host.copies())
+    };
+    let pieces = from_client(CLIENT, 100).build_fragments(&[48]);
+    let esp = [0xc0, 1, 2, 3, 0, 0, 0, 1, 9, 9, 9, 9];
+    let proof = Packet::udp((SERVER, 4500), (CLIENT, 4500), esp).with_macs(LAN_MAC, SERVER_MAC);
+    let session = [(Side::Lan, proof)];
+    let forwarded = |copies| ("forward fragment in untracked".to_owned(), copies);
+    assert_eq!(run(&config, &session, &pieces[1]), forwarded(1));
+    let unknown = ("punted other-fragment".to_owned(), 0);
+    assert_eq!(run(&config, &[], &pieces[1]), unknown);
+    // Whoever says that the VIP is for the server alone gets no copy, and a dry run makes none.
+    let dedicated = Config {
+        dedicated: 1,
+        ..config
+    };
+    assert_eq!(run(&dedicated, &session, &pieces[1]), forwarded(0));
+    let dry_run = Config {
+        dry_run: 1,
+        ..config
+    };
+    assert_eq!(run(&dry_run, &session, &pieces[1]), forwarded(0));
+}

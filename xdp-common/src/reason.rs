@@ -141,4 +141,7 @@ reasons! {
     /// Inbound, from a peer of the host itself, and neither a flow nor a session of the server claims
     /// it. On egress: a packet of the host that teaches such a peer.
     HostPeer = 36, Punted, "host-peer";
+    /// Inbound, a later fragment before its first one, and nothing shows whether it is handled: tc
+    /// forwards it, and gives a copy to the host.
+    FragmentUndecided = 37, Slow, "fragment-undecided";
 }

@@ -4,6 +4,7 @@
 //! two it runs for.
 
 use crate::classify::{self, refused_by_list};
+use crate::conntrack::fragment::{self, Fate};
 use crate::conntrack::{self, host_peer};
 use crate::env::{Env, Side, Verdict};
 use crate::frame::Frame;
@@ -93,12 +94,12 @@ fn remember_foreign_fragment<F: Frame + ?Sized, E: Env>(
     side: Side,
 ) {
     if let Some(first) = classify::foreign_fragment(frame, config, side) {
-        conntrack::fragment::remember_foreign(env, config, &first, env.jiffies());
+        fragment::remember_foreign(env, config, &first, env.jiffies());
     }
 }
 
 /// The reason why a packet with options, or a fragment without ports, is not forwarded, if there is
-/// one. Not in `classify`: after each kind of packet the verifier would go through the options.
+/// one. Of a fragment that may be the host's own, the host gets a copy. Not in `classify`: after each kind of packet the verifier would go through the options.
 #[inline(never)]
 fn refuse_unusual<F: Frame + ?Sized, E: Env>(
     frame: &F,
@@ -116,7 +117,17 @@ fn refuse_unusual<F: Frame + ?Sized, E: Env>(
     if packet.class != Class::Fragment {
         return None;
     }
-    conntrack::fragment::refuse_fragment(env, config, &packet, jiffies)
+    match (fragment::fate(env, config, &packet, jiffies), E::HOOK) {
+        (Fate::Handled, _) | (Fate::Undecided, Hook::Egress) => None,
+        (Fate::Undecided, Hook::Xdp) => Some(Reason::FragmentUndecided),
+        (Fate::Undecided, Hook::Tc) => {
+            if config.dry_run == 0 {
+                env.copy_to_host();
+            }
+            None
+        }
+        (Fate::Refused(reason), _) => Some(reason),
+    }
 }
 
 /// The verdict on a packet without a usable route. Its sender gets an ICMP error when the reason

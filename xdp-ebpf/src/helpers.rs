@@ -5,15 +5,15 @@
 
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::{
-    __sk_buff, BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_FWD_DISABLED,
+    __sk_buff, BPF_F_INGRESS, BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_FWD_DISABLED,
     BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_NOT_FWDED, BPF_FIB_LKUP_RET_SUCCESS,
     bpf_fib_lookup as Lookup, bpf_redir_neigh,
 };
 #[cfg(not(feature = "without-perfmon"))]
 use aya_ebpf::helpers::bpf_probe_read_kernel;
 use aya_ebpf::helpers::{
-    bpf_fib_lookup, bpf_get_smp_processor_id, bpf_jiffies64, bpf_ktime_get_ns, bpf_redirect,
-    bpf_redirect_neigh,
+    bpf_clone_redirect, bpf_fib_lookup, bpf_get_smp_processor_id, bpf_jiffies64, bpf_ktime_get_ns,
+    bpf_redirect, bpf_redirect_neigh,
 };
 use aya_ebpf::maps::ProgramArray;
 use aya_ebpf::programs::{TcContext, XdpContext};
@@ -62,6 +62,36 @@ pub fn is_tagged(context: &TcContext) -> bool {
 /// field stays with the packet through `bpf_redirect_neigh`, and through the host's stack and its
 /// fragmentation. Nothing else reads it between the two hooks.
 const HANDLED: u32 = 0x1ce;
+
+/// The value of `tc_index` by which tc ingress recognises the host's copy of a packet.
+const COPY: u32 = 0x1cf;
+
+/// tc ingress: gives the host's stack a copy of the packet, which arrives once more on its interface.
+/// Without memory for it there is none.
+#[inline(always)]
+pub fn copy_to_host(context: &impl EbpfContext, ingress: u32) {
+    let skb: *mut __sk_buff = context.as_ptr().cast();
+    // SAFETY: the context of a tc program is the kernel's own `__sk_buff`. Nothing keeps a pointer into
+    // the packet, which the helper makes invalid.
+    unsafe {
+        (*skb).tc_index = COPY;
+        let _ = bpf_clone_redirect(skb, ingress, BPF_F_INGRESS.into());
+        (*skb).tc_index = 0;
+    }
+}
+
+/// tc ingress: the packet is a copy that [`copy_to_host`] made. Recognised once.
+#[inline(always)]
+pub fn take_copy(context: &TcContext) -> bool {
+    // SAFETY: the context is the kernel's own.
+    unsafe {
+        let is_copy = (*context.skb.skb).tc_index == COPY;
+        if is_copy {
+            (*context.skb.skb).tc_index = 0;
+        }
+        is_copy
+    }
+}
 
 /// tc ingress: writes down that the packet is handled, for [`is_handled`].
 #[inline(always)]

@@ -70,6 +70,13 @@ impl<C: EbpfContext, const TC: bool, const OUT: bool> Env for KernelEnv<'_, C, T
     }
 
     #[inline(always)]
+    fn copy_to_host(&self) {
+        if TC && !OUT {
+            helpers::copy_to_host(self.context, self.ingress);
+        }
+    }
+
+    #[inline(always)]
     fn neighbour(&self, index: u32) -> Option<&neighbour_table::Entry<Shared>> {
         maps::neighbour(index)
     }

@@ -264,7 +264,9 @@ fn tc_first_look<const OUT: bool>(mut context: TcContext) -> FirstLook {
     let Some(side) = tc_side::<OUT>(helpers::ingress_tc(&context)) else {
         return FirstLook::Done;
     };
-    let reason = if helpers::is_tagged(&context) {
+    let reason = if !OUT && helpers::take_copy(&context) {
+        Some(Reason::OtherFragment)
+    } else if helpers::is_tagged(&context) {
         // Another network on the same wire. XDP has passed it, because the tag was at the offset of
         // the EtherType.
         Some(Reason::NotIpv4)

@@ -23,6 +23,8 @@ pub struct Host<'t, const TC: bool, const OUT: bool = false> {
     /// On egress: the interface that has received the packet, and whether ikenat has handled it.
     received_on: u32,
     is_handled: bool,
+    /// Copies that the host's stack got.
+    copies: Cell<u32>,
 }
 
 /// The tables, shared by both hooks.
@@ -104,6 +106,7 @@ impl<'t, const TC: bool, const OUT: bool> Host<'t, TC, OUT> {
             packed: Cell::new(None),
             received_on: 0,
             is_handled: false,
+            copies: Cell::new(0),
         }
     }
 
@@ -111,6 +114,11 @@ impl<'t, const TC: bool, const OUT: bool> Host<'t, TC, OUT> {
     pub fn received_on(mut self, ifindex: u32) -> Self {
         self.received_on = ifindex;
         self
+    }
+
+    /// How many copies of packets the host's own stack got.
+    pub fn copies(&self) -> u32 {
+        self.copies.get()
     }
 
     /// On egress: ikenat has handled the packet.
@@ -220,6 +228,9 @@ impl<const TC: bool, const OUT: bool> Env for Host<'_, TC, OUT> {
     }
     fn is_handled(&self) -> bool {
         self.is_handled
+    }
+    fn copy_to_host(&self) {
+        self.copies.set(self.copies.get() + 1);
     }
     fn neighbour(&self, index: u32) -> Option<&Entry<AtomicU64>> {
         self.tables.nexthops.get(index as usize)

@@ -240,6 +240,8 @@ impl Case {
             return ("slow checksum-partial".to_owned(), false);
         } else if self.header.0 <= 1 {
             return ("slow ttl-expired".to_owned(), false);
+        } else if self.is_later_fragment() && !self.native && !self.outbound {
+            return ("slow fragment-undecided".to_owned(), false);
         } else if total(packet) > ROUTE_MTU && self.path(packet) == Path::General {
             return ("slow too-big".to_owned(), false);
         }

@@ -139,6 +139,9 @@ pub(super) fn fragments() -> Vec<Row> {
         if verdict.starts_with("forward") {
             row.output = Some(expect(frame, side));
         }
+        if verdict == UNDECIDED {
+            return undecided(row);
+        }
         row
     };
     vec![
@@ -182,7 +185,7 @@ pub(super) fn fragments() -> Vec<Row> {
             Side::Wan,
             vec![proof(83)],
             &of_session[1],
-            "forward fragment in untracked",
+            UNDECIDED,
         ),
         make(
             "later fragment of IKE out",
@@ -217,7 +220,7 @@ pub(super) fn fragments() -> Vec<Row> {
             Side::Wan,
             vec![(Side::Lan, outbound(90, 500, ike(SPI_R)).build())],
             &big(90).build_fragments(&[48])[1],
-            "forward fragment in untracked",
+            UNDECIDED,
         ),
         make(
             "later fragment of the gateway's DNS, of a peer with a session",
@@ -234,6 +237,16 @@ pub(super) fn fragments() -> Vec<Row> {
             "punted other-fragment",
         ),
     ]
+}
+
+/// XDP's verdict on a fragment that may be the server's or the host's.
+pub(super) const UNDECIDED: &str = "slow fragment-undecided";
+
+/// What tc does with such a fragment: the server gets it, and the host a copy, which no row shows.
+pub(super) fn undecided(mut row: Row) -> Row {
+    row.slow_verdict = Some("forward fragment in untracked".to_owned());
+    row.slow_output = Some(translated(&raw_of(&row.input), row.side).build());
+    row
 }
 
 /// A fragment as a packet whose body has no checksum to translate.

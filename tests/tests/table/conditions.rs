@@ -114,13 +114,19 @@ fn ipv4(of: &mut Conditions, side: Side) {
         ("a fragment at offset 8, TTL 2", 1, 2),
         ("a fragment at offset 32,768", 0x1000, 64),
     ] {
-        of.other(name, &fragment, |p| {
+        let change = |p: &mut Packet| {
             // No header of its own: nothing of its contents is translated.
             let protocol = p.build()[23];
             let payload = p.build()[34..][..24].to_vec();
             p.body = Body::Raw { protocol, payload };
             (p.flags, p.ttl) = (flags, ttl);
-        });
+        };
+        // Nothing shows whether a fragment of UDP is the server's or the host's own.
+        if side != Side::Lan && matches!(of.packet.body, Body::Udp { .. }) {
+            of.left(name, "slow fragment-undecided", change);
+        } else {
+            of.other(name, &fragment, change);
+        }
     }
     of.general("the reserved flag", |p| p.flags |= RESERVED_FLAG);
     of.fast("DF", |p| p.flags = DONT_FRAGMENT);

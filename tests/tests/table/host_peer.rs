@@ -99,6 +99,15 @@ pub(super) fn inbound_packets() -> Vec<Row> {
         (Side::Out, sent_udp(190, 500).build()),
         (Side::Wan, pieces[0].clone()),
     ];
+    let native_pieces =
+        from_client(Packet::raw(peer(201), VIP, protocol::ESP, [7; 100])).build_fragments(&[48]);
+    let unordered = bytes::undecided(row(
+        "host peer: a later fragment of ESP before its first one",
+        Side::Wan,
+        native_pieces[1].clone(),
+        bytes::UNDECIDED,
+    ));
+    let unordered = after(unordered, &[(Side::Out, &sent_native(201))]);
     let other_port = from_client(Packet::udp((peer(192), FAR + 1), (VIP, 500), ike([0; 8])));
     let session = |number| outbound(number, 4500, marked(ike(SPI_R)));
     let claimed = session(195);
@@ -133,6 +142,7 @@ pub(super) fn inbound_packets() -> Vec<Row> {
             &sent_native(188),
         ),
         later,
+        unordered,
         not_its(
             "host peer: the VIP's other port",
             &inbound(191, 4500, marked(ike([0; 8]))),

@@ -146,7 +146,7 @@ pub(super) fn errors() -> Vec<Row> {
         "too big, DF, a later fragment",
         Side::Wan,
         later.build(),
-        "slow too-big",
+        "slow fragment-undecided",
     );
     fragment.before = vec![proof(165)];
     fragment.slow_verdict = Some("dropped icmp-limited".to_owned());

@@ -1,5 +1,6 @@
 //! The FRAGMENT table: the first fragments of datagrams, which decide about the later ones.
 
+use crate::conntrack::host_peer;
 use crate::conntrack::proof::half_open_bucket;
 use crate::conntrack::session::session_or_new;
 use crate::env::Env;
@@ -56,35 +57,58 @@ pub fn remember_foreign<E: Env>(env: &E, config: &Config, first: &Packet, jiffie
     }
 }
 
-/// The reason why a fragment without ports is not forwarded: it begins before the first one ends,
-/// or nothing shows that it is handled. Every fragment of ESP is handled because of its protocol
-/// number; one of UDP follows the first fragment. While that one has not arrived, it is handled
-/// when its peer has a session, when the server has recently answered the peer, or when the VIP is
-/// dedicated to this service. See `docs/decisions/fragments-without-ports.md`.
+/// What becomes of a fragment without ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It is handled.
+    Handled,
+    /// It may be handled, and it may be the host's own: both get a copy. Who has no first fragment
+    /// forgets it.
+    Undecided,
+    /// It is not forwarded.
+    Refused(Reason),
+}
+
+/// Decides about a fragment without ports. It is refused when it begins before the first one ends, or
+/// when nothing shows that it is handled. Every fragment of ESP is handled because of its protocol
+/// number; one of UDP follows the first fragment. While that one has not arrived, nothing decides
+/// about it when its peer has a session, or when the server has recently answered the peer; it is
+/// handled when the VIP is dedicated to this service. What the server sends to such a peer is handled.
+/// See `docs/decisions/fragments-without-ports.md`.
 #[inline(always)]
-pub fn refuse_fragment<E: Env>(
-    env: &E,
-    config: &Config,
-    packet: &Packet,
-    jiffies: u64,
-) -> Option<Reason> {
+pub fn fate<E: Env>(env: &E, config: &Config, packet: &Packet, jiffies: u64) -> Fate {
     let tick = short_tick(config, jiffies);
     if let Some((bucket, digest)) = fragment_bucket(env, config, packet)
         && let Some([_, _, word]) = recent::recall(bucket, digest, tick, FRAGMENT_TICKS)
         && let Some(end) = end_of(digest, word)
     {
-        if end == FOREIGN {
-            return Some(Reason::OtherFragment);
-        }
-        return (packet.offset < end).then_some(Reason::FragmentOverlap);
+        return if end == FOREIGN {
+            Fate::Refused(Reason::OtherFragment)
+        } else if packet.offset < end {
+            Fate::Refused(Reason::FragmentOverlap)
+        } else {
+            Fate::Handled
+        };
     }
-    let connected = packet.protocol == Protocol::ESP
-        || (config.dedicated != 0 && packet.direction == Direction::Inbound)
-        || session_or_new(env, config, packet, jiffies, false).is_some()
+    let inbound = packet.direction == Direction::Inbound;
+    let is_esp = packet.protocol == Protocol::ESP;
+    if is_esp || (config.dedicated != 0 && inbound) {
+        let is_shared = inbound && host_peer::may_send_fragments(env, config, packet, jiffies);
+        return if is_shared {
+            Fate::Undecided
+        } else {
+            Fate::Handled
+        };
+    }
+    let connected = session_or_new(env, config, packet, jiffies, false).is_some()
         || half_open_bucket(env, config, packet.peer).is_some_and(|(bucket, digest)| {
             recent::recall(bucket, digest, tick, HALF_OPEN_TICKS).is_some()
         });
-    (!connected).then_some(Reason::OtherFragment)
+    match (connected, inbound) {
+        (false, _) => Fate::Refused(Reason::OtherFragment),
+        (true, true) => Fate::Undecided,
+        (true, false) => Fate::Handled,
+    }
 }
 
 /// The bucket and the digest of a datagram, which is identified by source, destination, protocol

@@ -47,6 +47,19 @@ pub(crate) fn sent_it<E: Env>(env: &E, config: &Config, jiffies: u64) -> bool {
         && is_hosts(env, config, &packet, jiffies)
 }
 
+/// True when a fragment without ports may come from a peer of the host. UDP shows no ports, so that any
+/// such peer may have sent it.
+#[inline(never)]
+pub(super) fn may_send_fragments<E: Env>(
+    env: &E,
+    config: &Config,
+    packet: &Packet,
+    jiffies: u64,
+) -> bool {
+    in_use(env, config, jiffies)
+        && (packet.protocol != Protocol::ESP || is_known(env, config, packet.peer, 0, jiffies))
+}
+
 /// True when a packet belongs to a peer of the host, and neither a flow nor a session of the server
 /// claims it: a flow by its SPI, a session by the peer's port.
 #[inline(always)]

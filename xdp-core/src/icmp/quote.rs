@@ -1,6 +1,7 @@
 //! Whose packet an ICMP error quotes, as far as the tables decide it.
 
-use crate::conntrack::{fragment, host_peer};
+use crate::conntrack::fragment::{self, Fate};
+use crate::conntrack::host_peer;
 use crate::env::Env;
 use crate::frame::Frame;
 use crate::icmp::report::{OFFSET_MASK, Report};
@@ -24,7 +25,10 @@ pub(super) fn refuse_fragment<E: Env>(
         Direction::Outbound => Direction::Inbound,
     };
     let packet = Packet::fragment(direction, report.peer, quoted);
-    fragment::refuse_fragment(env, config, &packet, env.jiffies()).map(|_| Reason::OtherIcmp)
+    match fragment::fate(env, config, &packet, env.jiffies()) {
+        Fate::Handled | Fate::Undecided => None,
+        Fate::Refused(_) => Some(Reason::OtherIcmp),
+    }
 }
 
 /// True when the quoted packet is one that the host sent to a peer of its own: an answer to it would

@@ -1,13 +1,15 @@
 //! Fragments of handled packets arrive translated, each with its original boundaries.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use ikenat_tests::lab::Lab;
 use ikenat_tests::lab::frames::{Packet, protocol};
 use ikenat_tests::lab::icmp_errors::Peers;
 use ikenat_tests::lab::ikenat::Ikenat;
-use ikenat_tests::lab::topology::{CLIENT_2, CLIENT_MAC, VIP, WAN_MAC};
+use ikenat_tests::lab::topology::{CLIENT, CLIENT_2, CLIENT_MAC, VIP, WAN_MAC};
+use ikenat_tests::lab::traffic::socket_in;
 use ikenat_tests::lab::udp_pair::{Server, UdpPair};
 use ikenat_tests::lab::wire::{
     Wire, at_client, at_server, esp, esp_from_server, exchange, from_client, from_server, ike,
@@ -28,6 +30,10 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         Scenario::new(
             "the_gateways_large_datagrams_are_its_own_beside_a_session",
             own_datagrams,
+        ),
+        Scenario::new(
+            "the_gateways_large_answers_arrive_in_any_order_beside_a_session",
+            own_answers_reversed,
         ),
         Scenario::new(
             "the_servers_large_datagrams_to_others_stay_whole",
@@ -241,6 +247,35 @@ fn own_datagrams(lab: &Lab) -> Result<()> {
             talk.exchange(&vec![0x42; length])
                 .with_context(|| format!("port {port}, {length} bytes"))?;
         }
+    }
+    Ok(())
+}
+
+/// A DNS server that is a client of the VPN server as well answers the gateway, and its fragments
+/// arrive in any order.
+fn own_answers_reversed(lab: &Lab) -> Result<()> {
+    const PATIENCE: Duration = Duration::from_secs(3);
+    let _ikenat = Ikenat::start(lab)?;
+    let wire = Wire::open(lab)?;
+    wire.outbound(&from_server(4500, 4500, esp(SPI, 1, 60)))?;
+    let own = socket_in(&lab.gateway, SocketAddrV4::new(VIP, 5353))?;
+    own.set_read_timeout(Some(PATIENCE))?;
+    for (id, order) in (300..).zip(ORDERS) {
+        let payload = vec![u8::try_from(id % 256)?; 2000];
+        let mut answer = from_client(53, 5353, payload.clone());
+        answer.id = id;
+        let pieces = answer.build_fragments(&CUTS);
+        for &at in &order {
+            wire.client.send(&pieces[at])?;
+        }
+        let mut buffer = vec![0; 1 << 16];
+        let (size, from) = own
+            .recv_from(&mut buffer)
+            .with_context(|| format!("fragments in the order {order:?} did not arrive"))?;
+        ensure!(
+            buffer[..size] == payload && from == SocketAddrV4::new(CLIENT, 53).into(),
+            "{size} bytes came from {from}"
+        );
     }
     Ok(())
 }

@@ -18,6 +18,8 @@ use ikenat_tests::lab::wire::{
 };
 use ikenat_tests::suite::Scenario;
 
+use crate::support::patience;
+
 use super::host_peers::{
     OTHER_SPI, SPI, answered, from_far, from_lan_host, native, prepare, talk, tunnel,
 };
@@ -159,8 +161,9 @@ fn strangers(lab: &Lab) -> Result<()> {
         for frame in attempts(number) {
             wire.client.send(&frame)?;
         }
-        if number % 64 == 0 {
-            std::thread::sleep(Duration::from_millis(5));
+        // No more than the ring of a veth holds, also on an emulated machine.
+        if number % 8 == 0 {
+            std::thread::sleep(patience(Duration::from_millis(4)));
         }
     }
     wire.client.drain()?;
