@@ -22,10 +22,9 @@ fn first_look<F: Frame + ?Sized>(
     config: &Config,
     side: Side,
 ) -> Result<(ethernet::Header, ipv4::Header, Direction), Reason> {
-    let ethernet = ethernet::Header::read(frame).ok_or(Reason::NotIpv4)?;
-    if ethernet.ether_type != EtherType::IPV4 {
-        return Err(Reason::NotIpv4);
-    }
+    let ethernet = ethernet::Header::read(frame)
+        .filter(|ethernet| ethernet.ether_type == EtherType::IPV4)
+        .ok_or(Reason::NotIpv4)?;
     let ip = ipv4::Header::read_outer(frame).ok_or(Reason::Malformed)?;
     let direction = direction(&ip, config, side)?;
     if ip.protocol == Protocol::UDP || ip.protocol == Protocol::ESP {
@@ -36,6 +35,12 @@ fn first_look<F: Frame + ?Sized>(
     } else {
         Err(Reason::OtherProtocol)
     }
+}
+
+/// Whether the EtherType of a frame is that of IPv4.
+#[inline(always)]
+pub fn is_ipv4<F: Frame + ?Sized>(frame: &F) -> bool {
+    ethernet::Header::read(frame).is_some_and(|ethernet| ethernet.ether_type == EtherType::IPV4)
 }
 
 /// The reason why a frame is not handled, if its EtherType, its address, its protocol or the port
@@ -70,6 +75,7 @@ pub fn not_handled<F: Frame + ?Sized>(frame: &F, config: &Config, side: Side) ->
 
 /// Decides whether a packet is handled. A UDP fragment without ports is accepted here
 /// ([`Class::Fragment`]); whether it belongs to a handled datagram, only the tables can show.
+/// `for_us`: the result of [`is_for_us`].
 ///
 /// # Errors
 /// The reason why it is punted or dropped.
@@ -79,10 +85,11 @@ pub fn classify<F: Frame + ?Sized>(
     config: &Config,
     side: Side,
     hook: Hook,
+    for_us: bool,
 ) -> Result<Packet, Reason> {
-    let (ethernet, ip, direction) = first_look(frame, config, side)?;
+    let (_, ip, direction) = first_look(frame, config, side)?;
     // A redirect would take a frame that was sent to another host away from its receiver.
-    if !is_for_us(frame, &ethernet, config, side) {
+    if !for_us {
         return Err(Reason::NotOurMac);
     }
     let header_length = ip.header_length().ok_or(Reason::Malformed)?;
@@ -163,14 +170,13 @@ fn direction(ip: &ipv4::Header, config: &Config, side: Side) -> Result<Direction
 
 /// True for a frame that was sent to the interface that received it, or to one of the virtual
 /// interfaces on top of it. On egress there is nothing to check.
-#[inline(always)]
-pub fn is_for_us<F: Frame + ?Sized>(
-    frame: &F,
-    ethernet: &ethernet::Header,
-    config: &Config,
-    side: Side,
-) -> bool {
-    is_sent_to_interface(frame, ethernet, config, side)
+// Out of line, and not called by `classify`: before 6.12 the stack of both would count.
+#[inline(never)]
+pub fn is_for_us<F: Frame + ?Sized>(frame: &F, config: &Config, side: Side) -> bool {
+    let Some(ethernet) = ethernet::Header::read(frame) else {
+        return false;
+    };
+    is_sent_to_interface(frame, &ethernet, config, side)
         || is_one_of(&config.more_macs, mac_word(ethernet.destination))
 }
 
@@ -197,9 +203,9 @@ fn is_sent_to_interface<F: Frame + ?Sized>(
     }
 }
 
-/// Whether a MAC address is in a list. Rare, and out of line without a branch for each entry, so
-/// that the verifier does not follow them to the end of the program.
-#[inline(never)]
+/// Whether a MAC address is in a list. Without a branch for each entry, which the verifier would follow
+/// to the end of the program.
+#[inline(always)]
 fn is_one_of(macs: &[u64; VIRTUALS], mac: u64) -> bool {
     if macs[0] == 0 {
         // An empty list, which the verifier knows.

@@ -23,7 +23,8 @@ pub fn process<F: Frame + ?Sized, E: Env>(
     config: &Config,
     side: Side,
 ) -> Verdict {
-    let is_plain = match examine(frame, env, config, side) {
+    let for_us = classify::is_for_us(frame, config, side);
+    let is_plain = match examine(frame, env, config, side, for_us) {
         Examined::Plain => true,
         Examined::Unusual => false,
         Examined::NotForwarded(reason) => {
@@ -64,17 +65,8 @@ pub fn process<F: Frame + ?Sized, E: Env>(
     {
         return Verdict::NotForwarded(Reason::InsideSource);
     }
-    if config.dry_run == 0 {
-        // The host's stack decrements the TTL itself.
-        let ttl = packet
-            .ttl
-            .wrapping_sub(u8::from(!route.next_hop.is_stack()));
-        let written = rewrite::translate(frame, &packet, ttl, config)
-            && (E::HOOK != Hook::Xdp
-                || rewrite::write_macs(frame, route.destination_mac, route.source_mac));
-        if !written {
-            return Verdict::NotForwarded(Reason::Unwritable);
-        }
+    if config.dry_run == 0 && !write(frame, env, config, &route) {
+        return Verdict::NotForwarded(Reason::Unwritable);
     }
     Verdict::Forward {
         hop: route.next_hop,
@@ -83,6 +75,27 @@ pub fn process<F: Frame + ?Sized, E: Env>(
         bytes: packet.total_length,
         tracked,
     }
+}
+
+/// Rewrites a frame. False: there was no room for what has to be written.
+// Out of line: what it keeps on the stack is not there while other steps run.
+#[inline(never)]
+fn write<F: Frame + ?Sized, E: Env>(
+    frame: &mut F,
+    env: &E,
+    config: &Config,
+    route: &Route,
+) -> bool {
+    let Some(packet) = env.load_packet().and_then(Packet::unpack) else {
+        return false;
+    };
+    // The host's stack decrements the TTL itself.
+    let ttl = packet
+        .ttl
+        .wrapping_sub(u8::from(!route.next_hop.is_stack()));
+    rewrite::translate(frame, &packet, ttl, config)
+        && (E::HOOK != Hook::Xdp
+            || rewrite::write_macs(frame, route.destination_mac, route.source_mac))
 }
 
 /// Remembers the first fragment of a datagram that is not handled.
@@ -169,8 +182,14 @@ enum Examined {
 
 /// Parses the headers and stores the packet for the next steps.
 #[inline(never)]
-fn examine<F: Frame + ?Sized, E: Env>(frame: &F, env: &E, config: &Config, side: Side) -> Examined {
-    let packet = match classify::classify(frame, config, side, E::HOOK) {
+fn examine<F: Frame + ?Sized, E: Env>(
+    frame: &F,
+    env: &E,
+    config: &Config,
+    side: Side,
+    for_us: bool,
+) -> Examined {
+    let packet = match classify::classify(frame, config, side, E::HOOK, for_us) {
         Ok(packet) => packet,
         Err(reason) => return Examined::NotForwarded(reason),
     };

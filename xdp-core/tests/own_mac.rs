@@ -4,7 +4,6 @@
 use xdp_common::Config;
 use xdp_common::config::mac_word;
 use xdp_core::classify::is_for_us;
-use xdp_core::wire::ethernet::{EtherType, Header};
 use xdp_core::{Frame, Side};
 
 const WAN: [u8; 6] = [2, 0, 0, 0, 1, 1];
@@ -13,31 +12,27 @@ const VRRP: [u8; 6] = [0, 0, 0x5e, 0, 1, 51];
 const OTHER: [u8; 6] = [2, 0, 0, 0, 9, 9];
 const BROADCAST: [u8; 6] = [0xff; 6];
 
-/// A frame about which the kernel has decided, or not.
-struct Decided(Option<bool>);
+/// A frame, and the kernel's decision about it, if there is one.
+struct Decided(Vec<u8>, Option<bool>);
 
 impl Frame for Decided {
-    fn array<const N: usize>(&self, _: usize) -> Option<&[u8; N]> {
-        None
+    fn array<const N: usize>(&self, at: usize) -> Option<&[u8; N]> {
+        self.0.get(at..)?.first_chunk()
     }
-    fn array_mut<const N: usize>(&mut self, _: usize) -> Option<&mut [u8; N]> {
-        None
+    fn array_mut<const N: usize>(&mut self, at: usize) -> Option<&mut [u8; N]> {
+        self.0.get_mut(at..)?.first_chunk_mut()
     }
     fn length(&self) -> usize {
-        0
+        self.0.len()
     }
     fn is_to_host(&self) -> Option<bool> {
-        self.0
+        self.1
     }
 }
 
 fn is_taken(config: Config, side: Side, to: [u8; 6], decided: Option<bool>) -> bool {
-    let ethernet = Header {
-        destination: to,
-        source: OTHER,
-        ether_type: EtherType::IPV4,
-    };
-    is_for_us(&Decided(decided), &ethernet, &config.seal(), side)
+    let frame = [&to[..], &OTHER, &[8, 0]].concat();
+    is_for_us(&Decided(frame, decided), &config.seal(), side)
 }
 
 fn plain() -> Config {

@@ -36,15 +36,30 @@ fn is_recent(config: &Config, jiffies: u64, tick: u64) -> bool {
 }
 
 /// True for the packet at hand when it is inbound from a peer of the host.
-#[inline(never)]
+#[inline(always)]
 pub(crate) fn sent_it<E: Env>(env: &E, config: &Config, jiffies: u64) -> bool {
+    may_have_sent_it(env, config, jiffies) && !is_claimed_here(env, config, jiffies)
+}
+
+/// The packet at hand is inbound, and of a peer of the host.
+#[inline(never)]
+fn may_have_sent_it<E: Env>(env: &E, config: &Config, jiffies: u64) -> bool {
     let Some(packet) = env.load_packet().and_then(Packet::unpack) else {
         return false;
     };
     // A later fragment has no ports: it follows its first one.
     packet.direction == Direction::Inbound
         && packet.class != Class::Fragment
-        && is_hosts(env, config, &packet, jiffies)
+        && is_known(env, config, packet.peer, ports(&packet), jiffies)
+}
+
+/// A flow or a session of the server claims the packet at hand. A step of its own: what one keeps on
+/// the stack is not there while the other one runs.
+#[inline(never)]
+fn is_claimed_here<E: Env>(env: &E, config: &Config, jiffies: u64) -> bool {
+    env.load_packet()
+        .and_then(Packet::unpack)
+        .is_some_and(|packet| claims(env, config, &packet, jiffies))
 }
 
 /// True when a fragment without ports may come from a peer of the host. UDP shows no ports, so that any
@@ -64,16 +79,27 @@ pub(super) fn may_send_fragments<E: Env>(
 /// claims it: a flow by its SPI, a session by the peer's port.
 #[inline(always)]
 pub(crate) fn is_hosts<E: Env>(env: &E, config: &Config, packet: &Packet, jiffies: u64) -> bool {
-    let ports = match (packet.protocol == Protocol::UDP, packet.class) {
+    is_known(env, config, packet.peer, ports(packet), jiffies)
+        && !is_claimed(env, config, packet, jiffies)
+}
+
+/// Both ports of a packet, as an entry has them.
+#[inline(always)]
+fn ports(packet: &Packet) -> u32 {
+    match (packet.protocol == Protocol::UDP, packet.class) {
         (false, _) => 0,
         (true, Class::Ike) => host_peer::ports(packet.port, IKE_PORT),
         (true, _) => host_peer::ports(packet.port, NATT_PORT),
-    };
-    is_known(env, config, packet.peer, ports, jiffies) && !is_claimed(env, config, packet, jiffies)
+    }
 }
 
 #[inline(never)]
 fn is_claimed<E: Env>(env: &E, config: &Config, packet: &Packet, jiffies: u64) -> bool {
+    claims(env, config, packet, jiffies)
+}
+
+#[inline(always)]
+fn claims<E: Env>(env: &E, config: &Config, packet: &Packet, jiffies: u64) -> bool {
     if FlowKey::of(packet, config).is_some_and(|flow| flow.find(env).is_some()) {
         return true;
     }

@@ -73,10 +73,7 @@ fn read<F: Frame + ?Sized, E: Env>(
     side: Side,
     report: &mut Report,
 ) -> Option<Reason> {
-    let Some(ethernet) = ethernet::Header::read(frame) else {
-        return Some(Reason::NotIpv4);
-    };
-    if !is_for_us(frame, &ethernet, config, side) {
+    if !is_for_us(frame, config, side) {
         return Some(Reason::NotOurMac);
     }
     let Some(ip) = ipv4::Header::read_outer(frame) else {
