@@ -211,7 +211,9 @@ pub fn report(
 /// Whether a row is ikenat's. The others show the cost of the harness: they are recorded and shown,
 /// and a rise in them is no failure.
 fn is_ikenat(label: &str) -> bool {
-    label.starts_with(&format!("{} ", name(Contestant::Ikenat)))
+    [Contestant::Ikenat, Contestant::IkenatOneArmed]
+        .into_iter()
+        .any(|own| label.starts_with(&format!("{} ", name(own))))
 }
 
 /// The instructions for an intended rise.
