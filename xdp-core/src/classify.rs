@@ -21,14 +21,14 @@ fn first_look<F: Frame + ?Sized>(
     frame: &F,
     config: &Config,
     side: Side,
-) -> Result<(ethernet::Header, ipv4::Header, Direction), Reason> {
-    let ethernet = ethernet::Header::read(frame)
-        .filter(|ethernet| ethernet.ether_type == EtherType::IPV4)
-        .ok_or(Reason::NotIpv4)?;
+) -> Result<(ipv4::Header, Direction), Reason> {
+    if !is_ipv4(frame) {
+        return Err(Reason::NotIpv4);
+    }
     let ip = ipv4::Header::read_outer(frame).ok_or(Reason::Malformed)?;
     let direction = direction(&ip, config, side)?;
     if ip.protocol == Protocol::UDP || ip.protocol == Protocol::ESP {
-        Ok((ethernet, ip, direction))
+        Ok((ip, direction))
     } else if ip.protocol == Protocol::ICMP {
         // Only tc reads what an ICMP error quotes ([`crate::icmp`]).
         Err(Reason::Icmp)
@@ -48,7 +48,7 @@ pub fn is_ipv4<F: Frame + ?Sized>(frame: &F) -> bool {
 /// unusual in any respect are left to that function.
 #[inline(always)]
 pub fn not_handled<F: Frame + ?Sized>(frame: &F, config: &Config, side: Side) -> Option<Reason> {
-    let (ethernet, ip, direction) = match first_look(frame, config, side) {
+    let (ip, direction) = match first_look(frame, config, side) {
         Ok(found) => found,
         Err(Reason::Malformed) => return None,
         Err(reason) => return Some(reason),
@@ -61,7 +61,7 @@ pub fn not_handled<F: Frame + ?Sized>(frame: &F, config: &Config, side: Side) ->
         || ip.is_first_fragment()
         || total < ipv4::LENGTH + udp::LENGTH
         || ethernet::LENGTH + total > frame.length()
-        || !is_sent_to_interface(frame, &ethernet, config, side)
+        || !is_sent_to_interface(frame, config, side)
     {
         return None;
     }
@@ -87,7 +87,7 @@ pub fn classify<F: Frame + ?Sized>(
     hook: Hook,
     for_us: bool,
 ) -> Result<Packet, Reason> {
-    let (_, ip, direction) = first_look(frame, config, side)?;
+    let (ip, direction) = first_look(frame, config, side)?;
     // A redirect would take a frame that was sent to another host away from its receiver.
     if !for_us {
         return Err(Reason::NotOurMac);
@@ -173,23 +173,15 @@ fn direction(ip: &ipv4::Header, config: &Config, side: Side) -> Result<Direction
 // Out of line, and not called by `classify`: before 6.12 the stack of both would count.
 #[inline(never)]
 pub fn is_for_us<F: Frame + ?Sized>(frame: &F, config: &Config, side: Side) -> bool {
-    let Some(ethernet) = ethernet::Header::read(frame) else {
-        return false;
-    };
-    is_sent_to_interface(frame, &ethernet, config, side)
-        || is_one_of(&config.more_macs, mac_word(ethernet.destination))
+    is_sent_to_interface(frame, config, side)
+        || destination(frame).is_some_and(|mac| is_one_of(&config.more_macs, mac))
 }
 
 /// True for a frame that was sent to the MAC address of the interface that received it: to that of
 /// this moment, where the kernel says so, otherwise to the one that it had when the programs were
 /// loaded (or, in its place, the virtual one that most frames are sent to).
 #[inline(always)]
-fn is_sent_to_interface<F: Frame + ?Sized>(
-    frame: &F,
-    ethernet: &ethernet::Header,
-    config: &Config,
-    side: Side,
-) -> bool {
+fn is_sent_to_interface<F: Frame + ?Sized>(frame: &F, config: &Config, side: Side) -> bool {
     let [inbound, outbound] = &config.directions;
     let (lan, wan) = (F::opaque(outbound.own_mac), F::opaque(inbound.own_mac));
     let own = match side {
@@ -199,8 +191,14 @@ fn is_sent_to_interface<F: Frame + ?Sized>(
     };
     match frame.is_to_host() {
         Some(is_to_host) => is_to_host,
-        None => mac_word(ethernet.destination) << 16 == own,
+        None => destination(frame).is_some_and(|mac| mac << 16 == own),
     }
+}
+
+/// The destination MAC address in the low six bytes.
+#[inline(always)]
+fn destination<F: Frame + ?Sized>(frame: &F) -> Option<u64> {
+    ethernet::Header::read(frame).map(|ethernet| mac_word(ethernet.destination))
 }
 
 /// Whether a MAC address is in a list. Without a branch for each entry, which the verifier would follow

@@ -4,7 +4,7 @@
 //! forwards for a host behind it. A stranger has no part in it: what a WAN has received, and what
 //! ikenat has handled, teaches nothing.
 
-use crate::classify::refused_by_list;
+use crate::classify::{is_ipv4, refused_by_list};
 use crate::conntrack::host_peer::remember;
 use crate::env::Env;
 use crate::frame::Frame;
@@ -21,8 +21,7 @@ use xdp_common::slot::host_peer;
 #[inline(always)]
 pub fn may_teach<F: Frame + ?Sized>(frame: &F, config: &Config) -> bool {
     config.dry_run == 0
-        && ethernet::Header::read(frame)
-            .is_some_and(|header| header.ether_type == ethernet::EtherType::IPV4)
+        && is_ipv4(frame)
         && ipv4::Header::read_outer(frame).is_some_and(|ip| {
             ip.source == config.vip
                 && (ip.protocol == Protocol::UDP || ip.protocol == Protocol::ESP)

@@ -4,7 +4,7 @@
 //! (RFC 4787 REQ-12). This runs in tc only: errors are rare, and most ICMP is the gateway's own.
 
 use crate::checksum::Delta;
-use crate::classify::{is_bogus, is_for_us, refuse_options, refused_by_list};
+use crate::classify::{is_bogus, is_for_us, is_ipv4, refuse_options, refused_by_list};
 use crate::env::{Env, FibResult, NextHop, Side, Verdict};
 use crate::frame::{Frame, update_field};
 use crate::icmp::quote;
@@ -25,8 +25,7 @@ const VALID_SUM: u16 = 0xffff;
 /// True for a frame that [`process`] can handle: IPv4 with ICMP in it.
 #[inline(always)]
 pub fn is_icmp<F: Frame + ?Sized>(frame: &F) -> bool {
-    let ethernet = ethernet::Header::read(frame);
-    ethernet.is_some_and(|header| header.ether_type == ethernet::EtherType::IPV4)
+    is_ipv4(frame)
         && ipv4::Header::read_outer(frame).is_some_and(|ip| ip.protocol == Protocol::ICMP)
 }
 
