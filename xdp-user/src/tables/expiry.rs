@@ -11,6 +11,7 @@
 use crate::error::Result;
 use crate::tables::clock::Clock;
 use crate::tables::reclaim::{self, Reclaimed, TableWords};
+use crate::tables::records::halves;
 use std::ops::Range;
 use xdp_common::Direction;
 use xdp_common::limits::{
@@ -127,7 +128,7 @@ impl Judge<'_> {
     fn refresh<W: Word>(&self, session: &Slot<W>, direction: Direction, stamp: u32) {
         let age = |stamp| self.clock.age(self.now, stamp);
         let word = session[session::LAST_SEEN].load();
-        let [seen, high] = halves(word);
+        let (high, seen) = halves(word);
         let mut outbound = if high == 0 { seen } else { high };
         match direction {
             Direction::Outbound if age(stamp) < age(outbound) => outbound = stamp,
@@ -155,14 +156,8 @@ fn is_crowded<W: Word>(session: &Slot<W>) -> bool {
     open * 2 >= SPIS_WITHOUT_OUTBOUND + SPIS_PER_OUTBOUND_SPI * outbound
 }
 
-/// The lower and the upper half of a word.
-#[expect(clippy::cast_possible_truncation, reason = "halves of words are meant")]
-const fn halves(word: u64) -> [u32; 2] {
-    [word as u32, (word >> 32) as u32]
-}
-
 fn last_seen<W: Word>(slot: &Slot<W>) -> u32 {
-    let [_, stamp] = halves(slot[flow::SEEN].load());
+    let (stamp, _) = halves(slot[flow::SEEN].load());
     stamp
 }
 

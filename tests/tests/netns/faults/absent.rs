@@ -108,6 +108,24 @@ fn absent_in_check(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
+/// Replaces the LAN under a load: nothing is lost but what the LAN itself loses, and the programs of
+/// the two interfaces that are there are attached afterwards.
+fn replace_lan(lab: &Lab, beside: &str) -> Result<()> {
+    let load = Load::start(lab, tenth_rate()?, tenth_rate()?)?;
+    load.flows().with_context(|| beside.to_owned())?;
+    let [_, side] = sides(lab);
+    lab.gateway.run(&format!("ip link del {LAN}"))?;
+    let began = Instant::now();
+    wait_for_log(lab, &format!("{LAN}: interface is gone"))?;
+    plug_in(lab, &side)?;
+    let outage = began.elapsed();
+    wait_for_log(lab, "ready again")?;
+    load.flows_within(patience(Duration::from_secs(3)))?;
+    let losses = load.losses(&format!("the LAN is replaced, {beside}"))?;
+    only_the_outage(&losses, outage)?;
+    attached(lab, PROGRAMS)
+}
+
 /// The second uplink goes, then the LAN is replaced: the LAN is attached again without the uplink, and
 /// the uplink when it is back.
 fn repair(lab: &Lab) -> Result<()> {
@@ -117,21 +135,7 @@ fn repair(lab: &Lab) -> Result<()> {
     // The far end of the wire goes with its namespace.
     drop((namespace, far_client));
     wait_for_log(lab, &format!("{WAN_2}: interface is gone"))?;
-    let load = Load::start(lab, tenth_rate()?, tenth_rate()?)?;
-    load.flows().context("without the second WAN")?;
-    let [_, side] = sides(lab);
-    lab.gateway.run(&format!("ip link del {LAN}"))?;
-    let began = Instant::now();
-    wait_for_log(lab, &format!("{LAN}: interface is gone"))?;
-    plug_in(lab, &side)?;
-    let outage = began.elapsed();
-    wait_for_log(lab, "ready again")?;
-    load.flows_within(patience(Duration::from_secs(3)))?;
-    only_the_outage(
-        &load.losses("the LAN is replaced, one WAN is absent")?,
-        outage,
-    )?;
-    attached(lab, PROGRAMS)?;
+    replace_lan(lab, "one WAN is absent")?;
     everything_crosses(lab)?;
     std::fs::write(lab.log("ikenat"), "")?;
     let (_namespace, far_client) = second_wan(lab)?;
@@ -150,21 +154,7 @@ fn one_refuses(lab: &Lab) -> Result<()> {
     lab.gateway
         .run(&format!("ip link add {WAN_2} type bridge"))?;
     wait_for_log(lab, &format!("{WAN_2} refuses native XDP"))?;
-    let load = Load::start(lab, tenth_rate()?, tenth_rate()?)?;
-    load.flows().context("beside the bridge")?;
-    let [_, side] = sides(lab);
-    lab.gateway.run(&format!("ip link del {LAN}"))?;
-    let began = Instant::now();
-    wait_for_log(lab, &format!("{LAN}: interface is gone"))?;
-    plug_in(lab, &side)?;
-    let outage = began.elapsed();
-    wait_for_log(lab, "ready again")?;
-    load.flows_within(patience(Duration::from_secs(3)))?;
-    only_the_outage(
-        &load.losses("the LAN is replaced, one WAN refuses")?,
-        outage,
-    )?;
-    attached(lab, PROGRAMS)?;
+    replace_lan(lab, "one WAN refuses")?;
     ensure!(
         lab.status()?.absent == [WAN_2],
         "{:?}",
