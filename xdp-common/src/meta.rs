@@ -35,8 +35,8 @@ pub const SERVER_HOP: usize = 14;
 /// Which of the two copies of the retired totals is valid: 0 or 1. Changing this word is the
 /// commit.
 pub const RETIRED_COPY: usize = 32;
-/// The tick of the last packet that taught a peer in HOSTPEER; 0: there was none. A word of its own
-/// cache line: inbound packets read it.
+/// The tick of the last packet that taught a peer in HOSTPEER; 0: there was none. Inbound packets
+/// read it, and no word of its cache line changes often.
 pub const HOST_PEERS: usize = 33;
 /// The first WAN; the others follow. Each has the interface index (0: none) and, in two words, the
 /// name that it had when it was attached: `stats` may run in a namespace where the name cannot be

@@ -73,7 +73,7 @@ pub enum Fate {
 /// when nothing shows that it is handled. Every fragment of ESP is handled because of its protocol
 /// number; one of UDP follows the first fragment. While that one has not arrived, nothing decides
 /// about it when its peer has a session, or when the server has recently answered the peer; it is
-/// handled when the VIP is dedicated to this service. What the server sends to such a peer is handled.
+/// handled when the VIP is dedicated to this service and the host has no peers of its own. What the server sends to such a peer is handled.
 /// See `docs/decisions/fragments-without-ports.md`.
 #[inline(always)]
 pub fn fate<E: Env>(env: &E, config: &Config, packet: &Packet, jiffies: u64) -> Fate {

@@ -30,7 +30,7 @@ pub fn group(text: &str) -> Result<u32, String> {
 
 impl Instance {
     /// Lets one group read the tables, and no one else. Links stay closed: a user who can open a
-    /// link can detach it. So does the key of the hash.
+    /// link can detach it. The key of the hash stays closed too.
     pub(crate) fn grant_read(&self, group: Option<u32>, sizes: &Sizes) -> Result<()> {
         let (number, mode) = match group {
             Some(number) => (number, 0o640),

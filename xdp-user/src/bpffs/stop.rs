@@ -84,7 +84,7 @@ impl Instance {
             }
         };
         let checked = self.check_holder(pid);
-        // What has ended, or has released the lock, is to be asked nothing.
+        // A process that has ended, or has released the lock, needs no further check.
         if self.owner() != Some(pid) {
             return Ok(None);
         }
@@ -110,7 +110,7 @@ impl Instance {
             }
             .into());
         }
-        // Of a renamed program, those that are run under the same name.
+        // If the binary was renamed, a process of the same name is a daemon too.
         let own = fs::read_to_string("/proc/self/comm").map_err(look_at)?;
         if name != own.trim_end() && !name.starts_with("ikenat") {
             return Err(InstanceError::NotADaemon { vip, pid, name }.into());

@@ -1,5 +1,6 @@
-//! The thread that expires old entries of all tables. A grace period takes as long as the slowest program on any
-//! CPU, and a pass over a large table milliseconds; the event loop waits for neither.
+//! The thread that expires old entries of FLOW, SESSION and NEXTHOP. A grace period takes as long as
+//! the slowest program on any CPU, and a pass over a large table milliseconds; the event loop waits
+//! for neither.
 
 use crate::error::{Error, Result};
 use crate::tables::clock::Clock;

@@ -165,8 +165,8 @@ fn interfaces(meta: &[ReadOnlyWord], cpu: &Memory<ReadOnlyWord>) -> Vec<Interfac
     Interface::all().filter_map(read).collect()
 }
 
-/// The entries of HALF, FRAGMENT or HOSTPEER that are not older than a limit: the age in ticks, and the peer
-/// in the details.
+/// The entries of HALF, FRAGMENT or HOSTPEER that are not older than a limit: the age in ticks, and
+/// the peer in the details.
 pub(super) fn young<W: Word>(words: &[W], tick: u16, limit: u16) -> Vec<(u16, Option<Ipv4Addr>)> {
     let (entries, _) = words.as_chunks::<{ recent::WORDS }>();
     entries
