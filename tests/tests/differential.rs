@@ -240,7 +240,7 @@ impl Twins<'_> {
             self.run(seed, &frame)
                 .with_context(|| format!("packet {number}"))?;
         }
-        self.tally.add_refusals(self.tables, self.hook);
+        self.tally.add_untracked(self.tables, self.hook);
         self.tally
             .check(self.dataplane, self.hook, u64::from(packets))
     }

@@ -5,7 +5,7 @@
 use ikenat_tests::bpf::gateway::{Gateway, NOW};
 use std::net::Ipv4Addr;
 use xdp_common::slot::{self, session};
-use xdp_common::{Direction, Hook, Refusal};
+use xdp_common::{Direction, Hook, Untracked};
 
 /// ESP in UDP with this SPI.
 fn esp(spi: u32) -> Vec<u8> {
@@ -68,7 +68,7 @@ fn an_office_behind_one_address_has_all_its_flows() {
         }
     }
     assert_eq!(open(&gateway, office), [400, 400]);
-    assert_eq!(gateway.tables.refused(Hook::Tc, Refusal::SpiLimit), 0);
+    assert_eq!(gateway.tables.untracked(Hook::Tc, Untracked::SpiLimit), 0);
 }
 
 /// RFC 9611: one SA for each CPU, so that many SPIs at the same moment.
@@ -100,11 +100,11 @@ fn guessed_spis_are_bounded_by_the_servers() {
         }
     };
     for outbound in 1..20 {
-        let refused = gateway.tables.refused(Hook::Tc, Refusal::SpiLimit);
+        let refused = gateway.tables.untracked(Hook::Tc, Untracked::SpiLimit);
         let [before, _] = open(&gateway, victim.0);
         flood(&gateway);
         assert_eq!(open(&gateway, victim.0), [allowed(outbound), outbound]);
-        let refused = gateway.tables.refused(Hook::Tc, Refusal::SpiLimit) - refused;
+        let refused = gateway.tables.untracked(Hook::Tc, Untracked::SpiLimit) - refused;
         assert_eq!(
             refused,
             1000 - (allowed(outbound) - before),
@@ -128,7 +128,7 @@ fn a_peer_without_an_spi_of_the_server_has_a_few() {
     gateway.establish_by_ike(peer.0);
     let tracked = (0..100).filter(|spi| sends(&gateway, Direction::Inbound, peer, 0x1000 + spi));
     assert_eq!(tracked.count(), 8);
-    assert_eq!(gateway.tables.refused(Hook::Tc, Refusal::SpiLimit), 92);
+    assert_eq!(gateway.tables.untracked(Hook::Tc, Untracked::SpiLimit), 92);
 }
 
 /// Forged ESP in the name of many peers fills three quarters of FLOW, if the server has sent none of
@@ -147,7 +147,7 @@ fn the_last_quarter_is_for_peers_that_the_server_sends_esp_to() {
     let filled = gateway.tables.flows().len() as u64;
     let reserve = limit / 8;
     assert_eq!(filled, limit - 2 * reserve);
-    assert!(gateway.tables.refused(Hook::Tc, Refusal::FlowTableFull) > 0);
+    assert!(gateway.tables.untracked(Hook::Tc, Untracked::FlowTableFull) > 0);
     // Forged ESP in the name of these takes what is theirs, and nothing of the server's own part.
     for _ in 0..3 {
         let peer = (gateway.next_peer(), 4500);
@@ -185,8 +185,8 @@ fn a_full_session_table_is_a_cause_of_its_own() {
             refused += u64::from(!sends(&gateway, Direction::Outbound, peer, 0x1000));
         }
         assert!(refused > 0, "SESSION has place for 1,000");
-        let counted = |refusal| gateway.tables.refused(Hook::Tc, refusal);
-        assert_eq!(counted(Refusal::SessionTableFull), refused);
-        assert_eq!(counted(Refusal::FlowTableFull), 0);
+        let counted = |cause| gateway.tables.untracked(Hook::Tc, cause);
+        assert_eq!(counted(Untracked::SessionTableFull), refused);
+        assert_eq!(counted(Untracked::FlowTableFull), 0);
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! Addresses are in network order, as in the packet.
 
-use crate::limits::{INTERFACES, VIRTUALS};
+use crate::limits::{INTERFACES, MACVLANS};
 use bytemuck::{Pod, Zeroable};
 
 /// The key of the tables' hash: random, made once per set of maps, and kept in SECRET so that the
@@ -21,9 +21,9 @@ pub const DENY: u32 = 2;
 pub struct Config {
     /// Hash key of all tables.
     pub secret: Secret,
-    /// More MAC addresses of the interface that the program is attached to, in the low six bytes
-    /// (those of VRRP, for example); 0: none.
-    pub more_macs: [u64; VIRTUALS],
+    /// Further MAC addresses that are accepted on the interface of the program, in the low six
+    /// bytes (those of VRRP, for example); 0: none.
+    pub accepted_macs: [u64; MACVLANS],
     /// The public address.
     pub vip: [u8; 4],
     /// The address of the server on the LAN.
@@ -35,11 +35,11 @@ pub struct Config {
     pub wans: [u32; INTERFACES],
     /// Interface indices of all LANs, likewise.
     pub lans: [u32; INTERFACES],
-    /// Interface indices of the virtual interfaces on top of all WANs that have a MAC address of
+    /// Interface indices of the macvlans on top of all WANs, which have MAC addresses of
     /// their own: a route that leaves by one of them leaves by a WAN. 0: none.
-    pub wan_virtuals: [u32; VIRTUALS],
+    pub wan_macvlans: [u32; MACVLANS],
     /// The same for the LANs.
-    pub lan_virtuals: [u32; VIRTUALS],
+    pub lan_macvlans: [u32; MACVLANS],
     /// Interface index of the WAN: if the program is attached to a WAN, of that one, otherwise of
     /// the first.
     pub wan_ifindex: u32,
@@ -67,9 +67,9 @@ pub struct Config {
     pub wan_mac: [u8; 6],
     /// MAC address of the LAN.
     pub lan_mac: [u8; 6],
-    /// The one of [`Config::more_macs`] that most frames are sent to. Zero: they are sent to the
+    /// The one of [`Config::accepted_macs`] that most frames are sent to. Zero: they are sent to the
     /// MAC address of the interface itself.
-    pub virtual_mac: [u8; 6],
+    pub main_mac: [u8; 6],
     /// Not zero: frames that arrive on the WAN may carry a partial checksum (veth, generic mode).
     pub wan_partial: u8,
     /// Not zero: frames that arrive on the LAN may carry a partial checksum.
@@ -95,7 +95,7 @@ pub struct Config {
 /// the loader reads from the kernel's BTF. All zero: not known, and nothing is counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
-pub struct TraceConfig {
+pub struct LossConfig {
     /// `net_device.ifindex`.
     pub ifindex: u32,
     /// `net_device.nd_net`, a pointer to `struct net`.
@@ -107,7 +107,7 @@ pub struct TraceConfig {
     pub namespace: u32,
 }
 
-impl TraceConfig {
+impl LossConfig {
     /// Nothing is known.
     pub const ZERO: Self = bytemuck::must_cast([0_u32; 4]);
 }
@@ -215,10 +215,10 @@ impl Config {
         let inbound = (self.vip, self.server);
         let outbound = (self.server, self.vip);
         // A program has one ingress, so only one of the two counts.
-        let (own_wan, own_lan) = if mac_word(self.virtual_mac) == 0 {
+        let (own_wan, own_lan) = if mac_word(self.main_mac) == 0 {
             (self.wan_mac, self.lan_mac)
         } else {
-            (self.virtual_mac, self.virtual_mac)
+            (self.main_mac, self.main_mac)
         };
         let shift = self.tick_shift;
         self.directions = [

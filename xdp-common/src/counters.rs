@@ -145,7 +145,7 @@ pub enum Quantity {
 /// have one. (Any other untracked packet is one of a peer without a proof.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Refusal {
+pub enum Untracked {
     /// The session has as many inbound SPIs as the server's SPIs allow.
     SpiLimit = 0,
     /// FLOW is full, or only its reserve is free.
@@ -154,7 +154,7 @@ pub enum Refusal {
     SessionTableFull = 2,
 }
 
-impl Refusal {
+impl Untracked {
     /// All of them, in the order of their numbers.
     pub const ALL: [Self; 3] = [Self::SpiLimit, Self::FlowTableFull, Self::SessionTableFull];
 
@@ -168,15 +168,18 @@ impl Refusal {
     }
 }
 
-/// Start of the refusals' counters; those of the reasons come before.
-const REFUSAL_BASE: usize = 56;
+/// Start of the counters of untracked packets; those of the reasons come before.
+const UNTRACKED_BASE: usize = 56;
 /// Start of the class counters.
 const CLASS_BASE: usize = 64;
 const QUANTITIES: usize = 4;
 /// Words per hook and CPU.
 pub const WORDS: usize = CLASS_BASE + Direction::ALL.len() * Class::ALL.len() * QUANTITIES;
-const _: () = assert!(Reason::ALL.len() <= REFUSAL_BASE, "a reason has no counter");
-const _: () = assert!(REFUSAL_BASE + Refusal::ALL.len() <= CLASS_BASE);
+const _: () = assert!(
+    Reason::ALL.len() <= UNTRACKED_BASE,
+    "a reason has no counter"
+);
+const _: () = assert!(UNTRACKED_BASE + Untracked::ALL.len() <= CLASS_BASE);
 
 /// The counters of one hook on one CPU.
 pub type Counters = [u64; WORDS];
@@ -187,10 +190,10 @@ pub const fn reason(reason: Reason) -> usize {
     reason as usize
 }
 
-/// The index of a refusal's counter.
+/// The index of the counter of a cause.
 #[inline(always)]
-pub const fn refusal(refusal: Refusal) -> usize {
-    REFUSAL_BASE + refusal as usize
+pub const fn untracked(cause: Untracked) -> usize {
+    UNTRACKED_BASE + cause as usize
 }
 
 /// The index of the first of a class's four counters in a direction; a [`Quantity`] is added to it.

@@ -15,8 +15,8 @@ pub mod meta;
 pub mod reason;
 pub mod slot;
 
-pub use config::{Config, Secret, TraceConfig};
-pub use counters::{Class, Direction, Hook, Refusal};
+pub use config::{Config, LossConfig, Secret};
+pub use counters::{Class, Direction, Hook, Untracked};
 pub use reason::{Outcome, Reason};
 
 /// The version of everything in this crate. Pinned objects of another version are refused, never

@@ -30,9 +30,9 @@ pub const NEXTHOPS: u32 = 256;
 
 /// The most WANs of one instance, and the most LANs: their egress words share a cache line.
 pub const INTERFACES: usize = 4;
-/// The most virtual interfaces with a MAC address of their own (macvlan, as VRRP uses them) that are
+/// The most macvlans (interfaces with a MAC address of their own, as VRRP uses them) that are
 /// known on top of one interface, and on top of all of a side.
-pub const VIRTUALS: usize = 8;
+pub const MACVLANS: usize = 8;
 /// The most prefixes of `--except-peer` and `--deny` together.
 pub const PREFIXES: u32 = 1024;
 /// Token buckets for ICMP errors, one word each: an eighth for ikenat's own in each direction (half

@@ -30,14 +30,14 @@ pub const NAMESPACE: usize = 11;
 /// Interfaces with generic XDP, as bits: WAN k is bit k, LAN k is bit `INTERFACES` + k.
 pub const GENERIC: usize = 13;
 /// The server's next hop, in the format of the hop word of flows (`slot::flow::HOP`): for packets
-/// that belong to no flow. Zero while the host has peers of its own ([`HOST_PEERS`]).
+/// that belong to no flow. Zero while the host has peers of its own ([`HOST_PEER_LAST_TICK`]).
 pub const SERVER_HOP: usize = 14;
 /// Which of the two copies of the retired totals is valid: 0 or 1. Changing this word is the
 /// commit.
 pub const RETIRED_COPY: usize = 32;
 /// The tick of the last packet that taught a peer in HOSTPEER; 0: there was none. Inbound packets
 /// read it, and no word of its cache line changes often.
-pub const HOST_PEERS: usize = 33;
+pub const HOST_PEER_LAST_TICK: usize = 33;
 /// The first WAN; the others follow. Each has the interface index (0: none) and, in two words, the
 /// name that it had when it was attached: `stats` may run in a namespace where the name cannot be
 /// looked up. One that is to be attached when it appears has a name and no index.

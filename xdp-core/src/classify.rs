@@ -12,7 +12,7 @@ use crate::wire::ethernet::{self, EtherType};
 use crate::wire::ipv4::{self, Protocol};
 use crate::wire::{esp, udp};
 use xdp_common::config::mac_word;
-use xdp_common::limits::{IKE_PORT, NATT_PORT, VIRTUALS};
+use xdp_common::limits::{IKE_PORT, MACVLANS, NATT_PORT};
 use xdp_common::{Class, Config, Direction, Hook, Reason, config};
 
 /// Checks EtherType, address and protocol of a frame.
@@ -174,12 +174,12 @@ fn direction(ip: &ipv4::Header, config: &Config, side: Side) -> Result<Direction
 #[inline(never)]
 pub fn is_for_us<F: Frame + ?Sized>(frame: &F, config: &Config, side: Side) -> bool {
     is_sent_to_interface(frame, config, side)
-        || destination(frame).is_some_and(|mac| is_one_of(&config.more_macs, mac))
+        || destination(frame).is_some_and(|mac| is_one_of(&config.accepted_macs, mac))
 }
 
 /// True for a frame that was sent to the MAC address of the interface that received it: to that of
 /// this moment, where the kernel says so, otherwise to the one that it had when the programs were
-/// loaded (or, in its place, the virtual one that most frames are sent to).
+/// loaded (or, in its place, the macvlan that most frames are sent to).
 #[inline(always)]
 fn is_sent_to_interface<F: Frame + ?Sized>(frame: &F, config: &Config, side: Side) -> bool {
     let [inbound, outbound] = &config.directions;
@@ -204,7 +204,7 @@ fn destination<F: Frame + ?Sized>(frame: &F) -> Option<u64> {
 /// Whether a MAC address is in a list. Without a branch for each entry, which the verifier would follow
 /// to the end of the program.
 #[inline(always)]
-fn is_one_of(macs: &[u64; VIRTUALS], mac: u64) -> bool {
+fn is_one_of(macs: &[u64; MACVLANS], mac: u64) -> bool {
     if macs[0] == 0 {
         // An empty list, which the verifier knows.
         return false;

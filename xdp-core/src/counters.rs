@@ -2,7 +2,7 @@
 
 use crate::table::word::Word;
 use xdp_common::counters::{self, Quantity};
-use xdp_common::{Class, Direction, Hook, Reason, Refusal, cpu};
+use xdp_common::{Class, Direction, Hook, Reason, Untracked, cpu};
 
 /// Counts a packet that this hook does not forward.
 #[inline(always)]
@@ -20,8 +20,8 @@ pub fn count_any_reason<W: Word>(block: &[W; cpu::WORDS], hook: Hook, reason: Re
 
 /// Counts why a forwarded packet got no entry.
 #[inline(always)]
-pub fn count_refusal<W: Word>(block: &[W; cpu::WORDS], hook: Hook, refusal: Refusal) {
-    let place = W::opaque_to_verifier(counters::refusal(refusal));
+pub fn count_untracked<W: Word>(block: &[W; cpu::WORDS], hook: Hook, cause: Untracked) {
+    let place = W::opaque_to_verifier(counters::untracked(cause));
     add(block, at(hook, place & REASONS), 1);
 }
 

@@ -91,7 +91,7 @@ pub trait Env {
     /// A bucket of FRAGMENT.
     fn fragments(&self, index: u32) -> Option<&recent::Bucket<Self::Word>>;
     /// A bucket of HOSTPEER.
-    fn host_peers(&self, index: u32) -> Option<&recent::Bucket<Self::Word>>;
+    fn host_peer_bucket(&self, index: u32) -> Option<&recent::Bucket<Self::Word>>;
     /// On egress: the index of the interface that received the packet; 0: the host made it.
     fn received_on(&self) -> u32;
     /// On egress: the tc program on ingress has handled the packet.

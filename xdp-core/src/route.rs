@@ -7,7 +7,7 @@ use crate::neighbour::cached_hop;
 use crate::neighbour::table::{self as neighbour_table, Neighbour};
 use crate::packet::{Packet, is_no_host};
 use crate::table::word::Word;
-use xdp_common::limits::VIRTUALS;
+use xdp_common::limits::MACVLANS;
 use xdp_common::{Config, Direction, Hook, Reason, cpu, meta};
 
 /// The route of a packet, and what of it can be cached. All fields are plain numbers and always
@@ -184,23 +184,23 @@ pub(crate) fn may_leave_by(config: &Config, direction: Direction, ifindex: u32) 
     direction == Direction::Inbound || is_wan(config, ifindex)
 }
 
-/// True for a WAN, or a virtual interface on top of one.
+/// True for a WAN, or a macvlan on top of one.
 #[inline(always)]
 fn is_wan(config: &Config, ifindex: u32) -> bool {
-    position_of(&config.wans, ifindex) != 0 || is_virtual(&config.wan_virtuals, ifindex)
+    position_of(&config.wans, ifindex) != 0 || is_macvlan(&config.wan_macvlans, ifindex)
 }
 
 /// The same for a LAN.
 #[inline(always)]
 fn is_lan(config: &Config, ifindex: u32) -> bool {
-    position_of(&config.lans, ifindex) != 0 || is_virtual(&config.lan_virtuals, ifindex)
+    position_of(&config.lans, ifindex) != 0 || is_macvlan(&config.lan_macvlans, ifindex)
 }
 
-/// Whether an interface is in a list of virtual ones.
+/// Whether an interface is in a list of macvlans.
 #[inline(always)]
-fn is_virtual(virtuals: &[u32; VIRTUALS], ifindex: u32) -> bool {
+fn is_macvlan(macvlans: &[u32; MACVLANS], ifindex: u32) -> bool {
     // The verifier knows whether the list is empty.
-    virtuals[0] != 0 && position_of(virtuals, ifindex) != 0
+    macvlans[0] != 0 && position_of(macvlans, ifindex) != 0
 }
 
 /// True for this host's address on the server's side, or one that the route of a LAN leads to: the

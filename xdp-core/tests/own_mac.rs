@@ -1,5 +1,5 @@
 //! Which frames were sent to this host: by the MAC address of the interface, by the kernel's decision
-//! where there is one, and by the MAC addresses of virtual interfaces.
+//! where there is one, and by the MAC addresses of macvlans.
 
 use xdp_common::Config;
 use xdp_common::config::mac_word;
@@ -75,11 +75,11 @@ fn in_tc_the_kernel_decides() {
 fn virtual_interfaces_have_addresses_too() {
     // The loader keeps the interface's own in the list when a virtual one takes its place.
     let mut config = Config {
-        virtual_mac: VRRP,
+        main_mac: VRRP,
         ..plain()
     };
     for (place, mac) in [WAN, VRRP, OTHER].into_iter().enumerate() {
-        config.more_macs[place] = mac_word(mac);
+        config.accepted_macs[place] = mac_word(mac);
     }
     for decided in [None, Some(false), Some(true)] {
         for to in [WAN, VRRP, OTHER] {
@@ -91,7 +91,7 @@ fn virtual_interfaces_have_addresses_too() {
         }
     }
     let mut full = plain();
-    for (number, place) in (1..).zip(&mut full.more_macs) {
+    for (number, place) in (1..).zip(&mut full.accepted_macs) {
         *place = mac_word([2, 0, 0, 0, 5, number]);
     }
     assert!(

@@ -51,8 +51,8 @@ impl<C: EbpfContext, const TC: bool, const OUT: bool> Env for KernelEnv<'_, C, T
     }
 
     #[inline(always)]
-    fn host_peers(&self, index: u32) -> Option<&recent::Bucket<Shared>> {
-        maps::host_peers(index)
+    fn host_peer_bucket(&self, index: u32) -> Option<&recent::Bucket<Shared>> {
+        maps::host_peer_bucket(index)
     }
 
     #[inline(always)]

@@ -51,7 +51,7 @@ pub fn exception(context: &RawTracePointContext) {
 /// The index of an interface, by its `struct net_device`, if it is one of the instance.
 #[inline(always)]
 fn index(device: u64) -> Option<u32> {
-    let trace = maps::trace_config();
+    let trace = maps::loss_config();
     if trace.inode == 0 {
         return None;
     }

@@ -16,7 +16,7 @@ use core::arch::asm;
 use core::ffi::c_void;
 use core::ptr::NonNull;
 #[cfg(not(feature = "without-perfmon"))]
-use xdp_common::TraceConfig;
+use xdp_common::LossConfig;
 use xdp_common::{Config, Hook, Secret, cpu, limits, meta};
 use xdp_core::neighbour::table as neighbour_table;
 use xdp_core::packet::PackedPacket;
@@ -89,14 +89,14 @@ pub fn config() -> &'static Config {
 /// Written by the loader likewise, for the programs on tracepoints.
 #[cfg(not(feature = "without-perfmon"))]
 #[unsafe(no_mangle)]
-static TRACE: TraceConfig = TraceConfig::ZERO;
+static LOSSES: LossConfig = LossConfig::ZERO;
 
 /// The load-time constants of the programs on tracepoints.
 #[cfg(not(feature = "without-perfmon"))]
 #[inline(always)]
-pub fn trace_config() -> TraceConfig {
+pub fn loss_config() -> LossConfig {
     // SAFETY: a constant, which the compiler must not believe to be what it is here.
-    unsafe { (&raw const TRACE).read_volatile() }
+    unsafe { (&raw const LOSSES).read_volatile() }
 }
 
 /// The scratch space of this CPU. Only one reference at a time: two would alias.
@@ -174,7 +174,7 @@ pub fn fragments(index: u32) -> Option<&'static recent::Bucket<Shared>> {
 
 /// A bucket of HOSTPEER.
 #[inline(always)]
-pub fn host_peers(index: u32) -> Option<&'static recent::Bucket<Shared>> {
+pub fn host_peer_bucket(index: u32) -> Option<&'static recent::Bucket<Shared>> {
     value(&HOSTPEER, index).map(known)
 }
 

@@ -4,8 +4,8 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
-use xdp_common::counters::refusal;
-use xdp_common::{Class, Config, Direction, Hook, Reason, Refusal, cpu, limits, slot};
+use xdp_common::counters::untracked;
+use xdp_common::{Class, Config, Direction, Hook, Reason, Untracked, cpu, limits, slot};
 use xdp_core::icmp::{error, translate};
 use xdp_core::learn;
 use xdp_core::neighbour::table::Entry;
@@ -73,8 +73,8 @@ impl Tables {
     }
 
     /// How many packets got no entry for this cause at a hook.
-    pub fn refused(&self, hook: Hook, cause: Refusal) -> u64 {
-        Word::load(&self.cpu[cpu::counters(hook) + refusal(cause)])
+    pub fn untracked(&self, hook: Hook, cause: Untracked) -> u64 {
+        Word::load(&self.cpu[cpu::counters(hook) + untracked(cause)])
     }
 
     /// The live slots of FLOW.
@@ -220,7 +220,7 @@ impl<const TC: bool, const OUT: bool> Env for Host<'_, TC, OUT> {
     fn fragments(&self, index: u32) -> Option<&recent::Bucket<AtomicU64>> {
         self.tables.fragments.get(index as usize)
     }
-    fn host_peers(&self, index: u32) -> Option<&recent::Bucket<AtomicU64>> {
+    fn host_peer_bucket(&self, index: u32) -> Option<&recent::Bucket<AtomicU64>> {
         self.tables.host_peers.get(index as usize)
     }
     fn received_on(&self) -> u32 {

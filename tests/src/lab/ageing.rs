@@ -50,7 +50,7 @@ impl Lab {
                 Word::store(ports, Word::load(ports).wrapping_sub(ticks << 32));
             }
         }
-        let latest = &meta.words()[meta::HOST_PEERS];
+        let latest = &meta.words()[meta::HOST_PEER_LAST_TICK];
         Word::store(latest, Word::load(latest).wrapping_sub(ticks));
         Ok(())
     }

@@ -5,7 +5,7 @@ use ikenat_tests::bpf::host::{Ran, Tables};
 use ikenat_tests::bpf::{Dataplane, Slot};
 use xdp_common::counters::{self, Counters, Quantity};
 use xdp_common::slot::{STATE, flow, session};
-use xdp_common::{Class, Direction, Hook, Refusal};
+use xdp_common::{Class, Direction, Hook, Untracked};
 use xdp_core::Verdict;
 
 /// At least one packet of this many must be forwarded, or the test proves little ...
@@ -55,9 +55,9 @@ impl Tally {
     }
 
     /// Adds why packets got no entry.
-    pub(crate) fn add_refusals(&mut self, tables: &Tables, hook: Hook) {
-        for cause in Refusal::ALL {
-            self.counters[counters::refusal(cause)] += tables.refused(hook, cause);
+    pub(crate) fn add_untracked(&mut self, tables: &Tables, hook: Hook) {
+        for cause in Untracked::ALL {
+            self.counters[counters::untracked(cause)] += tables.untracked(hook, cause);
         }
     }
 

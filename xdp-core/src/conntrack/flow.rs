@@ -12,7 +12,7 @@ use xdp_common::limits::{
     FLOW_RESERVE_SHIFT, IKE_PORT, SEQUENCE_JUMP, SPIS_PER_OUTBOUND_SPI, SPIS_WITHOUT_OUTBOUND,
 };
 use xdp_common::slot::{self, Key, flow, session};
-use xdp_common::{Config, Direction, Refusal, meta};
+use xdp_common::{Config, Direction, Untracked, meta};
 
 /// The key of a flow and its place in the table.
 #[derive(Clone, Copy)]
@@ -135,10 +135,10 @@ pub(super) fn admit_flow<E: Env>(
     };
     let quota = Quota::of::<E::Word>(packet.direction, session[session::SPIS].load(), config);
     if quota.open >= quota.allowed {
-        return refuse(env, Refusal::SpiLimit);
+        return refuse(env, Untracked::SpiLimit);
     }
     if !has_room(env, meta::FLOW_ENTRIES, quota.table) {
-        return refuse(env, Refusal::FlowTableFull);
+        return refuse(env, Untracked::FlowTableFull);
     }
     let inserted = table::insert(env.flows(), flow.place, &flow.key, |slot| {
         slot[flow::PACKETS].store(1);
@@ -149,7 +149,7 @@ pub(super) fn admit_flow<E: Env>(
         slot[flow::FIRST].store(u64::from(packet.esp.sequence) << 32 | u64::from(packet.port));
     });
     if inserted.is_none() {
-        return refuse(env, Refusal::FlowTableFull);
+        return refuse(env, Untracked::FlowTableFull);
     }
     session[session::SPIS].add(slot::one_spi(packet.direction));
     one_more(env, meta::FLOW_ENTRIES);

@@ -25,7 +25,7 @@ const AHEAD: u16 = 1;
 /// ask.
 #[inline(always)]
 pub fn in_use<E: Env>(env: &E, config: &Config, jiffies: u64) -> bool {
-    env.meta(meta::HOST_PEERS)
+    env.meta(meta::HOST_PEER_LAST_TICK)
         .is_some_and(|word| is_recent(config, jiffies, word.load()))
 }
 
@@ -144,7 +144,7 @@ fn place<'e, E: Env>(
     ports: u32,
 ) -> Option<(&'e recent::Bucket<E::Word>, u64)> {
     let digest = digest(&config.secret, [u32::from_ne_bytes(peer), ports]);
-    let bucket = env.host_peers(recent::index(digest, HOST_PEER_BUCKETS - 1))?;
+    let bucket = env.host_peer_bucket(recent::index(digest, HOST_PEER_BUCKETS - 1))?;
     Some((bucket, digest))
 }
 
@@ -162,7 +162,7 @@ pub(crate) fn remember<E: Env>(env: &E, config: &Config, peer: [u8; 4], ports: u
         let details = [high, low, tick << 32 | u64::from(ports)];
         recent::remember(bucket, digest, short_tick, details);
     }
-    if let Some(word) = env.meta(meta::HOST_PEERS)
+    if let Some(word) = env.meta(meta::HOST_PEER_LAST_TICK)
         && word.load() != tick
     {
         word.store(tick);

@@ -10,7 +10,7 @@ use crate::table::word::Word;
 use crate::table::{self, Place, Slot};
 use crate::wire::ike;
 use xdp_common::slot::{self, session};
-use xdp_common::{Class, Config, Direction, Refusal, meta};
+use xdp_common::{Class, Config, Direction, Untracked, meta};
 
 #[inline(always)]
 pub(super) fn has_room<E: Env>(env: &E, entries: usize, limit: u64) -> bool {
@@ -19,9 +19,9 @@ pub(super) fn has_room<E: Env>(env: &E, entries: usize, limit: u64) -> bool {
 
 /// Counts why a packet gets no entry. False, since no table has counted it.
 #[inline(always)]
-pub(super) fn refuse<E: Env>(env: &E, refusal: Refusal) -> bool {
+pub(super) fn refuse<E: Env>(env: &E, cause: Untracked) -> bool {
     if let Some(block) = env.cpu_block() {
-        counters::count_refusal(block, E::HOOK, refusal);
+        counters::count_untracked(block, E::HOOK, cause);
     }
     false
 }
@@ -53,7 +53,7 @@ pub(super) fn session_or_new<'e, E: Env>(
         return None;
     }
     if !has_room(env, meta::SESSION_ENTRIES, config.session_limit.into()) {
-        refuse(env, Refusal::SessionTableFull);
+        refuse(env, Untracked::SessionTableFull);
         return None;
     }
     let inserted = table::insert(env.sessions(), place, &key, |slot| {
@@ -61,7 +61,7 @@ pub(super) fn session_or_new<'e, E: Env>(
         slot[session::PORTS].store(jiffies >> config.tick_shift << 32);
     });
     if inserted.is_none() {
-        refuse(env, Refusal::SessionTableFull);
+        refuse(env, Untracked::SessionTableFull);
         return None;
     }
     one_more(env, meta::SESSION_ENTRIES);

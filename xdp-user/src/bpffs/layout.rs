@@ -47,8 +47,8 @@ pub(crate) const CLSACT: &str = "clsact-";
 pub(crate) const TRACEPOINTS: [&str; 3] = ["xdp_devmap_xmit", "xdp_redirect_err", "xdp_exception"];
 
 /// The names of the pins of their links.
-pub(crate) fn trace_pins() -> impl Iterator<Item = String> {
-    TRACEPOINTS.iter().map(|point| format!("trace-{point}"))
+pub(crate) fn loss_pins() -> impl Iterator<Item = String> {
+    TRACEPOINTS.iter().map(|point| format!("loss-{point}"))
 }
 
 /// The directory of one instance.
@@ -217,12 +217,12 @@ impl Instance {
 
     /// Removes the pins of the programs on tracepoints, which detaches these.
     pub(crate) fn clear_tracepoints(&self) -> Result<Vec<String>> {
-        self.clear_named(trace_pins())
+        self.clear_named(loss_pins())
     }
 
     /// True when all programs on tracepoints are pinned: then losses are counted.
     pub(crate) fn counts_losses(&self) -> bool {
-        trace_pins().all(|pin| self.pin(&pin).exists())
+        loss_pins().all(|pin| self.pin(&pin).exists())
     }
 
     /// Removes the pins of the filters' programs, which leaves the filters themselves.

@@ -71,8 +71,7 @@ impl<'a> Context<'a> {
         Ok(context)
     }
 
-    /// Whether an interface is one of `links`, or a virtual one with a MAC address of its own on top
-    /// of one.
+    /// Whether an interface is one of `links`, or a macvlan on top of one.
     pub(super) fn is_by(&self, links: &[Link], index: u32) -> bool {
         let found = self.links.iter().find(|link| link.index == index);
         let lower = found.and_then(|link| link.lower).unwrap_or(index);

@@ -3,8 +3,8 @@
 //! settings.
 
 use crate::config::interfaces::{Interface, Side};
+use crate::config::macvlans::{Macs, Macvlan};
 use crate::config::settings::{Mode, Settings, Sizes};
-use crate::config::virtuals::{Macs, Virtual};
 use crate::netlink::Link;
 use std::net::Ipv4Addr;
 use xdp_common::{Config, Secret, limits, slot};
@@ -19,8 +19,8 @@ pub struct Plan {
     pub wans: Vec<Link>,
     /// The LANs likewise: none when the server is this host.
     pub lans: Vec<Link>,
-    /// The virtual interfaces on top of them that have a MAC address of their own.
-    pub virtuals: Vec<Virtual>,
+    /// The macvlans on top of them that have a MAC address of their own.
+    pub macvlans: Vec<Macvlan>,
     /// The server is an address of this host.
     pub server_is_local: bool,
     /// The address that this host has for the server; 0.0.0.0: none.
@@ -88,14 +88,14 @@ impl Plan {
         let Macs { main, more } = self.macs_of(self.own_or_first(interface, interface.side));
         Config {
             secret,
-            more_macs: more,
+            accepted_macs: more,
             vip: self.settings.vip.octets(),
             server: self.settings.server.octets(),
             lan_address: self.lan_address.octets(),
             wans: indexes(&self.wans),
             lans: indexes(&self.lans),
-            wan_virtuals: self.indices_on(&self.wans),
-            lan_virtuals: self.indices_on(&self.lans),
+            wan_macvlans: self.indices_on(&self.wans),
+            lan_macvlans: self.indices_on(&self.lans),
             wan_ifindex,
             lan_ifindex,
             flow_mask: buckets(flow_slots) - 1,
@@ -108,7 +108,7 @@ impl Plan {
             confirm_ticks: limits::NEIGHBOUR_CONFIRM_TICKS,
             wan_mac,
             lan_mac,
-            virtual_mac: main,
+            main_mac: main,
             wan_partial,
             lan_partial,
             log: u8::from(self.settings.log_sessions),
@@ -167,7 +167,7 @@ mod tests {
             },
             wans,
             lans,
-            virtuals: Vec::new(),
+            macvlans: Vec::new(),
             server_is_local: false,
             lan_address: Ipv4Addr::new(192, 168, 0, 254),
             vip_is_local: true,
@@ -234,7 +234,7 @@ mod tests {
     #[test]
     fn the_virtual_address_of_vrrp_takes_the_place_of_the_interfaces_own() {
         let mut plan = plan(vec![link(5, None)], vec![link(6, None)]);
-        let on = |lower, index: u8, vrrp| Virtual {
+        let on = |lower, index: u8, vrrp| Macvlan {
             lower,
             index: index.into(),
             name: format!("v{index}"),
@@ -244,10 +244,10 @@ mod tests {
                 [2, 0, 0, 0, 1, index]
             },
         };
-        plan.virtuals = vec![on(5, 20, false), on(5, 21, true), on(6, 22, false)];
+        plan.macvlans = vec![on(5, 20, false), on(5, 21, true), on(6, 22, false)];
         let of = |interface| {
             let constants = plan.constants([7; 16], 8, interface);
-            let macs = constants.more_macs.map(|mac| mac.to_le_bytes()[5]);
+            let macs = constants.accepted_macs.map(|mac| mac.to_le_bytes()[5]);
             (constants, macs)
         };
         let (constants, macs) = of(WAN);
@@ -259,8 +259,8 @@ mod tests {
             "the interface sends with its own"
         );
         assert_eq!(macs, [5, 20, 21, 0, 0, 0, 0, 0]);
-        assert_eq!(constants.wan_virtuals, [20, 21, 0, 0, 0, 0, 0, 0]);
-        assert_eq!(constants.lan_virtuals, [22, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(constants.wan_macvlans, [20, 21, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(constants.lan_macvlans, [22, 0, 0, 0, 0, 0, 0, 0]);
         let (constants, macs) = of(Interface { number: 0, ..LAN_2 });
         assert_eq!(constants.directions[1].own_mac >> 56, 6);
         assert_eq!(macs, [22, 0, 0, 0, 0, 0, 0, 0]);

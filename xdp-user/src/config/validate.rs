@@ -1,9 +1,9 @@
 //! Checks of the settings against this host: all that need no loaded program, before anything is
 //! changed.
 
+use crate::config::macvlans::{self, Macvlan};
 use crate::config::plan::Plan;
 use crate::config::settings::{Modes, Settings};
-use crate::config::virtuals::{self, Virtual};
 use crate::error::{Error, Result, word};
 use crate::netlink::address::Address;
 use crate::netlink::{Link, Netlink, Route};
@@ -167,9 +167,9 @@ fn locate_server_or_lan(
     netlink: &Netlink,
     server: Ipv4Addr,
     lans: &[Link],
-    virtuals: &[Virtual],
+    macvlans: &[Macvlan],
 ) -> Result<ServerLocation> {
-    let located = locate_server(netlink, server, lans, virtuals);
+    let located = locate_server(netlink, server, lans, macvlans);
     let absent = lans.iter().find(|lan| !lan.exists());
     match (&located, absent) {
         (Err(Error::OtherLan { .. } | Error::NotRoutable { .. }), Some(lan)) => {
@@ -184,10 +184,10 @@ fn locate_server(
     netlink: &Netlink,
     server: Ipv4Addr,
     lans: &[Link],
-    virtuals: &[Virtual],
+    macvlans: &[Macvlan],
 ) -> Result<ServerLocation> {
     let is_lan = |index| {
-        let lower = virtuals::lower_of(virtuals, index);
+        let lower = macvlans::lower_of(macvlans, index);
         lans.iter().any(|lan| lan.index == lower)
     };
     let names: Vec<&str> = lans.iter().map(|lan| lan.name.as_str()).collect();
@@ -236,9 +236,9 @@ impl Plan {
             check_ethernet(link)?;
         }
         check_arms(&wans, &lans, settings.modes)?;
-        let virtuals = virtuals::on_top(&netlink.links()?, &[&*wans, &lans].concat());
+        let macvlans = macvlans::on_top(&netlink.links()?, &[&*wans, &lans].concat());
         let (server_is_local, lan_address) =
-            match locate_server_or_lan(netlink, settings.server, &lans, &virtuals)? {
+            match locate_server_or_lan(netlink, settings.server, &lans, &macvlans)? {
                 ServerLocation::Here => (true, Ipv4Addr::UNSPECIFIED),
                 ServerLocation::ByLan(source) => (false, source),
             };
@@ -251,7 +251,7 @@ impl Plan {
             settings,
             wans,
             lans,
-            virtuals,
+            macvlans,
             server_is_local,
             lan_address,
             vip_is_local,

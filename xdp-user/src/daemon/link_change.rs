@@ -2,8 +2,8 @@
 
 use crate::bpffs::layout::Instance;
 use crate::config::interfaces::{HookPoint, Interface};
+use crate::config::macvlans;
 use crate::config::plan::Plan;
-use crate::config::virtuals;
 use crate::dataplane::link;
 use crate::netlink::{Link, Netlink, Route};
 use std::net::Ipv4Addr;
@@ -22,15 +22,15 @@ pub enum LinkChange {
     Bare(u32),
     /// It has this MAC address now.
     NewMac([u8; 6]),
-    /// These are the virtual interfaces on top of it now, by name and MAC address.
-    NewVirtuals(Vec<(String, [u8; 6])>),
+    /// These are the macvlans on top of it now, by name and MAC address.
+    NewMacvlans(Vec<(String, [u8; 6])>),
 }
 
 impl LinkChange {
     /// Whether programs have to be attached or exchanged.
     pub(super) const fn needs_programs(&self) -> bool {
         match self {
-            Self::Bare(_) | Self::Appeared(_) | Self::NewMac(_) | Self::NewVirtuals(_) => true,
+            Self::Bare(_) | Self::Appeared(_) | Self::NewMac(_) | Self::NewMacvlans(_) => true,
             Self::Renamed(_) | Self::Gone => false,
         }
     }
@@ -59,20 +59,20 @@ pub(super) fn changes_of(
     changed
 }
 
-/// The interfaces on top of which there are other virtual interfaces than in the plan, by their names.
-pub(super) fn virtual_changes(plan: &Plan, netlink: &Netlink) -> Vec<(String, LinkChange)> {
+/// The interfaces on top of which there are other macvlans than in the plan, by their names.
+pub(super) fn macvlan_changes(plan: &Plan, netlink: &Netlink) -> Vec<(String, LinkChange)> {
     let Ok(links) = netlink.links() else {
         return Vec::new();
     };
     let existing = plan.interfaces().into_iter();
     let changed = existing.filter_map(|(_, link)| {
-        let now = virtuals::on_top(&links, std::slice::from_ref(link));
-        let planned = plan.virtuals_on(link.index);
+        let now = macvlans::on_top(&links, std::slice::from_ref(link));
+        let planned = plan.macvlans_on(link.index);
         if planned.eq(&now) {
             return None;
         }
         let named = now.into_iter().map(|one| (one.name, one.mac));
-        Some((link.name.clone(), LinkChange::NewVirtuals(named.collect())))
+        Some((link.name.clone(), LinkChange::NewMacvlans(named.collect())))
     });
     changed.collect()
 }
@@ -82,7 +82,7 @@ pub(super) fn new_lan_address(plan: &Plan, netlink: &Netlink) -> Option<Ipv4Addr
     let Ok(Route::Via { index, source, .. }) = netlink.route(plan.settings.server) else {
         return None;
     };
-    let lower = virtuals::lower_of(&plan.virtuals, index);
+    let lower = macvlans::lower_of(&plan.macvlans, index);
     let is_lan = plan.lans.iter().any(|lan| lan.index == lower);
     source.filter(|address| is_lan && *address != plan.lan_address)
 }

@@ -1,10 +1,10 @@
 //! The messages that the daemon logs: at its start, when something changes, and at its end.
 
 use crate::config::interfaces::Side;
+use crate::config::macvlans::mac_text;
 use crate::config::plan::Plan;
 use crate::config::policy::Unfollowed;
 use crate::config::settings::Mode;
-use crate::config::virtuals::mac_text;
 use crate::daemon::link_change::LinkChange;
 use crate::daemon::neighbour_probe::{PAUSE, Silence};
 use crate::daemon::reattach::Event;
@@ -20,7 +20,7 @@ use crate::tables::usage::{Level, LimitedTable};
 use std::net::Ipv4Addr;
 use std::path::Path;
 use tracing::{info, warn};
-use xdp_common::limits::VIRTUALS;
+use xdp_common::limits::MACVLANS;
 use xdp_common::{Hook, limits};
 
 /// Logs what a start did, except for its last line ([`ready`]).
@@ -30,7 +30,7 @@ pub(super) fn started(plan: &Plan, dataplane: &Dataplane, unfollowed: &[Unfollow
         warn!("{name}: no such interface; it is attached when one of that name appears");
     }
     for (_, link) in plan.interfaces() {
-        too_many_virtuals(&link.name, plan.virtuals_on(link.index).count());
+        too_many_macvlans(&link.name, plan.macvlans_on(link.index).count());
     }
     for (side, name) in [(Side::Wan, "WAN"), (Side::Lan, "LAN")] {
         if plan.settings.modes.of(side) == Mode::Generic && !plan.settings.dry_run {
@@ -125,8 +125,8 @@ pub(super) fn link_event(event: Event) {
             "{interface}: its MAC address is {} now; exchanging the programs",
             mac_text(mac)
         ),
-        Event::Changed(interface, LinkChange::NewVirtuals(virtuals)) => {
-            new_virtuals(&interface, &virtuals);
+        Event::Changed(interface, LinkChange::NewMacvlans(macvlans)) => {
+            new_macvlans(&interface, &macvlans);
         }
         Event::LanAddress(address) => info!(
             "{address}: the address of this host for the server now, from which the server gets ICMP errors; exchanging the programs"
@@ -137,24 +137,24 @@ pub(super) fn link_event(event: Event) {
     }
 }
 
-/// Logs which virtual interfaces are on top of an interface now.
-fn new_virtuals(interface: &str, virtuals: &[(String, [u8; 6])]) {
-    if virtuals.is_empty() {
-        info!("{interface}: no virtual interface on top of it any more; exchanging the programs");
+/// Logs which macvlans are on top of an interface now.
+fn new_macvlans(interface: &str, macvlans: &[(String, [u8; 6])]) {
+    if macvlans.is_empty() {
+        info!("{interface}: no macvlan on top of it any more; exchanging the programs");
         return;
     }
-    let names = virtuals
+    let names = macvlans
         .iter()
         .map(|(name, mac)| format!("{name} ({})", mac_text(*mac)));
     let names = names.collect::<Vec<_>>().join(", ");
     info!("{interface}: frames to {names} are for this host now; exchanging the programs");
-    too_many_virtuals(interface, virtuals.len());
+    too_many_macvlans(interface, macvlans.len());
 }
 
-fn too_many_virtuals(interface: &str, number: usize) {
-    if number > VIRTUALS {
+fn too_many_macvlans(interface: &str, number: usize) {
+    if number > MACVLANS {
         warn!(
-            "{interface}: {number} virtual interfaces are on top of it; only the first {VIRTUALS} are known to the programs"
+            "{interface}: {number} macvlans are on top of it; only the first {MACVLANS} are known to the programs"
         );
     }
 }

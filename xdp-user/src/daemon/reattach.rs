@@ -7,7 +7,7 @@
 use crate::config::plan::Plan;
 use crate::config::settings::Settings;
 use crate::daemon::backoff::Backoff;
-use crate::daemon::link_change::{LinkChange, changes_of, new_lan_address, virtual_changes};
+use crate::daemon::link_change::{LinkChange, changes_of, macvlan_changes, new_lan_address};
 use crate::dataplane::attach;
 use crate::dataplane::foreign_xdp;
 use crate::dataplane::{self, Dataplane, Logger};
@@ -45,7 +45,7 @@ pub type Reattached = (Plan, Vec<Logger>);
 
 impl LinkMonitor {
     /// Looks at the interfaces, and attaches again when one of them has no program, or programs with
-    /// wrong constants. It looks for virtual interfaces, for which all interfaces of the host have to
+    /// wrong constants. It looks for macvlans, for which all interfaces of the host have to
     /// be listed, only at first and when the kernel has notified of something: `notified`.
     pub fn check(
         &mut self,
@@ -57,11 +57,11 @@ impl LinkMonitor {
         let mut changes = changes_of(&dataplane.instance, plan, netlink);
         if notified || !self.has_looked {
             self.has_looked = true;
-            changes.extend(virtual_changes(plan, netlink));
+            changes.extend(macvlan_changes(plan, netlink));
         } else {
             // What was found then, and could not be followed yet.
             let is_open =
-                |change: &&(String, LinkChange)| matches!(change.1, LinkChange::NewVirtuals(_));
+                |change: &&(String, LinkChange)| matches!(change.1, LinkChange::NewMacvlans(_));
             changes.extend(self.reported.iter().filter(is_open).cloned());
         }
         let new = changes
@@ -178,7 +178,7 @@ fn repair_others(
         match change {
             LinkChange::Bare(index) if known(name, *index) => has_others = true,
             LinkChange::Bare(_) | LinkChange::Appeared(_) => left_out.push(name.as_str()),
-            LinkChange::NewMac(_) | LinkChange::NewVirtuals(_) => has_others = true,
+            LinkChange::NewMac(_) | LinkChange::NewMacvlans(_) => has_others = true,
             LinkChange::Renamed(_) | LinkChange::Gone => {}
         }
     }

@@ -153,7 +153,7 @@ fn load_one(
     }
     loader.override_global("CONFIG", &constants, true);
     let trace = Bytes(losses::constants(plan.namespace));
-    loader.override_global("TRACE", &trace, false);
+    loader.override_global("LOSSES", &trace, false);
     let mut ebpf = loader
         .load(&failpoints::object(embedded())?)
         .map_err(|error| load_failed("maps")(&error))?;

@@ -3,7 +3,7 @@
 //! They are pinned like the others, and count without the daemon. Nothing depends on them: where
 //! they cannot be attached, `status` says that losses are not counted.
 
-use crate::bpffs::layout::{Instance, TRACEPOINTS, trace_pins};
+use crate::bpffs::layout::{Instance, TRACEPOINTS, loss_pins};
 use crate::dataplane::loader::{LoadedObject, tracepoint};
 use crate::error::{Error, Result, causes, log_clean_up};
 use crate::sys::btf::Btf;
@@ -12,7 +12,7 @@ use aya::programs::ProgramError;
 use aya::programs::links::{FdLink, PinnedLink};
 use std::io;
 use std::sync::OnceLock;
-use xdp_common::TraceConfig;
+use xdp_common::LossConfig;
 
 /// The program of each of [`TRACEPOINTS`].
 const PROGRAMS: [&str; TRACEPOINTS.len()] = [
@@ -22,7 +22,7 @@ const PROGRAMS: [&str; TRACEPOINTS.len()] = [
 ];
 
 /// Offsets in the structures of this kernel, which take long to find.
-static OFFSETS: OnceLock<Option<TraceConfig>> = OnceLock::new();
+static OFFSETS: OnceLock<Option<LossConfig>> = OnceLock::new();
 
 /// The ids of the attached programs.
 pub(crate) fn attached(instance: &Instance) -> Vec<u32> {
@@ -30,25 +30,25 @@ pub(crate) fn attached(instance: &Instance) -> Vec<u32> {
         let link = PinnedLink::from_pin(instance.pin(&pin)).ok()?;
         FdLink::from(link).info().ok().map(|info| info.program_id())
     };
-    trace_pins().filter_map(of_pin).collect()
+    loss_pins().filter_map(of_pin).collect()
 }
 
 /// The constants of the programs; all zero where the kernel does not tell them.
-pub(crate) fn constants(namespace: u64) -> TraceConfig {
+pub(crate) fn constants(namespace: u64) -> LossConfig {
     let offsets = *OFFSETS.get_or_init(offsets);
     let namespace = u32::try_from(namespace).ok();
     let known = offsets
         .zip(namespace)
-        .map(|(offsets, namespace)| TraceConfig {
+        .map(|(offsets, namespace)| LossConfig {
             namespace,
             ..offsets
         });
     known.unwrap_or_default()
 }
 
-fn offsets() -> Option<TraceConfig> {
+fn offsets() -> Option<LossConfig> {
     let btf = Btf::of_kernel()?;
-    Some(TraceConfig {
+    Some(LossConfig {
         ifindex: btf.offset("net_device", "ifindex")?,
         net: btf.offset("net_device", "nd_net")?,
         inode: btf.offset("net", "ns")? + btf.offset("ns_common", "inum")?,
@@ -77,12 +77,12 @@ fn try_attach(objects: &mut [LoadedObject], instance: &Instance, namespace: u64)
     if !capabilities::has_perfmon() {
         return Ok(());
     }
-    if constants(namespace) == TraceConfig::default() {
+    if constants(namespace) == LossConfig::default() {
         return Err(Error::system("find net_device in /sys/kernel/btf/vmlinux")(
             io::ErrorKind::Unsupported.into(),
         ));
     }
-    for ((name, point), pin) in PROGRAMS.into_iter().zip(TRACEPOINTS).zip(trace_pins()) {
+    for ((name, point), pin) in PROGRAMS.into_iter().zip(TRACEPOINTS).zip(loss_pins()) {
         let failed = |error: &dyn std::error::Error| Error::Load {
             step: name,
             why: causes(error),

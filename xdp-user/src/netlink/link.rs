@@ -31,7 +31,7 @@ const INFO_KIND: u16 = 1;
 const XDP_PROGRAM: u16 = 4;
 const XDP_DRIVER_PROGRAM: u16 = 5;
 
-/// The kind of a virtual interface with a MAC address of its own on top of another interface.
+/// The kind of an interface with a MAC address of its own on top of another one.
 const MACVLAN: &str = "macvlan";
 
 /// A network interface.

@@ -17,9 +17,9 @@ use crate::tables::grace::GracePeriod;
 use crate::tables::overview::{HostPeer, InterfaceRecord, Overview};
 use serde::Serialize;
 use std::net::Ipv4Addr;
-use xdp_common::counters::{Quantity, class, reason, refusal};
+use xdp_common::counters::{Quantity, class, reason, untracked};
 use xdp_common::meta::flag;
-use xdp_common::{Class, Direction, Hook, Reason, Refusal};
+use xdp_common::{Class, Direction, Hook, Reason, Untracked};
 
 /// The answer of `status`.
 #[derive(Clone, Debug, Serialize)]
@@ -363,12 +363,12 @@ fn reasons(overview: &Overview) -> Vec<ReasonCount> {
                 count: counters[reason(*fate)],
             });
         }
-        for cause in Refusal::ALL {
+        for cause in Untracked::ALL {
             reasons.push(ReasonCount {
                 hook: hook.name(),
                 outcome: "untracked",
                 reason: cause.name().to_owned(),
-                count: counters[refusal(cause)],
+                count: counters[untracked(cause)],
             });
         }
     }

@@ -1,4 +1,4 @@
-//! A gateway whose addresses are on virtual interfaces with MAC addresses of their own, as VRRP uses
+//! A gateway whose addresses are on macvlans with MAC addresses of their own, as VRRP uses
 //! them: `ip link add vrrp.51 link WAN address 00:00:5e:00:01:33 type macvlan mode private`.
 
 use anyhow::{Context, Result, ensure};
@@ -44,7 +44,7 @@ enum Own {
     None,
 }
 
-/// Moves the addresses of the gateway to virtual interfaces. The interfaces beneath keep addresses
+/// Moves the addresses of the gateway to macvlans. The interfaces beneath keep addresses
 /// of their own, or not.
 fn make_virtual(lab: &Lab, own: Own) -> Result<()> {
     let prefix = if own == Own::Addresses { 32 } else { 24 };
@@ -150,10 +150,7 @@ fn followed(lab: &Lab) -> Result<()> {
     }
     handled(lab, &wire)?;
     lab.gateway.run("ip link del vrrp.51")?;
-    exchanged(
-        &ikenat,
-        &format!("{WAN}: no virtual interface on top of it"),
-    )?;
+    exchanged(&ikenat, &format!("{WAN}: no macvlan on top of it"))?;
     let packet = from_client(4500, 4500, esp(SPI, 200, 60));
     wire.punted_on_wan(&packet.clone().with_macs(WAN_VIRTUAL, CLIENT_MAC).build())?;
     wire.inbound(&packet)
@@ -196,7 +193,7 @@ fn routed(lab: &Lab) -> Result<()> {
         crosses(&wire, sequence, [WAN_VIRTUAL, LAN_VIRTUAL])
             .with_context(|| format!("{sequence}"))?;
     }
-    // A host of the LAN is no client, also where the route to it leads by a virtual interface.
+    // A host of the LAN is no client, also where the route to it leads by a macvlan.
     let mut inside = from_client(4500, 4500, esp(SPI, 300, 60));
     inside.source = Ipv4Addr::new(192, 168, 0, 77);
     wire.client
@@ -211,7 +208,7 @@ fn routed(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// What the kernel has to fragment goes up by the virtual interface, translated.
+/// What the kernel has to fragment goes up by the macvlan, translated.
 fn fragmented(lab: &Lab) -> Result<()> {
     make_virtual(lab, Own::Addresses)?;
     lab.gateway.run(&format!("ip link set {LAN} mtu 1280"))?;
