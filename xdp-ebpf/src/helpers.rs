@@ -58,7 +58,7 @@ pub fn is_tagged(context: &TcContext) -> bool {
     unsafe { (*context.skb.skb).vlan_present != 0 }
 }
 
-/// The value of `tc_index` by which tc ingress tells tc egress that it has handled a packet. The
+/// The value of `tc_index` by which tc ingress tells tc egress that a packet is the server's. The
 /// field stays with the packet through `bpf_redirect_neigh`, and through the host's stack and its
 /// fragmentation. Nothing else reads it between the two hooks.
 const HANDLED: u32 = 0x1ce;
@@ -93,7 +93,7 @@ pub fn take_copy(context: &TcContext) -> bool {
     }
 }
 
-/// tc ingress: writes down that the packet is handled, for [`is_handled`].
+/// tc ingress: writes down that the packet is the server's, for [`is_handled`].
 #[inline(always)]
 pub fn set_handled(context: &TcContext) {
     // SAFETY: the context is the kernel's own.

@@ -9,7 +9,7 @@ use xdp_core::classify::not_handled;
 use xdp_core::icmp::error::ErrorCause;
 use xdp_core::icmp::{error, translate};
 use xdp_core::learn::may_teach;
-use xdp_core::{Side, Verdict, process};
+use xdp_core::{Side, process};
 use xdp_ebpf::frame::tc::{HEADER_BYTES, ICMP_ERROR_BYTES, TcFrame};
 use xdp_ebpf::kernel_env::KernelEnv;
 use xdp_ebpf::learn::learn;
@@ -101,7 +101,14 @@ fn tc_first_look<const OUT: bool>(mut context: TcContext) -> FirstLook {
         not_handled(&TcFrame::new(&mut context), config, side)
     };
     match reason {
-        None => FirstLook::Candidate,
+        None => {
+            // What came from the server teaches no peer of the host. What the host's stack fragments,
+            // or forwards unread, may get the VIP before egress by a rule for the whole LAN.
+            if matches!(side, Side::Lan | Side::Both) {
+                helpers::set_handled(&context);
+            }
+            FirstLook::Candidate
+        }
         // Routers on the LAN send ICMP errors, too.
         Some(Reason::Icmp | Reason::OtherAddress)
             if translate::is_icmp(&TcFrame::new(&mut context)) =>
@@ -170,15 +177,6 @@ fn tc_packet<const OUT: bool>(mut context: TcContext) -> u64 {
     let mut frame = TcFrame::new(&mut context);
     frame.pull(HEADER_BYTES);
     let verdict = process(&mut frame, &env, config, side);
-    // What the host's stack fragments may get the VIP before egress, by a rule for the whole LAN.
-    if !OUT
-        && matches!(
-            verdict,
-            Verdict::Forward { .. } | Verdict::NotForwarded(Reason::ToFragment)
-        )
-    {
-        helpers::set_handled(&pointer);
-    }
     tc_code(count(tc_hook(OUT), verdict))
 }
 
