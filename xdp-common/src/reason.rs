@@ -144,4 +144,7 @@ reasons! {
     /// Inbound, a later fragment before its first one, and nothing shows whether it is handled: tc
     /// forwards it, and gives a copy to the host.
     FragmentUndecided = 37, Slow, "fragment-undecided";
+    /// Inbound native ESP of an unknown SPI, from an address that is a peer of the host and a client of
+    /// the server: tc forwards it, and gives a copy to the host.
+    EspUndecided = 38, Slow, "esp-undecided";
 }

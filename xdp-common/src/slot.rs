@@ -58,13 +58,52 @@ pub mod session {
     pub const SPIS: usize = 5;
     /// The next hop towards the peer, in the format of flows ([`super::flow::HOP`]).
     pub const HOP: usize = 6;
-    /// When it was created, in ticks (bits 32-63), and the peer's last UDP port on 500 (16-31) and
-    /// 4500 (0-15).
-    pub const PORTS: usize = 7;
+    /// What is known of the peer, and when the session was created: the server sends it native ESP
+    /// (bit 63, [`NATIVE_ESP`]), the tick of the creation (bits 32-62, [`created`]), and the peer's UDP
+    /// port on 500 (bits 16-31) and on 4500 (0-15; [`port_on`]; zero: unknown). Only what proves the
+    /// session writes them, and what the server sends to a living SA.
+    pub const PORTS_CREATED: usize = 7;
+    /// In [`PORTS_CREATED`]: the server has sent native ESP.
+    pub const NATIVE_ESP: u64 = 1 << 63;
+    /// The bits of a tick in [`PORTS_CREATED`].
+    pub const CREATED_MASK: u32 = 0x7fff_ffff;
     /// First of eight counters: for each of the [`COUNTED`] classes, inbound and outbound.
     pub const COUNTERS: usize = 8;
     /// Classes that a session counts: IKE, NAT-T IKE, keepalive, other.
     pub const COUNTED: usize = 4;
+
+    /// [`PORTS_CREATED`] of a session that is created at this tick.
+    #[inline(always)]
+    #[must_use]
+    pub const fn created_at(tick: u64) -> u64 {
+        (tick & CREATED_MASK as u64) << 32
+    }
+
+    /// The tick of the creation, of which [`CREATED_MASK`] is kept.
+    #[inline(always)]
+    #[must_use]
+    pub const fn created(ports_created: u64) -> u32 {
+        (ports_created >> 32) as u32 & CREATED_MASK
+    }
+
+    /// The peer's port on one of the server's, which is 500 if `ike`, else 4500.
+    #[inline(always)]
+    #[must_use]
+    pub const fn port_on(ports_created: u64, ike: bool) -> u16 {
+        (ports_created >> shift(ike)) as u16
+    }
+
+    /// The word with another port of the peer.
+    #[inline(always)]
+    #[must_use]
+    pub const fn with_port(ports_created: u64, ike: bool, port: u16) -> u64 {
+        ports_created & !(0xffff << shift(ike)) | (port as u64) << shift(ike)
+    }
+
+    #[inline(always)]
+    const fn shift(ike: bool) -> u32 {
+        16 * ike as u32
+    }
 }
 
 /// One SPI of a direction in [`session::SPIS`].
@@ -87,12 +126,39 @@ pub mod recent {
     pub const WORDS: usize = 4;
     /// Digest (bits 16-63) and tick (0-15).
     pub const DIGEST: usize = 0;
-    /// First word of the details: the peer's address in two words; then in HALF the initiator's SPI,
+    /// First word of the details: the peer's address in two words; then in HALF ([`super::half`]) the initiator's SPI,
     /// in FRAGMENT the end of the first fragment (bits 0-12) and bits 13-63 of the digest, in HOSTPEER
     /// the tick (bits 32-63) and the ports ([`super::host_peer`]). Two CPUs may have written parts of them.
     pub const DETAILS: usize = 1;
     /// Words of the details.
     pub const DETAILS_WORDS: usize = 3;
+}
+
+/// The second word of the details of an entry in HALF: that of the peer's address, whose upper bits are
+/// the same for every IPv4 address, and in their place the peer's port on 500 to which the reply went.
+pub mod half {
+    const PORT_SHIFT: u32 = 48;
+
+    /// The word with a port.
+    #[inline(always)]
+    #[must_use]
+    pub const fn with_ike_port(peer_word: u64, port: u16) -> u64 {
+        peer_word | (port as u64) << PORT_SHIFT
+    }
+
+    /// The word of the address.
+    #[inline(always)]
+    #[must_use]
+    pub const fn peer_word(word: u64) -> u64 {
+        word & ((1 << PORT_SHIFT) - 1)
+    }
+
+    /// The port; zero: the reply did not go there.
+    #[inline(always)]
+    #[must_use]
+    pub const fn ike_port(word: u64) -> u16 {
+        (word >> PORT_SHIFT) as u16
+    }
 }
 
 /// What identifies an entry of HOSTPEER beside the peer's address.

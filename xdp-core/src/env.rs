@@ -96,8 +96,9 @@ pub trait Env {
     fn received_on(&self) -> u32;
     /// On egress: the tc program on ingress has handled the packet.
     fn is_handled(&self) -> bool;
-    /// In tc on ingress: gives the host's stack a copy of the packet, as it came.
-    fn copy_to_host(&self);
+    /// In tc on ingress: gives the host's stack a copy of the packet, as it came. It is counted under
+    /// this reason: [`Reason::OtherFragment`] or [`Reason::HostPeer`].
+    fn copy_to_host(&self, reason: Reason);
     /// An entry of NEXTHOP.
     fn neighbour(&self, index: u32) -> Option<&neighbour_table::Entry<Self::Word>>;
     /// The list that PEERS holds for a peer ([`xdp_common::config::EXCEPT`],

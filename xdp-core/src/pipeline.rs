@@ -5,7 +5,8 @@
 
 use crate::classify::{self, refused_by_list};
 use crate::conntrack::fragment::{self, Fate};
-use crate::conntrack::{self, host_peer};
+use crate::conntrack::host_peer::{self, Owner};
+use crate::conntrack::{self, Counted};
 use crate::env::{Env, Side, Verdict};
 use crate::frame::Frame;
 use crate::icmp::rate_limit::{self, Origin};
@@ -36,6 +37,7 @@ pub fn process<F: Frame + ?Sized, E: Env>(
     };
     let jiffies = env.jiffies();
     let mut route = Route::STACK;
+    let mut is_shared = false;
     // Every step loads the packet for itself, so that nothing of it is kept on the stack while
     // another function runs.
     if !is_plain && let Some(reason) = refuse_unusual(frame, env, config, jiffies) {
@@ -43,18 +45,36 @@ pub fn process<F: Frame + ?Sized, E: Env>(
     }
     if !cached_route(env, config, jiffies, &mut route) {
         // While the host has peers of its own, no route of inbound packets is cached.
-        if E::HOOK != Hook::Egress
-            && host_peer::in_use(env, config, jiffies)
-            && host_peer::sent_it(env, config, jiffies)
-        {
-            remember_foreign_fragment(frame, env, config, side);
-            return Verdict::NotForwarded(Reason::HostPeer);
+        if E::HOOK != Hook::Egress && host_peer::in_use(env, config, jiffies) {
+            match host_peer::owner_of_packet(env, config, jiffies) {
+                Owner::Server => {}
+                Owner::Host => {
+                    remember_foreign_fragment(frame, env, config, side);
+                    return Verdict::NotForwarded(Reason::HostPeer);
+                }
+                Owner::Undecided if E::HOOK == Hook::Xdp => {
+                    return Verdict::NotForwarded(Reason::EspUndecided);
+                }
+                Owner::Undecided => {
+                    is_shared = true;
+                    copy_to_host(env, config, Reason::HostPeer);
+                }
+            }
         }
         if let Some(reason) = look_up_route(env, config, jiffies, &mut route) {
             return answer_or_refuse(env, config, reason, route.mtu, jiffies);
         }
     }
-    let tracked = conntrack::count(frame, env, config, jiffies, route.cached_hop);
+    // A flow, or an entry of FRAGMENT, would claim what follows for the server.
+    let counted = if is_shared {
+        Counted::No
+    } else {
+        conntrack::count(frame, env, config, jiffies, route.cached_hop)
+    };
+    if counted == Counted::PortChanged {
+        conntrack::follow_port(env, config, jiffies);
+    }
+    let tracked = counted != Counted::No;
     let Some(packet) = env.load_packet().and_then(Packet::unpack) else {
         return Verdict::NotForwarded(Reason::Malformed);
     };
@@ -111,6 +131,15 @@ fn remember_foreign_fragment<F: Frame + ?Sized, E: Env>(
     }
 }
 
+/// In tc: gives the host a copy of the packet at hand, which is counted under this reason when it
+/// arrives.
+#[inline(never)]
+fn copy_to_host<E: Env>(env: &E, config: &Config, reason: Reason) {
+    if config.dry_run == 0 {
+        env.copy_to_host(reason);
+    }
+}
+
 /// The reason why a packet with options, or a fragment without ports, is not forwarded, if there is
 /// one. Of a fragment that may be the host's own, the host gets a copy. Not in `classify`: after each kind of packet the verifier would go through the options.
 #[inline(never)]
@@ -134,9 +163,7 @@ fn refuse_unusual<F: Frame + ?Sized, E: Env>(
         (Fate::Handled, _) | (Fate::Undecided, Hook::Egress) => None,
         (Fate::Undecided, Hook::Xdp) => Some(Reason::FragmentUndecided),
         (Fate::Undecided, Hook::Tc) => {
-            if config.dry_run == 0 {
-                env.copy_to_host();
-            }
+            copy_to_host(env, config, Reason::OtherFragment);
             None
         }
         (Fate::Refused(reason), _) => Some(reason),

@@ -18,6 +18,7 @@ use aya_ebpf::helpers::{
 use aya_ebpf::maps::ProgramArray;
 use aya_ebpf::programs::{TcContext, XdpContext};
 use core::mem::{offset_of, size_of};
+use xdp_common::Reason;
 use xdp_core::neighbour::Neighbour;
 use xdp_core::{FibResult, NextHop};
 
@@ -63,34 +64,43 @@ pub fn is_tagged(context: &TcContext) -> bool {
 /// fragmentation. Nothing else reads it between the two hooks.
 const HANDLED: u32 = 0x1ce;
 
-/// The value of `tc_index` by which tc ingress recognises the host's copy of a packet.
-const COPY: u32 = 0x1cf;
+/// The values of `tc_index` by which tc ingress recognises the host's copy of a packet: of a fragment,
+/// or of ESP.
+const COPY_OF_FRAGMENT: u32 = 0x1cf;
+const COPY_OF_ESP: u32 = 0x1d0;
 
 /// tc ingress: gives the host's stack a copy of the packet, which arrives once more on its interface.
 /// Without memory for it there is none.
 #[inline(always)]
-pub fn copy_to_host(context: &impl EbpfContext, ingress: u32) {
+pub fn copy_to_host(context: &impl EbpfContext, ingress: u32, reason: Reason) {
     let skb: *mut __sk_buff = context.as_ptr().cast();
+    let copy = if reason == Reason::HostPeer {
+        COPY_OF_ESP
+    } else {
+        COPY_OF_FRAGMENT
+    };
     // SAFETY: the context of a tc program is the kernel's own `__sk_buff`. Nothing keeps a pointer into
     // the packet, which the helper makes invalid.
     unsafe {
-        (*skb).tc_index = COPY;
+        (*skb).tc_index = copy;
         let _ = bpf_clone_redirect(skb, ingress, BPF_F_INGRESS.into());
         (*skb).tc_index = 0;
     }
 }
 
-/// tc ingress: the packet is a copy that [`copy_to_host`] made. Recognised once.
+/// tc ingress: the reason under which the packet is counted, if it is a copy that [`copy_to_host`]
+/// made. Recognised once.
 #[inline(always)]
-pub fn take_copy(context: &TcContext) -> bool {
+pub fn take_copy(context: &TcContext) -> Option<Reason> {
     // SAFETY: the context is the kernel's own.
-    unsafe {
-        let is_copy = (*context.skb.skb).tc_index == COPY;
-        if is_copy {
-            (*context.skb.skb).tc_index = 0;
-        }
-        is_copy
-    }
+    let reason = match unsafe { (*context.skb.skb).tc_index } {
+        COPY_OF_FRAGMENT => Reason::OtherFragment,
+        COPY_OF_ESP => Reason::HostPeer,
+        _ => return None,
+    };
+    // SAFETY: as above.
+    unsafe { (*context.skb.skb).tc_index = 0 };
+    Some(reason)
 }
 
 /// tc ingress: writes down that the packet is the server's, for [`is_handled`].

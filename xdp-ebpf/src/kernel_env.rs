@@ -5,7 +5,7 @@ use crate::atomic::Shared;
 use crate::maps::PacketPlace;
 use crate::{helpers, log, maps};
 use aya_ebpf::EbpfContext;
-use xdp_common::{Direction, Hook, cpu};
+use xdp_common::{Direction, Hook, Reason, cpu};
 use xdp_core::neighbour::table as neighbour_table;
 use xdp_core::packet::PackedPacket;
 use xdp_core::table::recent;
@@ -70,9 +70,9 @@ impl<C: EbpfContext, const TC: bool, const OUT: bool> Env for KernelEnv<'_, C, T
     }
 
     #[inline(always)]
-    fn copy_to_host(&self) {
+    fn copy_to_host(&self, reason: Reason) {
         if TC && !OUT {
-            helpers::copy_to_host(self.context, self.ingress);
+            helpers::copy_to_host(self.context, self.ingress, reason);
         }
     }
 

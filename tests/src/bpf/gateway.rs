@@ -49,6 +49,14 @@ impl Gateway {
         Self::new(config)
     }
 
+    /// For a VIP that belongs to the server alone (`--dedicated`).
+    pub fn dedicated() -> Self {
+        Self::new(Config {
+            dedicated: 1,
+            ..fixture::config()
+        })
+    }
+
     /// An address of a client that has not been used before.
     pub fn next_peer(&mut self) -> Ipv4Addr {
         self.peer += 1;
@@ -76,7 +84,36 @@ impl Gateway {
     /// The verdict on a packet, in the words of the golden table. The default route leads to the
     /// WAN, for every address but those of the server's network.
     pub fn verdict(&self, side: Side, packet: &Packet, jiffies: u64) -> String {
-        let fib = |_: [u8; 4], destination: [u8; 4], length: u16| {
+        self.verdict_and_copies(side, &packet.build(), jiffies).0
+    }
+
+    /// The same, and how many copies the host's own stack gets.
+    pub fn verdict_and_copies(&self, side: Side, frame: &[u8], jiffies: u64) -> (String, u32) {
+        self.with_fib(|fib| {
+            let gateway = Host::<true>::new(&self.tables, fib, jiffies);
+            let verdict = gateway.run_and_answer(&self.config, side, &mut frame.to_vec());
+            (host::word(verdict), gateway.copies())
+        })
+    }
+
+    /// The verdict of XDP.
+    pub fn verdict_in_xdp(&self, side: Side, packet: &Packet, jiffies: u64) -> String {
+        self.with_fib(|fib| {
+            let gateway = Host::<false>::new(&self.tables, fib, jiffies);
+            host::word(gateway.run(&self.config, side, &mut packet.build()))
+        })
+    }
+
+    /// The verdict of the egress program on what the host sends.
+    pub fn sent_by_host(&self, packet: &Packet, jiffies: u64) -> String {
+        self.with_fib(|fib| {
+            let gateway = Host::<true, true>::new(&self.tables, fib, jiffies);
+            host::word(gateway.run(&self.config, Side::Out, &mut packet.build()))
+        })
+    }
+
+    fn with_fib<T>(&self, run: impl FnOnce(&Fib<'_>) -> T) -> T {
+        run(&|_: [u8; 4], destination: [u8; 4], length: u16| {
             if length > MTU {
                 return FibResult::TooBig(MTU);
             }
@@ -92,11 +129,7 @@ impl Gateway {
                 },
                 gateway: destination,
             })
-        };
-        let fib: &Fib<'_> = &fib;
-        let gateway = Host::<true>::new(&self.tables, fib, jiffies);
-        let mut frame = packet.build();
-        host::word(gateway.run_and_answer(&self.config, side, &mut frame))
+        })
     }
 
     /// A datagram from a client to the VIP.

@@ -229,7 +229,7 @@ impl<const TC: bool, const OUT: bool> Env for Host<'_, TC, OUT> {
     fn is_handled(&self) -> bool {
         self.is_handled
     }
-    fn copy_to_host(&self) {
+    fn copy_to_host(&self, _: Reason) {
         self.copies.set(self.copies.get() + 1);
     }
     fn neighbour(&self, index: u32) -> Option<&Entry<AtomicU64>> {

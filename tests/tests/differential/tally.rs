@@ -112,7 +112,7 @@ pub(crate) fn check_tables(dataplane: &Dataplane, tables: &Tables) -> Result<()>
     let sessions = |mut slots: Vec<Slot>| {
         for slot in &mut slots {
             slot[session::HOP] >>= 16;
-            slot[session::PORTS] &= 0xffff_ffff;
+            slot[session::PORTS_CREATED] &= session::NATIVE_ESP | 0xffff_ffff;
         }
         timeless(slots, &[session::LAST_SEEN])
     };

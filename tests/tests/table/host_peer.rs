@@ -115,6 +115,21 @@ pub(super) fn inbound_packets() -> Vec<Row> {
     key[0] = 0xee;
     let proof = |number| outbound(number, 4500, key);
     let native_out = |number| from_server(Packet::raw(SERVER, peer(number), protocol::ESP, key));
+    let new_spi = from_client(Packet::raw(peer(202), VIP, protocol::ESP, HOSTS_ESP));
+    let mut shared = after(
+        row(
+            "host peer: a new SPI of native ESP, beside a client of the server",
+            Side::Wan,
+            new_spi.build(),
+            "slow esp-undecided",
+        ),
+        &[
+            (Side::Lan, &native_out(202)),
+            (Side::Out, &sent_native(202)),
+        ],
+    );
+    shared.slow_verdict = Some("forward esp in untracked".to_owned());
+    shared.slow_output = Some(translated(&new_spi, Side::Wan).build());
     vec![
         answer(
             "host peer: IKE",
@@ -143,6 +158,7 @@ pub(super) fn inbound_packets() -> Vec<Row> {
         ),
         later,
         unordered,
+        shared,
         not_its(
             "host peer: the VIP's other port",
             &inbound(191, 4500, marked(ike([0; 8]))),

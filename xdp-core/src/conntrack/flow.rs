@@ -1,6 +1,6 @@
 //! The FLOW table: the counters of one SPI of one peer in one direction.
 
-use crate::conntrack::session::{has_room, one_more, refuse, session_or_new};
+use crate::conntrack::session::{has_room, note_peer, one_more, refuse, session_or_new};
 use crate::env::Env;
 use crate::packet::Packet;
 use crate::sequence::{is_ahead, is_far, next_probation};
@@ -99,17 +99,19 @@ fn count_unusual<W: Word>(slot: &Slot<W>, sequence: u32, highest: u32, jiffies: 
 
 /// Counts an ESP packet that did not take the fast path: the next hop of its flow has expired or is
 /// unknown. So this is the moment to cache another one, and to check the peer's port, which a NAT
-/// may have changed.
+/// may have changed. True: it has.
 #[inline(always)]
-pub fn count_and_refresh<W: Word>(slot: &Slot<W>, packet: &Packet, jiffies: u64, hop: u64) {
+pub fn count_and_refresh<W: Word>(slot: &Slot<W>, packet: &Packet, jiffies: u64, hop: u64) -> bool {
     count_packet(slot, packet.esp.sequence, packet.total_length, jiffies);
     if hop != 0 {
         slot[flow::HOP].store(hop);
     }
     let first = slot[flow::FIRST].load();
-    if first & 0xffff != u64::from(packet.port) {
+    let moved = first & 0xffff != u64::from(packet.port);
+    if moved {
         slot[flow::FIRST].store(first & !0xffff | u64::from(packet.port));
     }
+    moved
 }
 
 /// Creates a flow for an SPI that has none, if the peer has given a proof and there is room. True:
@@ -133,6 +135,9 @@ pub(super) fn admit_flow<E: Env>(
     let Some(session) = session_or_new(env, config, packet, jiffies, proven) else {
         return false;
     };
+    if proven {
+        note_peer(session, packet);
+    }
     let quota = Quota::of::<E::Word>(packet.direction, session[session::SPIS].load(), config);
     if quota.open >= quota.allowed {
         return refuse(env, Untracked::SpiLimit);

@@ -35,15 +35,31 @@ fn is_recent(config: &Config, jiffies: u64, tick: u64) -> bool {
     now.wrapping_sub(tick) <= u64::from(HOST_PEER_TICKS + AHEAD)
 }
 
-/// True for the packet at hand when it is inbound from a peer of the host.
-#[inline(always)]
-pub(crate) fn sent_it<E: Env>(env: &E, config: &Config, jiffies: u64) -> bool {
-    may_have_sent_it(env, config, jiffies) && !is_claimed_here(env, config, jiffies)
+/// Whose a packet is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Owner {
+    /// The server's.
+    Server,
+    /// The host's own, or of a host behind it.
+    Host,
+    /// Nothing shows it: both get it, and whose it is not does not know its SPI.
+    Undecided,
 }
 
-/// The packet at hand is inbound, and of a peer of the host.
+/// Whose the packet at hand is. Two steps: what one keeps on the stack is not there while the other one
+/// runs.
+#[inline(always)]
+pub(crate) fn owner_of_packet<E: Env>(env: &E, config: &Config, jiffies: u64) -> Owner {
+    if is_from_host_peer(env, config, jiffies) {
+        owner_by_server_tables(env, config, jiffies)
+    } else {
+        Owner::Server
+    }
+}
+
+/// The packet at hand is inbound, from the address and the port of a peer of the host.
 #[inline(never)]
-fn may_have_sent_it<E: Env>(env: &E, config: &Config, jiffies: u64) -> bool {
+fn is_from_host_peer<E: Env>(env: &E, config: &Config, jiffies: u64) -> bool {
     let Some(packet) = env.load_packet().and_then(Packet::unpack) else {
         return false;
     };
@@ -53,13 +69,13 @@ fn may_have_sent_it<E: Env>(env: &E, config: &Config, jiffies: u64) -> bool {
         && is_known(env, config, packet.peer, ports(&packet), jiffies)
 }
 
-/// A flow or a session of the server claims the packet at hand. A step of its own: what one keeps on
-/// the stack is not there while the other one runs.
+/// Whose the packet at hand is, which comes from a peer of the host.
 #[inline(never)]
-fn is_claimed_here<E: Env>(env: &E, config: &Config, jiffies: u64) -> bool {
-    env.load_packet()
-        .and_then(Packet::unpack)
-        .is_some_and(|packet| claims(env, config, &packet, jiffies))
+fn owner_by_server_tables<E: Env>(env: &E, config: &Config, jiffies: u64) -> Owner {
+    match env.load_packet().and_then(Packet::unpack) {
+        Some(packet) => owner_by_tables(env, config, &packet, jiffies),
+        None => Owner::Server,
+    }
 }
 
 /// True when a fragment without ports may come from a peer of the host. UDP shows no ports, so that any
@@ -75,12 +91,21 @@ pub(super) fn may_send_fragments<E: Env>(
         && (packet.protocol != Protocol::ESP || is_known(env, config, packet.peer, 0, jiffies))
 }
 
-/// True when a packet belongs to a peer of the host, and neither a flow nor a session of the server
-/// claims it: a flow by its SPI, a session by the peer's port.
+/// True when a packet that an ICMP error quotes is one that the host sent to a peer of its own.
 #[inline(always)]
-pub(crate) fn is_hosts<E: Env>(env: &E, config: &Config, packet: &Packet, jiffies: u64) -> bool {
-    is_known(env, config, packet.peer, ports(packet), jiffies)
-        && !is_claimed(env, config, packet, jiffies)
+pub(crate) fn has_sent_quoted<E: Env>(
+    env: &E,
+    config: &Config,
+    quoted: &Packet,
+    jiffies: u64,
+) -> bool {
+    is_known(env, config, quoted.peer, ports(quoted), jiffies)
+        && owner_of_quoted(env, config, quoted, jiffies) == Owner::Host
+}
+
+#[inline(never)]
+fn owner_of_quoted<E: Env>(env: &E, config: &Config, quoted: &Packet, jiffies: u64) -> Owner {
+    owner_by_tables(env, config, quoted, jiffies)
 }
 
 /// Both ports of a packet, as an entry has them.
@@ -93,29 +118,34 @@ fn ports(packet: &Packet) -> u32 {
     }
 }
 
-#[inline(never)]
-fn is_claimed<E: Env>(env: &E, config: &Config, packet: &Packet, jiffies: u64) -> bool {
-    claims(env, config, packet, jiffies)
-}
-
+/// Whose a packet from or to a peer of the host is. It is the server's if one of its flows has the SPI,
+/// or if the session of that address has this port. Native ESP has no port, so nothing decides about an
+/// SPI that no flow has, if the server exchanges native ESP with the same address, or may begin to: the
+/// peer has no port of NAT-T there.
 #[inline(always)]
-fn claims<E: Env>(env: &E, config: &Config, packet: &Packet, jiffies: u64) -> bool {
+fn owner_by_tables<E: Env>(env: &E, config: &Config, packet: &Packet, jiffies: u64) -> Owner {
     if FlowKey::of(packet, config).is_some_and(|flow| flow.find(env).is_some()) {
-        return true;
-    }
-    if packet.protocol == Protocol::ESP {
-        return false;
+        return Owner::Server;
     }
     let Some(session) = session_or_new(env, config, packet, jiffies, false) else {
-        return false;
+        return Owner::Host;
     };
-    let ports = session[session::PORTS].load();
-    let port = if packet.class == Class::Ike {
-        ports >> 16
+    let known = session[session::PORTS_CREATED].load();
+    if packet.protocol != Protocol::ESP {
+        let port = session::port_on(known, packet.class == Class::Ike);
+        return if port == packet.port {
+            Owner::Server
+        } else {
+            Owner::Host
+        };
+    }
+    let is_native = known & session::NATIVE_ESP != 0 || session::port_on(known, false) == 0;
+    // What the server sends has a flow.
+    if is_native && packet.direction == Direction::Inbound {
+        Owner::Undecided
     } else {
-        ports
-    };
-    port & 0xffff == u64::from(packet.port)
+        Owner::Host
+    }
 }
 
 /// True when the table has an entry that is young enough. The whole entry is compared: part of a

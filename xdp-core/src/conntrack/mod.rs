@@ -17,10 +17,39 @@ pub mod session;
 use crate::env::Env;
 use crate::frame::Frame;
 use crate::packet::Packet;
-use xdp_common::Config;
+use xdp_common::{Config, Direction};
 
-/// Counts a packet that is about to be forwarded in the table that it belongs to. True: it was
-/// counted there. `hop` is the hop word that its flow may cache; zero: none (tc asks the FIB for
+/// Whether a table has counted a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counted {
+    /// None has.
+    No,
+    /// One has.
+    Yes,
+    /// Its flow has, and the server sends to another port of the peer than before: to be followed by
+    /// [`follow_port`].
+    PortChanged,
+}
+
+impl Counted {
+    #[inline(always)]
+    const fn of(counted: bool) -> Self {
+        if counted { Self::Yes } else { Self::No }
+    }
+}
+
+/// Writes the peer's port of the packet at hand, which the server has sent, down in the peer's session.
+// A step of its own, and not one of `count`, for the stack.
+#[inline(never)]
+pub fn follow_port<E: Env>(env: &E, config: &Config, jiffies: u64) {
+    if let Some(packet) = env.load_packet().and_then(Packet::unpack)
+        && let Some(session) = session::session_or_new(env, config, &packet, jiffies, false)
+    {
+        session::note_peer(session, &packet);
+    }
+}
+
+/// Counts a packet that is about to be forwarded in the table that it belongs to. `hop` is the hop word that its flow may cache; zero: none (tc asks the FIB for
 /// every packet).
 // Out of line, like everything large here: ESP on the fast path does not come here, and what one
 // function keeps on the stack is not there while another one runs.
@@ -31,17 +60,22 @@ pub fn count<F: Frame + ?Sized, E: Env>(
     config: &Config,
     jiffies: u64,
     hop: u64,
-) -> bool {
+) -> Counted {
     let Some(packet) = &env.load_packet().and_then(Packet::unpack) else {
-        return false;
+        return Counted::No;
     };
     fragment::remember_fragment(env, config, packet, jiffies);
     let Some(key) = flow::FlowKey::of(packet, config) else {
-        return session::count_session(frame, env, config, packet, jiffies, hop);
+        let counted = session::count_session(frame, env, config, packet, jiffies, hop);
+        return Counted::of(counted);
     };
     if let Some(slot) = key.find(env) {
-        flow::count_and_refresh(slot, packet, jiffies, hop);
-        return true;
+        let has_moved = flow::count_and_refresh(slot, packet, jiffies, hop);
+        return if has_moved && packet.direction == Direction::Outbound {
+            Counted::PortChanged
+        } else {
+            Counted::Yes
+        };
     }
-    flow::admit_flow(env, config, key, packet, jiffies, hop)
+    Counted::of(flow::admit_flow(env, config, key, packet, jiffies, hop))
 }

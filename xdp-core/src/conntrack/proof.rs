@@ -7,10 +7,12 @@ use crate::table::hash::digest;
 use crate::table::recent::{self, short_tick};
 use crate::wire::ike;
 use xdp_common::limits::{HALF_OPEN_TICKS, IKE_PORT};
-use xdp_common::{Class, Config, Direction, slot};
+use xdp_common::slot::{self, half};
+use xdp_common::{Class, Config, Direction};
 
-/// Remembers the reply to a peer without a session in which the server has chosen its SPI. True: a
-/// message from the peer that has this SPI completes the proof.
+/// Remembers the reply to a peer without a session in which the server has chosen its SPI. A message from
+/// the peer that has this SPI completes the proof: the peer's port on 500 to which that reply went, if
+/// it came from there, else zero.
 #[inline(always)]
 pub(super) fn complete_or_remember<F: Frame + ?Sized, E: Env>(
     frame: &F,
@@ -18,16 +20,16 @@ pub(super) fn complete_or_remember<F: Frame + ?Sized, E: Env>(
     config: &Config,
     packet: &Packet,
     jiffies: u64,
-) -> bool {
+) -> Option<u16> {
     // Between port 500 and 4500 IKE has no marker, so what looks like one is part of an SPI.
     if packet.ike_at == 0 || (packet.class == Class::NattIke && packet.port == IKE_PORT) {
-        return false;
+        return None;
     }
     let Some(header) = ike::Header::read(frame, packet.ike_at) else {
-        return false;
+        return None;
     };
     if !header.has_both_spis() {
-        return false;
+        return None;
     }
     let [a, b, c, d, e, f, g, h] = header.initiator;
     let [i, j, k, l, m, n, o, p] = header.responder;
@@ -42,18 +44,27 @@ pub(super) fn complete_or_remember<F: Frame + ?Sized, E: Env>(
         ],
     );
     let Some(bucket) = env.half_open(recent::index(digest, config.half_mask)) else {
-        return false;
+        return None;
     };
     let tick = short_tick(config, jiffies);
     let [high, low] = slot::peer_words(packet.peer);
     if packet.direction == Direction::Inbound {
+        if !header.continues_handshake() {
+            return None;
+        }
         // The peer is compared as well, so that no other peer's entry, whose SPIs the sender may
         // know, can be hit by a collision of digests.
-        return header.continues_handshake()
-            && recent::recall(bucket, digest, tick, HALF_OPEN_TICKS)
-                .is_some_and(|details| details[0] == high && details[1] == low);
+        let details = recent::recall(bucket, digest, tick, HALF_OPEN_TICKS)?;
+        let is_peer = details[0] == high && half::peer_word(details[1]) == low;
+        return is_peer.then_some(half::ike_port(details[1]));
     }
     if header.has_chosen_responder_spi() {
+        let port = if packet.class == Class::Ike {
+            packet.port
+        } else {
+            0
+        };
+        let low = half::with_ike_port(low, port);
         let details = [high, low, u64::from_be_bytes(header.initiator)];
         recent::remember(bucket, digest, tick, details);
     }
@@ -62,7 +73,7 @@ pub(super) fn complete_or_remember<F: Frame + ?Sized, E: Env>(
     if let Some((bucket, digest)) = half_open_bucket(env, config, packet.peer) {
         recent::remember(bucket, digest, tick, [0; 3]);
     }
-    false
+    None
 }
 
 /// The bucket and the digest of the entry that shows that the server has recently answered a peer.

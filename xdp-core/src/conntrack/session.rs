@@ -9,6 +9,7 @@ use crate::table::hash::digest_key;
 use crate::table::word::Word;
 use crate::table::{self, Place, Slot};
 use crate::wire::ike;
+use xdp_common::limits::IKE_PORT;
 use xdp_common::slot::{self, session};
 use xdp_common::{Class, Config, Direction, Untracked, meta};
 
@@ -58,7 +59,8 @@ pub(super) fn session_or_new<'e, E: Env>(
     }
     let inserted = table::insert(env.sessions(), place, &key, |slot| {
         slot[session::LAST_SEEN].store(jiffies & 0xffff_ffff);
-        slot[session::PORTS].store(jiffies >> config.tick_shift << 32);
+        let created = session::created_at(jiffies >> config.tick_shift);
+        slot[session::PORTS_CREATED].store(with_peer(created, packet));
     });
     if inserted.is_none() {
         refuse(env, Untracked::SessionTableFull);
@@ -67,6 +69,30 @@ pub(super) fn session_or_new<'e, E: Env>(
     one_more(env, meta::SESSION_ENTRIES);
     env.established(packet.peer, packet.direction);
     inserted
+}
+
+/// Writes down what a packet shows of its peer: its port, or that it uses native ESP. The packet is one
+/// that nobody makes the server send by forging the peer's address (ESP, or what refreshes a session).
+#[inline(always)]
+pub(super) fn note_peer<W: Word>(session: &Slot<W>, packet: &Packet) {
+    let before = session[session::PORTS_CREATED].load();
+    let now = with_peer(before, packet);
+    if now != before {
+        session[session::PORTS_CREATED].store(now);
+    }
+}
+
+#[inline(always)]
+fn with_peer(ports_created: u64, packet: &Packet) -> u64 {
+    match packet.class {
+        Class::Ike => session::with_port(ports_created, true, packet.port),
+        // Between port 500 and 4500 nothing shows what a packet is.
+        Class::NattIke | Class::Keepalive | Class::EspInUdp if packet.port != IKE_PORT => {
+            session::with_port(ports_created, false, packet.port)
+        }
+        Class::Esp => ports_created | session::NATIVE_ESP,
+        _ => ports_created,
+    }
 }
 
 /// Index of a class's pair of counters in a session.
@@ -125,13 +151,17 @@ pub(super) fn count_session<F: Frame + ?Sized, E: Env>(
     let session = match session_or_new(env, config, packet, jiffies, false) {
         Some(found) => found,
         None => {
-            if !complete_or_remember(frame, env, config, packet, jiffies) {
+            let Some(port) = complete_or_remember(frame, env, config, packet, jiffies) else {
                 return false;
+            };
+            let Some(new) = session_or_new(env, config, packet, jiffies, true) else {
+                return false;
+            };
+            if packet.class != Class::Ike {
+                let known = new[session::PORTS_CREATED].load();
+                new[session::PORTS_CREATED].store(session::with_port(known, true, port));
             }
-            match session_or_new(env, config, packet, jiffies, true) {
-                Some(new) => new,
-                None => return false,
-            }
+            new
         }
     };
     let at = session::COUNTERS + 2 * counter + packet.direction as usize;
@@ -139,19 +169,11 @@ pub(super) fn count_session<F: Frame + ?Sized, E: Env>(
     if packet.direction == Direction::Outbound {
         if is_refresh(frame, packet) {
             session[session::LAST_SEEN].store(jiffies & 0xffff_ffff);
+            note_peer(session, packet);
         }
         if hop != 0 {
             session[session::HOP].store(hop);
         }
-    }
-    let ports = session[session::PORTS].load();
-    let now = match packet.class {
-        Class::Ike => ports & !0xffff_0000 | u64::from(packet.port) << 16,
-        Class::NattIke | Class::Keepalive => ports & !0xffff | u64::from(packet.port),
-        Class::EspInUdp | Class::Esp | Class::Fragment | Class::Other | Class::Icmp => ports,
-    };
-    if now != ports {
-        session[session::PORTS].store(now);
     }
     true
 }

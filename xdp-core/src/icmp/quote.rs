@@ -35,7 +35,7 @@ pub(super) fn refuse_fragment<E: Env>(
 /// be the host's as well. `ports` has the peer's port (bits 16-31) and the VIP's (0-15); zero: ESP.
 // The header is read once more: what a function gets through the stack has to be written as a whole.
 #[inline(never)]
-pub(super) fn is_hosts<F: Frame + ?Sized, E: Env>(
+pub(super) fn is_of_host<F: Frame + ?Sized, E: Env>(
     frame: &F,
     env: &E,
     config: &Config,
@@ -66,5 +66,5 @@ pub(super) fn is_hosts<F: Frame + ?Sized, E: Env>(
         packet.class = Class::Esp;
         packet.esp = header;
     }
-    host_peer::is_hosts(env, config, &packet, jiffies)
+    host_peer::has_sent_quoted(env, config, &packet, jiffies)
 }

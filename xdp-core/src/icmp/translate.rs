@@ -188,7 +188,7 @@ fn read_transport<F: Frame + ?Sized, E: Env>(
         report.udp_at = at;
         ports = host_peer::ports(header.destination, header.source);
     }
-    quote::is_hosts(frame, env, config, report, ports).then_some(Reason::HostPeer)
+    quote::is_of_host(frame, env, config, report, ports).then_some(Reason::HostPeer)
 }
 
 /// Refuses a handled error that must not be passed on.

@@ -91,8 +91,13 @@ fn tc_first_look<const OUT: bool>(mut context: TcContext) -> FirstLook {
     let Some(side) = tc_side::<OUT>(helpers::ingress_tc(&context)) else {
         return FirstLook::Done;
     };
-    let reason = if !OUT && helpers::take_copy(&context) {
-        Some(Reason::OtherFragment)
+    let copy = if OUT {
+        None
+    } else {
+        helpers::take_copy(&context)
+    };
+    let reason = if copy.is_some() {
+        copy
     } else if helpers::is_tagged(&context) {
         // Another network on the same wire. XDP has passed it, because the tag was at the offset of
         // the EtherType.

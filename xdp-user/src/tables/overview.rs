@@ -176,7 +176,7 @@ pub(super) fn young<W: Word>(words: &[W], tick: u16, limit: u16) -> Vec<(u16, Op
             let age = tick.wrapping_sub(u16::try_from(digest & 0xffff).unwrap_or_default());
             let details = [
                 entry[recent::DETAILS].load(),
-                entry[recent::DETAILS + 1].load(),
+                slot::half::peer_word(entry[recent::DETAILS + 1].load()),
             ];
             let peer = slot::peer_address(details).map(Ipv4Addr::from);
             (digest != 0 && age <= limit).then_some((age, peer))

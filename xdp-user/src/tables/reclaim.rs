@@ -6,7 +6,6 @@
 //! number that was not lowered.
 
 use crate::tables::clock::tick_shift;
-use crate::tables::records::halves;
 use crate::tables::retired::{self, Amount, Entry, EntryKind};
 use std::collections::HashMap;
 use std::ops::AddAssign;
@@ -71,9 +70,10 @@ impl<'w, W: Word> TableWords<'w, W> {
     #[expect(clippy::cast_possible_truncation, reason = "a tick is 32 bits")]
     fn counts(self, session: &Slot<W>, flow: &Slot<W>) -> bool {
         let shift = tick_shift(self.meta[HZ].load());
-        let (created, _) = halves(session[session::PORTS].load());
+        let created = session::created(session[session::PORTS_CREATED].load());
         let first_seen = (flow[flow::FIRST_SEEN].load() >> shift) as u32;
-        first_seen.wrapping_sub(created).wrapping_add(1) < 1 << 31
+        let age = first_seen.wrapping_sub(created).wrapping_add(1) & session::CREATED_MASK;
+        age <= session::CREATED_MASK / 2
     }
 }
 

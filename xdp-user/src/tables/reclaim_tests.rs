@@ -180,7 +180,7 @@ fn a_session_loses_no_spi_of_an_earlier_one() {
     for shift in [0, 8] {
         let tables = Tables::new();
         tables.meta[HZ].store(1 << shift);
-        tables.sessions[3][session::PORTS].store(1000 << 32 | 4500);
+        tables.sessions[3][session::PORTS_CREATED].store(session::NATIVE_ESP | 1000 << 32 | 4500);
         for (at, first_seen) in [(1, 900), (2, 1000), (5, 1001)] {
             tables.flows[at][flow::FIRST_SEEN].store(first_seen << shift);
         }

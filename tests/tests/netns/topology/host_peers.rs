@@ -231,6 +231,8 @@ fn gateway(lab: &Lab) -> Result<()> {
 fn both(lab: &Lab) -> Result<()> {
     /// The port that a NAT in front of the client of the server has chosen.
     const CLIENTS: u16 = 1028;
+    /// SK (RFC 7296 section 3.14): the first payload of what is encrypted.
+    const ENCRYPTED: u8 = 46;
     prepare(lab)?;
     let _ikenat = Ikenat::start(lab)?;
     let wire = Wire::open(lab)?;
@@ -250,9 +252,19 @@ fn both(lab: &Lab) -> Result<()> {
     }
     // Native ESP: the server's SPI is known before the LAN host sends any.
     wire.outbound(&native(SERVER, FAR, 0xC111_0003).with_macs(LAN_MAC, SERVER_MAC))?;
-    answered(&wire, &native_from_far(OTHER_SPI)).context("an unknown SPI beside a client")?;
+    let unknown = native_from_far(OTHER_SPI);
+    let mut at_server = unknown.clone().with_macs(SERVER_MAC, LAN_MAC);
+    at_server.destination = SERVER;
+    at_server.ttl -= 1;
+    wire.inbound_frames(
+        &[unknown.build()],
+        &[at_server.build(), at_lan_host(&unknown).build()],
+    )
+    .context("an unknown SPI goes to both")?;
     // The same port: the session of the server has it first.
-    let accepted = marked(&ike(1, 2, exchange::IKE_AUTH, true, 200));
+    let mut accepted = ike(1, 2, exchange::IKE_AUTH, true, 200);
+    accepted[16] = ENCRYPTED;
+    let accepted = marked(&accepted);
     wire.outbound(&to_client(4500, accepted))?;
     wire.inbound(&from_far(
         4500,
