@@ -11,7 +11,8 @@ use ikenat_tests::lab::frames::{Icmp, Packet};
 use ikenat_tests::lab::icmp_errors::Peers;
 use ikenat_tests::lab::ikenat::Ikenat;
 use ikenat_tests::lab::json::HostPeer;
-use ikenat_tests::lab::topology::{CLIENT, CLIENT_MAC, LAN, VIP, WAN, WAN_MAC};
+use ikenat_tests::lab::links::mac_text;
+use ikenat_tests::lab::topology::{CLIENT, CLIENT_MAC, LAN, PEER, VIP, WAN, WAN_MAC};
 use ikenat_tests::lab::wire::{
     Wire, at_client, esp, esp_from_server, exchange, from_client, from_server, ike, marked,
     with_client,
@@ -31,6 +32,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     let all = vec![
         Scenario::new("what_ikenat_has_handled_teaches_no_host_peer", redirected),
         Scenario::new("a_host_peer_is_forgotten_after_five_minutes", expiry),
+        Scenario::new("what_the_server_sends_outweighs_a_host_peer", outweighed),
         Scenario::new("strangers_make_no_host_peers", strangers).alone(),
     ];
     all.into_iter()
@@ -118,6 +120,45 @@ fn expiry(lab: &Lab) -> Result<()> {
         &from_far(500, ike(7, 8, exchange::IKE_SA_INIT, true, 200)),
     )
     .context("the host has sent something")
+}
+
+/// At a start the kernel may still have a packet of the server, to which a rule for the whole LAN has
+/// given the VIP. It teaches, and the server's next packet to the same port outweighs it.
+fn outweighed(lab: &Lab) -> Result<()> {
+    prepare(lab)?;
+    // The packet waits for the neighbour's answer until the programs are attached.
+    lab.client.run(&format!("ip link set {PEER} arp off"))?;
+    lab.gateway.shell(&format!(
+        "sysctl -qw net.ipv4.neigh.{WAN}.retrans_time_ms=60000
+         ip neighbour flush dev {WAN}"
+    ))?;
+    let wire = Wire::open(lab)?;
+    wire.server
+        .send(&from_server(4500, 4500, esp(SPI, 1, 60)).build())?;
+    let _ikenat = Ikenat::start(lab)?;
+    lab.gateway.run(&format!(
+        "ip neighbour replace {CLIENT} lladdr {} dev {WAN}",
+        mac_text(CLIENT_MAC)
+    ))?;
+    wire.client.drain()?;
+    let taught = lab.status()?.host_peers;
+    ensure!(
+        taught.iter().any(|one| one.peer == CLIENT),
+        "the packet was not in flight: {taught:?}"
+    );
+    wire.outbound(&from_server(4500, 4500, esp(SPI, 2, 60)))?;
+    wire.inbound(&from_client(4500, 4500, esp(OTHER_SPI, 1, 60)))
+        .context("to the server that has sent something to this port")?;
+    // The kernel's conntrack still leads such packets to the server, as long as it lasts.
+    let status = lab.status()?;
+    for hook in ["xdp", "tc"] {
+        ensure!(
+            status.count_at(hook, "punted", "host-peer") == 0,
+            "{hook} left it to the host: {}",
+            status.given()
+        );
+    }
+    Ok(())
 }
 
 /// The frames by which a stranger may try to make the host send something: from spoofed addresses.
