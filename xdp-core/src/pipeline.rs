@@ -72,7 +72,7 @@ pub fn process<F: Frame + ?Sized, E: Env>(
         conntrack::count(frame, env, config, jiffies, route.cached_hop)
     };
     if counted == Counted::PortChanged {
-        conntrack::follow_port(env, config, jiffies);
+        conntrack::follow_port(env, config);
     }
     let tracked = counted != Counted::No;
     let Some(packet) = env.load_packet().and_then(Packet::unpack) else {

@@ -114,7 +114,7 @@ fn route_from_cache<E: Env>(
     let direction_config = &config.directions[direction];
     // The egress word of the direction, without a branch.
     let egress = env.cpu_block()?[cpu::EGRESS_LAN * (1 - direction)].load();
-    let hop_word = session::next_hop(env, config, packet, jiffies)?;
+    let hop_word = session::next_hop(env, config, packet)?;
     let destination = cached_hop::mac(hop_word, cached_hop::stamp(config, egress, jiffies))?;
     (packet.total_length <= cpu::egress_mtu(egress)).then_some(Route {
         next_hop: NextHop {

@@ -5,7 +5,7 @@
 //! [`crate::learn`] creates its entries. See `docs/decisions/learned-host-peers.md`.
 
 use crate::conntrack::flow::FlowKey;
-use crate::conntrack::session::session_or_new;
+use crate::conntrack::session::find_session;
 use crate::env::Env;
 use crate::packet::Packet;
 use crate::table::hash::digest;
@@ -123,11 +123,11 @@ fn ports(packet: &Packet) -> u32 {
 /// SPI that no flow has, if the server exchanges native ESP with the same address, or may begin to: the
 /// peer has no port of NAT-T there.
 #[inline(always)]
-fn owner_by_tables<E: Env>(env: &E, config: &Config, packet: &Packet, jiffies: u64) -> Owner {
+fn owner_by_tables<E: Env>(env: &E, config: &Config, packet: &Packet, _jiffies: u64) -> Owner {
     if FlowKey::of(packet, config).is_some_and(|flow| flow.find(env).is_some()) {
         return Owner::Server;
     }
-    let Some(session) = session_or_new(env, config, packet, jiffies, false) else {
+    let Some(session) = find_session(env, config, packet.peer) else {
         return Owner::Host;
     };
     let known = session[session::PORTS_CREATED].load();

@@ -41,9 +41,9 @@ impl Counted {
 /// Writes the peer's port of the packet at hand, which the server has sent, down in the peer's session.
 // A step of its own, and not one of `count`, for the stack.
 #[inline(never)]
-pub fn follow_port<E: Env>(env: &E, config: &Config, jiffies: u64) {
+pub fn follow_port<E: Env>(env: &E, config: &Config) {
     if let Some(packet) = env.load_packet().and_then(Packet::unpack)
-        && let Some(session) = session::session_or_new(env, config, &packet, jiffies, false)
+        && let Some(session) = session::find_session(env, config, packet.peer)
     {
         session::note_peer(session, &packet);
     }

@@ -34,40 +34,63 @@ pub(super) fn one_more<E: Env>(env: &E, entries: usize) {
     }
 }
 
-/// The peer's session. If it has none and `proven` is true, a new one is created.
-// Out of line: four callers, none of them on ESP's hot path. Inlined, it would make the XDP program
-// 50 % longer.
+/// The peer's session.
+// Out of line, and given an address instead of a packet: a packet whose address is passed on would have to
+// be written to the stack with all its fields.
 #[inline(never)]
-pub(super) fn session_or_new<'e, E: Env>(
+pub(super) fn find_session<'e, E: Env>(
+    env: &'e E,
+    config: &Config,
+    peer: [u8; 4],
+) -> Option<&'e Slot<E::Word>> {
+    let key = slot::session_key(peer);
+    let place = Place::new(digest_key(&config.secret, &key), config.session_mask);
+    table::find(env.sessions(), place, &key)
+}
+
+/// A session for a peer that has given a proof and has none.
+#[inline(always)]
+pub(super) fn new_session<'e, E: Env>(
     env: &'e E,
     config: &Config,
     packet: &Packet,
     jiffies: u64,
-    proven: bool,
 ) -> Option<&'e Slot<E::Word>> {
-    let key = slot::session_key(packet.peer);
+    let created = session::created_at(jiffies >> config.tick_shift);
+    let session = insert_session(
+        env,
+        config,
+        packet.peer,
+        jiffies & 0xffff_ffff,
+        with_peer(created, packet),
+    )?;
+    env.established(packet.peer, packet.direction);
+    Some(session)
+}
+
+#[inline(never)]
+fn insert_session<'e, E: Env>(
+    env: &'e E,
+    config: &Config,
+    peer: [u8; 4],
+    last_seen: u64,
+    ports_created: u64,
+) -> Option<&'e Slot<E::Word>> {
+    let key = slot::session_key(peer);
     let place = Place::new(digest_key(&config.secret, &key), config.session_mask);
-    if let Some(found) = table::find(env.sessions(), place, &key) {
-        return Some(found);
-    }
-    if !proven {
-        return None;
-    }
     if !has_room(env, meta::SESSION_ENTRIES, config.session_limit.into()) {
         refuse(env, Untracked::SessionTableFull);
         return None;
     }
     let inserted = table::insert(env.sessions(), place, &key, |slot| {
-        slot[session::LAST_SEEN].store(jiffies & 0xffff_ffff);
-        let created = session::created_at(jiffies >> config.tick_shift);
-        slot[session::PORTS_CREATED].store(with_peer(created, packet));
+        slot[session::LAST_SEEN].store(last_seen);
+        slot[session::PORTS_CREATED].store(ports_created);
     });
     if inserted.is_none() {
         refuse(env, Untracked::SessionTableFull);
         return None;
     }
     one_more(env, meta::SESSION_ENTRIES);
-    env.established(packet.peer, packet.direction);
     inserted
 }
 
@@ -110,11 +133,11 @@ const fn session_counter(class: Class) -> Option<usize> {
 /// The cached next hop for packets that belong to no flow: that of the server, or that towards a
 /// peer with a session.
 #[inline(always)]
-pub fn next_hop<E: Env>(env: &E, config: &Config, packet: &Packet, jiffies: u64) -> Option<u64> {
+pub fn next_hop<E: Env>(env: &E, config: &Config, packet: &Packet) -> Option<u64> {
     match packet.direction {
         Direction::Inbound => Some(env.meta(meta::SERVER_HOP)?.load()),
         Direction::Outbound => {
-            let session = session_or_new(env, config, packet, jiffies, false)?;
+            let session = find_session(env, config, packet.peer)?;
             Some(session[session::HOP].load())
         }
     }
@@ -148,13 +171,13 @@ pub(super) fn count_session<F: Frame + ?Sized, E: Env>(
     let Some(counter) = session_counter(packet.class) else {
         return false;
     };
-    let session = match session_or_new(env, config, packet, jiffies, false) {
+    let session = match find_session(env, config, packet.peer) {
         Some(found) => found,
         None => {
             let Some(port) = complete_or_remember(frame, env, config, packet, jiffies) else {
                 return false;
             };
-            let Some(new) = session_or_new(env, config, packet, jiffies, true) else {
+            let Some(new) = new_session(env, config, packet, jiffies) else {
                 return false;
             };
             if packet.class != Class::Ike {
