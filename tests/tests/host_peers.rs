@@ -239,3 +239,101 @@ fn a_session_has_the_port_on_which_its_handshake_began() {
     let next = gateway.inbound((client, OTHER_PORT), 4500, &marked(&ike(AUTH)), NOW);
     assert_eq!(next, "forward natt-ike in");
 }
+
+/// The address of a peer of the host that no row of a scan has.
+const FAR: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 9);
+/// Far more than the table has room for.
+const SCAN: u32 = 50_000;
+
+/// A host behind the gateway sends ESP to so many addresses, each of which answers or not.
+fn scan(gateway: &Gateway, answers: bool, now: u64) {
+    for number in 0..SCAN {
+        let scanned = Ipv4Addr::from(u32::from(Ipv4Addr::new(45, 0, 0, 0)) + number);
+        host_sends_esp(gateway, scanned, now);
+        if answers {
+            gateway.verdict(Side::Wan, &native(scanned, 0x3000), now);
+        }
+    }
+}
+
+/// What one host behind the gateway does takes no tunnel from another one.
+#[test]
+fn a_scan_leaves_the_tunnels_of_other_hosts_alone() {
+    const TICK: u64 = 1 << 8;
+    let gateway = Gateway::default();
+    let answer = Packet::udp((FAR, PORT), (VIP, 4500), marked(&ike(AUTH)));
+    let answer = answer.with_macs(WAN_MAC, CLIENT_MAC);
+    host_sends_esp(&gateway, FAR, NOW);
+    assert_eq!(gateway.verdict(Side::Wan, &native(FAR, 0x3000), NOW), HOSTS);
+    host_sends(&gateway, 4500, (FAR, PORT), NOW);
+    assert_eq!(gateway.verdict_in_xdp(Side::Wan, &answer, NOW), HOSTS);
+    for (ticks, answers) in [
+        (0, false),
+        (1, false),
+        (100, false),
+        (200, true),
+        (298, true),
+    ] {
+        let now = NOW + ticks * TICK;
+        scan(&gateway, answers, now);
+        assert_eq!(gateway.verdict(Side::Wan, &answer, now), HOSTS, "{ticks}");
+        assert_eq!(
+            gateway.verdict(Side::Wan, &native(FAR, 0x3000), now),
+            HOSTS,
+            "{ticks}"
+        );
+    }
+}
+
+/// Entries that nobody has answered give way, also to a peer that nobody has answered yet.
+#[test]
+fn a_scan_keeps_no_host_from_a_new_tunnel() {
+    let mut gateway = Gateway::default();
+    for _ in 0..3 {
+        scan(&gateway, false, NOW);
+        let new = gateway.next_peer();
+        assert_eq!(host_sends_esp(&gateway, new, NOW), HOSTS);
+        assert_eq!(gateway.verdict(Side::Wan, &native(new, 0x3000), NOW), HOSTS);
+    }
+}
+
+/// Once everything that was scanned has answered, there is no room for another peer until five minutes
+/// after that: the packet teaches nothing, and this is counted.
+#[test]
+fn a_full_table_takes_no_new_peer() {
+    let mut gateway = Gateway::default();
+    scan(&gateway, true, NOW);
+    let taught = |gateway: &mut Gateway, now| {
+        let peers = (0..100).map(|_| gateway.next_peer()).collect::<Vec<_>>();
+        let learned = peers.into_iter().filter(|peer| {
+            let sent = host_sends_esp(gateway, *peer, now) == HOSTS;
+            let got = gateway.verdict(Side::Wan, &native(*peer, 0x3000), now) == HOSTS;
+            assert_eq!(sent, got);
+            sent
+        });
+        learned.count()
+    };
+    assert_eq!(taught(&mut gateway, NOW), 0);
+    assert_eq!(taught(&mut gateway, NOW + FORGOTTEN), 100);
+}
+
+/// A VIP for the server alone: only the fragments of what may be a peer of the host, by its address, are
+/// copied to the host.
+#[test]
+fn a_dedicated_vip_shares_no_fragments_of_clients() {
+    let mut gateway = Gateway::dedicated();
+    let client = gateway.next_peer();
+    let later = |peer| {
+        let packet = Packet::udp((peer, PORT), (VIP, 4500), [0x77; 100]);
+        packet.with_macs(WAN_MAC, CLIENT_MAC).build_fragments(&[48])[1].clone()
+    };
+    let copies = |peer| gateway.verdict_and_copies(Side::Wan, &later(peer), NOW);
+    let alone = of_server("forward fragment in untracked");
+    assert_eq!(copies(client), alone);
+    host_sends(&gateway, 4500, (FAR, PORT), NOW);
+    assert_eq!(copies(FAR), of_both("forward fragment in untracked"));
+    assert_eq!(copies(client), alone);
+    let native_only = Ipv4Addr::new(203, 0, 113, 10);
+    host_sends_esp(&gateway, native_only, NOW);
+    assert_eq!(copies(native_only), alone);
+}

@@ -231,12 +231,10 @@ fn source_routes_are_dropped_in_both_directions() {
     }
 }
 
-/// The host's own stack answers options whose lengths are wrong (RFC 1122 section 3.2.1.8), and looks
-/// through any number of them.
+/// The host's own stack answers options whose lengths are wrong (RFC 1122 section 3.2.1.8).
 #[test]
 fn options_that_contradict_themselves_are_left_to_the_host() {
     let mut gateway = Gateway::default();
-    let many = [&[1; 33][..], &LOOSE].concat();
     let wraps = [1, 1, 1, 1, 68, 255, 5, 0];
     let past_the_end = [68, 5, 5, 0];
     for options in [
@@ -246,7 +244,6 @@ fn options_that_contradict_themselves_are_left_to_the_host() {
         &[1, 1, 1, 148],
         &past_the_end,
         &wraps,
-        &many,
     ] {
         let packet = Packet {
             options: options.to_vec(),
@@ -254,6 +251,62 @@ fn options_that_contradict_themselves_are_left_to_the_host() {
         };
         let verdict = gateway.verdict(Side::Wan, &packet, NOW);
         assert_eq!(verdict, "punted malformed", "{options:?}");
+    }
+}
+
+/// A daemon of the host on the VIP's own port would answer them, and so teach a peer of the host.
+#[test]
+fn more_options_than_are_read_are_dropped() {
+    let mut gateway = Gateway::default();
+    for options in [
+        [1; 12].to_vec(),
+        [1; 40].to_vec(),
+        [&[1; 33][..], &LOOSE].concat(),
+        // Router alert as often as it fits into 40 bytes, with padding between.
+        [148, 4, 0, 0, 1].repeat(8),
+    ] {
+        let peer = gateway.next_peer();
+        for (side, packet) in [
+            (Side::Wan, from_client(peer, 100)),
+            (Side::Lan, from_server(peer, 100)),
+            (Side::Wan, forged_error(peer, CLIENT)),
+        ] {
+            let options = options.clone();
+            let packet = Packet { options, ..packet };
+            let verdict = gateway.verdict(side, &packet, NOW);
+            assert_eq!(verdict, "dropped many-options", "{packet:?}");
+        }
+    }
+}
+
+/// RFC 1122 section 3.3.6: what was broadcast on the link to a unicast address is discarded. Otherwise
+/// a neighbour on the WAN would reach a daemon of the host on the VIP's own port.
+#[test]
+fn frames_to_a_group_do_not_reach_the_hosts_daemon() {
+    let gateway = Gateway::default();
+    let sent = |mac, packet: Packet| packet.with_macs(mac, CLIENT_MAC);
+    let other_host = [0x02, 0, 0, 0, 0x99, 0x99];
+    for group in [[0xff; 6], [0x01, 0, 0x5e, 0, 0, 18]] {
+        for packet in [
+            Packet::udp((CLIENT, 500), (VIP, 500), [7; 40]),
+            Packet::udp((CLIENT, 500), (VIP, 4500), [7; 40]),
+            Packet::raw(CLIENT, VIP, protocol::ESP, [7; 40]),
+        ] {
+            let frame = sent(group, packet.clone());
+            let verdict = gateway.verdict(Side::Wan, &frame, NOW);
+            assert_eq!(verdict, "dropped group-frame", "{group:x?}");
+            let in_xdp = gateway.verdict_in_xdp(Side::Wan, &frame, NOW);
+            assert_eq!(in_xdp, "dropped group-frame", "{group:x?}");
+            let verdict = gateway.verdict(Side::Wan, &sent(other_host, packet), NOW);
+            assert_eq!(verdict, "punted not-our-mac", "of another host");
+        }
+        // Others may mean it: a relay of DHCP, for example.
+        let other_port = Packet::udp((CLIENT, 500), (VIP, 68), [7; 40]);
+        let verdict = gateway.verdict(Side::Wan, &sent(group, other_port), NOW);
+        assert_eq!(verdict, "punted not-our-mac");
+        let from_server = Packet::udp((SERVER, 500), (CLIENT, 500), [7; 40]);
+        let verdict = gateway.verdict(Side::Lan, &sent(group, from_server), NOW);
+        assert_eq!(verdict, "punted not-our-mac");
     }
 }
 

@@ -56,7 +56,8 @@ macro_rules! reasons {
 reasons! {
     /// EtherType other than IPv4 (a VLAN tag among them), or a frame too short to have one.
     NotIpv4 = 0, Punted, "not-ipv4";
-    /// The destination MAC is not that of the interface (broadcast, multicast, promiscuous).
+    /// The destination MAC is not that of the interface (broadcast, multicast, promiscuous;
+    /// [`Self::GroupFrame`] is an exception).
     NotOurMac = 1, Punted, "not-our-mac";
     /// Inbound: the destination is not the VIP. Outbound: the source is not the server.
     OtherAddress = 2, Punted, "other-address";
@@ -66,8 +67,7 @@ reasons! {
     OtherPort = 4, Punted, "other-port";
     /// A non-first UDP fragment that nothing connects with handled traffic.
     OtherFragment = 5, Punted, "other-fragment";
-    /// The IPv4 or UDP header contradicts itself or the frame's length, or has more than twelve
-    /// options.
+    /// The IPv4 or UDP header contradicts itself or the frame's length.
     Malformed = 6, Punted, "malformed";
     /// Outbound: the route does not leave by a WAN (the server talks to the gateway, the LAN or a
     /// DMZ), or the destination is no host (0.0.0.0/8, multicast, 240.0.0.0/4, broadcast).
@@ -147,4 +147,9 @@ reasons! {
     /// Inbound native ESP of an unknown SPI, from an address that is a peer of the host and a client of
     /// the server: tc forwards it, and gives a copy to the host.
     EspUndecided = 38, Slow, "esp-undecided";
+    /// Twelve IPv4 options or more: not read, so that they may hide a source route, and a daemon of the
+    /// host on the VIP's own port must not answer them.
+    ManyOptions = 39, Dropped, "many-options";
+    /// Inbound, on one of the service's ports or ESP, in a frame to a group (RFC 1122 section 3.3.6).
+    GroupFrame = 40, Dropped, "group-frame";
 }

@@ -128,7 +128,7 @@ pub mod recent {
     pub const DIGEST: usize = 0;
     /// First word of the details: the peer's address in two words; then in HALF ([`super::half`]) the initiator's SPI,
     /// in FRAGMENT the end of the first fragment (bits 0-12) and bits 13-63 of the digest, in HOSTPEER
-    /// the tick (bits 32-63) and the ports ([`super::host_peer`]). Two CPUs may have written parts of them.
+    /// [`super::host_peer`]. Two CPUs may have written parts of them.
     pub const DETAILS: usize = 1;
     /// Words of the details.
     pub const DETAILS_WORDS: usize = 3;
@@ -161,8 +161,25 @@ pub mod half {
     }
 }
 
-/// What identifies an entry of HOSTPEER beside the peer's address.
+/// The third word of the details of an entry in HOSTPEER: [`ANSWERED`](host_peer::ANSWERED) (bit 63),
+/// the tick of the host's last packet (bits 32-62), and what identifies the entry beside the peer's
+/// address (bits 0-31): ports, zero for ESP, or [`ANY_UDP`](host_peer::ANY_UDP).
 pub mod host_peer {
+    /// The peer has answered: the entry gives way to no other one.
+    pub const ANSWERED: u64 = 1 << 63;
+    /// The bits of a tick that an entry keeps.
+    pub const TICK_MASK: u64 = 0x7fff_ffff;
+    /// In place of ports: the host sends UDP to the peer, whatever the ports. For its later fragments,
+    /// which show none. Such an entry stands beside those with ports.
+    pub const ANY_UDP: u32 = u32::MAX;
+
+    /// The tick of an entry.
+    #[inline(always)]
+    #[must_use]
+    pub const fn tick(word: u64) -> u64 {
+        word >> 32 & TICK_MASK
+    }
+
     /// The peer's port (bits 16-31) and that of the VIP (0-15). Zero stands for ESP.
     #[inline(always)]
     #[must_use]

@@ -341,14 +341,15 @@ fn refuse_untranslatable(
     Ok(())
 }
 
-/// The reason why the options of a packet are refused: a source route. The host's own stack knows
-/// what to do with options that contradict themselves.
+/// The reason why the options of a packet are refused: a source route, or more of them than are read.
+/// The host's own stack knows what to do with options that contradict themselves.
 #[inline(always)]
 pub fn refuse_options<F: Frame + ?Sized>(frame: &F) -> Option<Reason> {
     match ipv4::options(frame) {
         ipv4::Options::Harmless => None,
         ipv4::Options::SourceRoute => Some(Reason::SourceRoute),
         ipv4::Options::Malformed => Some(Reason::Malformed),
+        ipv4::Options::TooMany => Some(Reason::ManyOptions),
     }
 }
 

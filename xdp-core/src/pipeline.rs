@@ -10,9 +10,11 @@ use crate::conntrack::{self, Counted};
 use crate::env::{Env, Side, Verdict};
 use crate::frame::Frame;
 use crate::icmp::rate_limit::{self, Origin};
+use crate::learn;
 use crate::packet::Packet;
 use crate::rewrite;
 use crate::route::{Route, cached_route, is_inside, look_up_route};
+use crate::table::word::Word;
 use xdp_common::{Class, Config, Direction, Hook, Outcome, Reason};
 
 /// Decides what becomes of a frame, and rewrites it when it is forwarded. On
@@ -31,6 +33,10 @@ pub fn process<F: Frame + ?Sized, E: Env>(
         Examined::NotForwarded(reason) => {
             if reason == Reason::OtherPort {
                 remember_foreign_fragment(frame, env, config, side);
+            }
+            if reason == Reason::NotOurMac && learn::is_group_frame_to_service(frame, config, side)
+            {
+                return Verdict::NotForwarded(Reason::GroupFrame);
             }
             return Verdict::NotForwarded(reason);
         }
@@ -71,10 +77,12 @@ pub fn process<F: Frame + ?Sized, E: Env>(
     } else {
         conntrack::count(frame, env, config, jiffies, route.cached_hop)
     };
-    if counted == Counted::PortChanged {
+    // A number that the verifier does not know: it goes on once, and not once for each of the three.
+    let counted = E::Word::opaque(counted as usize);
+    if counted == Counted::PortChanged as usize {
         conntrack::follow_port(env, config);
     }
-    let tracked = counted != Counted::No;
+    let tracked = counted != Counted::No as usize;
     let Some(packet) = env.load_packet().and_then(Packet::unpack) else {
         return Verdict::NotForwarded(Reason::Malformed);
     };

@@ -44,7 +44,7 @@ pub(super) fn layer2() -> Vec<Row> {
             "to all stations [13]",
             Side::Wan,
             with(|f| f[..6].fill(0xff)),
-            "punted not-our-mac",
+            "dropped group-frame",
         ),
     ]
 }

@@ -140,7 +140,7 @@ pub(super) fn admit_flow<E: Env>(
         return false;
     };
     if proven {
-        note_peer(session, packet);
+        note_peer(session, packet.class, packet.port);
     }
     let quota = Quota::of::<E::Word>(packet.direction, session[session::SPIS].load(), config);
     if quota.open >= quota.allowed {

@@ -73,7 +73,8 @@ pub enum Fate {
 /// when nothing shows that it is handled. Every fragment of ESP is handled because of its protocol
 /// number; one of UDP follows the first fragment. While that one has not arrived, nothing decides
 /// about it when its peer has a session, or when the server has recently answered the peer; it is
-/// handled when the VIP is dedicated to this service and the host has no peers of its own. What the server sends to such a peer is handled.
+/// handled when the VIP is dedicated to this service and the host has no peer of its own at that address.
+/// What the server sends to such a peer is handled.
 /// See `docs/decisions/fragments-without-ports.md`.
 #[inline(always)]
 pub fn fate<E: Env>(env: &E, config: &Config, packet: &Packet, jiffies: u64) -> Fate {
@@ -93,7 +94,7 @@ pub fn fate<E: Env>(env: &E, config: &Config, packet: &Packet, jiffies: u64) -> 
     let inbound = packet.direction == Direction::Inbound;
     let is_esp = packet.protocol == Protocol::ESP;
     if is_esp || (config.dedicated != 0 && inbound) {
-        let is_shared = inbound && host_peer::may_send_fragments(env, config, packet, jiffies);
+        let is_shared = inbound && host_peer::may_send_fragment(env, config, packet, jiffies);
         return if is_shared {
             Fate::Undecided
         } else {

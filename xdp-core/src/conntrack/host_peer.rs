@@ -13,7 +13,7 @@ use crate::table::recent;
 use crate::table::word::Word;
 use crate::wire::ipv4::Protocol;
 use xdp_common::limits::{HOST_PEER_BUCKETS, HOST_PEER_TICKS, IKE_PORT, NATT_PORT};
-use xdp_common::slot::{self, host_peer, session};
+use xdp_common::slot::{self, WAYS, host_peer, recent as recent_slot, session};
 use xdp_common::{Class, Config, Direction, meta};
 
 /// Two CPUs read the clock at different moments: an entry may be one tick younger than the packet
@@ -31,8 +31,14 @@ pub fn in_use<E: Env>(env: &E, config: &Config, jiffies: u64) -> bool {
 
 #[inline(always)]
 fn is_recent(config: &Config, jiffies: u64, tick: u64) -> bool {
+    age(config, jiffies, tick) <= u64::from(HOST_PEER_TICKS + AHEAD)
+}
+
+/// The age of a tick, and [`AHEAD`].
+#[inline(always)]
+fn age(config: &Config, jiffies: u64, tick: u64) -> u64 {
     let now = (jiffies >> config.tick_shift).wrapping_add(AHEAD.into());
-    now.wrapping_sub(tick) <= u64::from(HOST_PEER_TICKS + AHEAD)
+    now.wrapping_sub(tick) & host_peer::TICK_MASK
 }
 
 /// Whose a packet is.
@@ -46,28 +52,67 @@ pub(crate) enum Owner {
     Undecided,
 }
 
-/// Whose the packet at hand is. Two steps: what one keeps on the stack is not there while the other one
+/// Whose the packet at hand is. In steps: what one keeps on the stack is not there while another one
 /// runs.
 #[inline(always)]
 pub(crate) fn owner_of_packet<E: Env>(env: &E, config: &Config, jiffies: u64) -> Owner {
-    if is_from_host_peer(env, config, jiffies) {
-        owner_by_server_tables(env, config, jiffies)
-    } else {
-        Owner::Server
+    let entry = entry_of_sender(env, config, jiffies);
+    if !entry.exists() {
+        return Owner::Server;
+    }
+    let owner = owner_by_server_tables(env, config, jiffies);
+    // What is the server's answers nothing: its clients must not keep the entries of a scan.
+    if owner != Owner::Server && !entry.is_answered() {
+        note_answer(env, entry);
+    }
+    owner
+}
+
+/// An entry of the table, in one word: its bucket (bits 16-31), the place of its details in the bucket
+/// (bits 8-15; never zero), and whether its peer has answered (bit 0). Zero: there is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Entry(u32);
+
+impl Entry {
+    const NONE: Self = Self(0);
+
+    #[inline(always)]
+    const fn exists(self) -> bool {
+        self.0 != 0
+    }
+
+    #[inline(always)]
+    const fn is_answered(self) -> bool {
+        self.0 & 1 != 0
     }
 }
 
-/// The packet at hand is inbound, from the address and the port of a peer of the host.
+/// The entry of the packet at hand, if it is inbound, from the address and the port of a peer of the host.
 #[inline(never)]
-fn is_from_host_peer<E: Env>(env: &E, config: &Config, jiffies: u64) -> bool {
+fn entry_of_sender<E: Env>(env: &E, config: &Config, jiffies: u64) -> Entry {
     let Some(packet) = env.load_packet().and_then(Packet::unpack) else {
-        return false;
+        return Entry::NONE;
     };
     // A later fragment has no ports: it follows its first one.
-    packet.direction == Direction::Inbound
-        && packet.class != Class::Fragment
-        && is_known(env, config, packet.peer, ports(&packet), jiffies)
+    if packet.direction != Direction::Inbound || packet.class == Class::Fragment {
+        return Entry::NONE;
+    }
+    find(env, config, packet.peer, ports(&packet), jiffies)
 }
+
+/// Writes down that the peer of an entry has answered the host.
+#[inline(never)]
+fn note_answer<E: Env>(env: &E, entry: Entry) {
+    let Entry(word) = entry;
+    if let Some(bucket) = env.host_peer_bucket(word >> 16 & (HOST_PEER_BUCKETS - 1)) {
+        let at = E::Word::opaque((word >> 8 & 0xff) as usize);
+        let word = &bucket[(at + LAST_DETAIL) & (slot::WORDS - 1)];
+        word.store(word.load() | host_peer::ANSWERED);
+    }
+}
+
+/// The word of the details that [`host_peer`] describes.
+const LAST_DETAIL: usize = 2;
 
 /// Whose the packet at hand is, which comes from a peer of the host.
 #[inline(never)]
@@ -78,17 +123,21 @@ fn owner_by_server_tables<E: Env>(env: &E, config: &Config, jiffies: u64) -> Own
     }
 }
 
-/// True when a fragment without ports may come from a peer of the host. UDP shows no ports, so that any
-/// such peer may have sent it.
+/// True when a fragment without ports may come from a peer of the host: the host sends ESP, or UDP from
+/// whatever port, to its address.
 #[inline(never)]
-pub(super) fn may_send_fragments<E: Env>(
+pub(super) fn may_send_fragment<E: Env>(
     env: &E,
     config: &Config,
     packet: &Packet,
     jiffies: u64,
 ) -> bool {
-    in_use(env, config, jiffies)
-        && (packet.protocol != Protocol::ESP || is_known(env, config, packet.peer, 0, jiffies))
+    let ports = if packet.protocol == Protocol::ESP {
+        0
+    } else {
+        host_peer::ANY_UDP
+    };
+    in_use(env, config, jiffies) && find(env, config, packet.peer, ports, jiffies).exists()
 }
 
 /// True when a packet that an ICMP error quotes is one that the host sent to a peer of its own.
@@ -99,7 +148,7 @@ pub(crate) fn has_sent_quoted<E: Env>(
     quoted: &Packet,
     jiffies: u64,
 ) -> bool {
-    is_known(env, config, quoted.peer, ports(quoted), jiffies)
+    find(env, config, quoted.peer, ports(quoted), jiffies).exists()
         && owner_of_quoted(env, config, quoted, jiffies) == Owner::Host
 }
 
@@ -148,50 +197,61 @@ fn owner_by_tables<E: Env>(env: &E, config: &Config, packet: &Packet, _jiffies: 
     }
 }
 
-/// True when the table has an entry that is young enough. The whole entry is compared: part of a
-/// digest and of a time must not decide whose packet it is.
+/// Looks for an entry that is young enough. The whole entry is compared: part of a digest and of a time
+/// must not decide whose packet it is.
 #[inline(always)]
-fn is_known<E: Env>(env: &E, config: &Config, peer: [u8; 4], ports: u32, jiffies: u64) -> bool {
-    let Some((bucket, digest)) = place(env, config, peer, ports) else {
-        return false;
-    };
+fn find<E: Env>(env: &E, config: &Config, peer: [u8; 4], ports: u32, jiffies: u64) -> Entry {
+    let (index, digest) = place(config, peer, ports);
     let now = recent::short_tick(config, jiffies).wrapping_add(AHEAD);
+    let Some(bucket) = env.host_peer_bucket(index) else {
+        return Entry::NONE;
+    };
+    let Some(at) = recent::find(bucket, digest, now, HOST_PEER_TICKS + AHEAD) else {
+        return Entry::NONE;
+    };
     let [high, low] = slot::peer_words(peer);
-    recent::recall(bucket, digest, now, HOST_PEER_TICKS + AHEAD).is_some_and(|details| {
-        details[0] == high
-            && details[1] == low
-            && details[2] & 0xffff_ffff == u64::from(ports)
-            && is_recent(config, jiffies, details[2] >> 32)
-    })
+    let word = bucket[at + LAST_DETAIL].load();
+    if bucket[at].load() != high
+        || bucket[at + 1].load() != low
+        || word & 0xffff_ffff != u64::from(ports)
+        || !is_recent(config, jiffies, host_peer::tick(word))
+    {
+        return Entry::NONE;
+    }
+    #[expect(clippy::cast_possible_truncation, reason = "a place is small")]
+    Entry(index << 16 | (at as u32) << 8 | (word >> 63) as u32)
 }
 
 /// The bucket and the digest of an entry.
 #[inline(always)]
-fn place<'e, E: Env>(
-    env: &'e E,
+fn place(config: &Config, peer: [u8; 4], ports: u32) -> (u32, u64) {
+    let digest = digest(&config.secret, [u32::from_ne_bytes(peer), ports]);
+    (recent::index(digest, HOST_PEER_BUCKETS - 1), digest)
+}
+
+/// Remembers a peer of the host. False: there is no room, since all peers of its bucket have answered.
+#[inline(always)]
+pub(crate) fn remember<E: Env>(
+    env: &E,
     config: &Config,
     peer: [u8; 4],
     ports: u32,
-) -> Option<(&'e recent::Bucket<E::Word>, u64)> {
-    let digest = digest(&config.secret, [u32::from_ne_bytes(peer), ports]);
-    let bucket = env.host_peer_bucket(recent::index(digest, HOST_PEER_BUCKETS - 1))?;
-    Some((bucket, digest))
-}
-
-/// Remembers a peer of the host.
-#[inline(always)]
-pub(crate) fn remember<E: Env>(env: &E, config: &Config, peer: [u8; 4], ports: u32, jiffies: u64) {
-    let Some((bucket, digest)) = place(env, config, peer, ports) else {
-        return;
-    };
-    let short_tick = recent::short_tick(config, jiffies);
-    let tick = jiffies >> config.tick_shift;
-    // Once a tick, so that a busy tunnel of the host does not write to shared memory with each packet.
-    if recent::recall(bucket, digest, short_tick, 0).is_none() {
-        let [high, low] = slot::peer_words(peer);
-        let details = [high, low, tick << 32 | u64::from(ports)];
-        recent::remember(bucket, digest, short_tick, details);
+    jiffies: u64,
+) -> bool {
+    let refreshed = refresh(env, config, peer, ports.into(), jiffies);
+    if refreshed == Refreshed::NoRoom {
+        return false;
     }
+    if ports != 0 && refreshed != Refreshed::Before {
+        let answered = if refreshed == Refreshed::Answered {
+            host_peer::ANSWERED
+        } else {
+            0
+        };
+        let any = u64::from(host_peer::ANY_UDP) | answered;
+        refresh(env, config, peer, any, jiffies);
+    }
+    let tick = jiffies >> config.tick_shift;
     if let Some(word) = env.meta(meta::HOST_PEER_LAST_TICK)
         && word.load() != tick
     {
@@ -201,4 +261,98 @@ pub(crate) fn remember<E: Env>(env: &E, config: &Config, peer: [u8; 4], ports: u
             hop.store(0);
         }
     }
+    true
+}
+
+/// What has become of an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Refreshed {
+    /// There is no room for it.
+    NoRoom,
+    /// This tick has written it before.
+    Before,
+    /// It is written, and the peer has not answered.
+    Unanswered,
+    /// It is written, and the peer has answered.
+    Answered,
+}
+
+/// Writes an entry, once a tick, so that a busy tunnel of the host does not write to shared memory with
+/// each packet. `word`: its ports, and [`host_peer::ANSWERED`] if that is known from another entry.
+#[inline(never)]
+fn refresh<E: Env>(env: &E, config: &Config, peer: [u8; 4], word: u64, jiffies: u64) -> Refreshed {
+    #[expect(clippy::cast_possible_truncation, reason = "the low half is meant")]
+    let ports = word as u32;
+    let (index, digest) = place(config, peer, ports);
+    let Some(bucket) = env.host_peer_bucket(index) else {
+        return Refreshed::NoRoom;
+    };
+    let short_tick = recent::short_tick(config, jiffies);
+    let (way, rank) = way_for(bucket, digest, config, jiffies);
+    if rank == 0 {
+        return Refreshed::NoRoom;
+    }
+    let at = (E::Word::opaque(way) % WAYS) * recent_slot::WORDS;
+    let is_own = rank >= OWN;
+    if is_own && bucket[at + recent_slot::DIGEST].load() as u16 == short_tick {
+        return Refreshed::Before;
+    }
+    // That of an entry that is too old counts no more.
+    let answered = if is_own && rank & FREE == 0 {
+        bucket[at + recent_slot::DETAILS + LAST_DETAIL].load() & host_peer::ANSWERED
+    } else {
+        0
+    };
+    let [high, low] = slot::peer_words(peer);
+    let tick = jiffies >> config.tick_shift & host_peer::TICK_MASK;
+    let word = word | answered | tick << 32;
+    recent::write(bucket, way, digest, short_tick, [high, low, word]);
+    if word & host_peer::ANSWERED == 0 {
+        Refreshed::Unanswered
+    } else {
+        Refreshed::Answered
+    }
+}
+
+/// The rank of an entry of the same digest, which goes before all others ...
+const OWN: u64 = 1 << 40;
+/// ... and of one that is empty or too old, which goes before all ages.
+const FREE: u64 = 1 << 39;
+
+/// The way for an entry, and its rank: its own, else one that is free or too old, else the oldest one whose
+/// peer has not answered. Rank zero: all have. A host that sends to however many addresses takes no living
+/// tunnel from another host.
+// Without branches: the verifier would follow each of them to the end.
+#[inline(always)]
+fn way_for<W: Word>(
+    bucket: &recent::Bucket<W>,
+    digest: u64,
+    config: &Config,
+    jiffies: u64,
+) -> (usize, u64) {
+    let (mut victim, mut highest) = (0, 0);
+    let mut way = 0;
+    while way < WAYS {
+        let at = way * recent_slot::WORDS;
+        let name = bucket[at + recent_slot::DIGEST].load();
+        let word = bucket[at + recent_slot::DETAILS + LAST_DETAIL].load();
+        // An empty one has the tick zero, which is long ago: jiffies begin just below 2^32.
+        let age = age(config, jiffies, host_peer::tick(word));
+        let is_old = below(u64::from(HOST_PEER_TICKS + AHEAD), age);
+        let is_own = below(recent::difference(name, digest), 1);
+        let waits = 1 - (word >> 63);
+        let rank = OWN * is_own + FREE * is_old + (age + 1) * waits * (1 - is_old);
+        let more = below(highest, rank).wrapping_neg();
+        highest = highest & !more | rank & more;
+        victim = victim & !more | way as u64 & more;
+        way += 1;
+    }
+    #[expect(clippy::cast_possible_truncation, reason = "a way is small")]
+    (victim as usize, highest)
+}
+
+/// One if the first number is the smaller one, else zero; both are below 2^63.
+#[inline(always)]
+fn below(a: u64, b: u64) -> u64 {
+    core::hint::black_box(a.wrapping_sub(b)) >> 63
 }

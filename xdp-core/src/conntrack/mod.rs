@@ -45,7 +45,7 @@ pub fn follow_port<E: Env>(env: &E, config: &Config) {
     if let Some(packet) = env.load_packet().and_then(Packet::unpack)
         && let Some(session) = session::find_session(env, config, packet.peer)
     {
-        session::note_peer(session, &packet);
+        session::note_peer(session, packet.class, packet.port);
     }
 }
 

@@ -56,14 +56,7 @@ pub(super) fn new_session<'e, E: Env>(
     packet: &Packet,
     jiffies: u64,
 ) -> Option<&'e Slot<E::Word>> {
-    let created = session::created_at(jiffies >> config.tick_shift);
-    let session = insert_session(
-        env,
-        config,
-        packet.peer,
-        jiffies & 0xffff_ffff,
-        with_peer(created, packet),
-    )?;
+    let session = insert_session(env, config, packet.peer, jiffies)?;
     env.established(packet.peer, packet.direction);
     Some(session)
 }
@@ -73,8 +66,7 @@ fn insert_session<'e, E: Env>(
     env: &'e E,
     config: &Config,
     peer: [u8; 4],
-    last_seen: u64,
-    ports_created: u64,
+    jiffies: u64,
 ) -> Option<&'e Slot<E::Word>> {
     let key = slot::session_key(peer);
     let place = Place::new(digest_key(&config.secret, &key), config.session_mask);
@@ -83,8 +75,9 @@ fn insert_session<'e, E: Env>(
         return None;
     }
     let inserted = table::insert(env.sessions(), place, &key, |slot| {
-        slot[session::LAST_SEEN].store(last_seen);
-        slot[session::PORTS_CREATED].store(ports_created);
+        slot[session::LAST_SEEN].store(jiffies & 0xffff_ffff);
+        let tick = jiffies >> config.tick_shift;
+        slot[session::PORTS_CREATED].store(session::created_at(tick));
     });
     if inserted.is_none() {
         refuse(env, Untracked::SessionTableFull);
@@ -96,25 +89,21 @@ fn insert_session<'e, E: Env>(
 
 /// Writes down what a packet shows of its peer: its port, or that it uses native ESP. The packet is one
 /// that nobody makes the server send by forging the peer's address (ESP, or what refreshes a session).
-#[inline(always)]
-pub(super) fn note_peer<W: Word>(session: &Slot<W>, packet: &Packet) {
+// Out of line, with two numbers instead of the packet: each caller would follow its branches to the end.
+#[inline(never)]
+pub(super) fn note_peer<W: Word>(session: &Slot<W>, class: Class, port: u16) {
     let before = session[session::PORTS_CREATED].load();
-    let now = with_peer(before, packet);
+    let now = match class {
+        Class::Ike => session::with_port(before, true, port),
+        // Between port 500 and 4500 nothing shows what a packet is.
+        Class::NattIke | Class::Keepalive | Class::EspInUdp if port != IKE_PORT => {
+            session::with_port(before, false, port)
+        }
+        Class::Esp => before | session::NATIVE_ESP,
+        _ => return,
+    };
     if now != before {
         session[session::PORTS_CREATED].store(now);
-    }
-}
-
-#[inline(always)]
-fn with_peer(ports_created: u64, packet: &Packet) -> u64 {
-    match packet.class {
-        Class::Ike => session::with_port(ports_created, true, packet.port),
-        // Between port 500 and 4500 nothing shows what a packet is.
-        Class::NattIke | Class::Keepalive | Class::EspInUdp if packet.port != IKE_PORT => {
-            session::with_port(ports_created, false, packet.port)
-        }
-        Class::Esp => ports_created | session::NATIVE_ESP,
-        _ => ports_created,
     }
 }
 
@@ -180,10 +169,8 @@ pub(super) fn count_session<F: Frame + ?Sized, E: Env>(
             let Some(new) = new_session(env, config, packet, jiffies) else {
                 return false;
             };
-            if packet.class != Class::Ike {
-                let known = new[session::PORTS_CREATED].load();
-                new[session::PORTS_CREATED].store(session::with_port(known, true, port));
-            }
+            note_peer(new, Class::Ike, port);
+            note_peer(new, packet.class, packet.port);
             new
         }
     };
@@ -192,7 +179,7 @@ pub(super) fn count_session<F: Frame + ?Sized, E: Env>(
     if packet.direction == Direction::Outbound {
         if is_refresh(frame, packet) {
             session[session::LAST_SEEN].store(jiffies & 0xffff_ffff);
-            note_peer(session, packet);
+            note_peer(session, packet.class, packet.port);
         }
         if hop != 0 {
             session[session::HOP].store(hop);

@@ -1,5 +1,5 @@
-//! The buckets of HALF and FRAGMENT: small buckets that remember a digest for a limited time and
-//! overwrite the oldest.
+//! The buckets of HALF, FRAGMENT and HOSTPEER: small buckets that remember a digest for a limited time
+//! and overwrite the oldest (in HOSTPEER: that has not been answered).
 //!
 //! An entry is one word (48 bits of a keyed digest, 16 bits of time), so it is written and read
 //! whole: no lock, no claim, no expiry, no daemon. Two CPUs that write one index at the same moment
@@ -46,21 +46,39 @@ pub const fn index(digest: u64, mask: u32) -> u32 {
 pub fn remember<W: Word>(bucket: &Bucket<W>, digest: u64, tick: u16, details: Details) {
     let mut victim = 0;
     let mut oldest = 0;
-    let mut index = 0;
-    while index < WAYS {
-        let word = bucket[index * WORDS + DIGEST].load();
-        if (word ^ digest) & KEPT == 0 {
-            victim = index;
+    let mut way = 0;
+    while way < WAYS {
+        let word = bucket[way * WORDS + DIGEST].load();
+        if is_of(word, digest) {
+            victim = way;
             break;
         }
         let age = if word == 0 { u16::MAX } else { age(word, tick) };
         if age > oldest {
             oldest = age;
-            victim = index;
+            victim = way;
         }
-        index += 1;
+        way += 1;
     }
-    let at = (W::opaque_to_verifier(victim) % WAYS) * WORDS;
+    write(bucket, victim, digest, tick, details);
+}
+
+/// Whether an entry's word is that of a digest.
+#[inline(always)]
+const fn is_of(word: u64, digest: u64) -> bool {
+    difference(word, digest) == 0
+}
+
+/// In what bits an entry's word differs from that of a digest, as a number below 2^48.
+#[inline(always)]
+pub const fn difference(word: u64, digest: u64) -> u64 {
+    (word ^ digest) >> 16
+}
+
+/// Writes an entry to a way of a bucket.
+#[inline(always)]
+pub fn write<W: Word>(bucket: &Bucket<W>, way: usize, digest: u64, tick: u16, details: Details) {
+    let at = (W::opaque_to_verifier(way) % WAYS) * WORDS;
     bucket[at + DETAILS].store(details[0]);
     bucket[at + DETAILS + 1].store(details[1]);
     bucket[at + DETAILS + 2].store(details[2]);
@@ -70,21 +88,27 @@ pub fn remember<W: Word>(bucket: &Bucket<W>, digest: u64, tick: u16, details: De
 /// The details of a digest that was remembered at most `limit` ticks ago.
 #[inline(always)]
 pub fn recall<W: Word>(bucket: &Bucket<W>, digest: u64, tick: u16, limit: u16) -> Option<Details> {
-    let mut index = 0;
-    while index < WAYS {
-        let word = bucket[index * WORDS + DIGEST].load();
-        if word != 0 && (word ^ digest) & KEPT == 0 && age(word, tick) <= limit {
-            break;
-        }
-        index += 1;
-    }
-    if index == WAYS {
-        return None;
-    }
-    let at = (W::opaque_to_verifier(index) % WAYS) * WORDS + DETAILS;
+    let at = find(bucket, digest, tick, limit)?;
     Some([
         bucket[at].load(),
         bucket[at + 1].load(),
         bucket[at + 2].load(),
     ])
+}
+
+/// The place of these details in the bucket.
+#[inline(always)]
+pub fn find<W: Word>(bucket: &Bucket<W>, digest: u64, tick: u16, limit: u16) -> Option<usize> {
+    let mut way = 0;
+    while way < WAYS {
+        let word = bucket[way * WORDS + DIGEST].load();
+        if word != 0 && is_of(word, digest) && age(word, tick) <= limit {
+            break;
+        }
+        way += 1;
+    }
+    if way == WAYS {
+        return None;
+    }
+    Some((W::opaque_to_verifier(way) % WAYS) * WORDS + DETAILS)
 }

@@ -196,8 +196,10 @@ pub enum Options {
     Harmless,
     /// One of them is.
     SourceRoute,
-    /// The lengths do not add up, or there are more than any sender needs.
+    /// The lengths do not add up.
     Malformed,
+    /// There are more than any sender needs: they are not read.
+    TooMany,
 }
 
 /// No option that begins in a header ends beyond this: it bounds an offset that comes from a packet,
@@ -243,5 +245,5 @@ pub fn options<F: Frame + ?Sized>(frame: &F) -> Options {
         // The compiler knows that it changes nothing, and would leave it out; the verifier does not.
         next = core::hint::black_box(after) & OFFSET_MASK;
     }
-    Options::Malformed
+    Options::TooMany
 }

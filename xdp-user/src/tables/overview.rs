@@ -193,10 +193,13 @@ fn host_peers(memory: &Memory<ReadOnlyWord>, clock: &Clock) -> Vec<HostPeer> {
         .iter()
         .filter_map(|entry| {
             let detail = |at: usize| entry[recent::DETAILS + at].load();
-            let (tick, ports) = halves(detail(2));
+            let tick = slot::host_peer::tick(detail(2));
+            let (_, ports) = halves(detail(2));
             // An entry that was written since the clock was read is no older than now.
-            let age = now.saturating_sub(tick.into());
-            let is_used = entry[recent::DIGEST].load() != 0 && age <= HOST_PEER_TICKS.into();
+            let age = now.saturating_sub(tick);
+            let is_used = entry[recent::DIGEST].load() != 0
+                && age <= HOST_PEER_TICKS.into()
+                && ports != slot::host_peer::ANY_UDP;
             let peer = slot::peer_address([detail(0), detail(1)]).filter(|_| is_used)?;
             Some(HostPeer {
                 peer: peer.into(),

@@ -12,7 +12,9 @@ use ikenat_tests::lab::icmp_errors::Peers;
 use ikenat_tests::lab::ikenat::Ikenat;
 use ikenat_tests::lab::json::HostPeer;
 use ikenat_tests::lab::links::mac_text;
-use ikenat_tests::lab::topology::{CLIENT, CLIENT_MAC, LAN, PEER, VIP, WAN, WAN_MAC};
+use ikenat_tests::lab::topology::{
+    CLIENT, CLIENT_MAC, LAN, LAN_MAC, PEER, SERVER_MAC, VIP, WAN, WAN_MAC,
+};
 use ikenat_tests::lab::wire::{
     Wire, at_client, esp, esp_from_server, exchange, from_client, from_server, ike, marked,
     with_client,
@@ -22,7 +24,7 @@ use ikenat_tests::suite::Scenario;
 use crate::support::patience;
 
 use super::host_peers::{
-    OTHER_SPI, SPI, answered, from_far, from_lan_host, native, prepare, talk, tunnel,
+    FAR, OTHER_SPI, SPI, answered, from_far, from_lan_host, native, prepare, talk, tunnel,
 };
 
 /// The IPv4 option "no operation" (RFC 791 section 3.1).
@@ -33,6 +35,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         Scenario::new("what_ikenat_has_handled_teaches_no_host_peer", redirected),
         Scenario::new("a_host_peer_is_forgotten_after_five_minutes", expiry),
         Scenario::new("what_the_server_sends_outweighs_a_host_peer", outweighed),
+        Scenario::new("a_scan_by_one_lan_host_leaves_the_tunnel_of_another", scan),
         Scenario::new("strangers_make_no_host_peers", strangers).alone(),
     ];
     all.into_iter()
@@ -159,6 +162,40 @@ fn outweighed(lab: &Lab) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// Another host on the LAN sends ESP to more addresses than the table has room for.
+fn scan(lab: &Lab) -> Result<()> {
+    const SCANNER: Ipv4Addr = Ipv4Addr::new(192, 168, 0, 3);
+    const ADDRESSES: u32 = 8_000;
+    prepare(lab)?;
+    let _ikenat = Ikenat::start(lab)?;
+    let wire = Wire::open(lab)?;
+    let mut peers = Peers::route(lab)?;
+    tunnel(&wire)?;
+    for number in 0..ADDRESSES {
+        let packet = native(SCANNER, peers.fresh(), SPI);
+        wire.server
+            .send(&packet.with_macs(LAN_MAC, SERVER_MAC).build())?;
+        // No more than the ring of a veth holds, also on an emulated machine.
+        if number % 8 == 0 {
+            std::thread::sleep(patience(Duration::from_millis(4)));
+        }
+    }
+    let status = lab.status()?;
+    ensure!(
+        status.host_peers.len() > 3_500,
+        "the scan has filled too little: {}",
+        status.host_peers.len()
+    );
+    answered(
+        &wire,
+        &from_far(500, ike(7, 8, exchange::IKE_SA_INIT, true, 200)),
+    )
+    .context("IKE")?;
+    answered(&wire, &from_far(4500, esp(OTHER_SPI, 9, 60))).context("ESP in UDP")?;
+    let native = native(FAR, VIP, OTHER_SPI).with_macs(WAN_MAC, CLIENT_MAC);
+    answered(&wire, &native).context("native ESP")
 }
 
 /// The frames by which a stranger may try to make the host send something: from spoofed addresses.
