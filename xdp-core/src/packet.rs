@@ -32,7 +32,7 @@ pub struct Packet {
     /// True for the first of several fragments.
     pub first_fragment: bool,
     /// Length of the IPv4 header with its options, in units of four bytes. A number and not a truth
-    /// value, since a comparison this early would be two paths for the verifier. It is not packed.
+    /// value, since a comparison this early would be two paths for the verifier.
     pub header_words: u8,
     /// DF is set: the packet must not be fragmented.
     pub dont_fragment: bool,
@@ -105,7 +105,10 @@ impl Packet {
                 | (self.udp_at as u64 & OFFSETS) << 24
                 | (self.ike_at as u64 & OFFSETS) << 16
                 | kind,
-            (self.data as u64) << 32 | (self.offset as u64) << 16 | self.dont_fragment as u64,
+            (self.header_words as u64) << 48
+                | (self.data as u64) << 32
+                | (self.offset as u64) << 16
+                | self.dont_fragment as u64,
         ]
     }
 
@@ -136,7 +139,7 @@ impl Packet {
             udp_at: (rest >> 24 & OFFSETS) as usize,
             id: ((rest >> 48) as u16).to_ne_bytes(),
             first_fragment: rest & 1 != 0,
-            header_words: 0,
+            header_words: (cut >> 48) as u8,
             dont_fragment: cut & 1 != 0,
             offset: (cut >> 16) as u16,
             data: (cut >> 32) as u16,

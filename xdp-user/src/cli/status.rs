@@ -121,7 +121,7 @@ fn unusual(instance: &InstanceStatus) -> String {
     }
     if instance.dedicated {
         text.push_str(
-            "The VIP is dedicated: all its UDP fragments without ports are the server's\n",
+            "The VIP is dedicated: UDP fragments without ports are the server's (of this host's own VPN peers: also this host's)\n",
         );
     }
     if instance.grace_period == "map-update" {

@@ -325,10 +325,10 @@ fn table(usage: &crate::tables::overview::TableUsage) -> TableStatus {
             "the oldest handshake of a bucket is forgotten; its peer is listed once it sends ESP"
         }
         "FRAGMENT" => {
-            "the oldest datagram of a bucket is forgotten; its late fragments follow if the peer has a session"
+            "the oldest datagram of a bucket is forgotten; its late fragments go to the server and to this host if the peer has a session"
         }
         "HOSTPEER" => {
-            "the oldest peer of a bucket is forgotten until this host sends something to it"
+            "the oldest peer of a bucket that has not answered is forgotten; if all have, no other one is learned"
         }
         _ => "a new neighbour is used but not recorded, so ikenat never confirms its MAC address",
     };
