@@ -7,6 +7,7 @@
 //! `error:N` makes the Nth step fail. The tests find a new step without a list of names.
 //!
 //! `IKENAT_OBJECT` names another object to load, for example one that the verifier refuses.
+//! `IKENAT_HOLD_LOAD` names a file: while it is there, no object is loaded.
 //! `IKENAT_NO_MEMBARRIER` makes membarrier(2) fail with EINVAL, as with `nohz_full=`, and
 //! `IKENAT_SLOW_MEMBARRIER` makes it take so many milliseconds more, as on a busy host.
 
@@ -101,14 +102,24 @@ mod armed {
     use super::{Cow, Result, Step};
     use crate::error::Error;
     use std::io;
+    use std::path::PathBuf;
     use std::sync::atomic::{AtomicU32, Ordering};
     use std::time::Duration;
 
     const VARIABLE: &str = "IKENAT_FAIL_AT";
     static PASSED: AtomicU32 = AtomicU32::new(0);
 
-    /// The object to load: the embedded one, unless a test names another.
+    /// The object to load: the embedded one, unless a test names another. Waits while a test wants
+    /// the load to last.
     pub(crate) fn object(embedded: &'static [u8]) -> Result<Cow<'static, [u8]>> {
+        if let Some(path) = std::env::var_os("IKENAT_HOLD_LOAD").map(PathBuf::from)
+            && path.exists()
+        {
+            eprintln!("failpoint: the load is held");
+            while path.exists() {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
         let Some(path) = std::env::var_os("IKENAT_OBJECT") else {
             return Ok(Cow::Borrowed(embedded));
         };

@@ -10,6 +10,7 @@ use crate::daemon::vip_watch::VipWatch;
 use crate::dataplane::Dataplane;
 use crate::dataplane::attach::FilterRestore;
 use crate::dataplane::egress::{self, XmitSupport};
+use crate::dataplane::exchange::LoadedPrograms;
 use crate::error::{Error, Result};
 use crate::netlink::Netlink;
 use crate::tables::expiry::Expiry;
@@ -64,17 +65,38 @@ impl Maintenance {
         })
     }
 
-    /// Attaches again where an interface has come back, and exchanges programs whose constants have
-    /// changed. `notified`: the kernel has reported a change. Returns the new plan and loggers when
-    /// it did.
-    pub fn reattach(
+    /// Begins an exchange of programs where an interface has come back or constants have changed.
+    /// `notified`: the kernel has reported a change.
+    pub(super) fn check_links(
         &mut self,
-        dataplane: &mut Dataplane,
+        dataplane: &Dataplane,
         plan: &Plan,
         netlink: &Netlink,
         notified: bool,
+    ) {
+        let events = self.link_monitor.check(dataplane, plan, netlink, notified);
+        events.into_iter().for_each(log::link_event);
+    }
+
+    /// Waits until the programs of an exchange are loaded. A call that is cancelled loses nothing.
+    pub(super) async fn loaded(&mut self) -> Result<LoadedPrograms> {
+        self.link_monitor.loaded().await
+    }
+
+    /// Waits until no programs are loaded any more, and drops what was loaded.
+    pub(super) async fn abandon_exchange(&mut self) {
+        self.link_monitor.abandon().await;
+    }
+
+    /// Attaches what was loaded. Returns the new plan and loggers when it did.
+    pub(super) fn reattach(
+        &mut self,
+        loaded: Result<LoadedPrograms>,
+        dataplane: &mut Dataplane,
+        plan: &Plan,
+        netlink: &Netlink,
     ) -> Option<Reattached> {
-        let (events, reattached) = self.link_monitor.check(dataplane, plan, netlink, notified);
+        let (events, reattached) = self.link_monitor.finish(loaded, dataplane, plan, netlink);
         events.into_iter().for_each(log::link_event);
         if let Some((plan, _)) = &reattached {
             log::reattached(plan, dataplane);

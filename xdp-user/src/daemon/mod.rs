@@ -2,6 +2,7 @@
 //! is asked to stop, and leaves the programs attached when it ends.
 
 pub mod backoff;
+mod exchange;
 mod expirer;
 pub mod link_change;
 mod log;
@@ -21,6 +22,7 @@ use crate::daemon::maintenance::Maintenance;
 use crate::daemon::readiness::readable;
 use crate::daemon::signals::Stop;
 use crate::daemon::throttle::Reactions;
+use crate::dataplane::exchange::LoadedPrograms;
 use crate::dataplane::{self, Dataplane};
 use crate::error::{Error, Result};
 use crate::netlink::Netlink;
@@ -62,19 +64,28 @@ impl Daemon {
         tracing::debug!("capabilities that are kept: {kept:?}");
         let maintenance = Maintenance::new(&plan, &dataplane, directory)?;
         log::ready(&plan);
+        let mut registered = Loggers::default();
+        registered.replace(loggers);
         Ok(Self {
             plan,
             netlink,
             dataplane,
-            loggers: Loggers::new(loggers),
+            loggers: registered,
             monitor,
             reactions: Reactions::default(),
             maintenance,
         })
     }
 
-    /// Maintains the instance until `stop` is ready, and returns what it returned.
+    /// Maintains the instance until `stop` is ready, and returns what it returned. An exchange of
+    /// programs that is under way is abandoned.
     pub async fn run<S>(&mut self, stop: impl Future<Output = S>) -> Result<S> {
+        let ended = self.maintain_until(stop).await;
+        self.maintenance.abandon_exchange().await;
+        ended
+    }
+
+    async fn maintain_until<S>(&mut self, stop: impl Future<Output = S>) -> Result<S> {
         let mut second = tokio::time::interval(Duration::from_secs(1));
         second.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut stop = std::pin::pin!(stop);
@@ -85,6 +96,7 @@ impl Daemon {
                     self.reactions.note(changes?);
                 }
                 changes = self.reactions.due() => self.react(changes),
+                loaded = self.maintenance.loaded() => self.reattach(loaded),
                 () = self.loggers.next() => {}
                 _ = second.tick() => self.maintain()?,
             }
@@ -94,7 +106,7 @@ impl Daemon {
     /// What changes of links, routes and neighbours demand.
     fn react(&mut self, changes: Changes) {
         if changes.links {
-            self.reattach(true);
+            self.check_links(true);
         }
         if changes.vip {
             self.maintenance.watch_vip(&self.plan, &self.netlink);
@@ -117,21 +129,30 @@ impl Daemon {
         self.loggers.flush();
         let received = receive(self.monitor.get_mut(), &self.plan, &self.dataplane);
         self.reactions.note(received.changes);
-        self.reattach(false);
+        self.check_links(false);
         self.maintenance
             .run(&self.dataplane, &self.plan, &self.netlink)
     }
 
-    fn reattach(&mut self, notified: bool) {
+    fn check_links(&mut self, notified: bool) {
+        let (dataplane, plan) = (&self.dataplane, &self.plan);
+        self.maintenance
+            .check_links(dataplane, plan, &self.netlink, notified);
+    }
+
+    /// The programs of an exchange are loaded, or refused.
+    fn reattach(&mut self, loaded: Result<LoadedPrograms>) {
         let reattached =
             self.maintenance
-                .reattach(&mut self.dataplane, &self.plan, &self.netlink, notified);
+                .reattach(loaded, &mut self.dataplane, &self.plan, &self.netlink);
         if let Some((plan, loggers)) = reattached {
             self.plan = plan;
             // The last messages of the programs that were replaced.
             self.loggers.flush();
-            self.loggers = Loggers::new(loggers);
+            self.loggers.replace(loggers);
         }
+        self.maintenance
+            .refresh_egress(&self.dataplane, &self.plan, &self.netlink);
     }
 
     /// Ends and leaves the programs attached.

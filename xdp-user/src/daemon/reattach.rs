@@ -1,21 +1,22 @@
 //! Attaches the programs when interfaces appear, go away, come back or change their name while the
-//! daemon runs. A program goes with its interface; when one of that name is there, everything is
-//! attached as at a start, and the programs on other interfaces are exchanged without a gap. An
-//! interface that is absent, or that refuses its program, blocks no other. The programs are exchanged
-//! in the same manner when an address changes that is a constant of theirs.
+//! daemon runs, and exchanges them without a gap when their constants change. A program goes with its
+//! interface; when one of that name is there, it is attached as at a start.
+//!
+//! Each interface is repaired by itself. One that is absent or refuses its program blocks no other:
+//! one that is new counts as absent, one that has lost one of its programs keeps the others.
 
 use crate::config::plan::Plan;
 use crate::config::settings::Settings;
 use crate::daemon::backoff::Backoff;
+use crate::daemon::exchange::Exchange;
 use crate::daemon::link_change::{LinkChange, changes_of, macvlan_changes, new_lan_address};
-use crate::dataplane::attach;
-use crate::dataplane::foreign_xdp;
-use crate::dataplane::{self, Dataplane, Logger};
+use crate::dataplane::exchange::LoadedPrograms;
+use crate::dataplane::refusals::Refusals;
+use crate::dataplane::{Dataplane, Logger};
 use crate::error::{Error, Result, causes};
 use crate::netlink::{Link, Netlink};
+use std::future::pending;
 use std::net::Ipv4Addr;
-use std::path::Path;
-use std::sync::Arc;
 
 /// Watches the interfaces of an instance. It remembers what it has reported, so that each change is
 /// reported once.
@@ -27,6 +28,8 @@ pub struct LinkMonitor {
     /// The error of the last attempt.
     failure: Option<String>,
     backoff: Backoff<Vec<Link>>,
+    /// The one exchange that is under way.
+    exchange: Option<Exchange>,
 }
 
 /// What a log should say.
@@ -40,20 +43,39 @@ pub enum Event {
     NotReattached(String),
 }
 
-/// The plan and the loggers of an instance that was attached again.
+/// The plan of an instance that was attached again, and the loggers of the new programs.
 pub type Reattached = (Plan, Vec<Logger>);
 
+/// The interfaces that have refused in this attempt.
+#[derive(Debug, Default)]
+pub(super) struct Refused {
+    /// Those that count as absent.
+    pub(super) left_out: Vec<String>,
+    /// Why the first one refuses.
+    pub(super) why: Option<String>,
+}
+
+impl Refused {
+    /// An interface refuses. One that the old plan has keeps what is attached to it.
+    pub(super) fn note(&mut self, old: &Plan, link: &Link, why: String) {
+        self.why.get_or_insert(why);
+        if !indices(old).contains(&link.index) && !self.left_out.contains(&link.name) {
+            self.left_out.push(link.name.clone());
+        }
+    }
+}
+
 impl LinkMonitor {
-    /// Looks at the interfaces, and attaches again when one of them has no program, or programs with
-    /// wrong constants. It looks for macvlans, for which all interfaces of the host have to
-    /// be listed, only at first and when the kernel has notified of something: `notified`.
-    pub fn check(
+    /// Looks at the interfaces, and begins an exchange when one of them has no program, or programs
+    /// with wrong constants. It looks for macvlans, for which all interfaces of the host have to be
+    /// listed, only at first and when the kernel has notified of something: `notified`.
+    pub(super) fn check(
         &mut self,
-        dataplane: &mut Dataplane,
+        dataplane: &Dataplane,
         plan: &Plan,
         netlink: &Netlink,
         notified: bool,
-    ) -> (Vec<Event>, Option<Reattached>) {
+    ) -> Vec<Event> {
         let mut changes = changes_of(&dataplane.instance, plan, netlink);
         if notified || !self.has_looked {
             self.has_looked = true;
@@ -75,139 +97,166 @@ impl LinkMonitor {
         events.extend(new.map(Event::LanAddress));
         self.lan_address = lan_address;
         let is_needed = changes.iter().any(|(_, change)| change.needs_programs());
-        if !is_needed && lan_address.is_none() {
-            self.reported = changes;
+        self.reported = changes;
+        if self.exchange.is_some() {
+            // At its end it is compared with what the host is then.
+            return events;
+        }
+        if is_needed || lan_address.is_some() {
+            events.extend(self.attempt(dataplane, plan, netlink));
+        } else {
             self.failure = None;
             self.backoff = Backoff::default();
-            return (events, None);
         }
-        let repair = self.try_to_attach(dataplane, plan, netlink, &changes);
-        self.reported = changes;
-        match repair {
-            Ok(Repair::None) => (events, None),
-            Ok(Repair::All(reattached)) => {
-                *self = Self::default();
-                (events, Some(reattached))
-            }
-            Ok(Repair::Others(error, reattached)) => {
-                events.extend(self.not_reattached(dataplane, &error));
-                // What was left out has been reported.
-                if let Some((plan, _)) = &reattached {
-                    self.reported = changes_of(&dataplane.instance, plan, netlink);
-                }
-                (events, reattached)
-            }
-            Err(error) => {
-                events.extend(self.not_reattached(dataplane, &error));
-                (events, None)
-            }
+        events
+    }
+
+    /// Waits until the programs of an exchange are loaded. A call that is cancelled loses nothing.
+    pub(super) async fn loaded(&mut self) -> Result<LoadedPrograms> {
+        match &mut self.exchange {
+            Some(exchange) => exchange.loaded().await,
+            None => pending().await,
         }
     }
 
-    /// The event of an attempt that has failed, unless the last one has failed of the same.
-    fn not_reattached(&mut self, dataplane: &Dataplane, error: &Error) -> Option<Event> {
-        let why = dataplane.instance.named(&causes(error));
-        let is_new = self.failure.as_ref() != Some(&why);
-        self.failure = Some(why.clone());
-        is_new.then_some(Event::NotReattached(why))
+    /// Waits until nothing is loaded any more. What was loaded is dropped: it is attached nowhere.
+    pub(super) async fn abandon(&mut self) {
+        if let Some(mut exchange) = self.exchange.take() {
+            _ = exchange.loaded().await;
+        }
     }
 
     /// One attempt, unless a refused one is to be waited for. What a device or the verifier refuses
     /// is tried more and more rarely, because an attempt costs time, and may reset devices; what
     /// the plan lacks, for example a route, is cheap to look for.
-    fn try_to_attach(
+    fn attempt(&mut self, dataplane: &Dataplane, old: &Plan, netlink: &Netlink) -> Option<Event> {
+        let plan = match plan_now(old, netlink) {
+            Ok(plan) => plan?,
+            Err(error) => return self.not_reattached(dataplane, &causes(&error)),
+        };
+        if !self.backoff.permits(&links(&plan)) {
+            return None;
+        }
+        self.begin(dataplane, (old, plan), netlink, Refused::default())
+    }
+
+    /// Begins to load what the new plan needs, without the interfaces that have refused.
+    fn begin(
         &mut self,
+        dataplane: &Dataplane,
+        (old, new): (&Plan, Plan),
+        netlink: &Netlink,
+        refused: Refused,
+    ) -> Option<Event> {
+        match Exchange::begin(dataplane, (old, new), netlink, refused) {
+            Ok(Ok(exchange)) => {
+                self.exchange = Some(exchange);
+                None
+            }
+            // Nothing else is to be attached.
+            Ok(Err(refused)) => self.refused(dataplane, old, netlink, refused.why?),
+            Err(error) => self.refused(dataplane, old, netlink, causes(&error)),
+        }
+    }
+
+    /// Attaches what was loaded, unless the host has changed meanwhile: then it loads again.
+    pub(super) fn finish(
+        &mut self,
+        loaded: Result<LoadedPrograms>,
         dataplane: &mut Dataplane,
         old: &Plan,
         netlink: &Netlink,
-        changes: &[(String, LinkChange)],
-    ) -> Result<Repair> {
-        let settings = settings_now(old, netlink);
-        let plan = match Plan::check(settings.clone(), netlink) {
-            Ok(plan) => plan,
-            // All of a side are gone, which is reported already.
-            Err(Error::NoInterface { .. }) => return Ok(Repair::None),
-            Err(error) => return Err(error),
+    ) -> (Vec<Event>, Option<Reattached>) {
+        let Some(exchange) = self.exchange.take() else {
+            return (Vec::new(), None);
         };
-        let links = |plan: &Plan| [plan.wans.as_slice(), plan.lans.as_slice()].concat();
-        if !self.backoff.permits(&links(&plan)) {
-            return Ok(Repair::None);
-        }
-        match reattach(dataplane, plan.clone(), netlink) {
-            Ok(reattached) => Ok(Repair::All(reattached)),
+        let new = match plan_now(old, netlink) {
+            Ok(Some(new)) => new,
+            // All of a side are gone, which is reported.
+            Ok(None) => return (Vec::new(), None),
             Err(error) => {
-                let changes = (old, changes, self.lan_address.is_some());
-                let repaired = repair_others(dataplane, &plan, netlink, changes);
-                // As the attempts have left them.
-                let left = Plan::check(settings, netlink);
-                self.backoff.refused(left.ok().as_ref().map(links));
-                Ok(Repair::Others(error, repaired))
+                let event = self.not_reattached(dataplane, &causes(&error));
+                return (event.into_iter().collect(), None);
+            }
+        };
+        let Some(plan) = exchange.plan_if_current(&new) else {
+            let event = self.begin(dataplane, (old, new), netlink, Refused::default());
+            return (event.into_iter().collect(), None);
+        };
+        let mut refusals = Refusals::of_all_but(indices(old));
+        let (state, Refused { mut left_out, why }) = (exchange.state, exchange.refused);
+        let attached = loaded
+            .and_then(|loaded| dataplane.exchange(&plan, netlink, (&state, loaded), &mut refusals));
+        match attached {
+            Ok(loggers) => {
+                let event = match why.or(refusals.first) {
+                    Some(why) => {
+                        // What was left out has been reported.
+                        self.reported = changes_of(&dataplane.instance, &plan, netlink);
+                        self.refused(dataplane, old, netlink, why)
+                    }
+                    None => {
+                        *self = Self::default();
+                        None
+                    }
+                };
+                (event.into_iter().collect(), Some((plan, loggers)))
+            }
+            Err(error) => {
+                let why = why.or(refusals.first).unwrap_or_else(|| causes(&error));
+                let event = if refusals.others.is_empty() {
+                    self.refused(dataplane, old, netlink, why)
+                } else {
+                    left_out.extend(refusals.others);
+                    let why = Some(why);
+                    self.begin(dataplane, (old, new), netlink, Refused { left_out, why })
+                };
+                (event.into_iter().collect(), None)
             }
         }
     }
+
+    /// An interface or the verifier has refused: the next attempt waits.
+    fn refused(
+        &mut self,
+        dataplane: &Dataplane,
+        old: &Plan,
+        netlink: &Netlink,
+        why: String,
+    ) -> Option<Event> {
+        // As the attempt has left them.
+        let left = plan_now(old, netlink).ok().flatten();
+        self.backoff.refused(left.as_ref().map(links));
+        self.not_reattached(dataplane, &why)
+    }
+
+    /// The event of an attempt that has failed, unless the last one has failed of the same.
+    fn not_reattached(&mut self, dataplane: &Dataplane, why: &str) -> Option<Event> {
+        let why = dataplane.instance.named(why);
+        let is_new = self.failure.as_ref() != Some(&why);
+        self.failure = Some(why.clone());
+        is_new.then_some(Event::NotReattached(why))
+    }
 }
 
-/// What an attempt has achieved.
-enum Repair {
-    /// Nothing: it was not the time for one, or there is nothing to attach to.
-    None,
-    /// Everything is attached.
-    All(Reattached),
-    /// Something is refused. The rest is attached, if anything of it was not.
-    Others(Error, Option<Reattached>),
+/// All that an attempt depends on.
+fn links(plan: &Plan) -> Vec<Link> {
+    [plan.wans.as_slice(), plan.lans.as_slice()].concat()
 }
 
-/// Attaches what can be attached when not everything can: interfaces that have appeared or were
-/// created again, and have no program, are tried one by one, and those that refuse count as absent.
-/// An interface that has some program keeps it, so one that has lost another is never left out.
-fn repair_others(
-    dataplane: &mut Dataplane,
-    plan: &Plan,
-    netlink: &Netlink,
-    (old, changes, lan_address): (&Plan, &[(String, LinkChange)], bool),
-) -> Option<Reattached> {
-    let known = |name: &str, index: u32| {
-        let links = old.interfaces();
-        links
-            .iter()
-            .any(|(_, link)| link.name == name && link.index == index)
-    };
-    let mut left_out = Vec::new();
-    let mut has_others = lan_address;
-    for (name, change) in changes {
-        match change {
-            LinkChange::Bare(index) if known(name, *index) => has_others = true,
-            LinkChange::Bare(_) | LinkChange::Appeared(_) => left_out.push(name.as_str()),
-            LinkChange::NewMac(_) | LinkChange::NewMacvlans(_) => has_others = true,
-            LinkChange::Renamed(_) | LinkChange::Gone => {}
-        }
+/// The indices of the interfaces of a plan.
+fn indices(plan: &Plan) -> Vec<u32> {
+    let links = plan.interfaces().into_iter();
+    links.map(|(_, link)| link.index).collect()
+}
+
+/// The plan for the host as it is now; `None` when all interfaces of a side are gone.
+fn plan_now(plan: &Plan, netlink: &Netlink) -> Result<Option<Plan>> {
+    match Plan::check(settings_now(plan, netlink), netlink) {
+        Ok(plan) => Ok(Some(plan)),
+        Err(Error::NoInterface { .. }) => Ok(None),
+        Err(error) => Err(error),
     }
-    let mut repaired = None;
-    let mut attempt = |left_out: &[&str]| {
-        let attached = plan
-            .without(left_out)
-            .map(|plan| reattach(dataplane, plan, netlink));
-        let attached = attached.and_then(Result::ok);
-        let is_attached = attached.is_some();
-        repaired = attached.or_else(|| repaired.take());
-        is_attached
-    };
-    if has_others && !left_out.is_empty() {
-        attempt(&left_out);
-    }
-    if has_others || left_out.len() > 1 {
-        for name in left_out.clone() {
-            let fewer: Vec<&str> = left_out
-                .iter()
-                .copied()
-                .filter(|one| *one != name)
-                .collect();
-            if attempt(&fewer) {
-                left_out = fewer;
-            }
-        }
-    }
-    repaired
 }
 
 /// The settings with the names that the interfaces have now: a renamed one is still meant.
@@ -226,30 +275,4 @@ fn settings_now(plan: &Plan, netlink: &Netlink) -> Settings {
         }
     }
     settings
-}
-
-/// Attaches as a start does, under the lock that is held already.
-fn reattach(dataplane: &mut Dataplane, plan: Plan, netlink: &Netlink) -> Result<Reattached> {
-    // By the descriptor that is held: the path may need a capability that was given up.
-    let bpffs = dataplane.instance.directory.ancestors().nth(2);
-    foreign_xdp::check(&plan, bpffs.unwrap_or(Path::new("/")), &dataplane.instance)?;
-    let saved = dataplane::adopt_existing(&dataplane.instance, &plan, netlink)?;
-    let saved = saved.ok_or_else(|| {
-        let gone = std::io::ErrorKind::NotFound.into();
-        Error::system(format!("find the tables of {}", dataplane.instance.vip))(gone)
-    })?;
-    let mut created = Vec::new();
-    let (instance, grace) = (&dataplane.instance, &dataplane.grace);
-    match dataplane::load_and_attach(&plan, netlink, instance, Some(saved), grace, &mut created) {
-        Ok(loaded) => {
-            dataplane.tables = Arc::new(loaded.tables);
-            dataplane.tc_backend = loaded.tc_backend;
-            dataplane.attached = loaded.attached;
-            Ok((plan, loaded.loggers))
-        }
-        Err(error) => {
-            attach::rollback(netlink, instance, &created);
-            Err(error)
-        }
-    }
 }

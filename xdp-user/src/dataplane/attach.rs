@@ -11,6 +11,7 @@ use crate::dataplane::detach;
 use crate::dataplane::link;
 use crate::dataplane::loader::{LoadedObject, tc};
 use crate::dataplane::program::{attach, attach_failed, replace};
+use crate::dataplane::refusals::Refusals;
 use crate::dataplane::tc_backend::TcBackend;
 use crate::error::{Error, InstanceError, Result, causes, log_clean_up};
 use crate::failpoints::{Step, pass};
@@ -102,9 +103,17 @@ pub(crate) struct AttachContext<'c> {
     pub(crate) instance: &'c Instance,
     pub(crate) objects: &'c mut [LoadedObject],
     pub(crate) created: &'c mut Vec<Created>,
+    /// Collects the interfaces that refuse a program; `None`: the first one is an error.
+    pub(crate) refusals: Option<&'c mut Refusals>,
 }
 
 impl AttachContext<'_> {
+    /// Whether the programs of a target's interface were loaded. Those of the others stay.
+    fn has_loaded(&self, target: &AttachTarget<'_>) -> bool {
+        let mut objects = self.objects.iter();
+        objects.any(|object| object.interface == target.hook_point.interface)
+    }
+
     /// The object that was loaded for the interface of a target.
     fn ebpf(&mut self, target: &AttachTarget<'_>) -> Result<&mut Ebpf> {
         let mut objects = self.objects.iter_mut();
@@ -161,14 +170,25 @@ pub(crate) fn attach_all(
 ) -> Result<Vec<AttachedProgram>> {
     let mut attached = Vec::new();
     let mut all_pending = Vec::new();
+    let mut refused = Ok(());
     let plan = context.plan;
     let targets = plan.attach_targets();
-    for target in &targets {
-        let (action, pending) = match (FilterTarget::of(target), tc_backend) {
-            (None, _) | (Some(_), TcBackend::Tcx) => prepare_link(context, target)?,
-            (Some(filter), TcBackend::Clsact) => prepare_filter(context, target, filter)?,
+    let mut loaded = targets.clone();
+    loaded.retain(|target| context.has_loaded(target));
+    for target in &loaded {
+        let prepared = match (FilterTarget::of(target), tc_backend) {
+            (None, _) | (Some(_), TcBackend::Tcx) => prepare_link(context, target),
+            (Some(filter), TcBackend::Clsact) => prepare_filter(context, target, filter),
         };
-        all_pending.push(pending);
+        let (action, pending) = match (prepared, context.refusals.as_mut()) {
+            (Ok(prepared), _) => prepared,
+            (Err(error), None) => return Err(error),
+            (Err(error), Some(refusals)) => {
+                refused = refused.and(refusals.note(target.link, error));
+                continue;
+            }
+        };
+        all_pending.push((target, pending));
         attached.push(AttachedProgram {
             interface: target.link.name.clone(),
             hook: target.hook_point.hook,
@@ -176,7 +196,8 @@ pub(crate) fn attach_all(
             action,
         });
     }
-    for (target, pending) in targets.iter().zip(all_pending) {
+    refused?;
+    for (target, pending) in all_pending {
         commit(context, target, pending)?;
         if let (Some(filter), TcBackend::Tcx) = (FilterTarget::of(target), tc_backend) {
             remove_orphan(context, filter)?;

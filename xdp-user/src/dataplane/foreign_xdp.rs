@@ -6,17 +6,31 @@ use crate::config::interfaces::HookPoint;
 use crate::config::plan::Plan;
 use crate::dataplane::{bpf_query, link};
 use crate::error::{Error, Result};
+use crate::netlink::Link;
 use std::path::Path;
 use xdp_common::Hook;
 
 /// The name of libxdp's program, which calls the programs that are registered with it.
 const DISPATCHER: &str = "xdp_dispatcher";
 
-/// Fails when an interface of the plan has a foreign XDP program. A dry run attaches no XDP
-/// program, so it can count the traffic of another gateway.
+/// Fails when an interface of the plan has a foreign XDP program.
 pub(crate) fn check(plan: &Plan, bpffs: &Path, instance: &Instance) -> Result<()> {
+    let found = on_interfaces(plan, bpffs, instance)?;
+    match found.into_iter().next() {
+        Some((_, error)) => Err(error),
+        None => Ok(()),
+    }
+}
+
+/// The interfaces of the plan that have a foreign XDP program, and the error for each. A dry run
+/// attaches no XDP program, so it can count the traffic of another gateway.
+pub(crate) fn on_interfaces<'p>(
+    plan: &'p Plan,
+    bpffs: &Path,
+    instance: &Instance,
+) -> Result<Vec<(&'p Link, Error)>> {
     if plan.settings.dry_run {
-        return Ok(());
+        return Ok(Vec::new());
     }
     let mut own = Vec::new();
     for hook_point in HookPoint::all().filter(|hook_point| hook_point.hook == Hook::Xdp) {
@@ -29,37 +43,40 @@ pub(crate) fn check(plan: &Plan, bpffs: &Path, instance: &Instance) -> Result<()
             }
         }
     }
-    for (_, link) in plan.interfaces_by_side() {
-        let Some(id) = link.xdp.filter(|id| !own.contains(id)) else {
-            continue;
-        };
-        let called = bpf_query::program_name(id);
-        let program = match &called {
-            Some(name) => format!("`{name}` (id {id})"),
-            None => format!("id {id}"),
-        };
-        let name = &link.name;
-        let remedy = match instance_of(bpffs, id) {
-            Some(other) => format!(
-                "it belongs to ikenat for {0}, and an interface can have only one; remove it with `ikenat unload --vip {0}`",
-                other.vip
-            ),
-            // It runs several programs, but only those that were built for it.
-            None if called.as_deref() == Some(DISPATCHER) => format!(
-                "it is the dispatcher of libxdp, under which ikenat cannot run; remove it and all of its programs with `xdp-loader unload {name} --all`"
-            ),
-            None => format!(
-                "an interface can have only one; remove it with `{}`, or stop the software that attached it",
-                removal_command(name, id)
-            ),
-        };
-        return Err(Error::OtherProgram {
-            interface: name.clone(),
-            program,
-            remedy,
-        });
+    let foreign = plan.interfaces().into_iter().filter_map(|(_, link)| {
+        let id = link.xdp.filter(|id| !own.contains(id))?;
+        Some((link, other_program(link, id, bpffs)))
+    });
+    Ok(foreign.collect())
+}
+
+/// The error for an interface that has this foreign XDP program.
+fn other_program(link: &Link, id: u32, bpffs: &Path) -> Error {
+    let called = bpf_query::program_name(id);
+    let program = match &called {
+        Some(name) => format!("`{name}` (id {id})"),
+        None => format!("id {id}"),
+    };
+    let name = &link.name;
+    let remedy = match instance_of(bpffs, id) {
+        Some(other) => format!(
+            "it belongs to ikenat for {0}, and an interface can have only one; remove it with `ikenat unload --vip {0}`",
+            other.vip
+        ),
+        // It runs several programs, but only those that were built for it.
+        None if called.as_deref() == Some(DISPATCHER) => format!(
+            "it is the dispatcher of libxdp, under which ikenat cannot run; remove it and all of its programs with `xdp-loader unload {name} --all`"
+        ),
+        None => format!(
+            "an interface can have only one; remove it with `{}`, or stop the software that attached it",
+            removal_command(name, id)
+        ),
+    };
+    Error::OtherProgram {
+        interface: name.clone(),
+        program,
+        remedy,
     }
-    Ok(())
 }
 
 /// The command that removes a foreign program from an interface.

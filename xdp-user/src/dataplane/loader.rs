@@ -44,7 +44,7 @@ fn embedded() -> &'static [u8] {
 }
 
 /// What META records of an earlier start.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct SavedState {
     /// The hash key.
     pub(crate) secret: Secret,
@@ -124,17 +124,18 @@ pub(crate) struct LoadedObject {
     pub(crate) ebpf: Ebpf,
 }
 
-/// Loads the object once for each interface, with the programs of that interface, over the pinned
-/// maps. Creates maps that are missing.
+/// Loads the object once for each wanted interface, with the programs of that interface, over the
+/// pinned maps. Creates maps that are missing.
 pub(crate) fn load(
     plan: &Plan,
     instance: &Instance,
     state: &SavedState,
+    is_wanted: impl Fn(Interface) -> bool,
 ) -> Result<Vec<LoadedObject>> {
-    let interfaces = plan.interfaces();
+    let interfaces = plan.interfaces().into_iter();
     interfaces
-        .iter()
-        .map(|(interface, _)| load_one(plan, instance, state, *interface))
+        .filter(|(interface, _)| is_wanted(*interface))
+        .map(|(interface, _)| load_one(plan, instance, state, interface))
         .collect()
 }
 

@@ -6,6 +6,7 @@ pub mod bpf_query;
 pub mod clsact;
 pub mod detach;
 pub mod egress;
+pub(crate) mod exchange;
 pub mod foreign_xdp;
 pub mod link;
 pub mod loader;
@@ -13,10 +14,12 @@ pub(crate) mod losses;
 mod namespace;
 mod native_refused;
 pub mod program;
+pub(crate) mod refusals;
 pub mod tc_backend;
 
 use crate::bpffs::layout::{self, Instance};
 use crate::bpffs::lock::Lock;
+use crate::config::interfaces::Interface;
 use crate::config::plan::Plan;
 use crate::dataplane::attach::{AttachContext, AttachedProgram, Created, FilterRestore};
 use crate::dataplane::loader::{LoadedObject, SavedState};
@@ -63,8 +66,11 @@ pub struct Dataplane {
     held: Option<OwnedFd>,
 }
 
-/// Reads the log messages of the programs.
-pub type Logger = EbpfLogger<&'static dyn tracing_log::log::Log>;
+/// The ring buffer that the programs of one interface write log messages to.
+pub type RingBuffer = EbpfLogger<&'static dyn tracing_log::log::Log>;
+
+/// Reads the log messages of the programs of an interface.
+pub type Logger = (Interface, RingBuffer);
 
 /// Starts an instance: loads its programs and attaches or replaces them. Returns the loggers of the
 /// programs too.
@@ -146,40 +152,33 @@ pub(crate) fn adopt_existing(
 }
 
 /// What [`load_and_attach`] has opened, loaded and attached.
-pub(crate) struct LoadedDataplane {
-    /// The tables.
-    pub(crate) tables: Tables<AtomicU64>,
-    /// The clock of their entries.
-    pub(crate) clock: Clock,
-    /// The key of their hash.
-    pub(crate) secret: Secret,
-    /// How the tc programs are attached.
-    pub(crate) tc_backend: TcBackend,
-    /// The attached programs.
-    pub(crate) attached: Vec<AttachedProgram>,
-    /// The loggers of the programs.
-    pub(crate) loggers: Vec<Logger>,
+struct Started {
+    tables: Tables<AtomicU64>,
+    clock: Clock,
+    secret: Secret,
+    tc_backend: TcBackend,
+    attached: Vec<AttachedProgram>,
+    loggers: Vec<Logger>,
 }
 
 /// Loads the programs over the pinned maps and attaches them, or replaces those of the earlier
 /// start `saved`. Whatever has to be removed if this fails is in `created`.
-pub(crate) fn load_and_attach(
+fn load_and_attach(
     plan: &Plan,
     netlink: &Netlink,
     instance: &Instance,
     saved: Option<SavedState>,
     grace: &GracePeriod,
     created: &mut Vec<Created>,
-) -> Result<LoadedDataplane> {
-    let tc_backend = TcBackend::choose(plan, instance)?;
+) -> Result<Started> {
     let state = match saved {
         Some(saved) => saved,
         None => SavedState::fresh(plan)?,
     };
-    let mut objects = loader::load(plan, instance, &state)?;
+    let mut loaded = exchange::load(plan, instance, &state, |_| true)?;
     // The clock has an anchor of its own: this process may be in another time namespace than the
     // one that created the tables, and entries that seem days old would expire.
-    let clock = Clock::new(state.rate, loader::now(&mut objects)?);
+    let clock = Clock::new(state.rate, loader::now(&mut loaded.objects)?);
     let tables = Tables::open(&instance.directory)?;
     let fresh = saved.is_none();
     if fresh {
@@ -187,21 +186,15 @@ pub(crate) fn load_and_attach(
         loader::write_meta(&tables, plan, &state, grace, fresh)?;
     }
     instance.grant_read(plan.settings.group, &plan.settings.sizes)?;
-    let saved_egress = egress::save(&tables);
-    egress::initialise(&tables, netlink, plan)?;
     let mut context = AttachContext {
         plan,
         netlink,
         instance,
-        objects: &mut objects,
+        objects: &mut loaded.objects,
         created,
+        refusals: None,
     };
-    let attached =
-        pass(Step::EgressesSet).and_then(|()| attach::attach_all(&mut context, tc_backend));
-    let attached = attached.inspect_err(|_| {
-        // The earlier programs continue, with their egress words.
-        egress::restore(&tables, saved_egress);
-    })?;
+    let attached = exchange::attach(&mut context, &tables, loaded.tc_backend)?;
     if !fresh {
         // Nothing can be refused any more, and the old programs are replaced: no rollback.
         created.clear();
@@ -209,16 +202,16 @@ pub(crate) fn load_and_attach(
         loader::write_meta(&tables, plan, &state, grace, fresh)?;
     }
     if !plan.settings.dry_run {
-        losses::attach(&mut objects, instance, plan.namespace);
+        losses::attach(&mut loaded.objects, instance, plan.namespace);
     }
     invalidate::hops_of_listed(&tables, &plan.settings.lists, grace)?;
-    Ok(LoadedDataplane {
+    Ok(Started {
         tables,
         clock,
         secret: state.secret,
-        tc_backend,
+        tc_backend: loaded.tc_backend,
         attached,
-        loggers: loggers(&mut objects),
+        loggers: loggers(&mut loaded.objects),
     })
 }
 
@@ -226,7 +219,7 @@ fn loggers(objects: &mut [LoadedObject]) -> Vec<Logger> {
     let mut loggers = Vec::new();
     for object in objects {
         match EbpfLogger::init(&mut object.ebpf) {
-            Ok(logger) => loggers.push(logger),
+            Ok(logger) => loggers.push((object.interface, logger)),
             Err(error) => {
                 tracing::debug!("the log messages of the programs cannot be read: {error}");
             }

@@ -1,6 +1,7 @@
 //! Interfaces that do not exist at a start, and such that refuse their program when they appear: they
 //! block nothing else.
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -8,11 +9,15 @@ use ikenat_tests::lab::Lab;
 use ikenat_tests::lab::capture::PacketSocket;
 use ikenat_tests::lab::ikenat::{binary, usual_arguments};
 use ikenat_tests::lab::load::Load;
+use ikenat_tests::lab::netns::execute;
 use ikenat_tests::lab::process::Process;
 use ikenat_tests::lab::topology::{LAN, SERVER, VIP, WAN};
 use ikenat_tests::lab::wire::{Wire, at_server, cross, esp, from_client};
 use ikenat_tests::suite::Scenario;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
+use super::bpffs::directory;
 use super::devices::{only_the_outage, plug_in, sides};
 use crate::check::{expect, findings_of};
 use crate::support::{
@@ -36,6 +41,11 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
             one_refuses,
         )
         .alone(),
+        Scenario::new(
+            "a_device_that_lost_its_program_to_another_does_not_stop_the_repair_of_others",
+            one_is_taken,
+        )
+        .with_programs(TOOLS),
         Scenario::new("without_a_way_to_the_server_a_start_is_refused", no_way)
             .with_programs(TOOLS),
         Scenario::new(
@@ -165,6 +175,58 @@ fn one_refuses(lab: &Lab) -> Result<()> {
     std::fs::write(lab.log("ikenat"), "")?;
     lab.gateway.run(&format!("ip link del {WAN_2}"))?;
     let (_namespace, far_client) = second_wan(lab)?;
+    wait_for_log(lab, "ready again")?;
+    attached(lab, PROGRAMS_WITH_UPLINK)?;
+    crosses_from_far(lab, &far_client)
+}
+
+/// Somebody detaches the XDP program of the second uplink and attaches another. The LAN, whose program
+/// is detached too, has it again; and so has the uplink when the other program is gone.
+fn one_is_taken(lab: &Lab) -> Result<()> {
+    let (_namespace, far_client) = second_wan(lab)?;
+    let ikenat = start_on(lab, &interfaces(), VIP)?;
+    attached(lab, PROGRAMS_WITH_UPLINK)?;
+    let object = std::env::var("IKENAT_PEER_OBJECT").context("IKENAT_PEER_OBJECT is not set")?;
+    // It looks each second, and would attach its own program first.
+    let daemon = Pid::from_raw(ikenat.id());
+    kill(daemon, Signal::SIGSTOP)?;
+    for pin in ["link-xdp-wan2", "link-xdp-lan"] {
+        let pin = directory(lab).join(pin);
+        execute(
+            Command::new("bpftool")
+                .args(["link", "detach", "pinned"])
+                .arg(pin),
+        )?;
+    }
+    lab.gateway.run(&format!(
+        "unshare --mount ip link set dev {WAN_2} xdpdrv obj {object} sec xdp"
+    ))?;
+    kill(daemon, Signal::SIGCONT)?;
+    wait_for_log(lab, "failed to re-attach")?;
+    wait_for_log(lab, &format!("{WAN_2} already has an XDP program"))?;
+    wait_for_log(lab, "ready again")?;
+    let status = lab.status()?;
+    ensure!(status.absent.is_empty(), "{:?}", status.absent);
+    let dead: Vec<_> = status.attached.iter().filter(|one| !one.alive).collect();
+    ensure!(
+        matches!(dead[..], [one] if one.interface == WAN_2 && one.hook == "xdp"),
+        "{dead:?}"
+    );
+    everything_crosses(lab)?;
+    // By tc.
+    crosses_from_far(lab, &far_client)?;
+    // The LAN is replaced, and attached again beside it.
+    std::fs::write(lab.log("ikenat"), "")?;
+    let [_, side] = sides(lab);
+    lab.gateway.run(&format!("ip link del {LAN}"))?;
+    wait_for_log(lab, &format!("{LAN}: interface is gone"))?;
+    plug_in(lab, &side)?;
+    wait_for_log(lab, "ready again")?;
+    everything_crosses(lab)?;
+    crosses_from_far(lab, &far_client)?;
+    std::fs::write(lab.log("ikenat"), "")?;
+    lab.gateway
+        .run(&format!("ip link set dev {WAN_2} xdp off"))?;
     wait_for_log(lab, "ready again")?;
     attached(lab, PROGRAMS_WITH_UPLINK)?;
     crosses_from_far(lab, &far_client)

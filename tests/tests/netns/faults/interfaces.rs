@@ -185,7 +185,7 @@ fn mtu(lab: &Lab) -> Result<()> {
 }
 
 /// Waits until the dataplane has this MTU of the LAN.
-fn followed(lab: &Lab, mtu: u16, deadline: Instant) -> Result<()> {
+pub(crate) fn followed(lab: &Lab, mtu: u16, deadline: Instant) -> Result<()> {
     while egress_mtu(lan_egress(lab)?) != mtu {
         ensure!(
             Instant::now() < deadline,

@@ -5,6 +5,7 @@ pub(crate) mod bpffs;
 mod daemon;
 pub(crate) mod devices;
 mod events;
+mod exchange;
 mod interfaces;
 mod messages;
 mod neighbours;
@@ -23,6 +24,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         devices::scenarios(),
         neighbours::scenarios(),
         events::scenarios(),
+        exchange::scenarios(),
         messages::scenarios(),
         own_addresses::scenarios(),
     ];

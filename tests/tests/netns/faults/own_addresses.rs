@@ -43,7 +43,7 @@ fn outbound(sequence: u32, to: Mac) -> Packet {
     from_server(4500, 4500, esp(SPI_OUT, sequence, 60)).with_macs(to, SERVER_MAC)
 }
 
-fn set_mac(lab: &Lab, interface: &str, mac: Mac) -> Result<()> {
+pub(crate) fn set_mac(lab: &Lab, interface: &str, mac: Mac) -> Result<()> {
     let mac = mac.map(|byte| format!("{byte:02x}")).join(":");
     lab.gateway
         .run(&format!("ip link set {interface} address {mac}"))?;
@@ -85,6 +85,7 @@ fn followed(lab: &Lab) -> Result<()> {
             let sent = outbound(sequence, lan);
             crosses(&wire.server, &wire.client, &sent, &at_client(&sent))
         };
+        std::fs::write(lab.log("ikenat"), "")?;
         set_mac(lab, interface, mac)?;
         for _ in 0..PACKETS {
             sequence += 1;
