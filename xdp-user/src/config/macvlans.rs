@@ -1,6 +1,7 @@
 //! The macvlans on top of WANs and LANs, which have MAC addresses of their own (VRRP uses
 //! them): frames to them are for this host, and routes may leave by them.
 
+use crate::config::interfaces::{Interface, Side};
 use crate::config::plan::Plan;
 use crate::netlink::Link;
 use xdp_common::config::mac_word;
@@ -55,7 +56,54 @@ pub(crate) struct Macs {
     pub(crate) more: [u64; MACVLANS],
 }
 
+/// Macvlans of which the programs know only some.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TooMany {
+    /// As many as there are.
+    pub(crate) number: usize,
+    /// As many of them as are known, the first ones.
+    pub(crate) known: usize,
+    pub(crate) what: Unknown,
+}
+
+/// What the programs do not know of such a macvlan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Unknown {
+    /// That frames to its MAC address, which arrive on this interface, are for this host.
+    Frames(String),
+    /// That its routes are those of this side, whose interfaces have one list together.
+    Routes(Side),
+}
+
 impl Plan {
+    /// The lists in which there is no room for all macvlans.
+    pub(crate) fn too_many_macvlans(&self) -> Vec<TooMany> {
+        let of_interface = |(_, link): &(Interface, &Link)| {
+            let vrrp = self.macvlans_on(link.index).any(Macvlan::is_of_vrrp);
+            TooMany {
+                number: self.macvlans_on(link.index).count(),
+                // With one of VRRP, the interface's own address is in the list.
+                known: MACVLANS - usize::from(vrrp),
+                what: Unknown::Frames(link.name.clone()),
+            }
+        };
+        let of_side = |(side, links): (Side, &[Link])| TooMany {
+            number: links
+                .iter()
+                .flat_map(|link| self.macvlans_on(link.index))
+                .count(),
+            known: MACVLANS,
+            what: Unknown::Routes(side),
+        };
+        let interfaces = self.interfaces();
+        let frames = interfaces.iter().map(of_interface);
+        let sides = [(Side::Wan, &*self.wans), (Side::Lan, &*self.lans)];
+        frames
+            .chain(sides.map(of_side))
+            .filter(|one| one.number > one.known)
+            .collect()
+    }
+
     /// The macvlans on top of one.
     pub(crate) fn macvlans_on(&self, lower: u32) -> impl Iterator<Item = &Macvlan> {
         self.macvlans.iter().filter(move |one| one.lower == lower)

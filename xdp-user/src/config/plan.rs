@@ -135,6 +135,7 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::macvlans::{TooMany, Unknown};
     use crate::config::peer_lists::Lists;
     use crate::config::settings::{Modes, Tc};
 
@@ -240,10 +241,9 @@ mod tests {
         assert_eq!(plan.absent(), ["x5"]);
     }
 
-    #[test]
-    fn the_virtual_address_of_vrrp_takes_the_place_of_the_interfaces_own() {
-        let mut plan = plan(vec![link(5, None)], vec![link(6, None)]);
-        let on = |lower, index: u8, vrrp| Macvlan {
+    /// A macvlan on top of the interface `lower`.
+    fn on(lower: u32, index: u8, vrrp: bool) -> Macvlan {
+        Macvlan {
             lower,
             index: index.into(),
             name: format!("v{index}"),
@@ -252,7 +252,48 @@ mod tests {
             } else {
                 [2, 0, 0, 0, 1, index]
             },
+        }
+    }
+
+    #[test]
+    fn macvlans_are_too_many_for_an_interface_or_for_a_side() {
+        let plan_with = |macvlans: Vec<Macvlan>| Plan {
+            macvlans,
+            ..plan(
+                vec![link(5, None), link(7, None)],
+                vec![link(6, None), link(8, None)],
+            )
         };
+        let too_many = |number, known, what| TooMany {
+            number,
+            known,
+            what,
+        };
+        let by_two = (20..29).map(|index| on(if index % 2 == 0 { 5 } else { 7 }, index, false));
+        assert_eq!(
+            plan_with(by_two.collect()).too_many_macvlans(),
+            [too_many(9, 8, Unknown::Routes(Side::Wan))]
+        );
+        let by_one = |number: u8| (20..20 + number).map(|index| on(6, index, false)).collect();
+        assert_eq!(plan_with(by_one(8)).too_many_macvlans(), []);
+        assert_eq!(
+            plan_with(by_one(9)).too_many_macvlans(),
+            [
+                too_many(9, 8, Unknown::Frames("x6".to_owned())),
+                too_many(9, 8, Unknown::Routes(Side::Lan))
+            ]
+        );
+        // The interface's own address takes a place in the list.
+        let with_vrrp = (20..28).map(|index| on(8, index, index == 20));
+        assert_eq!(
+            plan_with(with_vrrp.collect()).too_many_macvlans(),
+            [too_many(8, 7, Unknown::Frames("x8".to_owned()))]
+        );
+    }
+
+    #[test]
+    fn the_virtual_address_of_vrrp_takes_the_place_of_the_interfaces_own() {
+        let mut plan = plan(vec![link(5, None)], vec![link(6, None)]);
         plan.macvlans = vec![on(5, 20, false), on(5, 21, true), on(6, 22, false)];
         let of = |interface| {
             let constants = plan.constants([7; 16], 8, interface);

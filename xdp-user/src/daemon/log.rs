@@ -1,7 +1,7 @@
 //! The messages that the daemon logs: at its start, when something changes, and at its end.
 
 use crate::config::interfaces::Side;
-use crate::config::macvlans::mac_text;
+use crate::config::macvlans::{TooMany, Unknown, mac_text};
 use crate::config::plan::Plan;
 use crate::config::policy::Unfollowed;
 use crate::config::settings::Mode;
@@ -20,7 +20,6 @@ use crate::tables::usage::{Level, LimitedTable};
 use std::net::Ipv4Addr;
 use std::path::Path;
 use tracing::{info, warn};
-use xdp_common::limits::MACVLANS;
 use xdp_common::{Hook, limits};
 
 /// Logs what a start did, except for its last line ([`ready`]).
@@ -29,9 +28,7 @@ pub(super) fn started(plan: &Plan, dataplane: &Dataplane, unfollowed: &[Unfollow
     for name in plan.absent() {
         warn!("{name}: no such interface; it is attached when one of that name appears");
     }
-    for (_, link) in plan.interfaces() {
-        too_many_macvlans(&link.name, plan.macvlans_on(link.index).count());
-    }
+    plan.too_many_macvlans().iter().for_each(too_many_macvlans);
     for (side, name) in [(Side::Wan, "WAN"), (Side::Lan, "LAN")] {
         if plan.settings.modes.of(side) == Mode::Generic && !plan.settings.dry_run {
             warn!(
@@ -148,20 +145,36 @@ fn new_macvlans(interface: &str, macvlans: &[(String, [u8; 6])]) {
         .map(|(name, mac)| format!("{name} ({})", mac_text(*mac)));
     let names = names.collect::<Vec<_>>().join(", ");
     info!("{interface}: frames to {names} are for this host now; exchanging the programs");
-    too_many_macvlans(interface, macvlans.len());
 }
 
-fn too_many_macvlans(interface: &str, number: usize) {
-    if number > MACVLANS {
-        warn!(
-            "{interface}: {number} macvlans are on top of it; only the first {MACVLANS} are known to the programs"
-        );
+fn too_many_macvlans(
+    TooMany {
+        number,
+        known,
+        what,
+    }: &TooMany,
+) {
+    match what {
+        Unknown::Frames(interface) => warn!(
+            "{interface}: {number} macvlans are on top of it; frames to the MAC addresses of all but the first {known} are left to this host"
+        ),
+        Unknown::Routes(Side::Wan) => warn!(
+            "{number} macvlans are on top of the WANs; packets of the server whose route leaves by any but the first {known} are left to this host"
+        ),
+        Unknown::Routes(Side::Lan) => warn!(
+            "{number} macvlans are on top of the LANs; packets from outside that forge a source behind any but the first {known} are not refused"
+        ),
     }
 }
 
 /// Logs that every program is attached again after an interface came back.
-pub(super) fn reattached(plan: &Plan, dataplane: &Dataplane) {
+pub(super) fn reattached(old: &Plan, plan: &Plan, dataplane: &Dataplane) {
     attached(dataplane);
+    let said = old.too_many_macvlans();
+    let too_many = plan.too_many_macvlans().into_iter();
+    too_many
+        .filter(|one| !said.contains(one))
+        .for_each(|one| too_many_macvlans(&one));
     no_xmit_support(plan, dataplane);
     let (vip, server) = (plan.settings.vip, plan.settings.server);
     if plan.settings.dry_run {

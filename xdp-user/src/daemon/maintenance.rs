@@ -98,8 +98,8 @@ impl Maintenance {
     ) -> Option<Reattached> {
         let (events, reattached) = self.link_monitor.finish(loaded, dataplane, plan, netlink);
         events.into_iter().for_each(log::link_event);
-        if let Some((plan, _)) = &reattached {
-            log::reattached(plan, dataplane);
+        if let Some((new, _)) = &reattached {
+            log::reattached(plan, new, dataplane);
             self.invalidate_hops();
         }
         reattached
