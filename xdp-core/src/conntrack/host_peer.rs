@@ -60,7 +60,7 @@ pub(crate) fn owner_of_packet<E: Env>(env: &E, config: &Config, jiffies: u64) ->
     if !entry.exists() {
         return Owner::Server;
     }
-    let owner = owner_by_server_tables(env, config, jiffies);
+    let owner = owner_by_server_tables(env, config);
     // What is the server's answers nothing: its clients must not keep the entries of a scan.
     if owner != Owner::Server && !entry.is_answered() {
         note_answer(env, entry);
@@ -116,9 +116,9 @@ const LAST_DETAIL: usize = 2;
 
 /// Whose the packet at hand is, which comes from a peer of the host.
 #[inline(never)]
-fn owner_by_server_tables<E: Env>(env: &E, config: &Config, jiffies: u64) -> Owner {
+fn owner_by_server_tables<E: Env>(env: &E, config: &Config) -> Owner {
     match env.load_packet().and_then(Packet::unpack) {
-        Some(packet) => owner_by_tables(env, config, &packet, jiffies),
+        Some(packet) => owner_by_tables(env, config, &packet),
         None => Owner::Server,
     }
 }
@@ -149,12 +149,12 @@ pub(crate) fn has_sent_quoted<E: Env>(
     jiffies: u64,
 ) -> bool {
     find(env, config, quoted.peer, ports(quoted), jiffies).exists()
-        && owner_of_quoted(env, config, quoted, jiffies) == Owner::Host
+        && owner_of_quoted(env, config, quoted) == Owner::Host
 }
 
 #[inline(never)]
-fn owner_of_quoted<E: Env>(env: &E, config: &Config, quoted: &Packet, jiffies: u64) -> Owner {
-    owner_by_tables(env, config, quoted, jiffies)
+fn owner_of_quoted<E: Env>(env: &E, config: &Config, quoted: &Packet) -> Owner {
+    owner_by_tables(env, config, quoted)
 }
 
 /// Both ports of a packet, as an entry has them.
@@ -172,7 +172,7 @@ fn ports(packet: &Packet) -> u32 {
 /// SPI that no flow has, if the server exchanges native ESP with the same address, or may begin to: the
 /// peer has no port of NAT-T there.
 #[inline(always)]
-fn owner_by_tables<E: Env>(env: &E, config: &Config, packet: &Packet, _jiffies: u64) -> Owner {
+fn owner_by_tables<E: Env>(env: &E, config: &Config, packet: &Packet) -> Owner {
     if FlowKey::of(packet, config).is_some_and(|flow| flow.find(env).is_some()) {
         return Owner::Server;
     }
