@@ -8,7 +8,8 @@ use xdp_core::{FibResult, NextHop, Side};
 
 use super::fixture::{self, MTU};
 use super::host::{self, Fib, Host, Tables};
-use crate::lab::frames::Packet;
+use crate::lab::frames::icmp::{code, kind, quote};
+use crate::lab::frames::{Icmp, Packet};
 use crate::lab::topology::{CLIENT_MAC, GATEWAY_LAN, LAN_MAC, SERVER, SERVER_MAC, VIP, WAN_MAC};
 
 /// A moment in jiffies.
@@ -155,4 +156,23 @@ impl Gateway {
         let packet = Packet::udp((SERVER, port), peer, payload).with_macs(LAN_MAC, SERVER_MAC);
         self.verdict(Side::Lan, &packet, jiffies)
     }
+}
+
+/// A packet of a client to the VIP, with this many bytes in UDP.
+pub fn from_client(peer: Ipv4Addr, payload: usize) -> Packet {
+    let payload = vec![0x77; payload];
+    Packet::udp((peer, 4500), (VIP, 4500), payload).with_macs(WAN_MAC, CLIENT_MAC)
+}
+
+/// A packet of the server to a client, likewise.
+pub fn from_server(peer: Ipv4Addr, payload: usize) -> Packet {
+    let payload = vec![0x77; payload];
+    Packet::udp((SERVER, 4500), (peer, 4500), payload).with_macs(LAN_MAC, SERVER_MAC)
+}
+
+/// An error about a packet of the server, reported by whoever it is.
+pub fn forged_error(peer: Ipv4Addr, reporter: Ipv4Addr) -> Packet {
+    let quoted = quote(&Packet::udp((VIP, 4500), (peer, 4500), [1; 40]), 8);
+    let error = Icmp::new(kind::UNREACHABLE, code::HOST, quoted);
+    Packet::icmp(reporter, VIP, &error).with_macs(WAN_MAC, CLIENT_MAC)
 }
