@@ -1,6 +1,6 @@
 //! The FLOW table: the counters of one SPI of one peer in one direction.
 
-use crate::conntrack::session::{find_session, has_room, new_session, note_peer, one_more, refuse};
+use crate::conntrack::session::{has_room, new_session, note_peer, one_more, refuse, session_of};
 use crate::env::Env;
 use crate::packet::Packet;
 use crate::sequence::{is_ahead, is_far, next_probation};
@@ -132,7 +132,7 @@ pub(super) fn admit_flow<E: Env>(
     }
     // ESP from the server is the proof: it shares a key with this peer.
     let proven = packet.direction == Direction::Outbound;
-    let session = match find_session(env, config, packet.peer) {
+    let session = match session_of(env, config, packet.peer) {
         None if proven => new_session(env, config, packet, jiffies),
         found => found,
     };

@@ -2,7 +2,7 @@
 
 use crate::conntrack::host_peer;
 use crate::conntrack::proof::half_open_bucket;
-use crate::conntrack::session::find_session;
+use crate::conntrack::session::session_of;
 use crate::env::Env;
 use crate::packet::Packet;
 use crate::table::hash::digest;
@@ -101,7 +101,7 @@ pub fn fate<E: Env>(env: &E, config: &Config, packet: &Packet, jiffies: u64) -> 
             Fate::Handled
         };
     }
-    let connected = find_session(env, config, packet.peer).is_some()
+    let connected = session_of(env, config, packet.peer).is_some()
         || half_open_bucket(env, config, packet.peer).is_some_and(|(bucket, digest)| {
             recent::recall(bucket, digest, tick, HALF_OPEN_TICKS).is_some()
         });

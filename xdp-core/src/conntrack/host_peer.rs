@@ -5,7 +5,7 @@
 //! [`crate::learn`] creates its entries. See `docs/decisions/learned-host-peers.md`.
 
 use crate::conntrack::flow::FlowKey;
-use crate::conntrack::session::find_session;
+use crate::conntrack::session::session_of;
 use crate::env::Env;
 use crate::packet::Packet;
 use crate::table::hash::digest;
@@ -176,7 +176,7 @@ fn owner_by_tables<E: Env>(env: &E, config: &Config, packet: &Packet) -> Owner {
     if FlowKey::of(packet, config).is_some_and(|flow| flow.find(env).is_some()) {
         return Owner::Server;
     }
-    let Some(session) = find_session(env, config, packet.peer) else {
+    let Some(session) = session_of(env, config, packet.peer) else {
         return Owner::Host;
     };
     let known = session[session::PORTS_CREATED].load();

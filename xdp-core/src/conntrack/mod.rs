@@ -43,7 +43,7 @@ impl Counted {
 #[inline(never)]
 pub fn follow_port<E: Env>(env: &E, config: &Config) {
     if let Some(packet) = env.load_packet().and_then(Packet::unpack)
-        && let Some(session) = session::find_session(env, config, packet.peer)
+        && let Some(session) = session::session_of(env, config, packet.peer)
     {
         session::note_peer(session, packet.class, packet.port);
     }

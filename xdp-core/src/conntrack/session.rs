@@ -38,7 +38,7 @@ pub(super) fn one_more<E: Env>(env: &E, entries: usize) {
 // Out of line, and given an address instead of a packet: a packet whose address is passed on would have to
 // be written to the stack with all its fields.
 #[inline(never)]
-pub(super) fn find_session<'e, E: Env>(
+pub(crate) fn session_of<'e, E: Env>(
     env: &'e E,
     config: &Config,
     peer: [u8; 4],
@@ -126,7 +126,7 @@ pub fn next_hop<E: Env>(env: &E, config: &Config, packet: &Packet) -> Option<u64
     match packet.direction {
         Direction::Inbound => Some(env.meta(meta::SERVER_HOP)?.load()),
         Direction::Outbound => {
-            let session = find_session(env, config, packet.peer)?;
+            let session = session_of(env, config, packet.peer)?;
             Some(session[session::HOP].load())
         }
     }
@@ -160,7 +160,7 @@ pub(super) fn count_session<F: Frame + ?Sized, E: Env>(
     let Some(counter) = session_counter(packet.class) else {
         return false;
     };
-    let session = match find_session(env, config, packet.peer) {
+    let session = match session_of(env, config, packet.peer) {
         Some(found) => found,
         None => {
             let Some(port) = complete_or_remember(frame, env, config, packet, jiffies) else {
