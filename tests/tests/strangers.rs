@@ -305,3 +305,36 @@ fn fragments_without_a_first_one_are_copied_to_the_host() {
     };
     assert_eq!(run(&dry_run, &session, &pieces[1]), forwarded(0));
 }
+
+/// A macvlan of a WAN (the virtual MAC address of VRRP) receives from outside as the WAN does; one of
+/// a LAN, and any other interface of the host, from inside.
+#[test]
+fn what_a_macvlan_of_a_wan_has_received_teaches_nothing() {
+    let with_macvlans = |wan, lan, config| Config {
+        wan_macvlans: wan,
+        lan_macvlans: lan,
+        ..config
+    };
+    let (on_wan, on_lan) = ([20, 21, 0, 0, 0, 0, 0, 0], [30, 0, 0, 0, 0, 0, 0, 0]);
+    let config = with_macvlans(on_wan, on_lan, fixture::config());
+    let one_armed = with_macvlans(on_wan, on_wan, fixture::one_armed(fixture::config()));
+    for (config, received_on, taught) in [
+        (config, config.wan_ifindex, false),
+        (config, 20, false),
+        (config, 21, false),
+        (config, config.lan_ifindex, true),
+        (config, 30, true),
+        (config, 40, true),
+        // Hosts behind it are on its WAN.
+        (one_armed, 20, true),
+    ] {
+        let tables = Tables::new(&config);
+        let fib = |_: [u8; 4], _: [u8; 4], _: u16| FibResult::NoRoute;
+        let host = Host::<true, true>::new(&tables, &fib, NOW).received_on(received_on);
+        let packet = Packet::udp((VIP, 500), (CLIENT, 500), [7; 40]);
+        let mut frame = packet.with_macs(CLIENT_MAC, WAN_MAC).build();
+        let verdict = word(host.run(&config, Side::Out, &mut frame));
+        assert_eq!(verdict == "punted host-peer", taught, "{received_on}");
+    }
+}
+

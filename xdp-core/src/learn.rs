@@ -9,7 +9,7 @@ use crate::conntrack::host_peer::remember;
 use crate::env::{Env, Side};
 use crate::frame::Frame;
 use crate::packet::is_no_host;
-use crate::route::position_of;
+use crate::route::{is_lan, is_wan};
 use crate::wire::ipv4::{self, Protocol};
 use crate::wire::{ethernet, udp};
 use xdp_common::Config;
@@ -92,10 +92,11 @@ pub(crate) fn is_group_frame_to_service<F: Frame + ?Sized>(
 }
 
 /// True for a packet that the host has made, or forwards for a host behind it. What tc ingress has
-/// handled is the server's, and what a WAN has received may be a stranger's.
+/// handled is the server's, and what a WAN, or a macvlan on top of one, has received may be a
+/// stranger's.
 #[inline(always)]
 fn is_the_hosts_own<E: Env>(env: &E, config: &Config) -> bool {
     let from = env.received_on();
-    let from_outside = position_of(&config.wans, from) != 0 && position_of(&config.lans, from) == 0;
+    let from_outside = is_wan(config, from) && !is_lan(config, from);
     !env.is_handled() && (from == 0 || !from_outside)
 }

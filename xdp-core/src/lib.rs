@@ -33,4 +33,5 @@ pub use env::{Env, FibResult, NextHop, Side, Verdict};
 pub use fast_path::{forward, forward_either, run};
 pub use frame::Frame;
 pub use pipeline::process;
+pub use route::position_of;
 pub use table::word::Word;

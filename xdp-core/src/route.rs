@@ -150,7 +150,7 @@ fn egress_word<E: Env>(env: &E, config: &Config, ifindex: u32) -> Option<u64> {
 /// program.
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "a place is small")]
-pub(crate) fn position_of<const N: usize>(interfaces: &[u32; N], ifindex: u32) -> usize {
+pub fn position_of<const N: usize>(interfaces: &[u32; N], ifindex: u32) -> usize {
     let mut found = 0;
     let mut place = 0;
     while place < N {
@@ -186,13 +186,13 @@ pub(crate) fn may_leave_by(config: &Config, direction: Direction, ifindex: u32) 
 
 /// True for a WAN, or a macvlan on top of one.
 #[inline(always)]
-fn is_wan(config: &Config, ifindex: u32) -> bool {
+pub(crate) fn is_wan(config: &Config, ifindex: u32) -> bool {
     position_of(&config.wans, ifindex) != 0 || is_macvlan(&config.wan_macvlans, ifindex)
 }
 
 /// The same for a LAN.
 #[inline(always)]
-fn is_lan(config: &Config, ifindex: u32) -> bool {
+pub(crate) fn is_lan(config: &Config, ifindex: u32) -> bool {
     position_of(&config.lans, ifindex) != 0 || is_macvlan(&config.lan_macvlans, ifindex)
 }
 

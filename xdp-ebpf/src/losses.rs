@@ -5,7 +5,7 @@ use crate::{helpers, maps};
 use aya_ebpf::programs::RawTracePointContext;
 use xdp_common::limits::INTERFACES;
 use xdp_common::meta;
-use xdp_core::Word as _;
+use xdp_core::{Word as _, position_of};
 
 /// `BPF_MAP_TYPE_UNSPEC`: a redirect by `bpf_redirect`, whose last argument is the index of the
 /// egress.
@@ -63,21 +63,20 @@ fn index(device: u64) -> Option<u32> {
     place(index).map(|_| index)
 }
 
-/// The place of an interface in [`meta::LOST`].
+/// The place of an interface in [`meta::LOST`]. Macvlans have none: they send no frame for XDP.
 #[inline(always)]
 fn place(index: u32) -> Option<usize> {
     let config = maps::config();
-    let mut at = 0;
-    while at < INTERFACES {
-        if config.wans[at] == index {
-            return Some(at);
-        }
-        if config.lans[at] == index {
-            return Some(INTERFACES + at);
-        }
-        at += 1;
+    match (
+        position_of(&config.wans, index),
+        position_of(&config.lans, index),
+    ) {
+        _ if index == 0 => None,
+        (0, 0) => None,
+        // One that is both WAN and LAN is shown as the WAN.
+        (0, lan) => Some(INTERFACES + lan - 1),
+        (wan, _) => Some(wan - 1),
     }
-    None
 }
 
 #[inline(always)]
