@@ -71,16 +71,47 @@ fn an_office_behind_one_address_has_all_its_flows() {
     assert_eq!(gateway.tables.untracked(Hook::Tc, Untracked::SpiLimit), 0);
 }
 
-/// RFC 9611: one SA for each CPU, so that many SPIs at the same moment.
+/// RFC 9611: one SA for each CPU, so that many SPIs at the same moment. They are rekeyed every hour, and
+/// those before stay for an hour.
 #[test]
 fn an_sa_for_each_of_many_cpus_fits() {
     let mut gateway = Gateway::with_flow_buckets(1 << 12);
     let peer = (gateway.next_peer(), 4500);
-    for cpu in 0..256 {
-        assert!(sends(&gateway, Direction::Outbound, peer, 0x1000 + cpu));
+    for rekey in 0..3 {
+        for cpu in 0..256 {
+            let spi = 0x1000 * (rekey + 1) + cpu;
+            assert!(sends(&gateway, Direction::Outbound, peer, spi));
+        }
+        for cpu in 0..256 {
+            let spi = 0x1_0000 * (rekey + 1) + cpu;
+            assert!(sends(&gateway, Direction::Inbound, peer, spi));
+        }
     }
-    for cpu in 0..256 {
-        assert!(sends(&gateway, Direction::Inbound, peer, 0x2000 + cpu));
+    assert_eq!(open(&gateway, peer.0), [768, 768]);
+}
+
+/// A client that rekeys without end makes the server open as many SPIs as it likes, and each of them
+/// pays for four that are guessed. It gets its share of FLOW, and others have theirs.
+#[test]
+fn a_client_that_rekeys_without_end_has_a_share() {
+    let mut gateway = Gateway::with_flow_buckets(1 << 13);
+    let [greedy, other] = [(); 2].map(|()| (gateway.next_peer(), 4500));
+    for spi in 0..20_000 {
+        sends(&gateway, Direction::Outbound, greedy, 0x1_0000 + spi);
+        sends(&gateway, Direction::Inbound, greedy, 0x10_0000 + spi);
+    }
+    let [inbound, outbound] = open(&gateway, greedy.0);
+    assert_eq!([inbound, outbound], [allowed(1024), 1024]);
+    let counted = |cause| gateway.tables.untracked(Hook::Tc, cause);
+    assert_eq!(
+        counted(Untracked::SpiLimit),
+        40_000 - (inbound + outbound),
+        "each refusal is counted"
+    );
+    assert_eq!(counted(Untracked::FlowTableFull), 0);
+    for spi in 0x1000..0x1100 {
+        assert!(sends(&gateway, Direction::Outbound, other, spi));
+        assert!(sends(&gateway, Direction::Inbound, other, spi));
     }
 }
 

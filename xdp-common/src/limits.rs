@@ -53,6 +53,10 @@ pub const SPIS_WITHOUT_OUTBOUND: u64 = 8;
 /// only a peer makes the server open one. Old and new ones overlap during a rekey, and RFC 9611
 /// opens several SAs at once, in both directions.
 pub const SPIS_PER_OUTBOUND_SPI: u64 = 4;
+/// SPIs of the server's ESP that a session may have. A client makes the server open as many as it likes
+/// by rekeying; an office of 100 clients behind one address has 300 if they rekey every hour, and one
+/// tunnel of RFC 9611 with an SA for each of 256 CPUs has 768.
+pub const OUTBOUND_SPIS: u64 = 1024;
 /// The last part of FLOW is kept for the server's own SPIs, and as much before it for the inbound
 /// ones of peers that have one of these: an eighth each, as a shift.
 pub const FLOW_RESERVE_SHIFT: u32 = 3;

@@ -9,7 +9,8 @@ use crate::table::word::Word;
 use crate::table::{self, Place, Slot};
 use crate::wire::esp;
 use xdp_common::limits::{
-    FLOW_RESERVE_SHIFT, IKE_PORT, SEQUENCE_JUMP, SPIS_PER_OUTBOUND_SPI, SPIS_WITHOUT_OUTBOUND,
+    FLOW_RESERVE_SHIFT, IKE_PORT, OUTBOUND_SPIS, SEQUENCE_JUMP, SPIS_PER_OUTBOUND_SPI,
+    SPIS_WITHOUT_OUTBOUND,
 };
 use xdp_common::slot::{self, Key, flow, session};
 use xdp_common::{Config, Direction, Untracked, meta};
@@ -143,7 +144,7 @@ pub(super) fn admit_flow<E: Env>(
         note_peer(session, packet.class, packet.port);
     }
     let quota = Quota::of::<E::Word>(packet.direction, session[session::SPIS].load(), config);
-    if quota.open >= quota.allowed {
+    if quota.room <= 0 {
         return refuse(env, Untracked::SpiLimit);
     }
     if !has_room(env, meta::FLOW_ENTRIES, quota.table) {
@@ -168,10 +169,8 @@ pub(super) fn admit_flow<E: Env>(
 /// How many flows a peer may open: the proof pays for what may be guessed. See
 /// `docs/decisions/quota-by-proof.md`.
 struct Quota {
-    /// Open SPIs that count against the quota.
-    open: u64,
-    /// The most of them.
-    allowed: u64,
+    /// How many SPIs of the direction may still be opened.
+    room: i64,
     /// The most flows of all peers.
     table: u64,
 }
@@ -181,17 +180,20 @@ impl Quota {
     /// the end of the program.
     #[inline(always)]
     fn of<W: Word>(direction: Direction, spis: u64, config: &Config) -> Self {
-        // All ones for inbound. The server's own SPIs have no limit.
+        // All ones for inbound.
         let inbound = W::opaque(direction as usize) as u64;
         let inbound = (inbound & 1).wrapping_sub(1);
+        let inbound_spis = slot::spis_of(spis, Direction::Inbound);
         let outbound_spis = slot::spis_of(spis, Direction::Outbound);
+        let guessed = SPIS_WITHOUT_OUTBOUND + SPIS_PER_OUTBOUND_SPI * outbound_spis;
         // All ones without one.
         let without = 0_u64.wrapping_sub(outbound_spis.wrapping_sub(1) >> 63);
         let table = u64::from(config.flow_limit);
         let reserve = table >> FLOW_RESERVE_SHIFT & inbound;
         Self {
-            open: slot::spis_of(spis, Direction::Inbound) & inbound,
-            allowed: SPIS_WITHOUT_OUTBOUND + SPIS_PER_OUTBOUND_SPI * outbound_spis,
+            room: (guessed.wrapping_sub(inbound_spis) & inbound
+                | OUTBOUND_SPIS.wrapping_sub(outbound_spis) & !inbound)
+                .cast_signed(),
             table: table - reserve - (reserve & without),
         }
     }

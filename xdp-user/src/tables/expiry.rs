@@ -15,8 +15,8 @@ use crate::tables::records::halves;
 use std::ops::Range;
 use xdp_common::Direction;
 use xdp_common::limits::{
-    IDLE_SECS_FLOW_OF_LIVE_SESSION, PROVEN_PACKETS, SPIS_PER_OUTBOUND_SPI, SPIS_WITHOUT_OUTBOUND,
-    UNPROVEN_SECS,
+    IDLE_SECS_FLOW_OF_LIVE_SESSION, OUTBOUND_SPIS, PROVEN_PACKETS, SPIS_PER_OUTBOUND_SPI,
+    SPIS_WITHOUT_OUTBOUND, UNPROVEN_SECS,
 };
 use xdp_common::meta::FLOW_ENTRIES;
 use xdp_common::slot::{KEY, STATE, flow, session, spis_of};
@@ -107,10 +107,15 @@ impl Judge<'_> {
     }
 
     /// The age after which a flow is old. Whoever forges a peer's address can open inbound SPIs and
-    /// keep each with a packet now and then; so where they are short, a silent one has no privilege.
+    /// keep each with a packet now and then, and a client makes the server open others by rekeying; so
+    /// where they are short, a silent one has no privilege. The server's last one for a peer keeps it:
+    /// the tunnel may be idle, and inbound SPIs need it. (Of two in one slice both may go, since the
+    /// number falls at the end of the slice. The server's next packet opens one.)
     fn limit<W: Word>(&self, session: &Slot<W>, direction: Direction, packets: u64) -> u32 {
-        let gives_way = direction == Direction::Inbound && (self.is_short || is_crowded(session));
-        if gives_way && packets < PROVEN_PACKETS {
+        let inbound = direction == Direction::Inbound;
+        let is_last = !inbound && spis_of(session[session::SPIS].load(), direction) <= 1;
+        let gives_way = !is_last && (self.is_short || is_crowded(session, direction));
+        if gives_way && inbound && packets < PROVEN_PACKETS {
             self.limits.unproven
         } else if gives_way || self.is_silent(session) {
             self.limits.idle
@@ -149,11 +154,16 @@ impl Judge<'_> {
     }
 }
 
-/// True when half of the inbound SPIs that a session may have are in use.
-fn is_crowded<W: Word>(session: &Slot<W>) -> bool {
+/// True when half of the SPIs of a direction that a session may have are in use.
+fn is_crowded<W: Word>(session: &Slot<W>, direction: Direction) -> bool {
     let spis = session[session::SPIS].load();
-    let [open, outbound] = Direction::ALL.map(|direction| spis_of(spis, direction));
-    open * 2 >= SPIS_WITHOUT_OUTBOUND + SPIS_PER_OUTBOUND_SPI * outbound
+    let allowed = match direction {
+        Direction::Inbound => {
+            SPIS_WITHOUT_OUTBOUND + SPIS_PER_OUTBOUND_SPI * spis_of(spis, Direction::Outbound)
+        }
+        Direction::Outbound => OUTBOUND_SPIS,
+    };
+    spis_of(spis, direction) * 2 >= allowed
 }
 
 fn last_seen<W: Word>(slot: &Slot<W>) -> u32 {

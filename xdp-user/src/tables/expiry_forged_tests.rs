@@ -103,3 +103,30 @@ fn a_tunnel_that_only_receives_keeps_its_session() {
         );
     }
 }
+
+/// Each SPI of the server pays for four inbound ones, and a client makes it open as many as it likes by
+/// rekeying: where they are many, those that were replaced go after the idle time, and not the last.
+#[test]
+fn where_room_is_short_silent_spis_of_the_server_go_after_the_idle_time() {
+    let short = 60 * BUCKETS as u64;
+    for (outbound, filled, gives_way) in [
+        (2, 0, false),
+        (511, 0, false),
+        (512, 0, true),
+        (2, short, true),
+        // Its only one.
+        (1, short, false),
+    ] {
+        let mut world = World::new();
+        world.session(A, 0, outbound << 32);
+        Word::add(&world.meta[FLOW_ENTRIES], filled);
+        world.flow(A, 0x1000, Outbound, 100, IDLE + 1);
+        world.flow(A, 0x2000, Outbound, 1, IDLE - SWEEP);
+        world.run(SWEEP);
+        assert_eq!(world.is_there(0x1000), !gives_way, "{outbound} {filled}");
+        assert!(
+            world.is_there(0x2000),
+            "the server's own need no second packet"
+        );
+    }
+}
