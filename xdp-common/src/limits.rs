@@ -36,8 +36,12 @@ pub const MACVLANS: usize = 8;
 /// The most prefixes of `--except-peer` and `--deny` together.
 pub const PREFIXES: u32 = 1024;
 /// Token buckets for ICMP errors, one word each: an eighth for ikenat's own in each direction (half
-/// of it for time exceeded), two for reporters on the server's side, four for reporters outside.
-pub const ICMP_BUCKETS: u32 = 1 << 13;
+/// of it for time exceeded), two for reporters on the server's side, four for reporters outside. Half
+/// of each part is for peers with a session.
+pub const ICMP_BUCKETS: u32 = 1 << 14;
+/// The reporters of one peer share so many of these buckets: more than routers on a path, and a small
+/// part of all, since any number of reporters can be forged.
+pub const ICMP_BUCKETS_PER_PEER: u32 = 64;
 /// ICMP errors per second that one peer is sent, or that are translated about it ...
 pub const ICMP_RATE: u64 = 20;
 /// ... and the most in one burst. Path MTU discovery of several tunnels must not starve, and an

@@ -4,6 +4,7 @@
 use std::net::Ipv4Addr;
 
 use xdp_common::Config;
+use xdp_core::icmp::rate_limit::{self, Origin};
 use xdp_core::{FibResult, NextHop, Side};
 
 use super::fixture::{self, MTU};
@@ -40,7 +41,13 @@ impl Gateway {
 
     /// With this many buckets of FLOW.
     pub fn with_flow_buckets(buckets: u32) -> Self {
-        Self::new(super::with_sizes(fixture::config(), buckets, 256))
+        Self::with_sizes(buckets, 256)
+    }
+
+    /// With so many buckets of FLOW and of SESSION.
+    pub fn with_sizes(flow_buckets: u32, session_buckets: u32) -> Self {
+        let config = super::with_sizes(fixture::config(), flow_buckets, session_buckets);
+        Self::new(config)
     }
 
     /// With sessions in all slots of SESSION, of which half may be live otherwise.
@@ -131,6 +138,13 @@ impl Gateway {
                 gateway: destination,
             })
         })
+    }
+
+    /// Whether one more ICMP error about a peer may pass now.
+    pub fn allows_error(&self, peer: Ipv4Addr, origin: Origin) -> bool {
+        let fib = |_: [u8; 4], _: [u8; 4], _: u16| FibResult::NoRoute;
+        let host = Host::<true>::new(&self.tables, &fib, NOW);
+        rate_limit::allow(&host, &self.config, peer.octets(), origin, NOW)
     }
 
     /// A datagram from a client to the VIP.

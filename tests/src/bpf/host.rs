@@ -30,10 +30,10 @@ pub struct Host<'t, const TC: bool, const OUT: bool = false> {
 /// The tables, shared by both hooks.
 pub struct Tables {
     pub(super) flows: Vec<Bucket<AtomicU64>>,
-    sessions: Vec<Bucket<AtomicU64>>,
-    half: Vec<recent::Bucket<AtomicU64>>,
-    fragments: Vec<recent::Bucket<AtomicU64>>,
-    host_peers: Vec<recent::Bucket<AtomicU64>>,
+    pub(super) sessions: Vec<Bucket<AtomicU64>>,
+    pub(super) half: Vec<recent::Bucket<AtomicU64>>,
+    pub(super) fragments: Vec<recent::Bucket<AtomicU64>>,
+    pub(super) host_peers: Vec<recent::Bucket<AtomicU64>>,
     nexthops: Vec<Entry<AtomicU64>>,
     pub(super) limit: Vec<AtomicU64>,
     listed: BTreeMap<[u8; 4], u32>,

@@ -1,6 +1,8 @@
 //! What happens to the tables between two packets: a flow's next hop is remembered, expires or gets
 //! lost.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use super::host::Tables;
 use crate::lab::frames::Mac;
 use xdp_common::cpu;
@@ -48,13 +50,26 @@ impl Tables {
         Word::store(&self.cpu[place], 0);
     }
 
-    /// The places of the buckets for ICMP errors that have been used.
-    pub fn used_icmp_buckets(&self) -> Vec<usize> {
+    /// The places of the buckets for ICMP errors that have been used since the last call.
+    pub fn take_used_icmp_buckets(&self) -> Vec<usize> {
         let words = self.limit.iter().enumerate();
         words
-            .filter(|(_, word)| Word::load(*word) != 0)
+            .filter(|(_, word)| word.swap(0, Ordering::Relaxed) != 0)
             .map(|(place, _)| place)
             .collect()
+    }
+
+    /// The words of each table whose entries have places by the hash, with its name.
+    pub fn hashed(&self) -> [(&'static str, Vec<u64>); 6] {
+        let load = |words: &[AtomicU64]| words.iter().map(Word::load).collect();
+        [
+            ("FLOW", load(self.flows.as_flattened().as_flattened())),
+            ("SESSION", load(self.sessions.as_flattened().as_flattened())),
+            ("HALF", load(self.half.as_flattened())),
+            ("FRAGMENT", load(self.fragments.as_flattened())),
+            ("HOSTPEER", load(self.host_peers.as_flattened())),
+            ("LIMIT", load(&self.limit)),
+        ]
     }
 
     /// Changes the hop words of all flows.

@@ -1,16 +1,17 @@
 //! The rate limit for ICMP errors: how many a peer may cause in a second, in one word per bucket of
 //! peers (GCRA: the time at which the next error would be due at the steady rate).
 //!
-//! Whoever forges addresses can exhaust buckets: that of a peer by its packets, any by errors with
-//! random reporters. So each origin has a part of the buckets, and what comes from outside takes
-//! nothing from the others.
+//! Whoever forges addresses can exhaust buckets: those of a peer by packets in its name and by errors
+//! about it, and those of any number of peers that do not exist. So each origin has a part of the
+//! buckets, half of it for peers with a session, and all that concerns one peer has a few of these.
 //!
 //! Two CPUs that write one word at the same moment let one more error through.
 
+use crate::conntrack::session::session_of;
 use crate::env::Env;
-use crate::table::hash::digest;
+use crate::table::hash::{digest, short_digest};
 use crate::table::word::Word;
-use xdp_common::limits::{ICMP_BUCKETS, ICMP_BURST, ICMP_RATE};
+use xdp_common::limits::{ICMP_BUCKETS, ICMP_BUCKETS_PER_PEER, ICMP_BURST, ICMP_RATE};
 use xdp_common::{Config, Direction, Reason};
 
 /// Jiffies are too coarse for the rate: the time is kept in fractions of one, by this shift.
@@ -60,9 +61,13 @@ pub fn allow<E: Env>(
         Origin::Reporter(_, reporter) => reporter,
     };
     let (first, count) = origin.buckets();
-    let words = [u32::from_ne_bytes(peer), u32::from_ne_bytes(reporter)];
-    let bucket = digest(&config.secret, words) as u32 & (count - 1);
-    match env.icmp_bucket(first + bucket) {
+    let half = count / 2;
+    let first = first + half * u32::from(session_of(env, config, peer).is_some());
+    let of_peer = digest(&config.secret, [u32::from_ne_bytes(peer)]) as u32;
+    let of_reporter = short_digest(&config.secret, u32::from_ne_bytes(reporter));
+    // The reporters of one peer share those that differ in the lowest bits.
+    let bucket = of_peer ^ of_reporter & (ICMP_BUCKETS_PER_PEER - 1);
+    match env.icmp_bucket(first + (bucket & (half - 1))) {
         Some(word) => take_token(word, config.tick_shift, jiffies),
         None => false,
     }

@@ -7,13 +7,34 @@
 
 use xdp_common::Secret;
 
-/// Hashes `N` words under the secret. `N` may be at most 15.
+/// Hashes `N` words under the secret, for a table that only root can read: where entries are, and the
+/// digests in them, show the part of the secret that made them. `N` may be at most 5.
 #[inline(always)]
 pub fn digest<const N: usize>(secret: &Secret, words: [u32; N]) -> u64 {
-    let mut sum = secret[0];
+    sum_of::<0, N>(secret, words)
+}
+
+/// The same for HOSTPEER, which the members of a group can read: under words of the secret that no other
+/// table uses.
+#[inline(always)]
+pub fn digest_for_readers(secret: &Secret, words: [u32; 2]) -> u64 {
+    sum_of::<6, 2>(secret, words)
+}
+
+/// Hashes one word for a choice among few, by a multiplication alone and under a word of the secret that
+/// nothing else uses.
+#[inline(always)]
+pub const fn short_digest(secret: &Secret, word: u32) -> u32 {
+    (secret[9].wrapping_mul(word as u64) >> 32) as u32
+}
+
+/// The finished sum, with the words of the secret from `FIRST` on, one more than there are words to hash.
+#[inline(always)]
+fn sum_of<const FIRST: usize, const N: usize>(secret: &Secret, words: [u32; N]) -> u64 {
+    let mut sum = secret[FIRST];
     let mut i = 0;
     while i < N {
-        sum = sum.wrapping_add(secret[i + 1].wrapping_mul(u64::from(words[i])));
+        sum = sum.wrapping_add(secret[FIRST + 1 + i].wrapping_mul(u64::from(words[i])));
         i += 1;
     }
     // The finisher of MurmurHash3: a bijection, so it adds no collision.
