@@ -6,15 +6,15 @@ use std::net::Ipv4Addr;
 
 use ikenat_tests::bpf::fixture;
 use ikenat_tests::bpf::gateway::{Gateway, NOW, forged_error, from_client, from_server};
-use ikenat_tests::bpf::host::{Host, Tables, word};
+use ikenat_tests::bpf::host::{Fib, Host, Tables, word};
 use ikenat_tests::lab::frames::icmp::{code, kind, quote};
-use ikenat_tests::lab::frames::{Icmp, Packet, protocol};
+use ikenat_tests::lab::frames::{DONT_FRAGMENT, Icmp, Packet, protocol};
 use ikenat_tests::lab::topology::{
     CLIENT, CLIENT_MAC, GATEWAY_LAN, LAN_MAC, SERVER, SERVER_MAC, VIP, WAN_MAC,
 };
 use xdp_common::Config;
 use xdp_common::config::EXCEPT;
-use xdp_core::{FibResult, Side};
+use xdp_core::{FibResult, NextHop, Side};
 
 /// A default route leads to the WAN whatever the address is: what is no host stays here.
 #[test]
@@ -338,3 +338,67 @@ fn what_a_macvlan_of_a_wan_has_received_teaches_nothing() {
     }
 }
 
+/// A fragment whose source is behind a LAN is dropped before the host gets a copy of it, whether it
+/// arrives before its first one or after it. Its address may have been a client's before, and that
+/// of a peer of the host.
+#[test]
+fn fragments_from_inside_addresses_are_not_copied_to_the_host() {
+    let config = fixture::config();
+    let leads_to = |ifindex| {
+        move |_: [u8; 4], destination: [u8; 4], _: u16| {
+            FibResult::Unresolved(NextHop {
+                ifindex,
+                gateway: destination,
+            })
+        }
+    };
+    let (outside, inside) = (leads_to(config.wan_ifindex), leads_to(config.lan_ifindex));
+    let esp = [0xc0, 1, 2, 3, 0, 0, 0, 1, 9, 9, 9, 9];
+    let proof = Packet::udp((SERVER, 4500), (CLIENT, 4500), esp).with_macs(LAN_MAC, SERVER_MAC);
+    let own = Packet::raw(VIP, CLIENT, protocol::ESP, [1; 40]).with_macs(CLIENT_MAC, WAN_MAC);
+    let udp = from_client(CLIENT, 100);
+    let native = Packet::raw(CLIENT, VIP, protocol::ESP, [1; 100]).with_macs(WAN_MAC, CLIENT_MAC);
+    let run = |fib: &Fib<'_>, pieces: &[Vec<u8>]| {
+        let tables = Tables::new(&config);
+        let proven = Host::<true>::new(&tables, &outside, NOW);
+        proven.run(&config, Side::Lan, &mut proof.build());
+        let egress = Host::<true, true>::new(&tables, &outside, NOW);
+        egress.run(&config, Side::Out, &mut own.build());
+        let host = Host::<true>::new(&tables, fib, NOW);
+        let verdicts = pieces.iter().map(|piece| {
+            let verdict = host.run(&config, Side::Wan, &mut piece.clone());
+            word(verdict)
+        });
+        let last = verdicts.last().expect("a fragment");
+        (last, host.copies())
+    };
+    let dropped = ("dropped inside-source".to_owned(), 0);
+    let shared = ("forward fragment in untracked".to_owned(), 1);
+    let [udp, native] = [udp, native].map(|packet| packet.build_fragments(&[48]));
+    for pieces in [&udp, &native] {
+        assert_eq!(run(&outside, &pieces[1..]), shared);
+        assert_eq!(run(&inside, &pieces[1..]), dropped, "before the first one");
+    }
+    assert_eq!(run(&inside, &udp), dropped, "after the first one");
+}
+
+/// No ICMP error goes out to an address behind a LAN because a packet from outside has it as its source.
+#[test]
+fn packets_from_inside_addresses_are_not_answered() {
+    let gateway = Gateway::default();
+    let [a, b, c, _] = SERVER.octets();
+    for source in [Ipv4Addr::from([a, b, c, 77]), GATEWAY_LAN] {
+        let expiring = Packet {
+            ttl: 1,
+            ..from_client(source, 100)
+        };
+        let too_big = Packet {
+            flags: DONT_FRAGMENT,
+            ..from_client(source, 1600)
+        };
+        for packet in [expiring, too_big] {
+            let verdict = gateway.verdict(Side::Wan, &packet, NOW);
+            assert_eq!(verdict, "dropped inside-source", "{source}");
+        }
+    }
+}

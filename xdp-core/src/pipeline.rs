@@ -62,6 +62,9 @@ pub fn process<F: Frame + ?Sized, E: Env>(
                     return Verdict::NotForwarded(Reason::EspUndecided);
                 }
                 Owner::Undecided => {
+                    if is_from_inside(env, config) {
+                        return Verdict::NotForwarded(Reason::InsideSource);
+                    }
                     is_shared = true;
                     copy_to_host(env, config, Reason::HostPeer);
                 }
@@ -139,6 +142,13 @@ fn remember_foreign_fragment<F: Frame + ?Sized, E: Env>(
     }
 }
 
+/// True when the source of the packet at hand is behind a LAN.
+#[inline(always)]
+fn is_from_inside<E: Env>(env: &E, config: &Config) -> bool {
+    let packet = env.load_packet().and_then(Packet::unpack);
+    packet.is_some_and(|packet| is_inside(env, config, packet.peer))
+}
+
 /// In tc: gives the host a copy of the packet at hand, which is counted under this reason when it
 /// arrives.
 #[inline(never)]
@@ -171,6 +181,10 @@ fn refuse_unusual<F: Frame + ?Sized, E: Env>(
         (Fate::Handled, _) | (Fate::Undecided, Hook::Egress) => None,
         (Fate::Undecided, Hook::Xdp) => Some(Reason::FragmentUndecided),
         (Fate::Undecided, Hook::Tc) => {
+            // Before the host gets a copy, and not only before it is forwarded.
+            if is_inside(env, config, packet.peer) {
+                return Some(Reason::InsideSource);
+            }
             copy_to_host(env, config, Reason::OtherFragment);
             None
         }
@@ -179,7 +193,7 @@ fn refuse_unusual<F: Frame + ?Sized, E: Env>(
 }
 
 /// The verdict on a packet without a usable route. Its sender gets an ICMP error when the reason
-/// calls for one, the packet may be answered, and the rate limit allows it.
+/// calls for one, and nothing refuses it.
 #[inline(always)]
 fn answer_or_refuse<E: Env>(
     env: &E,
@@ -191,18 +205,27 @@ fn answer_or_refuse<E: Env>(
     if E::HOOK != Hook::Tc || reason.outcome() != Outcome::Answered {
         return Verdict::NotForwarded(reason);
     }
+    match refuse_answer(env, config, reason, jiffies) {
+        Some(refused) => Verdict::NotForwarded(refused),
+        None => Verdict::Answer { reason, mtu },
+    }
+}
+
+/// The reason why the packet at hand is not answered, if there is one: its sender is forged, or has had
+/// enough errors.
+#[inline(never)]
+fn refuse_answer<E: Env>(env: &E, config: &Config, reason: Reason, jiffies: u64) -> Option<Reason> {
     let Some(packet) = env.load_packet().and_then(Packet::unpack) else {
-        return Verdict::NotForwarded(Reason::Malformed);
+        return Some(Reason::Malformed);
     };
+    if packet.direction == Direction::Inbound && is_inside(env, config, packet.peer) {
+        return Some(Reason::InsideSource);
+    }
     // RFC 1122 section 3.2.2: no error about a fragment other than the first.
     let origin = Origin::Own(packet.direction, reason);
     let may_answer =
         packet.offset == 0 && rate_limit::allow(env, config, packet.peer, origin, jiffies);
-    if may_answer {
-        Verdict::Answer { reason, mtu }
-    } else {
-        Verdict::NotForwarded(Reason::IcmpLimited)
-    }
+    (!may_answer).then_some(Reason::IcmpLimited)
 }
 
 /// The result of parsing the headers.
