@@ -8,7 +8,7 @@ use crate::conntrack::flow::FlowKey;
 use crate::conntrack::session::session_of;
 use crate::env::Env;
 use crate::packet::Packet;
-use crate::table::hash::digest;
+use crate::table::hash::digest_for_readers;
 use crate::table::recent;
 use crate::table::word::Word;
 use crate::wire::ipv4::Protocol;
@@ -225,7 +225,7 @@ fn find<E: Env>(env: &E, config: &Config, peer: [u8; 4], ports: u32, jiffies: u6
 /// The bucket and the digest of an entry.
 #[inline(always)]
 fn place(config: &Config, peer: [u8; 4], ports: u32) -> (u32, u64) {
-    let digest = digest(&config.secret, [u32::from_ne_bytes(peer), ports]);
+    let digest = digest_for_readers(&config.secret, [u32::from_ne_bytes(peer), ports]);
     (recent::index(digest, HOST_PEER_BUCKETS - 1), digest)
 }
 

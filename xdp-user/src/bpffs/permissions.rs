@@ -28,9 +28,14 @@ pub fn group(text: &str) -> Result<u32, String> {
     }
 }
 
+/// The maps that only their owner may read, whatever the group: the key of the tables' hash, and those
+/// in which digests or places of entries show much of it. Whoever knows it can choose addresses that
+/// overwrite the entries of others.
+pub const CLOSED: [&str; 4] = [SECRET, "HALF", "FRAGMENT", "LIMIT"];
+
 impl Instance {
     /// Lets one group read the tables, and no one else. Links stay closed: a user who can open a
-    /// link can detach it. The key of the hash stays closed too.
+    /// link can detach it. Some maps stay closed too.
     pub(crate) fn grant_read(&self, group: Option<u32>, sizes: &Sizes) -> Result<()> {
         let (number, mode) = match group {
             Some(number) => (number, 0o640),
@@ -46,7 +51,8 @@ impl Instance {
             })
         };
         for layout in sizes.layouts()? {
-            let mode = if layout.name == SECRET { 0o600 } else { mode };
+            let is_closed = CLOSED.contains(&layout.name);
+            let mode = if is_closed { 0o600 } else { mode };
             give(&self.pin(layout.name), mode)?;
         }
         give(&self.directory, 0o750)?;

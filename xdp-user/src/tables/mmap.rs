@@ -240,13 +240,22 @@ impl Memory<ReadOnlyWord> {
         }
     }
 
-    const fn is_copy(&self) -> bool {
+    /// The same of a map that only its owner may read; `None` for other users.
+    pub fn read_if_allowed(path: &Path, name: &str) -> Result<Option<Self>> {
+        match Self::read(path, name) {
+            Err(Error::NotReadable { .. }) => Ok(None),
+            read => read.map(Some),
+        }
+    }
+
+    /// Whether this is a copy, which does not change any more.
+    pub(super) const fn is_copy(&self) -> bool {
         matches!(self.0, Words::Copied(_))
     }
 
     /// Leaves out the slots that were reused since they were copied, as a later copy shows: their
     /// words may belong to two entries. (`table::snapshot` reads mapped slots twice.)
-    fn without_new_lives(mut self, later: &Self) -> Self {
+    pub(super) fn without_new_lives(mut self, later: &Self) -> Self {
         if let Words::Copied(words) = &mut self.0 {
             let (slots, _) = words.as_chunks_mut::<{ slot::WORDS }>();
             for (slot, later) in slots.iter_mut().zip(later.slots()) {
@@ -283,10 +292,6 @@ pub struct Tables<W: Mapped> {
     pub flow: Memory<W>,
     /// SESSION.
     pub session: Memory<W>,
-    /// HALF.
-    pub half: Memory<W>,
-    /// FRAGMENT.
-    pub fragment: Memory<W>,
     /// NEXTHOP.
     pub nexthop: Memory<W>,
     /// META.
@@ -302,17 +307,10 @@ impl<W: Mapped> Tables<W> {
         Ok(Self {
             flow: memory("FLOW")?,
             session: memory("SESSION")?,
-            half: memory("HALF")?,
-            fragment: memory("FRAGMENT")?,
             nexthop: memory("NEXTHOP")?,
             meta: memory("META")?,
             cpu: memory("CPU")?,
         })
-    }
-
-    /// Whether this is a copy, which does not change any more.
-    pub fn is_copy(&self) -> bool {
-        matches!(self.meta.0, Words::Copied(_))
     }
 
     /// What expiry works on.
@@ -345,30 +343,5 @@ impl<W: Mapped> Tables<W> {
         for block in self.cpus() {
             block[index].store(word);
         }
-    }
-}
-
-impl Tables<ReadOnlyWord> {
-    /// The pinned maps of a directory, for reading: mapped, or copied where this user may do no
-    /// more. The counters come last.
-    pub fn read(directory: &Path) -> Result<Self> {
-        let memory = |name: &str| Memory::read(&directory.join(name), name);
-        let slots = |name: &str| -> Result<_> {
-            let first = memory(name)?;
-            if first.is_copy() {
-                let later = memory(name)?;
-                return Ok(first.without_new_lives(&later));
-            }
-            Ok(first)
-        };
-        Ok(Self {
-            flow: slots("FLOW")?,
-            session: slots("SESSION")?,
-            half: memory("HALF")?,
-            fragment: memory("FRAGMENT")?,
-            nexthop: memory("NEXTHOP")?,
-            meta: memory("META")?,
-            cpu: memory("CPU")?,
-        })
     }
 }

@@ -69,7 +69,7 @@ pub struct Overview {
     pub absent: Vec<(Interface, String)>,
     /// Counters of each hook.
     pub counters: [Counters; Hook::ALL.len()],
-    /// The tables.
+    /// The tables that this user may read.
     pub tables: Vec<TableUsage>,
     /// The peers of the host itself, the latest first.
     pub host_peers: Vec<HostPeer>,
@@ -109,10 +109,21 @@ impl Overview {
 
     /// Reads the tables that are pinned in the directory of the instance of `vip`.
     pub fn take(directory: &Path, vip: Ipv4Addr) -> Result<Self> {
-        let memory = |name: &str| Memory::<ReadOnlyWord>::read(&directory.join(name), name);
         let meta = read_meta(directory, vip)?;
+        let half = Memory::read_if_allowed(&directory.join("HALF"), "HALF")?;
+        Self::of(directory, &meta, half.as_ref())
+    }
+
+    /// The same with META, and with HALF if this user may read it.
+    pub(super) fn of(
+        directory: &Path,
+        meta: &Memory<ReadOnlyWord>,
+        half: Option<&Memory<ReadOnlyWord>>,
+    ) -> Result<Self> {
+        let memory = |name: &str| Memory::<ReadOnlyWord>::read(&directory.join(name), name);
         let meta = meta.words();
         let cpu = memory("CPU")?;
+        let host_peer = memory("HOSTPEER")?;
         let (deny, except) = halves(meta[meta::LISTED].load());
         Ok(Self {
             vip: address(meta[meta::VIP].load()),
@@ -126,8 +137,8 @@ impl Overview {
                 .filter_map(|interface| Some((interface, absent(meta, interface)?)))
                 .collect(),
             counters: cpu.counters(),
-            tables: table_usages(directory, meta)?,
-            host_peers: host_peers(&memory("HOSTPEER")?, &clock_of(meta)),
+            host_peers: host_peers(&host_peer, &clock_of(meta)),
+            tables: table_usages(directory, meta, half, &host_peer)?,
         })
     }
 }
@@ -212,7 +223,13 @@ fn host_peers(memory: &Memory<ReadOnlyWord>, clock: &Clock) -> Vec<HostPeer> {
     peers
 }
 
-fn table_usages(directory: &Path, meta: &[ReadOnlyWord]) -> Result<Vec<TableUsage>> {
+/// How full the tables are that this user may read.
+fn table_usages(
+    directory: &Path,
+    meta: &[ReadOnlyWord],
+    half: Option<&Memory<ReadOnlyWord>>,
+    host_peer: &Memory<ReadOnlyWord>,
+) -> Result<Vec<TableUsage>> {
     let clock = clock_of(meta);
     let tick = tick(&clock, clock.now());
     let slots = |name: &'static str, entries: usize| -> Result<TableUsage> {
@@ -224,32 +241,38 @@ fn table_usages(directory: &Path, meta: &[ReadOnlyWord]) -> Result<Vec<TableUsag
             bytes,
         })
     };
-    let recent = |name: &'static str, limit: u16| -> Result<TableUsage> {
-        let memory = Memory::<ReadOnlyWord>::read(&directory.join(name), name)?;
+    let recent = |name: &'static str, memory: &Memory<ReadOnlyWord>, limit: u16| {
         let words = memory.words();
-        Ok(TableUsage {
+        TableUsage {
             name,
             entries: young(words, tick, limit).len() as u64,
             limit: (words.len() / recent::WORDS) as u64,
             bytes: size_of_val(words) as u64,
-        })
+        }
     };
+    let fragment = Memory::read_if_allowed(&directory.join("FRAGMENT"), "FRAGMENT")?;
+    let fragment = fragment.map(|memory| recent("FRAGMENT", &memory, FRAGMENT_TICKS));
+    let mut usages = vec![
+        slots("FLOW", meta::FLOW_ENTRIES)?,
+        slots("SESSION", meta::SESSION_ENTRIES)?,
+    ];
+    usages.extend(half.map(|memory| recent("HALF", memory, HALF_OPEN_TICKS)));
+    usages.extend(fragment);
+    usages.push(recent("HOSTPEER", host_peer, HOST_PEER_TICKS));
+    usages.push(nexthop_usage(directory)?);
+    Ok(usages)
+}
+
+fn nexthop_usage(directory: &Path) -> Result<TableUsage> {
     let hops = Memory::<ReadOnlyWord>::read(&directory.join("NEXTHOP"), "NEXTHOP")?;
     let (entries, _) = hops.words().as_chunks::<{ slot::nexthop::WORDS }>();
     let used = entries
         .iter()
         .filter(|hop| hop[slot::nexthop::KEY].load() != 0);
-    Ok(vec![
-        slots("FLOW", meta::FLOW_ENTRIES)?,
-        slots("SESSION", meta::SESSION_ENTRIES)?,
-        recent("HALF", HALF_OPEN_TICKS)?,
-        recent("FRAGMENT", FRAGMENT_TICKS)?,
-        recent("HOSTPEER", HOST_PEER_TICKS)?,
-        TableUsage {
-            name: "NEXTHOP",
-            entries: used.count() as u64,
-            limit: entries.len() as u64,
-            bytes: size_of_val(hops.words()) as u64,
-        },
-    ])
+    Ok(TableUsage {
+        name: "NEXTHOP",
+        entries: used.count() as u64,
+        limit: entries.len() as u64,
+        bytes: size_of_val(hops.words()) as u64,
+    })
 }

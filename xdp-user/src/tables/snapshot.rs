@@ -3,7 +3,7 @@
 
 use crate::error::Result;
 use crate::tables::clock::Clock;
-use crate::tables::mmap::{ReadOnlyWord, Tables};
+use crate::tables::mmap::{Memory, ReadOnlyWord};
 use crate::tables::overview::{self, Overview, young};
 pub use crate::tables::records::{FlowId, FlowRecord, SessionRecord};
 use crate::tables::records::{Flows, flows, sessions};
@@ -37,7 +37,7 @@ pub struct Snapshot {
     pub tracked: [Amount; 2],
     /// Sessions of the peers that were asked for, sorted by peer.
     pub sessions: Vec<SessionRecord>,
-    /// Half-open peers without a session, likewise.
+    /// Half-open peers without a session, likewise; none if this user may not read HALF.
     pub half_open: Vec<HalfOpen>,
     /// Retired totals.
     pub retired: RetiredTotals,
@@ -64,18 +64,47 @@ fn half_open(
     peers.into_iter().map(half_open).collect()
 }
 
-/// Maps or copies the tables. A copy is made again, up to eight times in all, if an entry was
-/// retired while it was made.
-fn read(directory: &Path, vip: Ipv4Addr) -> Result<Tables<ReadOnlyWord>> {
-    const TRIES: usize = 8;
-    let mut tries = 0;
-    loop {
-        let before = overview::read_meta(directory, vip)?;
-        let tables = Tables::read(directory)?;
-        tries += 1;
-        let same = || retired::read(before.words()) == retired::read(tables.meta.words());
-        if !tables.is_copy() || same() || tries == TRIES {
-            return Ok(tables);
+/// The tables, mapped, or copied where this user may do no more.
+struct Tables {
+    flow: Memory<ReadOnlyWord>,
+    session: Memory<ReadOnlyWord>,
+    /// `None`: only the owner of the instance may read it.
+    half: Option<Memory<ReadOnlyWord>>,
+    meta: Memory<ReadOnlyWord>,
+}
+
+impl Tables {
+    fn read_once(directory: &Path) -> Result<Self> {
+        let memory = |name: &str| Memory::read(&directory.join(name), name);
+        let slots = |name: &str| -> Result<_> {
+            let first = memory(name)?;
+            if first.is_copy() {
+                let later = memory(name)?;
+                return Ok(first.without_new_lives(&later));
+            }
+            Ok(first)
+        };
+        Ok(Self {
+            flow: slots("FLOW")?,
+            session: slots("SESSION")?,
+            half: Memory::read_if_allowed(&directory.join("HALF"), "HALF")?,
+            meta: memory("META")?,
+        })
+    }
+
+    /// Maps or copies the tables. A copy is made again, up to eight times in all, if an entry was
+    /// retired while it was made.
+    fn read(directory: &Path, vip: Ipv4Addr) -> Result<Self> {
+        const TRIES: usize = 8;
+        let mut tries = 0;
+        loop {
+            let before = overview::read_meta(directory, vip)?;
+            let tables = Self::read_once(directory)?;
+            tries += 1;
+            let same = || retired::read(before.words()) == retired::read(tables.meta.words());
+            if !tables.meta.is_copy() || same() || tries == TRIES {
+                return Ok(tables);
+            }
         }
     }
 }
@@ -88,7 +117,7 @@ impl Snapshot {
         vip: Ipv4Addr,
         wanted: impl Fn(Ipv4Addr) -> bool,
     ) -> Result<Self> {
-        let tables = read(directory, vip)?;
+        let tables = Tables::read(directory, vip)?;
         let meta = tables.meta.words();
         let clock = overview::clock_of(meta);
         // An entry that is retired while the tables are read would be missing, or appear twice:
@@ -110,7 +139,8 @@ impl Snapshot {
         let Flows { records, tracked } = found;
         let sessions = sessions(tables.session.slots(), &records, (&clock, now), &wanted);
         let tick = overview::tick(&clock, now);
-        let mut half = young(tables.half.words(), tick, HALF_OPEN_TICKS);
+        let half = tables.half.as_ref().map_or(&[][..], Memory::words);
+        let mut half = young(half, tick, HALF_OPEN_TICKS);
         half.retain(|(_, peer)| peer.is_some_and(&wanted));
         let shift = crate::tables::clock::tick_shift(clock.rate());
         Ok(Self {
@@ -121,7 +151,7 @@ impl Snapshot {
             tracked,
             sessions,
             retired,
-            overview: Overview::take(directory, vip)?,
+            overview: Overview::of(directory, &tables.meta, tables.half.as_ref())?,
         })
     }
 }

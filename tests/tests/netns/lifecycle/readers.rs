@@ -1,5 +1,6 @@
 //! The users that may read the tables (`--group`): what they see, and what they cannot do.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
@@ -11,6 +12,8 @@ use ikenat_tests::lab::Lab;
 use ikenat_tests::lab::ikenat::{Ikenat, usual_arguments};
 use ikenat_tests::lab::netns::execute;
 use ikenat_tests::lab::process::Process;
+use ikenat_tests::lab::topology::CLIENT;
+use ikenat_tests::lab::wire::{Wire, exchange, from_server, ike};
 use ikenat_tests::suite::Scenario;
 use xdp_core::Word;
 use xdp_user::tables::mmap::{Memory, ReadOnlyWord};
@@ -18,6 +21,7 @@ use xdp_user::tables::mmap::{Memory, ReadOnlyWord};
 use super::privileges::{Place, USER, prepare};
 use crate::faults::bpffs::directory;
 use crate::support::everything_crosses;
+use crate::topology::host_peers;
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![
@@ -25,6 +29,11 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         Scenario::new("a_readers_locks_hold_up_nothing", readers_locks)
             .with_programs(&["setpriv", "flock"]),
         Scenario::new("readers_cannot_open_the_hash_key", hash_key),
+        Scenario::new(
+            "readers_see_the_hosts_peers_and_no_handshakes",
+            what_is_seen,
+        )
+        .with_programs(&["setpriv", "iptables"]),
         Scenario::new("a_group_that_does_not_exist_is_named", no_group)
             .with_programs(&["tc", "bpftool"]),
     ]
@@ -116,7 +125,8 @@ const LOCK_ALL: &str = "cd $1 || exit
     done
     wait";
 
-/// No pin that the group can open has a word of the key.
+/// No pin that the group can open has a word of the key, and none shows digests or places of entries
+/// that were made with the key of the tables that only root can open.
 fn hash_key(lab: &Lab) -> Result<()> {
     let _ikenat = Ikenat::start_with(lab, &["--group", &MEMBERS.to_string()])?;
     let pins = directory(lab);
@@ -128,18 +138,59 @@ fn hash_key(lab: &Lab) -> Result<()> {
     let secret = words("SECRET")?;
     let secret = &secret[..16];
     ensure!(secret.iter().all(|word| *word != 0), "{secret:?}");
-    let mut readable = 0;
-    for name in ["META", "SECRET", "CPU", "FLOW", "SESSION", "HALF", "LIMIT"] {
-        let path = pins.join(name);
-        let found = fs::metadata(&path).with_context(|| path.display().to_string())?;
-        if found.permissions().mode() & 0o077 == 0 {
-            continue;
+    let mut readable = BTreeSet::new();
+    for entry in fs::read_dir(&pins)? {
+        let entry = entry?;
+        if entry.metadata()?.permissions().mode() & 0o077 != 0 {
+            readable.insert(entry.file_name().to_string_lossy().into_owned());
         }
-        readable += 1;
+    }
+    let expected = ["CPU", "FLOW", "HOSTPEER", "META", "NEXTHOP", "SESSION"];
+    ensure!(
+        readable.iter().eq(expected),
+        "the group can read {readable:?}"
+    );
+    for name in expected {
         let leaked = words(name)?.into_iter().any(|word| secret.contains(&word));
         ensure!(!leaked, "a word of the key is in {name}");
     }
-    ensure!(readable == 6, "the group can read {readable} pins");
+    Ok(())
+}
+
+/// A member of the group sees the peers of the host, and no handshakes: HALF is closed.
+fn what_is_seen(lab: &Lab) -> Result<()> {
+    let place = prepare(lab)?;
+    host_peers::prepare(lab)?;
+    let _ikenat = Ikenat::start_with(lab, &["--group", &MEMBERS.to_string()])?;
+    let wire = Wire::open(lab)?;
+    host_peers::tunnel(&wire)?;
+    wire.outbound(&from_server(
+        500,
+        500,
+        ike(1, 2, exchange::IKE_SA_INIT, true, 200),
+    ))?;
+    let seen = |verb: &str| -> Result<serde_json::Value> {
+        let json = execute(&mut as_member(lab, &place, MEMBERS, &[verb, "--json"]))?;
+        let json: serde_json::Value = serde_json::from_str(&json).context("not JSON")?;
+        Ok(json["instances"][0].clone())
+    };
+    let status = seen("status")?;
+    let own = lab.status()?;
+    let peers = status["host_peers"].as_array().context("no host_peers")?;
+    ensure!(
+        !peers.is_empty() && peers.len() == own.host_peers.len(),
+        "{status}"
+    );
+    let tables = status["tables"].as_array().into_iter().flatten();
+    let tables: Vec<&str> = tables.filter_map(|table| table["name"].as_str()).collect();
+    ensure!(
+        tables == ["FLOW", "SESSION", "HOSTPEER", "NEXTHOP"],
+        "{tables:?}"
+    );
+    ensure!(own.tables.len() == 6, "{:?}", own.tables);
+    let stats = seen("stats")?;
+    ensure!(stats["sessions"] == serde_json::json!([]), "{stats}");
+    ensure!(lab.stats()?.session(CLIENT).is_some(), "no handshake");
     Ok(())
 }
 

@@ -44,7 +44,7 @@ pub(super) const SPI: u32 = 0xC5A0_0001;
 pub(super) const OTHER_SPI: u32 = 0xC5A0_0002;
 
 /// The LAN host, whose address the gateway translates, and a route to its peer.
-pub(super) fn prepare(lab: &Lab) -> Result<()> {
+pub(crate) fn prepare(lab: &Lab) -> Result<()> {
     lab.server
         .run(&format!("ip address add {LAN_HOST}/24 dev {PEER}"))?;
     lab.gateway.shell(&format!(
@@ -96,7 +96,7 @@ pub(super) fn answered(wire: &Wire, answer: &Packet) -> Result<()> {
 }
 
 /// A tunnel from its first message on.
-pub(super) fn tunnel(wire: &Wire) -> Result<()> {
+pub(crate) fn tunnel(wire: &Wire) -> Result<()> {
     let init = ike(7, 0, exchange::IKE_SA_INIT, false, 200);
     let response = ike(7, 8, exchange::IKE_SA_INIT, true, 200);
     let auth = marked(&ike(7, 8, exchange::IKE_AUTH, false, 200));

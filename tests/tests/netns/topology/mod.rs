@@ -3,7 +3,7 @@
 pub(crate) mod addresses;
 mod beside_iptables;
 mod bond;
-mod host_peers;
+pub(crate) mod host_peers;
 mod host_peers_learned;
 mod interfaces;
 mod keepalived;
