@@ -53,6 +53,16 @@ impl Direction {
             Self::Outbound => "out",
         }
     }
+
+    /// The other one.
+    #[inline(always)]
+    #[must_use]
+    pub const fn opposite(self) -> Self {
+        match self {
+            Self::Inbound => Self::Outbound,
+            Self::Outbound => Self::Inbound,
+        }
+    }
 }
 
 /// The class of a forwarded packet, as far as its headers show it.

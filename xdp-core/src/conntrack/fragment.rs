@@ -26,21 +26,21 @@ pub(super) fn remember_fragment<E: Env>(env: &E, config: &Config, packet: &Packe
 }
 
 /// Where a first fragment ends, in units of eight bytes, has 13 bits.
-const END: u64 = 0x1fff;
+const END_MASK: u64 = 0x1fff;
 
 /// The end of a first fragment, with the upper bits of the digest that it belongs to.
 #[inline(always)]
 const fn end_word(digest: u64, end: u16) -> u64 {
-    digest & !END | end as u64 & END
+    digest & !END_MASK | end as u64 & END_MASK
 }
 
 /// The end in a word that belongs to this digest. `None`: another CPU was writing the entry.
 #[inline(always)]
 const fn end_of(digest: u64, word: u64) -> Option<u16> {
-    if (word ^ digest) & !END != 0 {
+    if (word ^ digest) & !END_MASK != 0 {
         return None;
     }
-    Some((word & END) as u16)
+    Some((word & END_MASK) as u16)
 }
 
 /// The end in FRAGMENT of a datagram that is not handled. The first fragment of a handled one has

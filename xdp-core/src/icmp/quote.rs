@@ -20,11 +20,7 @@ pub(super) fn refuse_fragment<E: Env>(
     report: &Report,
     quoted: &ipv4::Header,
 ) -> Option<Reason> {
-    let direction = match report.direction {
-        Direction::Inbound => Direction::Outbound,
-        Direction::Outbound => Direction::Inbound,
-    };
-    let packet = Packet::fragment(direction, report.peer, quoted);
+    let packet = Packet::fragment(report.direction.opposite(), report.peer, quoted);
     match fragment::fate(env, config, &packet, env.jiffies()) {
         Fate::Handled | Fate::Undecided => None,
         Fate::Refused(_) => Some(Reason::OtherIcmp),

@@ -2,6 +2,7 @@
 
 use super::veth_peer::{self, VethPeer};
 use crate::bpffs::layout::{self, Instance};
+use crate::config::macvlans::{self, Macvlan};
 use crate::config::settings::Settings;
 use crate::error::Result;
 use crate::netlink::address::Address;
@@ -28,6 +29,8 @@ pub(super) struct Context<'a> {
     /// The LANs of the settings that exist.
     pub(super) lans: Vec<Link>,
     pub(super) links: Vec<Link>,
+    /// The macvlans on top of WANs and LANs.
+    macvlans: Vec<Macvlan>,
     pub(super) addresses: Vec<Address>,
     /// The peers of the veths among them, as far as they can be inspected.
     pub(super) veth_peers: Vec<VethPeer>,
@@ -46,6 +49,7 @@ impl<'a> Context<'a> {
             names.iter().filter_map(find).collect()
         };
         let (wans, lans) = (named(&settings.wans), named(&settings.lans));
+        let macvlans = macvlans::on_top(&links, &[&wans[..], &lans].concat());
         let bpffs = layout::bpffs(settings.bpffs.as_deref()).ok();
         let instance = bpffs
             .as_ref()
@@ -61,6 +65,7 @@ impl<'a> Context<'a> {
             wans,
             lans,
             addresses: netlink.addresses()?,
+            macvlans,
             links,
             veth_peers: Vec::new(),
             privileged: capabilities::check().is_ok(),
@@ -73,8 +78,7 @@ impl<'a> Context<'a> {
 
     /// Whether an interface is one of `links`, or a macvlan on top of one.
     pub(super) fn is_by(&self, links: &[Link], index: u32) -> bool {
-        let found = self.links.iter().find(|link| link.index == index);
-        let lower = found.and_then(|link| link.lower).unwrap_or(index);
+        let lower = macvlans::lower_of(&self.macvlans, index);
         links.iter().any(|link| link.index == lower)
     }
 
