@@ -72,7 +72,11 @@ fn a_neighbour_is_confirmed_as_often_across_the_wrap_as_elsewhere() {
 #[test]
 fn what_was_remembered_before_the_wrap_is_recalled_behind_it() {
     for (rate, shift) in RATES {
-        let tick = |jiffies: u64| u16::try_from(jiffies >> shift & 0xffff).expect("16 bits");
+        let config = Config {
+            tick_shift: shift,
+            ..Config::ZERO
+        };
+        let tick = |jiffies: u64| recent::short_tick(&config, jiffies);
         // Ticks of 16 bits wrap more often than jiffies of 32.
         for wrap in [WRAP, 1 << (16 + shift)] {
             let bucket = recent::Bucket::<AtomicU64>::default();

@@ -195,6 +195,23 @@ fn the_oldest_way_is_overwritten() {
     }
 }
 
+/// The other entries of the bucket stay.
+#[test]
+fn what_is_remembered_again_stays_where_it_is() {
+    let bucket = recent::Bucket::<AtomicU64>::default();
+    let digest = |number: u64| number << 40;
+    for number in 1..=4 {
+        recent::remember(&bucket, digest(number), 9, [number; 3]);
+    }
+    for tick in 10..15 {
+        recent::remember(&bucket, digest(2), tick, [7; 3]);
+    }
+    for (number, details) in [(1, 1), (2, 7), (3, 3), (4, 4)] {
+        let recalled = recent::recall(&bucket, digest(number), 15, 100);
+        assert_eq!(recalled, Some([details; 3]), "{number}");
+    }
+}
+
 /// At most a burst at once, then the steady rate, wherever the clock starts; also for a word that
 /// was never written.
 #[test]

@@ -2,9 +2,13 @@
 
 #![cfg(not(loom))]
 
+#[path = "support/traced.rs"]
+mod traced;
+
 use proptest::prelude::*;
 use std::collections::HashMap;
 use std::sync::atomic::AtomicU64;
+use traced::{Traced, traced, writes};
 use xdp_common::slot::flow_key;
 use xdp_common::slot::{Key, STATE, WAYS, WORDS};
 use xdp_common::{Class, Direction};
@@ -135,6 +139,24 @@ proptest! {
     }
 }
 
+/// Two keys with the same first bucket have the same second one only if all of their hash is the
+/// same.
+#[test]
+fn every_bit_of_a_hash_decides_about_the_buckets() {
+    for hash in [0, u64::MAX, 0xdead_beef_cafe_babe_u64] {
+        let step = |hash| {
+            let place = Place::new(hash, u32::MAX);
+            place.first() ^ place.second()
+        };
+        for bit in 0..64 {
+            let decided = if bit < 32 { (bit + 7) % 32 } else { bit - 32 };
+            // The lowest bit is always set, so that the buckets differ.
+            let expected = (1 << decided) & !1;
+            assert_eq!(step(hash ^ 1 << bit) ^ step(hash), expected, "bit {bit}");
+        }
+    }
+}
+
 #[test]
 fn a_full_table_refuses_and_keeps_what_it_has() {
     let table = Table::new(2, 1);
@@ -157,8 +179,73 @@ fn a_freed_slot_is_zero_and_of_the_next_generation() {
     assert_eq!(table.retire(&key(7)), Some(1));
     assert_eq!(State::of(Word::load(&slot[STATE])), State::Free);
     assert!(slot[1..WORDS].iter().all(|word| Word::load(word) == 0));
-    assert_ne!(before & 0xffff_ff00, Word::load(&slot[STATE]) & 0xffff_ff00);
+    let generation = |word: u64| word >> 13;
+    let free = Word::load(&slot[STATE]);
+    assert_eq!(generation(free), generation(before) + 1);
     assert!(table::snapshot(slot).is_none());
+    assert!(table.count(&key(7)));
+    let live = Word::load(&slot[STATE]);
+    assert_eq!(State::of(live), State::Live);
+    assert_eq!(generation(live), generation(free), "until it is freed");
+}
+
+/// A reader that has seen the old state before the zeroes sees another one after them.
+#[test]
+fn freeing_is_announced_before_the_words_are_zero() {
+    let slot: table::Slot<Traced> = traced();
+    // Dying, the third of its bucket, of the fifth generation.
+    let dying = 5 << 13 | 6 << 9 | 2 << 7 | 3;
+    slot[STATE].store(dying);
+    writes(&slot);
+    table::free(&slot);
+    let order = writes(&slot);
+    assert_eq!(order.len(), WORDS + 1);
+    assert_eq!(order[0], (STATE, dying & !0x7f | 4));
+    assert_eq!(order[WORDS], (STATE, 6 << 13));
+    assert!(
+        order[1..WORDS]
+            .iter()
+            .all(|(at, word)| *at != STATE && *word == 0)
+    );
+}
+
+#[test]
+fn only_a_retired_slot_is_freed() {
+    // Free, claimed, live; dying, and what a killed daemon has begun to free.
+    for (state, is_freed) in [(0, false), (1, false), (2, false), (3, true), (4, true)] {
+        let slot: table::Slot<Traced> = traced();
+        slot[STATE].store(5 << 13 | state);
+        writes(&slot);
+        table::free(&slot);
+        assert_eq!(!writes(&slot).is_empty(), is_freed, "{state}");
+    }
+}
+
+/// A slot may die while it is copied. A copy of a slot that was freed, or that has another life
+/// since, is none.
+#[test]
+fn a_copy_is_of_one_life() {
+    let state = |generation: u64, state: u64| generation << 13 | 1 << 9 | state;
+    let (claimed, live, dying, freeing) = (1, 2, 3, 4);
+    for (before, after, is_one) in [
+        (state(5, live), state(5, live), true),
+        (state(5, live), state(5, dying), true),
+        (state(5, dying), state(5, dying), true),
+        (state(5, live), state(5, freeing), false),
+        (state(5, dying), state(5, freeing), false),
+        (state(5, dying), 6 << 13, false),
+        (state(5, live), state(6, claimed), false),
+        (state(5, live), state(6, live), false),
+        (state(5, live), state(6, dying), false),
+        (state(5, claimed), state(5, live), false),
+        (5 << 13, 5 << 13, false),
+    ] {
+        let slot: table::Slot<Traced> = traced();
+        slot[STATE].store(before);
+        slot[STATE].later.set(Some(after));
+        let copy = table::snapshot(&slot);
+        assert_eq!(copy.is_some(), is_one, "{before:#x}, {after:#x}");
+    }
 }
 
 #[test]
@@ -169,6 +256,8 @@ fn retiring_asks_for_the_very_state_that_was_seen() {
     let seen = Word::load(&slot[STATE]);
     assert!(!table::retire(slot, seen ^ 0x100), "another generation");
     assert!(table::retire(slot, seen));
+    let dying = Word::load(&slot[STATE]);
+    assert_eq!(dying & !0x7f, seen & !0x7f, "all but the state stays");
     assert!(!table::retire(slot, seen), "twice");
     assert!(table::find(&table.buckets[..], table.place(&key(7)), &key(7)).is_none());
 }
