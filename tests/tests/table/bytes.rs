@@ -209,6 +209,13 @@ pub(super) fn fragments() -> Vec<Row> {
             "dropped fragment-past-end",
         ),
         make(
+            "a fragment that ends at 65,535",
+            Side::Wan,
+            vec![proof(202)],
+            &tiny(202, 8189, 3),
+            UNDECIDED,
+        ),
+        make(
             "a later fragment over the end of the first [36]",
             Side::Wan,
             vec![(Side::Wan, overlapped[0].clone())],

@@ -134,6 +134,37 @@ pub(super) fn esp_and_ike() -> Vec<Row> {
     ]
 }
 
+/// The class is decided by what belongs to the datagram and is in this packet.
+pub(super) fn ends() -> Vec<Row> {
+    let side = Side::Wan;
+    let longer = inbound(203, 4500, [[0xff; 4], [0; 4], [7; 4], [7; 4]].concat())
+        .with_checksum(Checksum::Zero);
+    let keepalive = |packet: &Packet| {
+        let mut frame = packet.build();
+        frame[38..40].copy_from_slice(&[0, 9]);
+        frame
+    };
+    let mut behind = row(
+        "a keepalive with bytes behind the datagram",
+        side,
+        keepalive(&longer),
+        "forward keepalive in untracked",
+    );
+    behind.output = Some(keepalive(&translated(&longer, side)));
+    // From port 40,000 to port 4500, of 100 bytes.
+    let header = [0x9c, 0x40, 0x11, 0x94, 0, 100, 0, 0];
+    let mut first = from_client(Packet::raw(peer(204), VIP, protocol::UDP, header));
+    first.flags = 0x2000;
+    first.padding = vec![0; 18];
+    let first = forwarded(
+        "a first fragment without payload, and padding",
+        side,
+        &first,
+        "forward other in untracked",
+    );
+    vec![behind, first]
+}
+
 pub(super) fn state() -> Vec<Row> {
     let known = |number, verdict: &str, packet: Packet, name: &str| {
         let mut row = forwarded(name, Side::Wan, &packet, verdict);
@@ -173,6 +204,12 @@ pub(super) fn state() -> Vec<Row> {
             "reserved SPI 255 [88]",
         )
         .general(),
+        known(
+            205,
+            "forward esp-in-udp in",
+            inbound(205, 4500, [&[0, 0, 1, 0][..], &ESP_PAYLOAD[4..]].concat()),
+            "SPI 256, the first that is not reserved",
+        ),
     ];
     let mut proven = forwarded(
         "IKE with both SPIs of the server's reply completes the proof",

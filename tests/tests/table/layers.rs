@@ -46,6 +46,29 @@ pub(super) fn layer2() -> Vec<Row> {
             with(|f| f[..6].fill(0xff)),
             "dropped group-frame",
         ),
+        row(
+            "a later fragment to all stations",
+            Side::Wan,
+            {
+                // Where a UDP header would be stands one to port 500.
+                let body = inbound(206, 500, [3; 40]).build()[34..].to_vec();
+                let mut later = from_client(Packet::raw(peer(206), VIP, protocol::UDP, body));
+                later.flags = 1;
+                later.to_mac = [0xff; 6];
+                later.build()
+            },
+            "punted not-our-mac",
+        ),
+        row(
+            "the server's IKE to all stations",
+            Side::Lan,
+            {
+                let mut ike = outbound(207, 500, ike(SPI_R));
+                ike.to_mac = [0xff; 6];
+                ike.build()
+            },
+            "punted not-our-mac",
+        ),
     ]
 }
 

@@ -216,6 +216,7 @@ pub(crate) fn rows() -> Vec<Row> {
         layers::ipv4(),
         layers::udp(),
         ipsec::esp_and_ike(),
+        ipsec::ends(),
         bytes::fragments(),
         ipsec::state(),
         icmp::errors(),
