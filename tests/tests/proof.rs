@@ -303,11 +303,11 @@ fn only_the_servers_keepalives_and_encrypted_messages_refresh_a_session() {
 fn ike_between_port_500_and_4500_proves_nothing() {
     let mut gateway = Gateway::default();
     let peer = (gateway.next_peer(), 500);
-    let message = [&[0; 4][..], &Fields::IKE_SA_INIT.message(SPI_R)].concat();
-    for _ in 0..2 {
-        let sent = gateway.outbound(4500, peer, &message, NOW);
+    let message = |fields: Fields| [&[0; 4][..], &fields.message(SPI_R)].concat();
+    for next in [Fields::IKE_SA_INIT, Fields::IKE_AUTH] {
+        let sent = gateway.outbound(4500, peer, &message(Fields::IKE_SA_INIT), NOW);
         assert_eq!(sent, "forward natt-ike out untracked");
-        let got = gateway.inbound(peer, 4500, &message, NOW);
+        let got = gateway.inbound(peer, 4500, &message(next), NOW);
         assert_eq!(got, "forward natt-ike in untracked");
     }
     assert!(gateway.tables.sessions().is_empty());
