@@ -285,7 +285,7 @@ fn a_scan_leaves_the_tunnels_of_other_hosts_alone() {
     }
 }
 
-/// Entries that nobody has answered give way, also to a peer that nobody has answered yet.
+/// Entries without an answer give way, also to a peer whose answer is under way.
 #[test]
 fn a_scan_keeps_no_host_from_a_new_tunnel() {
     let mut gateway = Gateway::default();

@@ -89,6 +89,7 @@ pub mod session {
     /// The peer's port on one of the server's, which is 500 if `ike`, else 4500.
     #[inline(always)]
     #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "16 bits are meant")]
     pub const fn port_on(ports_created: u64, ike: bool) -> u16 {
         (ports_created >> shift(ike)) as u16
     }

@@ -201,6 +201,27 @@ fn destination<F: Frame + ?Sized>(frame: &F) -> Option<u64> {
     ethernet::Header::read(frame).map(|ethernet| mac_word(ethernet.destination))
 }
 
+/// True for a frame to a group of hosts that holds a packet for the service. The host's own stack would
+/// give it to a daemon on the VIP's own port, whose answer would teach a peer ([`crate::learn`]).
+#[inline(never)]
+pub fn is_group_frame_to_service<F: Frame + ?Sized>(
+    frame: &F,
+    config: &Config,
+    side: Side,
+) -> bool {
+    let is_group = destination(frame).is_some_and(|mac| mac & 1 != 0);
+    let Some(ip) = ipv4::Header::read_outer(frame).filter(|ip| !ip.is_later_fragment()) else {
+        return false;
+    };
+    if !is_group || direction(&ip, config, side) != Ok(Direction::Inbound) {
+        return false;
+    }
+    let at = ip.header_length().map(|length| ethernet::LENGTH + length);
+    let udp = at.and_then(|at| udp::Header::read(frame, at));
+    let to_service = udp.is_some_and(|udp| [IKE_PORT, NATT_PORT].contains(&udp.destination));
+    ip.protocol == Protocol::ESP || (ip.protocol == Protocol::UDP && to_service)
+}
+
 /// Whether a MAC address is in a list. Without a branch for each entry, which the verifier would follow
 /// to the end of the program.
 #[inline(always)]

@@ -6,7 +6,7 @@
 
 use crate::classify::{is_ipv4, refused_by_list};
 use crate::conntrack::host_peer::remember;
-use crate::env::{Env, Side};
+use crate::env::Env;
 use crate::frame::Frame;
 use crate::packet::is_no_host;
 use crate::route::{is_lan, is_wan};
@@ -61,34 +61,6 @@ fn taught<F: Frame + ?Sized>(frame: &F) -> Option<([u8; 4], u32)> {
         ip.destination,
         host_peer::ports(header.destination, header.source),
     ))
-}
-
-/// True for a frame to a group of hosts that holds a packet for the service. The host's own stack would
-/// give it to a daemon on the VIP's own port, whose answer would teach a peer.
-#[inline(never)]
-pub(crate) fn is_group_frame_to_service<F: Frame + ?Sized>(
-    frame: &F,
-    config: &Config,
-    side: Side,
-) -> bool {
-    let (Some(link), Some(ip)) = (
-        ethernet::Header::read(frame),
-        ipv4::Header::read_outer(frame),
-    ) else {
-        return false;
-    };
-    if link.destination[0] & 1 == 0
-        || !matches!(side, Side::Wan | Side::Both)
-        || ip.destination != config.vip
-        || ip.is_later_fragment()
-    {
-        return false;
-    }
-    let port = ip
-        .header_length()
-        .and_then(|length| udp::Header::read(frame, ethernet::LENGTH + length))
-        .map(|header| header.destination);
-    ip.protocol == Protocol::ESP || port == Some(IKE_PORT) || port == Some(NATT_PORT)
 }
 
 /// True for a packet that the host has made, or forwards for a host behind it. What tc ingress has

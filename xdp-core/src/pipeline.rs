@@ -10,7 +10,6 @@ use crate::conntrack::{self, Counted};
 use crate::env::{Env, Side, Verdict};
 use crate::frame::Frame;
 use crate::icmp::rate_limit::{self, Origin};
-use crate::learn;
 use crate::packet::Packet;
 use crate::rewrite;
 use crate::route::{Route, cached_route, is_inside, look_up_route};
@@ -34,7 +33,8 @@ pub fn process<F: Frame + ?Sized, E: Env>(
             if reason == Reason::OtherPort {
                 remember_foreign_fragment(frame, env, config, side);
             }
-            if reason == Reason::NotOurMac && learn::is_group_frame_to_service(frame, config, side)
+            if reason == Reason::NotOurMac
+                && classify::is_group_frame_to_service(frame, config, side)
             {
                 return Verdict::NotForwarded(Reason::GroupFrame);
             }

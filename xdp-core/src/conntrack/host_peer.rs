@@ -294,7 +294,7 @@ fn refresh<E: Env>(env: &E, config: &Config, peer: [u8; 4], word: u64, jiffies: 
     }
     let at = (E::Word::opaque(way) % WAYS) * recent_slot::WORDS;
     let is_own = rank >= OWN;
-    if is_own && bucket[at + recent_slot::DIGEST].load() as u16 == short_tick {
+    if is_own && bucket[at + recent_slot::DIGEST].load() & 0xffff == u64::from(short_tick) {
         return Refreshed::Before;
     }
     // That of an entry that is too old counts no more.

@@ -25,9 +25,7 @@ pub(super) fn complete_or_remember<F: Frame + ?Sized, E: Env>(
     if packet.ike_at == 0 || (packet.class == Class::NattIke && packet.port == IKE_PORT) {
         return None;
     }
-    let Some(header) = ike::Header::read(frame, packet.ike_at) else {
-        return None;
-    };
+    let header = ike::Header::read(frame, packet.ike_at)?;
     if !header.has_both_spis() {
         return None;
     }
@@ -43,9 +41,7 @@ pub(super) fn complete_or_remember<F: Frame + ?Sized, E: Env>(
             u32::from_ne_bytes([m, n, o, p]),
         ],
     );
-    let Some(bucket) = env.half_open(recent::index(digest, config.half_mask)) else {
-        return None;
-    };
+    let bucket = env.half_open(recent::index(digest, config.half_mask))?;
     let tick = short_tick(config, jiffies);
     let [high, low] = slot::peer_words(packet.peer);
     if packet.direction == Direction::Inbound {

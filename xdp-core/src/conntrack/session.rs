@@ -88,7 +88,7 @@ fn insert_session<'e, E: Env>(
 }
 
 /// Writes down what a packet shows of its peer: its port, or that it uses native ESP. The packet is one
-/// that nobody makes the server send by forging the peer's address (ESP, or what refreshes a session).
+/// that the server does not send because of a forged one (ESP, or what refreshes a session).
 // Out of line, with two numbers instead of the packet: each caller would follow its branches to the end.
 #[inline(never)]
 pub(super) fn note_peer<W: Word>(session: &Slot<W>, class: Class, port: u16) {
@@ -100,7 +100,12 @@ pub(super) fn note_peer<W: Word>(session: &Slot<W>, class: Class, port: u16) {
             session::with_port(before, false, port)
         }
         Class::Esp => before | session::NATIVE_ESP,
-        _ => return,
+        Class::NattIke
+        | Class::Keepalive
+        | Class::EspInUdp
+        | Class::Fragment
+        | Class::Other
+        | Class::Icmp => return,
     };
     if now != before {
         session[session::PORTS_CREATED].store(now);
@@ -179,7 +184,10 @@ pub(super) fn count_session<F: Frame + ?Sized, E: Env>(
     if packet.direction == Direction::Outbound {
         if is_refresh(frame, packet) {
             session[session::LAST_SEEN].store(jiffies & 0xffff_ffff);
-            note_peer(session, packet.class, packet.port);
+            let known = session[session::PORTS_CREATED].load();
+            if session::port_on(known, packet.class == Class::Ike) != packet.port {
+                note_peer(session, packet.class, packet.port);
+            }
         }
         if hop != 0 {
             session[session::HOP].store(hop);
