@@ -3,7 +3,7 @@
 
 use crate::config::plan::Plan;
 use crate::daemon::link_change::{LinkChange, changes_of};
-use crate::daemon::reattach::Refused;
+use crate::daemon::reattach::{Refused, links};
 use crate::dataplane::exchange::{LoadedPrograms, load};
 use crate::dataplane::loader::SavedState;
 use crate::dataplane::{Dataplane, foreign_xdp};
@@ -17,6 +17,8 @@ use tokio::task::{JoinHandle, spawn_blocking};
 pub(super) struct Exchange {
     /// What they are loaded for.
     plan: Plan,
+    /// The interfaces as they were at its begin.
+    pub(super) links: Vec<Link>,
     /// The interfaces that have refused so far.
     pub(super) refused: Refused,
     pub(super) state: SavedState,
@@ -65,6 +67,7 @@ impl Exchange {
         let (instance, to_load) = (instance.clone(), plan.clone());
         let work = move || load(&to_load, &instance, &state, |one| needed.contains(&one));
         Ok(Ok(Self {
+            links: links(&new),
             plan,
             refused,
             state,

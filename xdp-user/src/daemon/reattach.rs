@@ -28,6 +28,8 @@ pub struct LinkMonitor {
     /// The error of the last attempt.
     failure: Option<String>,
     backoff: Backoff<Vec<Link>>,
+    /// An interface has changed since the attempt began.
+    has_changed: bool,
     /// The one exchange that is under way.
     exchange: Option<Exchange>,
 }
@@ -137,6 +139,7 @@ impl LinkMonitor {
         if !self.backoff.permits(&links(&plan)) {
             return None;
         }
+        self.has_changed = false;
         self.begin(dataplane, (old, plan), netlink, Refused::default())
     }
 
@@ -183,6 +186,7 @@ impl LinkMonitor {
             let event = self.begin(dataplane, (old, new), netlink, Refused::default());
             return (event.into_iter().collect(), None);
         };
+        self.has_changed |= links(&new) != exchange.links;
         let mut refusals = Refusals::of_all_but(indices(old));
         let (state, Refused { mut left_out, why }) = (exchange.state, exchange.refused);
         let attached = loaded
@@ -216,7 +220,8 @@ impl LinkMonitor {
         }
     }
 
-    /// An interface or the verifier has refused: the next attempt waits.
+    /// An interface or the verifier has refused: the next attempt waits, unless the refusal may be of
+    /// what was before a change.
     fn refused(
         &mut self,
         dataplane: &Dataplane,
@@ -224,9 +229,13 @@ impl LinkMonitor {
         netlink: &Netlink,
         why: String,
     ) -> Option<Event> {
-        // As the attempt has left them.
-        let left = plan_now(old, netlink).ok().flatten();
-        self.backoff.refused(left.as_ref().map(links));
+        if self.has_changed {
+            self.backoff = Backoff::default();
+        } else {
+            // As the attempt has left them.
+            let left = plan_now(old, netlink).ok().flatten();
+            self.backoff.refused(left.as_ref().map(links));
+        }
         self.not_reattached(dataplane, &why)
     }
 
@@ -240,7 +249,7 @@ impl LinkMonitor {
 }
 
 /// All that an attempt depends on.
-fn links(plan: &Plan) -> Vec<Link> {
+pub(super) fn links(plan: &Plan) -> Vec<Link> {
     [plan.wans.as_slice(), plan.lans.as_slice()].concat()
 }
 

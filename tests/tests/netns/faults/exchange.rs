@@ -22,6 +22,7 @@ use super::interfaces::followed;
 use super::neighbours::lan_egress;
 use super::own_addresses::set_mac;
 use crate::support::{attachments, count, everything_crosses, patience, pins, wait_for_log};
+use crate::topology::uplinks::WAN_2;
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     const TOOLS: &[&str] = &["tc", "bpftool"];
@@ -30,6 +31,10 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         test("changes_are_followed_while_programs_are_loaded", meanwhile),
         test("an_exchange_that_is_out_of_date_is_made_again", outdated),
         test("a_slow_grace_period_holds_up_no_exchange", grace),
+        test(
+            "a_device_that_changes_while_it_is_tried_is_tried_again",
+            refused_meanwhile,
+        ),
         test("a_daemon_that_ends_during_an_exchange_leaves_none", ends),
     ]
 }
@@ -56,12 +61,12 @@ impl Hold {
     }
 }
 
-/// Starts a daemon with these arguments and this variable besides the usual ones.
-fn start_with(lab: &Lab, more: &[&str], variable: (&str, &OsStr)) -> Result<Process> {
+/// Starts a daemon with these arguments and variables besides the usual ones.
+fn start_with(lab: &Lab, more: &[&str], variables: &[(&str, &OsStr)]) -> Result<Process> {
     let mut command = lab.gateway.command(binary()?);
     command.args(usual_arguments()).args(more);
     command.arg("--bpffs").arg(lab.bpffs());
-    command.env(variable.0, variable.1);
+    command.envs(variables.iter().copied());
     let mut process = Process::spawn(&mut command, lab.log("ikenat"))?;
     process.wait_for_log("ready: translating", patience(Duration::from_secs(90)))?;
     Ok(process)
@@ -70,7 +75,7 @@ fn start_with(lab: &Lab, more: &[&str], variable: (&str, &OsStr)) -> Result<Proc
 /// Starts a daemon whose loads can be held.
 fn start(lab: &Lab) -> Result<Process> {
     let hold = Hold::of(lab).0;
-    start_with(lab, &[], ("IKENAT_HOLD_LOAD", hold.as_os_str()))
+    start_with(lab, &[], &[("IKENAT_HOLD_LOAD", hold.as_os_str())])
 }
 
 /// An exchange begins, and waits for the file.
@@ -150,8 +155,8 @@ fn outdated(lab: &Lab) -> Result<()> {
 fn grace(lab: &Lab) -> Result<()> {
     let grace = patience(Duration::from_secs(10));
     let delay = grace.as_millis().to_string();
-    let slow = ("IKENAT_SLOW_MEMBARRIER", OsStr::new(&delay));
-    let daemon = start_with(lab, &["--deny", "198.51.100.7"], slow)?;
+    let slow = [("IKENAT_SLOW_MEMBARRIER", OsStr::new(&delay))];
+    let daemon = start_with(lab, &["--deny", "198.51.100.7"], &slow)?;
     let began = Instant::now();
     set_mac(lab, WAN, FIRST_MAC)?;
     lab.gateway.run(&format!("ip link set {LAN} mtu 1300"))?;
@@ -188,4 +193,45 @@ fn ends(lab: &Lab) -> Result<()> {
     ensure!(after == pinned, "before: {pinned:?}, after: {after:?}");
     let _daemon = start(lab)?;
     known_to_xdp(lab, FIRST_MAC, 1)
+}
+
+/// A bridge, which has no native XDP, changes while it is tried: it is tried again at once, although
+/// the refusal comes after the change.
+fn refused_meanwhile(lab: &Lab) -> Result<()> {
+    const ATTEMPT: &str = ": earlier-found";
+    let hold = Hold::of(lab);
+    let variables = [
+        ("IKENAT_HOLD_LOAD", hold.0.as_os_str()),
+        ("IKENAT_FAIL_AT", OsStr::new("list")),
+    ];
+    let daemon = start_with(lab, &["--wan", WAN_2], &variables)?;
+    let times = |text: &str| daemon.log().matches(text).count();
+    lab.gateway
+        .run(&format!("ip link add {WAN_2} type bridge"))?;
+    wait_for_log(lab, &format!("{WAN_2} refuses native XDP"))?;
+    // The next wait is of eight seconds by then.
+    std::thread::sleep(patience(Duration::from_secs(5)));
+    hold.close()?;
+    let began = Instant::now();
+    while times(HELD) == 0 {
+        ensure!(
+            began.elapsed() < patience(Duration::from_secs(30)),
+            "it is not tried again:\n{}",
+            daemon.log()
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    lab.gateway.run(&format!("ip link set {WAN_2} mtu 1400"))?;
+    let before = times(ATTEMPT);
+    hold.open()?;
+    let (began, wait) = (Instant::now(), patience(Duration::from_secs(5)));
+    while times(ATTEMPT) == before {
+        ensure!(
+            began.elapsed() < wait,
+            "not within {wait:?}:\n{}",
+            daemon.log()
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
 }
