@@ -43,12 +43,35 @@ pub(crate) const NEW: &str = "-new";
 /// Prefix of the record of a clsact that ikenat has added; namespace and interface index follow.
 pub(crate) const CLSACT: &str = "clsact-";
 
-/// The tracepoints with programs that count what is lost after the redirect.
-pub(crate) const TRACEPOINTS: [&str; 3] = ["xdp_devmap_xmit", "xdp_redirect_err", "xdp_exception"];
+/// A tracepoint with a program that counts what is lost after the redirect.
+pub(crate) struct LossPoint {
+    /// The tracepoint.
+    pub(crate) tracepoint: &'static str,
+    /// The name of its program in the object.
+    pub(crate) program: &'static str,
+}
 
-/// The names of the pins of their links.
-pub(crate) fn loss_pins() -> impl Iterator<Item = String> {
-    TRACEPOINTS.iter().map(|point| format!("loss-{point}"))
+impl LossPoint {
+    /// All of them.
+    pub(crate) const ALL: [Self; 3] = [
+        Self {
+            tracepoint: "xdp_devmap_xmit",
+            program: "ikenat_lost_bulk",
+        },
+        Self {
+            tracepoint: "xdp_redirect_err",
+            program: "ikenat_lost_refused",
+        },
+        Self {
+            tracepoint: "xdp_exception",
+            program: "ikenat_lost_generic",
+        },
+    ];
+
+    /// The name of the pin of its link.
+    pub(crate) fn pin(&self) -> String {
+        format!("loss-{}", self.tracepoint)
+    }
 }
 
 /// The directory of one instance.
@@ -217,12 +240,13 @@ impl Instance {
 
     /// Removes the pins of the programs on tracepoints, which detaches these.
     pub(crate) fn clear_tracepoints(&self) -> Result<Vec<String>> {
-        self.clear_named(loss_pins())
+        self.clear_named(LossPoint::ALL.iter().map(LossPoint::pin))
     }
 
     /// True when all programs on tracepoints are pinned: then losses are counted.
     pub(crate) fn counts_losses(&self) -> bool {
-        loss_pins().all(|pin| self.pin(&pin).exists())
+        let mut points = LossPoint::ALL.iter();
+        points.all(|point| self.pin(&point.pin()).exists())
     }
 
     /// Removes the pins of the filters' programs, which leaves the filters themselves.

@@ -5,7 +5,7 @@ use super::context::Context;
 use super::memory::{MEBI, need};
 use super::{Finding, run_command};
 use crate::config::settings::{Settings, Sizes};
-use crate::tables::usage::{Level, TABLES};
+use crate::tables::usage::{FillLevel, TABLES};
 use serde::Serialize;
 
 const CODE: &str = "capacity";
@@ -114,7 +114,7 @@ fn in_use(context: &Context<'_>) -> Vec<Finding> {
             "{}: {} of {} {} are in use",
             table.name, used.entries, used.limit, table.entries
         );
-        if Level::of(used.entries, used.limit) == Level::Normal {
+        if FillLevel::of(used.entries, used.limit) == FillLevel::Normal {
             findings.push(Finding::ok(CODE, message, REASON));
             continue;
         }

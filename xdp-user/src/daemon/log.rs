@@ -16,7 +16,7 @@ use crate::dataplane::egress::{self, XmitSupport};
 use crate::dataplane::tc_backend::hook_name;
 use crate::netlink::neighbour::NeighbourKey;
 use crate::sys::capabilities;
-use crate::tables::usage::{Level, LimitedTable};
+use crate::tables::usage::{FillLevel, LimitedTable};
 use std::net::Ipv4Addr;
 use std::path::Path;
 use tracing::{info, warn};
@@ -286,14 +286,14 @@ pub(super) fn filter_lost(interface: &str, why: &str) {
 pub(super) fn table_fills(
     vip: Ipv4Addr,
     table: &LimitedTable,
-    level: Level,
+    level: FillLevel,
     (entries, slots): (u64, u32),
 ) {
     let LimitedTable {
         name,
         entries: what,
         option,
-        when_full,
+        excess,
         ..
     } = table;
     let limit = slots / 2;
@@ -306,12 +306,12 @@ pub(super) fn table_fills(
         "this is the largest table".to_owned()
     };
     match level {
-        Level::Full => {
-            warn!("{name}: all {limit} {what} are in use; {when_full}; {remedy}");
+        FillLevel::Full => {
+            warn!("{name}: all {limit} {what} are in use; {excess}; {remedy}");
         }
-        Level::High | Level::Normal => {
+        FillLevel::High | FillLevel::Normal => {
             warn!(
-                "{name}: {entries} of {limit} {what} are in use; when it is full, {when_full}; {remedy}"
+                "{name}: {entries} of {limit} {what} are in use; when it is full, {excess}; {remedy}"
             );
         }
     }

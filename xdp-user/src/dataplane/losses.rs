@@ -3,7 +3,7 @@
 //! They are pinned like the others, and count without the daemon. Nothing depends on them: where
 //! they cannot be attached, `status` says that losses are not counted.
 
-use crate::bpffs::layout::{Instance, TRACEPOINTS, loss_pins};
+use crate::bpffs::layout::{Instance, LossPoint};
 use crate::dataplane::loader::{LoadedObject, tracepoint};
 use crate::error::{Error, Result, causes, log_clean_up};
 use crate::sys::btf::Btf;
@@ -14,23 +14,16 @@ use std::io;
 use std::sync::OnceLock;
 use xdp_common::LossConfig;
 
-/// The program of each of [`TRACEPOINTS`].
-const PROGRAMS: [&str; TRACEPOINTS.len()] = [
-    "ikenat_lost_bulk",
-    "ikenat_lost_refused",
-    "ikenat_lost_generic",
-];
-
 /// Offsets in the structures of this kernel, which take long to find.
 static OFFSETS: OnceLock<Option<LossConfig>> = OnceLock::new();
 
 /// The ids of the attached programs.
 pub(crate) fn attached(instance: &Instance) -> Vec<u32> {
-    let of_pin = |pin: String| {
-        let link = PinnedLink::from_pin(instance.pin(&pin)).ok()?;
+    let of_point = |point: &LossPoint| {
+        let link = PinnedLink::from_pin(instance.pin(&point.pin())).ok()?;
         FdLink::from(link).info().ok().map(|info| info.program_id())
     };
-    loss_pins().filter_map(of_pin).collect()
+    LossPoint::ALL.iter().filter_map(of_point).collect()
 }
 
 /// The constants of the programs; all zero where the kernel does not tell them.
@@ -82,7 +75,8 @@ fn try_attach(objects: &mut [LoadedObject], instance: &Instance, namespace: u64)
             io::ErrorKind::Unsupported.into(),
         ));
     }
-    for ((name, point), pin) in PROGRAMS.into_iter().zip(TRACEPOINTS).zip(loss_pins()) {
+    for point in &LossPoint::ALL {
+        let name = point.program;
         let failed = |error: &dyn std::error::Error| Error::Load {
             step: name,
             why: causes(error),
@@ -92,10 +86,12 @@ fn try_attach(objects: &mut [LoadedObject], instance: &Instance, namespace: u64)
             Ok(()) | Err(ProgramError::AlreadyLoaded) => {}
             Err(error) => return Err(failed(&error)),
         }
-        let id = program.attach(point).map_err(|error| failed(&error))?;
+        let id = program
+            .attach(point.tracepoint)
+            .map_err(|error| failed(&error))?;
         let link = program.take_link(id).map_err(|error| failed(&error))?;
         FdLink::from(link)
-            .pin(instance.pin(&pin))
+            .pin(instance.pin(&point.pin()))
             .map_err(|error| failed(&error))?;
     }
     Ok(())

@@ -65,7 +65,7 @@ pub struct Changes {
     pub links: bool,
     /// Next hops that are used.
     pub hops: bool,
-    /// Next hops to some peers: those in [`Filter::take_prefixes`].
+    /// Next hops to some peers: those in [`ChangeFilter::take_prefixes`].
     pub routes: bool,
     /// Who has the VIP.
     pub vip: bool,
@@ -105,7 +105,7 @@ const PREFIXES: usize = 4096;
 
 /// Finds the notifications that concern an instance.
 #[derive(Debug, Default)]
-pub struct Filter {
+pub struct ChangeFilter {
     /// The MAC addresses of the neighbours that were notified on interfaces of the instance.
     neighbours: HashMap<NeighbourKey, Vec<u8>>,
     /// The destinations of routes that were notified, except for those that cover the VIP or the
@@ -113,7 +113,7 @@ pub struct Filter {
     prefixes: HashSet<Ipv4Net>,
 }
 
-impl Filter {
+impl ChangeFilter {
     /// Notifications were lost: which neighbours and routes have changed is not known.
     pub fn forget(&mut self) {
         self.neighbours.clear();

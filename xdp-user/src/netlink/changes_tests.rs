@@ -20,7 +20,7 @@ const ROUTES: Changes = Changes {
 };
 
 /// What a filter says of a message when an instance uses a WAN, an absent interface, and one router.
-fn changes(filter: &mut Filter, message: RouteNetlinkMessage) -> Changes {
+fn changes(filter: &mut ChangeFilter, message: RouteNetlinkMessage) -> Changes {
     let wan = Link {
         index: WAN,
         name: "wan".to_owned(),
@@ -55,7 +55,7 @@ fn neighbour(
 
 #[test]
 fn only_a_new_mac_address_of_a_neighbour_is_a_change() {
-    let mut filter = Filter::default();
+    let mut filter = ChangeFilter::default();
     let mut notify = |state, last| {
         let found = changes(&mut filter, neighbour((WAN, ROUTER), state, last));
         assert!(found == Changes::HOPS || found == NOTHING, "{found:?}");
@@ -72,7 +72,7 @@ fn only_a_new_mac_address_of_a_neighbour_is_a_change() {
 
 #[test]
 fn neighbours_that_are_not_used_do_not_count() {
-    let mut filter = Filter::default();
+    let mut filter = ChangeFilter::default();
     let reachable = |key, last| neighbour(key, NeighbourState::Reachable, Some(last));
     for last in 1..4 {
         let elsewhere = reachable((OTHER, ROUTER), last);
@@ -92,7 +92,7 @@ fn link(index: u32, name: &str) -> RouteNetlinkMessage {
 
 #[test]
 fn links_count_by_index_and_by_name() {
-    let mut filter = Filter::default();
+    let mut filter = ChangeFilter::default();
     let both = Changes {
         links: true,
         ..Changes::HOPS
@@ -136,7 +136,7 @@ fn route(prefix: &str) -> RouteNetlinkMessage {
 
 #[test]
 fn routes_count_at_once_or_are_kept_for_the_peers() {
-    let mut filter = Filter::default();
+    let mut filter = ChangeFilter::default();
     let to_server = Changes {
         links: true,
         ..Changes::HOPS
@@ -159,7 +159,7 @@ fn routes_count_at_once_or_are_kept_for_the_peers() {
 
 #[test]
 fn too_many_routes_are_a_change_of_all() {
-    let mut filter = Filter::default();
+    let mut filter = ChangeFilter::default();
     let mut number = 0_u32;
     let mut next = || {
         number += 1;
@@ -182,7 +182,7 @@ fn address(index: u32, address: Ipv4Addr) -> RouteNetlinkMessage {
 
 #[test]
 fn addresses_count_on_interfaces_of_the_instance_and_the_vip_everywhere() {
-    let mut filter = Filter::default();
+    let mut filter = ChangeFilter::default();
     let vip = Changes {
         vip: true,
         ..Changes::HOPS
@@ -201,5 +201,5 @@ fn addresses_count_on_interfaces_of_the_instance_and_the_vip_everywhere() {
 #[test]
 fn every_rule_counts() {
     let rule = RouteNetlinkMessage::NewRule(RuleMessage::default());
-    assert_eq!(changes(&mut Filter::default(), rule), Changes::HOPS);
+    assert_eq!(changes(&mut ChangeFilter::default(), rule), Changes::HOPS);
 }

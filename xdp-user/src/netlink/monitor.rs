@@ -10,7 +10,7 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::Socket;
 use netlink_sys::protocols::NETLINK_ROUTE;
 
-use super::changes::{Changes, Filter, Used};
+use super::changes::{ChangeFilter, Changes, Used};
 use crate::error::{Error, Result};
 
 /// Multicast groups of `linux/rtnetlink.h` (`enum rtnetlink_groups`): links, neighbours, IPv4
@@ -27,7 +27,7 @@ pub struct ChangeMonitor {
     socket: Socket,
     /// Notifications were lost, and the kernel may lose more until all others are read.
     overrun: bool,
-    filter: Filter,
+    filter: ChangeFilter,
 }
 
 /// What one call has read.
@@ -55,7 +55,7 @@ impl ChangeMonitor {
         Ok(Self {
             socket,
             overrun: false,
-            filter: Filter::default(),
+            filter: ChangeFilter::default(),
         })
     }
 

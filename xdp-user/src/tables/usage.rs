@@ -14,7 +14,7 @@ pub struct LimitedTable {
     /// The option.
     pub option: &'static str,
     /// What becomes of what finds no room.
-    pub when_full: &'static str,
+    pub excess: &'static str,
 }
 
 /// The tables whose entries are counted.
@@ -24,20 +24,20 @@ pub const TABLES: [LimitedTable; 2] = [
         entries: "SPIs",
         number: FLOW_ENTRIES,
         option: "--flow-slots",
-        when_full: "packets of further SPIs are forwarded and counted as untracked",
+        excess: "packets of further SPIs are forwarded and counted as untracked",
     },
     LimitedTable {
         name: "SESSION",
         entries: "peers",
         number: SESSION_ENTRIES,
         option: "--session-slots",
-        when_full: "further peers are forwarded, and their ESP is counted as untracked",
+        excess: "further peers are forwarded, and their ESP is counted as untracked",
     },
 ];
 
 /// How full a table is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Level {
+pub enum FillLevel {
     /// There is room.
     #[default]
     Normal,
@@ -47,7 +47,7 @@ pub enum Level {
     Full,
 }
 
-impl Level {
+impl FillLevel {
     /// The level of a number of entries.
     pub const fn of(entries: u64, limit: u64) -> Self {
         if entries >= limit {
@@ -63,15 +63,15 @@ impl Level {
 /// Notices when a table fills up: once at each level, and again after it was below 70 %, so that a
 /// table that hovers around a limit causes no flood of messages.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Watermark(Level);
+pub struct Watermark(FillLevel);
 
 impl Watermark {
     /// The level that has been reached, if that is news.
-    pub fn reached(&mut self, entries: u64, limit: u64) -> Option<Level> {
+    pub fn reached(&mut self, entries: u64, limit: u64) -> Option<FillLevel> {
         if entries * 10 < limit * 7 {
-            self.0 = Level::Normal;
+            self.0 = FillLevel::Normal;
         }
-        let level = Level::of(entries, limit);
+        let level = FillLevel::of(entries, limit);
         let is_news = level > self.0;
         self.0 = self.0.max(level);
         is_news.then_some(level)
@@ -88,8 +88,8 @@ mod tests {
         let news = [0, 79, 80, 99, 80, 100, 99, 101, 100, 75, 85, 70]
             .map(|entries| mark.reached(entries, 100));
         let mut expected = [None; 12];
-        expected[2] = Some(Level::High);
-        expected[5] = Some(Level::Full);
+        expected[2] = Some(FillLevel::High);
+        expected[5] = Some(FillLevel::Full);
         assert_eq!(news, expected);
     }
 
@@ -98,11 +98,11 @@ mod tests {
         let mut mark = Watermark::default();
         assert_eq!(
             mark.reached(100, 100),
-            Some(Level::Full),
+            Some(FillLevel::Full),
             "at once, without the other"
         );
         assert_eq!(mark.reached(69, 100), None);
-        assert_eq!(mark.reached(80, 100), Some(Level::High));
-        assert_eq!(mark.reached(100, 100), Some(Level::Full));
+        assert_eq!(mark.reached(80, 100), Some(FillLevel::High));
+        assert_eq!(mark.reached(100, 100), Some(FillLevel::Full));
     }
 }
