@@ -12,8 +12,8 @@ use std::net::Ipv4Addr;
 use xdp_common::config::mac_word;
 use xdp_common::limits::NEXTHOPS;
 use xdp_common::{Config, Hook, cpu};
-use xdp_core::neighbour::Neighbour;
-use xdp_core::{FibResult, NextHop, Side};
+use xdp_core::neighbour::{Gateway, Neighbour};
+use xdp_core::{FibResult, Side};
 
 const PEER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
 const MESSAGE: usize = 60;
@@ -146,7 +146,7 @@ fn xdp_sends_by_the_interfaces_that_accept_its_frames() {
                     let is_peer = interfaces == config.lans && gateway != SERVER.octets();
                     FibResult::Neighbour(Neighbour {
                         ifindex: if is_peer { config.wans[0] } else { ifindex },
-                        gateway,
+                        gateway: Gateway::v4(gateway),
                         destination: mac_word(SERVER_MAC),
                         source: mac_word(LAN_MAC),
                         mtu: MTU,
@@ -188,11 +188,9 @@ fn verdict(
 fn an_unresolved_neighbour_is_for_the_slow_path() {
     let config = fixture::config();
     let tables = Tables::new(&config);
-    let unresolved = |ifindex| {
-        FibResult::Unresolved(NextHop {
-            ifindex,
-            gateway: [192, 0, 2, 1],
-        })
+    let unresolved = |ifindex| FibResult::Unresolved {
+        ifindex,
+        gateway: Gateway::v4([192, 0, 2, 1]),
     };
     let inbound = from_client(500, vec![0x21; MESSAGE]);
     let outbound = from_server(500, vec![0x21; MESSAGE]);
@@ -216,7 +214,7 @@ fn each_neighbour_is_confirmed_by_one_packet() {
     let tables = Tables::new(&config);
     let outbound = from_server(500, vec![0x21; MESSAGE]);
     let confirmed = (0..=255_u8).filter(|number| {
-        let gateway = [192, 0, 2, *number];
+        let gateway = Gateway::v4([192, 0, 2, *number]);
         let neighbour = FibResult::Neighbour(Neighbour {
             ifindex: config.wan_ifindex,
             gateway,
@@ -243,7 +241,7 @@ fn a_neighbour_is_confirmed_again_after_the_period() {
     let (side, packet) = from_server(500, vec![0x21; MESSAGE]);
     let of = |number: u32| Neighbour {
         ifindex: config.wan_ifindex,
-        gateway: number.to_be_bytes(),
+        gateway: Gateway::v4(number.to_be_bytes()),
         destination: mac_word(CLIENT_MAC),
         source: mac_word(WAN_MAC),
         mtu: MTU,
@@ -338,4 +336,16 @@ fn a_server_on_this_host_is_reached_through_the_stack() {
     assert_eq!(in_tc(&config, &inbound, (1, 0)), "forward ike in untracked");
     let outbound = from_server(500, vec![0x21; MESSAGE]);
     assert_eq!(in_tc(&config, &outbound, (1, 0)), "answered time-exceeded");
+}
+
+/// Where rules look at protocol or port, a next hop that one kind of packet has asked for is not for another.
+#[test]
+fn next_hops_are_not_shared_where_rules_look_deeper() {
+    let gateway = Counting::new();
+    let message = from_server(500, vec![0x21; MESSAGE]);
+    assert_eq!([(); 2].map(|()| gateway.asks(Hook::Xdp, &message)), [1, 0]);
+    for side in [cpu::EGRESS_WAN, cpu::EGRESS_LAN] {
+        gateway.tables.set_not_shared(side);
+    }
+    assert_eq!([(); 2].map(|()| gateway.asks(Hook::Xdp, &message)), [1, 1]);
 }

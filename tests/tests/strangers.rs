@@ -14,7 +14,8 @@ use ikenat_tests::lab::topology::{
 };
 use xdp_common::Config;
 use xdp_common::config::EXCEPT;
-use xdp_core::{FibResult, NextHop, Side};
+use xdp_core::neighbour::Gateway as GatewayAddress;
+use xdp_core::{FibResult, Side};
 
 /// A default route leads to the WAN whatever the address is: what is no host stays here.
 #[test]
@@ -223,11 +224,9 @@ fn fragments_without_a_first_one_are_copied_to_the_host() {
 fn fragments_from_inside_addresses_are_not_copied_to_the_host() {
     let config = fixture::config();
     let leads_to = |ifindex| {
-        move |_: [u8; 4], destination: [u8; 4], _: u16| {
-            FibResult::Unresolved(NextHop {
-                ifindex,
-                gateway: destination,
-            })
+        move |_: [u8; 4], destination: [u8; 4], _: u16| FibResult::Unresolved {
+            ifindex,
+            gateway: GatewayAddress::v4(destination),
         }
     };
     let (outside, inside) = (leads_to(config.wan_ifindex), leads_to(config.lan_ifindex));

@@ -40,12 +40,26 @@ pub const fn egress_of(direction: Direction) -> usize {
 
 /// What the dataplane must know of an egress, in one word. Zero: the driver does not accept frames
 /// that XDP redirects to it. Otherwise bit 16 is set, and the word holds the MTU (bits 48-63; 0:
-/// not known) and the epoch (0-15). The epoch changes when a route or a neighbour may have changed,
+/// not known, or not to be relied on: then the FIB is asked for each packet), [`NOT_SHARED`], and the
+/// epoch (0-15). The epoch changes when a route or a neighbour may have changed,
 /// and invalidates all next hops that were remembered before.
 #[inline(always)]
 #[must_use]
 pub const fn egress(mtu: u16, epoch: u16) -> u64 {
     (mtu as u64) << 48 | 1 << 16 | epoch as u64
+}
+
+/// A bit in an [`egress`] word: rules of the host look at more than a session has in common, so only
+/// flows cache next hops.
+pub const NOT_SHARED: u64 = 1 << 17;
+
+/// The MTU in an [`egress`] word for packets with a shared next hop: 0 with [`NOT_SHARED`]. Computed
+/// without a branch: the verifier would follow it to the end of the program.
+#[inline(always)]
+#[must_use]
+pub const fn shared_mtu(word: u64) -> u16 {
+    let shared = ((word / NOT_SHARED) & 1).wrapping_sub(1);
+    egress_mtu(word & shared)
 }
 
 /// The MTU in an [`egress`] word.

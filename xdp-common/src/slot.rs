@@ -211,6 +211,9 @@ pub mod nexthop {
     pub const SOURCE: usize = 3;
     /// Tick of the last packet that went through the neighbour layer.
     pub const CONFIRMED: usize = 4;
+    /// Two words: the address of an IPv6 gateway, network order. Zero: the gateway is IPv4, and its
+    /// address is in the key; that of an IPv6 one is folded there.
+    pub const ADDRESS: usize = 5;
 }
 
 /// The two words of an IPv4 address, mapped into IPv6 (RFC 4291 section 2.5.5.2), so that IPv6

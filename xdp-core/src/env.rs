@@ -1,7 +1,7 @@
 //! The environment of the packet logic: the trait [`Env`] for tables and kernel, and the types that
 //! it exchanges with them (side, next hop, FIB result, verdict).
 
-use crate::neighbour::table::{self as neighbour_table, Neighbour};
+use crate::neighbour::table::{self as neighbour_table, Gateway, Neighbour};
 use crate::packet::PackedPacket;
 use crate::table::Buckets;
 use crate::table::recent;
@@ -21,13 +21,60 @@ pub enum Side {
     Out,
 }
 
+/// What the FIB is asked: all of a packet that the kernel's rules (`ip rule`) may look at, with its
+/// translated addresses. A mark is not among it: before these hooks no packet has one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FibQuery {
+    /// Source address.
+    pub source: [u8; 4],
+    /// Destination address.
+    pub destination: [u8; 4],
+    /// IPv4 total length.
+    pub total_length: u16,
+    /// Type of service.
+    pub tos: u8,
+    /// Number of the IP protocol.
+    pub protocol: u8,
+    /// Source and destination port; zero without UDP, and in all fragments: the kernel does not read
+    /// the ports of a first fragment either, so that all take the same route.
+    pub ports: [u16; 2],
+    /// The interface on which the packet arrives; 0: that on which this one has arrived.
+    pub ingress: u32,
+}
+
+impl FibQuery {
+    /// A packet of a protocol without ports.
+    #[inline(always)]
+    #[must_use]
+    pub const fn without_ports(
+        (source, destination): ([u8; 4], [u8; 4]),
+        (protocol, tos): (u8, u8),
+        total_length: u16,
+    ) -> Self {
+        Self {
+            source,
+            destination,
+            total_length,
+            tos,
+            protocol,
+            ports: [0; 2],
+            ingress: 0,
+        }
+    }
+}
+
 /// The kernel FIB's result for a destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FibResult {
     /// There is a route, and the neighbour's MAC address is known.
     Neighbour(Neighbour),
     /// There is a route, but the neighbour has no MAC address yet.
-    Unresolved(NextHop),
+    Unresolved {
+        /// Egress interface.
+        ifindex: u32,
+        /// The gateway, or the destination itself when it is on the link.
+        gateway: Gateway,
+    },
     /// The packet is larger than the route's MTU, which is the value.
     TooBig(u16),
     /// The destination is this host, or not a unicast address: not forwarded.
@@ -38,32 +85,18 @@ pub enum FibResult {
     ForwardingDisabled,
 }
 
-/// The next hop.
+/// The next hop. XDP needs no more of it, since it writes the MAC addresses itself; tc keeps the gateway
+/// elsewhere ([`Env::keep_gateway`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NextHop {
     /// Egress interface; 0: the host's own stack.
     pub ifindex: u32,
-    /// The gateway, or the destination itself when it is on the link.
-    pub gateway: [u8; 4],
 }
 
 impl NextHop {
     /// The host's own stack: it routes, decrements the TTL and fragments, or delivers to a server
     /// on this host.
-    pub const STACK: Self = Self {
-        ifindex: 0,
-        gateway: [0; 4],
-    };
-
-    /// The next hop for a neighbour.
-    #[inline(always)]
-    #[must_use]
-    pub const fn to(neighbour: &Neighbour) -> Self {
-        Self {
-            ifindex: neighbour.ifindex,
-            gateway: neighbour.gateway,
-        }
-    }
+    pub const STACK: Self = Self { ifindex: 0 };
 
     /// True for [`NextHop::STACK`].
     #[inline(always)]
@@ -112,14 +145,17 @@ pub trait Env {
     fn cpu_block(&self) -> Option<&[Self::Word; cpu::WORDS]>;
     /// `jiffies_64`.
     fn jiffies(&self) -> u64;
-    /// Asks the FIB for the route of a packet from `source` to `destination` of this length.
-    fn fib_lookup(&self, source: [u8; 4], destination: [u8; 4], total_length: u16) -> FibResult;
+    /// Asks the FIB for the route of a packet.
+    fn fib_lookup(&self, query: &FibQuery) -> FibResult;
     /// Stores the parsed packet. In the kernel this is memory whose contents the verifier does not
     /// know: so it follows the code after this once, and not once for each kind of packet and each
     /// path through its headers.
     fn store_packet(&self, packed: PackedPacket);
     /// Loads the stored packet.
     fn load_packet(&self) -> Option<PackedPacket>;
+    /// In tc: keeps the gateway to which this packet will be sent, beside the stored packet and for the
+    /// same reason.
+    fn keep_gateway(&self, gateway: &Gateway);
     /// Reports that a peer has given its proof. For the log.
     fn established(&self, peer: [u8; 4], by: Direction);
 }

@@ -203,7 +203,6 @@ fn forward_esp<F: Frame + ?Sized, E: Env, const OUTBOUND: bool, const IN_UDP: bo
     Some(Verdict::Forward {
         hop: NextHop {
             ifindex: direction_config.egress,
-            gateway: [0; 4],
         },
         direction,
         class,

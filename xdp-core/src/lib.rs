@@ -29,7 +29,7 @@ pub mod sequence;
 pub mod table;
 pub mod wire;
 
-pub use env::{Env, FibResult, NextHop, Side, Verdict};
+pub use env::{Env, FibQuery, FibResult, NextHop, Side, Verdict};
 pub use fast_path::{forward, forward_either, run};
 pub use frame::Frame;
 pub use pipeline::process;

@@ -2,6 +2,7 @@
 
 use crate::wire::esp;
 use crate::wire::ipv4::{self, Protocol};
+use xdp_common::limits::{IKE_PORT, NATT_PORT};
 use xdp_common::{Class, Direction};
 
 /// A handled packet, as far as its headers show.
@@ -40,6 +41,8 @@ pub struct Packet {
     pub offset: u16,
     /// Length of the data: the total length less that of the header.
     pub data: u16,
+    /// Type of service.
+    pub tos: u8,
 }
 
 /// True for an address of no host on the Internet, although a default route leads there. What the
@@ -79,6 +82,7 @@ impl Packet {
             dont_fragment: ip.dont_fragment(),
             offset: ip.offset(),
             data: 0,
+            tos: ip.tos,
         }
     }
 
@@ -86,6 +90,27 @@ impl Packet {
     #[inline(always)]
     pub const fn has_options(&self) -> bool {
         self.header_words > MIN_HEADER_WORDS
+    }
+
+    /// Source and destination port as the kernel's rules see them ([`crate::env::FibQuery::ports`]).
+    // Without branches: the verifier would follow each one to the end of the program.
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "ports have 16 bits")]
+    pub fn routed_ports(&self) -> [u16; 2] {
+        // All ones with UDP that is no first fragment.
+        let has_udp = ((self.udp_at as u64 & OFFSETS) + OFFSETS) >> 7;
+        // Hidden from the compiler, which would make a branch of it.
+        let is_read = has_udp & !u64::from(self.first_fragment);
+        let mask = 0_u64.wrapping_sub(core::hint::black_box(is_read));
+        // 1 unless the class is IKE.
+        let other = ((self.class as u64 ^ Class::Ike as u64) + 0xf) >> 4;
+        let service = u64::from(IKE_PORT) + u64::from(NATT_PORT - IKE_PORT) * other;
+        let service = core::hint::black_box(service);
+        let ports = (u64::from(self.port) | service << 16) & mask;
+        let ports = ports << (16 * self.direction as u64);
+        // Outbound the peer's port is the destination: the upper half moves around.
+        let ports = ports | ports >> 32;
+        [ports as u16, (ports >> 16) as u16]
     }
 
     /// Packs the packet into words.
@@ -108,6 +133,7 @@ impl Packet {
             (self.header_words as u64) << 48
                 | (self.data as u64) << 32
                 | (self.offset as u64) << 16
+                | (self.tos as u64) << 8
                 | self.dont_fragment as u64,
         ]
     }
@@ -143,6 +169,7 @@ impl Packet {
             dont_fragment: cut & 1 != 0,
             offset: (cut >> 16) as u16,
             data: (cut >> 32) as u16,
+            tos: (cut >> 8) as u8,
         })
     }
 }

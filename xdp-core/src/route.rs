@@ -2,7 +2,7 @@
 //! means.
 
 use crate::conntrack::{host_peer, session};
-use crate::env::{Env, FibResult, NextHop};
+use crate::env::{Env, FibQuery, FibResult, NextHop};
 use crate::neighbour::cached_hop;
 use crate::neighbour::table::{self as neighbour_table, Neighbour};
 use crate::packet::{Packet, is_no_host};
@@ -91,7 +91,7 @@ pub(crate) fn look_up_route<E: Env>(
 }
 
 /// Asks the FIB for the route of a packet with its translated addresses, so that policy routing for
-/// the VIP applies.
+/// the VIP applies, and with all else that rules may look at.
 #[inline(always)]
 fn query_fib<E: Env>(env: &E, config: &Config, packet: &Packet) -> FibResult {
     let (source, destination) = match packet.direction {
@@ -100,7 +100,15 @@ fn query_fib<E: Env>(env: &E, config: &Config, packet: &Packet) -> FibResult {
         Direction::Outbound if is_no_host(packet.peer) => return FibResult::NotForwarded,
         Direction::Outbound => (config.vip, packet.peer),
     };
-    env.fib_lookup(source, destination, packet.total_length)
+    env.fib_lookup(&FibQuery {
+        source,
+        destination,
+        total_length: packet.total_length,
+        tos: packet.tos,
+        protocol: packet.protocol.number(),
+        ports: packet.routed_ports(),
+        ingress: 0,
+    })
 }
 
 #[inline(always)]
@@ -116,10 +124,9 @@ fn route_from_cache<E: Env>(
     let egress = env.cpu_block()?[cpu::EGRESS_LAN * (1 - direction)].load();
     let hop_word = session::next_hop(env, config, packet)?;
     let destination = cached_hop::mac(hop_word, cached_hop::stamp(config, egress, jiffies))?;
-    (packet.total_length <= cpu::egress_mtu(egress)).then_some(Route {
+    (packet.total_length <= cpu::shared_mtu(egress)).then_some(Route {
         next_hop: NextHop {
             ifindex: direction_config.egress,
-            gateway: [0; 4],
         },
         destination_mac: destination,
         source_mac: direction_config.source_mac,
@@ -211,9 +218,14 @@ fn is_macvlan(macvlans: &[u32; MACVLANS], ifindex: u32) -> bool {
 /// packets that no table counts have to be examined.
 #[inline(never)]
 pub(crate) fn is_inside<E: Env>(env: &E, config: &Config, source: [u8; 4]) -> bool {
-    let ifindex = match env.fib_lookup(config.vip, source, 0) {
+    // As the server's reply comes, which is not from the WAN: rules may look at the interface.
+    let query = FibQuery {
+        ingress: config.lan_ifindex,
+        ..FibQuery::without_ports((config.vip, source), (0, 0), 0)
+    };
+    let ifindex = match env.fib_lookup(&query) {
         FibResult::Neighbour(neighbour) => neighbour.ifindex,
-        FibResult::Unresolved(hop) => hop.ifindex,
+        FibResult::Unresolved { ifindex, .. } => ifindex,
         // An address of this host, or no route at all: the kernel's answer is the same.
         FibResult::NotForwarded => return source == config.lan_address,
         FibResult::TooBig(_) | FibResult::NoRoute | FibResult::ForwardingDisabled => return false,
@@ -231,10 +243,12 @@ fn route_for_xdp<E: Env>(
 ) -> Result<Route, Reason> {
     let neighbour = match routed {
         FibResult::Neighbour(neighbour) => neighbour,
-        FibResult::Unresolved(hop) if may_leave_by(config, packet.direction, hop.ifindex) => {
+        FibResult::Unresolved { ifindex, .. }
+            if may_leave_by(config, packet.direction, ifindex) =>
+        {
             return Err(Reason::NeighbourUnresolved);
         }
-        FibResult::Unresolved(_) => return Err(Reason::NotByWan),
+        FibResult::Unresolved { .. } => return Err(Reason::NotByWan),
         FibResult::TooBig(_)
         | FibResult::NotForwarded
         | FibResult::NoRoute
@@ -259,7 +273,9 @@ fn route_for_xdp<E: Env>(
         word.store(hop_word);
     }
     Ok(Route {
-        next_hop: NextHop::to(&neighbour),
+        next_hop: NextHop {
+            ifindex: neighbour.ifindex,
+        },
         destination_mac: neighbour.destination,
         source_mac: neighbour.source,
         cached_hop: hop_word,
@@ -313,8 +329,13 @@ fn route_for_tc<E: Env>(
             route.mtu = mtu;
             return oversized(config, packet);
         }
-        FibResult::Neighbour(neighbour) => NextHop::to(&neighbour),
-        FibResult::Unresolved(hop) => hop,
+        FibResult::Neighbour(Neighbour {
+            ifindex, gateway, ..
+        })
+        | FibResult::Unresolved { ifindex, gateway } => {
+            env.keep_gateway(&gateway);
+            NextHop { ifindex }
+        }
         routed @ (FibResult::NotForwarded | FibResult::NoRoute | FibResult::ForwardingDisabled) => {
             return Err(fib_refusal(packet.direction, routed));
         }

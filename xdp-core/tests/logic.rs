@@ -12,9 +12,9 @@ use xdp_common::slot::nexthop::WORDS as NEXTHOP_WORDS;
 use xdp_common::{Config, cpu};
 use xdp_core::checksum::{Delta, fold, ip_less, udp_more, udp_partial};
 use xdp_core::icmp::rate_limit;
-use xdp_core::neighbour::Neighbour;
 use xdp_core::neighbour::cached_hop;
 use xdp_core::neighbour::table as neighbour_table;
+use xdp_core::neighbour::{Gateway, Neighbour};
 use xdp_core::table::recent;
 
 /// The sum as RFC 1071 defines it, over all words at once.
@@ -163,6 +163,7 @@ proptest! {
     #[test]
     fn a_neighbour_is_read_as_it_was_written(ifindex in 1..1000_u32, gateway: [u8; 4], destination in 0..1_u64 << 48, source in 0..1_u64 << 48, mtu: u16) {
         let entry: [AtomicU64; NEXTHOP_WORDS] = Default::default();
+        let gateway = Gateway::v4(gateway);
         let neighbour = Neighbour { ifindex, gateway, destination, source, mtu };
         prop_assert_eq!(read_neighbour(&entry), None);
         prop_assert!(neighbour_table::claim(&entry, &neighbour));
@@ -270,7 +271,7 @@ fn a_next_hop_is_remembered_only_if_the_fast_path_could_use_it() {
         let egress = cpu::egress(1500, 7);
         let usual = Neighbour {
             ifindex: direction.egress,
-            gateway: [192, 0, 2, 1],
+            gateway: Gateway::v4([192, 0, 2, 1]),
             destination: 0x0102_0304_0506,
             source: direction.source_mac,
             mtu: 1500,

@@ -12,8 +12,8 @@ use loom::thread;
 use support::read_neighbour;
 use xdp_common::slot::{Key, STATE, WAYS, WORDS, nexthop as hop};
 use xdp_core::Word;
-use xdp_core::neighbour::Neighbour;
 use xdp_core::neighbour::table as neighbour_table;
+use xdp_core::neighbour::{Gateway, Neighbour};
 use xdp_core::table::{self, Bucket, Buckets, Place, State};
 
 const COUNT: usize = 4;
@@ -200,7 +200,7 @@ fn a_next_hop_is_never_torn() {
         let entry: Arc<[L; hop::WORDS]> = Arc::new(std::array::from_fn(|_| L(AtomicU64::new(0))));
         let neighbour = |byte| Neighbour {
             ifindex: 7,
-            gateway: [10, 0, 0, 1],
+            gateway: Gateway::v4([10, 0, 0, 1]),
             destination: byte,
             source: byte,
             mtu: 1500,
@@ -243,7 +243,7 @@ fn a_freed_next_hop_is_never_written_for_its_old_neighbour() {
         }));
         let neighbour = |last, mac| Neighbour {
             ifindex: 7,
-            gateway: [10, 0, 0, last],
+            gateway: Gateway::v4([10, 0, 0, last]),
             destination: mac,
             source: mac,
             mtu: 1500,
@@ -262,13 +262,13 @@ fn a_freed_next_hop_is_never_written_for_its_old_neighbour() {
         late.join().unwrap();
         for entry in entries.iter() {
             if let Some(read) = read_neighbour(entry) {
-                let last = read.gateway[3];
+                let last = read.gateway.words[0].to_ne_bytes()[3];
                 assert_eq!(read.destination == 9, last == 9, "{read:?}");
             }
         }
         // The new neighbour has an entry, because one was free all the time or has become free.
         let has_entry = |entry: &[L; hop::WORDS]| {
-            read_neighbour(entry).is_some_and(|read| read.gateway[3] == 9)
+            read_neighbour(entry).is_some_and(|read| read.gateway.words[0].to_ne_bytes()[3] == 9)
         };
         let taken = entries[1][hop::KEY].load() == key;
         assert!(taken || entries.iter().any(has_entry));

@@ -3,10 +3,11 @@
 
 #![expect(unsafe_code, reason = "helpers take raw pointers")]
 
+use crate::maps::PacketPlace;
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::{
     __sk_buff, BPF_F_INGRESS, BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_FWD_DISABLED,
-    BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_NOT_FWDED, BPF_FIB_LKUP_RET_SUCCESS,
+    BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_NOT_FWDED, BPF_FIB_LKUP_RET_SUCCESS, TC_ACT_SHOT,
     bpf_fib_lookup as Lookup, bpf_redir_neigh,
 };
 #[cfg(not(feature = "without-perfmon"))]
@@ -18,31 +19,40 @@ use aya_ebpf::helpers::{
 use aya_ebpf::maps::ProgramArray;
 use aya_ebpf::programs::{TcContext, XdpContext};
 use core::mem::{offset_of, size_of};
-use xdp_common::Reason;
-use xdp_core::neighbour::Neighbour;
-use xdp_core::{FibResult, NextHop};
+use xdp_common::{Hook, Reason};
+use xdp_core::neighbour::{Gateway, Neighbour};
+use xdp_core::{FibQuery, FibResult, NextHop};
 
 const AF_INET: u8 = 2;
 
 /// `struct bpf_fib_lookup` as words that are always written and read whole: before 6.8, if the
 /// loader has no CAP_PERFMON, the verifier rejects an access to a part of a stack word that was
-/// written whole. Little-endian only; this is the bit offset of `tot_len` and `mtu_result` in the
-/// first word.
+/// written whole. Little-endian only; these are the bit offsets of the fields behind the family in
+/// the first word; the last one is that of `tot_len` and `mtu_result`.
+const PROTOCOL: u32 = 8 * offset_of!(Lookup, l4_protocol) as u32;
+const SOURCE_PORT: u32 = 8 * offset_of!(Lookup, sport) as u32;
+const DESTINATION_PORT: u32 = 8 * offset_of!(Lookup, dport) as u32;
 const TOT_LEN: u32 = 8 * offset_of!(Lookup, __bindgen_anon_1) as u32;
 const IFINDEX: usize = offset_of!(Lookup, ifindex) / 8;
+/// The bit offset of `tos` in the word of the interface.
+const TOS: u32 = 8 * (offset_of!(Lookup, __bindgen_anon_2) - offset_of!(Lookup, ifindex)) as u32;
 const SOURCE: usize = offset_of!(Lookup, __bindgen_anon_3) / 8;
 const DESTINATION: usize = offset_of!(Lookup, __bindgen_anon_4) / 8;
 /// Two words: VLAN, source and destination MAC address.
 const MACS: usize = 6;
 const _: () = assert!(
     TOT_LEN == 48
+        && PROTOCOL == 8
+        && SOURCE_PORT == 16
+        && DESTINATION_PORT == 32
+        && TOS == 32
         && offset_of!(Lookup, ifindex).is_multiple_of(8)
         && offset_of!(Lookup, __bindgen_anon_3).is_multiple_of(8)
         && offset_of!(Lookup, __bindgen_anon_4).is_multiple_of(8)
         && offset_of!(Lookup, smac) == 8 * MACS + 4
         && offset_of!(Lookup, dmac) == 8 * MACS + 10
         && size_of::<Lookup>() == 8 * MACS + 16
-        && size_of::<bpf_redir_neigh>() <= 24
+        && size_of::<bpf_redir_neigh>() == size_of::<Gateway>()
 );
 
 /// tc: the interface on which the packet arrived.
@@ -172,19 +182,18 @@ pub fn kernel_pointer(address: u64) -> Option<u64> {
 
 /// Looks a route up in the FIB. `context` is that of the running program.
 #[inline(always)]
-pub fn fib_lookup(
-    context: &impl EbpfContext,
-    ingress: u32,
-    source: [u8; 4],
-    destination: [u8; 4],
-    total_length: u16,
-) -> FibResult {
+pub fn fib_lookup(context: &impl EbpfContext, ingress: u32, query: &FibQuery) -> FibResult {
     let word = |address: [u8; 4]| u64::from(u32::from_ne_bytes(address));
+    let [source_port, destination_port] = query.ports.map(|port| u64::from(port.to_be()));
     let mut lookup = [0; size_of::<Lookup>() / 8];
-    lookup[0] = u64::from(AF_INET) | u64::from(total_length) << TOT_LEN;
-    lookup[IFINDEX] = u64::from(ingress);
-    lookup[SOURCE] = word(source);
-    lookup[DESTINATION] = word(destination);
+    lookup[0] = u64::from(AF_INET)
+        | u64::from(query.protocol) << PROTOCOL
+        | source_port << SOURCE_PORT
+        | destination_port << DESTINATION_PORT
+        | u64::from(query.total_length) << TOT_LEN;
+    lookup[IFINDEX] = u64::from(ingress) | u64::from(query.tos) << TOS;
+    lookup[SOURCE] = word(query.source);
+    lookup[DESTINATION] = word(query.destination);
     // SAFETY: the structure lives on the stack and has the size that is named.
     let result = unsafe {
         bpf_fib_lookup(
@@ -194,21 +203,27 @@ pub fn fib_lookup(
             0,
         )
     };
-    let gateway = (lookup[DESTINATION] as u32).to_ne_bytes();
-    let mtu = (lookup[0] >> TOT_LEN) as u16;
-    let hop = NextHop {
-        ifindex: lookup[IFINDEX] as u32,
-        gateway,
+    // For a gateway of the other family the kernel changes the family too.
+    let gateway = Gateway {
+        family: lookup[0] as u32 & 0xff,
+        words: [
+            lookup[DESTINATION] as u32,
+            (lookup[DESTINATION] >> 32) as u32,
+            lookup[DESTINATION + 1] as u32,
+            (lookup[DESTINATION + 1] >> 32) as u32,
+        ],
     };
+    let mtu = (lookup[0] >> TOT_LEN) as u16;
+    let ifindex = lookup[IFINDEX] as u32;
     match u32::try_from(result) {
         Ok(BPF_FIB_LKUP_RET_SUCCESS) => FibResult::Neighbour(Neighbour {
-            ifindex: hop.ifindex,
+            ifindex,
             gateway,
             destination: lookup[MACS + 1] >> 16,
             source: lookup[MACS] >> 32 | (lookup[MACS + 1] & 0xffff) << 32,
             mtu,
         }),
-        Ok(BPF_FIB_LKUP_RET_NO_NEIGH) => FibResult::Unresolved(hop),
+        Ok(BPF_FIB_LKUP_RET_NO_NEIGH) => FibResult::Unresolved { ifindex, gateway },
         Ok(BPF_FIB_LKUP_RET_FRAG_NEEDED) => FibResult::TooBig(mtu),
         Ok(BPF_FIB_LKUP_RET_NOT_FWDED) => FibResult::NotForwarded,
         Ok(BPF_FIB_LKUP_RET_FWD_DISABLED) => FibResult::ForwardingDisabled,
@@ -231,17 +246,17 @@ pub fn redirect_as_is(ifindex: u32) -> i32 {
 }
 
 /// tc: redirects the packet through the neighbour layer, which resolves and writes the MAC
-/// addresses. The result is the return value of the program.
+/// addresses; the gateway is the one that was kept. The result is the return value of the program.
 #[inline(always)]
 pub fn redirect_neighbour(hop: NextHop) -> i32 {
-    // Address family and next hop, with room for an IPv6 address.
-    let next_hop = u64::from(u32::from_ne_bytes(hop.gateway));
-    let mut next = [u64::from(AF_INET) | next_hop << 32, 0, 0];
-    // SAFETY: the structure lives on the stack and has the size that is named.
+    let Some(place) = PacketPlace::of(Hook::Tc) else {
+        return TC_ACT_SHOT;
+    };
+    // SAFETY: the structure is in the value of a map and has the size that is named.
     unsafe {
         bpf_redirect_neigh(
             hop.ifindex,
-            next.as_mut_ptr().cast(),
+            place.gateway().cast(),
             size_of::<bpf_redir_neigh>() as i32,
             0,
         ) as i32

@@ -6,10 +6,10 @@ use crate::maps::PacketPlace;
 use crate::{helpers, log, maps};
 use aya_ebpf::EbpfContext;
 use xdp_common::{Direction, Hook, Reason, cpu};
-use xdp_core::neighbour::table as neighbour_table;
+use xdp_core::neighbour::{Gateway, table as neighbour_table};
 use xdp_core::packet::PackedPacket;
 use xdp_core::table::recent;
-use xdp_core::{Env, FibResult};
+use xdp_core::{Env, FibQuery, FibResult};
 
 /// The environment of one packet. `TC`: in a tc program, otherwise in XDP; `OUT`: on egress.
 pub struct KernelEnv<'c, C, const TC: bool, const OUT: bool = false> {
@@ -107,14 +107,13 @@ impl<C: EbpfContext, const TC: bool, const OUT: bool> Env for KernelEnv<'_, C, T
     }
 
     #[inline(always)]
-    fn fib_lookup(&self, source: [u8; 4], destination: [u8; 4], total_length: u16) -> FibResult {
-        helpers::fib_lookup(
-            self.context,
-            self.ingress,
-            source,
-            destination,
-            total_length,
-        )
+    fn fib_lookup(&self, query: &FibQuery) -> FibResult {
+        let ingress = if query.ingress == 0 {
+            self.ingress
+        } else {
+            query.ingress
+        };
+        helpers::fib_lookup(self.context, ingress, query)
     }
 
     #[inline(always)]
@@ -127,6 +126,13 @@ impl<C: EbpfContext, const TC: bool, const OUT: bool> Env for KernelEnv<'_, C, T
     #[inline(always)]
     fn load_packet(&self) -> Option<PackedPacket> {
         self.packet.map(PacketPlace::load)
+    }
+
+    #[inline(always)]
+    fn keep_gateway(&self, gateway: &Gateway) {
+        if TC && let Some(place) = PacketPlace::of(Self::HOOK) {
+            place.keep_gateway(gateway);
+        }
     }
 
     fn established(&self, peer: [u8; 4], by: Direction) {

@@ -18,7 +18,7 @@ use core::ptr::NonNull;
 #[cfg(not(feature = "without-perfmon"))]
 use xdp_common::LossConfig;
 use xdp_common::{Config, Hook, Secret, cpu, limits, meta};
-use xdp_core::neighbour::table as neighbour_table;
+use xdp_core::neighbour::{Gateway, table as neighbour_table};
 use xdp_core::packet::PackedPacket;
 use xdp_core::table::recent;
 use xdp_core::table::{Bucket, Buckets};
@@ -53,7 +53,7 @@ static META: Array<[Shared; meta::WORDS]> = Array::with_max_entries(1, BPF_F_MMA
 static SECRET: Array<Secret> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 /// The packet that each CPU is processing, per hook. No other CPU reads it.
 #[map]
-static PACKET: PerCpuArray<PackedPacket> = PerCpuArray::with_max_entries(Hook::ALL.len() as u32, 0);
+static PACKET: PerCpuArray<InProgress> = PerCpuArray::with_max_entries(Hook::ALL.len() as u32, 0);
 /// Buffer into which a part of a packet is copied to compute its checksum.
 #[map]
 static SCRATCH: PerCpuArray<[u32; SCRATCH_WORDS]> = PerCpuArray::with_max_entries(1, 0);
@@ -232,9 +232,16 @@ pub fn known<T>(value: &'static T) -> &'static T {
     }
 }
 
+/// A packet that is being processed, and in tc the gateway that it will be sent to.
+#[repr(C)]
+struct InProgress {
+    packet: PackedPacket,
+    gateway: Gateway,
+}
+
 /// Where this CPU keeps the packet that a hook is processing.
 #[derive(Clone, Copy)]
-pub struct PacketPlace(NonNull<PackedPacket>);
+pub struct PacketPlace(NonNull<InProgress>);
 
 impl PacketPlace {
     /// That of a hook, looked up once for a packet.
@@ -248,13 +255,27 @@ impl PacketPlace {
     pub fn store(self, packed: PackedPacket) {
         // SAFETY: the value belongs to this CPU, where programs of one hook do not interrupt each
         // other.
-        unsafe { self.0.write_volatile(packed) };
+        unsafe { (&raw mut (*self.0.as_ptr()).packet).write_volatile(packed) };
     }
 
     /// Loads the packet that was saved.
     #[inline(always)]
     pub fn load(self) -> PackedPacket {
         // SAFETY: as for `store`.
-        unsafe { self.0.read_volatile() }
+        unsafe { (&raw const (*self.0.as_ptr()).packet).read_volatile() }
+    }
+
+    /// Keeps the packet's gateway.
+    #[inline(always)]
+    pub fn keep_gateway(self, gateway: &Gateway) {
+        // SAFETY: as for `store`.
+        unsafe { (&raw mut (*self.0.as_ptr()).gateway).write_volatile(*gateway) };
+    }
+
+    /// The gateway that was kept.
+    #[inline(always)]
+    pub fn gateway(self) -> *mut Gateway {
+        // SAFETY: the place is in a value of the map.
+        unsafe { &raw mut (*self.0.as_ptr()).gateway }
     }
 }

@@ -9,8 +9,8 @@ use crate::lab::topology::{
 use anyhow::{Context, Result};
 use xdp_common::Config;
 use xdp_common::config::mac_word;
-use xdp_core::neighbour::Neighbour;
-use xdp_core::{FibResult, NextHop, Side};
+use xdp_core::neighbour::{Gateway, Neighbour};
+use xdp_core::{FibResult, Side};
 
 /// The MTU of every interface.
 pub const MTU: u16 = 1500;
@@ -120,8 +120,9 @@ pub fn fib(config: &Config, destination: [u8; 4], total_length: u16) -> FibResul
     if total_length > MTU {
         return FibResult::TooBig(MTU);
     }
+    let gateway = Gateway::v4(gateway);
     match macs {
-        None => FibResult::Unresolved(NextHop { ifindex, gateway }),
+        None => FibResult::Unresolved { ifindex, gateway },
         Some((destination, source)) => FibResult::Neighbour(Neighbour {
             ifindex,
             gateway,

@@ -5,7 +5,8 @@ use std::net::Ipv4Addr;
 
 use xdp_common::Config;
 use xdp_core::icmp::rate_limit::{self, Origin};
-use xdp_core::{FibResult, NextHop, Side};
+use xdp_core::neighbour::Gateway as GatewayAddress;
+use xdp_core::{FibResult, Side};
 
 use super::fixture::{self, MTU};
 use super::host::{self, Fib, Host, Tables};
@@ -129,14 +130,14 @@ impl Gateway {
                 return FibResult::NotForwarded;
             }
             let inside = destination[..3] == SERVER.octets()[..3];
-            FibResult::Unresolved(NextHop {
+            FibResult::Unresolved {
                 ifindex: if inside {
                     self.config.lan_ifindex
                 } else {
                     self.config.wan_ifindex
                 },
-                gateway: destination,
-            })
+                gateway: GatewayAddress::v4(destination),
+            }
         })
     }
 

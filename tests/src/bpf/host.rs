@@ -8,10 +8,10 @@ use xdp_common::counters::untracked;
 use xdp_common::{Class, Config, Direction, Hook, Reason, Untracked, cpu, limits, slot};
 use xdp_core::icmp::{error, translate};
 use xdp_core::learn;
-use xdp_core::neighbour::table::Entry;
+use xdp_core::neighbour::{Gateway, table::Entry};
 use xdp_core::packet::PackedPacket;
 use xdp_core::table::{Bucket, recent};
-use xdp_core::{Env, FibResult, Side, Verdict, Word};
+use xdp_core::{Env, FibQuery, FibResult, Side, Verdict, Word};
 
 /// Tables and FIB of one gateway on the host, for one hook (`TC`: the slow path, otherwise XDP;
 /// `OUT`: its egress program).
@@ -25,6 +25,8 @@ pub struct Host<'t, const TC: bool, const OUT: bool = false> {
     is_handled: bool,
     /// Copies that the host's stack got.
     copies: Cell<u32>,
+    asked: Cell<Option<FibQuery>>,
+    gateway: Cell<Option<Gateway>>,
 }
 
 /// The tables, shared by both hooks.
@@ -107,6 +109,8 @@ impl<'t, const TC: bool, const OUT: bool> Host<'t, TC, OUT> {
             received_on: 0,
             is_handled: false,
             copies: Cell::new(0),
+            asked: Cell::new(None),
+            gateway: Cell::new(None),
         }
     }
 
@@ -125,6 +129,16 @@ impl<'t, const TC: bool, const OUT: bool> Host<'t, TC, OUT> {
     pub fn handled(mut self) -> Self {
         self.is_handled = true;
         self
+    }
+
+    /// What the FIB was asked last.
+    pub fn asked(&self) -> Option<FibQuery> {
+        self.asked.get()
+    }
+
+    /// The gateway to which tc would send the packet.
+    pub fn gateway(&self) -> Option<Gateway> {
+        self.gateway.get()
     }
 
     /// Runs the packet logic on a frame.
@@ -250,14 +264,18 @@ impl<const TC: bool, const OUT: bool> Env for Host<'_, TC, OUT> {
     fn jiffies(&self) -> u64 {
         self.jiffies
     }
-    fn fib_lookup(&self, source: [u8; 4], destination: [u8; 4], total_length: u16) -> FibResult {
-        (self.route)(source, destination, total_length)
+    fn fib_lookup(&self, query: &FibQuery) -> FibResult {
+        self.asked.set(Some(*query));
+        (self.route)(query.source, query.destination, query.total_length)
     }
     fn store_packet(&self, packed: PackedPacket) {
         self.packed.set(Some(packed));
     }
     fn load_packet(&self) -> Option<PackedPacket> {
         self.packed.get()
+    }
+    fn keep_gateway(&self, gateway: &Gateway) {
+        self.gateway.set(Some(*gateway));
     }
     /// The host keeps no log.
     fn established(&self, _: [u8; 4], _: Direction) {}

@@ -45,6 +45,12 @@ impl Tables {
         Word::store(&self.cpu[place], cpu::egress(mtu, 1));
     }
 
+    /// Rules look at more than the packets of a session have in common.
+    pub fn set_not_shared(&self, place: usize) {
+        let word = Word::load(&self.cpu[place]) | cpu::NOT_SHARED;
+        Word::store(&self.cpu[place], word);
+    }
+
     /// XDP knows that an egress accepts no frames from it.
     pub fn close_egress(&self, place: usize) {
         Word::store(&self.cpu[place], 0);

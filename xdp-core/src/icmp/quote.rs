@@ -45,7 +45,7 @@ pub(super) fn is_of_host<F: Frame + ?Sized, E: Env>(
     {
         return false;
     }
-    let Some(quoted) = ipv4::Header::read(frame, report.quote & OFFSET_MASK) else {
+    let Some(quoted) = ipv4::Header::read(frame, report.quote() & OFFSET_MASK) else {
         return false;
     };
     let mut packet = Packet::fragment(Direction::Outbound, report.peer, &quoted);
@@ -57,7 +57,7 @@ pub(super) fn is_of_host<F: Frame + ?Sized, E: Env>(
             _ => Class::Other,
         };
     } else if let Some(header) =
-        esp::Header::read(frame, (report.quote + report.quote_header) & OFFSET_MASK)
+        esp::Header::read(frame, (report.quote() + report.quote_header) & OFFSET_MASK)
     {
         packet.class = Class::Esp;
         packet.esp = header;

@@ -1,5 +1,7 @@
 //! An ICMP error, as far as its headers and those of the packet that it quotes show.
 
+use crate::env::NextHop;
+use crate::wire::icmp;
 use xdp_common::Direction;
 
 /// All offsets are well below this: it bounds an offset that comes from a packet, for the verifier.
@@ -18,17 +20,25 @@ pub(super) struct Report {
     pub(super) destination: [u8; 4],
     pub(super) total_length: u16,
     pub(super) ttl: u8,
+    pub(super) tos: u8,
     /// Offset of the ICMP header.
     pub(super) at: usize,
-    /// Offset of the quoted IPv4 header.
-    pub(super) quote: usize,
     /// Length of the quoted IPv4 header.
     pub(super) quote_header: usize,
     /// Offset of the quoted UDP header; 0: there is none.
     pub(super) udp_at: usize,
+    /// Where the error goes. Here, because the stack has no room for one word more.
+    pub(super) hop: NextHop,
 }
 
 impl Report {
+    /// Offset of the quoted IPv4 header.
+    #[inline(always)]
+    pub(super) const fn quote(&self) -> usize {
+        self.at + icmp::LENGTH
+    }
+
+    /// Nothing is known yet.
     pub(super) const EMPTY: Self = Self {
         direction: Direction::Inbound,
         peer: [0; 4],
@@ -36,9 +46,10 @@ impl Report {
         destination: [0; 4],
         total_length: 0,
         ttl: 0,
+        tos: 0,
         at: 0,
-        quote: 0,
         quote_header: 0,
         udp_at: 0,
+        hop: NextHop::STACK,
     };
 }

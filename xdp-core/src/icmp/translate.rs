@@ -5,11 +5,12 @@
 
 use crate::checksum::Delta;
 use crate::classify::{is_bogus, is_for_us, is_ipv4, refuse_options, refused_by_list};
-use crate::env::{Env, FibResult, NextHop, Side, Verdict};
+use crate::env::{Env, FibQuery, FibResult, NextHop, Side, Verdict};
 use crate::frame::{Frame, update_field};
 use crate::icmp::quote;
 use crate::icmp::rate_limit::{self, Origin};
 use crate::icmp::report::{OFFSET_MASK, Report};
+use crate::neighbour::Neighbour;
 use crate::packet::is_no_host;
 use crate::route::{fib_refusal, is_inside, may_leave_by};
 use crate::wire::icmp::{self, Kind};
@@ -46,15 +47,14 @@ pub fn process<F: Frame + ?Sized, E: Env>(
     if let Some(reason) = refuse(frame, env, config, &report) {
         return Verdict::NotForwarded(reason);
     }
-    let mut hop = NextHop::STACK;
-    if let Some(reason) = find_next_hop(env, config, &report, &mut hop) {
+    if let Some(reason) = find_next_hop(env, config, &mut report) {
         return Verdict::NotForwarded(reason);
     }
-    if config.dry_run == 0 && !translate(frame, config, &report, !hop.is_stack()) {
+    if config.dry_run == 0 && !translate(frame, config, &report) {
         return Verdict::NotForwarded(Reason::Unwritable);
     }
     Verdict::Forward {
-        hop,
+        hop: report.hop,
         direction: report.direction,
         class: Class::Icmp,
         bytes: report.total_length,
@@ -97,8 +97,8 @@ fn read<F: Frame + ?Sized, E: Env>(
     report.destination = ip.destination;
     report.total_length = ip.total_length;
     report.ttl = ip.ttl;
+    report.tos = ip.tos;
     report.at = at;
-    report.quote = at + icmp::LENGTH;
     let length = total - header - icmp::LENGTH;
     let to_vip = ip.destination == config.vip && side != Side::Out;
     read_quote(frame, env, config, report, (side, to_vip, length))
@@ -122,7 +122,7 @@ fn read_quote<F: Frame + ?Sized, E: Env>(
             Reason::OtherIcmp
         });
     }
-    let Some(quoted) = ipv4::Header::read(frame, report.quote) else {
+    let Some(quoted) = ipv4::Header::read(frame, report.quote()) else {
         return Some(Reason::IcmpMalformed);
     };
     let outbound = side != Side::Wan && quoted.destination == config.server;
@@ -155,7 +155,7 @@ fn read_transport<F: Frame + ?Sized, E: Env>(
     report: &mut Report,
     (quoted, length): (&ipv4::Header, usize),
 ) -> Option<Reason> {
-    let at = (report.quote + report.quote_header) & OFFSET_MASK;
+    let at = (report.quote() + report.quote_header) & OFFSET_MASK;
     let is_udp = quoted.protocol == Protocol::UDP;
     if quoted.protocol == Protocol::ICMP && !quoted.is_later_fragment() {
         let kind = Kind::read(frame, at);
@@ -209,7 +209,7 @@ fn refuse<F: Frame + ?Sized, E: Env>(
     }
     let length = usize::from(report.total_length) + ethernet::LENGTH - report.at;
     if frame.sum(report.at, length) != Some(VALID_SUM)
-        || frame.sum(report.quote, report.quote_header) != Some(VALID_SUM)
+        || frame.sum(report.quote(), report.quote_header) != Some(VALID_SUM)
     {
         return Some(Reason::IcmpMalformed);
     }
@@ -231,24 +231,26 @@ fn refuse<F: Frame + ?Sized, E: Env>(
 /// Asks the FIB for the next hop of an error with its translated addresses. Unless the FIB
 /// says otherwise, the next hop is the host's own stack.
 #[inline(never)]
-fn find_next_hop<E: Env>(
-    env: &E,
-    config: &Config,
-    report: &Report,
-    hop: &mut NextHop,
-) -> Option<Reason> {
+fn find_next_hop<E: Env>(env: &E, config: &Config, report: &mut Report) -> Option<Reason> {
     let inbound = report.direction == Direction::Inbound;
     if E::HOOK == Hook::Egress || (inbound && config.server_is_local != 0) {
         return None;
     }
-    let (source, destination) = if inbound {
+    let addresses = if inbound {
         (report.source, config.server)
     } else {
         (config.vip, report.destination)
     };
-    *hop = match env.fib_lookup(source, destination, report.total_length) {
-        FibResult::Neighbour(neighbour) => NextHop::to(&neighbour),
-        FibResult::Unresolved(hop) => hop,
+    let header = (Protocol::ICMP.number(), report.tos);
+    let query = FibQuery::without_ports(addresses, header, report.total_length);
+    report.hop = match env.fib_lookup(&query) {
+        FibResult::Neighbour(Neighbour {
+            ifindex, gateway, ..
+        })
+        | FibResult::Unresolved { ifindex, gateway } => {
+            env.keep_gateway(&gateway);
+            NextHop { ifindex }
+        }
         // No error is sent about an error that is too long.
         FibResult::TooBig(_) if inbound => return None,
         FibResult::TooBig(_) => return Some(Reason::IcmpLimited),
@@ -256,19 +258,14 @@ fn find_next_hop<E: Env>(
             return Some(fib_refusal(report.direction, routed));
         }
     };
-    (!may_leave_by(config, report.direction, hop.ifindex)).then_some(Reason::NotByWan)
+    (!may_leave_by(config, report.direction, report.hop.ifindex)).then_some(Reason::NotByWan)
 }
 
 /// Translates both headers and all checksums in place. Outbound the source becomes the VIP: an inside
 /// address means nothing outside (RFC 5508 section 4.2 REQ-5). False: the frame is too short.
 // Out of line: the offsets are read back from memory, so that the verifier follows this once.
 #[inline(never)]
-fn translate<F: Frame + ?Sized>(
-    frame: &mut F,
-    config: &Config,
-    report: &Report,
-    decrement_ttl: bool,
-) -> bool {
+fn translate<F: Frame + ?Sized>(frame: &mut F, config: &Config, report: &Report) -> bool {
     let (vip, server) = (
         F::opaque_address(config.vip),
         F::opaque_address(config.server),
@@ -291,7 +288,7 @@ fn translate<F: Frame + ?Sized>(
             vip,
         ),
     };
-    let quote = report.quote & OFFSET_MASK;
+    let quote = report.quote() & OFFSET_MASK;
     let address = Delta::new().replace4(inner_old, inner_new);
     let inner_checksum = quote + ipv4::CHECKSUM;
     let Some(changed) = update_field(frame, inner_checksum, |field| address.ip_field(field)) else {
@@ -316,7 +313,7 @@ fn translate<F: Frame + ?Sized>(
         return false;
     }
     let protocol = Protocol::ICMP.number();
-    let ttl = report.ttl.wrapping_sub(u8::from(decrement_ttl));
+    let ttl = report.ttl.wrapping_sub(u8::from(!report.hop.is_stack()));
     let delta = Delta::new()
         .replace4(outer_old, outer_new)
         .replace2([report.ttl, protocol], [ttl, protocol]);

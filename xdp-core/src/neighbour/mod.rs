@@ -3,4 +3,4 @@
 pub mod cached_hop;
 pub mod table;
 
-pub use table::Neighbour;
+pub use table::{Gateway, Neighbour};

@@ -172,7 +172,7 @@ fn tc_packet<const OUT: bool>(mut context: TcContext) -> u64 {
     let config = maps::config();
     let place = PacketPlace::of(tc_hook(OUT));
     let (Some(side), Some(packet)) = (tc_side::<OUT>(ingress), place) else {
-        return tc_code(Action::Pass);
+        return PASS;
     };
     let env = KernelEnv::<_, true, OUT> {
         context: &pointer,
@@ -188,13 +188,13 @@ fn tc_packet<const OUT: bool>(mut context: TcContext) -> u64 {
 /// The largest return value of a program. Above it: bit 48 for time exceeded, bit 49 for
 /// fragmentation needed; in bits 32 to 47 the MTU.
 const RETURN_VALUE: u64 = u32::MAX as u64;
+const PASS: u64 = TC_ACT_UNSPEC as u32 as u64;
 const TIME_EXCEEDED: u64 = 1 << 48;
 const FRAGMENTATION_NEEDED: u64 = 1 << 49;
 
 /// The return value of a tc program. In a dry run it only counts.
 #[inline(always)]
 fn tc_code(act: Action) -> u64 {
-    const PASS: u64 = TC_ACT_UNSPEC as u32 as u64;
     let dry_run = maps::config().dry_run != 0;
     match act {
         Action::Answer(reason, _) if dry_run => {

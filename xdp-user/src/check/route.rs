@@ -82,7 +82,7 @@ fn neighbour(context: &Context<'_>, index: u32, gateway: Option<Ipv4Addr>) -> Fi
     let next = gateway.unwrap_or(context.settings.server);
     let interface = context.name(index);
     let ping = format!("ping -c 1 -I {interface} {next}");
-    match context.netlink.neighbour((index, next)) {
+    match context.netlink.neighbour((index, next.into())) {
         Ok(Some(Neighbour::Resolved | Neighbour::Probing | Neighbour::External)) => {
             Finding::ok(CODE, format!("{next} is resolved"), REASON)
         }

@@ -118,7 +118,7 @@ fn foreign(context: &Context<'_>) -> Finding {
 fn is_proxied(context: &Context<'_>, wan: &Link) -> bool {
     let vip = context.settings.vip;
     let route = context.netlink.route(vip);
-    let entry = context.netlink.is_proxied((wan.index, vip));
+    let entry = context.netlink.is_proxied((wan.index, vip.into()));
     route.is_ok_and(|route| route.interface() != Some(wan.index))
         && (entry.unwrap_or_default() || of_all_and(&wan.name, "proxy_arp") > 0)
 }

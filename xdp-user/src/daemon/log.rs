@@ -15,6 +15,7 @@ use crate::dataplane::attach::AttachAction;
 use crate::dataplane::egress::{self, XmitSupport};
 use crate::dataplane::tc_backend::hook_name;
 use crate::netlink::neighbour::NeighbourKey;
+use crate::netlink::rule_depth::RuleDepth;
 use crate::sys::capabilities;
 use crate::tables::usage::{FillLevel, LimitedTable};
 use std::net::Ipv4Addr;
@@ -251,7 +252,24 @@ pub(super) fn vip(plan: &Plan, change: VipChange) {
     }
 }
 
-/// Logs that a neighbour did not answer an ARP request.
+/// Logs for which packets the rules of the host ask for more than a cached next hop.
+pub(super) fn rules([inbound, outbound]: [RuleDepth; 2]) {
+    for (direction, depth) in [("inbound", inbound), ("outbound", outbound)] {
+        match depth {
+            RuleDepth::Packet => info!(
+                "ip rule: rules look at the type of service, the client's port or one of several interfaces of {direction} packets; the route of each packet is looked up, and none takes the fast path"
+            ),
+            RuleDepth::Flow => info!(
+                "ip rule: rules look at protocol, port or source of {direction} packets; each SPI remembers its next hop, and IKE is looked up"
+            ),
+            RuleDepth::Session => {
+                tracing::debug!("ip rule: {direction} packets share their next hops");
+            }
+        }
+    }
+}
+
+/// Logs that a neighbour did not answer a probe.
 pub(super) fn neighbour_silent(plan: &Plan, (index, gateway): NeighbourKey, silence: Silence) {
     let interfaces = plan.interfaces();
     let on = interfaces.iter().find(|(_, link)| link.index == index);

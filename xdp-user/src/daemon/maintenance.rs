@@ -13,6 +13,7 @@ use crate::dataplane::egress::{self, XmitSupport};
 use crate::dataplane::exchange::LoadedPrograms;
 use crate::error::{Error, Result};
 use crate::netlink::Netlink;
+use crate::netlink::rule_depth::RuleDepth;
 use crate::tables::expiry::Expiry;
 use crate::tables::nexthop;
 use crate::tables::usage::{TABLES, Watermark};
@@ -33,6 +34,8 @@ pub struct Maintenance {
     without_filter: Vec<String>,
     /// Where the pins can be seen by their name, as long as they can.
     pins: Option<PathBuf>,
+    /// How much of inbound and outbound packets the host's rules look at.
+    rules: [RuleDepth; 2],
     /// The epoch in the egress words. A new one invalidates the cached next hops.
     epoch: u16,
 }
@@ -61,6 +64,7 @@ impl Maintenance {
             without_filter: Vec::new(),
             // Where it can be seen with the capabilities that are left.
             pins: Some(directory).filter(|path| path.exists()),
+            rules: Default::default(),
             epoch: first_epoch(),
         })
     }
@@ -119,8 +123,13 @@ impl Maintenance {
     }
 
     /// Tells the dataplane which interfaces take frames from XDP, their MTU, and the epoch.
-    pub fn refresh_egress(&self, dataplane: &Dataplane, plan: &Plan, netlink: &Netlink) {
-        for (interface, support) in egress::refresh(&dataplane.tables, netlink, plan, self.epoch) {
+    pub fn refresh_egress(&mut self, dataplane: &Dataplane, plan: &Plan, netlink: &Netlink) {
+        let rules = egress::rule_depths(netlink, plan);
+        if std::mem::replace(&mut self.rules, rules) != rules {
+            log::rules(rules);
+        }
+        let (tables, epoch) = (&dataplane.tables, self.epoch);
+        for (interface, support) in egress::refresh(tables, netlink, plan, epoch, rules) {
             // Where nothing is redirected, it is news only that a device is gone.
             let redirects = !plan.settings.dry_run && !plan.server_is_local;
             if redirects || support == XmitSupport::InterfaceGone {

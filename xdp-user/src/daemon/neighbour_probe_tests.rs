@@ -1,8 +1,8 @@
 use super::*;
 use std::cell::RefCell;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
-const ROUTER: NeighbourKey = (3, Ipv4Addr::new(203, 0, 113, 254));
+const ROUTER: NeighbourKey = (3, IpAddr::V4(Ipv4Addr::new(203, 0, 113, 254)));
 
 /// A neighbour table with one neighbour, to which packets are sent all the time.
 struct Table {

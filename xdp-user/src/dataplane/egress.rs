@@ -5,6 +5,7 @@ use crate::config::interfaces::{Interface, Side};
 use crate::config::plan::Plan;
 use crate::config::settings::{Mode, Modes};
 use crate::error::Result;
+use crate::netlink::rule_depth::{RuleDepth, Traffic};
 use crate::netlink::{Link, Netlink};
 use crate::tables::mmap::Tables;
 use std::sync::atomic::AtomicU64;
@@ -51,11 +52,36 @@ pub(crate) fn supports_xmit(
     netlink.has_xdp_xmit(link)
 }
 
+/// How much of inbound and of outbound packets the rules of the host look at. If they cannot be
+/// read, all of it.
+pub fn rule_depths(netlink: &Netlink, plan: &Plan) -> [RuleDepth; 2] {
+    fn names(links: &[Link]) -> Vec<&str> {
+        links.iter().map(|link| link.name.as_str()).collect()
+    }
+    let inbound = Traffic {
+        ingress: names(&plan.wans),
+        source: None,
+        destination: Some(plan.settings.server),
+    };
+    let outbound = Traffic {
+        ingress: names(&plan.lans),
+        source: Some(plan.settings.vip),
+        destination: None,
+    };
+    let depths = netlink.rule_depths([&inbound, &outbound]);
+    depths.unwrap_or([RuleDepth::Packet; 2])
+}
+
 /// The egress word of an interface that transmits. No packet exceeds an MTU that needs more than
-/// 16 bits, so such an MTU is capped.
-fn ready_word(netlink: &Netlink, link: &Link, epoch: u16) -> u64 {
+/// 16 bits, so such an MTU is capped. Next hops are cached as far as the rules permit.
+fn ready_word(netlink: &Netlink, link: &Link, epoch: u16, rules: RuleDepth) -> u64 {
     let mtu = netlink.link_by_index(link.index).map_or(0, |now| now.mtu);
-    cpu::egress(u16::try_from(mtu).unwrap_or(u16::MAX), epoch)
+    let mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
+    match rules {
+        RuleDepth::Session => cpu::egress(mtu, epoch),
+        RuleDepth::Flow => cpu::egress(mtu, epoch) | cpu::NOT_SHARED,
+        RuleDepth::Packet => cpu::egress(0, epoch) | cpu::NOT_SHARED,
+    }
 }
 
 /// Writes the first egress words of a start, before anything is attached. They have no MTU, so the
@@ -93,12 +119,14 @@ pub(crate) fn restore(tables: &Tables<AtomicU64>, words: Vec<(usize, u64)>) {
 
 /// Updates the egress words: transmit support, MTU and `epoch`. Returns the names of the
 /// interfaces that changed their support. A new epoch means that a route or a neighbour may have
-/// changed, and makes the dataplane look up every next hop again.
+/// changed, and makes the dataplane look up every next hop again. `rules` is the result of
+/// [`rule_depths`].
 pub fn refresh(
     tables: &Tables<AtomicU64>,
     netlink: &Netlink,
     plan: &Plan,
     epoch: u16,
+    [inbound, outbound]: [RuleDepth; 2],
 ) -> Vec<(String, XmitSupport)> {
     let mut changed: Vec<(String, XmitSupport)> = Vec::new();
     for (interface, link) in plan.interfaces_by_side() {
@@ -110,7 +138,12 @@ pub fn refresh(
         let old = tables.egress(interface.egress());
         let supported = support == XmitSupport::Supported;
         let word = if supported {
-            ready_word(netlink, link, epoch)
+            // Inbound packets leave by a LAN.
+            let rules = match interface.side {
+                Side::Lan => inbound,
+                Side::Wan => outbound,
+            };
+            ready_word(netlink, link, epoch, rules)
         } else {
             0
         };

@@ -6,7 +6,7 @@ const WAN: u32 = 5;
 const OTHER: u32 = 9;
 const VIP: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
 const SERVER: Ipv4Addr = Ipv4Addr::new(192, 168, 0, 1);
-const ROUTER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 254);
+const ROUTER: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 254));
 
 const NOTHING: Changes = Changes {
     links: false,
@@ -44,7 +44,11 @@ fn neighbour(
     let mut message = NeighbourMessage::default();
     message.header.ifindex = index;
     message.header.state = state;
-    let destination = NeighbourAttribute::Destination(NeighbourAddress::Inet(address));
+    let address = match address {
+        IpAddr::V4(address) => NeighbourAddress::Inet(address),
+        IpAddr::V6(address) => NeighbourAddress::Inet6(address),
+    };
+    let destination = NeighbourAttribute::Destination(address);
     let mac = last.map(|last| vec![2, 0, 0, 0, 0, last]);
     message.attributes = vec![destination];
     message
@@ -77,7 +81,7 @@ fn neighbours_that_are_not_used_do_not_count() {
     for last in 1..4 {
         let elsewhere = reachable((OTHER, ROUTER), last);
         assert_eq!(changes(&mut filter, elsewhere), NOTHING);
-        let unused = reachable((WAN, Ipv4Addr::new(203, 0, 113, 7)), last);
+        let unused = reachable((WAN, IpAddr::from([203, 0, 113, 7])), last);
         assert_eq!(changes(&mut filter, unused), NOTHING);
     }
     assert_eq!(filter.neighbours.len(), 1, "only that of the WAN is known");

@@ -14,6 +14,7 @@ pub mod namespaces;
 pub mod neighbour;
 mod route;
 pub mod rule;
+pub mod rule_depth;
 mod socket;
 mod tc;
 mod xdp_features;

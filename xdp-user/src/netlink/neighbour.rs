@@ -1,4 +1,4 @@
-//! Neighbour entries (the ARP table): their states, probing and deletion.
+//! Neighbour entries (ARP, and Neighbour Discovery for IPv6 next hops): their states, probing and deletion.
 
 use super::Netlink;
 use super::socket::{another, change, get};
@@ -8,7 +8,7 @@ use netlink_packet_route::neighbour::{
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 /// State of a neighbour entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,13 +27,20 @@ pub enum Neighbour {
 }
 
 /// Index of the interface, and address of the neighbour.
-pub type NeighbourKey = (u32, Ipv4Addr);
+pub type NeighbourKey = (u32, IpAddr);
 
 /// The key of the entry that a message describes.
 pub(super) fn key(message: &NeighbourMessage) -> Option<NeighbourKey> {
     message.attributes.iter().find_map(|attribute| {
-        if let NeighbourAttribute::Destination(NeighbourAddress::Inet(address)) = attribute {
-            Some((message.header.ifindex, *address))
+        let address = if let NeighbourAttribute::Destination(address) = attribute {
+            address
+        } else {
+            return None;
+        };
+        if let NeighbourAddress::Inet(address) = address {
+            Some((message.header.ifindex, IpAddr::from(*address)))
+        } else if let NeighbourAddress::Inet6(address) = address {
+            Some((message.header.ifindex, IpAddr::from(*address)))
         } else {
             None
         }
@@ -67,10 +74,15 @@ pub(super) fn mac(message: &NeighbourMessage) -> Option<Vec<u8>> {
 
 fn request((index, address): NeighbourKey) -> NeighbourMessage {
     let mut message = NeighbourMessage::default();
-    message.header.family = AddressFamily::Inet;
+    let (family, address) = match address {
+        IpAddr::V4(address) => (AddressFamily::Inet, NeighbourAddress::Inet(address)),
+        IpAddr::V6(address) => (AddressFamily::Inet6, NeighbourAddress::Inet6(address)),
+    };
+    message.header.family = family;
     message.header.ifindex = index;
-    let destination = NeighbourAttribute::Destination(NeighbourAddress::Inet(address));
-    message.attributes.push(destination);
+    message
+        .attributes
+        .push(NeighbourAttribute::Destination(address));
     message
 }
 
@@ -128,7 +140,7 @@ impl Netlink {
         }
     }
 
-    /// Starts a unicast ARP probe of a neighbour. Packets are still sent to its MAC address.
+    /// Starts a unicast probe of a neighbour. Packets are still sent to its MAC address.
     pub fn probe_neighbour(&self, key: NeighbourKey) -> io::Result<()> {
         let mut message = request(key);
         message.header.state = NeighbourState::Probe;
@@ -146,8 +158,9 @@ impl Netlink {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::Ipv4Addr;
 
-    const KEY: NeighbourKey = (3, Ipv4Addr::new(192, 168, 0, 1));
+    const KEY: NeighbourKey = (3, IpAddr::V4(Ipv4Addr::new(192, 168, 0, 1)));
 
     fn message(state: NeighbourState) -> NeighbourMessage {
         let mut message = request(KEY);
@@ -186,7 +199,7 @@ mod tests {
     #[test]
     fn an_address_without_an_entry_has_no_state() {
         let netlink = Netlink::open().expect("netlink needs no privilege");
-        let absent = (1, Ipv4Addr::new(192, 0, 2, 77));
+        let absent = (1, IpAddr::from([192, 0, 2, 77]));
         assert_eq!(netlink.neighbour(absent).expect("an answer"), None);
         assert!(!netlink.is_proxied(absent).expect("an answer"));
     }

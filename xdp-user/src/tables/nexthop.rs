@@ -1,10 +1,10 @@
 //! NEXTHOP as the daemon sees it: which neighbours are used, and the entries of those that are not.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use xdp_common::limits::{NEIGHBOUR_CONFIRM_TICKS, NEXTHOP_IDLE_TICKS};
 use xdp_common::slot::nexthop::{CONFIRMED, KEY, WORDS};
 use xdp_core::Word;
-use xdp_core::neighbour::table::{self, DYING, Entry, PROBES};
+use xdp_core::neighbour::table::{self, DYING, Entry, Gateway, PROBES};
 
 /// A neighbour without a packet for so many ticks is not in use.
 const IN_USE_TICKS: u32 = 3 * NEIGHBOUR_CONFIRM_TICKS;
@@ -22,29 +22,38 @@ fn is_young<W: Word>(entry: &Entry<W>, tick: u32, ticks: u32) -> bool {
 }
 
 /// The neighbours to which packets were sent recently, each once: interface and address.
-pub fn in_use<W: Word>(words: &[W], tick: u32) -> Vec<(u32, Ipv4Addr)> {
+pub fn in_use<W: Word>(words: &[W], tick: u32) -> Vec<(u32, IpAddr)> {
     let (entries, _) = words.as_chunks::<WORDS>();
-    let mut keys: Vec<u64> = entries
+    let mut used: Vec<(u32, IpAddr)> = entries
         .iter()
         .filter(|entry| is_young(entry, tick, IN_USE_TICKS))
-        .map(|entry| entry[KEY].load())
-        .filter(|key| is_held(*key))
+        .filter_map(neighbour)
         .collect();
     // One that has freed entries before its own gets another, and leaves the old one to age.
-    keys.sort_unstable();
-    keys.dedup();
-    keys.into_iter().map(of_key).collect()
+    used.sort_unstable();
+    used.dedup();
+    used
 }
 
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "the halves of a word are meant"
-)]
-fn of_key(key: u64) -> (u32, Ipv4Addr) {
-    (
-        (key >> 32) as u32,
-        Ipv4Addr::from((key as u32).to_ne_bytes()),
-    )
+/// The neighbour that holds an entry.
+fn neighbour<W: Word>(entry: &Entry<W>) -> Option<(u32, IpAddr)> {
+    let key = entry[KEY].load();
+    let gateway = table::gateway(entry, key);
+    let [first, ..] = gateway.words.map(u32::to_ne_bytes);
+    let address = if gateway == Gateway::v4(first) {
+        IpAddr::from(first)
+    } else {
+        let bytes: [u8; 16] = bytemuck::cast(gateway.words);
+        IpAddr::from(bytes)
+    };
+    is_held(key).then_some(((key >> 32) as u32, address))
+}
+
+fn gateway(address: IpAddr) -> Gateway {
+    match address {
+        IpAddr::V4(address) => Gateway::v4(address.octets()),
+        IpAddr::V6(address) => Gateway::v6(address.octets()),
+    }
 }
 
 /// Frees the entries of neighbours that are not used any more, and those that a dead daemon has
@@ -70,9 +79,9 @@ pub fn release<W: Word, E>(
 
 /// Whether a flow may cache a next hop to this neighbour of an interface: it has an entry, or there
 /// was no room for one.
-pub fn may_be_cached<W: Word>(words: &[W], (index, gateway): (u32, Ipv4Addr)) -> bool {
+pub fn may_be_cached<W: Word>(words: &[W], (index, address): (u32, IpAddr)) -> bool {
     let (entries, _) = words.as_chunks::<WORDS>();
-    let key = table::key(index, gateway.octets());
+    let key = table::key(index, &gateway(address));
     let first = table::hash(key) as usize;
     let held = (0..PROBES as usize)
         .filter_map(|probe| entries.get((first + probe) % entries.len().max(1)))
@@ -101,11 +110,11 @@ mod tests {
     }
 
     fn key(last: u8) -> u64 {
-        table::key(3, [192, 168, 0, last])
+        table::key(3, &Gateway::v4([192, 168, 0, last]))
     }
 
-    const fn gateway(last: u8) -> (u32, Ipv4Addr) {
-        (3, Ipv4Addr::new(192, 168, 0, last))
+    fn router(last: u8) -> (u32, IpAddr) {
+        (3, IpAddr::from([192, 168, 0, last]))
     }
 
     /// Gives an entry to a neighbour, with its last packet at this tick.
@@ -119,15 +128,15 @@ mod tests {
         let words = words();
         let first = table::hash(key(1)) as usize;
         let at = |probe| (first + probe) % NEXTHOPS as usize;
-        assert!(!may_be_cached(&words, gateway(1)));
+        assert!(!may_be_cached(&words, router(1)));
         set(&words, at(1), key(1), 0);
-        assert!(may_be_cached(&words, gateway(1)));
+        assert!(may_be_cached(&words, router(1)));
         for probe in 0..PROBES as usize {
             set(&words, at(probe), key(2), 0);
         }
-        assert!(may_be_cached(&words, gateway(1)), "no room");
+        assert!(may_be_cached(&words, router(1)), "no room");
         set(&words, at(2), 0, 0);
-        assert!(!may_be_cached(&words, gateway(1)));
+        assert!(!may_be_cached(&words, router(1)));
     }
 
     #[test]
@@ -136,10 +145,34 @@ mod tests {
         set(&words, 5, key(1), 100);
         set(&words, 7, key(1), 100);
         set(&words, 9, DYING, 100);
-        assert_eq!(in_use(&words, 100), [gateway(1)]);
-        assert_eq!(in_use(&words, 100 + IN_USE_TICKS), [gateway(1)]);
+        assert_eq!(in_use(&words, 100), [router(1)]);
+        assert_eq!(in_use(&words, 100 + IN_USE_TICKS), [router(1)]);
         assert_eq!(in_use(&words, 101 + IN_USE_TICKS), []);
-        assert_eq!(in_use(&words, 99), [gateway(1)], "a clock that lags");
+        assert_eq!(in_use(&words, 99), [router(1)], "a clock that lags");
+    }
+
+    #[test]
+    fn an_ipv6_gateway_is_found_by_its_whole_address() {
+        let words = words();
+        let address: IpAddr = "fe80::1:2:3:4".parse().expect("an address");
+        let used = table::Neighbour {
+            ifindex: 3,
+            gateway: gateway(address),
+            destination: 1,
+            source: 2,
+            mtu: 1500,
+        };
+        let (entries, _) = words.as_chunks::<WORDS>();
+        let entry = &entries[used.hash() as usize % entries.len()];
+        assert!(table::claim(entry, &used));
+        table::write(entry, &used);
+        assert_eq!(in_use(&words, 0), [(3, address)]);
+        assert!(may_be_cached(&words, (3, address)));
+        let other: IpAddr = "fe80::1:2:3:5".parse().expect("an address");
+        assert!(!may_be_cached(&words, (3, other)));
+        assert!(table::retire(entry, Word::load(&entry[KEY])));
+        table::free(entry);
+        assert!(words.iter().all(|word| Word::load(word) == 0));
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod host_peers_learned;
 mod interfaces;
 mod keepalived;
 mod local_server;
+mod rules;
 mod two_gateways;
 pub(crate) mod uplinks;
 mod vrrp;
@@ -19,6 +20,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         addresses::scenarios(),
         local_server::scenarios(),
         uplinks::scenarios(),
+        rules::scenarios(),
         two_gateways::scenarios(),
         beside_iptables::scenarios(),
         host_peers::scenarios(),
