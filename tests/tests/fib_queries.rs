@@ -2,7 +2,7 @@
 
 use ikenat_tests::bpf::fixture;
 use ikenat_tests::bpf::host::{self, Host, Tables};
-use ikenat_tests::lab::frames::Packet;
+use ikenat_tests::lab::frames::{DONT_FRAGMENT, Packet};
 use ikenat_tests::lab::icmp_errors::{about, error_from_outside, time_exceeded};
 use ikenat_tests::lab::topology::{CLIENT, CLIENT_MAC, LAN_MAC, SERVER, SERVER_MAC, VIP, WAN_MAC};
 use std::net::Ipv4Addr;
@@ -12,6 +12,7 @@ use xdp_core::{FibQuery, Side};
 
 const PEER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
 const MESSAGE: usize = 60;
+const LARGE: usize = 1400;
 const UDP: u8 = 17;
 const ESP: u8 = 50;
 
@@ -113,5 +114,32 @@ fn tc_sends_to_the_gateway_of_the_packets_route() {
         let verdict = host::word(host.run(&config, side, &mut packet.build()));
         assert!(verdict.starts_with("forward"), "{verdict}");
         assert_eq!(host.gateway(), Some(Gateway::v4(gateway.octets())));
+    }
+}
+
+/// The FIB is asked with the length of what leaves. Only tc sees what a device has merged.
+#[test]
+fn merged_datagrams_are_as_large_as_each_of_them() {
+    let config = fixture::config();
+    let (side, packet) = from_server(4500, vec![0xc1; 10 * LARGE]);
+    let tables = Tables::new(&config);
+    let fib = |_: [u8; 4], destination, length| fixture::fib(&config, destination, length);
+    for (merged, length, expected) in [
+        (0, 10 * LARGE + 28, "answered fragmentation-needed"),
+        (LARGE, LARGE + 28, "forward"),
+        (MESSAGE, MESSAGE + 28, "forward"),
+        (2 * LARGE, 2 * LARGE + 28, "answered fragmentation-needed"),
+    ] {
+        let merged = u32::try_from(merged).expect("small");
+        let host = Host::<true>::new(&tables, &fib, 1 << 20).with_merged(merged);
+        let mut frame = Packet {
+            flags: DONT_FRAGMENT,
+            ..packet.clone()
+        }
+        .build();
+        let verdict = host::word(host.run(&config, side, &mut frame));
+        assert!(verdict.starts_with(expected), "{merged}: {verdict}");
+        let asked = host.asked().expect("the FIB is asked").total_length;
+        assert_eq!(usize::from(asked), length);
     }
 }

@@ -147,6 +147,9 @@ pub trait Env {
     fn jiffies(&self) -> u64;
     /// Asks the FIB for the route of a packet.
     fn fib_lookup(&self, query: &FibQuery) -> FibResult;
+    /// The payload of each datagram in a frame that the device has merged of several (UDP GRO), in
+    /// bytes; 0: it was not merged. Only tc sees such frames.
+    fn merged_size(&self) -> u32;
     /// Stores the parsed packet. In the kernel this is memory whose contents the verifier does not
     /// know: so it follows the code after this once, and not once for each kind of packet and each
     /// path through its headers.

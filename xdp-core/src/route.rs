@@ -103,7 +103,7 @@ fn query_fib<E: Env>(env: &E, config: &Config, packet: &Packet) -> FibResult {
     env.fib_lookup(&FibQuery {
         source,
         destination,
-        total_length: packet.total_length,
+        total_length: packet.length_to_send(env.merged_size()),
         tos: packet.tos,
         protocol: packet.protocol.number(),
         ports: packet.routed_ports(),

@@ -143,6 +143,13 @@ pub fn received_on(context: &impl EbpfContext) -> u32 {
     unsafe { (*context.as_ptr().cast::<__sk_buff>()).ingress_ifindex }
 }
 
+/// tc: the size of the parts of a merged frame; 0: it is not one.
+#[inline(always)]
+pub fn merged_size(context: &impl EbpfContext) -> u32 {
+    // SAFETY: the context of a tc program is the kernel's own `__sk_buff`.
+    unsafe { (*context.as_ptr().cast::<__sk_buff>()).gso_size }
+}
+
 /// `jiffies_64`: one load, whereas `bpf_ktime_get_ns` costs 36 ns.
 #[inline(always)]
 pub fn jiffies() -> u64 {

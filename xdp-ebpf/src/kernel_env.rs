@@ -117,6 +117,15 @@ impl<C: EbpfContext, const TC: bool, const OUT: bool> Env for KernelEnv<'_, C, T
     }
 
     #[inline(always)]
+    fn merged_size(&self) -> u32 {
+        if TC {
+            helpers::merged_size(self.context)
+        } else {
+            0
+        }
+    }
+
+    #[inline(always)]
     fn store_packet(&self, packed: PackedPacket) {
         if let Some(place) = self.packet {
             place.store(packed);

@@ -27,6 +27,7 @@ pub struct Host<'t, const TC: bool, const OUT: bool = false> {
     copies: Cell<u32>,
     asked: Cell<Option<FibQuery>>,
     gateway: Cell<Option<Gateway>>,
+    merged: u32,
 }
 
 /// The tables, shared by both hooks.
@@ -111,6 +112,7 @@ impl<'t, const TC: bool, const OUT: bool> Host<'t, TC, OUT> {
             copies: Cell::new(0),
             asked: Cell::new(None),
             gateway: Cell::new(None),
+            merged: 0,
         }
     }
 
@@ -129,6 +131,12 @@ impl<'t, const TC: bool, const OUT: bool> Host<'t, TC, OUT> {
     pub fn handled(mut self) -> Self {
         self.is_handled = true;
         self
+    }
+
+    /// The same for frames that the device has merged of datagrams with this payload.
+    #[must_use]
+    pub fn with_merged(self, merged: u32) -> Self {
+        Self { merged, ..self }
     }
 
     /// What the FIB was asked last.
@@ -267,6 +275,9 @@ impl<const TC: bool, const OUT: bool> Env for Host<'_, TC, OUT> {
     fn fib_lookup(&self, query: &FibQuery) -> FibResult {
         self.asked.set(Some(*query));
         (self.route)(query.source, query.destination, query.total_length)
+    }
+    fn merged_size(&self) -> u32 {
+        self.merged
     }
     fn store_packet(&self, packed: PackedPacket) {
         self.packed.set(Some(packed));

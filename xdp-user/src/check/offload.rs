@@ -17,6 +17,7 @@ pub(super) fn all(context: &Context<'_>) -> Vec<Finding> {
         match context.netlink.features(name) {
             Ok(features) => {
                 findings.push(lro(&features, name).on(name));
+                findings.push(udp_gro(&features, name).on(name));
                 findings.push(vlan_tags(&features, link, peer).on(name));
             }
             Err(error) => {
@@ -40,6 +41,24 @@ fn lro(features: &BTreeSet<String>, name: &str) -> Finding {
         return Finding::warning("lro", "large receive offload is on", MERGED).fix(fix);
     }
     Finding::ok("lro", "large receive offload is off", MERGED)
+}
+
+/// Datagrams that are merged on the slow path.
+fn udp_gro(features: &BTreeSet<String>, name: &str) -> Finding {
+    const CODE: &str = "udp-gro";
+    const REASON: &str = "datagrams that the kernel merges (rx-gro-list, rx-udp-gro-forwarding) are forwarded by the slow path and cut again, but each bundle counts as one packet";
+    let on = ["rx-gro-list", "rx-udp-gro-forwarding"];
+    let on: Vec<&str> = on
+        .into_iter()
+        .filter(|feature| features.contains(*feature))
+        .collect();
+    if on.is_empty() {
+        return Finding::ok(CODE, "datagrams are not merged", REASON);
+    }
+    let off: Vec<String> = on.iter().map(|feature| format!("{feature} off")).collect();
+    let fix = format!("ethtool -K {name} {}", off.join(" "));
+    let message = format!("{} is on", on.join(" and "));
+    Finding::warning(CODE, message, REASON).fix(fix)
 }
 
 /// On a veth its peer decides: it passes the tag beside the frame, unless it has to insert it.

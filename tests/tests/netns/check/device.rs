@@ -232,6 +232,16 @@ fn offloads(lab: &Lab) -> Result<()> {
     for (name, far) in [(WAN, &lab.client), (LAN, &lab.server)] {
         expect(&findings, ("lro", Some(name)), "ok", &[])?;
         expect(&findings, ("rss", Some(name)), "ok", &["one receive queue"])?;
+        for feature in ["rx-udp-gro-forwarding", "rx-gro-list"] {
+            provoked_and_fixed(
+                lab,
+                &format!("ethtool -K {name} {feature} on"),
+                ("udp-gro", Some(name)),
+                "warning",
+                &[feature],
+                &[&format!("ethtool -K {name} {feature} off")],
+            )?;
+        }
         // By default a veth passes VLAN tags beside the frame (VLAN offload).
         let ethtool = |what: &str| format!("nsenter --net={} ethtool -K {PEER} {what}", far.path());
         provoked_and_fixed(

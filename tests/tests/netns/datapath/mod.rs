@@ -11,6 +11,7 @@ mod icmp_refused;
 mod icmp_translated;
 mod kernel_fragments;
 mod losses;
+mod merged;
 mod path_mtu;
 mod punted;
 
@@ -28,6 +29,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         path_mtu::scenarios(),
         hooks::scenarios(),
         losses::scenarios(),
+        merged::scenarios(),
         punted::scenarios(),
         counters::scenarios(),
         attackers::scenarios(),
