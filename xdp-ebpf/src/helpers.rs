@@ -14,7 +14,7 @@ use aya_ebpf::bindings::{
 use aya_ebpf::helpers::bpf_probe_read_kernel;
 use aya_ebpf::helpers::{
     bpf_clone_redirect, bpf_fib_lookup, bpf_get_smp_processor_id, bpf_jiffies64, bpf_ktime_get_ns,
-    bpf_redirect, bpf_redirect_neigh,
+    bpf_redirect, bpf_redirect_neigh, bpf_skb_vlan_pop,
 };
 use aya_ebpf::maps::ProgramArray;
 use aya_ebpf::programs::{TcContext, XdpContext};
@@ -62,11 +62,27 @@ pub fn ingress_tc(context: &TcContext) -> u32 {
     unsafe { (*context.skb.skb).ifindex }
 }
 
-/// tc: the frame had a VLAN tag. The kernel removes it from the bytes before tc sees the packet.
+/// The VLAN in a tag (IEEE 802.1Q); 0: none, a priority tag.
+const VLAN: u32 = 0xfff;
+
+/// tc: the frame is of a VLAN. The kernel removes a tag from the bytes before tc sees the packet.
 #[inline(always)]
-pub fn is_tagged(context: &TcContext) -> bool {
+pub fn is_of_vlan(context: &TcContext) -> bool {
     // SAFETY: the context is the kernel's own.
-    unsafe { (*context.skb.skb).vlan_present != 0 }
+    let skb = unsafe { &*context.skb.skb };
+    skb.vlan_present != 0 && skb.vlan_tci & VLAN != 0
+}
+
+/// tc: removes the priority tag of a frame that is about to be sent, where the kernel would insert it
+/// again. Frames of a VLAN are not sent.
+#[inline(always)]
+pub fn remove_tag(context: &TcContext) {
+    // SAFETY: the context is the kernel's own.
+    unsafe {
+        if (*context.skb.skb).vlan_present != 0 {
+            bpf_skb_vlan_pop(context.skb.skb);
+        }
+    }
 }
 
 /// The value of `tc_index` by which tc ingress tells tc egress that a packet is the server's. The

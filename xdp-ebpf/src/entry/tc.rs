@@ -98,9 +98,9 @@ fn tc_first_look<const OUT: bool>(mut context: TcContext) -> FirstLook {
     };
     let reason = if copy.is_some() {
         copy
-    } else if helpers::is_tagged(&context) {
+    } else if helpers::is_of_vlan(&context) {
         // Another network on the same wire. XDP has passed it, because the tag was at the offset of
-        // the EtherType.
+        // the EtherType, as that of a priority tag is.
         Some(Reason::NotIpv4)
     } else {
         not_handled(&TcFrame::new(&mut context), config, side)
@@ -160,7 +160,7 @@ fn tc_icmp<const OUT: bool>(mut context: TcContext) -> i32 {
     let mut frame = TcFrame::new(&mut context);
     frame.pull(ICMP_ERROR_BYTES);
     let verdict = translate::process(&mut frame, &env, maps::config(), side);
-    tc_code(count(tc_hook(OUT), verdict)) as i32
+    tc_code(&pointer, count(tc_hook(OUT), verdict)) as i32
 }
 
 /// Every other packet. The result is the return value of the program or, above [`RETURN_VALUE`],
@@ -182,7 +182,7 @@ fn tc_packet<const OUT: bool>(mut context: TcContext) -> u64 {
     let mut frame = TcFrame::new(&mut context);
     frame.pull(HEADER_BYTES);
     let verdict = process(&mut frame, &env, config, side);
-    tc_code(count(tc_hook(OUT), verdict))
+    tc_code(&pointer, count(tc_hook(OUT), verdict))
 }
 
 /// The largest return value of a program. Above it: bit 48 for time exceeded, bit 49 for
@@ -194,7 +194,7 @@ const FRAGMENTATION_NEEDED: u64 = 1 << 49;
 
 /// The return value of a tc program. In a dry run it only counts.
 #[inline(always)]
-fn tc_code(act: Action) -> u64 {
+fn tc_code(context: &TcContext, act: Action) -> u64 {
     let dry_run = maps::config().dry_run != 0;
     match act {
         Action::Answer(reason, _) if dry_run => {
@@ -203,7 +203,10 @@ fn tc_code(act: Action) -> u64 {
         }
         Action::Redirect(_) | Action::Drop if dry_run => PASS,
         Action::Redirect(hop) if hop.is_stack() => PASS,
-        Action::Redirect(hop) => u64::from(helpers::redirect_neighbour(hop) as u32),
+        Action::Redirect(hop) => {
+            helpers::remove_tag(context);
+            u64::from(helpers::redirect_neighbour(hop) as u32)
+        }
         Action::Answer(Reason::FragmentationNeeded, mtu) => {
             FRAGMENTATION_NEEDED | u64::from(mtu) << 32
         }
@@ -238,6 +241,7 @@ fn tc_answer(mut context: TcContext, done: u64) -> i32 {
         error::build(&frame, config, &cause).is_some_and(|answer| frame.become_icmp_error(&answer));
     if made {
         count_reason(Hook::Tc, reason);
+        helpers::remove_tag(&pointer);
         helpers::redirect_as_is(ingress)
     } else {
         count_reason(Hook::Tc, Reason::Unwritable);

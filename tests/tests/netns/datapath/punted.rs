@@ -84,7 +84,7 @@ fn tagged(lab: &Lab) -> Result<()> {
     let wire = Wire::open(lab)?;
     let handled = from_client(4500, 4500, esp(0xC000_0001, 1, 60));
     let untagged = handled.build();
-    for tag in [[0x81, 0, 0, 5], [0x88, 0xA8, 0, 5], [0x81, 0, 0x60, 0]] {
+    for tag in [[0x81, 0, 0, 5], [0x88, 0xA8, 0, 5], [0x81, 0, 0x60, 5]] {
         let other = from_client(4500, 4500, esp(0xC000_0001, 2, 60)).build();
         let frame = [&other[..12], &tag, &other[12..]].concat();
         // The untagged one behind it shows that the tagged one is not merely late.
