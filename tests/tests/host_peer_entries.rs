@@ -4,8 +4,9 @@
 
 use ikenat_tests::bpf::fixture;
 use ikenat_tests::bpf::host::{self, Host, Tables};
-use ikenat_tests::lab::frames::{Packet, protocol};
-use ikenat_tests::lab::topology::{CLIENT_MAC, VIP, WAN_MAC};
+use ikenat_tests::lab::frames::icmp::{code, kind, quote};
+use ikenat_tests::lab::frames::{Icmp, Packet, protocol};
+use ikenat_tests::lab::topology::{CLIENT_MAC, SERVER, SERVER_MAC, VIP, WAN_MAC};
 use std::net::Ipv4Addr;
 use xdp_common::Config;
 use xdp_common::limits::HOST_PEER_TICKS;
@@ -113,4 +114,47 @@ fn ports_with_the_same_digest_are_other_ports() {
     hosts.teach(esp(VIP, A), START);
     assert!(!hosts.is_hosts(ike_of(A), START));
     assert!(hosts.is_hosts(esp(A, VIP), START));
+}
+
+/// On a WAN ikenat drops such a frame, since the host would answer, and so teach a peer. The LAN is
+/// trusted.
+#[test]
+fn a_frame_to_all_stations_of_the_lan_is_left_to_the_host() {
+    let hosts = Hosts::new(|_| ());
+    for to in [VIP, B] {
+        let packet = Packet::udp((SERVER, 500), (to, 500), [7; 40]);
+        let packet = packet.with_macs([0xff; 6], SERVER_MAC);
+        let verdict = hosts.verdict::<false>(Side::Lan, &packet, START);
+        assert_eq!(verdict, "punted not-our-mac", "to {to}");
+    }
+}
+
+/// An error about a packet of the server is the server's, also while the host has peers of its own.
+#[test]
+fn an_error_about_the_servers_packet_is_not_the_hosts() {
+    let hosts = Hosts::new(|_| ());
+    hosts.teach(ike_to(A), START);
+    let about = |peer| {
+        let error = Icmp::new(kind::UNREACHABLE, code::HOST, quote(&ike_to(peer), 8));
+        Packet::icmp(Ipv4Addr::new(198, 51, 100, 250), VIP, &error)
+    };
+    assert!(hosts.is_hosts(about(A), START));
+    assert!(!hosts.is_hosts(about(B), START));
+}
+
+/// Of a peer that has not answered, the entry for its fragments gives way, too.
+#[test]
+fn a_scan_with_udp_keeps_no_fragments_from_a_new_peer() {
+    let hosts = Hosts::new(|config| config.dedicated = 1);
+    for number in 0..50_000 {
+        let scanned = Ipv4Addr::from(u32::from(Ipv4Addr::new(45, 0, 0, 0)) + number);
+        hosts.teach(ike_to(scanned), START);
+    }
+    hosts.teach(ike_to(A), START + 1);
+    let whole = ike_of(A).with_macs(WAN_MAC, CLIENT_MAC);
+    let mut later = whole.build_fragments(&[24])[1].clone();
+    let fib = |_: [u8; 4], destination, length| fixture::fib(&hosts.config, destination, length);
+    let gateway = Host::<true>::new(&hosts.tables, &fib, (START + 1) * TICK);
+    gateway.run(&hosts.config, Side::Wan, &mut later);
+    assert_eq!(gateway.copies(), 1);
 }
