@@ -14,12 +14,12 @@ use traced::{traced, writes};
 use xdp_common::limits::NEXTHOPS;
 use xdp_common::slot::nexthop::{DESTINATION, KEY, SEQUENCE, SOURCE};
 use xdp_core::Word;
-use xdp_core::neighbour::Neighbour;
 use xdp_core::neighbour::table::{Entry, claim, confirmation_due, free, hash, key, retire, write};
+use xdp_core::neighbour::{Gateway, Neighbour};
 
 const ROUTER: Neighbour = Neighbour {
     ifindex: 2,
-    gateway: [192, 0, 2, 1],
+    gateway: Gateway::v4([192, 0, 2, 1]),
     destination: 0x0a01_0000_0002,
     source: 0x0101_0000_0002,
     mtu: 1500,
@@ -92,10 +92,12 @@ fn what_another_cpu_is_writing_is_left_to_it() {
 #[test]
 fn a_free_entry_belongs_to_whoever_comes_first() {
     let entry = traced();
-    entry[KEY].rival.set(Some(key(2, [192, 0, 2, 9])));
+    entry[KEY]
+        .rival
+        .set(Some(key(2, &Gateway::v4([192, 0, 2, 9]))));
     assert!(!claim(&entry, &ROUTER), "another neighbour's");
     let entry = traced();
-    entry[KEY].rival.set(Some(key(2, ROUTER.gateway)));
+    entry[KEY].rival.set(Some(key(2, &ROUTER.gateway)));
     assert!(claim(&entry, &ROUTER), "the same neighbour's");
     assert_eq!(writes(&entry), []);
     assert!(claim(&entry, &ROUTER));
@@ -105,7 +107,7 @@ fn a_free_entry_belongs_to_whoever_comes_first() {
             ..ROUTER
         },
         Neighbour {
-            gateway: [192, 0, 2, 9],
+            gateway: Gateway::v4([192, 0, 2, 9]),
             ..ROUTER
         },
     ] {
@@ -118,15 +120,15 @@ fn a_free_entry_belongs_to_whoever_comes_first() {
 #[test]
 fn a_retired_entry_is_nobodys_until_it_is_freed() {
     let entry: Entry<AtomicU64> = Default::default();
-    let own = key(ROUTER.ifindex, ROUTER.gateway);
+    let own = key(ROUTER.ifindex, &ROUTER.gateway);
     let other = Neighbour {
-        gateway: [192, 0, 2, 9],
+        gateway: Gateway::v4([192, 0, 2, 9]),
         ..ROUTER
     };
     assert!(claim(&entry, &ROUTER));
     write(&entry, &ROUTER);
     assert!(confirmation_due(&entry, 100, 4));
-    assert!(!retire(&entry, key(2, other.gateway)), "another's");
+    assert!(!retire(&entry, key(2, &other.gateway)), "another's");
     assert_eq!(read_neighbour(&entry), Some(ROUTER));
     assert!(retire(&entry, own));
     assert!(!retire(&entry, own), "twice");
@@ -145,7 +147,7 @@ fn neighbours_are_spread_over_the_table() {
         places.len()
     };
     let on_one_link = |n: u8| Neighbour {
-        gateway: [192, 0, 2, n],
+        gateway: Gateway::v4([192, 0, 2, n]),
         ..ROUTER
     };
     let on_many_links = |n: u8| Neighbour {
@@ -154,5 +156,5 @@ fn neighbours_are_spread_over_the_table() {
     };
     // At random 139 of 256 are expected.
     assert!(places(&on_one_link) > 100 && places(&on_many_links) > 100);
-    assert_eq!(ROUTER.hash(), hash(key(ROUTER.ifindex, ROUTER.gateway)));
+    assert_eq!(ROUTER.hash(), hash(key(ROUTER.ifindex, &ROUTER.gateway)));
 }
