@@ -13,7 +13,6 @@ use ikenat_tests::lab::topology::{
     CLIENT, CLIENT_MAC, GATEWAY_LAN, LAN_MAC, SERVER, SERVER_MAC, VIP, WAN_MAC,
 };
 use xdp_common::Config;
-use xdp_common::config::EXCEPT;
 use xdp_core::neighbour::Gateway as GatewayAddress;
 use xdp_core::{FibResult, Side};
 

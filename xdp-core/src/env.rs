@@ -85,8 +85,8 @@ pub enum FibResult {
     ForwardingDisabled,
 }
 
-/// The next hop. XDP needs no more of it, since it writes the MAC addresses itself; tc keeps the gateway
-/// elsewhere ([`Env::keep_gateway`]).
+/// The next hop. XDP needs no more of it, since it writes the MAC addresses itself; tc keeps the
+/// gateway elsewhere ([`Env::keep_gateway`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NextHop {
     /// Egress interface; 0: the host's own stack.
@@ -156,8 +156,8 @@ pub trait Env {
     fn store_packet(&self, packed: PackedPacket);
     /// Loads the stored packet.
     fn load_packet(&self) -> Option<PackedPacket>;
-    /// In tc: keeps the gateway to which this packet will be sent, beside the stored packet and for the
-    /// same reason.
+    /// In tc: keeps the gateway to which this packet will be sent, beside the stored packet and for
+    /// the same reason.
     fn keep_gateway(&self, gateway: &Gateway);
     /// Reports that a peer has given its proof. For the log.
     fn established(&self, peer: [u8; 4], by: Direction);

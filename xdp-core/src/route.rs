@@ -184,6 +184,21 @@ pub(crate) fn fib_refusal(direction: Direction, routed: FibResult) -> Reason {
     }
 }
 
+/// In tc: the next hop of a FIB result, whose gateway is kept. `Err`: it has none.
+#[inline(always)]
+pub(crate) fn hop_for_tc<E: Env>(env: &E, routed: FibResult) -> Result<NextHop, FibResult> {
+    let (ifindex, gateway) = match routed {
+        FibResult::Neighbour(neighbour) => (neighbour.ifindex, neighbour.gateway),
+        FibResult::Unresolved { ifindex, gateway } => (ifindex, gateway),
+        FibResult::TooBig(_)
+        | FibResult::NotForwarded
+        | FibResult::NoRoute
+        | FibResult::ForwardingDisabled => return Err(routed),
+    };
+    env.keep_gateway(&gateway);
+    Ok(NextHop { ifindex })
+}
+
 /// True when a packet may leave by this interface: an outbound packet is handled only when its
 /// route leaves by a WAN.
 #[inline(always)]
@@ -323,22 +338,14 @@ fn route_for_tc<E: Env>(
     if inbound && config.server_is_local != 0 {
         return Ok(Route::STACK);
     }
-    let hop = match query_fib(env, config, packet) {
-        FibResult::TooBig(_) if packet.ttl <= 1 => return Err(ttl_exceeded(config, packet)),
-        FibResult::TooBig(mtu) => {
+    let hop = match hop_for_tc(env, query_fib(env, config, packet)) {
+        Ok(hop) => hop,
+        Err(FibResult::TooBig(_)) if packet.ttl <= 1 => return Err(ttl_exceeded(config, packet)),
+        Err(FibResult::TooBig(mtu)) => {
             route.mtu = mtu;
             return oversized(config, packet);
         }
-        FibResult::Neighbour(Neighbour {
-            ifindex, gateway, ..
-        })
-        | FibResult::Unresolved { ifindex, gateway } => {
-            env.keep_gateway(&gateway);
-            NextHop { ifindex }
-        }
-        routed @ (FibResult::NotForwarded | FibResult::NoRoute | FibResult::ForwardingDisabled) => {
-            return Err(fib_refusal(packet.direction, routed));
-        }
+        Err(routed) => return Err(fib_refusal(packet.direction, routed)),
     };
     if !may_leave_by(config, packet.direction, hop.ifindex) {
         return Err(Reason::NotByWan);

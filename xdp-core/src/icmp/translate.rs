@@ -5,14 +5,13 @@
 
 use crate::checksum::Delta;
 use crate::classify::{is_bogus, is_for_us, is_ipv4, refuse_options, refused_by_list};
-use crate::env::{Env, FibQuery, FibResult, NextHop, Side, Verdict};
+use crate::env::{Env, FibQuery, FibResult, Side, Verdict};
 use crate::frame::{Frame, update_field};
 use crate::icmp::quote;
 use crate::icmp::rate_limit::{self, Origin};
 use crate::icmp::report::{OFFSET_MASK, Report};
-use crate::neighbour::Neighbour;
 use crate::packet::is_no_host;
-use crate::route::{fib_refusal, is_inside, may_leave_by};
+use crate::route::{fib_refusal, hop_for_tc, is_inside, may_leave_by};
 use crate::wire::icmp::{self, Kind};
 use crate::wire::ipv4::{self, Protocol};
 use crate::wire::{ethernet, udp};
@@ -243,20 +242,12 @@ fn find_next_hop<E: Env>(env: &E, config: &Config, report: &mut Report) -> Optio
     };
     let header = (Protocol::ICMP.number(), report.tos);
     let query = FibQuery::without_ports(addresses, header, report.total_length);
-    report.hop = match env.fib_lookup(&query) {
-        FibResult::Neighbour(Neighbour {
-            ifindex, gateway, ..
-        })
-        | FibResult::Unresolved { ifindex, gateway } => {
-            env.keep_gateway(&gateway);
-            NextHop { ifindex }
-        }
+    report.hop = match hop_for_tc(env, env.fib_lookup(&query)) {
+        Ok(hop) => hop,
         // No error is sent about an error that is too long.
-        FibResult::TooBig(_) if inbound => return None,
-        FibResult::TooBig(_) => return Some(Reason::IcmpLimited),
-        routed @ (FibResult::NotForwarded | FibResult::NoRoute | FibResult::ForwardingDisabled) => {
-            return Some(fib_refusal(report.direction, routed));
-        }
+        Err(FibResult::TooBig(_)) if inbound => return None,
+        Err(FibResult::TooBig(_)) => return Some(Reason::IcmpLimited),
+        Err(routed) => return Some(fib_refusal(report.direction, routed)),
     };
     (!may_leave_by(config, report.direction, report.hop.ifindex)).then_some(Reason::NotByWan)
 }
