@@ -3,7 +3,7 @@
 
 use super::context::Context;
 use super::{Finding, run_command};
-use crate::config::policy;
+use crate::config::routing_rules;
 use crate::error::word;
 use crate::netlink::Link;
 
@@ -15,9 +15,10 @@ pub(super) fn all(context: &Context<'_>) -> Vec<Finding> {
 
 fn rules(context: &Context<'_>) -> Vec<Finding> {
     const CODE: &str = "routing-rules";
-    const REASON: &str = "ikenat asks the kernel for the route of each packet as it leaves, before the firewall has seen it; a rule that would select it otherwise is not followed";
+    const REASON: &str = "ikenat asks the kernel for the route of each packet as it leaves, before the firewall has marked it; rules by source, protocol, port and type of service are followed, with the VIP as the source of what the server sends";
     let settings = context.settings;
-    let unfollowed = match policy::unfollowed(context.netlink, settings.vip, settings.server) {
+    let unfollowed = match routing_rules::unfollowed(context.netlink, settings.vip, settings.server)
+    {
         Ok(unfollowed) => unfollowed,
         Err(error) => return vec![Finding::not_checked(CODE, word(&error), REASON)],
     };
@@ -25,8 +26,9 @@ fn rules(context: &Context<'_>) -> Vec<Finding> {
         let message = "no rule selects packets by the server's address or by a mark";
         return vec![Finding::ok(CODE, message, REASON)];
     }
-    let finding =
-        |rule: policy::Unfollowed| Finding::warning(CODE, rule.message, REASON).fix(rule.fix);
+    let finding = |rule: routing_rules::Unfollowed| {
+        Finding::warning(CODE, rule.message, REASON).fix(rule.fix)
+    };
     unfollowed.into_iter().map(finding).collect()
 }
 

@@ -4,6 +4,6 @@ pub mod interfaces;
 pub mod macvlans;
 pub mod peer_lists;
 pub mod plan;
-pub mod policy;
+pub mod routing_rules;
 pub mod settings;
 pub mod validate;

@@ -3,7 +3,7 @@
 use crate::config::interfaces::Side;
 use crate::config::macvlans::{TooMany, Unknown, mac_text};
 use crate::config::plan::Plan;
-use crate::config::policy::Unfollowed;
+use crate::config::routing_rules::Unfollowed;
 use crate::config::settings::Mode;
 use crate::daemon::link_change::LinkChange;
 use crate::daemon::neighbour_probe::{PAUSE, Silence};

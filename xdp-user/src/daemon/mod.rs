@@ -16,7 +16,7 @@ pub mod throttle;
 mod vip_watch;
 
 use crate::config::plan::Plan;
-use crate::config::policy;
+use crate::config::routing_rules;
 use crate::daemon::loggers::Loggers;
 use crate::daemon::maintenance::Maintenance;
 use crate::daemon::readiness::readable;
@@ -56,7 +56,7 @@ impl Daemon {
         let (mut dataplane, loggers) = dataplane::start(&plan, &netlink)?;
         let settings = &plan.settings;
         // `check` says when they cannot be listed.
-        let rules = policy::unfollowed(&netlink, settings.vip, settings.server);
+        let rules = routing_rules::unfollowed(&netlink, settings.vip, settings.server);
         log::started(&plan, &dataplane, &rules.unwrap_or_default());
         let directory = dataplane.instance.directory.clone();
         dataplane.hold_pins()?;

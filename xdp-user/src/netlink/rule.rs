@@ -37,17 +37,26 @@ impl Rule {
 impl Netlink {
     /// The rules of IPv4, in the order in which the kernel asks them.
     pub fn rules(&self) -> io::Result<Vec<Rule>> {
+        Ok(self.rule_messages()?.iter().map(rule).collect())
+    }
+
+    /// The same as the kernel's messages.
+    pub(super) fn rule_messages(&self) -> io::Result<Vec<RuleMessage>> {
         let mut message = RuleMessage::default();
         message.header.family = AddressFamily::Inet;
         let replies = dump(&self.route, RouteNetlinkMessage::GetRule(message))?;
-        Ok(replies.iter().filter_map(rule).collect())
+        let rule = |reply| {
+            if let RouteNetlinkMessage::NewRule(rule) = reply {
+                Some(rule)
+            } else {
+                None
+            }
+        };
+        Ok(replies.into_iter().filter_map(rule).collect())
     }
 }
 
-fn rule(message: &RouteNetlinkMessage) -> Option<Rule> {
-    let RouteNetlinkMessage::NewRule(message) = message else {
-        return None;
-    };
+fn rule(message: &RuleMessage) -> Rule {
     let mut rule = Rule {
         inverted: message.header.flags.contains(RuleFlags::Invert),
         table: message.header.table.into(),
@@ -68,7 +77,7 @@ fn rule(message: &RouteNetlinkMessage) -> Option<Rule> {
         }
     }
     rule.mark = mark.map(|mark| (mark, mask));
-    Some(rule)
+    rule
 }
 
 #[cfg(test)]

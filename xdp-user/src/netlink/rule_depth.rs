@@ -2,11 +2,9 @@
 //! next hop was asked for.
 
 use super::Netlink;
-use super::socket::dump;
 use ipnet::Ipv4Net;
 use netlink_packet_core::Nla as _;
 use netlink_packet_route::rule::{RuleAttribute, RuleFlags, RuleMessage, RulePortRange};
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use xdp_common::limits::{IKE_PORT, NATT_PORT};
@@ -49,18 +47,9 @@ impl Netlink {
         &self,
         directions: [&Traffic<'_>; N],
     ) -> io::Result<[RuleDepth; N]> {
-        let mut message = RuleMessage::default();
-        message.header.family = AddressFamily::Inet;
-        let rules: Vec<RouteNetlinkMessage> =
-            dump(&self.route, RouteNetlinkMessage::GetRule(message))?;
+        let rules = self.rule_messages()?;
         Ok(directions.map(|traffic| {
-            let depths = rules.iter().map(|rule| {
-                if let RouteNetlinkMessage::NewRule(rule) = rule {
-                    depth(rule, traffic)
-                } else {
-                    RuleDepth::Session
-                }
-            });
+            let depths = rules.iter().map(|rule| depth(rule, traffic));
             depths.max().unwrap_or_default()
         }))
     }

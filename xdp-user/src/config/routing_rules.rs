@@ -1,8 +1,8 @@
 //! Rules of policy routing that the kernel follows for packets that it forwards itself, and ikenat
 //! does not.
 //!
-//! ikenat asks the FIB with the packet as it leaves, so the source of what the server sends is the
-//! VIP. With iptables the source changes after the route is chosen, so rules for such a gateway name
+//! ikenat asks the FIB with the packet as it leaves, with protocol, ports and type of service, so rules
+//! by these are followed. The source of what the server sends is the VIP. With iptables the source changes after the route is chosen, so rules for such a gateway name
 //! the server. Marks are set by the firewall of the host, which comes after XDP and tc.
 
 use crate::netlink::Netlink;
@@ -49,9 +49,7 @@ fn judge(rule: &Rule, vip: Ipv4Addr, server: Ipv4Addr) -> Option<Unfollowed> {
             )
         }
         (None, Some((source, length)))
-            if rule.is_from(server) != rule.is_from(vip)
-                && !rule.inverted
-                && rule.is_from(server) =>
+            if !rule.inverted && rule.is_from(server) && !rule.is_from(vip) =>
         {
             format!(
                 "rule {priority} (from {source}/{length} lookup {table}): what the server sends is routed as it leaves, with {vip} as its source, so it selects none of it"
