@@ -9,8 +9,11 @@ use ikenat_tests::lab::frames::{Icmp, Packet, protocol};
 use ikenat_tests::lab::topology::{CLIENT_MAC, SERVER, SERVER_MAC, VIP, WAN_MAC};
 use std::net::Ipv4Addr;
 use xdp_common::Config;
-use xdp_common::limits::HOST_PEER_TICKS;
+use xdp_common::limits::{HOST_PEER_BUCKETS, HOST_PEER_TICKS};
+use xdp_common::slot::host_peer;
 use xdp_core::Side;
+use xdp_core::table::hash::digest_for_readers;
+use xdp_core::table::recent;
 
 const A: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
 const B: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 8);
@@ -46,6 +49,45 @@ impl Hosts {
         let packet = packet.with_macs(CLIENT_MAC, WAN_MAC);
         let verdict = self.verdict::<true>(Side::Out, &packet, tick);
         assert_eq!(verdict, "punted host-peer");
+    }
+
+    /// The host sends ESP to a peer for which there is no room.
+    fn teach_in_vain(&self, peer: Ipv4Addr, tick: u64) {
+        let packet = esp(VIP, peer).with_macs(CLIENT_MAC, WAN_MAC);
+        let verdict = self.verdict::<true>(Side::Out, &packet, tick);
+        assert_eq!(verdict, "punted other-address");
+    }
+
+    /// Whether the host has an entry for ESP of a peer, without an answer by it: an error about such a
+    /// packet of the host is the host's.
+    fn knows(&self, peer: Ipv4Addr, tick: u64) -> bool {
+        let error = Icmp::new(kind::UNREACHABLE, code::HOST, quote(&esp(VIP, peer), 8));
+        let reporter = Ipv4Addr::new(198, 51, 100, 250);
+        self.is_hosts(Packet::icmp(reporter, VIP, &error), tick)
+    }
+
+    /// Peers whose entries with these ports are in one bucket.
+    fn peers_of_one_bucket<const N: usize>(&self, ports: u32) -> [Ipv4Addr; N] {
+        let bucket = |peer: &Ipv4Addr| {
+            let words = [u32::from_ne_bytes(peer.octets()), ports];
+            let digest = digest_for_readers(&self.config.secret, words);
+            recent::index(digest, HOST_PEER_BUCKETS - 1)
+        };
+        let first = u32::from(Ipv4Addr::new(45, 0, 0, 0));
+        let mut found = (first..)
+            .map(Ipv4Addr::from)
+            .filter(|peer| bucket(peer) == 0);
+        std::array::from_fn(|_| found.next().expect("addresses enough"))
+    }
+
+    /// Whether the host gets a copy of a later fragment of a peer.
+    fn shares_fragment(&self, peer: Ipv4Addr, tick: u64) -> bool {
+        let whole = ike_of(peer).with_macs(WAN_MAC, CLIENT_MAC);
+        let mut later = whole.build_fragments(&[24])[1].clone();
+        let fib = |_: [u8; 4], destination, length| fixture::fib(&self.config, destination, length);
+        let gateway = Host::<true>::new(&self.tables, &fib, tick * TICK);
+        gateway.run(&self.config, Side::Wan, &mut later);
+        gateway.copies() == 1
     }
 
     /// Whether a packet of a peer is the host's; otherwise it is the server's.
@@ -98,10 +140,10 @@ fn an_entry_does_not_count_again_after_18_hours() {
     assert!(!hosts.is_hosts(ike_of(A), later));
 }
 
-/// The secret multiplies the words of a key, first the peer, by zero.
+/// The secret multiplies the first word of a key, the peer, by zero.
 #[test]
 fn a_peer_with_the_same_digest_is_another_peer() {
-    let hosts = Hosts::new(|config| config.secret[1] = 0);
+    let hosts = Hosts::new(|config| config.secret[7] = 0);
     hosts.teach(ike_to(A), START);
     assert!(!hosts.is_hosts(ike_of(B), START));
     assert!(hosts.is_hosts(ike_of(A), START));
@@ -110,7 +152,7 @@ fn a_peer_with_the_same_digest_is_another_peer() {
 /// The ports are the second word.
 #[test]
 fn ports_with_the_same_digest_are_other_ports() {
-    let hosts = Hosts::new(|config| config.secret[2] = 0);
+    let hosts = Hosts::new(|config| config.secret[8] = 0);
     hosts.teach(esp(VIP, A), START);
     assert!(!hosts.is_hosts(ike_of(A), START));
     assert!(hosts.is_hosts(esp(A, VIP), START));
@@ -151,10 +193,117 @@ fn a_scan_with_udp_keeps_no_fragments_from_a_new_peer() {
         hosts.teach(ike_to(scanned), START);
     }
     hosts.teach(ike_to(A), START + 1);
-    let whole = ike_of(A).with_macs(WAN_MAC, CLIENT_MAC);
-    let mut later = whole.build_fragments(&[24])[1].clone();
-    let fib = |_: [u8; 4], destination, length| fixture::fib(&hosts.config, destination, length);
-    let gateway = Host::<true>::new(&hosts.tables, &fib, (START + 1) * TICK);
-    gateway.run(&hosts.config, Side::Wan, &mut later);
-    assert_eq!(gateway.copies(), 1);
+    assert!(hosts.shares_fragment(A, START + 1));
+}
+
+/// A bucket has four. Each keeps its own place when the host sends again; a fifth takes that of the
+/// oldest.
+#[test]
+fn the_oldest_peer_without_an_answer_gives_way() {
+    let hosts = Hosts::new(|_| ());
+    let peers: [_; 5] = hosts.peers_of_one_bucket(0);
+    for (at, oldest) in [(0, 1), (1, 0), (2, 0), (3, 0)] {
+        let hosts = Hosts::new(|_| ());
+        for (tick, peer) in (START..).zip(&peers[..4]) {
+            hosts.teach(esp(VIP, *peer), tick);
+        }
+        // What is sent once more is the youngest.
+        hosts.teach(esp(VIP, peers[at]), START + 10);
+        assert!(peers[..4].iter().all(|peer| hosts.knows(*peer, START + 10)));
+        hosts.teach(esp(VIP, peers[4]), START + 11);
+        let gone: Vec<usize> = (0..5)
+            .filter(|number| !hosts.knows(peers[*number], START + 11))
+            .collect();
+        assert_eq!(gone, [oldest], "{at} was the youngest");
+    }
+    // Another CPU has read the clock before those that have written all four.
+    for peer in &peers[..4] {
+        hosts.teach(esp(VIP, *peer), START + 1);
+    }
+    hosts.teach(esp(VIP, peers[4]), START);
+    assert!(hosts.knows(peers[4], START));
+}
+
+#[test]
+fn a_peer_that_has_answered_stays_when_the_host_sends_more() {
+    for answered in 0..4 {
+        let hosts = Hosts::new(|_| ());
+        let peers: [_; 5] = hosts.peers_of_one_bucket(0);
+        for peer in &peers[..4] {
+            hosts.teach(esp(VIP, *peer), START);
+        }
+        assert!(hosts.is_hosts(esp(peers[answered], VIP), START));
+        hosts.teach(esp(VIP, peers[answered]), START + 1);
+        for (tick, peer) in (START + 2..).zip(&peers[..4]) {
+            if *peer != peers[answered] {
+                hosts.teach(esp(VIP, *peer), tick);
+            }
+        }
+        hosts.teach(esp(VIP, peers[4]), START + 9);
+        assert!(hosts.knows(peers[answered], START + 9), "{answered}");
+        let others = (0..4).filter(|number| *number != answered);
+        let gone: Vec<usize> = (0..4)
+            .filter(|number| !hosts.knows(peers[*number], START + 9))
+            .collect();
+        assert_eq!(gone, others.take(1).collect::<Vec<_>>(), "{answered}");
+    }
+}
+
+/// When all four have answered there is no room, until one of them is too old, also one that has
+/// answered. What it was before does not count in its new life.
+#[test]
+fn peers_that_have_answered_keep_a_new_one_out_for_five_minutes() {
+    let hosts = Hosts::new(|_| ());
+    let peers: [_; 5] = hosts.peers_of_one_bucket(0);
+    let answer = |peer: Ipv4Addr, tick| assert!(hosts.is_hosts(esp(peer, VIP), tick));
+    for (tick, peer) in (START..).zip(&peers[..4]) {
+        hosts.teach(esp(VIP, *peer), tick);
+        answer(*peer, tick);
+    }
+    // The first one lasts for 301 ticks: two CPUs read the clock at different moments.
+    for tick in [START + 4, START + LIFE] {
+        hosts.teach_in_vain(peers[4], tick);
+        assert!(!hosts.knows(peers[4], tick));
+    }
+    assert!(
+        peers[..4]
+            .iter()
+            .all(|peer| hosts.knows(*peer, START + LIFE))
+    );
+    let later = START + LIFE + 1;
+    hosts.teach(esp(VIP, peers[4]), later);
+    answer(peers[4], later);
+    assert!(!hosts.knows(peers[0], later));
+    assert!(peers[1..].iter().all(|peer| hosts.knows(*peer, later)));
+    // The second one begins once more, and has not answered since.
+    let later = START + LIFE + 2;
+    hosts.teach(esp(VIP, peers[1]), later);
+    hosts.teach(esp(VIP, peers[2]), later);
+    answer(peers[2], later);
+    hosts.teach(esp(VIP, peers[3]), later);
+    answer(peers[3], later);
+    hosts.teach(esp(VIP, peers[0]), later + 1);
+    let gone: Vec<usize> = (0..5)
+        .filter(|number| !hosts.knows(peers[*number], later + 1))
+        .collect();
+    assert_eq!(gone, [1]);
+}
+
+/// The entry for the address alone has answered when the other one has.
+#[test]
+fn fragments_of_a_peer_that_has_answered_stay_its_own() {
+    for answers in [true, false] {
+        let hosts = Hosts::new(|config| config.dedicated = 1);
+        let peers: [_; 5] = hosts.peers_of_one_bucket(host_peer::ANY_UDP);
+        hosts.teach(ike_to(peers[0]), START);
+        if answers {
+            assert!(hosts.is_hosts(ike_of(peers[0]), START));
+        }
+        hosts.teach(ike_to(peers[0]), START + 1);
+        hosts.teach(ike_to(peers[0]), START + 2);
+        for peer in &peers[1..] {
+            hosts.teach(ike_to(*peer), START + 3);
+        }
+        assert_eq!(hosts.shares_fragment(peers[0], START + 3), answers);
+    }
 }
