@@ -12,7 +12,7 @@ use std::sync::atomic::AtomicU64;
 use support::read_neighbour;
 use traced::{traced, writes};
 use xdp_common::limits::NEXTHOPS;
-use xdp_common::slot::nexthop::{DESTINATION, KEY, SEQUENCE, SOURCE};
+use xdp_common::slot::nexthop::{ADDRESS, DESTINATION, KEY, SEQUENCE, SOURCE};
 use xdp_core::Word;
 use xdp_core::neighbour::table::{Entry, claim, confirmation_due, free, hash, key, retire, write};
 use xdp_core::neighbour::{Gateway, Neighbour};
@@ -35,6 +35,9 @@ fn the_contents_are_written_while_the_sequence_number_is_odd() {
             (SEQUENCE, sequence + 1),
             (DESTINATION, 1500 << 48 | destination),
             (SOURCE, ROUTER.source),
+            // No IPv6 address.
+            (ADDRESS, 0),
+            (ADDRESS + 1, 0),
             (SEQUENCE, sequence + 2),
         ]
     };
@@ -53,10 +56,10 @@ fn the_contents_are_written_while_the_sequence_number_is_odd() {
         ..other
     };
     write(&entry, &other);
-    assert_eq!(writes(&entry).len(), 4, "its own MAC address has changed");
+    assert_eq!(writes(&entry).len(), 6, "its own MAC address has changed");
     let other = Neighbour { mtu: 1400, ..other };
     write(&entry, &other);
-    assert_eq!(writes(&entry).len(), 4, "the MTU has changed");
+    assert_eq!(writes(&entry).len(), 6, "the MTU has changed");
     assert_eq!(read_neighbour(&entry), Some(other));
 }
 

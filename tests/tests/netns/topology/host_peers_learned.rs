@@ -27,9 +27,6 @@ use super::host_peers::{
     FAR, OTHER_SPI, SPI, answered, from_far, from_lan_host, native, prepare, talk, tunnel,
 };
 
-/// The IPv4 option "no operation" (RFC 791 section 3.1).
-const NO_OPERATION: u8 = 1;
-
 pub(crate) fn scenarios() -> Vec<Scenario> {
     let all = vec![
         Scenario::new("what_ikenat_has_handled_teaches_no_host_peer", redirected),
@@ -73,10 +70,6 @@ fn redirected(lab: &Lab) -> Result<()> {
             &[large.build()],
             &at_client(&large).build_fragments(&[1376]),
         )?;
-        // More options than ikenat reads: the kernel forwards it, by the rule for the whole LAN.
-        let mut with_options = with_client(from_server(4500, 4500, esp(SPI, 1, 60)), client);
-        with_options.options = vec![NO_OPERATION; 16];
-        wire.outbound(&with_options).context("sixteen options")?;
     }
     let status = lab.status()?;
     let (slow, fragmented) = (
