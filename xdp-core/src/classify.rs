@@ -168,8 +168,8 @@ fn direction(ip: &ipv4::Header, config: &Config, side: Side) -> Result<Direction
     }
 }
 
-/// True for a frame that was sent to the interface that received it, or to one of the virtual
-/// interfaces on top of it. On egress there is nothing to check.
+/// True for a frame that was sent to the interface that received it, or to a macvlan on top
+/// of it. On egress there is nothing to check.
 // Out of line, and not called by `classify`: before 6.12 the stack of both would count.
 #[inline(never)]
 pub fn is_for_us<F: Frame + ?Sized>(frame: &F, config: &Config, side: Side) -> bool {

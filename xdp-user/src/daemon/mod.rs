@@ -28,7 +28,7 @@ use crate::error::{Error, Result};
 use crate::netlink::Netlink;
 use crate::netlink::changes::{Changes, Used};
 use crate::netlink::monitor::{ChangeMonitor, Received};
-use crate::sys::capabilities;
+use crate::sys::{allocator, capabilities};
 use crate::tables::{invalidate, nexthop};
 use std::future::Future;
 use std::time::Duration;
@@ -50,6 +50,7 @@ impl Daemon {
     /// Attaches the programs, gives up the capabilities that maintenance does not need, and
     /// finishes what a daemon that died has begun. Needs the event loop.
     pub fn start(plan: Plan, netlink: Netlink) -> Result<Self> {
+        allocator::return_large_blocks();
         // Before anything is attached, so that no change after it is missed.
         let monitor = readable(ChangeMonitor::listen()?)
             .map_err(Error::system("wait for changes of links and routes"))?;

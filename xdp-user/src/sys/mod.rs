@@ -1,6 +1,7 @@
-//! The kernel's release and its types, the distribution, the capabilities of this process, and the
-//! network namespaces of this host.
+//! The kernel's release and its types, the distribution, the capabilities and the memory of this
+//! process, and the network namespaces of this host.
 
+pub(crate) mod allocator;
 pub(crate) mod btf;
 pub mod capabilities;
 pub(crate) mod distribution;

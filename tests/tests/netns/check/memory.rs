@@ -63,13 +63,13 @@ fn group(lab: &Lab) -> Result<()> {
     };
     let look = |mebibytes, sizes: &[&str]| findings_of(ikenat("check", mebibytes, sizes)?);
     // No tables are small enough for that.
-    let found = expect(&look(48, &LARGE)?, MEMORY, "error", &["MiB are available"])?;
+    let found = expect(&look(72, &LARGE)?, MEMORY, "error", &["MiB are available"])?;
     ensure!(found.fix.is_empty(), "{found:#?}");
 
-    let found = expect(&look(96, &LARGE)?, MEMORY, "error", &["MiB are available"])?;
+    let found = expect(&look(112, &LARGE)?, MEMORY, "error", &["MiB are available"])?;
     let left = found.message.split(' ').rev().nth(3).context("no number")?;
-    ensure!((64..96).contains(&left.parse::<u64>()?), "{found:#?}");
-    let output = ikenat("run", 96, &LARGE)?.output()?;
+    ensure!((88..112).contains(&left.parse::<u64>()?), "{found:#?}");
+    let output = ikenat("run", 112, &LARGE)?.output()?;
     let said = String::from_utf8_lossy(&output.stderr);
     ensure!(
         output.status.code() == Some(1) && said.contains("Cannot allocate memory"),
@@ -77,8 +77,8 @@ fn group(lab: &Lab) -> Result<()> {
         output.status
     );
     let sizes = proposed(&found)?;
-    expect(&look(96, &sizes)?, MEMORY, "ok", &["MiB are available"])?;
-    let mut process = Process::spawn(&mut ikenat("run", 96, &sizes)?, lab.log("ikenat"))?;
+    expect(&look(112, &sizes)?, MEMORY, "ok", &["MiB are available"])?;
+    let mut process = Process::spawn(&mut ikenat("run", 112, &sizes)?, lab.log("ikenat"))?;
     process.wait_for_log("ready: translating", Duration::from_secs(30))?;
     process.kill()?;
     group.remove()
