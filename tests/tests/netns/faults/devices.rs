@@ -193,6 +193,17 @@ fn indexes(lab: &Lab) -> Result<Vec<(String, u32)>> {
         .collect())
 }
 
+/// Waits until every program is attached.
+fn all_alive(lab: &Lab, began: Instant) -> Result<()> {
+    loop {
+        match indexes(lab) {
+            Ok(_) => return Ok(()),
+            Err(error) if began.elapsed() > patience(Duration::from_secs(30)) => return Err(error),
+            Err(_) => std::thread::sleep(Duration::from_millis(20)),
+        }
+    }
+}
+
 fn recreated(lab: &Lab) -> Result<()> {
     // Each backend once, and each side once.
     let backends = if kernel_is_at_least((6, 6))? {
@@ -264,8 +275,9 @@ fn detached(lab: &Lab) -> Result<()> {
         }
         let began = Instant::now();
         wait_for_log(lab, "ready again")?;
+        // An interface whose link goes while another one's program is loaded is repaired after it.
+        all_alive(lab, began)?;
         let outage = began.elapsed();
-        indexes(lab)?;
         load.flows()?;
         let losses = load.losses(&format!(
             "every {kind} detached by somebody for {outage:.1?}"
