@@ -124,6 +124,8 @@ fn replace_lan(lab: &Lab, beside: &str) -> Result<()> {
     let load = Load::start(lab, tenth_rate()?, tenth_rate()?)?;
     load.flows().with_context(|| beside.to_owned())?;
     let [_, side] = sides(lab);
+    // Not the `ready again` of an exchange before.
+    std::fs::write(lab.log("ikenat"), "")?;
     lab.gateway.run(&format!("ip link del {LAN}"))?;
     let began = Instant::now();
     wait_for_log(lab, &format!("{LAN}: interface is gone"))?;
@@ -304,6 +306,7 @@ fn refusing(lab: &Lab) -> Result<()> {
         "before:\n{before}\nafter:\n{}",
         attachments(lab)?
     );
+    std::fs::write(lab.log("ikenat"), "")?;
     let (_namespace, far_client) = second_wan(lab)?;
     wait_for_log(lab, "ready again")?;
     attached(lab, PROGRAMS_WITH_UPLINK)?;
