@@ -1,30 +1,18 @@
 //! What the FIB is asked for a packet: all that the kernel's rules may look at.
 
-use ikenat_tests::bpf::fixture;
+use ikenat_tests::bpf::fixture::{self, PEER, peer_sends, server_sends};
 use ikenat_tests::bpf::host::{self, Host, Tables};
 use ikenat_tests::lab::frames::{DONT_FRAGMENT, Packet};
 use ikenat_tests::lab::icmp_errors::{about, error_from_outside, time_exceeded};
-use ikenat_tests::lab::topology::{CLIENT, CLIENT_MAC, LAN_MAC, SERVER, SERVER_MAC, VIP, WAN_MAC};
-use std::net::Ipv4Addr;
+use ikenat_tests::lab::topology::{CLIENT, LAN_MAC, SERVER, SERVER_MAC, VIP};
 use xdp_common::{Config, Hook};
 use xdp_core::neighbour::Gateway;
 use xdp_core::{FibQuery, Side};
 
-const PEER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
 const MESSAGE: usize = 60;
 const LARGE: usize = 1400;
 const UDP: u8 = 17;
 const ESP: u8 = 50;
-
-fn from_client(port: u16, payload: Vec<u8>) -> (Side, Packet) {
-    let packet = Packet::udp((PEER, port), (VIP, port), payload).with_macs(WAN_MAC, CLIENT_MAC);
-    (Side::Wan, packet)
-}
-
-fn from_server(port: u16, payload: Vec<u8>) -> (Side, Packet) {
-    let packet = Packet::udp((SERVER, port), (PEER, port), payload).with_macs(LAN_MAC, SERVER_MAC);
-    (Side::Lan, packet)
-}
 
 /// What the FIB is asked for a frame.
 fn asked(config: &Config, hook: Hook, (side, frame): (Side, &[u8])) -> FibQuery {
@@ -50,7 +38,7 @@ fn the_fib_is_asked_with_all_that_rules_look_at() {
     let config = fixture::config();
     for hook in [Hook::Xdp, Hook::Tc] {
         for port in [500, 4500] {
-            let (side, mut packet) = from_server(port, vec![0xc1; MESSAGE]);
+            let (side, mut packet) = server_sends(port, vec![0xc1; MESSAGE]);
             packet.tos = 0xb8;
             let found = asked(&config, hook, (side, &packet.build()));
             let expected = FibQuery {
@@ -64,7 +52,7 @@ fn the_fib_is_asked_with_all_that_rules_look_at() {
             };
             assert_eq!(found, expected);
         }
-        let (_, to_peer) = from_server(4500, vec![0xc1; MESSAGE]);
+        let (_, to_peer) = server_sends(4500, vec![0xc1; MESSAGE]);
         let mut esp = Packet::raw(SERVER, PEER, 50, vec![0xc1; MESSAGE]);
         esp = esp.with_macs(LAN_MAC, SERVER_MAC);
         let found = asked(&config, hook, (Side::Lan, &esp.build()));
@@ -83,7 +71,7 @@ fn the_fib_is_asked_with_all_that_rules_look_at() {
 #[test]
 fn inside_sources_are_looked_up_as_the_servers_reply() {
     let config = fixture::config();
-    let (side, packet) = from_client(500, vec![0x21; MESSAGE]);
+    let (side, packet) = peer_sends(500, vec![0x21; MESSAGE]);
     for hook in [Hook::Xdp, Hook::Tc] {
         let found = asked(&config, hook, (side, &packet.build()));
         assert_eq!(found.destination, PEER.octets());
@@ -95,8 +83,8 @@ fn inside_sources_are_looked_up_as_the_servers_reply() {
 #[test]
 fn tc_sends_to_the_gateway_of_the_packets_route() {
     let config = fixture::config();
-    let (_, inbound) = from_client(500, vec![0x21; MESSAGE]);
-    let (_, outbound) = from_server(500, vec![0x21; MESSAGE]);
+    let (_, inbound) = peer_sends(500, vec![0x21; MESSAGE]);
+    let (_, outbound) = server_sends(500, vec![0x21; MESSAGE]);
     let seen = Packet {
         source: VIP,
         ..outbound.clone()
@@ -121,7 +109,7 @@ fn tc_sends_to_the_gateway_of_the_packets_route() {
 #[test]
 fn merged_datagrams_are_as_large_as_each_of_them() {
     let config = fixture::config();
-    let (side, packet) = from_server(4500, vec![0xc1; 10 * LARGE]);
+    let (side, packet) = server_sends(4500, vec![0xc1; 10 * LARGE]);
     let tables = Tables::new(&config);
     let fib = |_: [u8; 4], destination, length| fixture::fib(&config, destination, length);
     for (merged, length, expected) in [

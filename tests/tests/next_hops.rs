@@ -4,30 +4,18 @@
 
 use std::cell::Cell;
 
-use ikenat_tests::bpf::fixture::{self, MTU};
+use ikenat_tests::bpf::fixture::{self, MTU, peer_sends, server_sends};
 use ikenat_tests::bpf::host::{self, Host, Tables};
 use ikenat_tests::lab::frames::{DONT_FRAGMENT, Packet};
-use ikenat_tests::lab::topology::{CLIENT_MAC, LAN_MAC, SERVER, SERVER_MAC, VIP, WAN_MAC};
-use std::net::Ipv4Addr;
+use ikenat_tests::lab::topology::{CLIENT_MAC, LAN_MAC, SERVER, SERVER_MAC, WAN_MAC};
 use xdp_common::config::mac_word;
 use xdp_common::limits::NEXTHOPS;
 use xdp_common::{Config, Hook, cpu};
 use xdp_core::neighbour::{Gateway, Neighbour};
 use xdp_core::{FibResult, Side};
 
-const PEER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
 const MESSAGE: usize = 60;
 const LARGE: usize = 1400;
-
-fn from_client(port: u16, payload: Vec<u8>) -> (Side, Packet) {
-    let packet = Packet::udp((PEER, port), (VIP, port), payload).with_macs(WAN_MAC, CLIENT_MAC);
-    (Side::Wan, packet)
-}
-
-fn from_server(port: u16, payload: Vec<u8>) -> (Side, Packet) {
-    let packet = Packet::udp((SERVER, port), (PEER, port), payload).with_macs(LAN_MAC, SERVER_MAC);
-    (Side::Lan, packet)
-}
 
 /// A gateway whose FIB counts what it is asked.
 struct Counting {
@@ -45,7 +33,7 @@ impl Counting {
             config,
             asked: Cell::new(0),
         };
-        gateway.asks(Hook::Xdp, &from_server(4500, vec![0xc1; MESSAGE]));
+        gateway.asks(Hook::Xdp, &server_sends(4500, vec![0xc1; MESSAGE]));
         gateway
     }
 
@@ -77,27 +65,27 @@ impl Counting {
 fn the_fib_is_asked_once_for_a_session_and_once_for_the_server() {
     let gateway = Counting::new();
     for message in [
-        from_client(500, vec![0x21; MESSAGE]),
-        from_server(500, vec![0x21; MESSAGE]),
+        peer_sends(500, vec![0x21; MESSAGE]),
+        server_sends(500, vec![0x21; MESSAGE]),
     ] {
         let asked: Vec<u32> = (0..3).map(|_| gateway.asks(Hook::Xdp, &message)).collect();
         assert_eq!(asked, [1, 0, 0], "{message:?}");
         assert_eq!(gateway.asks(Hook::Tc, &message), 1, "tc remembers nothing");
     }
-    assert_eq!(gateway.asks(Hook::Xdp, &from_client(4500, vec![0xff])), 0);
+    assert_eq!(gateway.asks(Hook::Xdp, &peer_sends(4500, vec![0xff])), 0);
 }
 
 /// What is larger than the egress of its direction is a question for the FIB: a route may carry
 /// more than the interface is known to.
 #[test]
 fn the_fib_is_asked_for_what_is_larger_than_the_egress() {
-    let inbound = from_client(500, vec![0x21; LARGE]);
-    let outbound = from_server(500, vec![0x21; LARGE]);
+    let inbound = peer_sends(500, vec![0x21; LARGE]);
+    let outbound = server_sends(500, vec![0x21; LARGE]);
     for (small, asked) in [(cpu::EGRESS_WAN, [0, 1]), (cpu::EGRESS_LAN, [1, 0])] {
         let gateway = Counting::new();
         for message in [
-            from_client(500, vec![0x21; MESSAGE]),
-            from_server(500, vec![0x21; MESSAGE]),
+            peer_sends(500, vec![0x21; MESSAGE]),
+            server_sends(500, vec![0x21; MESSAGE]),
         ] {
             gateway.asks(Hook::Xdp, &message);
         }
@@ -126,12 +114,12 @@ fn xdp_sends_by_the_interfaces_that_accept_its_frames() {
     let wans = (
         config.wans,
         cpu::EGRESS_WAN,
-        from_server(500, vec![0x21; MESSAGE]),
+        server_sends(500, vec![0x21; MESSAGE]),
     );
     let lans = (
         config.lans,
         cpu::EGRESS_LAN,
-        from_client(500, vec![0x21; MESSAGE]),
+        peer_sends(500, vec![0x21; MESSAGE]),
     );
     for (interfaces, first, (side, packet)) in [wans, lans] {
         for (place, ifindex) in interfaces.into_iter().enumerate() {
@@ -192,8 +180,8 @@ fn an_unresolved_neighbour_is_for_the_slow_path() {
         ifindex,
         gateway: Gateway::v4([192, 0, 2, 1]),
     };
-    let inbound = from_client(500, vec![0x21; MESSAGE]);
-    let outbound = from_server(500, vec![0x21; MESSAGE]);
+    let inbound = peer_sends(500, vec![0x21; MESSAGE]);
+    let outbound = server_sends(500, vec![0x21; MESSAGE]);
     for (packet, ifindex, expected) in [
         (&inbound, config.lan_ifindex, "slow neighbour-unresolved"),
         (&inbound, config.wan_ifindex, "slow neighbour-unresolved"),
@@ -212,7 +200,7 @@ fn each_neighbour_is_confirmed_by_one_packet() {
     let mut config = fixture::config();
     config.confirm_ticks = 4;
     let tables = Tables::new(&config);
-    let outbound = from_server(500, vec![0x21; MESSAGE]);
+    let outbound = server_sends(500, vec![0x21; MESSAGE]);
     let confirmed = (0..=255_u8).filter(|number| {
         let gateway = Gateway::v4([192, 0, 2, *number]);
         let neighbour = FibResult::Neighbour(Neighbour {
@@ -238,7 +226,7 @@ fn a_neighbour_is_confirmed_again_after_the_period() {
     let mut config = fixture::config();
     config.confirm_ticks = 4;
     let tables = Tables::new(&config);
-    let (side, packet) = from_server(500, vec![0x21; MESSAGE]);
+    let (side, packet) = server_sends(500, vec![0x21; MESSAGE]);
     let of = |number: u32| Neighbour {
         ifindex: config.wan_ifindex,
         gateway: Gateway::v4(number.to_be_bytes()),
@@ -294,12 +282,12 @@ fn without_an_address_inside_the_server_is_left_to_the_host() {
     };
     let size = usize::from(MTU);
     let (large_in, large_out) = (
-        from_client(500, vec![0x21; size]),
-        from_server(500, vec![0x21; size]),
+        peer_sends(500, vec![0x21; size]),
+        server_sends(500, vec![0x21; size]),
     );
     let (inbound, outbound) = (
-        from_client(500, vec![0x21; MESSAGE]),
-        from_server(500, vec![0x21; MESSAGE]),
+        peer_sends(500, vec![0x21; MESSAGE]),
+        server_sends(500, vec![0x21; MESSAGE]),
     );
     let expired = "answered time-exceeded";
     let needed = "answered fragmentation-needed";
@@ -332,9 +320,9 @@ fn a_server_on_this_host_is_reached_through_the_stack() {
         server_is_local: 1,
         ..fixture::config()
     };
-    let inbound = from_client(500, vec![0x21; MESSAGE]);
+    let inbound = peer_sends(500, vec![0x21; MESSAGE]);
     assert_eq!(in_tc(&config, &inbound, (1, 0)), "forward ike in untracked");
-    let outbound = from_server(500, vec![0x21; MESSAGE]);
+    let outbound = server_sends(500, vec![0x21; MESSAGE]);
     assert_eq!(in_tc(&config, &outbound, (1, 0)), "answered time-exceeded");
 }
 
@@ -342,7 +330,7 @@ fn a_server_on_this_host_is_reached_through_the_stack() {
 #[test]
 fn next_hops_are_not_shared_where_rules_look_deeper() {
     let gateway = Counting::new();
-    let message = from_server(500, vec![0x21; MESSAGE]);
+    let message = server_sends(500, vec![0x21; MESSAGE]);
     assert_eq!([(); 2].map(|()| gateway.asks(Hook::Xdp, &message)), [1, 0]);
     for side in [cpu::EGRESS_WAN, cpu::EGRESS_LAN] {
         gateway.tables.set_not_shared(side);

@@ -3,10 +3,12 @@
 
 use super::with_sizes;
 use crate::lab::Lab;
+use crate::lab::frames::Packet;
 use crate::lab::topology::{
     CLIENT, CLIENT_MAC, GATEWAY_LAN, LAN, LAN_MAC, SERVER, SERVER_MAC, VIP, WAN, WAN_MAC,
 };
 use anyhow::{Context, Result};
+use std::net::Ipv4Addr;
 use xdp_common::Config;
 use xdp_common::config::mac_word;
 use xdp_core::neighbour::{Gateway, Neighbour};
@@ -131,4 +133,21 @@ pub fn fib(config: &Config, destination: [u8; 4], total_length: u16) -> FibResul
             mtu: MTU,
         }),
     }
+}
+
+/// A peer of the server.
+pub const PEER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
+
+/// What [`PEER`] sends from a port to the same one of the VIP, and the side on which it arrives.
+#[must_use]
+pub fn peer_sends(port: u16, payload: Vec<u8>) -> (Side, Packet) {
+    let packet = Packet::udp((PEER, port), (VIP, port), payload).with_macs(WAN_MAC, CLIENT_MAC);
+    (Side::Wan, packet)
+}
+
+/// What the server sends from a port to the same one of [`PEER`], likewise.
+#[must_use]
+pub fn server_sends(port: u16, payload: Vec<u8>) -> (Side, Packet) {
+    let packet = Packet::udp((SERVER, port), (PEER, port), payload).with_macs(LAN_MAC, SERVER_MAC);
+    (Side::Lan, packet)
 }
