@@ -48,7 +48,7 @@ pub(crate) enum Owner {
     Server,
     /// The host's own, or of a host behind it.
     Host,
-    /// Nothing shows it: both get it, and whose it is not does not know its SPI.
+    /// Nothing shows it: both get it, and the one whose it is not drops it, not knowing its SPI.
     Undecided,
 }
 

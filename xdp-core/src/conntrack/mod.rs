@@ -49,8 +49,8 @@ pub fn follow_port<E: Env>(env: &E, config: &Config) {
     }
 }
 
-/// Counts a packet that is about to be forwarded in the table that it belongs to. `hop` is the hop word that its flow may cache; zero: none (tc asks the FIB for
-/// every packet).
+/// Counts a packet that is about to be forwarded in the table that it belongs to. `hop` is the hop
+/// word that its flow may cache; zero: none (tc asks the FIB for every packet).
 // Out of line, like everything large here: ESP on the fast path does not come here, and what one
 // function keeps on the stack is not there while another one runs.
 #[inline(never)]

@@ -2,8 +2,9 @@
 //! does not.
 //!
 //! ikenat asks the FIB with the packet as it leaves, with protocol, ports and type of service, so rules
-//! by these are followed. The source of what the server sends is the VIP. With iptables the source changes after the route is chosen, so rules for such a gateway name
-//! the server. Marks are set by the firewall of the host, which comes after XDP and tc.
+//! by these are followed. The source of what the server sends is the VIP. With iptables the source
+//! changes after the route is chosen, so rules for such a gateway name the server. Marks are set by
+//! the firewall of the host, which comes after XDP and tc.
 
 use crate::netlink::Netlink;
 use crate::netlink::rule::Rule;
