@@ -40,7 +40,12 @@ const GENERATED: u64 = 1_795_766_528;
 #[test]
 fn stats_are_those_of_the_snapshot() -> Result<()> {
     let snapshot = snapshot();
-    let instances = vec![InstanceStats::of(&snapshot, &Selection::default(), None)];
+    let instances = vec![InstanceStats::of(
+        "default",
+        &snapshot,
+        &Selection::default(),
+        None,
+    )];
     compare("stats", Stats { instances })
 }
 
@@ -53,6 +58,7 @@ fn status_is_that_of_the_snapshot() -> Result<()> {
 #[test]
 fn check_is_that_of_the_snapshot() -> Result<()> {
     let checks = vec![InstanceCheck {
+        instance: "default".to_owned(),
         vip: VIP,
         server: SERVER,
         findings: findings(),
@@ -257,6 +263,7 @@ const fn amount(packets: u64, bytes: u64) -> Amount {
 
 fn with_daemon() -> InstanceStatus {
     InstanceStatus {
+        name: "default".to_owned(),
         vip: VIP,
         server: SERVER,
         generation: 81_234_567_890,
@@ -326,6 +333,7 @@ fn with_daemon() -> InstanceStatus {
 /// Without a daemon, and with empty lists.
 fn without_daemon() -> InstanceStatus {
     InstanceStatus {
+        name: "office-2".to_owned(),
         vip: VIP_2,
         server: VIP_2,
         generation: 81_234_999_999,

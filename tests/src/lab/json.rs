@@ -23,13 +23,15 @@ pub struct Header {
 /// The answer of `stats`.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Stats {
-    /// One for each VIP.
+    /// One for each that is attached.
     pub instances: Vec<InstanceStats>,
 }
 
-/// One VIP.
+/// One instance.
 #[derive(Clone, Debug, Deserialize)]
 pub struct InstanceStats {
+    /// Its name.
+    pub name: String,
     /// The VIP.
     pub vip: Ipv4Addr,
     /// The server behind it.
@@ -173,13 +175,15 @@ pub struct Totals {
 /// The answer of `status`.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Status {
-    /// One for each VIP.
+    /// One for each that is attached.
     pub instances: Vec<InstanceStatus>,
 }
 
-/// One VIP.
+/// One instance.
 #[derive(Clone, Debug, Deserialize)]
 pub struct InstanceStatus {
+    /// Its name.
+    pub name: String,
     /// The VIP.
     pub vip: Ipv4Addr,
     /// Identifies the set of tables.

@@ -7,7 +7,6 @@ use aya::maps::MapInfo;
 use rustix::fs::{CWD, Mode, OFlags, openat, statfs};
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
-use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -77,8 +76,8 @@ impl LossPoint {
 /// The directory of one instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Instance {
-    /// Its VIP.
-    pub vip: Ipv4Addr,
+    /// Its name.
+    pub name: String,
     /// Where its pins are.
     pub directory: PathBuf,
     /// The BPF file system by its name, when `directory` is a path through a descriptor.
@@ -86,14 +85,11 @@ pub struct Instance {
 }
 
 impl Instance {
-    /// The instance of a VIP, whether it exists or not.
-    pub fn of(bpffs: &Path, vip: Ipv4Addr) -> Self {
+    /// The instance of a name, whether it exists or not.
+    pub fn of(bpffs: &Path, name: &str) -> Self {
         Self {
-            vip,
-            // bpffs keeps names with a dot for itself (`bpf_lookup` in kernel/bpf/inode.c).
-            directory: bpffs
-                .join(DIRECTORY)
-                .join(vip.to_string().replace('.', "_")),
+            name: name.to_owned(),
+            directory: bpffs.join(DIRECTORY).join(name),
             named: None,
         }
     }
@@ -134,7 +130,7 @@ impl Instance {
         let root_descriptor = openat(CWD, root, flags, Mode::empty())
             .map_err(|error| Error::system(format!("open {}", root.display()))(error.into()))?;
         let path = format!("/proc/self/fd/{}", root_descriptor.as_raw_fd());
-        let mut instance = Self::of(Path::new(&path), self.vip);
+        let mut instance = Self::of(Path::new(&path), &self.name);
         instance.named = Some(root.to_path_buf());
         Ok((instance, root_descriptor))
     }
@@ -176,7 +172,7 @@ impl Instance {
         Error::ForeignPin {
             path: path.to_path_buf(),
             why,
-            vip: self.vip,
+            instance: self.name.clone(),
         }
     }
 
@@ -336,33 +332,6 @@ pub(super) fn remove_directory(path: &Path) -> Result<()> {
         }
         Err(error) => Err(Error::system(format!("remove {}", path.display()))(error)),
     }
-}
-
-/// All instances of a BPF file system, or the one of a VIP, in the order of their VIPs.
-pub fn instances(bpffs: &Path, vip: Option<Ipv4Addr>) -> Result<Vec<Instance>> {
-    let directory = bpffs.join(DIRECTORY);
-    let entries = match fs::read_dir(&directory) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(Error::not_readable(&directory, error)),
-    };
-    let mut vips: Vec<Ipv4Addr> = entries
-        .filter_map(|entry| {
-            entry
-                .ok()?
-                .file_name()
-                .to_str()?
-                .replace('_', ".")
-                .parse()
-                .ok()
-        })
-        .filter(|found| vip.is_none_or(|vip| vip == *found))
-        .collect();
-    vips.sort_unstable();
-    Ok(vips
-        .into_iter()
-        .map(|vip| Instance::of(bpffs, vip))
-        .collect())
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 //! ever.
 
 use crate::bpffs::layout::{Instance, create_directory, remove_directory};
+use crate::config::instance_name::LOCKS;
 use crate::error::{Error, Result};
 use rustix::fs::{CWD, FlockOperation, Mode, OFlags, flock, openat};
 use std::fs::{self, File, Metadata};
@@ -23,7 +24,7 @@ impl Instance {
     /// The directory of all locks of a BPF file system.
     fn locks(&self) -> PathBuf {
         let parent = self.directory.parent().unwrap_or(Path::new("/"));
-        parent.join("locks")
+        parent.join(LOCKS)
     }
 
     /// Locks the instance, whose directory must exist. The kernel releases the lock when the
@@ -52,7 +53,7 @@ impl Instance {
                 }
                 Err(rustix::io::Errno::WOULDBLOCK) => {
                     return Err(Error::Locked {
-                        vip: self.vip,
+                        instance: self.name.clone(),
                         whose: self.whose(),
                     });
                 }

@@ -1,5 +1,6 @@
-//! The pins of an instance in the BPF file system: their names, layout, lock, owner and permissions.
+//! The pins of an instance in the BPF file system: where they are found, their layout, lock, owner and permissions.
 
+pub mod find;
 pub mod layout;
 pub mod lock;
 pub mod map_layout;

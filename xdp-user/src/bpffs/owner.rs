@@ -3,14 +3,17 @@
 
 use crate::bpffs::layout::Instance;
 use crate::config::interfaces::Interface;
-use crate::tables::meta::index_and_name;
+use crate::tables::meta::{address, index_and_name};
 use crate::tables::mmap::{Memory, ReadOnlyWord};
 use std::fs;
+use std::net::Ipv4Addr;
 use xdp_common::{ABI_VERSION, meta};
 use xdp_core::Word;
 
 /// Where META says that an instance was attached last.
 pub(crate) struct Location {
+    /// The VIPs.
+    pub(crate) vips: Vec<Ipv4Addr>,
     /// The number of the network namespace.
     pub(crate) namespace: u64,
     /// Index and name of each interface.
@@ -25,6 +28,7 @@ impl Location {
         let version = meta.get(meta::VERSION)?.load();
         (version == u64::from(ABI_VERSION) && meta.len() == meta::WORDS).then_some(())?;
         Some(Self {
+            vips: vec![address(meta[meta::VIP].load())],
             namespace: meta[meta::NAMESPACE].load(),
             interfaces: Interface::all()
                 .filter_map(|interface| index_and_name(meta, interface))

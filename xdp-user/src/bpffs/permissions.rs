@@ -59,7 +59,7 @@ impl Instance {
         if group.is_some()
             && let Some(parent) = self.directory.parent()
         {
-            // Instances may have different groups. This directory shows nothing but VIPs.
+            // Instances may have different groups. This directory shows nothing but names.
             fs::set_permissions(parent, Permissions::from_mode(0o755)).map_err(Error::system(
                 format!("open {} to others", parent.display()),
             ))?;

@@ -51,7 +51,7 @@ impl Instance {
             // It has ended meanwhile.
             Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
             Err(error) => {
-                let action = format!("stop process {pid}, which serves {}", self.vip);
+                let action = format!("stop process {pid}, which runs the instance {}", self.name);
                 Err(Error::system(action)(error.into()))
             }
         };
@@ -94,7 +94,7 @@ impl Instance {
     /// /proc/locks names the process that took a lock. When that one has ended, a child may still
     /// hold it, and the number may belong to any other process.
     fn check_holder(&self, pid: u32) -> Result<()> {
-        let (vip, process) = (self.vip, PathBuf::from(format!("/proc/{pid}")));
+        let (instance, process) = (self.name.clone(), PathBuf::from(format!("/proc/{pid}")));
         let look_at = |error| Error::system(format!("look at process {pid}"))(error);
         let name = fs::read_to_string(process.join("comm")).map_err(look_at)?;
         let name = name.trim_end().to_owned();
@@ -103,7 +103,7 @@ impl Instance {
         if !files.any(|file| self.is_lock(&file)) {
             let place = self.named(&self.lock_directory().display().to_string());
             return Err(InstanceError::NotTheHolder {
-                vip,
+                instance,
                 pid,
                 name,
                 place,
@@ -113,7 +113,12 @@ impl Instance {
         // If the binary was renamed, a process of the same name is a daemon too.
         let own = fs::read_to_string("/proc/self/comm").map_err(look_at)?;
         if name != own.trim_end() && !name.starts_with("ikenat") {
-            return Err(InstanceError::NotADaemon { vip, pid, name }.into());
+            return Err(InstanceError::NotADaemon {
+                instance,
+                pid,
+                name,
+            }
+            .into());
         }
         Ok(())
     }

@@ -37,7 +37,7 @@ pub(super) struct Context<'a> {
     /// True when the capabilities are sufficient to load a program.
     pub(super) privileged: bool,
     pub(super) bpffs: Option<PathBuf>,
-    /// The instance of this VIP, if it exists, and its tables, if they can be read.
+    /// The instance of this name, if it exists, and its tables, if they can be read.
     pub(super) instance: Option<(Instance, Option<Overview>)>,
 }
 
@@ -53,7 +53,7 @@ impl<'a> Context<'a> {
         let bpffs = layout::bpffs(settings.bpffs.as_deref()).ok();
         let instance = bpffs
             .as_ref()
-            .map(|bpffs| Instance::of(bpffs, settings.vip))
+            .map(|bpffs| Instance::of(bpffs, &settings.instance))
             .filter(Instance::is_used)
             .map(|instance| {
                 let overview = report::instance::read(&instance).ok();

@@ -163,7 +163,7 @@ fn program(context: &Context<'_>, link: &Link) -> Finding {
         None => format!("id {id}"),
     };
     match owner {
-        Some(owner) if owner.vip == context.settings.vip => {
+        Some(owner) if owner.name == context.settings.instance => {
             Finding::ok(CODE, format!("{program} of this instance"), REASON)
         }
         _ if context.settings.dry_run => {
@@ -171,8 +171,8 @@ fn program(context: &Context<'_>, link: &Link) -> Finding {
             Finding::ok(CODE, message, REASON)
         }
         Some(owner) => {
-            let message = format!("{program} of ikenat for {}", owner.vip);
-            Finding::error(CODE, message, REASON).fix(format!("ikenat unload --vip {}", owner.vip))
+            let message = format!("{program} of the ikenat instance {}", owner.name_and_vips());
+            Finding::error(CODE, message, REASON).fix(format!("ikenat unload {}", owner.selector()))
         }
         None => {
             let message = format!("{program} of another owner");

@@ -20,8 +20,10 @@ mod sysctl;
 mod veth_peer;
 mod vip;
 
+use crate::bpffs::layout::{self, Instance};
 use crate::config::plan::Plan;
 use crate::config::settings::Settings;
+use crate::dataplane::other_instances;
 use crate::error::Result;
 use crate::netlink::Netlink;
 use context::Context;
@@ -44,6 +46,8 @@ pub struct Checks {
 /// One instance, running or planned.
 #[derive(Clone, Debug, Serialize)]
 pub struct InstanceCheck {
+    /// Its name.
+    pub instance: String,
     /// The VIP.
     pub vip: Ipv4Addr,
     /// The server behind it.
@@ -159,9 +163,16 @@ fn start(settings: &Settings, netlink: &Netlink, found: &[Finding]) -> Option<Fi
     if found.iter().any(|finding| finding.level == Level::Error) {
         return None;
     }
-    let refused = Plan::check(settings.clone(), netlink).err()?;
+    let refused = refusal(settings, netlink).err()?;
     let reason = "`ikenat run` with these arguments would end with this message";
     Some(Finding::error("start", refused.to_string(), reason))
+}
+
+fn refusal(settings: &Settings, netlink: &Netlink) -> Result<()> {
+    let plan = Plan::check(settings.clone(), netlink)?;
+    let bpffs = layout::bpffs(settings.bpffs.as_deref())?;
+    let instance = Instance::of(&bpffs, &settings.instance);
+    other_instances::check(&plan, &bpffs, &instance)
 }
 
 #[cfg(test)]

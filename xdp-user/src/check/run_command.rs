@@ -1,5 +1,6 @@
 //! The command line that starts ikenat with given settings, for a fix that can be pasted.
 
+use crate::config::instance_name;
 use crate::config::interfaces::Side;
 use crate::config::settings::{Mode, Modes, Settings, Sizes, Tc};
 use xdp_common::limits;
@@ -9,6 +10,7 @@ use xdp_common::limits;
 pub fn run_command(settings: &Settings) -> String {
     // Without `..`, so that a new setting is not forgotten here.
     let Settings {
+        instance,
         wans,
         lans,
         vip,
@@ -26,6 +28,9 @@ pub fn run_command(settings: &Settings) -> String {
         complete,
     } = settings;
     let mut words = vec!["ikenat run".to_owned()];
+    if instance != instance_name::DEFAULT {
+        words.push(format!("--instance {instance}"));
+    }
     words.extend(wans.iter().map(|name| format!("--wan {name}")));
     words.extend(lans.iter().map(|name| format!("--lan {name}")));
     words.push(format!("--vip {vip} --server {server}"));

@@ -2,6 +2,7 @@
 
 use super::context::Context;
 use super::{Finding, run_command};
+use crate::bpffs::find::{self, Selector};
 use crate::bpffs::layout;
 use crate::config::interfaces::Side;
 use crate::config::settings::{Mode, Modes, Settings, Sizes};
@@ -9,21 +10,23 @@ use crate::error::Result;
 use crate::report;
 use crate::report::status::{InstanceStatus, ProgramStatus};
 use crate::tables::overview::{InterfaceRecord, Overview};
-use std::net::Ipv4Addr;
 use std::path::Path;
 use xdp_common::meta::flag;
 
-/// The settings of the instances that are attached, all or that of one VIP. An instance that cannot
+/// The settings of the instances that are attached, all or those that are wanted. An instance that cannot
 /// be read is an error among them.
-pub fn running(bpffs: Option<&Path>, vip: Option<Ipv4Addr>) -> Result<Vec<Result<Settings>>> {
+pub fn running(bpffs: Option<&Path>, wanted: &Selector) -> Result<Vec<Result<Settings>>> {
     let directory = layout::bpffs(bpffs)?;
-    let instances = layout::instances(&directory, vip)?.into_iter();
+    let instances = find::instances(&directory, wanted)?.into_iter();
     Ok(instances
-        .map(|instance| Ok(settings(&report::instance::read(&instance)?, bpffs)))
+        .map(|instance| {
+            let overview = report::instance::read(&instance)?;
+            Ok(settings(instance.name, &overview, bpffs))
+        })
         .collect())
 }
 
-fn settings(overview: &Overview, bpffs: Option<&Path>) -> Settings {
+fn settings(instance: String, overview: &Overview, bpffs: Option<&Path>) -> Settings {
     let slots = |name: &str| {
         let table = overview.tables.iter().find(|table| table.name == name);
         let slots = table.map_or(0, |table| table.limit * 2);
@@ -33,6 +36,7 @@ fn settings(overview: &Overview, bpffs: Option<&Path>) -> Settings {
     let mode = |side| interfaces(overview, side).next().map(|one| one.mode);
     let wan_mode = mode(Side::Wan).unwrap_or(Mode::Native);
     Settings {
+        instance,
         wans: names(Side::Wan),
         lans: names(Side::Lan),
         modes: Modes {
@@ -95,8 +99,8 @@ fn examine(context: &Context<'_>, instance: &InstanceStatus) -> Vec<Finding> {
     let run = || run_command(context.settings);
     if instance.attached.is_empty() {
         let message = format!(
-            "the tables of {} exist, but no program is attached",
-            instance.vip
+            "the tables of the instance {} exist, but no program is attached",
+            instance.name
         );
         return vec![Finding::error("attached", message, REASON).fix(run())];
     }
@@ -135,7 +139,7 @@ fn attachment(
         (false, _) => {
             let message = format!("{what} is no longer attached to an interface");
             Finding::error(CODE, message, REASON)
-                .fix(format!("ikenat unload --vip {}", instance.vip))
+                .fix(format!("ikenat unload --instance {}", instance.name))
                 .fix(run_command(context.settings))
         }
     }

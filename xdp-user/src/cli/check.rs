@@ -4,10 +4,11 @@ use super::run::Arguments as Run;
 use super::{Errors, complain, print};
 use anyhow::{Context, Result, anyhow};
 use clap::error::ErrorKind;
+use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, Command, FromArgMatches};
-use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use xdp_user::bpffs::find::Selector;
 use xdp_user::check::{Checks, Finding, InstanceCheck, Level, TunnelNeed, check, running};
 use xdp_user::netlink::Netlink;
 use xdp_user::report::document::Document;
@@ -50,13 +51,13 @@ enum Optional {
     Given(Box<Run>),
     /// None of those were given: check what is attached.
     Missing {
-        vip: Option<Ipv4Addr>,
+        wanted: Selector,
         bpffs: Option<PathBuf>,
     },
 }
 
-/// With any of these, all arguments that `run` requires are required; --vip alone selects an
-/// instance.
+/// With any of these, all arguments that `run` requires are required; --instance or
+/// --vip alone selects an instance.
 const SAYING: [&str; 3] = ["wan", "lan", "server"];
 
 impl Args for Optional {
@@ -82,7 +83,13 @@ impl FromArgMatches for Optional {
             });
         }
         Ok(Self::Missing {
-            vip: matches.get_one("vip").copied(),
+            wanted: Selector {
+                // Its default value selects nothing.
+                name: (matches.value_source("instance") == Some(ValueSource::CommandLine))
+                    .then(|| matches.get_one("instance").cloned())
+                    .flatten(),
+                vip: matches.get_one("vip").copied(),
+            },
             bpffs: matches.get_one("bpffs").cloned(),
         })
     }
@@ -97,7 +104,7 @@ impl FromArgMatches for Optional {
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let found = match &arguments.run {
         Optional::Given(run) => vec![Ok(run.settings())],
-        Optional::Missing { vip, bpffs } => match running(bpffs.as_deref(), *vip) {
+        Optional::Missing { wanted, bpffs } => match running(bpffs.as_deref(), wanted) {
             // Without a BPF file system nothing can be attached.
             Err(xdp_user::Error::NoBpffs { .. }) => Vec::new(),
             found => found.context("failed to look at what is attached")?,
@@ -121,6 +128,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let mut checks = Vec::new();
     for subject in &subjects {
         checks.push(InstanceCheck {
+            instance: subject.instance.clone(),
             vip: subject.vip,
             server: subject.server,
             findings: check(subject, &netlink, tunnels).context("failed to look at this host")?,
@@ -149,7 +157,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
 }
 
 fn text(check: &InstanceCheck) -> String {
-    let mut text = format!("VIP {} -> server {}\n\n", check.vip, check.server);
+    let mut text = format!(
+        "Instance {}: VIP {} -> server {}\n\n",
+        check.instance, check.vip, check.server
+    );
     let on = |finding: &Finding| finding.on.clone().unwrap_or_default();
     let widest = check
         .findings

@@ -16,13 +16,18 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use xdp_user::Error;
+use xdp_user::bpffs::find::{self, Selector};
 use xdp_user::bpffs::layout::{self, Instance};
+use xdp_user::config::instance_name;
 use xdp_user::error::causes;
 
 /// Which instances a subcommand applies to.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct InstanceFilter {
-    /// Only the instance of this VIP
+    /// Only the instance of this name
+    #[arg(long, value_name = "NAME", value_parser = instance_name::existing)]
+    pub(crate) instance: Option<String>,
+    /// Only the instance that serves this VIP
     #[arg(long, value_name = "A", value_parser = address)]
     pub(crate) vip: Option<Ipv4Addr>,
     /// The BPF file system, if it is not /sys/fs/bpf
@@ -73,10 +78,25 @@ impl InstanceFilter {
         layout::bpffs(self.bpffs.as_deref()).context("failed to find what is attached")
     }
 
+    fn selector(&self) -> Selector {
+        Selector {
+            name: self.instance.clone(),
+            vip: self.vip,
+        }
+    }
+
+    /// What is selected, to append to `no ikenat`.
+    fn whose(&self) -> String {
+        let name = self.instance.iter();
+        let name = name.map(|name| format!(" instance {name}"));
+        let vip = self.vip.iter().map(|vip| format!(" for {vip}"));
+        name.chain(vip).collect()
+    }
+
     /// The instances that exist.
     fn instances(&self) -> Result<Vec<Instance>> {
         let bpffs = self.bpffs()?;
-        layout::instances(&bpffs, self.vip).context("failed to find what is attached")
+        find::instances(&bpffs, &self.selector()).context("failed to find what is attached")
     }
 
     /// The same; an error when there is none.
@@ -84,12 +104,9 @@ impl InstanceFilter {
         let instances = self.instances()?;
         if instances.is_empty() {
             let bpffs = self.bpffs()?;
-            let whose = self
-                .vip
-                .map(|vip| format!(" for {vip}"))
-                .unwrap_or_default();
             bail!(
-                "no ikenat{whose} is attached under {}; start one with `ikenat run`, or name another BPF file system with --bpffs",
+                "no ikenat{} is attached under {}; start one with `ikenat run`, or name another BPF file system with --bpffs",
+                self.whose(),
                 bpffs.join("ikenat").display()
             );
         }
@@ -124,7 +141,9 @@ pub(crate) fn readable<T>(pins: &Instance, read: xdp_user::Result<T>) -> Result<
     match read {
         // It is a whole sentence about the instance.
         Err(error @ Error::Instance(_)) => Err(error.into()),
-        read => read.with_context(|| format!("failed to read the tables of {}", pins.vip)),
+        read => {
+            read.with_context(|| format!("failed to read the tables of the instance {}", pins.name))
+        }
     }
 }
 

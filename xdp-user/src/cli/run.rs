@@ -9,6 +9,7 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use xdp_common::limits::{FLOW_SLOTS, IDLE_SECS, IDLE_SECS_MIN, SESSION_SLOTS, SLOTS};
 use xdp_user::bpffs::permissions;
+use xdp_user::config::instance_name;
 use xdp_user::config::peer_lists::{self, Lists};
 use xdp_user::config::plan::Plan;
 use xdp_user::config::settings::{Mode, Modes, Settings, Sizes, Tc};
@@ -32,6 +33,12 @@ pub(crate) struct Arguments {
     /// The first one may be the first --wan.
     #[arg(long, value_name = "IF")]
     lan: Vec<String>,
+    /// Name of this instance: letters, digits, `-` and `_`
+    ///
+    /// Several instances on one host have different names and different interfaces.
+    #[arg(long, value_name = "NAME", default_value = instance_name::DEFAULT,
+          value_parser = instance_name::new)]
+    instance: String,
     /// Public address that clients connect to
     #[arg(long, value_name = "A", value_parser = address)]
     vip: Ipv4Addr,
@@ -142,6 +149,7 @@ fn idle(text: &str) -> Result<u32, String> {
 impl Arguments {
     pub(super) fn settings(&self) -> Settings {
         Settings {
+            instance: self.instance.clone(),
             wans: self.wan.clone(),
             lans: self.lan.clone(),
             vip: self.vip,
@@ -210,8 +218,8 @@ mod tests {
     /// What `check` prints as a fix is read back as the settings that it was printed for.
     #[test]
     fn a_fix_can_be_pasted() {
-        let text = "ikenat run --wan eth1 --wan eth2 --lan eth0 --vip 203.0.113.1 \
-                    --server 192.168.0.1 --lan-mode generic --except-peer 198.51.100.0/24 \
+        let text = "ikenat run --instance office-2 --wan eth1 --wan eth2 --lan eth0 \
+                    --vip 203.0.113.1 --server 192.168.0.1 --lan-mode generic --except-peer 198.51.100.0/24 \
                     --deny 192.0.2.7/32 --deny 192.0.2.8/32 --dedicated --dry-run --log-sessions \
                     --tc tcx --flow-slots 131072 --session-slots 64 --idle-timeout 600 --group 50 \
                     --bpffs /bpf";

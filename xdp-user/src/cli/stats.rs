@@ -7,7 +7,6 @@ use clap::Args;
 use ipnet::Ipv4Net;
 use std::collections::HashMap;
 use std::io::{self, IsTerminal as _, Write};
-use std::net::Ipv4Addr;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 use xdp_user::config::peer_lists;
@@ -84,7 +83,7 @@ impl Arguments {
 
 const REFRESH: Duration = Duration::from_secs(2);
 
-type History = HashMap<Ipv4Addr, (PreviousCounts, Instant)>;
+type History = HashMap<String, (PreviousCounts, Instant)>;
 
 /// Runs the subcommand.
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
@@ -94,11 +93,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         let (snapshots, errors) = take(&arguments.which, &selection)?;
         let now = Instant::now();
         let mut instances = Vec::new();
-        for snapshot in &snapshots {
+        for (name, snapshot) in &snapshots {
             let earlier = history
-                .get(&snapshot.overview.vip)
+                .get(name)
                 .map(|(earlier, at)| (earlier, now.duration_since(*at)));
-            instances.push(InstanceStats::of(snapshot, &selection, earlier));
+            instances.push(InstanceStats::of(name, snapshot, &selection, earlier));
         }
         let stats = Stats { instances };
         let reader = print_with(|out| show(arguments, &stats, &snapshots, out))?;
@@ -107,26 +106,30 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
             return Ok(status);
         }
         history = snapshots
-            .iter()
-            .map(|one| (one.overview.vip, (PreviousCounts::of(one), now)))
+            .into_iter()
+            .map(|(name, one)| (name, (PreviousCounts::of(&one), now)))
             .collect();
         std::thread::sleep(REFRESH);
     }
 }
 
+/// A snapshot of the instance of this name.
+type Named = (String, Snapshot);
+
 /// All snapshots are taken before the first line is written, so that an error leaves no half of a
 /// document.
-fn take(which: &InstanceFilter, selection: &Selection) -> Result<(Vec<Snapshot>, Errors)> {
+fn take(which: &InstanceFilter, selection: &Selection) -> Result<(Vec<Named>, Errors)> {
     which.read(|pins| {
         let wanted = |peer| selection.wants(peer);
-        readable(pins, report::instance::snapshot(pins, wanted))
+        let snapshot = readable(pins, report::instance::snapshot(pins, wanted))?;
+        Ok((pins.name.clone(), snapshot))
     })
 }
 
 fn show(
     arguments: &Arguments,
     stats: &Stats<'_>,
-    snapshots: &[Snapshot],
+    snapshots: &[Named],
     out: &mut dyn Write,
 ) -> io::Result<()> {
     if arguments.json {
@@ -141,7 +144,7 @@ fn show(
     if arguments.watch && io::stdout().is_terminal() {
         write!(out, "\x1b[H\x1b[2J")?;
     }
-    for (at, (instance, snapshot)) in stats.instances.iter().zip(snapshots).enumerate() {
+    for (at, (instance, (_, snapshot))) in stats.instances.iter().zip(snapshots).enumerate() {
         if at > 0 {
             writeln!(out)?;
         }
@@ -157,7 +160,11 @@ fn text(
     out: &mut dyn Write,
 ) -> io::Result<()> {
     let is_partial = arguments.selection().is_partial();
-    writeln!(out, "VIP {} -> server {}\n", instance.vip, instance.server)?;
+    writeln!(
+        out,
+        "Instance {}: VIP {} -> server {}\n",
+        instance.name, instance.vip, instance.server
+    )?;
     if !instance.spis.is_empty() {
         spis(&instance.spis, arguments.watch, out)?;
     } else if is_partial {

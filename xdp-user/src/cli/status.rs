@@ -53,8 +53,8 @@ fn text(instance: &InstanceStatus) -> String {
         }
     };
     let mut text = format!(
-        "VIP {} -> server {}; {daemon}\n\n",
-        instance.vip, instance.server
+        "Instance {}: VIP {} -> server {}; {daemon}\n\n",
+        instance.name, instance.vip, instance.server
     );
     text.push_str(&unusual(instance));
     text.push_str(&attached(&instance.attached));

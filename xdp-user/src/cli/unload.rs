@@ -30,10 +30,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     capabilities::check()?;
     let instances = arguments.which.instances()?;
     if instances.is_empty() {
-        let whose = arguments.which.vip.map(|vip| format!(" for {vip}"));
         print(&format!(
             "Nothing to remove: no ikenat{} is attached.\n",
-            whose.unwrap_or_default()
+            arguments.which.whose()
         ))?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -51,15 +50,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
 
 /// Removes an instance and says what it was.
 fn remove(pins: &Instance, netlink: &Netlink, force: bool) -> Result<String> {
-    let vip = pins.vip;
-    let failed = || format!("failed to remove the instance of {vip}");
+    let name = pins.name_and_vips();
+    let failed = || format!("failed to remove the instance {name}");
     let (lock, holder) = if force {
         pins.lock_by_force().with_context(failed)?
     } else {
         match pins.lock() {
             Ok(lock) => (Some(lock), Holder::None),
             Err(Error::Locked { whose, .. }) => bail!(
-                "an ikenat{whose} is running for {vip}: stop it first (Ctrl-C, `systemctl stop`), or use --force"
+                "an ikenat{whose} runs the instance {name}: stop it first (Ctrl-C, `systemctl stop`), or use --force"
             ),
             Err(error) => return Err(error).with_context(failed),
         }
@@ -77,7 +76,7 @@ fn remove(pins: &Instance, netlink: &Netlink, force: bool) -> Result<String> {
     let foreign = match pins.others().as_slice() {
         [] => String::new(),
         names => format!(
-            "{vip}: {} stays, because it has pins of others: {}.\n",
+            "{name}: {} stays, because it has pins of others: {}.\n",
             pins.directory.display(),
             names.join(", ")
         ),
@@ -89,7 +88,7 @@ fn remove(pins: &Instance, netlink: &Netlink, force: bool) -> Result<String> {
         } else {
             "nothing was attached"
         };
-        return Ok(format!("{vip}: {holder}{text}.\n{foreign}"));
+        return Ok(format!("{name}: {holder}{text}.\n{foreign}"));
     }
     let (links, maps): (Vec<String>, Vec<String>) = removed
         .into_iter()
@@ -100,7 +99,7 @@ fn remove(pins: &Instance, netlink: &Netlink, force: bool) -> Result<String> {
     };
     let programs: Vec<String> = links.iter().map(short).collect();
     Ok(format!(
-        "{vip}: {holder}detached {} ({}), removed {} ({}).\n{foreign}",
+        "{name}: {holder}detached {} ({}), removed {} ({}).\n{foreign}",
         count(links.len(), "program"),
         programs.join(", "),
         count(maps.len(), "map"),

@@ -153,6 +153,7 @@ mod tests {
         let names = |links: &[Link]| links.iter().map(|link| link.name.clone()).collect();
         Plan {
             settings: Settings {
+                instance: "default".to_owned(),
                 complete: true,
                 wans: names(&wans),
                 lans: names(&lans),

@@ -3,6 +3,7 @@
 //!
 //! A new option of `run` is an argument in `cli/run.rs` and a field of [`Settings`].
 
+use crate::config::instance_name;
 use crate::config::interfaces::Side;
 use crate::config::peer_lists::Lists;
 use std::net::Ipv4Addr;
@@ -115,6 +116,8 @@ impl Sizes {
 /// the same arguments or from an instance that is attached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
+    /// The name of the instance.
+    pub instance: String,
     /// Interfaces towards the clients, the first one first.
     pub wans: Vec<String>,
     /// Interfaces towards the server, likewise; none when the server is this host.
@@ -153,6 +156,7 @@ impl Settings {
     /// its default.
     pub fn new(vip: Ipv4Addr, server: Ipv4Addr) -> Self {
         Self {
+            instance: instance_name::DEFAULT.to_owned(),
             wans: Vec::new(),
             lans: Vec::new(),
             vip,

@@ -18,7 +18,6 @@ use crate::netlink::neighbour::NeighbourKey;
 use crate::netlink::rule_depth::RuleDepth;
 use crate::sys::capabilities;
 use crate::tables::usage::{FillLevel, LimitedTable};
-use std::net::Ipv4Addr;
 use std::path::Path;
 use tracing::{info, warn};
 use xdp_common::{Hook, limits};
@@ -302,7 +301,7 @@ pub(super) fn filter_lost(interface: &str, why: &str) {
 
 /// Logs that a table is filling up or full, and what raises its limit.
 pub(super) fn table_fills(
-    vip: Ipv4Addr,
+    instance: &str,
     table: &LimitedTable,
     level: FillLevel,
     (entries, slots): (u64, u32),
@@ -317,7 +316,7 @@ pub(super) fn table_fills(
     let limit = slots / 2;
     let remedy = if slots < *limits::SLOTS.end() {
         format!(
-            "for more room `ikenat unload --vip {vip}`, then `ikenat run` with `{option} {}`",
+            "for more room `ikenat unload --instance {instance}`, then `ikenat run` with `{option} {}`",
             slots * 2
         )
     } else {

@@ -145,7 +145,7 @@ impl Maintenance {
     pub fn run(&mut self, dataplane: &Dataplane, plan: &Plan, netlink: &Netlink) -> Result<()> {
         if !dataplane.instance.is_used() {
             return Err(Error::Unloaded {
-                vip: plan.settings.vip,
+                instance: plan.settings.instance.clone(),
             });
         }
         if let Some(path) = self.pins.take_if(|path| !path.exists()) {
@@ -165,7 +165,7 @@ impl Maintenance {
         for ((mark, table), slots) in self.watermarks.iter_mut().zip(TABLES).zip(slots) {
             let entries = Word::load(dataplane.tables.meta(table.number));
             if let Some(level) = mark.reached(entries, u64::from(slots / 2)) {
-                log::table_fills(plan.settings.vip, &table, level, (entries, slots));
+                log::table_fills(&plan.settings.instance, &table, level, (entries, slots));
             }
         }
     }

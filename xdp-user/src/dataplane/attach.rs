@@ -65,7 +65,7 @@ pub(crate) fn check_modes(instance: &Instance, plan: &Plan) -> Result<()> {
             && current != plan.settings.modes.of(hook_point.interface.side)
         {
             return Err(Error::OtherMode {
-                vip: instance.vip,
+                instance: instance.name.clone(),
                 interface: link.name.clone(),
                 current: current.name(),
             });

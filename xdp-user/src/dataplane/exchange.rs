@@ -57,7 +57,10 @@ impl Dataplane {
         let saved = super::adopt_existing(&self.instance, plan, netlink)?;
         saved.ok_or_else(|| {
             let gone = std::io::ErrorKind::NotFound.into();
-            Error::system(format!("find the tables of {}", self.instance.vip))(gone)
+            Error::system(format!(
+                "find the tables of the instance {}",
+                self.instance.name
+            ))(gone)
         })
     }
 

@@ -1,7 +1,8 @@
 //! XDP programs of other software, or of another instance, on the interfaces of a plan. An
 //! interface can have one XDP program.
 
-use crate::bpffs::layout::{self, Instance};
+use crate::bpffs::find::{self, Selector};
+use crate::bpffs::layout::Instance;
 use crate::config::interfaces::HookPoint;
 use crate::config::plan::Plan;
 use crate::dataplane::{bpf_query, link};
@@ -60,8 +61,9 @@ fn other_program(link: &Link, id: u32, bpffs: &Path) -> Error {
     let name = &link.name;
     let remedy = match instance_of(bpffs, id) {
         Some(other) => format!(
-            "it belongs to ikenat for {0}, and an interface can have only one; remove it with `ikenat unload --vip {0}`",
-            other.vip
+            "it belongs to the ikenat instance {}, and an interface can have only one; remove it with `ikenat unload {}`",
+            other.name_and_vips(),
+            other.selector()
         ),
         // It runs several programs, but only those that were built for it.
         None if called.as_deref() == Some(DISPATCHER) => format!(
@@ -90,7 +92,7 @@ pub fn removal_command(interface: &str, program: u32) -> String {
 
 /// The instance to which an XDP program belongs; `None` when it is foreign.
 pub fn instance_of(bpffs: &Path, program: u32) -> Option<Instance> {
-    let instances = layout::instances(bpffs, None).ok()?;
+    let instances = find::instances(bpffs, &Selector::default()).ok()?;
     instances.into_iter().find(|instance| {
         HookPoint::all().any(|hook_point| {
             let found = link::open(&instance.pin(&hook_point.link_pin()))

@@ -74,7 +74,7 @@ impl SavedState {
         instance.check_maps(&plan.settings.sizes)?;
         let tables = Tables::<ReadOnlyWord>::open(&instance.directory)?;
         let version = tables.meta(meta::VERSION).load();
-        check_version(&instance.directory, instance.vip, version)?;
+        check_version(&instance.directory, &instance.name, version)?;
         Ok(Some(Self {
             flags: tables.meta(meta::FLAGS).load(),
             server: address(tables.meta(meta::SERVER).load()),

@@ -13,6 +13,7 @@ pub mod loader;
 pub(crate) mod losses;
 mod namespace;
 mod native_refused;
+pub(crate) mod other_instances;
 pub mod program;
 pub(crate) mod refusals;
 pub mod tc_backend;
@@ -76,8 +77,9 @@ pub type Logger = (Interface, RingBuffer);
 /// programs too.
 pub fn start(plan: &Plan, netlink: &Netlink) -> Result<(Dataplane, Vec<Logger>)> {
     let bpffs = layout::bpffs(plan.settings.bpffs.as_deref())?;
-    let instance = Instance::of(&bpffs, plan.settings.vip);
+    let instance = Instance::of(&bpffs, &plan.settings.instance);
     namespace::check(&instance, plan, netlink)?;
+    other_instances::check(plan, &bpffs, &instance)?;
     foreign_xdp::check(plan, &bpffs, &instance)?;
     let grace = GracePeriod::choose()?;
     instance.create()?;
@@ -136,7 +138,9 @@ pub(crate) fn adopt_existing(
     };
     let was_dry = saved.flags & flag::DRY_RUN != 0;
     match (was_dry, plan.settings.dry_run) {
-        (false, true) if instance.has_programs() => Err(Error::IsLive { vip: instance.vip }),
+        (false, true) if instance.has_programs() => Err(Error::IsLive {
+            instance: instance.name.clone(),
+        }),
         // No packet depends on a dry run, and what it counted was not forwarded: the live instance
         // starts with new tables.
         (true, false) => {

@@ -19,7 +19,7 @@ pub(crate) fn check(instance: &Instance, plan: &Plan, netlink: &Netlink) -> Resu
     let has_links = link::all_of(instance).iter().any(|link| link.ifindex != 0);
     if has_links || has_filters(instance, &location, netlink)? {
         return Err(Error::OtherNamespace {
-            vip: instance.vip,
+            instance: instance.name.clone(),
             whose: instance.whose(),
         });
     }

@@ -56,7 +56,7 @@ impl TcBackend {
         }
         match (Self::in_use(instance), asked) {
             (Some(in_use), Some(asked)) if in_use != asked => Err(Error::OtherTcBackend {
-                vip: instance.vip,
+                instance: instance.name.clone(),
                 current: in_use.name(),
             }),
             (Some(in_use), _) => Ok(in_use),

@@ -8,18 +8,18 @@ use std::path::PathBuf;
 #[non_exhaustive]
 pub enum InstanceError {
     /// A start is creating the tables.
-    #[error("the instance of {vip} is starting, and its tables are not there yet: try again")]
+    #[error("the instance {instance} is starting, and its tables are not there yet: try again")]
     Starting {
         /// The instance.
-        vip: Ipv4Addr,
+        instance: String,
     },
     /// A start has not finished the tables, and nothing is attached.
     #[error(
-        "the instance of {vip} has no tables, because an earlier start died before anything was attached: `ikenat run` completes it, `ikenat unload --vip {vip}` removes what is left"
+        "the instance {instance} has no tables, because an earlier start died before anything was attached: `ikenat run` completes it, `ikenat unload --instance {instance}` removes what is left"
     )]
     Unfinished {
         /// The instance.
-        vip: Ipv4Addr,
+        instance: String,
     },
     /// A directory in the BPF file system belongs to another user.
     #[error(
@@ -45,11 +45,11 @@ pub enum InstanceError {
     },
     /// The lock is held by something else than a daemon.
     #[error(
-        "process {pid} ({name}) holds the lock of {vip} and is not an ikenat daemon, so it is left alone: end it if it is not needed, and try again"
+        "process {pid} ({name}) holds the lock of the instance {instance} and is not an ikenat daemon, so it is left alone: end it if it is not needed, and try again"
     )]
     NotADaemon {
         /// The instance.
-        vip: Ipv4Addr,
+        instance: String,
         /// The process.
         pid: u32,
         /// Its name.
@@ -57,17 +57,41 @@ pub enum InstanceError {
     },
     /// The process that took the lock has ended, its number is in use again, and the lock is held.
     #[error(
-        "the lock of {vip} is held, and process {pid} ({name}), which /proc/locks names, does not hold it, so it is left alone: find the holder with `fuser -v {place}`, end it, and try again"
+        "the lock of the instance {instance} is held, and process {pid} ({name}), which /proc/locks names, does not hold it, so it is left alone: find the holder with `fuser -v {place}`, end it, and try again"
     )]
     NotTheHolder {
         /// The instance.
-        vip: Ipv4Addr,
+        instance: String,
         /// The number of the process that took the lock.
         pid: u32,
         /// The name of the process that has this number now.
         name: String,
         /// The directory that the lock is on.
         place: String,
+    },
+    /// Another instance serves a VIP.
+    #[error(
+        "the instance {instance}{whose} serves {vip} in this network namespace: give `--instance {instance}` to continue it, or run `ikenat unload --instance {instance}` first (packets are not translated until the next start)"
+    )]
+    VipServed {
+        /// The VIP.
+        vip: Ipv4Addr,
+        /// The other instance.
+        instance: String,
+        /// ` (process 123, on eth1 and eth0)`, as far as that is known.
+        whose: String,
+    },
+    /// An instance of an older version serves a VIP.
+    #[error(
+        "an older ikenat{whose} serves {vip}, with pins in {path}: stop it, run `ikenat unload --vip {vip}` and start again (all counters start at zero)"
+    )]
+    OlderServes {
+        /// The VIP.
+        vip: Ipv4Addr,
+        /// The directory of its pins.
+        path: PathBuf,
+        /// As above.
+        whose: String,
     },
     /// A running instance could not be detached.
     #[error("{why}")]

@@ -214,11 +214,11 @@ pub enum Error {
     NoTcx,
     /// The tc backend of an instance cannot change.
     #[error(
-        "the tc programs of {vip} are attached by {current}, and attaching them the other way as well would count every packet twice: leave --tc out, or run `ikenat unload --vip {vip}` first (packets are not translated until the next start)"
+        "the tc programs of the instance {instance} are attached by {current}, and attaching them the other way as well would count every packet twice: leave --tc out, or run `ikenat unload --instance {instance}` first (packets are not translated until the next start)"
     )]
     OtherTcBackend {
         /// The instance.
-        vip: Ipv4Addr,
+        instance: String,
         /// The backend that it has.
         current: &'static str,
     },
@@ -232,23 +232,23 @@ pub enum Error {
     },
     /// A pin cannot be reused.
     #[error(
-        "the pin {path} cannot be reused: {why}; remove it with `ikenat unload --vip {vip}` and start again (all counters start at zero)"
+        "the pin {path} cannot be reused: {why}; remove it with `ikenat unload --instance {instance}` and start again (all counters start at zero)"
     )]
     ForeignPin {
         /// The pin.
         path: PathBuf,
         /// What is wrong with it.
         why: String,
-        /// Whose instance.
-        vip: Ipv4Addr,
+        /// The instance.
+        instance: String,
     },
     /// The mode cannot change.
     #[error(
-        "{interface} has the XDP program of {vip} in {current} mode, and a link cannot change its mode: run `ikenat unload --vip {vip}` first (packets are not translated until the next start)"
+        "{interface} has the XDP program of the instance {instance} in {current} mode, and a link cannot change its mode: run `ikenat unload --instance {instance}` first (packets are not translated until the next start)"
     )]
     OtherMode {
         /// The instance.
-        vip: Ipv4Addr,
+        instance: String,
         /// The interface.
         interface: String,
         /// The mode that it has.
@@ -256,35 +256,37 @@ pub enum Error {
     },
     /// A live instance cannot become a dry run.
     #[error(
-        "the instance of {vip} is live, and a dry run would interrupt its tunnels: run `ikenat unload --vip {vip}` first, if that is what you want"
+        "the instance {instance} is live, and a dry run would interrupt its tunnels: run `ikenat unload --instance {instance}` first, if that is what you want"
     )]
     IsLive {
         /// The instance.
-        vip: Ipv4Addr,
+        instance: String,
     },
     /// The lock is held.
-    #[error("another ikenat{whose} serves {vip}: stop it first")]
+    #[error(
+        "another ikenat{whose} runs the instance {instance}: stop it first, or start a second gateway under another name with --instance"
+    )]
     Locked {
         /// The instance.
-        vip: Ipv4Addr,
+        instance: String,
         /// ` (process 123, on eth1 and eth0)`, as far as that is known.
         whose: String,
     },
     /// Another process removed the pins of an instance.
     #[error(
-        "the pins of {vip} were removed by another process, so nothing is attached any more: run `ikenat run` again to attach"
+        "the pins of the instance {instance} were removed by another process, so nothing is attached any more: run `ikenat run` again to attach"
     )]
     Unloaded {
         /// The instance.
-        vip: Ipv4Addr,
+        instance: String,
     },
     /// The instance is attached in another network namespace.
     #[error(
-        "another ikenat{whose} serves {vip} in another network namespace, and a BPF file system holds one instance per VIP: give this instance a BPF file system of its own (`mount -t bpf bpf DIR`, then --bpffs DIR), or remove the other instance with `ikenat unload --vip {vip}`"
+        "another ikenat{whose} runs the instance {instance} in another network namespace: give this one another name with --instance, or remove the other one with `ikenat unload --instance {instance}`"
     )]
     OtherNamespace {
         /// The instance.
-        vip: Ipv4Addr,
+        instance: String,
         /// As above.
         whose: String,
     },

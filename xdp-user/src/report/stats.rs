@@ -15,13 +15,15 @@ use xdp_common::{Class, Direction, Hook};
 /// The answer of `stats`.
 #[derive(Clone, Debug, Serialize)]
 pub struct Stats<'s> {
-    /// One for each VIP.
+    /// One for each that is attached.
     pub instances: Vec<InstanceStats<'s>>,
 }
 
-/// One VIP.
+/// One instance.
 #[derive(Clone, Debug, Serialize)]
 pub struct InstanceStats<'s> {
+    /// Its name.
+    pub name: &'s str,
     /// The VIP.
     pub vip: Ipv4Addr,
     /// The server behind it.
@@ -230,7 +232,12 @@ pub struct Totals {
 impl<'s> InstanceStats<'s> {
     /// Chooses what is listed of a snapshot. The rates are those since an earlier one, if there was
     /// one.
-    pub fn of(snapshot: &'s Snapshot, selection: &Selection, earlier: Option<Earlier<'s>>) -> Self {
+    pub fn of(
+        name: &'s str,
+        snapshot: &'s Snapshot,
+        selection: &Selection,
+        earlier: Option<Earlier<'s>>,
+    ) -> Self {
         let Overview {
             vip,
             server,
@@ -246,6 +253,7 @@ impl<'s> InstanceStats<'s> {
             peers
         });
         Self {
+            name,
             vip,
             server,
             generation,

@@ -107,13 +107,13 @@ fn the_rate_is_the_mean_of_the_life_or_that_since_the_last_look() {
     let all = Selection::default();
     let mut snapshot = snapshot();
     // Ten seconds from the first packet to the last.
-    let spi = first_spi(&InstanceStats::of(&snapshot, &all, None));
+    let spi = first_spi(&InstanceStats::of("default", &snapshot, &all, None));
     assert!((spi.packets_per_second - 9.5).abs() < 1e-9);
     let earlier = PreviousCounts::of(&snapshot);
     snapshot.flows[0].packets += 20;
     snapshot.flows.push(flow(11, 0xc2, 7));
     let since = Some((&earlier, Duration::from_secs(2)));
-    let now = InstanceStats::of(&snapshot, &all, since);
+    let now = InstanceStats::of("default", &snapshot, &all, since);
     let rates: Vec<f64> = now.spis.iter().map(|spi| spi.packets_per_second).collect();
     assert!((rates[0] - 10.0).abs() < 1e-9);
     assert!((rates[1] - 3.5).abs() < 1e-9, "a new SPI");
@@ -122,7 +122,7 @@ fn the_rate_is_the_mean_of_the_life_or_that_since_the_last_look() {
 #[test]
 fn numbers_look_as_scripts_expect_them() {
     let snapshot = snapshot();
-    let instance = InstanceStats::of(&snapshot, &Selection::default(), None);
+    let instance = InstanceStats::of("default", &snapshot, &Selection::default(), None);
     assert_eq!(instance.generation, 55);
     let spi = first_spi(&instance);
     let json = serde_json::to_value(&spi).expect("serializes");
@@ -146,7 +146,7 @@ fn several() -> Snapshot {
 
 fn listed(selection: &Selection) -> (Vec<u32>, Vec<Ipv4Addr>) {
     let snapshot = several();
-    let instance = InstanceStats::of(&snapshot, selection, None);
+    let instance = InstanceStats::of("default", &snapshot, selection, None);
     assert_eq!(
         instance.totals.tracked.inbound.packets, 95,
         "not a sum of what is listed"

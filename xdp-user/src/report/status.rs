@@ -24,13 +24,15 @@ use xdp_common::{Class, Direction, Hook, Reason, Untracked};
 /// The answer of `status`.
 #[derive(Clone, Debug, Serialize)]
 pub struct Status {
-    /// One for each VIP.
+    /// One for each that is attached.
     pub instances: Vec<InstanceStatus>,
 }
 
-/// One VIP.
+/// One instance.
 #[derive(Clone, Debug, Serialize)]
 pub struct InstanceStatus {
+    /// Its name.
+    pub name: String,
     /// The VIP.
     pub vip: Ipv4Addr,
     /// The server behind it.
@@ -153,6 +155,7 @@ impl InstanceStatus {
         let is_set = |bit| overview.flags & bit != 0;
         let [except_peers, denied] = overview.listed;
         Ok(Self {
+            name: pins.name.clone(),
             vip: overview.vip,
             server: overview.server,
             generation: overview.generation,

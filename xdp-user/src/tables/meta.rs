@@ -38,7 +38,7 @@ pub(crate) fn address(word: u64) -> Ipv4Addr {
 }
 
 /// Refuses tables of another version of the ABI.
-pub(crate) fn check_version(directory: &Path, vip: Ipv4Addr, found: u64) -> Result<()> {
+pub(crate) fn check_version(directory: &Path, instance: &str, found: u64) -> Result<()> {
     let expected = u64::from(ABI_VERSION);
     if found == expected {
         return Ok(());
@@ -46,6 +46,6 @@ pub(crate) fn check_version(directory: &Path, vip: Ipv4Addr, found: u64) -> Resu
     Err(Error::ForeignPin {
         path: directory.join("META"),
         why: format!("its layout is version {found} and this ikenat has version {expected}"),
-        vip,
+        instance: instance.to_owned(),
     })
 }

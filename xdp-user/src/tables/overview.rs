@@ -3,7 +3,7 @@
 
 use crate::config::interfaces::Interface;
 use crate::config::settings::Mode;
-use crate::error::{InstanceError, Result};
+use crate::error::{Error, InstanceError, Result};
 use crate::tables::clock::{self, Clock, Moment};
 use crate::tables::meta::{absent, address, check_version, index_and_name};
 use crate::tables::mmap::{Memory, ReadOnlyWord, pinned_bytes};
@@ -107,9 +107,9 @@ impl Overview {
         found.map_or(0, |table| table.entries)
     }
 
-    /// Reads the tables that are pinned in the directory of the instance of `vip`.
-    pub fn take(directory: &Path, vip: Ipv4Addr) -> Result<Self> {
-        let meta = read_meta(directory, vip)?;
+    /// Reads the tables that are pinned in the directory of an instance.
+    pub fn take(directory: &Path, instance: &str) -> Result<Self> {
+        let meta = read_meta(directory, instance)?;
         let half = Memory::read_if_allowed(&directory.join("HALF"), "HALF")?;
         Self::of(directory, &meta, half.as_ref())
     }
@@ -143,20 +143,25 @@ impl Overview {
     }
 }
 
+fn unfinished(instance: &str) -> Error {
+    let instance = instance.to_owned();
+    InstanceError::Unfinished { instance }.into()
+}
+
 /// META of an instance whose tables are complete and of this version.
-pub(super) fn read_meta(directory: &Path, vip: Ipv4Addr) -> Result<Memory<ReadOnlyWord>> {
+pub(super) fn read_meta(directory: &Path, instance: &str) -> Result<Memory<ReadOnlyWord>> {
     let path = directory.join("META");
     let is_missing = |error: io::Error| error.kind() == io::ErrorKind::NotFound;
     if fs::symlink_metadata(&path).is_err_and(is_missing) {
-        return Err(InstanceError::Unfinished { vip }.into());
+        return Err(unfinished(instance));
     }
     let meta = Memory::<ReadOnlyWord>::read(&path, "META")?;
     let version = meta.words()[meta::VERSION].load();
     // It is written last.
     if version == 0 {
-        return Err(InstanceError::Unfinished { vip }.into());
+        return Err(unfinished(instance));
     }
-    check_version(directory, vip, version)?;
+    check_version(directory, instance, version)?;
     Ok(meta)
 }
 

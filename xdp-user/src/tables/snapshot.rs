@@ -94,11 +94,11 @@ impl Tables {
 
     /// Maps or copies the tables. A copy is made again, up to eight times in all, if an entry was
     /// retired while it was made.
-    fn read(directory: &Path, vip: Ipv4Addr) -> Result<Self> {
+    fn read(directory: &Path, instance: &str) -> Result<Self> {
         const TRIES: usize = 8;
         let mut tries = 0;
         loop {
-            let before = overview::read_meta(directory, vip)?;
+            let before = overview::read_meta(directory, instance)?;
             let tables = Self::read_once(directory)?;
             tries += 1;
             let same = || retired::read(before.words()) == retired::read(tables.meta.words());
@@ -110,14 +110,14 @@ impl Tables {
 }
 
 impl Snapshot {
-    /// Reads the tables that are pinned in the directory of the instance of `vip`; of their
+    /// Reads the tables that are pinned in the directory of an instance; of their
     /// entries those of the peers that are `wanted`.
     pub fn take(
         directory: &Path,
-        vip: Ipv4Addr,
+        instance: &str,
         wanted: impl Fn(Ipv4Addr) -> bool,
     ) -> Result<Self> {
-        let tables = Tables::read(directory, vip)?;
+        let tables = Tables::read(directory, instance)?;
         let meta = tables.meta.words();
         let clock = overview::clock_of(meta);
         // An entry that is retired while the tables are read would be missing, or appear twice:

@@ -40,7 +40,7 @@ fn fills(lab: &Lab) -> Result<()> {
     let found = expect(&look(lab, &SMALL)?, CAPACITY, "warning", &["26 of 32 SPIs"])?;
     ensure!(
         found.fix.len() == 2
-            && found.fix[0] == "ikenat unload --vip 203.0.113.1"
+            && found.fix[0] == "ikenat unload --instance default"
             && found.fix[1].contains("--flow-slots 128 --session-slots 64"),
         "{found:#?}"
     );
@@ -54,7 +54,7 @@ fn fills(lab: &Lab) -> Result<()> {
     );
     ensure!(
         log.contains(
-            "`ikenat unload --vip 203.0.113.1`, then `ikenat run` with `--flow-slots 128`"
+            "`ikenat unload --instance default`, then `ikenat run` with `--flow-slots 128`"
         ),
         "{log}"
     );

@@ -368,7 +368,7 @@ fn running(lab: &Lab) -> Result<()> {
         &["no longer attached"],
     )?;
     ensure!(
-        found.fix[0] == "ikenat unload --vip 203.0.113.1",
+        found.fix[0] == "ikenat unload --instance default",
         "{found:#?}"
     );
     Ok(())

@@ -17,6 +17,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         Scenario::new("an_interface_that_does_not_exist_is_named", no_interface)
             .with_programs(TOOLS),
         Scenario::new("an_invalid_address_is_named", no_address).with_programs(TOOLS),
+        Scenario::new("an_invalid_name_is_named", no_name).with_programs(TOOLS),
         Scenario::new("a_server_without_a_route_is_named", no_route).with_programs(TOOLS),
         Scenario::new("another_xdp_program_is_named_and_left_alone", other_program)
             .with_programs(TOOLS),
@@ -24,8 +25,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         Scenario::new("a_missing_bpffs_is_named", no_bpffs).with_programs(TOOLS),
         Scenario::new("missing_privilege_is_named", no_privilege)
             .with_programs(&["tc", "bpftool", "setpriv"]),
-        Scenario::new("a_second_daemon_for_the_same_vip_refuses", second_daemon)
-            .with_programs(TOOLS),
+        Scenario::new("a_second_daemon_of_an_instance_refuses", second_daemon).with_programs(TOOLS),
         Scenario::new("questions_without_an_instance_say_so", nothing_to_show),
     ]
 }
@@ -53,6 +53,21 @@ fn no_address(lab: &Lab) -> Result<()> {
         usual(lab, "--server", "vpn.example")?,
         &["vpn.example", "--server"],
     )
+}
+
+fn no_name(lab: &Lab) -> Result<()> {
+    for (name, words) in [
+        ("a.b", "letters (a to z, A to Z), digits"),
+        ("locks", "another name"),
+        ("203_0_113_1", "older versions"),
+    ] {
+        let mut command = timed_command(lab, &usual_arguments())?;
+        command
+            .args(["--instance", name, "--bpffs"])
+            .arg(lab.bpffs());
+        refused(lab, command, &[name, "--instance", words])?;
+    }
+    Ok(())
 }
 
 fn no_route(lab: &Lab) -> Result<()> {
@@ -142,7 +157,10 @@ fn second_daemon(lab: &Lab) -> Result<()> {
         .arg(lab.bpffs())
         .output()
         .context("failed to start ikenat")?;
-    sentence(&output, &["203.0.113.1", &first.id().to_string()])?;
+    sentence(
+        &output,
+        &["instance default", "--instance", &first.id().to_string()],
+    )?;
     ensure!(
         attachments(lab)? == before,
         "the first daemon's programs were touched"

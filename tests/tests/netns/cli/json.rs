@@ -41,8 +41,14 @@ fn expect_header(text: &str, earliest: &str, first_field: &str) -> Result<()> {
         "{header:?} is not between {earliest} and {latest}"
     );
     let compact: String = text.split_whitespace().collect();
-    let expected =
-        format!("{{\"schema\":1,\"generated\":\"{generated}\",\"{first_field}\":[{{\"vip\":");
+    let name = if first_field == "checks" {
+        "instance"
+    } else {
+        "name"
+    };
+    let expected = format!(
+        "{{\"schema\":1,\"generated\":\"{generated}\",\"{first_field}\":[{{\"{name}\":\"default\",\"vip\":"
+    );
     ensure!(
         compact.starts_with(&expected),
         "{text} does not begin with {expected}"

@@ -55,7 +55,7 @@ fn start(lab: &Lab, variable: &str, value: &str) -> Result<Process> {
 
 /// Before the maps are there, and when they are there and empty.
 fn starting(lab: &Lab) -> Result<()> {
-    const WORDS: [&str; 2] = ["203.0.113.1", "is starting"];
+    const WORDS: [&str; 2] = ["default", "is starting"];
     const NOT: [&str; 2] = ["unload", "version"];
     let object = lab.directory().join("object");
     execute(Command::new("mkfifo").arg(&object))?;
@@ -93,7 +93,7 @@ fn died(lab: &Lab) -> Result<()> {
     let made = made.context("no maps are made")? + 1;
     start(lab, "IKENAT_FAIL_AT", &format!("kill:{made}"))?.wait(Duration::from_secs(30))?;
     for verb in VERBS {
-        let words = ["203.0.113.1", "died", "ikenat run"];
+        let words = ["default", "died", "ikenat run"];
         says(&lab.ikenat(&[verb])?.output()?, &words, &["version"])
             .with_context(|| verb.to_owned())?;
     }
@@ -106,7 +106,7 @@ fn another(lab: &Lab) -> Result<()> {
     let _first = Ikenat::start(lab)?;
     let _second = start_in(lab, &lab.gateway, OTHER_VIP)?;
     let version = |version: u32| -> Result<()> {
-        let tables = Tables::<AtomicU64>::open(&lab.bpffs().join("ikenat/198_51_100_1"))?;
+        let tables = Tables::<AtomicU64>::open(&lab.bpffs().join("ikenat/other"))?;
         let word = tables.meta(meta::VERSION);
         word.store(u64::from(version), Ordering::SeqCst);
         Ok(())
@@ -114,7 +114,7 @@ fn another(lab: &Lab) -> Result<()> {
     version(ABI_VERSION - 1)?;
     for verb in VERBS {
         let output = lab.ikenat(&[verb, "--json"])?.output()?;
-        let words = [OTHER_VIP, "version", "ikenat unload --vip 198.51.100.1"];
+        let words = ["META", "version", "ikenat unload --instance other"];
         says(&output, &words, &[]).with_context(|| verb.to_owned())?;
         let text = String::from_utf8_lossy(&output.stdout);
         let document: serde_json::Value =

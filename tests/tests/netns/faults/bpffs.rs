@@ -53,7 +53,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
 
 /// Where the one instance of a lab has its pins.
 pub(crate) fn directory(lab: &Lab) -> PathBuf {
-    lab.bpffs().join("ikenat/203_0_113_1")
+    lab.bpffs().join("ikenat/default")
 }
 
 /// A start that must be refused with these words.
@@ -116,7 +116,11 @@ fn layouts(lab: &Lab) -> Result<()> {
         }
         refusal(
             lab,
-            &[&[name.as_str(), "ikenat unload --vip 203.0.113.1"], reasons].concat(),
+            &[
+                &[name.as_str(), "ikenat unload --instance default"],
+                reasons,
+            ]
+            .concat(),
         )
         .with_context(|| format!("a map `{words}`"))?;
         ensure!(attachments(lab)? == before, "something has changed");
@@ -148,7 +152,7 @@ fn version(lab: &Lab) -> Result<()> {
         .meta(meta::VERSION)
         .store(u64::from(other), Ordering::SeqCst);
     let words = [format!("version {other}"), format!("version {ABI_VERSION}")];
-    let words = [&words[0], &words[1], "ikenat unload --vip 203.0.113.1"].map(|word: &str| word);
+    let words = [&words[0], &words[1], "ikenat unload --instance default"].map(|word: &str| word);
     refusal(lab, &words)?;
     for verb in ["stats", "status"] {
         says(&lab.ikenat(&[verb])?.output()?, &words).with_context(|| verb.to_owned())?;

@@ -265,7 +265,7 @@ fn route(lab: &Lab) -> Result<()> {
 
 /// What the dataplane knows of the LAN: the MTU, and the epoch of its next hops.
 pub(crate) fn lan_egress(lab: &Lab) -> Result<u64> {
-    let directory = lab.bpffs().join("ikenat/203_0_113_1");
+    let directory = lab.bpffs().join("ikenat/default");
     let tables = Tables::<ReadOnlyWord>::open(&directory)?;
     Ok(tables.egress(EGRESS_LAN))
 }
@@ -311,7 +311,7 @@ fn broadcasts_only(lab: &Lab) -> Result<()> {
 fn released(lab: &Lab) -> Result<()> {
     const TEN_MINUTES: u64 = 600;
     let _ikenat = Ikenat::start(lab)?;
-    let tables = Tables::<AtomicU64>::open(&lab.bpffs().join("ikenat/203_0_113_1"))?;
+    let tables = Tables::<AtomicU64>::open(&lab.bpffs().join("ikenat/default"))?;
     everything_crosses(lab)?;
     let (entries, _) = tables.nexthop.words().as_chunks::<{ nexthop::WORDS }>();
     let used = entries

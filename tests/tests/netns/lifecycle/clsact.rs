@@ -362,7 +362,7 @@ fn failed_start(lab: &Lab) -> Result<()> {
 fn no_pins_of_filters(lab: &Lab) -> Result<()> {
     let before = attachments(lab)?;
     Ikenat::start_with(lab, &CLSACT)?.kill()?;
-    let instance = lab.bpffs().join("ikenat/203_0_113_1");
+    let instance = lab.bpffs().join("ikenat/default");
     fs::remove_file(instance.join("filter-tc-lan")).context("failed to remove a pin")?;
     lab.unload()?;
     nothing_is_left(lab, &before)

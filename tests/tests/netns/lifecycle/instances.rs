@@ -20,8 +20,8 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         Scenario::new("two_namespaces_with_two_vips_share_a_bpffs", two_namespaces)
             .with_programs(TOOLS),
         Scenario::new(
-            "a_vip_of_another_namespace_is_refused_and_left_alone",
-            same_vip,
+            "a_name_of_another_namespace_is_refused_and_left_alone",
+            same_name,
         )
         .with_programs(TOOLS),
         Scenario::new("pins_of_a_destroyed_namespace_are_taken_over", gone),
@@ -32,6 +32,8 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     ]
 }
 
+/// The name of a second gateway.
+pub(crate) const OTHER: &str = "other";
 pub(crate) const OTHER_VIP: &str = "198.51.100.1";
 const OTHER_SERVER: &str = "192.0.2.2";
 const OTHER_WAN: &str = "w0";
@@ -48,9 +50,11 @@ pub(crate) fn add_interfaces(place: &Namespace) -> Result<()> {
     Ok(())
 }
 
-fn arguments(vip: &str) -> Vec<String> {
+fn arguments(name: &str, vip: &str) -> Vec<String> {
     [
         "run",
+        "--instance",
+        name,
         "--wan",
         OTHER_WAN,
         "--lan",
@@ -64,22 +68,29 @@ fn arguments(vip: &str) -> Vec<String> {
     .to_vec()
 }
 
-/// Starts a second gateway in a namespace.
+/// Starts a second gateway in a namespace, by the name [`OTHER`].
 pub(crate) fn start_in(lab: &Lab, place: &Namespace, vip: &str) -> Result<Process> {
+    start_named(lab, place, OTHER, vip)
+}
+
+fn start_named(lab: &Lab, place: &Namespace, name: &str, vip: &str) -> Result<Process> {
     let mut command = place.command(binary()?);
-    command.args(arguments(vip)).arg("--bpffs").arg(lab.bpffs());
+    command
+        .args(arguments(name, vip))
+        .arg("--bpffs")
+        .arg(lab.bpffs());
     let mut process = Process::spawn(&mut command, lab.log("other"))?;
     process.wait_for_log("ready: translating", Duration::from_secs(30))?;
     Ok(process)
 }
 
 /// Tries to start one, which must fail.
-fn try_in(lab: &Lab, place: &Namespace, vip: &str) -> Result<String> {
+pub(crate) fn try_in(lab: &Lab, place: &Namespace, name: &str, vip: &str) -> Result<String> {
     let mut command = place.command("timeout");
     command
         .args(["--signal=KILL", "20"])
         .arg(binary()?)
-        .args(arguments(vip))
+        .args(arguments(name, vip))
         .arg("--bpffs")
         .arg(lab.bpffs());
     refusal(&command.output().context("failed to start ikenat")?)
@@ -129,30 +140,30 @@ fn two_namespaces(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-fn same_vip(lab: &Lab) -> Result<()> {
+fn same_name(lab: &Lab) -> Result<()> {
     add_interfaces(&lab.client)?;
     let vip = VIP.to_string();
     let first = Ikenat::start(lab)?;
     let before = attachments(lab)?;
-    let running = try_in(lab, &lab.client, &vip)?;
+    let running = try_in(lab, &lab.client, "default", &vip)?;
     let owner = format!("process {}", first.id());
     names(
         &running,
         &[
-            &vip,
+            "instance default",
             &owner,
             WAN,
             LAN,
             "another network namespace",
-            "--bpffs",
+            "--instance",
         ],
     )?;
     first.kill()?;
     // Its programs go on, so it is still there.
-    let dead = try_in(lab, &lab.client, &vip)?;
+    let dead = try_in(lab, &lab.client, "default", &vip)?;
     names(
         &dead,
-        &[&vip, WAN, LAN, "another network namespace", "ikenat unload"],
+        &[WAN, LAN, "another network namespace", "ikenat unload"],
     )?;
     ensure!(!dead.contains("process"), "{dead}");
     ensure!(attachments(lab)? == before, "the first one was touched");
@@ -162,8 +173,8 @@ fn same_vip(lab: &Lab) -> Result<()> {
     // By filters, which are no links.
     lab.unload()?;
     Ikenat::start_with(lab, &["--tc", "clsact"])?.kill()?;
-    let dead = try_in(lab, &lab.client, &vip)?;
-    names(&dead, &[&vip, "another network namespace"])?;
+    let dead = try_in(lab, &lab.client, "default", &vip)?;
+    names(&dead, &["instance default", "another network namespace"])?;
     crate::support::one_filter_each(lab)?;
     everything_crosses(lab)
 }
@@ -172,7 +183,7 @@ fn gone(lab: &Lab) -> Result<()> {
     let place = lab.add_namespace("other")?;
     add_interfaces(&place)?;
     let vip = VIP.to_string();
-    start_in(lab, &place, &vip)?.kill()?;
+    start_named(lab, &place, "default", &vip)?.kill()?;
     // It takes its interfaces with it.
     drop(place);
     let patience = std::time::Instant::now();
@@ -205,9 +216,18 @@ fn side_by_side(lab: &Lab) -> Result<()> {
     // A third one has no interface left: each has room for one XDP program. It names whose it is.
     let words = crate::support::arguments_with("--vip", "203.0.113.77");
     let mut third = timed_command(lab, &words)?;
-    third.arg("--bpffs").arg(lab.bpffs());
+    third
+        .args(["--instance", "third", "--bpffs"])
+        .arg(lab.bpffs());
     let text = refusal(&third.output().context("failed to start ikenat")?)?;
-    names(&text, &[WAN, "ikenat for 203.0.113.1", "--vip 203.0.113.1"])?;
+    names(
+        &text,
+        &[
+            WAN,
+            "ikenat instance default (203.0.113.1)",
+            "unload --instance default",
+        ],
+    )?;
     second.kill()?;
     execute(&mut lab.ikenat(&["unload", "--vip", OTHER_VIP])?)?;
     everything_crosses(lab)?;

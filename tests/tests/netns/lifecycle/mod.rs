@@ -4,6 +4,7 @@ mod clsact;
 mod daemon;
 mod grace_period;
 pub(crate) mod instances;
+mod names;
 mod privileges;
 mod readers;
 mod restarts_load;
@@ -20,6 +21,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         restarts_slow_path::scenarios(),
         restarts_load::scenarios(),
         instances::scenarios(),
+        names::scenarios(),
         privileges::scenarios(),
         readers::scenarios(),
         unload::scenarios(),

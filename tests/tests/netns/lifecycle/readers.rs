@@ -107,9 +107,9 @@ fn readers_locks(lab: &Lab) -> Result<()> {
         .args(["--clear-groups", "--inh-caps=-all", "--bounding-set=-all"])
         .args(["sh", "-c", LOCK_ALL, "sh"])
         .arg(lab.bpffs())
-        .arg("203_0_113_1");
+        .arg("default");
     let mut holder = Process::spawn(&mut holder, lab.log("holder"))?;
-    holder.wait_for_log("locked ikenat/203_0_113_1", Duration::from_secs(10))?;
+    holder.wait_for_log("locked ikenat/default", Duration::from_secs(10))?;
     let ikenat = Ikenat::start_with(lab, &members).context("under a reader's locks")?;
     everything_crosses(lab)?;
     ikenat.terminate()?;

@@ -86,7 +86,7 @@ fn is_spared(lab: &Lab, process: &mut Process, words: &[&str]) -> Result<()> {
 
 /// The directory that the lock of the instance is on.
 fn lock_of(lab: &Lab) -> PathBuf {
-    lab.bpffs().join("ikenat/locks/203_0_113_1")
+    lab.bpffs().join("ikenat/locks/default")
 }
 
 /// An administrator's script that keeps daemons away, for example.

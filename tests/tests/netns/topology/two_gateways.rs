@@ -83,7 +83,9 @@ impl Second {
     }
 
     fn arguments() -> Vec<String> {
-        let words = format!("run --wan wan2 --lan lan2 --vip {VIP_2} --server {SERVER_B}");
+        let words = format!(
+            "run --instance second --wan wan2 --lan lan2 --vip {VIP_2} --server {SERVER_B}"
+        );
         words.split(' ').map(str::to_owned).collect()
     }
 

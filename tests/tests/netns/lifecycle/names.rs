@@ -1,0 +1,144 @@
+//! The names of instances: what selects one, what names another one that serves the VIP, and the
+//! directories of older versions, which are named after VIPs.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Output;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use anyhow::{Context, Result, ensure};
+use ikenat_tests::lab::Lab;
+use ikenat_tests::lab::ikenat::{Ikenat, binary, usual_arguments};
+use ikenat_tests::lab::json::Status;
+use ikenat_tests::lab::netns::execute;
+use ikenat_tests::lab::topology::{LAN, SERVER, VIP, WAN};
+use ikenat_tests::suite::Scenario;
+use xdp_common::meta;
+use xdp_user::tables::mmap::Tables;
+
+use crate::lifecycle::instances::{OTHER, OTHER_VIP, add_interfaces, start_in, try_in};
+use crate::support::{attachments, everything_crosses, nothing_is_left, sentence, timed_command};
+
+pub(crate) fn scenarios() -> Vec<Scenario> {
+    const TOOLS: &[&str] = &["tc", "bpftool"];
+    vec![
+        Scenario::new("instances_are_selected_by_name_and_by_vip", selected).with_programs(TOOLS),
+        Scenario::new("a_vip_of_another_instance_is_refused", vip_of_another).with_programs(TOOLS),
+        Scenario::new("an_instance_of_an_older_version_is_named", older).with_programs(TOOLS),
+    ]
+}
+
+fn selected(lab: &Lab) -> Result<()> {
+    add_interfaces(&lab.gateway)?;
+    let before = attachments(lab)?;
+    let _first = Ikenat::start(lab)?;
+    let mut second = start_in(lab, &lab.gateway, OTHER_VIP)?;
+    let names = |words: &[&str]| -> Result<Vec<String>> {
+        let all = [&["status", "--json"], words].concat();
+        let status: Status = serde_json::from_str(&execute(&mut lab.ikenat(&all)?)?)?;
+        Ok(status.instances.into_iter().map(|one| one.name).collect())
+    };
+    ensure!(names(&[])? == ["default", OTHER]);
+    ensure!(names(&["--instance", OTHER])? == [OTHER]);
+    ensure!(names(&["--vip", OTHER_VIP])? == [OTHER]);
+    ensure!(names(&["--vip", &VIP.to_string(), "--instance", "default"])? == ["default"]);
+    let neither = ["stats", "--vip", OTHER_VIP, "--instance", "default"];
+    let neither = lab.ikenat(&neither)?.output()?;
+    sentence(&neither, &["no ikenat instance default for 198.51.100.1"])?;
+    for verb in ["stats", "status", "check"] {
+        let mut command = lab.gateway.command(binary()?);
+        command
+            .args([verb, "--instance", OTHER, "--bpffs"])
+            .arg(lab.bpffs());
+        let text = String::from_utf8(command.output()?.stdout)?;
+        let first = format!("Instance {OTHER}: VIP {OTHER_VIP} -> server");
+        ensure!(text.starts_with(&first), "{verb}: {text}");
+    }
+    second.kill()?;
+    let said = execute(&mut lab.ikenat(&["unload", "--instance", OTHER])?)?;
+    let expected = format!("{OTHER} ({OTHER_VIP}): detached 5 programs");
+    ensure!(said.starts_with(&expected), "{said}");
+    everything_crosses(lab)?;
+    execute(&mut lab.ikenat(&["unload", "--force"])?)?;
+    nothing_is_left(lab, &before).map(drop)
+}
+
+/// On other interfaces of the same network namespace.
+fn vip_of_another(lab: &Lab) -> Result<()> {
+    add_interfaces(&lab.gateway)?;
+    let first = Ikenat::start(lab)?;
+    let before = attachments(lab)?;
+    let text = try_in(lab, &lab.gateway, OTHER, &VIP.to_string())?;
+    let owner = format!("process {}", first.id());
+    let words = ["instance default", &owner, WAN, "serves 203.0.113.1"];
+    for word in words.into_iter().chain(["unload --instance default"]) {
+        ensure!(text.contains(word), "{word:?} is not in: {text}");
+    }
+    ensure!(attachments(lab)? == before, "something has changed");
+    ensure!(
+        !lab.bpffs().join("ikenat").join(OTHER).exists(),
+        "it has a directory"
+    );
+    everything_crosses(lab)
+}
+
+fn start(lab: &Lab, more: &[&str]) -> Result<Output> {
+    let mut command = timed_command(lab, &usual_arguments())?;
+    command.args(more).arg("--bpffs").arg(lab.bpffs());
+    command.output().context("failed to start ikenat")
+}
+
+fn older(lab: &Lab) -> Result<()> {
+    let clean = attachments(lab)?;
+    Ikenat::start(lab)?.kill()?;
+    let directory = |name: &str| -> PathBuf { lab.bpffs().join("ikenat").join(name) };
+    fs::rename(directory("default"), directory("203_0_113_1")).context("failed to rename it")?;
+    fs::remove_dir(directory("locks").join("default")).context("failed to remove its lock")?;
+    let before = attachments(lab)?;
+    for version in [None, Some(3)] {
+        if let Some(version) = version {
+            let tables = Tables::<AtomicU64>::open(&directory("203_0_113_1"))?;
+            tables.meta(meta::VERSION).store(version, Ordering::SeqCst);
+        }
+        let words = [
+            "older ikenat",
+            "203.0.113.1",
+            "`ikenat unload --vip 203.0.113.1`",
+        ];
+        sentence(&start(lab, &[])?, &words).with_context(|| format!("{version:?}"))?;
+        // It has the interfaces too.
+        let mut command = timed_command(
+            lab,
+            &[
+                "run",
+                "--wan",
+                WAN,
+                "--lan",
+                LAN,
+                "--vip",
+                "203.0.113.77",
+                "--server",
+            ]
+            .map(str::to_owned),
+        )?;
+        command
+            .arg(SERVER.to_string())
+            .arg("--bpffs")
+            .arg(lab.bpffs());
+        sentence(
+            &command.output()?,
+            &[WAN, "`ikenat unload --vip 203.0.113.1`"],
+        )?;
+        ensure!(attachments(lab)? == before, "something has changed");
+        ensure!(!directory("default").exists(), "a directory is left");
+    }
+    let said = execute(&mut lab.ikenat(&["unload", "--vip", &VIP.to_string()])?)?;
+    ensure!(
+        said.contains("203.0.113.1") && said.contains("detached 5"),
+        "{said}"
+    );
+    ensure!(attachments(lab)? == clean, "something is left");
+    let _ikenat = Ikenat::start(lab)?;
+    ensure!(lab.status()?.name == "default");
+    everything_crosses(lab)
+}

@@ -1,0 +1,40 @@
+//! Other instances that serve a VIP of a plan in its network namespace. Both would translate the
+//! same packets.
+
+use crate::bpffs::find::{self, Selector};
+use crate::bpffs::layout::Instance;
+use crate::bpffs::owner::Location;
+use crate::config::plan::Plan;
+use crate::error::{InstanceError, Result};
+use std::path::Path;
+
+/// Fails when there is one.
+pub(crate) fn check(plan: &Plan, bpffs: &Path, own: &Instance) -> Result<()> {
+    let vip = plan.settings.vip;
+    let serving = Selector {
+        vip: Some(vip),
+        ..Selector::default()
+    };
+    for other in find::instances(bpffs, &serving)? {
+        let location = Location::of(&other);
+        let is_elsewhere = location.is_some_and(|found| found.namespace != plan.namespace);
+        if other.name == own.name || !other.is_used() || is_elsewhere {
+            continue;
+        }
+        let whose = other.whose();
+        let error = match other.older_vip() {
+            Some(_) => InstanceError::OlderServes {
+                vip,
+                path: other.directory,
+                whose,
+            },
+            None => InstanceError::VipServed {
+                vip,
+                instance: other.name,
+                whose,
+            },
+        };
+        return Err(error.into());
+    }
+    Ok(())
+}
