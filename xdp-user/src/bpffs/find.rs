@@ -100,13 +100,13 @@ mod tests {
         assert_eq!(names(&all), ["203_0_113_1", "default", "office-2"]);
         let by_name = Selector {
             name: Some("office-2".to_owned()),
-            ..all.clone()
+            ..Selector::default()
         };
         assert_eq!(names(&by_name), ["office-2"]);
         // The VIP of an older version is in the name of its directory.
         let by_vip = Selector {
             vip: Some(Ipv4Addr::new(203, 0, 113, 1)),
-            ..all
+            ..Selector::default()
         };
         assert_eq!(names(&by_vip), ["203_0_113_1"]);
     }

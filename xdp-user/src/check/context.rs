@@ -118,14 +118,16 @@ impl<'a> Context<'a> {
         let on_lan = |one: &&Address| self.lans.iter().any(|lan| lan.index == one.index);
         let near = self.addresses.iter().filter(on_lan);
         let near: Vec<&Address> = near.collect();
-        let best = near.iter().find(|one| one.is_on_link(self.settings.server));
+        let best = near
+            .iter()
+            .find(|one| one.is_on_link(self.settings.server()));
         best.or(near.first()).map(|one| one.address)
     }
 
     /// The route of replies to clients.
     pub(super) fn route_to_clients(&self) -> io::Result<Route> {
-        if self.is_local(self.settings.vip) {
-            self.netlink.route_from(self.settings.vip, EXAMPLE_CLIENT)
+        if self.is_local(self.settings.vip()) {
+            self.netlink.route_from(self.settings.vip(), EXAMPLE_CLIENT)
         } else {
             self.netlink.route(EXAMPLE_CLIENT)
         }

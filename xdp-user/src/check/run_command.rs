@@ -2,6 +2,7 @@
 
 use crate::config::instance_name;
 use crate::config::interfaces::Side;
+use crate::config::services::Service;
 use crate::config::settings::{Mode, Modes, Settings, Sizes, Tc};
 use xdp_common::limits;
 
@@ -13,11 +14,8 @@ pub fn run_command(settings: &Settings) -> String {
         instance,
         wans,
         lans,
-        vip,
-        server,
+        services,
         modes,
-        lists,
-        dedicated,
         dry_run,
         tc,
         sizes,
@@ -33,7 +31,11 @@ pub fn run_command(settings: &Settings) -> String {
     }
     words.extend(wans.iter().map(|name| format!("--wan {name}")));
     words.extend(lans.iter().map(|name| format!("--lan {name}")));
-    words.push(format!("--vip {vip} --server {server}"));
+    words.extend(services.iter().map(Service::arguments));
+    // They are options of the instance, so all services have the same.
+    let Service {
+        lists, dedicated, ..
+    } = settings.service();
     words.extend(mode_option(*modes).map(str::to_owned));
     words.extend(
         lists
@@ -137,9 +139,9 @@ mod tests {
     fn every_option_is_kept() {
         let mut settings = settings();
         let list = |text| vec![prefix(text).expect("a prefix")];
-        settings.lists.except = list("198.51.100.0/24");
-        settings.lists.deny = list("192.0.2.7");
-        settings.dedicated = true;
+        settings.services[0].lists.except = list("198.51.100.0/24");
+        settings.services[0].lists.deny = list("192.0.2.7");
+        settings.services[0].dedicated = true;
         settings.dry_run = true;
         settings.log_sessions = true;
         settings.tc = Tc::Clsact;

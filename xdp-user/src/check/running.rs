@@ -5,6 +5,7 @@ use super::{Finding, run_command};
 use crate::bpffs::find::{self, Selector};
 use crate::bpffs::layout;
 use crate::config::interfaces::Side;
+use crate::config::services::{self, Service};
 use crate::config::settings::{Mode, Modes, Settings, Sizes};
 use crate::error::Result;
 use crate::report;
@@ -35,15 +36,17 @@ fn settings(instance: String, overview: &Overview, bpffs: Option<&Path>) -> Sett
     let names = |side| names(overview, side);
     let mode = |side| interfaces(overview, side).next().map(|one| one.mode);
     let wan_mode = mode(Side::Wan).unwrap_or(Mode::Native);
+    let mut service = Service::new(services::DEFAULT, overview.vip, overview.server);
+    service.dedicated = overview.flags & flag::DEDICATED != 0;
     Settings {
         instance,
+        services: vec![service],
         wans: names(Side::Wan),
         lans: names(Side::Lan),
         modes: Modes {
             wan: wan_mode,
             lan: mode(Side::Lan).unwrap_or(wan_mode),
         },
-        dedicated: overview.flags & flag::DEDICATED != 0,
         dry_run: overview.flags & flag::DRY_RUN != 0,
         bpffs: bpffs.map(Path::to_path_buf),
         sizes: Sizes {

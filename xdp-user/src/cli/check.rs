@@ -3,9 +3,10 @@
 use super::run::Arguments as Run;
 use super::{Errors, complain, print};
 use anyhow::{Context, Result, anyhow};
+use clap::builder::Resettable;
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
-use clap::{ArgMatches, Args, Command, FromArgMatches};
+use clap::{ArgMatches, Args, Command, FromArgMatches, Id};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use xdp_user::bpffs::find::Selector;
@@ -58,11 +59,19 @@ enum Optional {
 
 /// With any of these, all arguments that `run` requires are required; --instance or
 /// --vip alone selects an instance.
-const SAYING: [&str; 3] = ["wan", "lan", "server"];
+const SAYING: [&str; 4] = ["wan", "lan", "server", "service"];
+
+fn incomplete() -> clap::Error {
+    let sentence = "give all of --wan, --lan, --vip and --server (or --service), or none of them to look at what is attached\n";
+    clap::Error::raw(ErrorKind::MissingRequiredArgument, sentence)
+}
 
 impl Args for Optional {
     fn augment_args(command: Command) -> Command {
-        Run::augment_args(command).mut_args(|argument| argument.required(false))
+        Run::augment_args(command).mut_args(|argument| {
+            let never = Resettable::<Id>::Reset;
+            argument.required(false).required_unless_present(never)
+        })
     }
     fn augment_args_for_update(command: Command) -> Command {
         Self::augment_args(command)
@@ -72,15 +81,14 @@ impl Args for Optional {
 impl FromArgMatches for Optional {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         if SAYING.iter().any(|name| matches.contains_id(name)) {
-            let run = Run::from_arg_matches(matches);
-            return run.map(|run| Self::Given(Box::new(run))).map_err(|error| {
-                let sentence = "give all of --wan, --lan, --vip and --server, or none of them to look at what is attached\n";
-                if error.kind() == ErrorKind::MissingRequiredArgument {
-                    clap::Error::raw(ErrorKind::MissingRequiredArgument, sentence)
-                } else {
-                    error
+            return match Run::from_arg_matches(matches) {
+                Ok(run) if !run.services().is_empty() => Ok(Self::Given(Box::new(run))),
+                Ok(_) => Err(incomplete()),
+                Err(error) if error.kind() == ErrorKind::MissingRequiredArgument => {
+                    Err(incomplete())
                 }
-            });
+                Err(error) => Err(error),
+            };
         }
         Ok(Self::Missing {
             wanted: Selector {
@@ -129,8 +137,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     for subject in &subjects {
         checks.push(InstanceCheck {
             instance: subject.instance.clone(),
-            vip: subject.vip,
-            server: subject.server,
+            vip: subject.vip(),
+            server: subject.server(),
             findings: check(subject, &netlink, tunnels).context("failed to look at this host")?,
         });
     }

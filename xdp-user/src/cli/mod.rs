@@ -18,7 +18,7 @@ use std::process::ExitCode;
 use xdp_user::Error;
 use xdp_user::bpffs::find::{self, Selector};
 use xdp_user::bpffs::layout::{self, Instance};
-use xdp_user::config::instance_name;
+use xdp_user::config::{instance_name, services};
 use xdp_user::error::causes;
 
 /// Which instances a subcommand applies to.
@@ -28,7 +28,7 @@ pub(crate) struct InstanceFilter {
     #[arg(long, value_name = "NAME", value_parser = instance_name::existing)]
     pub(crate) instance: Option<String>,
     /// Only the instance that serves this VIP
-    #[arg(long, value_name = "A", value_parser = address)]
+    #[arg(long, value_name = "A", value_parser = services::address)]
     pub(crate) vip: Option<Ipv4Addr>,
     /// The BPF file system, if it is not /sys/fs/bpf
     #[arg(long, value_name = "DIR")]
@@ -64,13 +64,6 @@ pub(crate) fn print_with(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -
 pub(crate) fn complain(error: &anyhow::Error) {
     let text = causes(error.as_ref());
     _ = writeln!(io::stderr(), "ikenat: {text}");
-}
-
-/// Reads an IPv4 address; the error is a sentence.
-pub(crate) fn address(text: &str) -> Result<Ipv4Addr, String> {
-    text.parse().map_err(|_| {
-        "it is not an IPv4 address; write it as four numbers, for example 203.0.113.1".to_owned()
-    })
 }
 
 impl InstanceFilter {

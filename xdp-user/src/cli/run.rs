@@ -1,6 +1,5 @@
 //! `ikenat run`: its arguments, and the daemon from the start to the signal that ends it.
 
-use super::address;
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use ipnet::Ipv4Net;
@@ -12,6 +11,7 @@ use xdp_user::bpffs::permissions;
 use xdp_user::config::instance_name;
 use xdp_user::config::peer_lists::{self, Lists};
 use xdp_user::config::plan::Plan;
+use xdp_user::config::services::{self, Service};
 use xdp_user::config::settings::{Mode, Modes, Settings, Sizes, Tc};
 use xdp_user::daemon::Daemon;
 use xdp_user::daemon::signals::{Signals, Stop};
@@ -40,11 +40,19 @@ pub(crate) struct Arguments {
           value_parser = instance_name::new)]
     instance: String,
     /// Public address that clients connect to
-    #[arg(long, value_name = "A", value_parser = address)]
-    vip: Ipv4Addr,
+    #[arg(long, value_name = "A", value_parser = services::address,
+          required_unless_present = "service")]
+    vip: Option<Ipv4Addr>,
     /// VPN server behind the VIP; its replies must be routed through this gateway
-    #[arg(long, value_name = "A", value_parser = address)]
-    server: Ipv4Addr,
+    #[arg(long, value_name = "A", value_parser = services::address,
+          required_unless_present = "service")]
+    server: Option<Ipv4Addr>,
+    /// Public address and the VPN server behind it, instead of --vip and --server
+    ///
+    /// NAME is that of the service in reports: letters, digits, `-`, `_` and `.`; without it the VIP
+    /// is the name. This version translates one VIP.
+    #[arg(long, value_name = "[NAME:]VIP[,VIP...]=SERVER", conflicts_with_all = ["vip", "server"])]
+    service: Vec<Service>,
     /// Where XDP runs: in the driver (native) or in the stack (generic: any device, slower)
     #[arg(long, value_enum, default_value_t = ModeArgument::Native)]
     mode: ModeArgument,
@@ -147,22 +155,33 @@ fn idle(text: &str) -> Result<u32, String> {
 }
 
 impl Arguments {
-    pub(super) fn settings(&self) -> Settings {
-        Settings {
-            instance: self.instance.clone(),
-            wans: self.wan.clone(),
-            lans: self.lan.clone(),
-            vip: self.vip,
-            server: self.server,
-            modes: Modes {
-                wan: self.wan_mode.unwrap_or(self.mode).into(),
-                lan: self.lan_mode.unwrap_or(self.mode).into(),
-            },
+    /// The services, with the lists and switches that all of them have. None only where `check` does
+    /// not require them.
+    pub(super) fn services(&self) -> Vec<Service> {
+        let short = self.vip.zip(self.server);
+        let short = short.map(|(vip, server)| Service::new(services::DEFAULT, vip, server));
+        let all = short.into_iter().chain(self.service.iter().cloned());
+        all.map(|service| Service {
             lists: Lists {
                 except: self.except_peer.clone(),
                 deny: self.deny.clone(),
             },
             dedicated: self.dedicated,
+            ..service
+        })
+        .collect()
+    }
+
+    pub(super) fn settings(&self) -> Settings {
+        Settings {
+            instance: self.instance.clone(),
+            wans: self.wan.clone(),
+            lans: self.lan.clone(),
+            services: self.services(),
+            modes: Modes {
+                wan: self.wan_mode.unwrap_or(self.mode).into(),
+                lan: self.lan_mode.unwrap_or(self.mode).into(),
+            },
             dry_run: self.dry_run,
             tc: match self.tc {
                 TcArgument::Auto => Tc::Auto,
@@ -218,11 +237,19 @@ mod tests {
     /// What `check` prints as a fix is read back as the settings that it was printed for.
     #[test]
     fn a_fix_can_be_pasted() {
+        reads_back(
+            "ikenat run --wan eth1 --lan eth0 --service a:203.0.113.1,203.0.113.2=192.168.0.1 \
+             --service 203.0.113.3=192.168.0.2 --except-peer 198.51.100.7/32 --dedicated",
+        );
         let text = "ikenat run --instance office-2 --wan eth1 --wan eth2 --lan eth0 \
                     --vip 203.0.113.1 --server 192.168.0.1 --lan-mode generic --except-peer 198.51.100.0/24 \
                     --deny 192.0.2.7/32 --deny 192.0.2.8/32 --dedicated --dry-run --log-sessions \
                     --tc tcx --flow-slots 131072 --session-slots 64 --idle-timeout 600 --group 50 \
                     --bpffs /bpf";
+        reads_back(text);
+    }
+
+    fn reads_back(text: &str) {
         let parsed = Run::try_parse_from(text.split(' ').skip(1)).expect("valid arguments");
         let settings = parsed.arguments.settings();
         assert_eq!(run_command(&settings), text);

@@ -6,5 +6,6 @@ pub mod macvlans;
 pub mod peer_lists;
 pub mod plan;
 pub mod routing_rules;
+pub mod services;
 pub mod settings;
 pub mod validate;

@@ -98,8 +98,8 @@ impl Plan {
         Config {
             secret,
             accepted_macs: more,
-            vip: self.settings.vip.octets(),
-            server: self.settings.server.octets(),
+            vip: self.settings.vip().octets(),
+            server: self.settings.server().octets(),
             lan_address: self.lan_address.octets(),
             wans: indexes(&self.wans),
             lans: indexes(&self.lans),
@@ -122,9 +122,9 @@ impl Plan {
             lan_partial,
             log: u8::from(self.settings.log_sessions),
             dry_run: u8::from(self.settings.dry_run),
-            dedicated: u8::from(self.settings.dedicated),
+            dedicated: u8::from(self.settings.service().dedicated),
             server_is_local: u8::from(self.server_is_local),
-            lists: u8::from(!self.settings.lists.is_empty()),
+            lists: u8::from(!self.settings.service().lists.is_empty()),
             reserved: [0; 3],
             directions: Default::default(),
         }
@@ -136,7 +136,7 @@ impl Plan {
 mod tests {
     use super::*;
     use crate::config::macvlans::{TooMany, Unknown};
-    use crate::config::peer_lists::Lists;
+    use crate::config::services::Service;
     use crate::config::settings::{Modes, Tc};
 
     fn link(index: u8, kind: Option<&str>) -> Link {
@@ -157,14 +157,15 @@ mod tests {
                 complete: true,
                 wans: names(&wans),
                 lans: names(&lans),
-                vip: Ipv4Addr::new(203, 0, 113, 1),
-                server: Ipv4Addr::new(192, 168, 0, 1),
+                services: vec![Service::new(
+                    "default",
+                    Ipv4Addr::new(203, 0, 113, 1),
+                    Ipv4Addr::new(192, 168, 0, 1),
+                )],
                 modes: Modes {
                     wan: Mode::Native,
                     lan: Mode::Native,
                 },
-                lists: Lists::default(),
-                dedicated: false,
                 dry_run: false,
                 tc: Tc::Auto,
                 sizes: Sizes {

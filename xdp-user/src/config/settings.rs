@@ -5,7 +5,7 @@
 
 use crate::config::instance_name;
 use crate::config::interfaces::Side;
-use crate::config::peer_lists::Lists;
+use crate::config::services::{self, Service};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use xdp_common::limits;
@@ -122,16 +122,10 @@ pub struct Settings {
     pub wans: Vec<String>,
     /// Interfaces towards the server, likewise; none when the server is this host.
     pub lans: Vec<String>,
-    /// The public address.
-    pub vip: Ipv4Addr,
-    /// The server behind it.
-    pub server: Ipv4Addr,
+    /// What is translated; not empty.
+    pub services: Vec<Service>,
     /// How the XDP programs run.
     pub modes: Modes,
-    /// Peers that are not translated.
-    pub lists: Lists,
-    /// Whether the VIP is for IPsec alone.
-    pub dedicated: bool,
     /// Whether to count only, and change no packet.
     pub dry_run: bool,
     /// How the tc programs are attached.
@@ -159,14 +153,11 @@ impl Settings {
             instance: instance_name::DEFAULT.to_owned(),
             wans: Vec::new(),
             lans: Vec::new(),
-            vip,
-            server,
+            services: vec![Service::new(services::DEFAULT, vip, server)],
             modes: Modes {
                 wan: Mode::Native,
                 lan: Mode::Native,
             },
-            lists: Lists::default(),
-            dedicated: false,
             dry_run: false,
             tc: Tc::Auto,
             sizes: Sizes::default(),
@@ -176,6 +167,23 @@ impl Settings {
             group: None,
             complete: true,
         }
+    }
+
+    /// The service that the dataplane translates.
+    pub fn service(&self) -> &Service {
+        &self.services[0]
+    }
+
+    /// Its VIP; 0.0.0.0, which is refused, without one.
+    pub fn vip(&self) -> Ipv4Addr {
+        let mut vips = self.service().vips_v4();
+        vips.next().unwrap_or(Ipv4Addr::UNSPECIFIED)
+    }
+
+    /// Its server; 0.0.0.0, which is refused, without one.
+    pub fn server(&self) -> Ipv4Addr {
+        let server = self.service().server_v4();
+        server.unwrap_or(Ipv4Addr::UNSPECIFIED)
     }
 }
 

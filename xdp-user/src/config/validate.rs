@@ -3,6 +3,7 @@
 
 use crate::config::macvlans::{self, Macvlan};
 use crate::config::plan::Plan;
+use crate::config::services::{self, Service};
 use crate::config::settings::{Modes, Settings};
 use crate::error::{Error, Result, word};
 use crate::netlink::address::Address;
@@ -54,14 +55,15 @@ fn of_a_whole_link(address: Ipv4Addr, own: &[Address]) -> Option<String> {
         })
 }
 
-fn check_addresses(vip: Ipv4Addr, server: Ipv4Addr, own: &[Address]) -> Result<()> {
-    for (role, address) in [("the VIP", vip), ("the server", server)] {
-        if let Some(why) = not_unicast(address, own) {
-            return Err(Error::NotUnicast { role, address, why });
+fn check_addresses(services: &[Service], own: &[Address]) -> Result<()> {
+    for service in services {
+        let vips = service.vips_v4().map(|vip| ("the VIP", vip));
+        let server = service.server_v4().map(|server| ("the server", server));
+        for (role, address) in vips.chain(server) {
+            if let Some(why) = not_unicast(address, own) {
+                return Err(Error::NotUnicast { role, address, why });
+            }
         }
-    }
-    if vip == server {
-        return Err(Error::VipIsServer { address: vip });
     }
     Ok(())
 }
@@ -225,8 +227,8 @@ impl Plan {
     pub fn check(settings: Settings, netlink: &Netlink) -> Result<Self> {
         capabilities::check()?;
         check_kernel()?;
-        check_addresses(settings.vip, settings.server, &netlink.addresses()?)?;
-        settings.lists.check()?;
+        services::check(&settings.services)?;
+        check_addresses(&settings.services, &netlink.addresses()?)?;
         let wans = look_up(netlink, "--wan", &settings.wans)?;
         let lans = look_up(netlink, "--lan", &settings.lans)?;
         check_some_exist(netlink, &wans)?;
@@ -238,7 +240,7 @@ impl Plan {
         check_arms(&wans, &lans, settings.modes)?;
         let macvlans = macvlans::on_top(&netlink.links()?, &[&*wans, &lans].concat());
         let (server_is_local, lan_address) =
-            match locate_server_or_lan(netlink, settings.server, &lans, &macvlans)? {
+            match locate_server_or_lan(netlink, settings.server(), &lans, &macvlans)? {
                 ServerLocation::Here => (true, Ipv4Addr::UNSPECIFIED),
                 ServerLocation::ByLan(source) => (false, source),
             };
@@ -246,7 +248,7 @@ impl Plan {
         for link in existing().filter(|_| !server_is_local) {
             check_forwarding(link)?;
         }
-        let vip_is_local = matches!(netlink.route(settings.vip), Ok(Route::Local));
+        let vip_is_local = matches!(netlink.route(settings.vip()), Ok(Route::Local));
         Ok(Self {
             settings,
             wans,
@@ -268,22 +270,18 @@ mod tests {
     #[test]
     fn only_addresses_of_hosts_are_taken() {
         let server = Ipv4Addr::new(192, 168, 0, 1);
+        let check = |vip, server| check_addresses(&[Service::new("x", vip, server)], &[]);
         for bad in ["0.0.0.1", "127.0.0.1", "224.0.0.1", "255.255.255.255"] {
             let address = bad.parse().expect("an address");
-            let error = check_addresses(address, server, &[])
-                .expect_err(bad)
-                .to_string();
-            assert!(error.contains("the VIP") && error.contains(bad), "{error}");
-            let error = check_addresses(server, address, &[])
-                .expect_err(bad)
-                .to_string();
-            assert!(
-                error.contains("the server") && error.contains(bad),
-                "{error}"
-            );
+            for (role, checked) in [
+                ("the VIP", check(address, server)),
+                ("the server", check(server, address)),
+            ] {
+                let error = checked.expect_err(bad).to_string();
+                assert!(error.contains(role) && error.contains(bad), "{error}");
+            }
         }
-        assert!(check_addresses(Ipv4Addr::new(203, 0, 113, 1), server, &[]).is_ok());
-        assert!(check_addresses(server, server, &[]).is_err());
+        assert!(check(Ipv4Addr::new(203, 0, 113, 1), server).is_ok());
     }
 
     #[test]

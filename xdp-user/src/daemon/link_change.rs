@@ -79,7 +79,7 @@ pub(super) fn macvlan_changes(plan: &Plan, netlink: &Netlink) -> Vec<(String, Li
 
 /// The address that this host has for the server, if it is another one than in the plan.
 pub(super) fn new_lan_address(plan: &Plan, netlink: &Netlink) -> Option<Ipv4Addr> {
-    let Ok(Route::Via { index, source, .. }) = netlink.route(plan.settings.server) else {
+    let Ok(Route::Via { index, source, .. }) = netlink.route(plan.settings.server()) else {
         return None;
     };
     let lower = macvlans::lower_of(&plan.macvlans, index);

@@ -45,7 +45,7 @@ pub(super) fn started(plan: &Plan, dataplane: &Dataplane, unfollowed: &[Unfollow
         "pins are in {}; {tables}",
         dataplane.instance.directory.display()
     );
-    let (vip, server) = (plan.settings.vip, plan.settings.server);
+    let (vip, server) = (plan.settings.vip(), plan.settings.server());
     if let Some(earlier) = dataplane
         .earlier_server
         .filter(|earlier| *earlier != server)
@@ -90,7 +90,7 @@ pub(super) fn recovered(flows: usize, sessions: usize) {
 
 /// Logs the last line of a start.
 pub(super) fn ready(plan: &Plan) {
-    let (vip, server) = (plan.settings.vip, plan.settings.server);
+    let (vip, server) = (plan.settings.vip(), plan.settings.server());
     if plan.settings.dry_run {
         warn!(
             "dry run: nothing is forwarded, no packet is changed; `ikenat status` counts what would have been done"
@@ -176,7 +176,7 @@ pub(super) fn reattached(old: &Plan, plan: &Plan, dataplane: &Dataplane) {
         .filter(|one| !said.contains(one))
         .for_each(|one| too_many_macvlans(&one));
     no_xmit_support(plan, dataplane);
-    let (vip, server) = (plan.settings.vip, plan.settings.server);
+    let (vip, server) = (plan.settings.vip(), plan.settings.server());
     if plan.settings.dry_run {
         info!("ready again: counting what would be translated from {vip} to {server}");
     } else {
@@ -241,7 +241,7 @@ pub(super) fn pins_hidden(path: &Path) {
 
 /// Logs that the VIP is no address of this host any more, or is one again.
 pub(super) fn vip(plan: &Plan, change: VipChange) {
-    let vip = plan.settings.vip;
+    let vip = plan.settings.vip();
     match change {
         VipChange::Lost => warn!(
             "{vip}: not an address of this host any more, so ARP requests for it may have no answer; restore it with `ip address add {vip}/32 dev {}`",
@@ -348,7 +348,7 @@ pub(super) fn left(plan: &Plan, stop: Stop) {
     };
     info!(
         "{signal}: the daemon ends; the programs stay attached and keep {effect} {} (`ikenat unload` removes them)",
-        plan.settings.vip
+        plan.settings.vip()
     );
 }
 
@@ -356,6 +356,6 @@ pub(super) fn left(plan: &Plan, stop: Stop) {
 pub(super) fn detached(plan: &Plan, pins: usize) {
     info!(
         "Ctrl-C: detached everything of {} and removed {pins} pins",
-        plan.settings.vip
+        plan.settings.vip()
     );
 }

@@ -57,7 +57,7 @@ impl Daemon {
         let (mut dataplane, loggers) = dataplane::start(&plan, &netlink)?;
         let settings = &plan.settings;
         // `check` says when they cannot be listed.
-        let rules = routing_rules::unfollowed(&netlink, settings.vip, settings.server);
+        let rules = routing_rules::unfollowed(&netlink, settings.vip(), settings.server());
         log::started(&plan, &dataplane, &rules.unwrap_or_default());
         let directory = dataplane.instance.directory.clone();
         dataplane.hold_pins()?;
@@ -175,8 +175,8 @@ fn receive(monitor: &mut ChangeMonitor, plan: &Plan, dataplane: &Dataplane) -> R
     let interfaces = plan.wanted_by_side().into_iter();
     monitor.receive(&Used {
         links: interfaces.map(|(_, link)| link).collect(),
-        vip: plan.settings.vip,
-        server: plan.settings.server,
+        vip: plan.settings.vip(),
+        server: plan.settings.server(),
         neighbour: &|key| nexthop::may_be_cached(words, key),
     })
 }

@@ -31,7 +31,10 @@ impl VipWatch {
 
     /// Looks whether the VIP is an address of this host.
     pub(super) fn look(&mut self, plan: &Plan, netlink: &Netlink) -> Option<VipChange> {
-        self.change(matches!(netlink.route(plan.settings.vip), Ok(Route::Local)))
+        self.change(matches!(
+            netlink.route(plan.settings.vip()),
+            Ok(Route::Local)
+        ))
     }
 
     fn change(&mut self, is_local: bool) -> Option<VipChange> {

@@ -61,11 +61,11 @@ pub fn rule_depths(netlink: &Netlink, plan: &Plan) -> [RuleDepth; 2] {
     let inbound = Traffic {
         ingress: names(&plan.wans),
         source: None,
-        destination: Some(plan.settings.server),
+        destination: Some(plan.settings.server()),
     };
     let outbound = Traffic {
         ingress: names(&plan.lans),
-        source: Some(plan.settings.vip),
+        source: Some(plan.settings.vip()),
         destination: None,
     };
     let depths = netlink.rule_depths([&inbound, &outbound]);

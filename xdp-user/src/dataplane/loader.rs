@@ -104,7 +104,7 @@ impl SavedState {
             rate,
             anchor,
             flags: flags(plan),
-            server: plan.settings.server,
+            server: plan.settings.server(),
         })
     }
 }
@@ -159,7 +159,7 @@ fn load_one(
         .load(&failpoints::object(embedded())?)
         .map_err(|error| load_failed("maps")(&error))?;
     pass(Step::MapsMade)?;
-    fill_lists(&mut ebpf, &plan.settings.lists)?;
+    fill_lists(&mut ebpf, &plan.settings.service().lists)?;
     for target in plan.attach_targets() {
         if target.hook_point.interface != interface {
             continue;
@@ -297,12 +297,12 @@ pub(crate) fn write_meta(
         set(meta::MONOTONIC, state.anchor.monotonic);
     }
     let octets = |octets: [u8; 4]| u64::from(u32::from_ne_bytes(octets));
-    set(meta::VIP, octets(plan.settings.vip.octets()));
-    set(meta::SERVER, octets(plan.settings.server.octets()));
+    set(meta::VIP, octets(plan.settings.vip().octets()));
+    set(meta::SERVER, octets(plan.settings.server().octets()));
     set(meta::FLAGS, flags(plan) | grace.flag());
     set(meta::NAMESPACE, plan.namespace);
     let listed = |list: &[Ipv4Net]| list.len() as u64;
-    let lists = &plan.settings.lists;
+    let lists = &plan.settings.service().lists;
     set(
         meta::LISTED,
         listed(&lists.deny) << 32 | listed(&lists.except),
@@ -338,7 +338,7 @@ pub(crate) fn write_meta(
 fn flags(plan: &Plan) -> u64 {
     let bit = |set: bool, bit: u64| u64::from(set) * bit;
     bit(plan.settings.dry_run, flag::DRY_RUN)
-        | bit(plan.settings.dedicated, flag::DEDICATED)
+        | bit(plan.settings.service().dedicated, flag::DEDICATED)
         | bit(plan.server_is_local, flag::SERVER_IS_LOCAL)
 }
 

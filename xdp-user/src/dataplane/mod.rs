@@ -208,7 +208,7 @@ fn load_and_attach(
     if !plan.settings.dry_run {
         losses::attach(&mut loaded.objects, instance, plan.namespace);
     }
-    invalidate::hops_of_listed(&tables, &plan.settings.lists, grace)?;
+    invalidate::hops_of_listed(&tables, &plan.settings.service().lists, grace)?;
     Ok(Started {
         tables,
         clock,

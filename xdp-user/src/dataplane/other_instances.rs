@@ -10,7 +10,7 @@ use std::path::Path;
 
 /// Fails when there is one.
 pub(crate) fn check(plan: &Plan, bpffs: &Path, own: &Instance) -> Result<()> {
-    let vip = plan.settings.vip;
+    let vip = plan.settings.vip();
     let serving = Selector {
         vip: Some(vip),
         ..Selector::default()

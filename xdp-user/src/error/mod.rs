@@ -4,10 +4,12 @@
 
 mod cause;
 mod instance;
+mod service;
 
 pub use cause::{causes, word};
 pub(crate) use cause::{errno, is_denied, log_clean_up};
 pub use instance::InstanceError;
+pub use service::ServiceError;
 
 use ipnet::Ipv4Net;
 use std::io;
@@ -74,14 +76,6 @@ pub enum Error {
         address: Ipv4Addr,
         /// What it is instead.
         why: String,
-    },
-    /// The VIP and the server are the same.
-    #[error(
-        "the VIP and the server are both {address}, so there is nothing to translate: give the public address with --vip, and the server's own address with --server"
-    )]
-    VipIsServer {
-        /// The address.
-        address: Ipv4Addr,
     },
     /// The kernel has no route.
     #[error(
@@ -384,6 +378,9 @@ pub enum Error {
         /// What was found instead.
         why: String,
     },
+    /// Services contradict each other.
+    #[error(transparent)]
+    Service(#[from] ServiceError),
     /// An instance cannot be read or removed.
     #[error(transparent)]
     Instance(#[from] InstanceError),

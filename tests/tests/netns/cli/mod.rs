@@ -6,6 +6,7 @@ mod json;
 mod output;
 mod peer_lists;
 mod selection;
+mod services;
 mod unreadable;
 
 use ikenat_tests::suite::Scenario;
@@ -17,6 +18,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         output::scenarios(),
         peer_lists::scenarios(),
         selection::scenarios(),
+        services::scenarios(),
         dry_run::scenarios(),
         unreadable::scenarios(),
     ];

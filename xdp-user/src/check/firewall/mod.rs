@@ -26,10 +26,10 @@ pub(super) fn all(context: &Context<'_>) -> Vec<Finding> {
     let traffic = HandledTraffic {
         wans: settings.wans.clone(),
         lans: settings.lans.clone(),
-        vip: settings.vip,
-        vip_is_local: context.is_local(settings.vip),
-        server: settings.server,
-        server_is_local: context.is_local(settings.server),
+        vip: settings.vip(),
+        vip_is_local: context.is_local(settings.vip()),
+        server: settings.server(),
+        server_is_local: context.is_local(settings.server()),
     };
     let rules = source::all();
     let mut findings = rules.findings;

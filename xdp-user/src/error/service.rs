@@ -1,0 +1,92 @@
+//! The errors of services that contradict each other.
+
+use std::net::IpAddr;
+
+/// What is wrong with the services that were asked for.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServiceError {
+    /// There are too many services.
+    #[error(
+        "{found} services are given with --service, and an instance has at most {limit}: give the others to a second instance, with interfaces and a name (--instance) of its own"
+    )]
+    TooMany {
+        /// As many as there are.
+        found: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// There are more VIPs than the programs can translate.
+    #[error(
+        "{found} VIPs are given, and this version translates {limit}: leave one in --service, and give each other one to an instance with interfaces and a name (--instance) of its own"
+    )]
+    TooManyVips {
+        /// As many as there are.
+        found: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// Two services have one name.
+    #[error(
+        "two services have the name {name}: give one of them another one, as in `--service NAME:VIP=SERVER`"
+    )]
+    NameTwice {
+        /// The name.
+        name: String,
+    },
+    /// A VIP is given twice.
+    #[error(
+        "the VIP {vip} is given twice, {}: leave it in one --service, once",
+        place(first, second)
+    )]
+    VipTwice {
+        /// The VIP.
+        vip: IpAddr,
+        /// The first service that has it.
+        first: String,
+        /// The second one, or the same.
+        second: String,
+    },
+    /// The VIP and the server are the same.
+    #[error(
+        "the VIP and the server are both {address}, so there is nothing to translate: give the public address with --vip, and the server's own address with --server"
+    )]
+    OwnServer {
+        /// The address.
+        address: IpAddr,
+    },
+    /// A VIP is the server of another service.
+    #[error(
+        "{address} is a VIP of the service {of_vip} and the server of the service {of_server}: give --service a server's own address behind the gateway after the `=`"
+    )]
+    VipIsServer {
+        /// The address.
+        address: IpAddr,
+        /// The service whose VIP it is.
+        of_vip: String,
+        /// The service whose server it is.
+        of_server: String,
+    },
+    /// Two services have one server: its packets would belong to either.
+    #[error(
+        "the services {first} and {second} have the same server {server}: make them one service, as in `--service {first}:{together}={server}`"
+    )]
+    ServerTwice {
+        /// The server.
+        server: IpAddr,
+        /// The first service.
+        first: String,
+        /// The second one.
+        second: String,
+        /// The VIPs of both.
+        together: String,
+    },
+}
+
+fn place(first: &str, second: &str) -> String {
+    if first == second {
+        format!("for the service {first}")
+    } else {
+        format!("for the services {first} and {second}")
+    }
+}
