@@ -10,13 +10,12 @@ use xdp_core::table::{Slot, State};
 use xdp_user::tables::clock;
 use xdp_user::tables::mmap::{Memory, Tables, open};
 
-use super::topology::{Lab, VIP};
+use super::topology::Lab;
 
 impl Lab {
     /// Moves the last packet of every SPI and every peer this many seconds into the past.
     pub fn age_entries(&self, seconds: u32) -> Result<()> {
-        let directory = self.bpffs().join("ikenat");
-        let directory = directory.join(VIP.to_string().replace('.', "_"));
+        let directory = self.pins();
         let tables = Tables::<AtomicU64>::open(&directory)?;
         let jiffies = u64::from(seconds) * Word::load(tables.meta(meta::HZ));
         let live = |slot: &&Slot<AtomicU64>| State::of(Word::load(&slot[STATE])) == State::Live;
@@ -34,8 +33,7 @@ impl Lab {
 
     /// Moves the last packet to every peer of the host itself this many seconds into the past.
     pub fn age_host_peers(&self, seconds: u32) -> Result<()> {
-        let directory = self.bpffs().join("ikenat");
-        let directory = directory.join(VIP.to_string().replace('.', "_"));
+        let directory = self.pins();
         let meta = Memory::<AtomicU64>::of(&open(&directory.join("META"))?, "META")?;
         let rate = Word::load(&meta.words()[meta::HZ]);
         let ticks = (u64::from(seconds) * rate) >> clock::tick_shift(rate);

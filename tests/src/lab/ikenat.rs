@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::de::DeserializeOwned;
+use xdp_user::config::instance_name;
 
 use super::json::{InstanceStats, InstanceStatus, Stats, Status};
 use super::links::target_directory;
@@ -141,6 +142,11 @@ impl Lab {
         let mut command = Command::new(binary()?);
         command.args(words).arg("--bpffs").arg(self.bpffs());
         Ok(command)
+    }
+
+    /// Where the instance of the usual arguments has its pins.
+    pub fn pins(&self) -> PathBuf {
+        self.bpffs().join("ikenat").join(instance_name::DEFAULT)
     }
 
     fn ask<T: DeserializeOwned>(&self, verb: &str) -> Result<T> {

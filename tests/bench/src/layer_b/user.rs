@@ -7,7 +7,7 @@ use super::rounds::spread;
 use crate::results::BUser;
 use anyhow::{Context, Result, ensure};
 use ikenat_tests::lab::ikenat::{Ikenat, binary};
-use ikenat_tests::lab::topology::{VIP, with_lab};
+use ikenat_tests::lab::topology::with_lab;
 use ikenat_tests::lab::{Lab, Options as LabOptions};
 use std::process::{Command, Stdio};
 use std::sync::atomic::AtomicU64;
@@ -177,8 +177,7 @@ fn milliseconds(since: Instant) -> f64 {
 }
 
 fn fill_instance(lab: &Lab, flows: u32) -> Result<()> {
-    let directory = lab.bpffs().join("ikenat");
-    let directory = directory.join(VIP.to_string().replace('.', "_"));
+    let directory = lab.pins();
     let tables = Tables::<AtomicU64>::open(&directory)?;
     let word = |at: usize| Word::load(tables.meta(at));
     let anchor = Moment {
