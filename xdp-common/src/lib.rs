@@ -13,6 +13,7 @@ pub mod cpu;
 pub mod limits;
 pub mod meta;
 pub mod reason;
+pub mod services;
 pub mod slot;
 
 pub use config::{Config, LossConfig, Secret};

@@ -21,10 +21,6 @@ pub const MONOTONIC: usize = 5;
 pub const FLAGS: usize = 7;
 /// Number of prefixes in PEERS: of `--deny` (bits 32-63) and of `--except-peer` (0-31).
 pub const LISTED: usize = 8;
-/// The VIP, network order, in the low four bytes of the word in memory.
-pub const VIP: usize = 9;
-/// The server's address, likewise.
-pub const SERVER: usize = 10;
 /// Inode number of the network namespace of the interfaces.
 pub const NAMESPACE: usize = 11;
 /// Interfaces with generic XDP, as bits: WAN k is bit k, LAN k is bit `INTERFACES` + k.

@@ -17,6 +17,7 @@ use core::ffi::c_void;
 use core::ptr::NonNull;
 #[cfg(not(feature = "without-perfmon"))]
 use xdp_common::LossConfig;
+use xdp_common::services::{NUMBERS, service, vip};
 use xdp_common::{Config, Hook, Secret, cpu, limits, meta};
 use xdp_core::neighbour::{Gateway, table as neighbour_table};
 use xdp_core::packet::PackedPacket;
@@ -51,6 +52,12 @@ static META: Array<[Shared; meta::WORDS]> = Array::with_max_entries(1, BPF_F_MMA
 /// META, so that those who may read the tables cannot open it.
 #[map]
 static SECRET: Array<Secret> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+/// The services, by their numbers, for the next start and for `stats`.
+#[map]
+static SERVICE: Array<[u64; service::WORDS]> = Array::with_max_entries(NUMBERS, BPF_F_MMAPABLE);
+/// The VIPs, likewise.
+#[map]
+static VIP: Array<[u64; vip::WORDS]> = Array::with_max_entries(NUMBERS, BPF_F_MMAPABLE);
 /// The packet that each CPU is processing, per hook. No other CPU reads it.
 #[map]
 static PACKET: PerCpuArray<InProgress> = PerCpuArray::with_max_entries(Hook::ALL.len() as u32, 0);

@@ -4,7 +4,7 @@
 //! The types are deliberately defined a second time: renaming a field breaks users' scripts, so it
 //! must break a test.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::{Context, Result};
 use serde::Deserialize;
@@ -32,10 +32,8 @@ pub struct Stats {
 pub struct InstanceStats {
     /// Its name.
     pub name: String,
-    /// The VIP.
-    pub vip: Ipv4Addr,
-    /// The server behind it.
-    pub server: Ipv4Addr,
+    /// What it translates.
+    pub services: Vec<Service>,
     /// Identifies the set of tables.
     pub generation: u64,
     /// One for each SPI of a peer in one direction.
@@ -44,6 +42,17 @@ pub struct InstanceStats {
     pub sessions: Vec<Session>,
     /// Sums that must agree with each other.
     pub totals: Totals,
+}
+
+/// One service.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+pub struct Service {
+    /// Its name.
+    pub name: String,
+    /// Its VIPs.
+    pub vips: Vec<IpAddr>,
+    /// Its server, by each family.
+    pub servers: Vec<IpAddr>,
 }
 
 /// How ESP is carried.
@@ -184,8 +193,8 @@ pub struct Status {
 pub struct InstanceStatus {
     /// Its name.
     pub name: String,
-    /// The VIP.
-    pub vip: Ipv4Addr,
+    /// What it translates.
+    pub services: Vec<Service>,
     /// Identifies the set of tables.
     pub generation: u64,
     /// How the daemon waits for running programs.
@@ -271,6 +280,14 @@ pub struct Reason {
     pub reason: String,
     /// How often.
     pub count: u64,
+}
+
+impl InstanceStatus {
+    /// Whether a service of it has this VIP.
+    pub fn serves(&self, vip: Ipv4Addr) -> bool {
+        let mut vips = self.services.iter().flat_map(|service| &service.vips);
+        vips.any(|found| *found == vip)
+    }
 }
 
 impl InstanceStats {

@@ -6,7 +6,7 @@ use crate::config::instance_name;
 use crate::error::{Error, Result};
 use std::fs;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
 /// Which instances are wanted. An instance has to match all that is given.
@@ -33,7 +33,7 @@ pub fn instances(bpffs: &Path, wanted: &Selector) -> Result<Vec<Instance>> {
     names.sort_unstable();
     let mut found: Vec<Instance> = names.iter().map(|name| Instance::of(bpffs, name)).collect();
     if let Some(vip) = wanted.vip {
-        found.retain(|instance| instance.vips().contains(&vip));
+        found.retain(|instance| instance.vips().contains(&IpAddr::V4(vip)));
     }
     Ok(found)
 }
@@ -45,9 +45,9 @@ impl Instance {
     }
 
     /// The VIPs that it serves, as far as that is known: not while it starts for the first time.
-    pub fn vips(&self) -> Vec<Ipv4Addr> {
+    pub fn vips(&self) -> Vec<IpAddr> {
         match self.older_vip() {
-            Some(vip) => vec![vip],
+            Some(vip) => vec![vip.into()],
             None => Location::of(self).map_or_else(Vec::new, |location| location.vips),
         }
     }
@@ -62,7 +62,7 @@ impl Instance {
 
     /// The name, with the VIPs as far as they are known: `default (203.0.113.1)`.
     pub fn name_and_vips(&self) -> String {
-        let vips: Vec<String> = self.vips().iter().map(Ipv4Addr::to_string).collect();
+        let vips: Vec<String> = self.vips().iter().map(IpAddr::to_string).collect();
         if vips.is_empty() {
             self.name.clone()
         } else {

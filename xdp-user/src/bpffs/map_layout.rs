@@ -3,7 +3,9 @@
 use crate::config::settings::Sizes;
 use crate::error::{Error, Result};
 use crate::tables::secret::SECRET;
+use crate::tables::services::{SERVICE, VIP};
 use aya::maps::{MapInfo, MapType};
+use xdp_common::services::{NUMBERS, service, vip};
 use xdp_common::{Secret, cpu, limits, meta, slot};
 
 /// `BPF_F_MMAPABLE`.
@@ -31,7 +33,7 @@ pub const BUCKET: usize = slot::WAYS * slot::WORDS * WORD;
 
 impl Sizes {
     /// The layouts of all pinned maps.
-    pub fn layouts(&self) -> Result<[Layout; 10]> {
+    pub fn layouts(&self) -> Result<[Layout; 12]> {
         let cpus = aya::util::nr_cpus().map_err(|(path, error)| {
             Error::system(format!("read the number of CPUs from {path}"))(error)
         })?;
@@ -52,6 +54,8 @@ impl Sizes {
             mapped("NEXTHOP", slot::nexthop::WORDS, limits::NEXTHOPS),
             mapped("LIMIT", 1, limits::ICMP_BUCKETS),
             mapped("META", meta::WORDS, 1),
+            mapped(SERVICE, service::WORDS, NUMBERS),
+            mapped(VIP, vip::WORDS, NUMBERS),
             mapped(SECRET, size_of::<Secret>() / WORD, 1),
             mapped("CPU", cpu::WORDS, u32::try_from(cpus).unwrap_or(u32::MAX)),
         ])

@@ -3,17 +3,18 @@
 
 use crate::bpffs::layout::Instance;
 use crate::config::interfaces::Interface;
-use crate::tables::meta::{address, index_and_name};
+use crate::tables::meta::index_and_name;
 use crate::tables::mmap::{Memory, ReadOnlyWord};
+use crate::tables::services::Records;
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use xdp_common::{ABI_VERSION, meta};
 use xdp_core::Word;
 
 /// Where META says that an instance was attached last.
 pub(crate) struct Location {
     /// The VIPs.
-    pub(crate) vips: Vec<Ipv4Addr>,
+    pub(crate) vips: Vec<IpAddr>,
     /// The number of the network namespace.
     pub(crate) namespace: u64,
     /// Index and name of each interface.
@@ -28,13 +29,19 @@ impl Location {
         let version = meta.get(meta::VERSION)?.load();
         (version == u64::from(ABI_VERSION) && meta.len() == meta::WORDS).then_some(())?;
         Some(Self {
-            vips: vec![address(meta[meta::VIP].load())],
+            vips: vips(instance),
             namespace: meta[meta::NAMESPACE].load(),
             interfaces: Interface::all()
                 .filter_map(|interface| index_and_name(meta, interface))
                 .collect(),
         })
     }
+}
+
+fn vips(instance: &Instance) -> Vec<IpAddr> {
+    let services = Records::read(&instance.directory).map(|records| records.current());
+    let services = services.into_iter().flatten();
+    services.flat_map(|service| service.vips).collect()
 }
 
 impl Instance {

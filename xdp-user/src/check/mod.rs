@@ -26,9 +26,9 @@ use crate::config::settings::Settings;
 use crate::dataplane::other_instances;
 use crate::error::Result;
 use crate::netlink::Netlink;
+use crate::tables::services::ServiceRecord;
 use context::Context;
 use serde::Serialize;
-use std::net::Ipv4Addr;
 
 pub use capacity::TunnelNeed;
 pub use run_command::run_command;
@@ -48,10 +48,8 @@ pub struct Checks {
 pub struct InstanceCheck {
     /// Its name.
     pub instance: String,
-    /// The VIP.
-    pub vip: Ipv4Addr,
-    /// The server behind it.
-    pub server: Ipv4Addr,
+    /// What it translates.
+    pub services: Vec<ServiceRecord>,
     /// One or more for each condition.
     pub findings: Vec<Finding>,
 }

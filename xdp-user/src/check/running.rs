@@ -5,12 +5,14 @@ use super::{Finding, run_command};
 use crate::bpffs::find::{self, Selector};
 use crate::bpffs::layout;
 use crate::config::interfaces::Side;
-use crate::config::services::{self, Service};
+use crate::config::peer_lists::Lists;
+use crate::config::services::Service;
 use crate::config::settings::{Mode, Modes, Settings, Sizes};
 use crate::error::Result;
 use crate::report;
 use crate::report::status::{InstanceStatus, ProgramStatus};
 use crate::tables::overview::{InterfaceRecord, Overview};
+use std::net::Ipv4Addr;
 use std::path::Path;
 use xdp_common::meta::flag;
 
@@ -36,11 +38,16 @@ fn settings(instance: String, overview: &Overview, bpffs: Option<&Path>) -> Sett
     let names = |side| names(overview, side);
     let mode = |side| interfaces(overview, side).next().map(|one| one.mode);
     let wan_mode = mode(Side::Wan).unwrap_or(Mode::Native);
-    let mut service = Service::new(services::DEFAULT, overview.vip, overview.server);
-    service.dedicated = overview.flags & flag::DEDICATED != 0;
+    let services = overview.services.iter().map(|one| Service {
+        name: one.name.clone(),
+        vips: one.vips.clone(),
+        servers: one.servers.clone(),
+        lists: Lists::default(),
+        dedicated: overview.flags & flag::DEDICATED != 0,
+    });
     Settings {
         instance,
-        services: vec![service],
+        services: services.collect(),
         wans: names(Side::Wan),
         lans: names(Side::Lan),
         modes: Modes {
@@ -54,7 +61,7 @@ fn settings(instance: String, overview: &Overview, bpffs: Option<&Path>) -> Sett
             session_slots: slots("SESSION"),
         },
         complete: false,
-        ..Settings::new(overview.vip, overview.server)
+        ..Settings::new(Ipv4Addr::UNSPECIFIED, Ipv4Addr::UNSPECIFIED)
     }
 }
 

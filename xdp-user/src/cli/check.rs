@@ -1,7 +1,7 @@
 //! `ikenat check`: prints the findings as text or JSON, and sets the exit status.
 
 use super::run::Arguments as Run;
-use super::{Errors, complain, print};
+use super::{Errors, complain, heading, print};
 use anyhow::{Context, Result, anyhow};
 use clap::builder::Resettable;
 use clap::error::ErrorKind;
@@ -13,6 +13,7 @@ use xdp_user::bpffs::find::Selector;
 use xdp_user::check::{Checks, Finding, InstanceCheck, Level, TunnelNeed, check, running};
 use xdp_user::netlink::Netlink;
 use xdp_user::report::document::Document;
+use xdp_user::tables::services::ServiceRecord;
 
 /// Check everything that forwarding depends on, and print what is wrong and how to fix it
 ///
@@ -137,8 +138,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     for subject in &subjects {
         checks.push(InstanceCheck {
             instance: subject.instance.clone(),
-            vip: subject.vip(),
-            server: subject.server(),
+            services: subject.services.iter().map(ServiceRecord::from).collect(),
             findings: check(subject, &netlink, tunnels).context("failed to look at this host")?,
         });
     }
@@ -165,10 +165,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
 }
 
 fn text(check: &InstanceCheck) -> String {
-    let mut text = format!(
-        "Instance {}: VIP {} -> server {}\n\n",
-        check.instance, check.vip, check.server
-    );
+    let mut text = heading(&check.instance, &check.services) + "\n\n";
     let on = |finding: &Finding| finding.on.clone().unwrap_or_default();
     let widest = check
         .findings

@@ -20,6 +20,7 @@ use xdp_user::bpffs::find::{self, Selector};
 use xdp_user::bpffs::layout::{self, Instance};
 use xdp_user::config::{instance_name, services};
 use xdp_user::error::causes;
+use xdp_user::tables::services::ServiceRecord;
 
 /// Which instances a subcommand applies to.
 #[derive(Args, Clone, Debug)]
@@ -127,6 +128,14 @@ impl InstanceFilter {
             }
         }
     }
+}
+
+/// The first lines about an instance: what it translates.
+pub(crate) fn heading(name: &str, services: &[ServiceRecord]) -> String {
+    let lines = services
+        .iter()
+        .map(|service| format!("Instance {name}: {service}"));
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 /// What was read of an instance.

@@ -1,8 +1,8 @@
 //! `ikenat stats`: every SPI and every peer, from the tables alone.
 
 use super::table::{Align, age, grouped, write_rows};
-use super::{Errors, InstanceFilter, Reader, print_with, readable};
-use anyhow::Result;
+use super::{Errors, InstanceFilter, Reader, heading, print_with, readable};
+use anyhow::{Result, bail};
 use clap::Args;
 use ipnet::Ipv4Net;
 use std::collections::HashMap;
@@ -49,6 +49,9 @@ pub(crate) struct Arguments {
     /// Only the first N SPIs of that order, and their peers
     #[arg(long, value_name = "N", value_parser = top)]
     top: Option<usize>,
+    /// Only the service of this name
+    #[arg(long, value_name = "NAME")]
+    service: Option<String>,
     #[command(flatten)]
     which: InstanceFilter,
 }
@@ -90,7 +93,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let selection = arguments.selection();
     let mut history = History::new();
     loop {
-        let (snapshots, errors) = take(&arguments.which, &selection)?;
+        let (snapshots, errors) = take(arguments, &selection)?;
         let now = Instant::now();
         let mut instances = Vec::new();
         for (name, snapshot) in &snapshots {
@@ -118,12 +121,29 @@ type Named = (String, Snapshot);
 
 /// All snapshots are taken before the first line is written, so that an error leaves no half of a
 /// document.
-fn take(which: &InstanceFilter, selection: &Selection) -> Result<(Vec<Named>, Errors)> {
-    which.read(|pins| {
+fn take(arguments: &Arguments, selection: &Selection) -> Result<(Vec<Named>, Errors)> {
+    let (mut snapshots, errors) = arguments.which.read(|pins| {
         let wanted = |peer| selection.wants(peer);
         let snapshot = readable(pins, report::instance::snapshot(pins, wanted))?;
         Ok((pins.name.clone(), snapshot))
-    })
+    })?;
+    if let Some(name) = &arguments.service {
+        let services = |(_, one): &Named| one.overview.services.clone();
+        let all: Vec<String> = snapshots
+            .iter()
+            .flat_map(services)
+            .map(|service| service.name)
+            .collect();
+        if !all.contains(name) {
+            bail!(
+                "there is no service {name}; give --service one of: {}",
+                all.join(", ")
+            );
+        }
+        // An instance has one service, so its entries are those of the service.
+        snapshots.retain(|one| services(one).iter().any(|service| service.name == *name));
+    }
+    Ok((snapshots, errors))
 }
 
 fn show(
@@ -160,11 +180,7 @@ fn text(
     out: &mut dyn Write,
 ) -> io::Result<()> {
     let is_partial = arguments.selection().is_partial();
-    writeln!(
-        out,
-        "Instance {}: VIP {} -> server {}\n",
-        instance.name, instance.vip, instance.server
-    )?;
+    writeln!(out, "{}\n", heading(instance.name, &instance.services))?;
     if !instance.spis.is_empty() {
         spis(&instance.spis, arguments.watch, out)?;
     } else if is_partial {

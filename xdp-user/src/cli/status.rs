@@ -1,7 +1,7 @@
 //! `ikenat status`: what is attached where, how full the tables are, what became of the packets.
 
 use super::table::{Align, TextTable, grouped, size};
-use super::{InstanceFilter, print, readable};
+use super::{InstanceFilter, heading, print, readable};
 use anyhow::{Context, Result};
 use clap::Args;
 use std::process::ExitCode;
@@ -53,8 +53,8 @@ fn text(instance: &InstanceStatus) -> String {
         }
     };
     let mut text = format!(
-        "Instance {}: VIP {} -> server {}; {daemon}\n\n",
-        instance.name, instance.vip, instance.server
+        "{}; {daemon}\n\n",
+        heading(&instance.name, &instance.services)
     );
     text.push_str(&unusual(instance));
     text.push_str(&attached(&instance.attached));

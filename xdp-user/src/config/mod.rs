@@ -3,6 +3,7 @@
 pub mod instance_name;
 pub mod interfaces;
 pub mod macvlans;
+pub mod numbers;
 pub mod peer_lists;
 pub mod plan;
 pub mod routing_rules;

@@ -61,7 +61,11 @@ impl Service {
         } else {
             format!("{}:", self.name)
         };
-        format!("{name}{}={}", join(&self.vips), join(&self.servers))
+        format!(
+            "{name}{}={}",
+            join(&self.vips, ","),
+            join(&self.servers, ",")
+        )
     }
 
     /// The arguments that give it: the short form if that is possible.
@@ -80,9 +84,10 @@ const fn v4(address: &IpAddr) -> Option<Ipv4Addr> {
     }
 }
 
-fn join(addresses: &[IpAddr]) -> String {
+/// The addresses with something in between.
+pub(crate) fn join(addresses: &[IpAddr], between: &str) -> String {
     let texts: Vec<String> = addresses.iter().map(IpAddr::to_string).collect();
-    texts.join(",")
+    texts.join(between)
 }
 
 /// Reads an address of an option; the error is a sentence.
@@ -175,7 +180,7 @@ fn check_name_and_server(service: &Service, earlier: &[Service]) -> Result<()> {
                 server: *server,
                 first: other.name.clone(),
                 second: service.name.clone(),
-                together: format!("{},{}", join(&other.vips), join(&service.vips)),
+                together: join(&[&*other.vips, &service.vips].concat(), ","),
             }
             .into());
         }

@@ -8,6 +8,7 @@ use crate::config::settings::Mode;
 use crate::daemon::link_change::LinkChange;
 use crate::daemon::neighbour_probe::{PAUSE, Silence};
 use crate::daemon::reattach::Event;
+use crate::daemon::services;
 use crate::daemon::signals::Stop;
 use crate::daemon::vip_watch::VipChange;
 use crate::dataplane::Dataplane;
@@ -45,14 +46,9 @@ pub(super) fn started(plan: &Plan, dataplane: &Dataplane, unfollowed: &[Unfollow
         "pins are in {}; {tables}",
         dataplane.instance.directory.display()
     );
-    let (vip, server) = (plan.settings.vip(), plan.settings.server());
-    if let Some(earlier) = dataplane
-        .earlier_server
-        .filter(|earlier| *earlier != server)
-    {
-        warn!(
-            "the server of {vip} was {earlier} and is {server} now: all live tunnels go to the new server"
-        );
+    let vip = plan.settings.vip();
+    for change in services::changes(&dataplane.earlier_services, &plan.settings.services) {
+        warn!("{change}");
     }
     if !plan.vip_is_local {
         warn!(

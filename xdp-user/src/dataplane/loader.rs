@@ -11,7 +11,7 @@ use crate::failpoints::{self, Step, pass};
 use crate::sys::capabilities;
 use crate::tables::clock::{self, Moment, tick_shift};
 use crate::tables::grace::GracePeriod;
-use crate::tables::meta::{address, check_version};
+use crate::tables::meta::check_version;
 use crate::tables::mmap::{self, Bytes, Memory, ReadOnlyWord, Tables};
 use crate::tables::secret;
 use aya::maps::lpm_trie::{Key, LpmTrie};
@@ -20,7 +20,6 @@ use aya::programs::{
 };
 use aya::{Ebpf, EbpfLoader};
 use ipnet::Ipv4Net;
-use std::net::Ipv4Addr;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 use xdp_common::meta::flag;
@@ -54,8 +53,6 @@ pub(crate) struct SavedState {
     pub(crate) anchor: Moment,
     /// The settings, as bits ([`meta::FLAGS`]).
     pub(crate) flags: u64,
-    /// The server that the programs translate to.
-    pub(crate) server: Ipv4Addr,
 }
 
 impl SavedState {
@@ -77,7 +74,6 @@ impl SavedState {
         check_version(&instance.directory, &instance.name, version)?;
         Ok(Some(Self {
             flags: tables.meta(meta::FLAGS).load(),
-            server: address(tables.meta(meta::SERVER).load()),
             secret: secret::read(&instance.directory)?,
             rate: tables.meta(meta::HZ).load(),
             anchor: Moment {
@@ -104,7 +100,6 @@ impl SavedState {
             rate,
             anchor,
             flags: flags(plan),
-            server: plan.settings.server(),
         })
     }
 }
@@ -296,9 +291,6 @@ pub(crate) fn write_meta(
         set(meta::JIFFIES, state.anchor.jiffies);
         set(meta::MONOTONIC, state.anchor.monotonic);
     }
-    let octets = |octets: [u8; 4]| u64::from(u32::from_ne_bytes(octets));
-    set(meta::VIP, octets(plan.settings.vip().octets()));
-    set(meta::SERVER, octets(plan.settings.server().octets()));
     set(meta::FLAGS, flags(plan) | grace.flag());
     set(meta::NAMESPACE, plan.namespace);
     let listed = |list: &[Ipv4Net]| list.len() as u64;

@@ -33,8 +33,8 @@ use crate::tables::grace::GracePeriod;
 use crate::tables::invalidate;
 use crate::tables::mmap::Tables;
 use crate::tables::secret;
+use crate::tables::services::{Records, ServiceRecord};
 use aya_log::EbpfLogger;
-use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -60,8 +60,8 @@ pub struct Dataplane {
     pub tc_backend: TcBackend,
     /// True when the tables are those of an earlier start.
     pub reused: bool,
-    /// The server that the programs of the earlier start translated to.
-    pub earlier_server: Option<Ipv4Addr>,
+    /// The services of the earlier start.
+    pub earlier_services: Vec<ServiceRecord>,
     lock: Lock,
     /// A descriptor of the BPF file system, once [`Self::hold_pins`] was called.
     held: Option<OwnedFd>,
@@ -93,6 +93,10 @@ pub fn start(plan: &Plan, netlink: &Netlink) -> Result<(Dataplane, Vec<Logger>)>
             return Err(error);
         }
     };
+    let earlier = match saved {
+        Some(_) => Records::read(&instance.directory)?,
+        None => Records::default(),
+    };
     let mut created = Vec::new();
     match load_and_attach(plan, netlink, &instance, saved, &grace, &mut created) {
         Ok(loaded) => {
@@ -105,7 +109,7 @@ pub fn start(plan: &Plan, netlink: &Netlink) -> Result<(Dataplane, Vec<Logger>)>
                 attached: loaded.attached,
                 tc_backend: loaded.tc_backend,
                 reused: saved.is_some(),
-                earlier_server: saved.map(|saved| saved.server),
+                earlier_services: earlier.current(),
                 lock,
                 held: None,
             };
@@ -150,6 +154,7 @@ pub(crate) fn adopt_existing(
         }
         _ => {
             attach::check_modes(instance, plan)?;
+            Records::read(&instance.directory)?.next(&plan.settings.services)?;
             Ok(Some(saved))
         }
     }
@@ -187,6 +192,8 @@ fn load_and_attach(
     let fresh = saved.is_none();
     if fresh {
         secret::write(&instance.directory, &state.secret)?;
+        let services = Records::default().next(&plan.settings.services)?;
+        services.write(&instance.directory)?;
         loader::write_meta(&tables, plan, &state, grace, fresh)?;
     }
     instance.grant_read(plan.settings.group, &plan.settings.sizes)?;
@@ -202,7 +209,10 @@ fn load_and_attach(
     if !fresh {
         // Nothing can be refused any more, and the old programs are replaced: no rollback.
         created.clear();
-        // META changes with the programs, not before.
+        // What is recorded changes with the programs, not before.
+        let services = Records::read(&instance.directory)?;
+        let services = services.next(&plan.settings.services)?;
+        services.write(&instance.directory)?;
         loader::write_meta(&tables, plan, &state, grace, fresh)?;
     }
     if !plan.settings.dry_run {

@@ -81,6 +81,20 @@ pub enum ServiceError {
         /// The VIPs of both.
         together: String,
     },
+    /// All numbers are taken.
+    #[error(
+        "there is no number left for the {what} {key}: {limit} are in use, {going} of them by removed ones whose entries have not expired; start again when they have, or run `ikenat unload` first (all counters start at zero)"
+    )]
+    NoNumber {
+        /// `service` or `VIP`.
+        what: &'static str,
+        /// Its name or address.
+        key: String,
+        /// How many wait for entries to expire.
+        going: usize,
+        /// The limit.
+        limit: u16,
+    },
 }
 
 fn place(first: &str, second: &str) -> String {

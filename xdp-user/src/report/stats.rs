@@ -4,8 +4,8 @@
 //! Rows are made while they are written: a snapshot may have millions of them.
 
 use crate::report::selection::{Earlier, Rates, Selection};
-use crate::tables::overview::Overview;
 use crate::tables::retired::Amount;
+use crate::tables::services::ServiceRecord;
 use crate::tables::snapshot::{FlowRecord, HalfOpen, SessionRecord, Snapshot};
 use serde::{Serialize, Serializer};
 use std::net::Ipv4Addr;
@@ -24,10 +24,8 @@ pub struct Stats<'s> {
 pub struct InstanceStats<'s> {
     /// Its name.
     pub name: &'s str,
-    /// The VIP.
-    pub vip: Ipv4Addr,
-    /// The server behind it.
-    pub server: Ipv4Addr,
+    /// What it translates.
+    pub services: Vec<ServiceRecord>,
     /// Identifies the set of tables ([`Overview::generation`]).
     pub generation: u64,
     /// One for each SPI of a peer in one direction.
@@ -238,12 +236,7 @@ impl<'s> InstanceStats<'s> {
         selection: &Selection,
         earlier: Option<Earlier<'s>>,
     ) -> Self {
-        let Overview {
-            vip,
-            server,
-            generation,
-            ..
-        } = snapshot.overview;
+        let overview = &snapshot.overview;
         let rates = Rates::new(snapshot.clock, snapshot.now, earlier);
         let listed = selection.list(&snapshot.flows, &rates);
         let peers = selection.is_of_spis().then(|| {
@@ -254,9 +247,8 @@ impl<'s> InstanceStats<'s> {
         });
         Self {
             name,
-            vip,
-            server,
-            generation,
+            services: overview.services.clone(),
+            generation: overview.generation,
             sessions: Sessions::of(snapshot, peers.as_deref()),
             spis: Spis {
                 snapshot,

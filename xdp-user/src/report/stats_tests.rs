@@ -3,6 +3,7 @@
 use super::*;
 use crate::report::selection::{PreviousCounts, Sort};
 use crate::tables::clock::{Clock, Moment};
+use crate::tables::overview::Overview;
 use crate::tables::retired::RetiredTotals;
 use std::time::Duration;
 use xdp_common::counters::WORDS;
@@ -21,8 +22,7 @@ fn snapshot() -> Snapshot {
     counters[Hook::Xdp as usize][esp + Quantity::UntrackedPackets as usize] = 5;
     Snapshot {
         overview: Overview {
-            vip: Ipv4Addr::new(203, 0, 113, 1),
-            server: Ipv4Addr::new(192, 168, 0, 1),
+            services: Vec::new(),
             flags: 0,
             listed: [0, 0],
             namespace: 1,

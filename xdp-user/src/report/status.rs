@@ -15,6 +15,7 @@ use crate::netlink::{Block, Link, Netlink};
 use crate::sys::netns;
 use crate::tables::grace::GracePeriod;
 use crate::tables::overview::{HostPeer, InterfaceRecord, Overview};
+use crate::tables::services::ServiceRecord;
 use serde::Serialize;
 use std::net::Ipv4Addr;
 use xdp_common::counters::{Quantity, class, reason, untracked};
@@ -33,10 +34,8 @@ pub struct Status {
 pub struct InstanceStatus {
     /// Its name.
     pub name: String,
-    /// The VIP.
-    pub vip: Ipv4Addr,
-    /// The server behind it.
-    pub server: Ipv4Addr,
+    /// What it translates.
+    pub services: Vec<ServiceRecord>,
     /// Identifies the set of tables ([`Overview::generation`]).
     pub generation: u64,
     /// The process id of the daemon, if one runs.
@@ -156,8 +155,7 @@ impl InstanceStatus {
         let [except_peers, denied] = overview.listed;
         Ok(Self {
             name: pins.name.clone(),
-            vip: overview.vip,
-            server: overview.server,
+            services: overview.services.clone(),
             generation: overview.generation,
             daemon: pins.owner(),
             dry_run: is_set(flag::DRY_RUN),

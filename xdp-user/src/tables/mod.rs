@@ -13,5 +13,6 @@ pub mod reclaim;
 mod records;
 pub mod retired;
 pub mod secret;
+pub mod services;
 pub mod snapshot;
 pub mod usage;

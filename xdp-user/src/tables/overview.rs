@@ -5,9 +5,10 @@ use crate::config::interfaces::Interface;
 use crate::config::settings::Mode;
 use crate::error::{Error, InstanceError, Result};
 use crate::tables::clock::{self, Clock, Moment};
-use crate::tables::meta::{absent, address, check_version, index_and_name};
+use crate::tables::meta::{absent, check_version, index_and_name};
 use crate::tables::mmap::{Memory, ReadOnlyWord, pinned_bytes};
 use crate::tables::records::halves;
+use crate::tables::services::{Records, ServiceRecord};
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::{fs, io};
@@ -50,10 +51,8 @@ pub struct InterfaceRecord {
 /// An instance without its entries.
 #[derive(Clone, Debug)]
 pub struct Overview {
-    /// The VIP.
-    pub vip: Ipv4Addr,
-    /// The server.
-    pub server: Ipv4Addr,
+    /// The services, in the order of their numbers.
+    pub services: Vec<ServiceRecord>,
     /// Its settings, as bits ([`meta::FLAGS`]).
     pub flags: u64,
     /// Prefixes of `--except-peer` and of `--deny`.
@@ -126,8 +125,7 @@ impl Overview {
         let host_peer = memory("HOSTPEER")?;
         let (deny, except) = halves(meta[meta::LISTED].load());
         Ok(Self {
-            vip: address(meta[meta::VIP].load()),
-            server: address(meta[meta::SERVER].load()),
+            services: Records::read(directory)?.current(),
             flags: meta[meta::FLAGS].load(),
             listed: [except, deny],
             namespace: meta[meta::NAMESPACE].load(),

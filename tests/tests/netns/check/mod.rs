@@ -16,6 +16,7 @@ use std::process::{Command, Output};
 use anyhow::{Context, Result, bail, ensure};
 use ikenat_tests::lab::Lab;
 use ikenat_tests::lab::ikenat::{binary, usual_arguments};
+use ikenat_tests::lab::json::Service;
 use ikenat_tests::lab::topology::WAN;
 use ikenat_tests::suite::Scenario;
 use serde::Deserialize;
@@ -42,8 +43,7 @@ struct Answer {
 
 #[derive(Debug, Deserialize)]
 struct Check {
-    vip: String,
-    server: String,
+    services: Vec<Service>,
     findings: Vec<Finding>,
 }
 
@@ -81,7 +81,7 @@ fn findings(output: &Output) -> Result<Vec<Finding>> {
         .with_context(|| format!("failed to read `check --json`: {text}{said}"))?;
     let mut findings = Vec::new();
     for check in answer.checks {
-        ensure!(!check.vip.is_empty() && !check.server.is_empty());
+        ensure!(check.services.len() == 1, "{check:?}");
         findings.extend(check.findings);
     }
     ensure!(

@@ -47,7 +47,7 @@ fn expect_header(text: &str, earliest: &str, first_field: &str) -> Result<()> {
         "name"
     };
     let expected = format!(
-        "{{\"schema\":1,\"generated\":\"{generated}\",\"{first_field}\":[{{\"{name}\":\"default\",\"vip\":"
+        "{{\"schema\":1,\"generated\":\"{generated}\",\"{first_field}\":[{{\"{name}\":\"default\",\"services\":[{{"
     );
     ensure!(
         compact.starts_with(&expected),

@@ -41,7 +41,7 @@ fn changed_server(lab: &Lab) -> Result<()> {
     ensure!(!first.contains("WARN"), "a warning for nothing: {first}");
     let second = log_of_two_seconds(lab, "203.0.113.1", "192.168.0.2")?;
     ensure!(
-        second.contains("the server of 203.0.113.1 was 192.168.0.1 and is 192.168.0.2 now"),
+        second.contains("service default: server 192.168.0.1 -> 192.168.0.2; all live tunnels"),
         "{second}"
     );
     Ok(())

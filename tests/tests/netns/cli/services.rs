@@ -6,6 +6,8 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use ikenat_tests::lab::Lab;
 use ikenat_tests::lab::ikenat::{Ikenat, binary};
+use ikenat_tests::lab::json::Service;
+use ikenat_tests::lab::netns::execute;
 use ikenat_tests::lab::topology::{LAN, SERVER, VIP, WAN};
 use ikenat_tests::suite::Scenario;
 
@@ -31,7 +33,27 @@ fn one_option(lab: &Lab) -> Result<()> {
     let words = words("run", &["--service", &service]);
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let _ikenat = Ikenat::run(lab, &lab.gateway, "ikenat", &words)?;
-    ensure!(lab.status()?.vip == VIP);
+    let services = lab.status()?.services;
+    let expected = Service {
+        name: "office".to_owned(),
+        vips: vec![VIP.into()],
+        servers: vec![SERVER.into()],
+    };
+    ensure!(services == [expected], "{services:?}");
+    for verb in ["status", "stats", "check"] {
+        let mut command = lab.gateway.command(binary()?);
+        command.args([verb, "--bpffs"]).arg(lab.bpffs());
+        let text = String::from_utf8(command.output()?.stdout)?;
+        let first = format!("Instance default: service office: VIP {VIP} -> server {SERVER}");
+        ensure!(text.starts_with(&first), "{verb}: {text}");
+    }
+    let stats = execute(&mut lab.ikenat(&["stats", "--service", "office"])?)?;
+    ensure!(
+        stats.starts_with("Instance default: service office"),
+        "{stats}"
+    );
+    let other = lab.ikenat(&["stats", "--service", "home"])?.output()?;
+    sentence(&other, &["no service home", "--service", "office"])?;
     everything_crosses(lab)
 }
 

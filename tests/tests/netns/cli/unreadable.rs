@@ -126,7 +126,7 @@ fn another(lab: &Lab) -> Result<()> {
         };
         let shown = document[key].as_array().map(Vec::len);
         ensure!(
-            shown == Some(1) && document[key][0]["vip"] == "203.0.113.1",
+            shown == Some(1) && document[key][0]["services"][0]["vips"][0] == "203.0.113.1",
             "{verb} shows {shown:?} instances: {text}"
         );
     }

@@ -121,7 +121,7 @@ fn server(lab: &Lab) -> Result<()> {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let _ikenat = Ikenat::run(lab, &lab.gateway, "ikenat", &words)?;
     let log = fs::read_to_string(lab.log("ikenat"))?;
-    let said = format!("the server of {VIP} was {SERVER} and is {OTHER} now");
+    let said = format!("service default: server {SERVER} -> {OTHER}");
     ensure!(log.contains(&said), "{log}");
     let inbound = from_client(4500, 4500, esp(0xC000_0007, 6, 40));
     let mut wanted = at_server(&inbound);

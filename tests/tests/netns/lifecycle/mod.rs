@@ -9,6 +9,7 @@ mod privileges;
 mod readers;
 mod restarts_load;
 mod restarts_slow_path;
+mod services;
 mod unload;
 
 use ikenat_tests::suite::Scenario;
@@ -19,6 +20,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         grace_period::scenarios(),
         clsact::scenarios(),
         restarts_slow_path::scenarios(),
+        services::scenarios(),
         restarts_load::scenarios(),
         instances::scenarios(),
         names::scenarios(),

@@ -145,7 +145,9 @@ fn hash_key(lab: &Lab) -> Result<()> {
             readable.insert(entry.file_name().to_string_lossy().into_owned());
         }
     }
-    let expected = ["CPU", "FLOW", "HOSTPEER", "META", "NEXTHOP", "SESSION"];
+    let expected = [
+        "CPU", "FLOW", "HOSTPEER", "META", "NEXTHOP", "SERVICE", "SESSION", "VIP",
+    ];
     ensure!(
         readable.iter().eq(expected),
         "the group can read {readable:?}"

@@ -146,7 +146,7 @@ fn two_work(lab: &Lab, second: &Second, gateway: &Namespace) -> Result<()> {
     }
     let all = lab.all_status()?;
     let esp_in = |vip: Ipv4Addr| -> Result<u64> {
-        let of = |status: &&InstanceStatus| status.vip == vip;
+        let of = |status: &&InstanceStatus| status.serves(vip);
         let status = all.iter().find(of).context("an instance is missing")?;
         Ok(status.count("forwarded", "esp-in-udp-in"))
     };

@@ -1,0 +1,109 @@
+//! A start with other services over the tables of the last one: it is an exchange, and the counters
+//! go on.
+
+use std::fs;
+use std::net::Ipv4Addr;
+
+use anyhow::{Result, ensure};
+use ikenat_tests::lab::Lab;
+use ikenat_tests::lab::direction::Direction;
+use ikenat_tests::lab::ikenat::Ikenat;
+use ikenat_tests::lab::topology::{CLIENT, LAN, SERVER, VIP, WAN};
+use ikenat_tests::lab::wire::{Wire, at_client, at_server, esp, from_client, from_server};
+use ikenat_tests::suite::Scenario;
+
+pub(crate) fn scenarios() -> Vec<Scenario> {
+    vec![
+        Scenario::new("another_vip_is_an_exchange", another_vip),
+        Scenario::new("a_service_of_another_name_is_another_one", another_name),
+    ]
+}
+
+const NEW: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 9);
+const IN: u32 = 0xC000_0101;
+const OUT: u32 = 0xC000_0102;
+
+fn start(lab: &Lab, service: &str) -> Result<Ikenat> {
+    let words = ["run", "--wan", WAN, "--lan", LAN, "--service", service];
+    Ikenat::run(lab, &lab.gateway, "ikenat", &words)
+}
+
+/// One packet of each SPI crosses, by this VIP.
+fn crosses(wire: &Wire, vip: Ipv4Addr, sequence: u32) -> Result<()> {
+    let mut sent = from_client(4500, 4500, esp(IN, sequence, 52));
+    let wanted = at_server(&sent);
+    sent.destination = vip;
+    wire.inbound_frames(&[sent.build()], &[wanted.build()])?;
+    let sent = from_server(4500, 4500, esp(OUT, sequence, 52));
+    let mut wanted = at_client(&sent);
+    wanted.source = vip;
+    wire.outbound_frames(&[sent.build()], &[wanted.build()])
+}
+
+/// The packets of both SPIs, and the number of the set of tables.
+fn counted(lab: &Lab) -> Result<([u64; 2], u64)> {
+    let stats = lab.stats()?;
+    let packets = |spi, direction| {
+        let found = stats.spi(CLIENT, spi, direction);
+        found.map_or(0, |found| found.packets)
+    };
+    let both = [
+        packets(IN, Direction::Inbound),
+        packets(OUT, Direction::Outbound),
+    ];
+    ensure!(stats.session(CLIENT).is_some(), "no session: {stats:?}");
+    Ok((both, stats.generation))
+}
+
+fn another_vip(lab: &Lab) -> Result<()> {
+    lab.gateway
+        .run(&format!("ip address add {NEW}/24 dev {WAN}"))?;
+    let wire = Wire::open(lab)?;
+    let first = start(lab, &format!("default:{VIP}={SERVER}"))?;
+    // The server's packet is the proof, so it is the first one.
+    wire.outbound(&from_server(4500, 4500, esp(OUT, 1, 52)))?;
+    crosses(&wire, VIP, 2)?;
+    let (before, generation) = counted(lab)?;
+    ensure!(before == [1, 2], "{before:?}");
+    first.terminate()?;
+    let second = start(lab, &format!("default:{NEW}={SERVER}"))?;
+    let log = fs::read_to_string(lab.log("ikenat"))?;
+    for words in [
+        "service default: VIP 203.0.113.1 -> 203.0.113.9;",
+        "counters continue",
+    ] {
+        ensure!(log.contains(words), "{words:?} is not in: {log}");
+    }
+    ensure!(lab.status()?.serves(NEW) && !lab.status()?.serves(VIP));
+    crosses(&wire, NEW, 3)?;
+    ensure!(counted(lab)? == ([2, 3], generation), "{:?}", counted(lab)?);
+    // The old one is an address of the host like any other.
+    let old = from_client(4500, 4500, esp(IN, 4, 52));
+    wire.punted_on_wan(&old.build())?;
+    // And back.
+    second.kill()?;
+    let _third = start(lab, &format!("default:{VIP}={SERVER}"))?;
+    crosses(&wire, VIP, 4)?;
+    ensure!(counted(lab)? == ([3, 4], generation), "{:?}", counted(lab)?);
+    Ok(())
+}
+
+fn another_name(lab: &Lab) -> Result<()> {
+    start(lab, &format!("home:{VIP}={SERVER}"))?.kill()?;
+    let _second = start(lab, &format!("office:{VIP}={SERVER}"))?;
+    let log = fs::read_to_string(lab.log("ikenat"))?;
+    for words in [
+        "service office: new;",
+        "service home: removed, with 203.0.113.1;",
+    ] {
+        ensure!(log.contains(words), "{words:?} is not in: {log}");
+    }
+    let services = lab.status()?.services;
+    ensure!(
+        services.len() == 1 && services[0].name == "office",
+        "{services:?}"
+    );
+    let text = lab.status()?;
+    ensure!(text.serves(VIP), "{text:?}");
+    Ok(())
+}

@@ -1,0 +1,310 @@
+//! SERVICE and VIP: the services that an instance translates, with numbers that outlive a start.
+//!
+//! The layout is that of `xdp_common::services`.
+
+use crate::config::numbers::{NoNumber, Numbered, assign};
+use crate::config::services::{DEFAULT, Service, join};
+use crate::error::{Result, ServiceError};
+use crate::tables::meta::address;
+use crate::tables::mmap::{self, Memory, ReadOnlyWord};
+use serde::Serialize;
+use std::fmt::{self, Display};
+use std::net::{IpAddr, Ipv6Addr};
+use std::path::Path;
+use std::sync::atomic::AtomicU64;
+use xdp_common::services::{NUMBERS, service, state, vip};
+use xdp_core::Word;
+
+/// The name of the map of services.
+pub(crate) const SERVICE: &str = "SERVICE";
+/// The name of the map of VIPs.
+pub(crate) const VIP: &str = "VIP";
+
+/// A current service, as an instance records it. The names of the fields are those of JSON
+/// (`docs/json.md`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ServiceRecord {
+    /// Its name.
+    pub name: String,
+    /// Its VIPs, the first one first.
+    pub vips: Vec<IpAddr>,
+    /// Its server: one address of each family at most.
+    pub servers: Vec<IpAddr>,
+}
+
+impl From<&Service> for ServiceRecord {
+    fn from(service: &Service) -> Self {
+        Self {
+            name: service.name.clone(),
+            vips: service.vips.clone(),
+            servers: service.servers.clone(),
+        }
+    }
+}
+
+impl Display for ServiceRecord {
+    /// As `service office: VIP 203.0.113.1 -> server 192.168.0.1`; that of the short form without
+    /// its name.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.name != DEFAULT {
+            write!(f, "service {}: ", self.name)?;
+        }
+        let (vips, servers) = (join(&self.vips, ", "), join(&self.servers, ", "));
+        write!(f, "VIP {vips} -> server {servers}")
+    }
+}
+
+/// One record of SERVICE.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct ServiceEntry {
+    id: Numbered<String>,
+    first_vip: u16,
+    servers: Vec<IpAddr>,
+}
+
+/// One record of VIP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct VipEntry {
+    id: Numbered<IpAddr>,
+    service: u16,
+    place: u16,
+}
+
+/// The records of an instance that are not unused.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Records {
+    services: Vec<ServiceEntry>,
+    vips: Vec<VipEntry>,
+}
+
+impl Records {
+    /// Reads those of the instance whose pins are in a directory.
+    pub(crate) fn read(directory: &Path) -> Result<Self> {
+        let read = |name: &str| Memory::<ReadOnlyWord>::read(&directory.join(name), name);
+        Ok(Self {
+            services: decode(read(SERVICE)?.words(), ServiceEntry::of),
+            vips: decode(read(VIP)?.words(), VipEntry::of),
+        })
+    }
+
+    /// Those of the next start, with these services. Fails when one of them or of their VIPs gets no
+    /// number.
+    pub(crate) fn next(&self, services: &[Service]) -> Result<Self> {
+        let names: Vec<String> = services.iter().map(|one| one.name.clone()).collect();
+        let before: Vec<_> = self.services.iter().map(|one| one.id.clone()).collect();
+        let service_ids = numbers(&before, &names, "service")?;
+        let addresses: Vec<IpAddr> = services.iter().flat_map(|one| one.vips.clone()).collect();
+        let before: Vec<_> = self.vips.iter().map(|one| one.id.clone()).collect();
+        let vip_ids = numbers(&before, &addresses, "VIP")?;
+        // Both lists begin with what is wanted, in that order; what is going follows.
+        let mut vips = Vec::with_capacity(vip_ids.len());
+        let mut current = Vec::with_capacity(service_ids.len());
+        let mut ids = vip_ids.into_iter();
+        for (service, id) in services.iter().zip(&service_ids) {
+            let own = ids.by_ref().take(service.vips.len()).zip(0..);
+            let first = vips.len();
+            vips.extend(own.map(|(vip, place)| VipEntry {
+                id: vip,
+                service: id.number,
+                place,
+            }));
+            current.push(ServiceEntry {
+                id: id.clone(),
+                first_vip: vips.get(first).map_or(0, |vip: &VipEntry| vip.id.number),
+                servers: service.servers.clone(),
+            });
+        }
+        let earlier = |id: &Numbered<String>| {
+            let found = self.services.iter().find(|one| one.id.number == id.number);
+            found.map(|one| ServiceEntry {
+                id: id.clone(),
+                ..one.clone()
+            })
+        };
+        current.extend(service_ids[services.len()..].iter().filter_map(earlier));
+        vips.extend(ids.filter_map(|id| {
+            let found = self.vips.iter().find(|one| one.id.number == id.number);
+            found.map(|one| VipEntry { id, ..*one })
+        }));
+        Ok(Self {
+            services: current,
+            vips,
+        })
+    }
+
+    /// Writes them to the maps of an instance. All other numbers become unused.
+    pub(crate) fn write(&self, directory: &Path) -> Result<()> {
+        // A service names its first VIP, so the VIPs are written first.
+        let vips = self.vips.iter().map(|one| (one.id.number, one.words()));
+        encode(directory, VIP, vips)?;
+        let services = self.services.iter().map(|one| (one.id.number, one.words()));
+        encode(directory, SERVICE, services)
+    }
+
+    /// The current services, in the order of their numbers.
+    pub(crate) fn current(&self) -> Vec<ServiceRecord> {
+        let mut current: Vec<&ServiceEntry> = self.services.iter().collect();
+        current.retain(|one| !one.id.going);
+        current.sort_by_key(|one| one.id.number);
+        let record = |one: &ServiceEntry| ServiceRecord {
+            name: one.id.key.clone(),
+            vips: self.vips_of(one.id.number),
+            servers: one.servers.clone(),
+        };
+        current.into_iter().map(record).collect()
+    }
+
+    fn vips_of(&self, service: u16) -> Vec<IpAddr> {
+        let all = self.vips.iter();
+        let mut own: Vec<&VipEntry> = all
+            .filter(|vip| vip.service == service && !vip.id.going)
+            .collect();
+        own.sort_by_key(|vip| vip.place);
+        own.into_iter().map(|vip| vip.id.key).collect()
+    }
+}
+
+fn numbers<K: Clone + Eq + Display>(
+    before: &[Numbered<K>],
+    wanted: &[K],
+    what: &'static str,
+) -> Result<Vec<Numbered<K>>> {
+    let limit = u16::try_from(NUMBERS).unwrap_or(u16::MAX);
+    assign(before, wanted, limit).map_err(|NoNumber { key, going }| {
+        let key = key.to_string();
+        ServiceError::NoNumber {
+            what,
+            key,
+            going,
+            limit,
+        }
+        .into()
+    })
+}
+
+fn decode<T, const N: usize>(
+    words: &[ReadOnlyWord],
+    of: impl Fn(u16, [u64; N]) -> Option<T>,
+) -> Vec<T> {
+    let records = words.chunks_exact(N).zip(0..);
+    let decoded = records
+        .filter_map(|(record, number)| of(number, std::array::from_fn(|at| record[at].load())));
+    decoded.collect()
+}
+
+/// Writes records to a map. Their first words say what they are, so these are written last.
+fn encode<const N: usize>(
+    directory: &Path,
+    name: &str,
+    records: impl Iterator<Item = (u16, [u64; N])>,
+) -> Result<()> {
+    let map = mmap::open(&directory.join(name))?;
+    let memory = Memory::<AtomicU64>::of(&map, name)?;
+    let (places, _) = memory.words().as_chunks::<N>();
+    let mut contents = vec![[0; N]; places.len()];
+    for (number, words) in records {
+        contents[usize::from(number)] = words;
+    }
+    for (place, content) in places.iter().zip(contents) {
+        for (word, value) in place.iter().zip(content).skip(1) {
+            Word::store(word, value);
+        }
+        place[0].publish(content[0]);
+    }
+    Ok(())
+}
+
+/// The state in a first word, and the number above it.
+const fn head(going: bool, number: u16) -> u64 {
+    let state = if going { state::GOING } else { state::IN_USE };
+    state as u64 | (number as u64) << 16
+}
+
+/// Whether a first word is that of a record that is going; `None`: it is unused.
+fn is_going(head: u64) -> Option<bool> {
+    match head.to_le_bytes()[0] {
+        state::IN_USE => Some(false),
+        state::GOING => Some(true),
+        _ => None,
+    }
+}
+
+/// Bits 16 to 31 of a first word, or 32 to 47.
+fn number_at(head: u64, bit: u32) -> u16 {
+    u16::try_from(head >> bit & 0xffff).unwrap_or_default()
+}
+
+impl ServiceEntry {
+    fn words(&self) -> [u64; service::WORDS] {
+        let mut words = [0; service::WORDS];
+        words[service::STATE] = head(self.id.going, self.first_vip);
+        let mut name = [0_u8; service::NAME_BYTES];
+        for (to, from) in name.iter_mut().zip(self.id.key.bytes()) {
+            *to = from;
+        }
+        let name: [u64; service::NAME_BYTES / 8] = bytemuck::cast(name);
+        words[service::NAME..][..name.len()].copy_from_slice(&name);
+        for server in &self.servers {
+            match server {
+                IpAddr::V4(server) => {
+                    words[service::SERVER_V4] = u32::from_ne_bytes(server.octets()).into();
+                }
+                IpAddr::V6(server) => {
+                    let server: [u64; 2] = bytemuck::cast(server.octets());
+                    words[service::SERVER_V6..].copy_from_slice(&server);
+                }
+            }
+        }
+        words
+    }
+
+    fn of(number: u16, words: [u64; service::WORDS]) -> Option<Self> {
+        let [head, name @ .., server_v4, high, low] = words;
+        let name: [u8; service::NAME_BYTES] = bytemuck::cast(name);
+        let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
+        let v4 = IpAddr::V4(address(server_v4));
+        let v6 = IpAddr::V6(Ipv6Addr::from(bytemuck::cast::<_, [u8; 16]>([high, low])));
+        let servers = [v4, v6].into_iter();
+        Some(Self {
+            id: Numbered {
+                number,
+                key: String::from_utf8_lossy(name).into_owned(),
+                going: is_going(head)?,
+            },
+            first_vip: number_at(head, 16),
+            servers: servers.filter(|server| !server.is_unspecified()).collect(),
+        })
+    }
+}
+
+impl VipEntry {
+    fn words(&self) -> [u64; vip::WORDS] {
+        let mut words = [0; vip::WORDS];
+        words[vip::STATE] = head(self.id.going, self.service) | u64::from(self.place) << 32;
+        let address = match self.id.key {
+            IpAddr::V4(address) => address.to_ipv6_mapped(),
+            IpAddr::V6(address) => address,
+        };
+        let address: [u64; 2] = bytemuck::cast(address.octets());
+        words[vip::ADDRESS..][..address.len()].copy_from_slice(&address);
+        words
+    }
+
+    fn of(number: u16, words: [u64; vip::WORDS]) -> Option<Self> {
+        let [head, high, low, _] = words;
+        let address = Ipv6Addr::from(bytemuck::cast::<_, [u8; 16]>([high, low]));
+        Some(Self {
+            id: Numbered {
+                number,
+                key: address.to_canonical(),
+                going: is_going(head)?,
+            },
+            service: number_at(head, 16),
+            place: number_at(head, 32),
+        })
+    }
+}
+
+#[cfg(test)]
+#[path = "services_tests.rs"]
+mod tests;

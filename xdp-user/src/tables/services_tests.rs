@@ -1,0 +1,118 @@
+//! Tests of the records of services: what is written is read, and numbers stay.
+
+use super::*;
+
+fn services(texts: &[&str]) -> Vec<Service> {
+    texts.iter().map(|text| text.parse().expect(text)).collect()
+}
+
+fn next(before: &Records, texts: &[&str]) -> Records {
+    before.next(&services(texts)).expect("there are numbers")
+}
+
+/// As a map has them.
+fn written(records: &Records) -> Records {
+    let service = |one: &ServiceEntry| ServiceEntry::of(one.id.number, one.words());
+    let vip = |one: &VipEntry| VipEntry::of(one.id.number, one.words());
+    Records {
+        services: records.services.iter().filter_map(service).collect(),
+        vips: records.vips.iter().filter_map(vip).collect(),
+    }
+}
+
+const A: &str = "a:203.0.113.1,203.0.113.2=192.168.0.1";
+const B: &str = "b:203.0.113.3=192.168.0.2";
+
+#[test]
+fn what_is_written_is_read() {
+    let mut records = next(&next(&Records::default(), &[A, B]), &[B]);
+    assert_eq!(records.services.len(), 2);
+    let six: IpAddr = "2001:db8::7".parse().expect("an address");
+    records.services[0].id.key = "x".repeat(32);
+    records.services[0].servers.push(six);
+    records.vips[0].id.key = six;
+    assert_eq!(written(&records), records);
+    assert_eq!(ServiceEntry::of(0, [0; service::WORDS]), None);
+    assert_eq!(VipEntry::of(0, [0; vip::WORDS]), None);
+}
+
+#[test]
+fn an_ipv4_address_is_mapped_and_in_network_order() {
+    let records = next(&Records::default(), &[B]);
+    let words = records.vips[0].words();
+    let bytes: [u8; 32] = bytemuck::cast(words);
+    assert_eq!(bytes[8..18], [0; 10]);
+    assert_eq!(bytes[18..24], [0xff, 0xff, 203, 0, 113, 3]);
+    let words = records.services[0].words();
+    let bytes: [u8; 64] = bytemuck::cast(words);
+    assert_eq!(bytes[8..10], [b'b', 0]);
+    assert_eq!(bytes[40..44], [192, 168, 0, 2]);
+}
+
+#[test]
+fn current_services_are_shown_with_the_first_vip_first() {
+    let records = next(&Records::default(), &[A, B]);
+    let exchanged = "a:203.0.113.2,203.0.113.1=192.168.0.9";
+    let records = written(&next(&written(&records), &[B, exchanged]));
+    let shown: Vec<String> = records
+        .current()
+        .iter()
+        .map(|one| format!("{} {:?} {:?}", one.name, one.vips, one.servers))
+        .collect();
+    assert_eq!(
+        shown,
+        [
+            "a [203.0.113.2, 203.0.113.1] [192.168.0.9]",
+            "b [203.0.113.3] [192.168.0.2]"
+        ]
+    );
+    // The numbers are those of before, and the first VIP is the one that is given first.
+    let number = |vip: &str| {
+        let vip: IpAddr = vip.parse().expect(vip);
+        let found = records.vips.iter().find(|one| one.id.key == vip);
+        found.expect("recorded").id.number
+    };
+    assert_eq!([number("203.0.113.1"), number("203.0.113.2")], [0, 1]);
+    let a = records.services.iter().find(|one| one.id.key == "a");
+    assert_eq!(a.expect("recorded").first_vip, 1);
+}
+
+#[test]
+fn what_was_removed_is_going_and_comes_back_with_its_number() {
+    let first = next(&Records::default(), &[A, B]);
+    let second = written(&next(&first, &[B]));
+    assert_eq!(second.current().len(), 1);
+    let going = second.vips.iter().filter(|vip| vip.id.going);
+    assert!(going.clone().all(|vip| vip.service == 0));
+    assert_eq!(going.count(), 2);
+    let third = next(&second, &["c:203.0.113.9=192.168.0.9", A]);
+    let ids: Vec<_> = third.services.iter().map(|one| one.id.clone()).collect();
+    let id = |number, key: &str, going| Numbered {
+        number,
+        key: key.to_owned(),
+        going,
+    };
+    assert_eq!(
+        ids,
+        [id(2, "c", false), id(0, "a", false), id(1, "b", true)]
+    );
+}
+
+#[test]
+fn without_a_number_the_error_says_what_frees_one() {
+    let mut records = next(&Records::default(), &[B]);
+    records.services[0].id.going = true;
+    for number in 1..512 {
+        let mut more = records.services[0].clone();
+        more.id.number = number;
+        more.id.key = format!("s{number}");
+        records.services.push(more);
+    }
+    let error = records
+        .next(&services(&[A]))
+        .expect_err("512 are taken")
+        .to_string();
+    for part in ["service a", "512", "ikenat unload"] {
+        assert!(error.contains(part), "{part:?} is not in: {error}");
+    }
+}
