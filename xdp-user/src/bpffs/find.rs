@@ -33,7 +33,13 @@ pub fn instances(bpffs: &Path, wanted: &Selector) -> Result<Vec<Instance>> {
     names.sort_unstable();
     let mut found: Vec<Instance> = names.iter().map(|name| Instance::of(bpffs, name)).collect();
     if let Some(vip) = wanted.vip {
-        found.retain(|instance| instance.vips().contains(&IpAddr::V4(vip)));
+        let serves = |instance: &Instance| instance.vips().contains(&IpAddr::V4(vip));
+        // Any of those that are closed to this user may be the one: reading it says so.
+        if found.iter().any(serves) {
+            found.retain(serves);
+        } else {
+            found.retain(Instance::is_closed);
+        }
     }
     Ok(found)
 }
@@ -50,6 +56,12 @@ impl Instance {
             Some(vip) => vec![vip.into()],
             None => Location::of(self).map_or_else(Vec::new, |location| location.vips),
         }
+    }
+
+    /// Whether this user may not enter its directory.
+    fn is_closed(&self) -> bool {
+        let found = fs::symlink_metadata(self.pin("META"));
+        found.is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
     }
 
     /// The option that selects it alone.

@@ -94,6 +94,12 @@ impl Instance {
         }
     }
 
+    /// The BPF file system that it is in.
+    pub(crate) fn bpffs(&self) -> &Path {
+        let mut above = self.directory.ancestors();
+        above.nth(2).unwrap_or(Path::new("/"))
+    }
+
     /// The path of a pin.
     pub fn pin(&self, name: &str) -> PathBuf {
         self.directory.join(name)
@@ -125,7 +131,7 @@ impl Instance {
     /// the path to it may need a capability that is about to be given up (`/proc/1/root`), or lead
     /// through directories of other users.
     pub fn by_descriptor(&self) -> Result<(Self, OwnedFd)> {
-        let root = self.directory.ancestors().nth(2).unwrap_or(Path::new("/"));
+        let root = self.bpffs();
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root_descriptor = openat(CWD, root, flags, Mode::empty())
             .map_err(|error| Error::system(format!("open {}", root.display()))(error.into()))?;
@@ -137,13 +143,12 @@ impl Instance {
 
     /// A message with the paths of the pins by their names.
     pub(crate) fn named(&self, message: &str) -> String {
-        let root = self.directory.ancestors().nth(2);
-        match (&self.named, root) {
-            (Some(name), Some(root)) => {
-                let [root, name] = [root, name].map(|path| path.join(DIRECTORY));
+        match &self.named {
+            Some(name) => {
+                let [root, name] = [self.bpffs(), name].map(|path| path.join(DIRECTORY));
                 message.replace(&root.display().to_string(), &name.display().to_string())
             }
-            _ => message.to_owned(),
+            None => message.to_owned(),
         }
     }
 

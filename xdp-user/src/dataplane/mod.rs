@@ -79,7 +79,7 @@ pub fn start(plan: &Plan, netlink: &Netlink) -> Result<(Dataplane, Vec<Logger>)>
     let bpffs = layout::bpffs(plan.settings.bpffs.as_deref())?;
     let instance = Instance::of(&bpffs, &plan.settings.instance);
     namespace::check(&instance, plan, netlink)?;
-    other_instances::check(plan, &bpffs, &instance)?;
+    other_instances::check(plan, &instance)?;
     foreign_xdp::check(plan, &bpffs, &instance)?;
     let grace = GracePeriod::choose()?;
     instance.create()?;
@@ -197,6 +197,8 @@ fn load_and_attach(
         loader::write_meta(&tables, plan, &state, grace, fresh)?;
     }
     instance.grant_read(plan.settings.group, &plan.settings.sizes)?;
+    // A second time: another start may have come first, and both have described themselves.
+    other_instances::check(plan, instance)?;
     let mut context = AttachContext {
         plan,
         netlink,

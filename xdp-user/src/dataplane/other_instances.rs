@@ -6,16 +6,15 @@ use crate::bpffs::layout::Instance;
 use crate::bpffs::owner::Location;
 use crate::config::plan::Plan;
 use crate::error::{InstanceError, Result};
-use std::path::Path;
 
 /// Fails when there is one.
-pub(crate) fn check(plan: &Plan, bpffs: &Path, own: &Instance) -> Result<()> {
+pub(crate) fn check(plan: &Plan, own: &Instance) -> Result<()> {
     let vip = plan.settings.vip();
     let serving = Selector {
         vip: Some(vip),
         ..Selector::default()
     };
-    for other in find::instances(bpffs, &serving)? {
+    for other in find::instances(own.bpffs(), &serving)? {
         let location = Location::of(&other);
         let is_elsewhere = location.is_some_and(|found| found.namespace != plan.namespace);
         if other.name == own.name || !other.is_used() || is_elsewhere {

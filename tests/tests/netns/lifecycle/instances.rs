@@ -50,7 +50,7 @@ pub(crate) fn add_interfaces(place: &Namespace) -> Result<()> {
     Ok(())
 }
 
-fn arguments(name: &str, vip: &str) -> Vec<String> {
+pub(crate) fn arguments(name: &str, vip: &str) -> Vec<String> {
     [
         "run",
         "--instance",

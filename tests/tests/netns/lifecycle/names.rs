@@ -5,18 +5,20 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Output;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use ikenat_tests::lab::Lab;
 use ikenat_tests::lab::ikenat::{Ikenat, binary, usual_arguments};
 use ikenat_tests::lab::json::Status;
 use ikenat_tests::lab::netns::execute;
+use ikenat_tests::lab::process::Process;
 use ikenat_tests::lab::topology::{LAN, SERVER, VIP, WAN};
 use ikenat_tests::suite::Scenario;
 use xdp_common::meta;
 use xdp_user::tables::mmap::Tables;
 
-use crate::lifecycle::instances::{OTHER, OTHER_VIP, add_interfaces, start_in, try_in};
+use crate::lifecycle::instances::{OTHER, OTHER_VIP, add_interfaces, arguments, start_in, try_in};
 use crate::support::{attachments, everything_crosses, nothing_is_left, sentence, timed_command};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
@@ -24,6 +26,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![
         Scenario::new("instances_are_selected_by_name_and_by_vip", selected).with_programs(TOOLS),
         Scenario::new("a_vip_of_another_instance_is_refused", vip_of_another).with_programs(TOOLS),
+        Scenario::new("of_two_starts_with_one_vip_one_is_refused", two_starts).with_programs(TOOLS),
         Scenario::new("an_instance_of_an_older_version_is_named", older).with_programs(TOOLS),
     ]
 }
@@ -80,6 +83,38 @@ fn vip_of_another(lab: &Lab) -> Result<()> {
         "it has a directory"
     );
     everything_crosses(lab)
+}
+
+/// Each has looked for others before the other one was there.
+fn two_starts(lab: &Lab) -> Result<()> {
+    add_interfaces(&lab.gateway)?;
+    let before = attachments(lab)?;
+    let hold = lab.directory().join("hold");
+    fs::write(&hold, "").context("failed to write a file")?;
+    let mut command = lab.gateway.command(binary()?);
+    command
+        .args(arguments(OTHER, &VIP.to_string()))
+        .arg("--bpffs")
+        .arg(lab.bpffs());
+    command.env("IKENAT_HOLD_LOAD", &hold);
+    let mut late = Process::spawn(&mut command, lab.log("late"))?;
+    late.wait_for_log("the load is held", Duration::from_secs(30))?;
+    let _first = Ikenat::start(lab)?;
+    fs::remove_file(&hold).context("failed to remove a file")?;
+    let status = late.wait(Duration::from_secs(30))?;
+    let log = late.log();
+    let says = log.contains("the instance default") && log.contains("serves 203.0.113.1");
+    ensure!(
+        status.code() == Some(1) && says,
+        "it ended with {status}: {log}"
+    );
+    ensure!(
+        !lab.bpffs().join("ikenat").join(OTHER).exists(),
+        "it has a directory"
+    );
+    everything_crosses(lab)?;
+    execute(&mut lab.ikenat(&["unload", "--force"])?)?;
+    nothing_is_left(lab, &before).map(drop)
 }
 
 fn start(lab: &Lab, more: &[&str]) -> Result<Output> {

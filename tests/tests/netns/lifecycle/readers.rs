@@ -12,7 +12,7 @@ use ikenat_tests::lab::Lab;
 use ikenat_tests::lab::ikenat::{Ikenat, usual_arguments};
 use ikenat_tests::lab::netns::execute;
 use ikenat_tests::lab::process::Process;
-use ikenat_tests::lab::topology::CLIENT;
+use ikenat_tests::lab::topology::{CLIENT, VIP};
 use ikenat_tests::lab::wire::{Wire, exchange, from_server, ike};
 use ikenat_tests::suite::Scenario;
 use xdp_core::Word;
@@ -197,8 +197,10 @@ fn what_is_seen(lab: &Lab) -> Result<()> {
 }
 
 fn closed_to(lab: &Lab, place: &Place, group: u32) -> Result<()> {
-    for verb in ["stats", "status"] {
-        let output = as_member(lab, place, group, &[verb]).output()?;
+    let vip = VIP.to_string();
+    for words in [&["stats"][..], &["status"], &["status", "--vip", &vip]] {
+        let verb = words.join(" ");
+        let output = as_member(lab, place, group, words).output()?;
         let text = String::from_utf8_lossy(&output.stderr);
         ensure!(
             !output.status.success() && text.contains("--group") && output.stdout.is_empty(),
