@@ -268,7 +268,7 @@ impl Twins<'_> {
     /// Valid hop words of both: their clocks differ, and so do the stamps.
     fn stamps(&mut self) -> Result<[u64; 2]> {
         let valid = |slots: Vec<Slot>| {
-            let mut words = slots.into_iter().map(|slot| slot[flow::HOP]);
+            let mut words = slots.into_iter().map(|slot| slot.hot[flow::HOP]);
             words
                 .find(|word| *word != 0)
                 .context("no flow has a next hop")

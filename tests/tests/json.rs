@@ -141,6 +141,7 @@ const NOW: u64 = 100_000;
 fn in_udp() -> FlowRecord {
     FlowRecord {
         peer: CLIENT,
+        service: 0,
         port: 40_000,
         class: Class::EspInUdp,
         spi: 0xc123_4567,
@@ -159,6 +160,7 @@ fn in_udp() -> FlowRecord {
 fn native() -> FlowRecord {
     FlowRecord {
         peer: CLIENT_2,
+        service: 0,
         port: 0,
         class: Class::Esp,
         spi: 0x100,
@@ -216,6 +218,7 @@ fn snapshot() -> Snapshot {
         tracked: [amount(95, 9_500), amount(200, 20_000)],
         sessions: vec![SessionRecord {
             peer: CLIENT,
+            service: 0,
             age: 501,
             counters: [[2, 3], [4, 5], [6, 0], [0, 0]],
             spis: 1,

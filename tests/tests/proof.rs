@@ -253,7 +253,7 @@ fn only_the_servers_keepalives_and_encrypted_messages_refresh_a_session() {
     let last_seen = |gateway: &Gateway| {
         let sessions = gateway.tables.sessions();
         assert_eq!(sessions.len(), 1);
-        sessions[0][session::LAST_SEEN] & 0xffff_ffff
+        sessions[0].hot[session::LAST_SEEN] & 0xffff_ffff
     };
     gateway.outbound(4500, peer, b"\xee\0\0\x01\0\0\0\x01 encrypted", NOW);
     assert_eq!(last_seen(gateway), NOW);

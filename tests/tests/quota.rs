@@ -32,9 +32,9 @@ fn open(gateway: &Gateway, peer: Ipv4Addr) -> [u64; 2] {
     let sessions = gateway.tables.sessions();
     let of_peer = sessions
         .iter()
-        .find(|words| slot::peer(words) == peer.octets());
-    let word = of_peer.map_or(0, |words| words[session::SPIS]);
-    Direction::ALL.map(|direction| slot::spis_of(word, direction))
+        .find(|words| words.peer() == Some(peer.octets()));
+    let word = of_peer.map_or(0, |words| words.hot[session::SPIS]);
+    Direction::ALL.map(|direction| slot::half_of(word, direction))
 }
 
 /// What a peer may open, by the decision's words: 8, and 4 for each SPI of the server.

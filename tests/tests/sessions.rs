@@ -7,7 +7,8 @@ use ikenat_tests::bpf::gateway::{Gateway, NOW};
 use ikenat_tests::lab::frames::{Packet, protocol};
 use ikenat_tests::lab::topology::{LAN_MAC, SERVER, SERVER_MAC};
 use std::net::Ipv4Addr;
-use xdp_common::slot::{WORDS, session};
+use xdp_common::Direction;
+use xdp_common::slot::{Contents, half_of, session};
 use xdp_core::Side;
 
 /// The server's ESP, which makes the peer established.
@@ -18,7 +19,7 @@ fn establish(gateway: &Gateway, peer: Ipv4Addr, now: u64) {
 }
 
 /// The words of the only session.
-fn only(gateway: &Gateway) -> [u64; WORDS] {
+fn only(gateway: &Gateway) -> Contents {
     let [words] = gateway.tables.sessions()[..] else {
         panic!("one session");
     };
@@ -33,9 +34,9 @@ fn a_session_knows_when_it_was_established() {
     let peer = gateway.next_peer();
     establish(&gateway, peer, now);
     let words = only(&gateway);
-    assert_eq!(words[session::LAST_SEEN], 0x3456_7890);
+    assert_eq!(words.hot[session::LAST_SEEN], 0x3456_7890);
     let tick = now >> fixture::config().tick_shift;
-    let created = session::created(words[session::PORTS_CREATED]);
+    let created = session::created(words.hot[session::PORTS_CREATED]);
     assert_eq!(u64::from(created), tick & 0x7fff_ffff);
 }
 
@@ -52,17 +53,21 @@ fn each_kind_of_message_is_counted_by_itself() {
         (4500, &[0xff]),
         (4500, &[1; 3]),
     ];
-    let mut expected = [0; 2 * session::COUNTED];
+    let mut expected = [[0; 2]; session::COUNTED];
     for (kind, (port, message)) in messages.into_iter().enumerate() {
         for times in 0..=kind {
             gateway.inbound((peer, port), port, message, NOW);
-            expected[2 * kind] += 1;
+            expected[kind][Direction::Inbound as usize] += 1;
             if times > 0 {
                 gateway.outbound(port, (peer, port), message, NOW);
-                expected[2 * kind + 1] += 1;
+                expected[kind][Direction::Outbound as usize] += 1;
             }
-            let counters = &only(&gateway)[session::COUNTERS..];
-            assert_eq!(counters, expected, "{message:?}");
+            let counters = &only(&gateway).cold[session::COUNTERS..];
+            let (counters, unused) = counters.split_at(session::COUNTED);
+            let counted = |word: &u64| Direction::ALL.map(|direction| half_of(*word, direction));
+            let counted: Vec<[u64; 2]> = counters.iter().map(counted).collect();
+            assert_eq!(counted, expected, "{message:?}");
+            assert_eq!(unused, [0; 2]);
         }
     }
 }
@@ -74,7 +79,7 @@ fn a_session_follows_the_ports_of_its_peer() {
     let peer = gateway.next_peer();
     establish(&gateway, peer, NOW);
     let ports = || {
-        let word = only(&gateway)[session::PORTS_CREATED];
+        let word = only(&gateway).hot[session::PORTS_CREATED];
         [true, false].map(|ike| session::port_on(word, ike))
     };
     assert_eq!(ports(), [0, 4500]);
@@ -102,7 +107,7 @@ fn only_the_servers_esp_moves_the_port_of_a_session() {
     let mut gateway = Gateway::default();
     let peer = gateway.next_peer();
     establish(&gateway, peer, NOW);
-    let port = || session::port_on(only(&gateway)[session::PORTS_CREATED], false);
+    let port = || session::port_on(only(&gateway).hot[session::PORTS_CREATED], false);
     let inbound = b"\xef\0\0\x01\0\0\0\x01 encrypted";
     for far in [4500, 1111] {
         let verdict = gateway.inbound((peer, far), 4500, inbound, NOW);
@@ -120,13 +125,13 @@ fn a_session_knows_that_the_server_sends_native_esp() {
     let mut gateway = Gateway::default();
     let peer = gateway.next_peer();
     establish(&gateway, peer, NOW);
-    let before = only(&gateway)[session::PORTS_CREATED];
+    let before = only(&gateway).hot[session::PORTS_CREATED];
     for spi in [0x1000_u32, 0x1001, 0x1001] {
         let esp = [&spi.to_be_bytes()[..], &[0, 0, 0, 1], &[0x55; 32]].concat();
         let packet = Packet::raw(SERVER, peer, protocol::ESP, esp).with_macs(LAN_MAC, SERVER_MAC);
         let verdict = gateway.verdict(Side::Lan, &packet, NOW);
         assert_eq!(verdict, "forward esp out");
-        let now = only(&gateway)[session::PORTS_CREATED];
+        let now = only(&gateway).hot[session::PORTS_CREATED];
         assert_eq!(now, before | 1 << 63, "{spi:#x}");
     }
 }

@@ -1,7 +1,8 @@
 //! Concurrent counting and expiry: two CPUs count in the kernel while user space retires entries.
 //! No count is lost, and none goes to another SPI.
 //!
-//! Every SPI has a packet length of its own, so a count in the wrong slot shows in its bytes.
+//! Every SPI has a packet length of its own, so a count in the wrong slot shows in its bytes, and a
+//! sequence number of its own, so a cold half that belongs to another hot one shows as well.
 
 use anyhow::{Context, Result, ensure};
 use ikenat_tests::bpf::{Dataplane, fixture, with_sizes};
@@ -17,17 +18,19 @@ use std::net::Ipv4Addr;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
+use std::time::Duration;
 use xdp_common::counters::{self, Quantity};
-use xdp_common::slot::{self, STATE, WORDS, flow};
+use xdp_common::slot::{Contents, STATE, flow, one_spi, session};
 use xdp_common::{Class, Config, Direction, Hook, meta};
 use xdp_core::Word;
-use xdp_core::table::{self, State};
+use xdp_core::table::{self, Halves, State};
 use xdp_user::tables::grace::GracePeriod;
-use xdp_user::tables::mmap::Memory;
+use xdp_user::tables::mmap::{FLOW, Memory, SESSION, SlotMemory};
 
 const SPIS: u32 = 40;
 const PACKETS_PER_CPU: u32 = 1_000_000;
-const LEAST_RETIRED: u64 = 1_000;
+/// More SPIs than one session may have at a time.
+const LEAST_RETIRED: u64 = 1_100;
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
@@ -45,10 +48,13 @@ fn main() -> ExitCode {
 const FIRST_SPI: u32 = 0x1000;
 const FIRST_LENGTH: usize = 8;
 
-/// The server's ESP for an SPI: native, `FIRST_LENGTH` bytes and one more for each SPI.
+/// The server's ESP for an SPI: native, `FIRST_LENGTH` bytes and one more for each SPI. All have the
+/// same sequence number, that of the SPI: each after the first one is counted in the cold half too.
 fn frame(number: u32) -> Vec<u8> {
     let mut payload = vec![0; FIRST_LENGTH + number as usize];
-    payload[..4].copy_from_slice(&(FIRST_SPI + number).to_be_bytes());
+    for word in payload.chunks_exact_mut(4).take(2) {
+        word.copy_from_slice(&(FIRST_SPI + number).to_be_bytes());
+    }
     let peer = Ipv4Addr::new(198, 51, 100, 1);
     let packet = Packet::raw(
         SERVER,
@@ -84,30 +90,68 @@ fn write(dataplane: &Dataplane, config: &Config, cpu: usize) -> Result<Vec<u64>>
 /// Packets, bytes and slots, per SPI.
 type Book = BTreeMap<u32, (u64, u64, u64)>;
 
-fn enter(book: &mut Book, words: &[u64; WORDS]) -> Result<()> {
-    let spi = slot::spi(words);
+fn enter(book: &mut Book, words: &Contents) -> Result<()> {
+    check_halves(words)?;
+    let spi = words.spi();
+    let (packets, reordered) = (words.hot[flow::PACKETS], words.cold[flow::REORDERED]);
+    ensure!(
+        packets == reordered + 1,
+        "SPI {spi:#x}: {packets} packets in the hot half, {reordered} but the first in the cold one"
+    );
     let entry = book.entry(spi).or_default();
-    entry.0 += words[flow::PACKETS];
-    entry.1 += words[flow::BYTES];
+    entry.0 += words.hot[flow::PACKETS];
+    entry.1 += words.hot[flow::BYTES];
     entry.2 += 1;
     Ok(())
 }
 
+/// Both halves are of one life.
+fn check_halves(words: &Contents) -> Result<()> {
+    let (spi, first) = (words.spi(), words.cold[flow::FIRST] >> 32);
+    ensure!(
+        first == u64::from(spi),
+        "SPI {spi:#x} has the cold half of {first:#x}"
+    );
+    Ok(())
+}
+
+/// Maps both halves of FLOW or SESSION.
+fn slots(dataplane: &Dataplane, [hot, cold]: [&str; 2]) -> Result<SlotMemory<AtomicU64>> {
+    let memory = |name| anyhow::Ok(Memory::of(dataplane.map_data(name)?, name)?);
+    let (hot, cold) = (memory(hot)?, memory(cold)?);
+    Ok(SlotMemory { hot, cold })
+}
+
+/// Reads all slots again and again. Returns how many snapshots were taken.
+fn read(dataplane: &Dataplane, done: &AtomicBool) -> Result<u64> {
+    let flows = slots(dataplane, FLOW)?;
+    let mut taken = 0;
+    while !done.load(Ordering::Acquire) {
+        for words in flows.arrays().iter().filter_map(table::snapshot) {
+            check_halves(&words)?;
+            taken += 1;
+        }
+        // There may be two CPUs only, and the writers have them.
+        thread::sleep(Duration::from_millis(1));
+    }
+    Ok(taken)
+}
+
+fn is_live(slot: &Halves<'_, AtomicU64>) -> bool {
+    State::of(Word::load(&slot.hot[STATE])) == State::Live
+}
+
 /// Retires every live slot again and again until the writers are done.
 fn expire(dataplane: &Dataplane, done: &AtomicBool) -> Result<Book> {
-    let flows = Memory::<AtomicU64>::of(dataplane.map_data("FLOW")?, "FLOW")?;
+    let (flows, sessions) = (slots(dataplane, FLOW)?, slots(dataplane, SESSION)?);
     let meta = Memory::<AtomicU64>::of(dataplane.map_data("META")?, "META")?;
     let grace = GracePeriod::choose()?;
     let mut book = Book::new();
     while !done.load(Ordering::Acquire) {
-        let live: Vec<_> = flows
-            .slots()
-            .iter()
-            .filter(|slot| State::of(Word::load(&slot[STATE])) == State::Live)
-            .collect();
+        let live: Vec<_> = flows.arrays().iter().filter(is_live).collect();
         for slot in &live {
             ensure!(
-                table::retire(slot, Word::load(&slot[STATE])),
+                table::retire(slot.hot, Word::load(&slot.hot[STATE])),
                 "only this thread retires"
             );
         }
@@ -117,6 +161,11 @@ fn expire(dataplane: &Dataplane, done: &AtomicBool) -> Result<Book> {
             enter(&mut book, &words)?;
             table::free(slot);
             Word::add(&meta.words()[meta::FLOW_ENTRIES], 1_u64.wrapping_neg());
+            // Otherwise the session would soon have had as many SPIs as it may have.
+            for session in sessions.arrays().iter().filter(is_live) {
+                let one = one_spi(Direction::Outbound);
+                Word::add(&session.hot[session::SPIS], one.wrapping_neg());
+            }
         }
     }
     Ok(book)
@@ -131,6 +180,7 @@ fn stress(lab: &Lab) -> Result<()> {
         let done = AtomicBool::new(false);
         let (sent, mut book) = thread::scope(|scope| -> Result<_> {
             let expirer = scope.spawn(|| expire(&dataplane, &done));
+            let reader = scope.spawn(|| read(&dataplane, &done));
             let writers = [0, 1].map(|cpu| {
                 let (dataplane, config) = (&dataplane, &config);
                 scope.spawn(move || write(dataplane, config, cpu))
@@ -138,6 +188,13 @@ fn stress(lab: &Lab) -> Result<()> {
             let sent: Vec<_> = writers.into_iter().map(|writer| writer.join()).collect();
             done.store(true, Ordering::Release);
             let book = expirer.join();
+            let read = reader
+                .join()
+                .map_err(|_| anyhow::anyhow!("the reader panicked"))??;
+            ensure!(
+                read > LEAST_RETIRED,
+                "only {read} slots were read meanwhile"
+            );
             let mut total = vec![0; SPIS as usize];
             for counts in sent {
                 let counts = counts.map_err(|_| anyhow::anyhow!("a writer panicked"))??;
@@ -155,8 +212,11 @@ fn stress(lab: &Lab) -> Result<()> {
             retired >= LEAST_RETIRED,
             "only {retired} slots were retired: this proves little"
         );
-        let flows = Memory::<AtomicU64>::of(dataplane.map_data("FLOW")?, "FLOW")?;
-        for words in flows.slots().iter().filter_map(table::snapshot) {
+        for words in slots(&dataplane, FLOW)?
+            .arrays()
+            .iter()
+            .filter_map(table::snapshot)
+        {
             enter(&mut book, &words)?;
         }
         check(&book, &sent, &dataplane)?;

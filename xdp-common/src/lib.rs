@@ -22,4 +22,4 @@ pub use reason::{Outcome, Reason};
 
 /// The version of everything in this crate. Pinned objects of another version are refused, never
 /// reinterpreted.
-pub const ABI_VERSION: u32 = 6;
+pub const ABI_VERSION: u32 = 7;

@@ -1,74 +1,187 @@
-//! The layout of table entries: the words of a slot in FLOW and SESSION (128 bytes: two cache
-//! lines, the first one hot), of a way in HALF, FRAGMENT and HOSTPEER, and of an entry in
-//! NEXTHOP.
+//! The layout of table entries: the words of a slot in FLOW and SESSION, of a way in HALF, FRAGMENT
+//! and HOSTPEER, and of an entry in NEXTHOP.
+//!
+//! A slot of FLOW and SESSION consists of two halves of 64 bytes, a cache line each, in two maps: the
+//! hot half, which every packet reads and writes, and the cold one (FLOW_COLD, SESSION_COLD), which
+//! few do. They have the same index, which the hot half contains.
 //!
 //! `xdp_core::table` finds, claims and retires slots.
 
 use crate::counters::{Class, Direction};
 
-/// Words of a slot.
-pub const WORDS: usize = 16;
-/// Slots of a bucket: one value of the map.
+/// Words of each half of a slot.
+pub const WORDS: usize = 8;
+/// Slots of a bucket: one value of the map of the hot halves. A cold half is a value of its own.
 pub const WAYS: usize = 4;
 
-/// The state word: state (bits 0-6), place in the bucket (7-8), kind of the key (9-12), generation
-/// (13-63).
+/// Hot: the state word: state (bits 0-6), place in the bucket (7-8), kind of the key (9-12), number of
+/// the service (13-21), generation (22-63).
 pub const STATE: usize = 0;
-/// First of the three words of the key.
+/// Hot: the word that identifies an entry beside the state word. IPv4: SPI (bits 32-63; zero in a
+/// session) and peer (0-31) in the byte order of the packet, so that no conversion is needed. IPv6: a
+/// keyed digest of the address.
 pub const KEY: usize = 1;
-/// Words of a key.
-pub const KEY_WORDS: usize = 3;
+/// Hot: the SPI in the byte order of the packet (bits 32-63; zero in a session), which for IPv6 is part
+/// of the key, and the pin of the peer's VIP (0-15; zero: none).
+pub const SPI_VIP: usize = 2;
+/// Hot: the number of the slot in the table (bits 0-31), by which its cold half is found: index of the
+/// bucket times [`WAYS`], and the place in it.
+pub const NUMBER: usize = 7;
+/// Cold: first of the two words of the peer's address ([`peer_words`]).
+pub const ADDRESS: usize = 0;
 
-/// A whole key, compared word by word.
-pub type Key = [u64; KEY_WORDS];
+/// The bits of a state word that belong to the key: kind and service.
+pub const KEY_BITS: u64 = KIND | SERVICE;
+const KIND: u64 = 0x1e00;
+/// Kind of the key: a flow from the server.
+const OUTBOUND: u64 = 1 << 9;
+/// Kind of the key: native ESP.
+const NATIVE: u64 = 1 << 10;
+/// Kind of the key: a session.
+const SESSION: u64 = 1 << 11;
+/// Kind of the key: the peer has an IPv6 address, and [`KEY`] does not tell it from all others.
+pub const IPV6: u64 = 1 << 12;
+const SERVICE_SHIFT: u32 = 13;
+const SERVICE: u64 = 0x1ff << SERVICE_SHIFT;
 
-/// The words of a FLOW slot beyond the key.
-pub mod flow {
-    /// Packets.
-    pub const PACKETS: usize = 4;
-    /// Bytes: IPv4 total length.
-    pub const BYTES: usize = 5;
-    /// Last seen, in jiffies (bits 32-63), and highest sequence number (0-31).
-    pub const SEEN: usize = 6;
-    /// The neighbour's MAC address (bits 16-63) and the stamp under which it is valid (0-15; see
-    /// `xdp_core::hop`).
-    pub const HOP: usize = 7;
-    /// First seen, in jiffies (all 64 bits).
-    pub const FIRST_SEEN: usize = 8;
-    /// First sequence number (bits 32-63), wraps (16-31) and the peer's UDP port (0-15; 0 for
-    /// native ESP), which is checked whenever the next hop has expired: every few seconds.
-    pub const FIRST: usize = 9;
-    /// Packets with a sequence number not above the highest one.
-    pub const REORDERED: usize = 10;
-    /// The last such packet: its sequence number (bits 32-63), and the highest one at that time
-    /// (0-31).
-    pub const LATE: usize = 11;
-    /// A range far from the highest number that is not believed yet: its last number (bits 32-63),
-    /// the number of that packet (8-31), and how many have come in a row (0-7).
-    pub const PROBATION: usize = 12;
+/// What identifies an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key {
+    /// Its bits in the state word ([`KEY_BITS`]).
+    pub bits: u64,
+    /// The word [`KEY`].
+    pub word: u64,
+    /// The SPI, in the byte order of the packet; zero: a session.
+    pub spi: u32,
+    /// The peer's address, which is in the cold half.
+    pub address: [u64; 2],
 }
 
-/// The words of a SESSION slot beyond the key.
-pub mod session {
-    /// The server's last encrypted IKE message or keepalive, in jiffies (low 32 bits). ESP refreshes
-    /// its flows, and the daemon copies the latest of them to here as it visits them. If that was an
-    /// inbound one, the upper half has the server's last packet.
-    pub const LAST_SEEN: usize = 4;
-    /// Number of open SPIs: outbound in the upper half, inbound in the lower ([`super::spis_of`]).
-    pub const SPIS: usize = 5;
-    /// The next hop towards the peer, in the format of flows ([`super::flow::HOP`]).
+impl Key {
+    /// Whether state word and [`KEY`] are enough to tell it from every other key.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_exact(&self) -> bool {
+        self.bits & IPV6 == 0
+    }
+}
+
+/// A copy of both halves of a slot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Contents {
+    /// The hot half.
+    pub hot: [u64; WORDS],
+    /// The cold half.
+    pub cold: [u64; WORDS],
+}
+
+impl Contents {
+    /// The peer's address; `None`: it is not an IPv4 one.
+    #[inline]
+    #[must_use]
+    pub const fn peer(&self) -> Option<[u8; 4]> {
+        peer_address([self.cold[ADDRESS], self.cold[ADDRESS + 1]])
+    }
+
+    /// The SPI of a flow.
+    #[inline]
+    #[must_use]
+    pub const fn spi(&self) -> u32 {
+        u32::from_be((self.hot[SPI_VIP] >> 32) as u32)
+    }
+
+    /// The key.
+    #[inline]
+    #[must_use]
+    pub const fn key(&self) -> Key {
+        Key {
+            bits: self.hot[STATE] & KEY_BITS,
+            word: self.hot[KEY],
+            spi: (self.hot[SPI_VIP] >> 32) as u32,
+            address: [self.cold[ADDRESS], self.cold[ADDRESS + 1]],
+        }
+    }
+}
+
+/// The direction of a flow, by its state word.
+#[inline]
+#[must_use]
+pub const fn direction(state: u64) -> Direction {
+    if state & OUTBOUND == 0 {
+        Direction::Inbound
+    } else {
+        Direction::Outbound
+    }
+}
+
+/// How the ESP of a flow is carried, by its state word.
+#[inline]
+#[must_use]
+pub const fn class(state: u64) -> Class {
+    if state & NATIVE == 0 {
+        Class::EspInUdp
+    } else {
+        Class::Esp
+    }
+}
+
+/// The number of an entry's service, by its state word.
+#[inline]
+#[must_use]
+pub const fn service(state: u64) -> u16 {
+    ((state & SERVICE) >> SERVICE_SHIFT) as u16
+}
+
+/// The words of a FLOW slot beyond those that all slots have.
+pub mod flow {
+    /// Hot: packets.
+    pub const PACKETS: usize = 3;
+    /// Hot: bytes: IPv4 total length.
+    pub const BYTES: usize = 4;
+    /// Hot: last seen, in jiffies (bits 32-63), and highest sequence number (0-31).
+    pub const SEEN: usize = 5;
+    /// Hot: the neighbour's MAC address (bits 16-63) and the stamp under which it is valid (0-15; see
+    /// `xdp_core::hop`).
     pub const HOP: usize = 6;
-    /// What is known of the peer, and when the session was created: the server sends it native ESP
+    /// Cold: first seen, in jiffies (all 64 bits).
+    pub const FIRST_SEEN: usize = 2;
+    /// Cold: first sequence number (bits 32-63), wraps (16-31) and the peer's UDP port (0-15; 0 for
+    /// native ESP), which is checked whenever the next hop has expired: every few seconds.
+    pub const FIRST: usize = 3;
+    /// Cold: packets with a sequence number not above the highest one.
+    pub const REORDERED: usize = 4;
+    /// Cold: the last such packet: its sequence number (bits 32-63), and the highest one at that time
+    /// (0-31).
+    pub const LATE: usize = 5;
+    /// Cold: a range far from the highest number that is not believed yet: its last number (bits
+    /// 32-63), the number of that packet (8-31), and how many have come in a row (0-7).
+    pub const PROBATION: usize = 6;
+}
+
+/// The words of a SESSION slot beyond those that all slots have.
+pub mod session {
+    /// Hot: the server's last encrypted IKE message or keepalive, in jiffies (low 32 bits). ESP
+    /// refreshes its flows, and the daemon copies the latest of them to here as it visits them. If that
+    /// was an inbound one, the upper half has the server's last packet.
+    pub const LAST_SEEN: usize = 3;
+    /// Hot: number of open SPIs: outbound in the upper half, inbound in the lower
+    /// ([`super::half_of`]).
+    pub const SPIS: usize = 4;
+    /// Hot: the next hop towards the peer, in the format of flows ([`super::flow::HOP`]).
+    pub const HOP: usize = 5;
+    /// Hot: what is known of the peer, and when the session was created: the server sends it native ESP
     /// (bit 63, [`NATIVE_ESP`]), the tick of the creation (bits 32-62, [`created`]), and the peer's UDP
     /// port on 500 (bits 16-31) and on 4500 (0-15; [`port_on`]; zero: unknown). Only what proves the
     /// session writes them, and what the server sends to a living SA.
-    pub const PORTS_CREATED: usize = 7;
+    pub const PORTS_CREATED: usize = 6;
     /// In [`PORTS_CREATED`]: the server has sent native ESP.
     pub const NATIVE_ESP: u64 = 1 << 63;
     /// The bits of a tick in [`PORTS_CREATED`].
     pub const CREATED_MASK: u32 = 0x7fff_ffff;
-    /// First of eight counters: for each of the [`COUNTED`] classes, inbound and outbound.
-    pub const COUNTERS: usize = 8;
+    /// Cold: first of six words, one for each class that a session counts: packets outbound in the
+    /// upper half and inbound in the lower one ([`super::half_of`]). Each half is a counter of its
+    /// own, and begins at zero again after 2^32 packets.
+    pub const COUNTERS: usize = 2;
     /// Classes that a session counts: IKE, NAT-T IKE, keepalive, other.
     pub const COUNTED: usize = 4;
 
@@ -114,10 +227,10 @@ pub const fn one_spi(direction: Direction) -> u64 {
     1 << (32 * direction as u32)
 }
 
-/// The open SPIs of a direction in [`session::SPIS`].
+/// The half of a direction in [`session::SPIS`] or in a word of counters.
 #[inline(always)]
 #[must_use]
-pub const fn spis_of(word: u64, direction: Direction) -> u64 {
+pub const fn half_of(word: u64, direction: Direction) -> u64 {
     word >> (32 * direction as u32) & 0xffff_ffff
 }
 
@@ -125,6 +238,8 @@ pub const fn spis_of(word: u64, direction: Direction) -> u64 {
 pub mod recent {
     /// Words of a way.
     pub const WORDS: usize = 4;
+    /// Words of a bucket: one value of the map.
+    pub const BUCKET_WORDS: usize = super::WAYS * WORDS;
     /// Digest (bits 16-63) and tick (0-15).
     pub const DIGEST: usize = 0;
     /// First word of the details: the peer's address in two words; then in HALF ([`super::half`]) the
@@ -233,59 +348,45 @@ pub const fn peer_address(words: [u64; 2]) -> Option<[u8; 4]> {
     Some([a, b, c, d])
 }
 
-/// Marks a session in the third word of a key.
-const SESSION: u64 = 1 << 63;
-
-/// The first word of a key: SPI (bits 32-63) and peer (0-31) in the byte order of the packet, so
-/// that no conversion is needed.
+/// The word [`KEY`] of an IPv4 peer.
 #[inline(always)]
-const fn first_word(peer: [u8; 4], spi: u32) -> u64 {
+const fn key_word(peer: [u8; 4], spi: u32) -> u64 {
     (spi.to_be() as u64) << 32 | u32::from_ne_bytes(peer) as u64
 }
 
-/// The key of a flow: peer and SPI; zero (an IPv6 peer would use the first two words, and its SPI
-/// the upper half of the third); class and direction. The port is not part of it: it may change
-/// during the lifetime of an SA.
 #[inline(always)]
-#[must_use]
-pub const fn flow_key(peer: [u8; 4], spi: u32, class: Class, direction: Direction) -> Key {
-    [
-        first_word(peer, spi),
-        0,
-        (class as u64) << 8 | direction as u64,
-    ]
+const fn service_bits(service: u16) -> u64 {
+    (service as u64) << SERVICE_SHIFT & SERVICE
 }
 
-/// The key of a session: the whole address (port 0, service 0).
+/// The key of a flow. The port is not part of it: it may change during the lifetime of an SA.
 #[inline(always)]
 #[must_use]
-pub const fn session_key(peer: [u8; 4]) -> Key {
-    [first_word(peer, 0), 0, SESSION]
+pub const fn flow_key(
+    peer: [u8; 4],
+    spi: u32,
+    class: Class,
+    direction: Direction,
+    service: u16,
+) -> Key {
+    let native = (class as u64 == Class::Esp as u64) as u64 * NATIVE;
+    let outbound = (direction as u64 & 1) * OUTBOUND;
+    Key {
+        bits: service_bits(service) | native | outbound,
+        word: key_word(peer, spi),
+        spi: spi.to_be(),
+        address: peer_words(peer),
+    }
 }
 
-/// The part of a key's third word that is in the state word as well, four bits: direction, native
-/// ESP, session, and one for IPv6. So two words show that a slot belongs to an IPv4 key.
+/// The key of a session: the peer's address (port 0) and the service.
 #[inline(always)]
 #[must_use]
-pub const fn kind(key: &Key) -> u64 {
-    let native = key[2] >> 8 == Class::Esp as u64;
-    key[2] & 1 | (native as u64) << 1 | (key[2] >> 63) << 2
-}
-
-/// The peer of a slot, given all its words.
-#[inline(always)]
-#[must_use]
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "the halves of a word are meant"
-)]
-pub const fn peer(words: &[u64; WORDS]) -> [u8; 4] {
-    (words[KEY] as u32).to_ne_bytes()
-}
-
-/// The SPI of a FLOW slot, given all its words.
-#[inline(always)]
-#[must_use]
-pub const fn spi(words: &[u64; WORDS]) -> u32 {
-    u32::from_be((words[KEY] >> 32) as u32)
+pub const fn session_key(peer: [u8; 4], service: u16) -> Key {
+    Key {
+        bits: service_bits(service) | SESSION,
+        word: key_word(peer, 0),
+        spi: 0,
+        address: peer_words(peer),
+    }
 }

@@ -110,15 +110,17 @@ impl NextHop {
 pub trait Env {
     /// The kind of word.
     type Word: Word;
-    /// The tables FLOW and SESSION.
-    type Buckets: Buckets<Word = Self::Word> + ?Sized;
+    /// The FLOW table.
+    type Flows: Buckets<Word = Self::Word>;
+    /// The SESSION table.
+    type Sessions: Buckets<Word = Self::Word>;
     /// The hook that this environment sends with.
     const HOOK: Hook;
 
     /// The FLOW table.
-    fn flows(&self) -> &Self::Buckets;
+    fn flows(&self) -> &Self::Flows;
     /// The SESSION table.
-    fn sessions(&self) -> &Self::Buckets;
+    fn sessions(&self) -> &Self::Sessions;
     /// A bucket of HALF.
     fn half_open(&self, index: u32) -> Option<&recent::Bucket<Self::Word>>;
     /// A bucket of FRAGMENT.

@@ -23,7 +23,7 @@ use crate::wire::ipv4::Protocol;
 use crate::wire::{esp, ethernet, ipv4, udp};
 use xdp_common::config::DirectionConfig;
 use xdp_common::limits::NATT_PORT;
-use xdp_common::slot;
+use xdp_common::slot::{self, Key};
 use xdp_common::{Class, Config, Direction, Hook, cpu};
 
 /// Bytes that are read: Ethernet, IPv4, UDP, ESP.
@@ -169,14 +169,15 @@ fn forward_esp<F: Frame + ?Sized, E: Env, const OUTBOUND: bool, const IN_UDP: bo
         F::get32::<{ PAYLOAD + esp::SPI }, HEAD>(head)
     });
     // A reserved SPI never gets a flow: a value below 256 finds none.
-    let key = slot::flow_key(peer.to_ne_bytes(), spi, class, direction);
+    let key = slot::flow_key(peer.to_ne_bytes(), spi, class, direction, 0);
     let place = Place::new(digest_key(&config.secret, &key), config.flow_mask);
     let slot = match table::find_at(env.flows(), place.first(), &key) {
         Some(found) => found,
         None => {
             // Computed a second time, hidden from the compiler, which would otherwise keep it for
             // all packets although only a few need it.
-            let (config, key) = core::hint::black_box((config, key));
+            let (config, word) = core::hint::black_box((config, key.word));
+            let key = Key { word, ..key };
             let place = Place::new(digest_key(&config.secret, &key), config.flow_mask);
             table::find_at(env.flows(), place.second(), &key)?
         }
@@ -197,7 +198,7 @@ fn forward_esp<F: Frame + ?Sized, E: Env, const OUTBOUND: bool, const IN_UDP: bo
     } else {
         F::get32::<{ PAYLOAD + esp::SEQUENCE }, HEAD>(head)
     });
-    flow::count_packet(slot, sequence, total, jiffies);
+    flow::count_packet(env.flows(), slot, sequence, total, jiffies);
     rewrite::<F, OUTBOUND, IN_UDP>(head, direction_config, mac);
     counters::count_class(block, Hook::Xdp, (direction, class), total, true);
     Some(Verdict::Forward {

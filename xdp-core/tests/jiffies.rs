@@ -3,6 +3,10 @@
 
 #![cfg(not(loom))]
 
+#[path = "support/owned.rs"]
+mod owned;
+
+use owned::Owned;
 use std::sync::atomic::AtomicU64;
 use xdp_common::limits::ICMP_BURST;
 use xdp_common::slot::flow;
@@ -12,7 +16,6 @@ use xdp_core::Word;
 use xdp_core::conntrack::flow as flows;
 use xdp_core::icmp::rate_limit;
 use xdp_core::neighbour::{cached_hop, table as neighbour_table};
-use xdp_core::table::Slot;
 use xdp_core::table::recent;
 
 /// Jiffies per second, and the shift for a tick of about one second.
@@ -95,10 +98,11 @@ fn what_was_remembered_before_the_wrap_is_recalled_behind_it() {
 
 #[test]
 fn a_packet_behind_the_wrap_is_the_latest() {
-    let slot: Slot<AtomicU64> = Default::default();
+    let table = Owned::new(1, AtomicU64::default);
+    let slot = &table.arrays().hot()[0];
     let seen = || Word::load(&slot[flow::SEEN]) >> 32;
     for (sequence, jiffies) in (1..).zip([WRAP - 2, WRAP - 1, WRAP, WRAP + 1]) {
-        flows::count_packet(&slot, sequence, 100, jiffies);
+        flows::count_packet(&table.arrays(), slot, sequence, 100, jiffies);
         assert_eq!(seen(), jiffies & 0xffff_ffff, "{jiffies}");
     }
     assert_eq!(Word::load(&slot[flow::PACKETS]), 4);

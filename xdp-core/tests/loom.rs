@@ -4,21 +4,27 @@
 
 #![cfg(loom)]
 
+#[path = "support/owned.rs"]
+mod owned;
 mod support;
 
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicU64, Ordering};
 use loom::thread;
+use owned::Owned;
 use support::read_neighbour;
-use xdp_common::slot::{Key, STATE, WAYS, WORDS, nexthop as hop};
+use xdp_common::slot::{Key, STATE, WAYS, flow, nexthop as hop};
 use xdp_core::Word;
 use xdp_core::neighbour::table as neighbour_table;
 use xdp_core::neighbour::{Gateway, Neighbour};
-use xdp_core::table::{self, Bucket, Buckets, Place, State};
+use xdp_core::table::{self, Halves, Place, State};
 
-const COUNT: usize = 4;
-const KEY: Key = [1, 2, 3];
-const OTHER: Key = [4, 5, 6];
+/// A counter in the hot half ...
+const COUNT: usize = flow::PACKETS;
+/// ... and a word of the cold one.
+const FIRST: usize = flow::FIRST;
+const ONE: Key = key(1);
+const OTHER: Key = key(4);
 
 struct L(AtomicU64);
 
@@ -42,42 +48,63 @@ impl Word for L {
     }
 }
 
-/// One bucket: the smallest table in which two keys meet.
-struct Table(Bucket<L>);
+type Table = Owned<L>;
 
-impl Buckets for Table {
-    type Word = L;
-    fn bucket(&self, _: u32) -> Option<&Bucket<L>> {
-        Some(&self.0)
+/// One bucket: the smallest table in which two keys meet.
+fn table() -> Arc<Table> {
+    Arc::new(Owned::new(1, || L(AtomicU64::new(0))))
+}
+
+/// A key with a number in each word.
+const fn key(number: u64) -> Key {
+    Key {
+        bits: 0,
+        word: number,
+        spi: 0,
+        address: [number; 2],
     }
 }
 
-fn table() -> Arc<Table> {
-    Arc::new(Table(std::array::from_fn(|_| {
-        std::array::from_fn(|_| L(AtomicU64::new(0)))
-    })))
+fn place(key: &Key) -> Place {
+    Place::new(key.word, 0)
 }
 
-fn place(key: &Key) -> Place {
-    Place::new(key[2] << 40 | key[0], 0)
+fn slot(table: &Table, number: usize) -> Halves<'_, L> {
+    table.arrays().get(number).expect("a slot")
+}
+
+/// Both halves of an entry that is found, by the number in the hot one.
+fn find<'t>(table: &'t Table, key: &Key) -> Option<Halves<'t, L>> {
+    let arrays = table.arrays();
+    let hot = table::find(&arrays, place(key), key)?;
+    arrays.get(hot[xdp_common::slot::NUMBER].low() as usize)
+}
+
+/// Inserts a key whose counter and cold word have this value.
+fn insert(table: &Table, key: &Key, value: u64) -> bool {
+    let fill = |slot: Halves<'_, L>| {
+        slot.hot[COUNT].store(value);
+        slot.cold[FIRST].store(value);
+    };
+    table::insert(&table.arrays(), place(key), key, fill).is_some()
 }
 
 /// The steps of the dataplane for a packet. False: untracked.
 fn count(table: &Table, key: &Key) -> bool {
-    match table::find(table, place(key), key) {
+    match find(table, key) {
         Some(slot) => {
-            slot[COUNT].add(1);
+            slot.hot[COUNT].add(1);
             true
         }
-        None => table::insert(table, place(key), key, |slot| slot[COUNT].store(1)).is_some(),
+        None => insert(table, key, 1),
     }
 }
 
 fn sum(table: &Table, key: &Key) -> u64 {
-    let words = table.0.iter().filter_map(table::snapshot);
+    let words = table.arrays().iter().filter_map(table::snapshot);
     words
-        .filter(|words| words[1..4] == key[..])
-        .map(|words| words[COUNT])
+        .filter(|words| words.key() == *key)
+        .map(|words| words.hot[COUNT])
         .sum()
 }
 
@@ -97,13 +124,13 @@ fn two_inserts_of_one_key_lose_nothing() {
             .map(|_| {
                 let table = Arc::clone(&table);
                 thread::spawn(move || {
-                    u64::from(count(&table, &KEY)) + u64::from(count(&table, &KEY))
+                    u64::from(count(&table, &ONE)) + u64::from(count(&table, &ONE))
                 })
             })
             .collect();
         let counted: u64 = threads.into_iter().map(|t| t.join().unwrap()).sum();
         assert_eq!(counted, 4);
-        assert_eq!(sum(&table, &KEY), 4);
+        assert_eq!(sum(&table, &ONE), 4);
     });
 }
 
@@ -111,14 +138,14 @@ fn two_inserts_of_one_key_lose_nothing() {
 fn two_keys_never_share_a_slot() {
     model(|| {
         let table = table();
-        let threads = [KEY, OTHER].map(|key| {
+        let threads = [ONE, OTHER].map(|key| {
             let table = Arc::clone(&table);
             thread::spawn(move || count(&table, &key))
         });
         for thread in threads {
             assert!(thread.join().unwrap());
         }
-        assert_eq!((sum(&table, &KEY), sum(&table, &OTHER)), (1, 1));
+        assert_eq!((sum(&table, &ONE), sum(&table, &OTHER)), (1, 1));
     });
 }
 
@@ -128,15 +155,14 @@ fn whoever_finds_a_slot_sees_what_was_filled_in() {
         let table = table();
         let writer = {
             let table = Arc::clone(&table);
-            thread::spawn(move || {
-                table::insert(&*table, place(&KEY), &KEY, |slot| slot[8].store(77)).is_some()
-            })
+            thread::spawn(move || insert(&table, &ONE, 77))
         };
-        if let Some(slot) = table::find(&*table, place(&KEY), &KEY) {
-            assert_eq!(slot[8].load(), 77);
+        if let Some(slot) = find(&table, &ONE) {
+            assert_eq!((slot.hot[COUNT].load(), slot.cold[FIRST].load()), (77, 77));
         }
-        if let Some(words) = table.0.iter().find_map(table::snapshot) {
-            assert_eq!((words[1], words[8]), (KEY[0], 77));
+        if let Some(words) = table.arrays().iter().find_map(table::snapshot) {
+            assert_eq!(words.key(), ONE);
+            assert_eq!((words.hot[COUNT], words.cold[FIRST]), (77, 77));
         }
         assert!(writer.join().unwrap());
     });
@@ -148,46 +174,48 @@ fn whoever_finds_a_slot_sees_what_was_filled_in() {
 fn retirement_keeps_every_count() {
     model(|| {
         let table = table();
-        assert!(count(&table, &KEY));
+        assert!(count(&table, &ONE));
         let writer = {
             let table = Arc::clone(&table);
-            thread::spawn(move || u64::from(count(&table, &KEY)) + u64::from(count(&table, &KEY)))
+            thread::spawn(move || u64::from(count(&table, &ONE)) + u64::from(count(&table, &ONE)))
         };
-        let slot = &table.0[0];
-        let retired = table::retire(slot, slot[STATE].load());
+        let slot = slot(&table, 0);
+        let retired = table::retire(slot.hot, slot.hot[STATE].load());
         assert!(retired, "only the daemon ends a life");
         let counted = 1 + writer.join().unwrap();
-        let last = table::snapshot(slot).expect("a dying slot")[COUNT];
+        let last = table::snapshot(slot).expect("a dying slot").hot[COUNT];
         table::free(slot);
-        assert_eq!(State::of(slot[STATE].load()), State::Free);
-        assert!(slot[1..WORDS].iter().all(|word| word.load() == 0));
-        assert_eq!(last + sum(&table, &KEY), counted);
+        assert_eq!(State::of(slot.hot[STATE].load()), State::Free);
+        let mut words = slot.hot[STATE + 1..].iter().chain(slot.cold);
+        assert!(words.all(|word| word.load() == 0));
+        assert_eq!(last + sum(&table, &ONE), counted);
     });
 }
 
 /// While the daemon frees a slot, another CPU claims it: the reader sees the old entry, the new
-/// one, or none, never a mixture.
+/// one, or none, never a mixture: neither of two lives in one half, nor of a hot half of one life with
+/// the cold half of another.
 #[test]
 fn a_reader_never_mixes_two_lives() {
     model(|| {
         let table = table();
-        for key in [[7, 0, 1], [8, 0, 1], [9, 0, 1]] {
-            assert!(count(&table, &key));
+        for number in [7, 8, 9] {
+            assert!(count(&table, &key(number)));
         }
-        assert!(count(&table, &KEY), "the bucket is full now");
-        let slot = WAYS - 1;
-        let seen = table.0[slot][STATE].load();
-        assert!(table::retire(&table.0[slot], seen));
+        assert!(count(&table, &ONE), "the bucket is full now");
+        let last = WAYS - 1;
+        let hot = slot(&table, last).hot;
+        assert!(table::retire(hot, hot[STATE].load()));
         let daemon = {
             let table = Arc::clone(&table);
             thread::spawn(move || {
-                table::free(&table.0[slot]);
-                table::insert(&*table, place(&OTHER), &OTHER, |slot| slot[COUNT].store(5)).is_some()
+                table::free(slot(&table, last));
+                insert(&table, &OTHER, 5)
             })
         };
-        if let Some(words) = table::snapshot(&table.0[slot]) {
-            let life = (words[1], words[COUNT]);
-            assert!(life == (KEY[0], 1) || life == (OTHER[0], 5), "{life:?}");
+        if let Some(words) = table::snapshot(slot(&table, last)) {
+            let life = (words.key(), words.hot[COUNT], words.cold[FIRST]);
+            assert!(life == (ONE, 1, 1) || life == (OTHER, 5, 5), "{life:?}");
         }
         assert!(daemon.join().unwrap());
     });

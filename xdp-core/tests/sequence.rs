@@ -1,36 +1,59 @@
 //! The highest sequence number of a flow: what raises it, and what does not.
 
+#[path = "support/owned.rs"]
+mod owned;
+
+use owned::Owned;
 use proptest::prelude::*;
 use std::sync::atomic::AtomicU64;
 use xdp_common::limits::{SEQUENCE_AGREEING, SEQUENCE_JUMP};
 use xdp_common::slot::flow;
 use xdp_core::Word;
 use xdp_core::conntrack::flow as flows;
-use xdp_core::table::Slot;
+use xdp_core::table::Halves;
 
 #[expect(clippy::cast_possible_truncation, reason = "the low half is meant")]
 fn low(number: u64) -> u32 {
     number as u32
 }
 
-/// A flow whose first packet had this number.
-fn flow_from(first: u32) -> Slot<AtomicU64> {
-    let slot: Slot<AtomicU64> = Default::default();
-    Word::store(&slot[flow::SEEN], u64::from(first));
-    Word::store(&slot[flow::FIRST], u64::from(first) << 32);
-    slot
+/// A flow, the first in a table.
+struct Flow(Owned<AtomicU64>);
+
+impl Flow {
+    /// A flow whose first packet had this number, and came from this port.
+    fn from(first: u32, port: u16) -> Self {
+        let this = Self(Owned::new(1, AtomicU64::default));
+        let Halves { hot, cold } = this.slot();
+        Word::store(&hot[flow::SEEN], u64::from(first));
+        Word::store(&cold[flow::FIRST], u64::from(first) << 32 | u64::from(port));
+        this
+    }
+
+    fn slot(&self) -> Halves<'_, AtomicU64> {
+        self.0.arrays().get(0).expect("the first slot")
+    }
+
+    fn count(&self, number: u64) {
+        flows::count_packet(&self.0.arrays(), self.slot().hot, low(number), 100, 7);
+    }
+}
+
+fn flow_from(first: u32) -> Flow {
+    Flow::from(first, 0)
 }
 
 /// The highest number with its wraps, and how many packets were late.
-fn state(slot: &Slot<AtomicU64>) -> (u64, u64) {
-    let wraps = Word::load(&slot[flow::FIRST]) >> 16 & 0xffff;
-    let highest = Word::load(&slot[flow::SEEN]) & 0xffff_ffff;
-    (wraps << 32 | highest, Word::load(&slot[flow::REORDERED]))
+fn state(flow: &Flow) -> (u64, u64) {
+    let Halves { hot, cold } = flow.slot();
+    let wraps = Word::load(&cold[flow::FIRST]) >> 16 & 0xffff;
+    let highest = Word::load(&hot[flow::SEEN]) & 0xffff_ffff;
+    (wraps << 32 | highest, Word::load(&cold[flow::REORDERED]))
 }
 
-fn count(slot: &Slot<AtomicU64>, numbers: impl IntoIterator<Item = u64>) {
+fn count(flow: &Flow, numbers: impl IntoIterator<Item = u64>) {
     for number in numbers {
-        flows::count_packet(slot, low(number), 100, 7);
+        flow.count(number);
     }
 }
 
@@ -97,9 +120,8 @@ proptest! {
     fn the_highest_sequence_number(start: u32, wraps: bool, steps in prop::collection::vec(0..1_000_000_u32, 1..200), port: u16) {
         // Half of the cases begin shortly before the wrap.
         let first = if wraps { start | 0xffff_0000 } else { start };
-        let slot: Slot<AtomicU64> = Default::default();
-        Word::store(&slot[flow::SEEN], u64::from(first));
-        Word::store(&slot[flow::FIRST], u64::from(first) << 32 | u64::from(port));
+        let counted = Flow::from(first, port);
+        let Halves { hot, cold } = counted.slot();
         let mut true_highest = u64::from(first);
         let mut late = 0;
         for (i, step) in steps.into_iter().enumerate() {
@@ -108,17 +130,17 @@ proptest! {
             } else {
                 true_highest + u64::from(step % (SEQUENCE_JUMP + 1))
             };
-            flows::count_packet(&slot, low(next), 100, 7);
+            counted.count(next);
             if next <= true_highest {
                 late += 1;
-                prop_assert_eq!(Word::load(&slot[flow::LATE]), u64::from(low(next)) << 32 | u64::from(low(true_highest)));
+                prop_assert_eq!(Word::load(&cold[flow::LATE]), u64::from(low(next)) << 32 | u64::from(low(true_highest)));
             }
             true_highest = true_highest.max(next);
-            prop_assert_eq!(Word::load(&slot[flow::SEEN]), 7 << 32 | u64::from(low(true_highest)));
-            let kept = Word::load(&slot[flow::FIRST]);
+            prop_assert_eq!(Word::load(&hot[flow::SEEN]), 7 << 32 | u64::from(low(true_highest)));
+            let kept = Word::load(&cold[flow::FIRST]);
             prop_assert_eq!((kept >> 16) & 0xffff, (true_highest >> 32) & 0xffff);
             prop_assert_eq!((kept >> 32, kept & 0xffff), (u64::from(first), u64::from(port)));
-            prop_assert_eq!(Word::load(&slot[flow::REORDERED]), late);
+            prop_assert_eq!(Word::load(&cold[flow::REORDERED]), late);
         }
     }
 }

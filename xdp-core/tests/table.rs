@@ -2,24 +2,29 @@
 
 #![cfg(not(loom))]
 
+#[path = "support/owned.rs"]
+mod owned;
 #[path = "support/traced.rs"]
 mod traced;
 
+use owned::Owned;
 use proptest::prelude::*;
 use std::collections::HashMap;
 use std::sync::atomic::AtomicU64;
 use traced::{Traced, traced, writes};
-use xdp_common::slot::flow_key;
-use xdp_common::slot::{Key, STATE, WAYS, WORDS};
+use xdp_common::slot::{self, IPV6, Key, NUMBER, STATE, WAYS, WORDS, flow_key};
 use xdp_common::{Class, Direction};
 use xdp_core::Word;
 use xdp_core::table::hash::digest_key;
-use xdp_core::table::{self, Bucket, Place, State};
+use xdp_core::table::{self, Halves, Place, State};
 
-const COUNT: usize = 4;
+/// A counter in the hot half ...
+const COUNT: usize = slot::flow::PACKETS;
+/// ... and one in the cold half.
+const COLD_COUNT: usize = slot::flow::REORDERED;
 
 struct Table {
-    buckets: Vec<Bucket<AtomicU64>>,
+    owned: Owned<AtomicU64>,
     secret: xdp_common::Secret,
 }
 
@@ -36,44 +41,56 @@ fn secret(seed: u64) -> xdp_common::Secret {
 }
 
 impl Table {
-    fn new(buckets: u32, seed: u64) -> Self {
+    fn new(buckets: usize, seed: u64) -> Self {
         Self {
-            buckets: (0..buckets).map(|_| Bucket::default()).collect(),
+            owned: Owned::new(buckets, AtomicU64::default),
             secret: secret(seed),
         }
     }
 
     fn place(&self, key: &Key) -> Place {
-        let mask = u32::try_from(self.buckets.len()).expect("a small table") - 1;
+        let mask = self.owned.arrays().mask().expect("a bucket");
         Place::new(digest_key(&self.secret, key), mask)
     }
 
     /// The steps of the dataplane for a packet. False: untracked.
     fn count(&self, key: &Key) -> bool {
-        let place = self.place(key);
-        if let Some(slot) = table::find(&self.buckets[..], place, key) {
-            Word::add(&slot[COUNT], 1);
+        if let Some(Halves { hot, cold }) = self.find(key) {
+            Word::add(&hot[COUNT], 1);
+            Word::add(&cold[COLD_COUNT], 1);
             return true;
         }
-        table::insert(&self.buckets[..], place, key, |slot| {
-            Word::store(&slot[COUNT], 1);
-        })
-        .is_some()
+        let arrays = self.owned.arrays();
+        let inserted = table::insert(&arrays, self.place(key), key, |slot| {
+            Word::store(&slot.hot[COUNT], 1);
+            Word::store(&slot.cold[COLD_COUNT], 1);
+        });
+        inserted.is_some()
+    }
+
+    /// Both halves of a key's slot: the cold one as the hot one names it.
+    fn find(&self, key: &Key) -> Option<Halves<'_, AtomicU64>> {
+        let arrays = self.owned.arrays();
+        let found = table::find(&arrays, self.place(key), key)?;
+        let number = usize::try_from(Word::load(&found[NUMBER])).expect("a number");
+        arrays.get(number)
     }
 
     /// The steps of the daemon for an expired entry. Returns its count, if there was an entry.
     fn retire(&self, key: &Key) -> Option<u64> {
-        let slot = table::find(&self.buckets[..], self.place(key), key)?;
-        assert!(table::retire(slot, Word::load(&slot[STATE])));
+        let slot = self.find(key)?;
+        assert!(table::retire(slot.hot, Word::load(&slot.hot[STATE])));
         let words = table::snapshot(slot).expect("a dying slot");
         table::free(slot);
-        Some(words[COUNT])
+        assert_eq!(words.hot[COUNT], words.cold[COLD_COUNT]);
+        Some(words.hot[COUNT])
     }
 
     fn live(&self) -> HashMap<Key, u64> {
         let mut sums = HashMap::new();
-        for words in self.buckets.iter().flatten().filter_map(table::snapshot) {
-            *sums.entry([words[1], words[2], words[3]]).or_default() += words[COUNT];
+        for words in self.owned.arrays().iter().filter_map(table::snapshot) {
+            assert_eq!(words.hot[COUNT], words.cold[COLD_COUNT]);
+            *sums.entry(words.key()).or_default() += words.hot[COUNT];
         }
         sums
     }
@@ -94,8 +111,11 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 fn key(number: u64) -> Key {
-    // Two keys per first word, which differ in their kind.
-    [number / 2, 0, number & 1]
+    // Four keys per word, which differ in their direction or service.
+    let direction = Direction::ALL[usize::from(number & 1 == 1)];
+    let service = [0, 0x1ff][usize::from(number & 2 == 2)];
+    let spi = low(0x100 + number / 4);
+    flow_key([10, 0, 0, 1], spi, Class::Esp, direction, service)
 }
 
 proptest! {
@@ -131,9 +151,9 @@ proptest! {
 
     /// Both candidate buckets are inside the table, and differ when there are at least two buckets.
     #[test]
-    fn every_key_has_two_places(words: [u64; 3], seed: u64, size in 1..20_u32) {
-        let table = Table::new(2, seed);
-        let place = Place::new(digest_key(&table.secret, &words), (1 << size) - 1);
+    fn every_key_has_two_places(peer: [u8; 4], spi: u32, seed: u64, size in 1..20_u32) {
+        let key = flow_key(peer, spi, Class::Esp, Direction::Inbound, 0);
+        let place = Place::new(digest_key(&secret(seed), &key), (1 << size) - 1);
         let numbers = place.buckets();
         prop_assert!(numbers[0] != numbers[1] && numbers.iter().all(|n| *n < 1 << size));
     }
@@ -170,54 +190,58 @@ fn a_full_table_refuses_and_keeps_what_it_has() {
 fn a_freed_slot_is_zero_and_of_the_next_generation() {
     let table = Table::new(1, 1);
     assert!(table.count(&key(7)));
-    let index = table.buckets[0]
-        .iter()
-        .position(|slot| State::of(Word::load(&slot[STATE])) == State::Live)
-        .expect("a live slot");
-    let slot = &table.buckets[0][index];
-    let before = Word::load(&slot[STATE]);
+    let Halves { hot, cold } = table.find(&key(7)).expect("a live slot");
+    let before = Word::load(&hot[STATE]);
     assert_eq!(table.retire(&key(7)), Some(1));
-    assert_eq!(State::of(Word::load(&slot[STATE])), State::Free);
-    assert!(slot[1..WORDS].iter().all(|word| Word::load(word) == 0));
-    let generation = |word: u64| word >> 13;
-    let free = Word::load(&slot[STATE]);
+    assert_eq!(State::of(Word::load(&hot[STATE])), State::Free);
+    let mut words = hot[STATE + 1..].iter().chain(cold);
+    assert!(words.all(|word| Word::load(word) == 0));
+    let generation = |word: u64| word >> 22;
+    let free = Word::load(&hot[STATE]);
     assert_eq!(generation(free), generation(before) + 1);
-    assert!(table::snapshot(slot).is_none());
+    assert!(table::snapshot(Halves { hot, cold }).is_none());
     assert!(table.count(&key(7)));
-    let live = Word::load(&slot[STATE]);
+    let live = Word::load(&hot[STATE]);
     assert_eq!(State::of(live), State::Live);
     assert_eq!(generation(live), generation(free), "until it is freed");
+}
+
+/// The two halves of a slot: the first words, and the rest.
+fn halves(words: &[Traced; 2 * WORDS]) -> Halves<'_, Traced> {
+    let (halves, _) = words.as_chunks::<WORDS>();
+    Halves {
+        hot: &halves[0],
+        cold: &halves[1],
+    }
 }
 
 /// A reader that has seen the old state before the zeroes sees another one after them.
 #[test]
 fn freeing_is_announced_before_the_words_are_zero() {
-    let slot: table::Slot<Traced> = traced();
+    let words: [Traced; 2 * WORDS] = traced();
+    let slot = halves(&words);
     // Dying, the third of its bucket, of the fifth generation.
-    let dying = 5 << 13 | 6 << 9 | 2 << 7 | 3;
-    slot[STATE].store(dying);
-    writes(&slot);
-    table::free(&slot);
-    let order = writes(&slot);
-    assert_eq!(order.len(), WORDS + 1);
-    assert_eq!(order[0], (STATE, dying & !0x7f | 4));
-    assert_eq!(order[WORDS], (STATE, 6 << 13));
-    assert!(
-        order[1..WORDS]
-            .iter()
-            .all(|(at, word)| *at != STATE && *word == 0)
-    );
+    let dying = 5 << 22 | 7 << 13 | 6 << 9 | 2 << 7 | 3;
+    slot.hot[STATE].store(dying);
+    writes(&words);
+    table::free(slot);
+    let mut order = writes(&words);
+    assert_eq!(order.remove(0), (STATE, dying & !0x7f | 4));
+    assert_eq!(order.pop(), Some((STATE, 6 << 22)));
+    order.sort_unstable();
+    let zeroes: Vec<_> = (STATE + 1..2 * WORDS).map(|at| (at, 0)).collect();
+    assert_eq!(order, zeroes, "each word of both halves once");
 }
 
 #[test]
 fn only_a_retired_slot_is_freed() {
     // Free, claimed, live; dying, and what a killed daemon has begun to free.
     for (state, is_freed) in [(0, false), (1, false), (2, false), (3, true), (4, true)] {
-        let slot: table::Slot<Traced> = traced();
-        slot[STATE].store(5 << 13 | state);
-        writes(&slot);
-        table::free(&slot);
-        assert_eq!(!writes(&slot).is_empty(), is_freed, "{state}");
+        let words: [Traced; 2 * WORDS] = traced();
+        words[STATE].store(5 << 22 | state);
+        writes(&words);
+        table::free(halves(&words));
+        assert_eq!(!writes(&words).is_empty(), is_freed, "{state}");
     }
 }
 
@@ -225,7 +249,7 @@ fn only_a_retired_slot_is_freed() {
 /// since, is none.
 #[test]
 fn a_copy_is_of_one_life() {
-    let state = |generation: u64, state: u64| generation << 13 | 1 << 9 | state;
+    let state = |generation: u64, state: u64| generation << 22 | 1 << 9 | state;
     let (claimed, live, dying, freeing) = (1, 2, 3, 4);
     for (before, after, is_one) in [
         (state(5, live), state(5, live), true),
@@ -233,17 +257,17 @@ fn a_copy_is_of_one_life() {
         (state(5, dying), state(5, dying), true),
         (state(5, live), state(5, freeing), false),
         (state(5, dying), state(5, freeing), false),
-        (state(5, dying), 6 << 13, false),
+        (state(5, dying), 6 << 22, false),
         (state(5, live), state(6, claimed), false),
         (state(5, live), state(6, live), false),
         (state(5, live), state(6, dying), false),
         (state(5, claimed), state(5, live), false),
-        (5 << 13, 5 << 13, false),
+        (5 << 22, 5 << 22, false),
     ] {
-        let slot: table::Slot<Traced> = traced();
-        slot[STATE].store(before);
-        slot[STATE].later.set(Some(after));
-        let copy = table::snapshot(&slot);
+        let words: [Traced; 2 * WORDS] = traced();
+        words[STATE].store(before);
+        words[STATE].later.set(Some(after));
+        let copy = table::snapshot(halves(&words));
         assert_eq!(copy.is_some(), is_one, "{before:#x}, {after:#x}");
     }
 }
@@ -252,14 +276,102 @@ fn a_copy_is_of_one_life() {
 fn retiring_asks_for_the_very_state_that_was_seen() {
     let table = Table::new(1, 1);
     assert!(table.count(&key(7)));
-    let slot = table::find(&table.buckets[..], table.place(&key(7)), &key(7)).expect("an entry");
+    let slot = table.find(&key(7)).expect("an entry").hot;
     let seen = Word::load(&slot[STATE]);
     assert!(!table::retire(slot, seen ^ 0x100), "another generation");
     assert!(table::retire(slot, seen));
     let dying = Word::load(&slot[STATE]);
     assert_eq!(dying & !0x7f, seen & !0x7f, "all but the state stays");
     assert!(!table::retire(slot, seen), "twice");
-    assert!(table::find(&table.buckets[..], table.place(&key(7)), &key(7)).is_none());
+    assert!(table.find(&key(7)).is_none());
+}
+
+/// Every slot's number leads to its own cold half, and each key's words are in both.
+#[test]
+fn a_hot_half_leads_to_its_own_cold_half() {
+    let table = Table::new(4, 3);
+    let counted: Vec<u64> = (0..100).filter(|n| table.count(&key(*n))).collect();
+    assert!(counted.len() > 8);
+    for (number, slot) in table.owned.arrays().iter().enumerate() {
+        if let Some(words) = table::snapshot(slot) {
+            assert_eq!(words.hot[NUMBER], number as u64);
+            assert_eq!(words.peer(), Some([10, 0, 0, 1]));
+        }
+    }
+    for n in counted {
+        let found = table::snapshot(table.find(&key(n)).expect("an entry")).expect("live");
+        assert_eq!(found.key(), key(n));
+        assert_eq!(found.spi(), low(0x100 + n / 4));
+        assert_eq!(slot::direction(found.hot[STATE]) as u64, n & 1);
+        let service = if n & 2 == 2 { 0x1ff } else { 0 };
+        assert_eq!(slot::service(found.hot[STATE]), service);
+        assert_eq!(slot::class(found.hot[STATE]), Class::Esp);
+    }
+}
+
+/// A key as IPv6 will have it: a digest in place of the address.
+fn digest_of(address: [u64; 2], digest: u64, spi: u32) -> Key {
+    Key {
+        bits: IPV6,
+        word: digest,
+        spi,
+        address,
+    }
+}
+
+/// Two addresses with one digest: the second one gets no entry, and never that of the first.
+#[test]
+fn where_the_key_is_a_digest_the_address_is_compared() {
+    let [one, other] = [[0x2001_0db8 << 32, 1], [0x2001_0db8 << 32, 2]];
+    let table = Table::new(1, 1);
+    assert!(table.count(&digest_of(one, 0xabc, 0x1000)));
+    assert!(table.find(&digest_of(one, 0xabc, 0x1000)).is_some());
+    for address in [other, [0, 1]] {
+        let key = digest_of(address, 0xabc, 0x1000);
+        assert!(table.find(&key).is_none());
+        assert!(!table.count(&key), "inserted beside {address:?}");
+    }
+    // Another SPI or digest is another entry.
+    assert!(table.count(&digest_of(other, 0xabc, 0x2000)));
+    assert!(table.count(&digest_of(other, 0xdef, 0x1000)));
+    // An IPv4 key with the same word is another one as well.
+    let ipv4 = Key {
+        bits: 0,
+        ..digest_of(one, 0xabc, 0x1000)
+    };
+    assert!(table.find(&ipv4).is_none() && table.count(&ipv4));
+    assert_eq!(table.live().len(), 4);
+    assert!(table.live().values().all(|count| *count == 1));
+}
+
+/// A cold half that is missing costs the entry and leaves the slot free.
+#[test]
+fn without_a_cold_half_nothing_is_inserted() {
+    let hot: [table::Bucket<AtomicU64>; 1] = Default::default();
+    let arrays = table::Arrays::new(&hot, &[]);
+    let place = Place::new(0, 0);
+    let inserted = table::insert(&arrays, place, &key(7), |_| unreachable!());
+    assert!(inserted.is_none());
+    assert!(
+        hot[0]
+            .as_flattened()
+            .iter()
+            .all(|word| Word::load(word) == 0)
+    );
+}
+
+/// The halves of a word of counters wrap by themselves.
+#[test]
+fn a_half_that_wraps_does_not_carry_into_the_other() {
+    let words = [0, 0x7000_0000_ffff_ffff].map(AtomicU64::new);
+    for (half, value, sum) in [
+        (2, 2, 0x7000_0000_0000_0001),
+        (3, 0x9000_0003, 0x0000_0003_0000_0001),
+        (3, u32::MAX, 0x0000_0002_0000_0001),
+    ] {
+        Word::add_to_half(&words, half, value);
+        assert_eq!(words.each_ref().map(Word::load), [0, sum]);
+    }
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "the low half is meant")]
@@ -272,8 +384,8 @@ fn low(word: u64) -> u32 {
 #[test]
 #[cfg(not(miri))]
 fn up_to_half_load_hardly_a_key_is_left_without_a_slot() {
-    const BUCKETS: u32 = 1 << 15;
-    let slots = BUCKETS * 4;
+    const BUCKETS: usize = 1 << 15;
+    let slots = 4 << 15_u32;
     for (kind, counted_up) in [("random", false), ("ascending", true)] {
         let table = Table::new(BUCKETS, 42);
         let noise = |n: u64| n.wrapping_mul(0xd134_2543_de82_ef95) ^ n >> 7;
@@ -286,7 +398,8 @@ fn up_to_half_load_hardly_a_key_is_left_without_a_slot() {
             } else {
                 noise(!n)
             });
-            let key = flow_key(peer.to_be_bytes(), spi, Class::EspInUdp, Direction::Inbound);
+            let peer = peer.to_be_bytes();
+            let key = flow_key(peer, spi, Class::EspInUdp, Direction::Inbound, 0);
             if !table.count(&key) {
                 untracked += 1;
             }

@@ -67,6 +67,19 @@ impl Word for Shared {
     }
 
     #[inline(always)]
+    fn add_to_half<const N: usize>(words: &[Self; N], number: usize, value: u32) {
+        const { assert!(N.is_power_of_two()) };
+        let halves = UnsafeCell::raw_get(words.as_ptr().cast::<UnsafeCell<u32>>());
+        // SAFETY: `N` words have `2 * N` halves, the lower one first. Those that are counted in are
+        // written in no other way while they are shared. The old value is not used, so this is `lock +=`
+        // of four bytes, which are aligned.
+        unsafe {
+            let half = halves.add(number & (2 * N - 1));
+            atomic_xadd::<u32, u32, { AtomicOrdering::Relaxed }>(half, value);
+        }
+    }
+
+    #[inline(always)]
     fn replace(&self, old: u64, new: u64) -> bool {
         // SAFETY: the pointer is valid and aligned.
         unsafe {
@@ -91,6 +104,22 @@ impl Word for Shared {
                 "{place} ^= {unknown}",
                 place = inout(reg) place,
                 unknown = in(reg) unknown,
+                options(pure, nomem, nostack, preserves_flags)
+            );
+        }
+        place
+    }
+
+    #[cfg(not(feature = "without-perfmon"))]
+    #[inline(always)]
+    fn opaque(place: usize) -> usize {
+        let mut place = place;
+        // SAFETY: one `mov`, where `black_box` would write to the stack and read from it. It has to be an
+        // instruction (see `known` in maps.rs).
+        unsafe {
+            core::arch::asm!(
+                "{place} = {place}",
+                place = inout(reg) place,
                 options(pure, nomem, nostack, preserves_flags)
             );
         }

@@ -23,7 +23,8 @@ pub struct KernelEnv<'c, C, const TC: bool, const OUT: bool = false> {
 
 impl<C: EbpfContext, const TC: bool, const OUT: bool> Env for KernelEnv<'_, C, TC, OUT> {
     type Word = Shared;
-    type Buckets = maps::Table;
+    type Flows = maps::Flows;
+    type Sessions = maps::Sessions;
     const HOOK: Hook = match (TC, OUT) {
         (false, _) => Hook::Xdp,
         (true, false) => Hook::Tc,
@@ -31,13 +32,13 @@ impl<C: EbpfContext, const TC: bool, const OUT: bool> Env for KernelEnv<'_, C, T
     };
 
     #[inline(always)]
-    fn flows(&self) -> &maps::Table {
-        &maps::FLOWS
+    fn flows(&self) -> &maps::Flows {
+        &maps::Flows
     }
 
     #[inline(always)]
-    fn sessions(&self) -> &maps::Table {
-        &maps::SESSIONS
+    fn sessions(&self) -> &maps::Sessions {
+        &maps::Sessions
     }
 
     #[inline(always)]

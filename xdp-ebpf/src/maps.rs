@@ -18,16 +18,26 @@ use core::ptr::NonNull;
 #[cfg(not(feature = "without-perfmon"))]
 use xdp_common::LossConfig;
 use xdp_common::services::{NUMBERS, service, vip};
-use xdp_common::{Config, Hook, Secret, cpu, limits, meta};
+use xdp_common::{Config, Hook, Secret, cpu, limits, meta, slot};
 use xdp_core::neighbour::{Gateway, table as neighbour_table};
 use xdp_core::packet::PackedPacket;
 use xdp_core::table::recent;
-use xdp_core::table::{Bucket, Buckets};
+use xdp_core::table::{Bucket, Buckets, Slot};
+
+/// The fewest cold halves: those of one bucket.
+const WAYS: u32 = slot::WAYS as u32;
 
 #[map]
 static FLOW: Array<Bucket<Shared>> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+/// The cold halves of the slots of FLOW, each a value of its own: it is found by one number, and a
+/// pointer to it has no variable offset.
+#[map]
+static FLOW_COLD: Array<Slot<Shared>> = Array::with_max_entries(WAYS, BPF_F_MMAPABLE);
 #[map]
 static SESSION: Array<Bucket<Shared>> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+/// The same for SESSION.
+#[map]
+static SESSION_COLD: Array<Slot<Shared>> = Array::with_max_entries(WAYS, BPF_F_MMAPABLE);
 #[map]
 static HALF: Array<recent::Bucket<Shared>> =
     Array::with_max_entries(limits::HALF_BUCKETS, BPF_F_MMAPABLE);
@@ -151,19 +161,34 @@ fn look_up(map: *const c_void, index: u32) -> *mut c_void {
     unsafe { bpf_map_lookup_elem(map.cast_mut(), (&raw const key).cast()) }
 }
 
-/// FLOW or SESSION.
-pub struct Table(&'static Array<Bucket<Shared>>);
+/// FLOW and FLOW_COLD.
+// A type and not a value: so functions that are not inlined need no argument for it.
+pub struct Flows;
 
-/// FLOW.
-pub static FLOWS: Table = Table(&FLOW);
-/// SESSION.
-pub static SESSIONS: Table = Table(&SESSION);
-
-impl Buckets for Table {
+impl Buckets for Flows {
     type Word = Shared;
     #[inline(always)]
     fn bucket(&self, index: u32) -> Option<&Bucket<Shared>> {
-        value(self.0, index).map(known)
+        value(&FLOW, index).map(known)
+    }
+    #[inline(always)]
+    fn cold(&self, number: u32) -> Option<&Slot<Shared>> {
+        value(&FLOW_COLD, number).map(known)
+    }
+}
+
+/// SESSION and SESSION_COLD.
+pub struct Sessions;
+
+impl Buckets for Sessions {
+    type Word = Shared;
+    #[inline(always)]
+    fn bucket(&self, index: u32) -> Option<&Bucket<Shared>> {
+        value(&SESSION, index).map(known)
+    }
+    #[inline(always)]
+    fn cold(&self, number: u32) -> Option<&Slot<Shared>> {
+        value(&SESSION_COLD, number).map(known)
     }
 }
 

@@ -22,6 +22,7 @@ impl Dataplane {
     pub fn forget(&mut self) -> Result<()> {
         for table in ["FLOW", "SESSION"] {
             self.change_slots(table, |slot| slot.fill(0))?;
+            self.clear_cold(table)?;
         }
         for word in [meta::FLOW_ENTRIES, meta::SESSION_ENTRIES, meta::SERVER_HOP] {
             self.set_meta(word, 0)?;
@@ -64,7 +65,21 @@ impl Dataplane {
         Ok(())
     }
 
-    /// Changes the live slots of a table. No program may run meanwhile: it copies whole buckets.
+    /// Clears the cold halves of a table.
+    fn clear_cold(&mut self, table: &str) -> Result<()> {
+        let name = format!("{table}_COLD");
+        let map = self.ebpf.map_mut(&name);
+        let map = map.with_context(|| format!("failed to find the map {name}"))?;
+        let mut map: Array<&mut MapData, [u64; WORDS]> = map.try_into()?;
+        for number in 0..map.len() {
+            if map.get(&number, 0)? != [0; WORDS] {
+                map.set(number, [0; WORDS], 0)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Changes the hot halves of the live slots of a table. No program may run meanwhile: it copies whole buckets.
     fn change_slots(&mut self, name: &str, mut change: impl FnMut(&mut [u64])) -> Result<()> {
         let map = self
             .ebpf

@@ -1,16 +1,17 @@
 //! The dataplane on the host: the same packet logic as in the eBPF object, over tables of atomics
 //! and a FIB of the test. Its result for a packet must be that of the object in the kernel.
 
+use super::tables::{Slot, SlotTable};
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
 use xdp_common::counters::untracked;
-use xdp_common::{Class, Config, Direction, Hook, Reason, Untracked, cpu, limits, slot};
+use xdp_common::{Class, Config, Direction, Hook, Reason, Untracked, cpu, limits};
 use xdp_core::icmp::{error, translate};
 use xdp_core::learn;
 use xdp_core::neighbour::{Gateway, table::Entry};
 use xdp_core::packet::PackedPacket;
-use xdp_core::table::{Bucket, recent};
+use xdp_core::table::recent;
 use xdp_core::{Env, FibQuery, FibResult, Side, Verdict, Word};
 
 /// Tables and FIB of one gateway on the host, for one hook (`TC`: the slow path, otherwise XDP;
@@ -32,8 +33,8 @@ pub struct Host<'t, const TC: bool, const OUT: bool = false> {
 
 /// The tables, shared by both hooks.
 pub struct Tables {
-    pub(super) flows: Vec<Bucket<AtomicU64>>,
-    pub(super) sessions: Vec<Bucket<AtomicU64>>,
+    pub(super) flows: SlotTable,
+    pub(super) sessions: SlotTable,
     pub(super) half: Vec<recent::Bucket<AtomicU64>>,
     pub(super) fragments: Vec<recent::Bucket<AtomicU64>>,
     pub(super) host_peers: Vec<recent::Bucket<AtomicU64>>,
@@ -57,8 +58,8 @@ impl Tables {
             Word::store(&cpu[side], cpu::egress(super::fixture::MTU, 1));
         }
         Self {
-            flows: zeroed(config.flow_mask + 1),
-            sessions: zeroed(config.session_mask + 1),
+            flows: SlotTable::new(config.flow_mask + 1),
+            sessions: SlotTable::new(config.session_mask + 1),
             half: zeroed(config.half_mask + 1),
             fragments: zeroed(config.fragment_mask + 1),
             host_peers: zeroed(limits::HOST_PEER_BUCKETS),
@@ -81,22 +82,14 @@ impl Tables {
     }
 
     /// The live slots of FLOW.
-    pub fn flows(&self) -> Vec<[u64; slot::WORDS]> {
-        live(&self.flows)
+    pub fn flows(&self) -> Vec<Slot> {
+        self.flows.live()
     }
 
     /// The live slots of SESSION.
-    pub fn sessions(&self) -> Vec<[u64; slot::WORDS]> {
-        live(&self.sessions)
+    pub fn sessions(&self) -> Vec<Slot> {
+        self.sessions.live()
     }
-}
-
-fn live(buckets: &[Bucket<AtomicU64>]) -> Vec<[u64; slot::WORDS]> {
-    buckets
-        .iter()
-        .flatten()
-        .filter_map(xdp_core::table::snapshot)
-        .collect()
 }
 
 impl<'t, const TC: bool, const OUT: bool> Host<'t, TC, OUT> {
@@ -223,17 +216,18 @@ pub struct Ran {
 
 impl<const TC: bool, const OUT: bool> Env for Host<'_, TC, OUT> {
     type Word = AtomicU64;
-    type Buckets = [Bucket<AtomicU64>];
+    type Flows = SlotTable;
+    type Sessions = SlotTable;
     const HOOK: Hook = match (TC, OUT) {
         (false, _) => Hook::Xdp,
         (true, false) => Hook::Tc,
         (true, true) => Hook::Egress,
     };
 
-    fn flows(&self) -> &Self::Buckets {
+    fn flows(&self) -> &SlotTable {
         &self.tables.flows
     }
-    fn sessions(&self) -> &Self::Buckets {
+    fn sessions(&self) -> &SlotTable {
         &self.tables.sessions
     }
     fn half_open(&self, index: u32) -> Option<&recent::Bucket<AtomicU64>> {

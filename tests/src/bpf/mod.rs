@@ -19,7 +19,7 @@ use aya::programs::{SchedClassifier, TcAttachType, Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader, TestRun, TestRunOptions, TestRunResult};
 use std::path::PathBuf;
 use xdp_common::counters::{self, Counters};
-use xdp_common::slot::{WAYS, WORDS};
+use xdp_common::slot::{STATE, WAYS, WORDS};
 use xdp_common::{Config, Hook, cpu, limits};
 
 pub use tables::Slot;
@@ -149,6 +149,11 @@ pub fn with_sizes(mut config: Config, flow_buckets: u32, session_buckets: u32) -
     config.seal()
 }
 
+/// Number of slots in a table with this mask of its buckets.
+pub fn slots(mask: u32) -> u32 {
+    (mask + 1) * u32::try_from(WAYS).unwrap_or(u32::MAX)
+}
+
 impl Dataplane {
     /// Loads the object and its programs.
     ///
@@ -166,7 +171,9 @@ impl Dataplane {
         let mut ebpf = EbpfLoader::new()
             .override_global("CONFIG", bytemuck::bytes_of(config), true)
             .map_max_entries("FLOW", config.flow_mask + 1)
+            .map_max_entries("FLOW_COLD", slots(config.flow_mask))
             .map_max_entries("SESSION", config.session_mask + 1)
+            .map_max_entries("SESSION_COLD", slots(config.session_mask))
             .map_max_entries("CPU", cpus()?)
             .load_file(object.path()?)
             .context("failed to load the object")?;
@@ -344,14 +351,17 @@ impl Dataplane {
     /// The map cannot be read.
     pub fn slots(&self, name: &str) -> Result<Vec<Slot>> {
         let map: Array<&MapData, Bucket> = self.map(name)?.try_into()?;
+        let cold = format!("{name}_COLD");
+        let cold: Array<&MapData, [u64; WORDS]> = self.map(&cold)?.try_into()?;
         let mut slots = Vec::new();
+        let mut number = 0;
         for bucket in map.iter() {
-            let bucket = bucket?;
-            for slot in bucket.chunks_exact(WORDS) {
-                let slot: Slot = slot.try_into()?;
-                if slot[0] & 0xff != 0 {
-                    slots.push(slot);
+            for hot in bucket?.as_chunks::<WORDS>().0 {
+                if hot[STATE] & 0x7f != 0 {
+                    let cold = cold.get(&number, 0)?;
+                    slots.push(Slot { hot: *hot, cold });
                 }
+                number += 1;
             }
         }
         Ok(slots)

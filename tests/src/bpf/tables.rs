@@ -6,11 +6,57 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::host::Tables;
 use crate::lab::frames::Mac;
 use xdp_common::cpu;
-use xdp_common::slot::{WORDS, flow};
+use xdp_common::slot::{Contents, WAYS, flow};
 use xdp_core::Word;
+use xdp_core::table::{Arrays, Bucket, Buckets, Slot as Half};
 
-/// A live slot's words.
-pub type Slot = [u64; WORDS];
+/// The words of both halves of a live slot.
+pub type Slot = Contents;
+
+/// FLOW or SESSION in memory of its own.
+pub struct SlotTable {
+    hot: Vec<Bucket<AtomicU64>>,
+    cold: Vec<Half<AtomicU64>>,
+}
+
+impl SlotTable {
+    /// A table of so many buckets without entries.
+    pub fn new(buckets: u32) -> Self {
+        let buckets = buckets as usize;
+        Self {
+            hot: (0..buckets).map(|_| Bucket::default()).collect(),
+            cold: (0..buckets * WAYS).map(|_| Half::default()).collect(),
+        }
+    }
+
+    /// The table.
+    pub fn arrays(&self) -> Arrays<'_, AtomicU64> {
+        Arrays::new(&self.hot, &self.cold)
+    }
+
+    /// The words of both halves of all live slots.
+    pub fn live(&self) -> Vec<Slot> {
+        let slots = self.arrays().iter();
+        slots.filter_map(xdp_core::table::snapshot).collect()
+    }
+
+    /// All words of all slots.
+    fn words(&self) -> Vec<u64> {
+        let hot = self.arrays().hot().as_flattened();
+        let words = hot.iter().chain(self.cold.as_flattened());
+        words.map(Word::load).collect()
+    }
+}
+
+impl Buckets for SlotTable {
+    type Word = AtomicU64;
+    fn bucket(&self, index: u32) -> Option<&Bucket<AtomicU64>> {
+        self.hot.get(index as usize)
+    }
+    fn cold(&self, number: u32) -> Option<&Half<AtomicU64>> {
+        self.cold.get(number as usize)
+    }
+}
 
 /// The state of a flow's next hop. Its MAC address is one that the FIB never gives: the bytes that
 /// leave show where the address came from.
@@ -69,8 +115,8 @@ impl Tables {
     pub fn hashed(&self) -> [(&'static str, Vec<u64>); 6] {
         let load = |words: &[AtomicU64]| words.iter().map(Word::load).collect();
         [
-            ("FLOW", load(self.flows.as_flattened().as_flattened())),
-            ("SESSION", load(self.sessions.as_flattened().as_flattened())),
+            ("FLOW", self.flows.words()),
+            ("SESSION", self.sessions.words()),
             ("HALF", load(self.half.as_flattened())),
             ("FRAGMENT", load(self.fragments.as_flattened())),
             ("HOSTPEER", load(self.host_peers.as_flattened())),
@@ -80,9 +126,9 @@ impl Tables {
 
     /// Changes the hop words of all flows.
     pub fn change_hops(&self, mut change: impl FnMut(u64) -> u64) {
-        for slot in self.flows.iter().flatten() {
+        for slot in self.flows.arrays().iter() {
             if xdp_core::table::snapshot(slot).is_some() {
-                let word = &slot[flow::HOP];
+                let word = &slot.hot[flow::HOP];
                 Word::store(word, change(Word::load(word)));
             }
         }

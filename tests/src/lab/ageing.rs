@@ -19,11 +19,11 @@ impl Lab {
         let tables = Tables::<AtomicU64>::open(&directory)?;
         let jiffies = u64::from(seconds) * Word::load(tables.meta(meta::HZ));
         let live = |slot: &&Slot<AtomicU64>| State::of(Word::load(&slot[STATE])) == State::Live;
-        for slot in tables.flow.slots().iter().filter(live) {
+        for slot in tables.flow.arrays().hot().iter().filter(live) {
             let seen = Word::load(&slot[flow::SEEN]);
             Word::store(&slot[flow::SEEN], seen.wrapping_sub(jiffies << 32));
         }
-        for slot in tables.session.slots().iter().filter(live) {
+        for slot in tables.session.arrays().hot().iter().filter(live) {
             let seen = Word::load(&slot[session::LAST_SEEN]);
             let aged = seen.wrapping_sub(jiffies) & 0xffff_ffff;
             Word::store(&slot[session::LAST_SEEN], aged);

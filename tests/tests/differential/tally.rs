@@ -88,12 +88,10 @@ impl Tally {
 }
 
 /// Without the words of time, which differ.
-fn timeless(mut slots: Vec<Slot>, times: &[usize]) -> Vec<Slot> {
+fn timeless(mut slots: Vec<Slot>) -> Vec<Slot> {
     for slot in &mut slots {
-        for &word in times {
-            slot[word] = 0;
-        }
-        slot[STATE] &= 0x1ff;
+        // All but the generation.
+        slot.hot[STATE] &= 0x3f_ffff;
     }
     slots.sort_unstable();
     slots
@@ -104,17 +102,19 @@ pub(crate) fn check_tables(dataplane: &Dataplane, tables: &Tables) -> Result<()>
         // The highest sequence number shares its word with the time, and the time is part of the
         // stamp of a next hop.
         for slot in &mut slots {
-            slot[flow::SEEN] &= 0xffff_ffff;
-            slot[flow::HOP] >>= 16;
+            slot.hot[flow::SEEN] &= 0xffff_ffff;
+            slot.hot[flow::HOP] >>= 16;
+            slot.cold[flow::FIRST_SEEN] = 0;
         }
-        timeless(slots, &[flow::FIRST_SEEN])
+        timeless(slots)
     };
     let sessions = |mut slots: Vec<Slot>| {
         for slot in &mut slots {
-            slot[session::HOP] >>= 16;
-            slot[session::PORTS_CREATED] &= session::NATIVE_ESP | 0xffff_ffff;
+            slot.hot[session::HOP] >>= 16;
+            slot.hot[session::PORTS_CREATED] &= session::NATIVE_ESP | 0xffff_ffff;
+            slot.hot[session::LAST_SEEN] = 0;
         }
-        timeless(slots, &[session::LAST_SEEN])
+        timeless(slots)
     };
     let (kernel, host) = (flows(dataplane.slots("FLOW")?), flows(tables.flows()));
     ensure!(

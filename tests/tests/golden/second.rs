@@ -10,7 +10,7 @@ use anyhow::{Result, bail, ensure};
 use ikenat_tests::bpf::fixture;
 use ikenat_tests::bpf::host::{self, Tables};
 use ikenat_tests::bpf::tables::{Hop, Slot};
-use xdp_common::slot::{KEY, flow};
+use xdp_common::slot::flow;
 use xdp_common::{Config, Hook, cpu};
 use xdp_core::{Side, Verdict};
 
@@ -108,12 +108,12 @@ fn of(slot: &Slot, expected: &Counted) -> Counted {
     let low = |word: u64| u32::try_from(word & 0xffff_ffff).expect("32 bits");
     Counted {
         key: expected.key,
-        packets: slot[flow::PACKETS],
-        bytes: slot[flow::BYTES],
-        highest: low(slot[flow::SEEN]),
-        reordered: slot[flow::REORDERED],
-        late: slot[flow::LATE],
-        first: slot[flow::FIRST],
+        packets: slot.hot[flow::PACKETS],
+        bytes: slot.hot[flow::BYTES],
+        highest: low(slot.hot[flow::SEEN]),
+        reordered: slot.cold[flow::REORDERED],
+        late: slot.cold[flow::LATE],
+        first: slot.cold[flow::FIRST],
     }
 }
 
@@ -125,8 +125,8 @@ pub(crate) fn run(gateway: &mut dyn Gateway, row: &Second) -> Result<Path> {
     }
     gateway.change_hops(row.hop)?;
     let find = |flows: Vec<Slot>| {
-        let key = row.flow.map(|flow| flow.key).unwrap_or_default();
-        flows.into_iter().find(|slot| slot[KEY..KEY + 3] == key)
+        let key = row.flow.map(|flow| flow.key);
+        flows.into_iter().find(|slot| Some(slot.key()) == key)
     };
     let known = find(gateway.flows()?);
     ensure!(
@@ -151,8 +151,8 @@ pub(crate) fn run(gateway: &mut dyn Gateway, row: &Second) -> Result<Path> {
         };
         let counted = of(&slot, &expected);
         ensure!(counted == expected, "{counted:?}, not {expected:?}");
-        let more = slot[flow::PACKETS] - known[flow::PACKETS];
-        if more == 1 && slot[flow::HOP] == known[flow::HOP] {
+        let more = slot.hot[flow::PACKETS] - known.hot[flow::PACKETS];
+        if more == 1 && slot.hot[flow::HOP] == known.hot[flow::HOP] {
             path = Path::Fast;
         }
     }

@@ -145,7 +145,7 @@ impl Esp {
     /// What the flow shows after a packet of `bytes` with this sequence number.
     pub(crate) fn counted(self, bytes: u64) -> Counted {
         Counted {
-            key: flow_key(self.peer, self.spi, self.class, self.direction),
+            key: flow_key(self.peer, self.spi, self.class, self.direction, 0),
             packets: 1,
             bytes,
             highest: self.sequence,

@@ -6,7 +6,7 @@ use crate::packet::Packet;
 use crate::sequence::{is_ahead, is_far, next_probation};
 use crate::table::hash::digest_key;
 use crate::table::word::Word;
-use crate::table::{self, Place, Slot};
+use crate::table::{self, Buckets, Halves, Place, Slot};
 use crate::wire::esp;
 use xdp_common::limits::{
     FLOW_RESERVE_SHIFT, IKE_PORT, OUTBOUND_SPIS, SEQUENCE_JUMP, SPIS_PER_OUTBOUND_SPI,
@@ -30,7 +30,8 @@ impl FlowKey {
         if !packet.class.is_esp() || packet.esp.spi < esp::FIRST_SPI {
             return None;
         }
-        let key = slot::flow_key(packet.peer, packet.esp.spi, packet.class, packet.direction);
+        let (peer, spi) = (packet.peer, packet.esp.spi);
+        let key = slot::flow_key(peer, spi, packet.class, packet.direction, 0);
         let place = Place::new(digest_key(&config.secret, &key), config.flow_mask);
         Some(Self { key, place })
     }
@@ -51,10 +52,16 @@ const fn seen_word(highest: u32, jiffies: u64) -> u64 {
 ///
 /// Packets and bytes are atomic adds. The other words are plain stores: when two CPUs process
 /// packets of one SPI at the same moment, one of two neighbouring values is kept, and both were
-/// true. All that changes with every packet is in the slot's first cache line; the second one is
-/// only touched in rare cases. See `docs/decisions/counting-without-locks.md`.
+/// true. All that changes with every packet is in the slot's hot half; the cold one is only touched in
+/// rare cases. See `docs/decisions/counting-without-locks.md`.
 #[inline(always)]
-pub fn count_packet<W: Word>(slot: &Slot<W>, sequence: u32, bytes: u16, jiffies: u64) {
+pub fn count_packet<B: Buckets>(
+    flows: &B,
+    slot: &Slot<B::Word>,
+    sequence: u32,
+    bytes: u16,
+    jiffies: u64,
+) {
     slot[flow::PACKETS].add(1);
     slot[flow::BYTES].add(u64::from(bytes));
     let highest = slot[flow::SEEN].low();
@@ -67,18 +74,27 @@ pub fn count_packet<W: Word>(slot: &Slot<W>, sequence: u32, bytes: u16, jiffies:
         )]
         slot[flow::SEEN].store_halves(jiffies as u32, sequence);
     } else {
-        count_unusual(slot, sequence, highest, jiffies);
+        count_unusual(flows, slot, sequence, highest, jiffies);
     }
 }
 
 /// Records the sequence number of a packet that is not simply ahead of the highest one.
 #[inline(never)]
-fn count_unusual<W: Word>(slot: &Slot<W>, sequence: u32, highest: u32, jiffies: u64) {
+fn count_unusual<B: Buckets>(
+    flows: &B,
+    slot: &Slot<B::Word>,
+    sequence: u32,
+    highest: u32,
+    jiffies: u64,
+) {
+    let Some(cold) = flows.cold(slot[slot::NUMBER].low()) else {
+        return;
+    };
     let ahead = is_ahead(sequence, highest);
     let believed = if is_far(sequence, highest) {
         let packet = slot[flow::PACKETS].load();
-        let next = next_probation(slot[flow::PROBATION].load(), packet, sequence);
-        slot[flow::PROBATION].store(next.unwrap_or(0));
+        let next = next_probation(cold[flow::PROBATION].load(), packet, sequence);
+        cold[flow::PROBATION].store(next.unwrap_or(0));
         next.is_none()
     } else {
         ahead
@@ -86,15 +102,15 @@ fn count_unusual<W: Word>(slot: &Slot<W>, sequence: u32, highest: u32, jiffies: 
     let now = if believed { sequence } else { highest };
     slot[flow::SEEN].store(seen_word(now, jiffies));
     if !ahead {
-        slot[flow::REORDERED].add(1);
-        slot[flow::LATE].store(u64::from(sequence) << 32 | u64::from(highest));
+        cold[flow::REORDERED].add(1);
+        cold[flow::LATE].store(u64::from(sequence) << 32 | u64::from(highest));
     }
     // Ahead, although the number is smaller: it has wrapped. Back in the old range: it has not.
     if believed && ahead != (sequence > highest) {
-        let first = slot[flow::FIRST].load();
+        let first = cold[flow::FIRST].load();
         let change = if ahead { 0x1_0000 } else { 0xffff_0000 };
         let wraps = first.wrapping_add(change) & 0xffff_0000;
-        slot[flow::FIRST].store(first & !0xffff_0000 | wraps);
+        cold[flow::FIRST].store(first & !0xffff_0000 | wraps);
     }
 }
 
@@ -102,15 +118,30 @@ fn count_unusual<W: Word>(slot: &Slot<W>, sequence: u32, highest: u32, jiffies: 
 /// unknown. So this is the moment to cache another one, and to check the peer's port, which a NAT
 /// may have changed. True: it has.
 #[inline(always)]
-pub fn count_and_refresh<W: Word>(slot: &Slot<W>, packet: &Packet, jiffies: u64, hop: u64) -> bool {
-    count_packet(slot, packet.esp.sequence, packet.total_length, jiffies);
+pub fn count_and_refresh<B: Buckets>(
+    flows: &B,
+    slot: &Slot<B::Word>,
+    packet: &Packet,
+    jiffies: u64,
+    hop: u64,
+) -> bool {
+    count_packet(
+        flows,
+        slot,
+        packet.esp.sequence,
+        packet.total_length,
+        jiffies,
+    );
     if hop != 0 {
         slot[flow::HOP].store(hop);
     }
-    let first = slot[flow::FIRST].load();
+    let Some(cold) = flows.cold(slot[slot::NUMBER].low()) else {
+        return false;
+    };
+    let first = cold[flow::FIRST].load();
     let moved = first & 0xffff != u64::from(packet.port);
     if moved {
-        slot[flow::FIRST].store(first & !0xffff | u64::from(packet.port));
+        cold[flow::FIRST].store(first & !0xffff | u64::from(packet.port));
     }
     moved
 }
@@ -150,14 +181,19 @@ pub(super) fn admit_flow<E: Env>(
     if !has_room(env, meta::FLOW_ENTRIES, quota.table) {
         return refuse(env, Untracked::FlowTableFull);
     }
-    let inserted = table::insert(env.flows(), flow.place, &flow.key, |slot| {
-        slot[flow::PACKETS].store(1);
-        slot[flow::BYTES].store(u64::from(packet.total_length));
-        slot[flow::SEEN].store(seen_word(packet.esp.sequence, jiffies));
-        slot[flow::HOP].store(hop);
-        slot[flow::FIRST_SEEN].store(jiffies);
-        slot[flow::FIRST].store(u64::from(packet.esp.sequence) << 32 | u64::from(packet.port));
-    });
+    let inserted = table::insert(
+        env.flows(),
+        flow.place,
+        &flow.key,
+        |Halves { hot, cold }| {
+            hot[flow::PACKETS].store(1);
+            hot[flow::BYTES].store(u64::from(packet.total_length));
+            hot[flow::SEEN].store(seen_word(packet.esp.sequence, jiffies));
+            hot[flow::HOP].store(hop);
+            cold[flow::FIRST_SEEN].store(jiffies);
+            cold[flow::FIRST].store(u64::from(packet.esp.sequence) << 32 | u64::from(packet.port));
+        },
+    );
     if inserted.is_none() {
         return refuse(env, Untracked::FlowTableFull);
     }
@@ -183,8 +219,8 @@ impl Quota {
         // All ones for inbound.
         let inbound = W::opaque(direction as usize) as u64;
         let inbound = (inbound & 1).wrapping_sub(1);
-        let inbound_spis = slot::spis_of(spis, Direction::Inbound);
-        let outbound_spis = slot::spis_of(spis, Direction::Outbound);
+        let inbound_spis = slot::half_of(spis, Direction::Inbound);
+        let outbound_spis = slot::half_of(spis, Direction::Outbound);
         let guessed = SPIS_WITHOUT_OUTBOUND + SPIS_PER_OUTBOUND_SPI * outbound_spis;
         // All ones without one.
         let without = 0_u64.wrapping_sub(outbound_spis.wrapping_sub(1) >> 63);

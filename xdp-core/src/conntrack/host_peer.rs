@@ -106,7 +106,7 @@ fn note_answer<E: Env>(env: &E, entry: Entry) {
     let Entry(word) = entry;
     if let Some(bucket) = env.host_peer_bucket(word >> 16 & (HOST_PEER_BUCKETS - 1)) {
         let at = E::Word::opaque((word >> 8 & 0xff) as usize);
-        let word = &bucket[(at + LAST_DETAIL) & (slot::WORDS - 1)];
+        let word = &bucket[(at + LAST_DETAIL) & (recent_slot::BUCKET_WORDS - 1)];
         word.store(word.load() | host_peer::ANSWERED);
     }
 }

@@ -70,7 +70,7 @@ pub fn count<F: Frame + ?Sized, E: Env>(
         return Counted::of(counted);
     };
     if let Some(slot) = key.find(env) {
-        let has_moved = flow::count_and_refresh(slot, packet, jiffies, hop);
+        let has_moved = flow::count_and_refresh(env.flows(), slot, packet, jiffies, hop);
         return if has_moved && packet.direction == Direction::Outbound {
             Counted::PortChanged
         } else {

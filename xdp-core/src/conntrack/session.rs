@@ -7,7 +7,7 @@ use crate::frame::Frame;
 use crate::packet::Packet;
 use crate::table::hash::digest_key;
 use crate::table::word::Word;
-use crate::table::{self, Place, Slot};
+use crate::table::{self, Buckets, Halves, Place, Slot};
 use crate::wire::ike;
 use xdp_common::limits::IKE_PORT;
 use xdp_common::slot::{self, session};
@@ -43,7 +43,7 @@ pub(crate) fn session_of<'e, E: Env>(
     config: &Config,
     peer: [u8; 4],
 ) -> Option<&'e Slot<E::Word>> {
-    let key = slot::session_key(peer);
+    let key = slot::session_key(peer, 0);
     let place = Place::new(digest_key(&config.secret, &key), config.session_mask);
     table::find(env.sessions(), place, &key)
 }
@@ -68,16 +68,16 @@ fn insert_session<'e, E: Env>(
     peer: [u8; 4],
     jiffies: u64,
 ) -> Option<&'e Slot<E::Word>> {
-    let key = slot::session_key(peer);
+    let key = slot::session_key(peer, 0);
     let place = Place::new(digest_key(&config.secret, &key), config.session_mask);
     if !has_room(env, meta::SESSION_ENTRIES, config.session_limit.into()) {
         refuse(env, Untracked::SessionTableFull);
         return None;
     }
-    let inserted = table::insert(env.sessions(), place, &key, |slot| {
-        slot[session::LAST_SEEN].store(jiffies & 0xffff_ffff);
+    let inserted = table::insert(env.sessions(), place, &key, |Halves { hot, .. }| {
+        hot[session::LAST_SEEN].store(jiffies & 0xffff_ffff);
         let tick = jiffies >> config.tick_shift;
-        slot[session::PORTS_CREATED].store(session::created_at(tick));
+        hot[session::PORTS_CREATED].store(session::created_at(tick));
     });
     if inserted.is_none() {
         refuse(env, Untracked::SessionTableFull);
@@ -112,7 +112,7 @@ pub(super) fn note_peer<W: Word>(session: &Slot<W>, class: Class, port: u16) {
     }
 }
 
-/// Index of a class's pair of counters in a session.
+/// Which of a session's words of counters is that of a class.
 #[inline(always)]
 const fn session_counter(class: Class) -> Option<usize> {
     match class {
@@ -179,8 +179,6 @@ pub(super) fn count_session<F: Frame + ?Sized, E: Env>(
             new
         }
     };
-    let at = session::COUNTERS + 2 * counter + packet.direction as usize;
-    session[E::Word::opaque(at) & (slot::WORDS - 1)].add(1);
     if packet.direction == Direction::Outbound {
         if is_refresh(frame, packet) {
             session[session::LAST_SEEN].store(jiffies & 0xffff_ffff);
@@ -192,6 +190,10 @@ pub(super) fn count_session<F: Frame + ?Sized, E: Env>(
         if hop != 0 {
             session[session::HOP].store(hop);
         }
+    }
+    if let Some(cold) = env.sessions().cold(session[slot::NUMBER].low()) {
+        let half = 2 * (session::COUNTERS + counter) + packet.direction as usize;
+        E::Word::add_to_half(cold, E::Word::opaque(half), 1);
     }
     true
 }

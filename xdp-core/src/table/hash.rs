@@ -45,8 +45,8 @@ fn sum_of<const FIRST: usize, const N: usize>(secret: &Secret, words: [u32; N]) 
     sum ^ (sum >> 33)
 }
 
-/// Hashes the first word of a key: a peer's IPv4 address and an SPI. Keys that differ only in their
-/// kind have the same hash.
+/// Hashes the word of a key: a peer's IPv4 address and an SPI. Keys that differ only in their kind or
+/// service have the same hash.
 ///
 /// NH (Black, Halevi, Krawczyk, Krovetz and Rogaway, "UMAC", 1999, section 4): the product of two
 /// sums; two keys that are chosen without the secret collide with probability 2^-32 at most. The
@@ -69,5 +69,5 @@ pub const fn pair(secret: &Secret, word: u64) -> u64 {
 /// Hashes a key.
 #[inline(always)]
 pub const fn digest_key(secret: &Secret, key: &xdp_common::slot::Key) -> u64 {
-    pair(secret, key[0])
+    pair(secret, key.word)
 }

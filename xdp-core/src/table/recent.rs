@@ -8,11 +8,11 @@
 
 use crate::table::word::Word;
 use xdp_common::Config;
-use xdp_common::slot::recent::{DETAILS, DETAILS_WORDS, DIGEST, WORDS};
-use xdp_common::slot::{self, WAYS};
+use xdp_common::slot::WAYS;
+use xdp_common::slot::recent::{BUCKET_WORDS, DETAILS, DETAILS_WORDS, DIGEST, WORDS};
 
 /// One value of the map: four ways.
-pub type Bucket<W> = [W; slot::WORDS];
+pub type Bucket<W> = [W; BUCKET_WORDS];
 /// Details of an entry.
 pub type Details = [u64; DETAILS_WORDS];
 

@@ -15,7 +15,7 @@
 //!
 //! ```text
 //! free    --compare-and-swap-->            claimed   dataplane
-//! claimed --key, cold words, exchange-->   live      the same CPU
+//! claimed --key, cold half, exchange-->    live      the same CPU
 //! live    --compare-and-swap-->            dying     daemon only
 //! dying   --grace period-->                freeing   daemon only
 //! freeing --zeroes, exchange-->            free      daemon only
@@ -37,14 +37,12 @@
 //!    with the next generation afterwards. So a reader that reads the state before and after the
 //!    other words knows whether they belong together (loom found that the announcement is needed),
 //!    and a slot that a killed daemon left in between is finished by the next one.
+//! 7. A slot has two halves and one state, in the hot half. The cold half is written while the slot is
+//!    claimed and zeroed while it is freeing, so all of the above holds for it too.
 
+use crate::table::halves::{Bucket, Buckets, Halves, Slot};
 use crate::table::word::Word;
-use xdp_common::slot::{self, KEY, KEY_WORDS, Key, STATE, WAYS, WORDS};
-
-/// The words of one slot.
-pub type Slot<W> = [W; WORDS];
-/// One value of the map.
-pub type Bucket<W> = [Slot<W>; WAYS];
+use xdp_common::slot::{ADDRESS, Contents, KEY, KEY_BITS, Key, NUMBER, SPI_VIP, STATE, WAYS};
 
 /// The state of a slot: the low seven bits of its state word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,10 +68,7 @@ const STATE_MASK: u64 = 0x7f;
 /// Index of the slot in its bucket, written when it is claimed.
 const INDEX_SHIFT: u32 = 7;
 const INDEX_MASK: u64 = 0x180;
-/// Kind of the key: see [`xdp_common::slot::kind`].
-const KIND_SHIFT: u32 = 9;
-const KIND_MASK: u64 = 0x1e00;
-const GENERATION_ONE: u64 = 0x2000;
+const GENERATION_ONE: u64 = 1 << 22;
 const GENERATION_MASK: u64 = !(GENERATION_ONE - 1);
 
 impl State {
@@ -87,22 +82,6 @@ impl State {
             DYING => Self::Dying,
             _ => Self::Freeing,
         }
-    }
-}
-
-/// An array of buckets. The number of buckets is a power of two; `bucket` may return `None` only
-/// beyond it.
-pub trait Buckets {
-    /// The kind of word.
-    type Word: Word;
-    /// The bucket at an index.
-    fn bucket(&self, index: u32) -> Option<&Bucket<Self::Word>>;
-}
-
-impl<W: Word> Buckets for [Bucket<W>] {
-    type Word = W;
-    fn bucket(&self, index: u32) -> Option<&Bucket<W>> {
-        self.get(index as usize)
     }
 }
 
@@ -150,30 +129,26 @@ impl Place {
     }
 }
 
-/// The state word of a key's live slot, without generation and index.
 #[inline(always)]
-const fn live_word(key: &Key) -> u64 {
-    slot::kind(key) << KIND_SHIFT | LIVE
-}
-
-#[inline(always)]
-fn matches<W: Word>(slot: &Slot<W>, live: u64, key: &Key) -> bool {
-    // State and kind first, whatever the generation: what is then read from a live slot belongs to
-    // it. With the kind, one more word is the whole key for IPv4.
-    slot[STATE].load() & (KIND_MASK | STATE_MASK) == live && slot[KEY].load() == key[0]
+fn matches<W: Word>(slot: &Slot<W>, key: &Key) -> bool {
+    // State, kind and service first, whatever the generation: what is then read from a live slot
+    // belongs to it. With them, one more word is the whole key for IPv4.
+    slot[STATE].load() & (KEY_BITS | STATE_MASK) == key.bits | LIVE
+        && slot[KEY].load() == key.word
+        && (key.is_exact() || slot[SPI_VIP].load() >> 32 == u64::from(key.spi))
 }
 
 /// The slot of a bucket that holds the key.
 #[inline(always)]
-fn find_in<'t, W: Word>(bucket: &'t Bucket<W>, live: u64, key: &Key) -> Option<&'t Slot<W>> {
+fn find_in<'t, W: Word>(bucket: &'t Bucket<W>, key: &Key) -> Option<&'t Slot<W>> {
     let [a, b, c, d] = bucket;
-    if matches(a, live, key) {
+    if matches(a, key) {
         Some(a)
-    } else if matches(b, live, key) {
+    } else if matches(b, key) {
         Some(b)
-    } else if matches(c, live, key) {
+    } else if matches(c, key) {
         Some(c)
-    } else if matches(d, live, key) {
+    } else if matches(d, key) {
         Some(d)
     } else {
         None
@@ -187,6 +162,15 @@ fn reload_by_index<'t, W: Word>(bucket: &'t Bucket<W>, found: &Slot<W>) -> Optio
     bucket.get(((found[STATE].load() & INDEX_MASK) >> INDEX_SHIFT) as usize)
 }
 
+/// Whether a slot has the key's address. Where [`KEY`] is a digest, two addresses may have the same.
+#[inline(always)]
+fn has_address<B: Buckets + ?Sized>(buckets: &B, slot: &Slot<B::Word>, key: &Key) -> bool {
+    key.is_exact()
+        || buckets.cold(slot[NUMBER].low()).is_some_and(|cold| {
+            cold[ADDRESS].load() == key.address[0] && cold[ADDRESS + 1].load() == key.address[1]
+        })
+}
+
 /// The live slot of a key.
 #[inline(always)]
 pub fn find<'t, B: Buckets + ?Sized>(
@@ -195,22 +179,26 @@ pub fn find<'t, B: Buckets + ?Sized>(
     key: &Key,
 ) -> Option<&'t Slot<B::Word>> {
     let bucket = buckets.bucket(place.first())?;
-    if let Some(slot) = find_in(bucket, live_word(key), key) {
-        return reload_by_index(bucket, slot);
-    }
-    let bucket = buckets.bucket(place.second())?;
-    reload_by_index(bucket, find_in(bucket, live_word(key), key)?)
+    let found = match find_in(bucket, key) {
+        Some(slot) => reload_by_index(bucket, slot)?,
+        None => {
+            let bucket = buckets.bucket(place.second())?;
+            reload_by_index(bucket, find_in(bucket, key)?)?
+        }
+    };
+    has_address(buckets, found, key).then_some(found)
 }
 
 /// The live slot of a key in one of its buckets. For the fast path, which reads one after the
-/// other, and has so little code after it that the verifier may follow it once for each slot.
+/// other, and has so little code after it that the verifier may follow it once for each slot. It does
+/// not compare the address where [`KEY`] is a digest of it.
 #[inline(always)]
 pub fn find_at<'t, B: Buckets + ?Sized>(
     buckets: &'t B,
     index: u32,
     key: &Key,
 ) -> Option<&'t Slot<B::Word>> {
-    find_in(buckets.bucket(index)?, live_word(key), key)
+    find_in(buckets.bucket(index)?, key)
 }
 
 #[inline(always)]
@@ -222,17 +210,26 @@ fn free_slots<W: Word>(bucket: &Bucket<W>) -> usize {
 }
 
 #[inline(always)]
-fn claim_in<W: Word>(bucket: &Bucket<W>, live: u64) -> Option<(&Slot<W>, u64)> {
-    (0..).zip(bucket).find_map(|(way, slot)| {
+fn claim_in<W: Word>(bucket: &Bucket<W>, bits: u64) -> Option<&Slot<W>> {
+    let claimed = (0..).zip(bucket).find_map(|(way, slot)| {
         let old = slot[STATE].load();
-        let claimed = old & GENERATION_MASK | live & !STATE_MASK | way << INDEX_SHIFT | CLAIMED;
+        let claimed = old & GENERATION_MASK | bits | way << INDEX_SHIFT | CLAIMED;
         let taken = old & STATE_MASK == FREE && slot[STATE].replace(old, claimed);
-        taken.then_some((slot, claimed))
-    })
+        taken.then_some(slot)
+    })?;
+    reload_by_index(bucket, claimed)
+}
+
+/// Whether another address has the same digest as the key's, the same SPI and the rest. One of them
+/// would be counted as the other.
+#[inline(always)]
+fn is_taken<B: Buckets + ?Sized>(buckets: &B, both: [&Bucket<B::Word>; 2], key: &Key) -> bool {
+    let other = |bucket| find_in(bucket, key).is_some_and(|slot| !has_address(buckets, slot, key));
+    !key.is_exact() && both.into_iter().any(other)
 }
 
 /// Puts a key into a free slot, calls `fill` to write the other words, and publishes the slot.
-/// `None`: both buckets are full.
+/// `None`: both buckets are full, or another address has the key's digest.
 ///
 /// Call it after [`find`] has found nothing.
 #[inline(always)]
@@ -240,29 +237,39 @@ pub fn insert<'t, B: Buckets + ?Sized>(
     buckets: &'t B,
     place: Place,
     key: &Key,
-    fill: impl FnOnce(&Slot<B::Word>),
+    fill: impl FnOnce(Halves<'_, B::Word>),
 ) -> Option<&'t Slot<B::Word>> {
-    let live = live_word(key);
-    let first = buckets.bucket(place.first())?;
-    let second = buckets.bucket(place.second())?;
+    let numbers = place.buckets();
+    let first = buckets.bucket(numbers[0])?;
+    let second = buckets.bucket(numbers[1])?;
+    if is_taken(buckets, [first, second], key) {
+        return None;
+    }
     let free = free_slots(first);
     let (better, other) = if free >= 3 || free >= free_slots(second) {
-        (first, second)
+        ((first, numbers[0]), (second, numbers[1]))
     } else {
-        (second, first)
+        ((second, numbers[1]), (first, numbers[0]))
     };
-    let (slot, claimed) = match claim_in(better, live) {
-        Some(found) => found,
-        None => claim_in(other, live)?,
+    let (hot, bucket) = match claim_in(better.0, key.bits) {
+        Some(found) => (found, better.1),
+        None => (claim_in(other.0, key.bits)?, other.1),
     };
-    let mut i = 0;
-    while i < KEY_WORDS {
-        slot[KEY + i].store(key[i]);
-        i += 1;
-    }
-    fill(slot);
-    slot[STATE].publish(claimed & !STATE_MASK | LIVE);
-    Some(slot)
+    let claimed = hot[STATE].load();
+    let way = (claimed & INDEX_MASK) >> INDEX_SHIFT;
+    hot[NUMBER].store(u64::from(bucket) * WAYS as u64 + way);
+    let Some(cold) = buckets.cold(hot[NUMBER].low()) else {
+        hot[NUMBER].store(0);
+        hot[STATE].publish(claimed & GENERATION_MASK | FREE);
+        return None;
+    };
+    hot[KEY].store(key.word);
+    hot[SPI_VIP].store(u64::from(key.spi) << 32);
+    cold[ADDRESS].store(key.address[0]);
+    cold[ADDRESS + 1].store(key.address[1]);
+    fill(Halves { hot, cold });
+    hot[STATE].publish(claimed & !STATE_MASK | LIVE);
+    Some(hot)
 }
 
 /// Makes a live slot dying, if its state word is still `seen`. The daemon only; a grace period must
@@ -271,35 +278,35 @@ pub fn retire<W: Word>(slot: &Slot<W>, seen: u64) -> bool {
     State::of(seen) == State::Live && slot[STATE].replace(seen, seen & !STATE_MASK | DYING)
 }
 
-/// Zeroes a dying slot and frees it, or finishes what a killed daemon began. The daemon only, after
-/// the grace period and after its counters have been added up.
-pub fn free<W: Word>(slot: &Slot<W>) {
-    let state = slot[STATE].load();
+/// Zeroes both halves of a dying slot and frees it, or finishes what a killed daemon began. The daemon
+/// only, after the grace period and after its counters have been added up.
+pub fn free<W: Word>(slot: Halves<'_, W>) {
+    let state = slot.hot[STATE].load();
     match State::of(state) {
-        State::Dying | State::Freeing => slot[STATE].publish(state & !STATE_MASK | FREEING),
+        State::Dying | State::Freeing => slot.hot[STATE].publish(state & !STATE_MASK | FREEING),
         State::Free | State::Claimed | State::Live => return,
     }
-    for word in &slot[KEY..] {
+    for word in slot.hot[STATE + 1..].iter().chain(slot.cold) {
         word.store(0);
     }
     let next = (state & GENERATION_MASK).wrapping_add(GENERATION_ONE) & GENERATION_MASK;
-    slot[STATE].publish(next | FREE);
+    slot.hot[STATE].publish(next | FREE);
 }
 
-/// A copy of a live or dying slot whose words belong together, or `None` when the slot is free or
-/// has been reused meanwhile.
-pub fn snapshot<W: Word>(slot: &Slot<W>) -> Option<[u64; WORDS]> {
-    let state = slot[STATE].load();
+/// A copy of a live or dying slot whose halves and words belong together, or `None` when the slot is
+/// free or has been reused meanwhile.
+pub fn snapshot<W: Word>(slot: Halves<'_, W>) -> Option<Contents> {
+    let state = slot.hot[STATE].load();
     if !matches!(State::of(state), State::Live | State::Dying) {
         return None;
     }
-    let mut words = [0; WORDS];
-    for (copy, word) in words.iter_mut().zip(slot) {
-        *copy = word.load();
-    }
-    let after = slot[STATE].load();
+    let contents = Contents {
+        hot: slot.hot.each_ref().map(Word::load),
+        cold: slot.cold.each_ref().map(Word::load),
+    };
+    let after = slot.hot[STATE].load();
     // Live may have become dying in between: still the same life.
     let same_life = after & !STATE_MASK == state & !STATE_MASK
         && matches!(State::of(after), State::Live | State::Dying);
-    same_life.then_some(words)
+    same_life.then_some(contents)
 }

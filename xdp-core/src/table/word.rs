@@ -26,6 +26,23 @@ pub trait Word {
     }
     /// Adds, wrapping.
     fn add(&self, value: u64);
+    /// Adds to the half of a word, wrapping: nothing is carried into the other half. The number is that
+    /// of the word times two, plus one for the upper half; bits beyond the last word are not used.
+    fn add_to_half<const N: usize>(words: &[Self; N], number: usize, value: u32)
+    where
+        Self: Sized,
+    {
+        let word = &words[number / 2 % N];
+        let shift = 32 * (number & 1);
+        loop {
+            let old = word.load();
+            let kept = old & (0xffff_ffff << (32 - shift));
+            let sum = (old >> shift).wrapping_add(u64::from(value)) & 0xffff_ffff;
+            if word.replace(old, kept | sum << shift) {
+                return;
+            }
+        }
+    }
     /// Replaces `old` by `new`; true when it did.
     fn replace(&self, old: u64, new: u64) -> bool;
     /// Writes the word with a full barrier before and after.

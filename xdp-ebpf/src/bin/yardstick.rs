@@ -29,10 +29,19 @@ use xdp_core::Word as _;
 use xdp_core::table::hash::digest_key;
 use xdp_core::table::{self, Place};
 use xdp_ebpf::atomic::Shared;
-use xdp_ebpf::maps::{self, FLOWS};
+use xdp_ebpf::maps::{self, Flows};
 
 /// Packets and bytes.
 type Counts = [Shared; 2];
+
+/// A key of the kernel's maps: an IPv6 address with SPI and kind, as a table of theirs would need.
+type KernelKey = [u64; 3];
+
+/// The key of a flow for the kernel's maps.
+#[inline(always)]
+const fn kernel_key(key: &Key) -> KernelKey {
+    [key.word, 0, key.bits]
+}
 
 /// The flows to use.
 #[map]
@@ -43,10 +52,10 @@ static PLAN: Array<Plan> = Array::with_max_entries(1, 0);
 static STATE: Array<State> = Array::with_max_entries(1, 0);
 
 #[map]
-static HASH: HashMap<Key, Counts> = HashMap::with_max_entries(1, 0);
+static HASH: HashMap<KernelKey, Counts> = HashMap::with_max_entries(1, 0);
 
 #[map]
-static LRU_HASH: LruHashMap<Key, Counts> = LruHashMap::with_max_entries(1, 0);
+static LRU_HASH: LruHashMap<KernelKey, Counts> = LruHashMap::with_max_entries(1, 0);
 
 /// A packet's length.
 const BYTES: u64 = 100;
@@ -60,7 +69,7 @@ fn run(count: impl FnOnce(&Key) -> Option<u64>) -> u32 {
     };
     let next = measure::next(state, plan);
     let peer = next.peer.to_be_bytes();
-    let key = slot::flow_key(peer, next.spi, Class::EspInUdp, Direction::Inbound);
+    let key = slot::flow_key(peer, next.spi, Class::EspInUdp, Direction::Inbound, 0);
     measure::begin(state, plan);
     if let Some(read) = count(&key) {
         let found = state[state::FOUND].load() + 1;
@@ -100,7 +109,7 @@ fn in_lru_hash<K, V: Sync>(map: &'static LruHashMap<K, V>, key: &K) -> Option<&'
 /// No look-up.
 #[xdp]
 fn ikenat_nothing(_: XdpContext) -> u32 {
-    run(|key| Some(black_box(key)[2]))
+    run(|key| Some(black_box(kernel_key(key))[2]))
 }
 
 /// The hash of the key, and no look-up.
@@ -115,7 +124,7 @@ fn ikenat_table(_: XdpContext) -> u32 {
     run(|key| {
         let config = maps::config();
         let place = Place::new(digest_key(&config.secret, key), config.flow_mask);
-        let slot = table::find(&FLOWS, place, key)?;
+        let slot = table::find(&Flows, place, key)?;
         slot[flow::PACKETS].add(1);
         slot[flow::BYTES].add(BYTES);
         Some(slot[flow::PACKETS].load())
@@ -133,13 +142,13 @@ fn count(counts: Option<&Counts>) -> Option<u64> {
 /// `BPF_MAP_TYPE_HASH`.
 #[xdp]
 fn ikenat_hash(_: XdpContext) -> u32 {
-    run(|key| count(in_hash(&HASH, key)))
+    run(|key| count(in_hash(&HASH, &kernel_key(key))))
 }
 
 /// `BPF_MAP_TYPE_LRU_HASH`.
 #[xdp]
 fn ikenat_lru_hash(_: XdpContext) -> u32 {
-    run(|key| count(in_lru_hash(&LRU_HASH, key)))
+    run(|key| count(in_lru_hash(&LRU_HASH, &kernel_key(key))))
 }
 
 #[panic_handler]

@@ -28,12 +28,12 @@ pub struct Layout {
 
 const WORD: usize = size_of::<u64>();
 
-/// Bytes of a bucket of FLOW or SESSION.
-pub const BUCKET: usize = slot::WAYS * slot::WORDS * WORD;
+/// Words of a bucket of FLOW or SESSION: the hot halves.
+const BUCKET: usize = slot::WAYS * slot::WORDS;
 
 impl Sizes {
     /// The layouts of all pinned maps.
-    pub fn layouts(&self) -> Result<[Layout; 12]> {
+    pub fn layouts(&self) -> Result<[Layout; 14]> {
         let cpus = aya::util::nr_cpus().map_err(|(path, error)| {
             Error::system(format!("read the number of CPUs from {path}"))(error)
         })?;
@@ -46,11 +46,21 @@ impl Sizes {
             flags: MMAPABLE,
         };
         Ok([
-            mapped("FLOW", BUCKET / WORD, self.flow_slots / WAYS),
-            mapped("SESSION", BUCKET / WORD, self.session_slots / WAYS),
-            mapped("HALF", slot::WORDS, limits::HALF_BUCKETS),
-            mapped("FRAGMENT", slot::WORDS, limits::FRAGMENT_BUCKETS),
-            mapped("HOSTPEER", slot::WORDS, limits::HOST_PEER_BUCKETS),
+            mapped("FLOW", BUCKET, self.flow_slots / WAYS),
+            mapped("FLOW_COLD", slot::WORDS, self.flow_slots),
+            mapped("SESSION", BUCKET, self.session_slots / WAYS),
+            mapped("SESSION_COLD", slot::WORDS, self.session_slots),
+            mapped("HALF", slot::recent::BUCKET_WORDS, limits::HALF_BUCKETS),
+            mapped(
+                "FRAGMENT",
+                slot::recent::BUCKET_WORDS,
+                limits::FRAGMENT_BUCKETS,
+            ),
+            mapped(
+                "HOSTPEER",
+                slot::recent::BUCKET_WORDS,
+                limits::HOST_PEER_BUCKETS,
+            ),
             mapped("NEXTHOP", slot::nexthop::WORDS, limits::NEXTHOPS),
             mapped("LIMIT", 1, limits::ICMP_BUCKETS),
             mapped("META", meta::WORDS, 1),
@@ -110,8 +120,10 @@ mod tests {
             let found = layouts.iter().find(|layout| layout.name == name);
             found.map(|layout| (layout.value_size, layout.max_entries))
         };
-        assert_eq!(of("FLOW"), Some((512, 1 << 14)));
-        assert_eq!(of("SESSION"), Some((512, 1 << 13)));
+        assert_eq!(of("FLOW"), Some((256, 1 << 14)));
+        assert_eq!(of("FLOW_COLD"), Some((64, 1 << 16)));
+        assert_eq!(of("SESSION"), Some((256, 1 << 13)));
+        assert_eq!(of("SESSION_COLD"), Some((64, 1 << 15)));
         assert_eq!(of("META"), Some((4096, 1)));
         assert_eq!(of("HALF"), Some((128, 1 << 12)));
     }

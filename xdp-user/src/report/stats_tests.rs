@@ -59,6 +59,7 @@ const fn peer(number: u8) -> Ipv4Addr {
 fn flow(number: u8, spi: u32, packets: u64) -> FlowRecord {
     FlowRecord {
         peer: peer(number),
+        service: 0,
         port: 4500,
         class: Class::EspInUdp,
         spi,
@@ -77,6 +78,7 @@ fn flow(number: u8, spi: u32, packets: u64) -> FlowRecord {
 fn session_of(number: u8) -> SessionRecord {
     SessionRecord {
         peer: peer(number),
+        service: 0,
         age: 1_000,
         counters: Default::default(),
         spis: 1,

@@ -19,7 +19,7 @@ use xdp_common::limits::{
     SPIS_WITHOUT_OUTBOUND, UNPROVEN_SECS,
 };
 use xdp_common::meta::FLOW_ENTRIES;
-use xdp_common::slot::{KEY, STATE, flow, session, spis_of};
+use xdp_common::slot::{self, STATE, flow, half_of, session};
 use xdp_core::Word;
 use xdp_core::table::{self, Slot, State};
 
@@ -99,7 +99,7 @@ impl Judge<'_> {
         let Some(session) = words.session_of(slot) else {
             return true;
         };
-        let direction = reclaim::direction(slot[KEY + 2].load());
+        let direction = slot::direction(slot[STATE].load());
         if age <= self.limits.idle {
             self.refresh(session, direction, stamp);
         }
@@ -113,7 +113,7 @@ impl Judge<'_> {
     /// number falls at the end of the slice. The server's next packet opens one.)
     fn limit<W: Word>(&self, session: &Slot<W>, direction: Direction, packets: u64) -> u32 {
         let inbound = direction == Direction::Inbound;
-        let is_last = !inbound && spis_of(session[session::SPIS].load(), direction) <= 1;
+        let is_last = !inbound && half_of(session[session::SPIS].load(), direction) <= 1;
         let gives_way = !is_last && (self.is_short || is_crowded(session, direction));
         if gives_way && inbound && packets < PROVEN_PACKETS {
             self.limits.unproven
@@ -139,7 +139,7 @@ impl Judge<'_> {
             Direction::Outbound if age(stamp) < age(outbound) => outbound = stamp,
             Direction::Inbound
                 if age(outbound) > self.limits.idle_of_live_session
-                    || spis_of(session[session::SPIS].load(), Direction::Outbound) == 0 =>
+                    || half_of(session[session::SPIS].load(), Direction::Outbound) == 0 =>
             {
                 return;
             }
@@ -159,11 +159,11 @@ fn is_crowded<W: Word>(session: &Slot<W>, direction: Direction) -> bool {
     let spis = session[session::SPIS].load();
     let allowed = match direction {
         Direction::Inbound => {
-            SPIS_WITHOUT_OUTBOUND + SPIS_PER_OUTBOUND_SPI * spis_of(spis, Direction::Outbound)
+            SPIS_WITHOUT_OUTBOUND + SPIS_PER_OUTBOUND_SPI * half_of(spis, Direction::Outbound)
         }
         Direction::Outbound => OUTBOUND_SPIS,
     };
-    spis_of(spis, direction) * 2 >= allowed
+    half_of(spis, direction) * 2 >= allowed
 }
 
 fn last_seen<W: Word>(slot: &Slot<W>) -> u32 {
@@ -229,12 +229,12 @@ impl Expiry {
             limits: self.limits,
             now,
             horizon,
-            is_short: words.meta[FLOW_ENTRIES].load() * 4 > words.flows.len() as u64,
+            is_short: words.meta[FLOW_ENTRIES].load() * 4 > words.flows.hot().len() as u64,
         };
         let mut freed = Reclaimed::default();
         let before = judge(self.horizon());
-        for index in slice(words.flows.len(), self.next) {
-            let slot = &words.flows[index];
+        for index in slice(words.flows.hot().len(), self.next) {
+            let slot = &words.flows.hot()[index];
             let state = slot[STATE].load();
             if State::of(state) == State::Live
                 && before.is_old_flow(words, slot)
@@ -251,8 +251,8 @@ impl Expiry {
             horizon: self.horizon(),
             ..before
         };
-        for index in slice(words.sessions.len(), self.next) {
-            let slot = &words.sessions[index];
+        for index in slice(words.sessions.hot().len(), self.next) {
+            let slot = &words.sessions.hot()[index];
             let state = slot[STATE].load();
             if State::of(state) == State::Live
                 && judge.is_silent(slot)

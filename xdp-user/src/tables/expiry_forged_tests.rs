@@ -4,10 +4,10 @@ use super::*;
 
 /// Sends a packet of a flow at the present moment.
 fn packet(world: &World, spi: u32) {
-    let slots = world.flows.as_flattened().iter();
-    for slot in slots.filter(|slot| State::of(Word::load(&slot[STATE])) == State::Live) {
-        if slot::spi(&table::snapshot(slot).expect("a live slot")) == spi {
-            Word::store(&slot[flow::SEEN], world.now << 32 | 1);
+    for slot in world.flows.arrays().iter() {
+        let state = State::of(Word::load(&slot.hot[STATE]));
+        if state == State::Live && table::snapshot(slot).expect("a live slot").spi() == spi {
+            Word::store(&slot.hot[flow::SEEN], world.now << 32 | 1);
         }
     }
 }

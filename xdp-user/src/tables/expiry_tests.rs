@@ -3,12 +3,13 @@
 use super::*;
 use crate::tables::clock::Moment;
 use crate::tables::retired;
+use crate::tables::test_table::TestTable;
 use std::cell::Cell;
 use std::sync::atomic::AtomicU64;
-use xdp_common::slot::{self, Key, WAYS, flow_key, session_key};
+use xdp_common::slot::{Key, WAYS, flow_key, session_key};
 use xdp_common::{Class, Secret, meta};
 use xdp_core::table::hash::digest_key;
-use xdp_core::table::{Bucket, Place};
+use xdp_core::table::{Halves, Place};
 
 /// Jiffies per second.
 const RATE: u64 = 1;
@@ -17,28 +18,25 @@ const IDLE: u64 = 300;
 const START: u64 = 100_000;
 const A: [u8; 4] = [203, 0, 113, 10];
 const B: [u8; 4] = [203, 0, 113, 11];
+const SERVICE: u16 = 17;
 const SECRET: Secret = [3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59];
 const BUCKETS: usize = 64;
 
 struct World {
-    flows: Vec<Bucket<AtomicU64>>,
-    sessions: Vec<Bucket<AtomicU64>>,
+    flows: TestTable<AtomicU64>,
+    sessions: TestTable<AtomicU64>,
     meta: Vec<AtomicU64>,
     expiry: Expiry,
     now: u64,
     graces: Cell<u32>,
 }
 
-fn table() -> Vec<Bucket<AtomicU64>> {
-    (0..BUCKETS).map(|_| Bucket::default()).collect()
-}
-
-fn insert(table: &[Bucket<AtomicU64>], key: Key, rest: &[(usize, u64)]) {
-    let mask = u32::try_from(BUCKETS - 1).expect("a small table");
-    let place = Place::new(digest_key(&SECRET, &key), mask);
-    let inserted = table::insert(table, place, &key, |slot| {
+fn insert(table: &TestTable<AtomicU64>, key: Key, rest: &[(usize, u64)]) {
+    let table = table.arrays();
+    let place = Place::new(digest_key(&SECRET, &key), table.mask().expect("buckets"));
+    let inserted = table::insert(&table, place, &key, |slot| {
         for (at, value) in rest {
-            Word::store(&slot[*at], *value);
+            Word::store(&slot.hot[*at], *value);
         }
     });
     assert!(inserted.is_some());
@@ -51,8 +49,8 @@ impl World {
             monotonic: 0,
         };
         Self {
-            flows: table(),
-            sessions: table(),
+            flows: TestTable::new(BUCKETS),
+            sessions: TestTable::new(BUCKETS),
             meta: (0..meta::WORDS).map(|_| AtomicU64::new(0)).collect(),
             expiry: Expiry::new(Clock::new(RATE, anchor), 300),
             now: START,
@@ -62,7 +60,7 @@ impl World {
 
     /// A flow with so many packets, the last one `age` seconds before the start.
     fn flow(&self, peer: [u8; 4], spi: u32, direction: Direction, packets: u64, age: u64) {
-        let key = flow_key(peer, spi, Class::Esp, direction);
+        let key = flow_key(peer, spi, Class::Esp, direction, SERVICE);
         let seen = (START - age) << 32 | 1;
         insert(
             &self.flows,
@@ -75,7 +73,7 @@ impl World {
     /// A session with the server's last message `age` seconds before the start.
     fn session(&self, peer: [u8; 4], age: u64, spis: u64) {
         let words = [(session::LAST_SEEN, START - age), (session::SPIS, spis)];
-        insert(&self.sessions, session_key(peer), &words);
+        insert(&self.sessions, session_key(peer, SERVICE), &words);
         Word::add(&self.meta[meta::SESSION_ENTRIES], 1);
     }
 
@@ -83,8 +81,8 @@ impl World {
     fn run(&mut self, seconds: u64) {
         for _ in 0..seconds {
             let words = TableWords {
-                flows: self.flows.as_flattened(),
-                sessions: self.sessions.as_flattened(),
+                flows: self.flows.arrays(),
+                sessions: self.sessions.arrays(),
                 meta: &self.meta,
                 secret: &SECRET,
             };
@@ -104,26 +102,20 @@ impl World {
     }
 
     fn is_there(&self, spi: u32) -> bool {
-        let slots = self.flows.as_flattened().iter();
-        let spis = slots
-            .filter_map(table::snapshot)
-            .map(|words| slot::spi(&words));
-        spis.into_iter().any(|found| found == spi)
+        let mut flows = self.flows.arrays().iter().filter_map(table::snapshot);
+        flows.any(|flow| flow.spi() == spi)
     }
 
     fn has_session(&self, peer: [u8; 4]) -> bool {
-        let slots = self.sessions.as_flattened().iter();
-        let peers = slots
-            .filter_map(table::snapshot)
-            .map(|words| slot::peer(&words));
-        peers.into_iter().any(|found| found == peer)
+        let mut sessions = self.sessions.arrays().iter().filter_map(table::snapshot);
+        sessions.any(|session| session.peer() == Some(peer))
     }
 
     fn send(&self, spi: u32) {
-        let mut slots = self.flows.as_flattened().iter();
-        let slot =
-            slots.find(|slot| table::snapshot(slot).is_some_and(|words| slot::spi(&words) == spi));
-        let slot = slot.expect("the flow is there");
+        let is_it =
+            |slot: &Halves<'_, _>| table::snapshot(*slot).is_some_and(|flow| flow.spi() == spi);
+        let slot = self.flows.arrays().iter().find(is_it);
+        let slot = slot.expect("the flow is there").hot;
         Word::add(&slot[flow::PACKETS], 1);
         Word::store(&slot[flow::SEEN], self.now << 32 | 1);
     }
@@ -253,9 +245,9 @@ fn the_servers_word_is_never_replaced_by_an_older_one() {
     world.flow(A, 0x1000, Outbound, 100, 50);
     world.session(A, 10, 0);
     world.run(SWEEP);
-    let slots = world.sessions.as_flattened();
-    let live = slots.iter().find_map(table::snapshot).expect("the session");
-    assert_eq!(live[session::LAST_SEEN], START - 10);
+    let mut sessions = world.sessions.arrays().iter();
+    let live = sessions.find_map(table::snapshot).expect("the session");
+    assert_eq!(live.hot[session::LAST_SEEN], START - 10);
 }
 
 #[test]
@@ -307,13 +299,14 @@ fn in_a_session_that_fills_up_an_spi_with_few_packets_goes() {
 #[test]
 fn a_table_of_which_everything_is_old_needs_no_more_memory() {
     let mut world = World::new();
-    world.flows = (0..1 << 15).map(|_| Bucket::default()).collect();
+    world.flows = TestTable::new(1 << 15);
+    let flows = world.flows.arrays();
     let mask = (1 << 15) - 1;
     for number in 0..1_u32 << 16 {
-        let key = flow_key(A, 0x1000 + number, Class::Esp, Outbound);
+        let key = flow_key(A, 0x1000 + number, Class::Esp, Outbound, SERVICE);
         let place = Place::new(digest_key(&SECRET, &key), mask);
-        table::insert(&world.flows[..], place, &key, |slot| {
-            Word::store(&slot[flow::SEEN], (START - IDLE - 1) << 32);
+        table::insert(&flows, place, &key, |slot| {
+            Word::store(&slot.hot[flow::SEEN], (START - IDLE - 1) << 32);
         });
     }
     let room = (
@@ -328,7 +321,7 @@ fn a_table_of_which_everything_is_old_needs_no_more_memory() {
     assert_eq!(room, now);
     let freed = retired::read(&world.meta).flows;
     assert!(freed > 65_000, "{freed} of 65,536");
-    let left = world.flows.as_flattened().iter().find_map(table::snapshot);
+    let left = world.flows.arrays().iter().find_map(table::snapshot);
     assert_eq!(left, None);
 }
 

@@ -9,9 +9,9 @@ use ipnet::Ipv4Net;
 use std::collections::{BTreeSet, HashSet};
 use std::net::Ipv4Addr;
 use std::sync::atomic::AtomicU64;
-use xdp_common::slot::{self, flow, session};
+use xdp_common::slot::{flow, session};
 use xdp_core::Word;
-use xdp_core::table::{self, Slot};
+use xdp_core::table::{self, Arrays};
 
 /// Clears the next hops of listed peers. The fast path does not look up PEERS: it sends where the
 /// next hop of a flow says. A start invalidates most of those by another epoch. This clears all of
@@ -25,17 +25,17 @@ pub(crate) fn hops_of_listed(
         return Ok(());
     }
     grace.wait()?;
-    hops(tables.flow.slots(), flow::HOP, lists);
-    hops(tables.session.slots(), session::HOP, lists);
+    hops(tables.flow.arrays(), flow::HOP, lists);
+    hops(tables.session.arrays(), session::HOP, lists);
     Ok(())
 }
 
 /// Whether a peer with a session is in one of these prefixes.
 pub(crate) fn has_peer_in(tables: &Tables<AtomicU64>, prefixes: &HashSet<Ipv4Net>) -> bool {
-    peer_in(tables.session.slots(), prefixes)
+    peer_in(tables.session.arrays(), prefixes)
 }
 
-fn peer_in<W: Word>(slots: &[Slot<W>], prefixes: &HashSet<Ipv4Net>) -> bool {
+fn peer_in<W: Word>(slots: Arrays<'_, W>, prefixes: &HashSet<Ipv4Net>) -> bool {
     let lengths: BTreeSet<u8> = prefixes.iter().map(Ipv4Net::prefix_len).collect();
     let within = |peer: Ipv4Addr| {
         let of = |length: &u8| Some(Ipv4Net::new(peer, *length).ok()?.trunc());
@@ -45,14 +45,14 @@ fn peer_in<W: Word>(slots: &[Slot<W>], prefixes: &HashSet<Ipv4Net>) -> bool {
             .any(|prefix| prefixes.contains(&prefix))
     };
     let mut sessions = slots.iter().filter_map(table::snapshot);
-    sessions.any(|words| within(slot::peer(&words).into()))
+    sessions.any(|words| words.peer().is_some_and(|peer| within(peer.into())))
 }
 
-fn hops<W: Word>(slots: &[Slot<W>], hop: usize, lists: &Lists) {
-    for slot in slots {
-        let words = table::snapshot(slot);
-        if words.is_some_and(|words| lists.hold(slot::peer(&words).into())) {
-            slot[hop].store(0);
+fn hops<W: Word>(slots: Arrays<'_, W>, hop: usize, lists: &Lists) {
+    for slot in slots.iter() {
+        let peer = table::snapshot(slot).and_then(|words| words.peer());
+        if peer.is_some_and(|peer| lists.hold(peer.into())) {
+            slot.hot[hop].store(0);
         }
     }
 }
@@ -61,25 +61,28 @@ fn hops<W: Word>(slots: &[Slot<W>], hop: usize, lists: &Lists) {
 mod tests {
     use super::*;
     use crate::config::peer_lists::prefix;
-    use xdp_common::slot::{KEY, STATE, WORDS, session_key};
+    use crate::tables::test_table::TestTable;
+    use xdp_common::slot::{STATE, session_key};
+    use xdp_core::table::State;
 
-    const LIVE: u64 = 0x102;
+    const LIVE: u64 = 2;
     const REMEMBERED: u64 = 0x0200_0000_0001_0007;
 
-    fn entry(peer: [u8; 4]) -> Slot<AtomicU64> {
-        let mut words = [0; WORDS];
-        words[STATE] = LIVE;
-        words[KEY..KEY + 3].copy_from_slice(&session_key(peer));
-        words[session::HOP] = REMEMBERED;
-        words.map(AtomicU64::new)
+    fn table(peers: &[[u8; 4]]) -> TestTable<AtomicU64> {
+        let table = TestTable::new(1);
+        for (at, peer) in peers.iter().enumerate() {
+            let slot = table.put(at, LIVE, &session_key(*peer, 0));
+            Word::store(&slot.hot[session::HOP], REMEMBERED);
+        }
+        table
     }
 
     #[test]
     fn a_route_concerns_peers_with_a_session() {
-        let slots = [[203, 0, 113, 10], [198, 51, 100, 7]].map(entry);
+        let table = table(&[[203, 0, 113, 10], [198, 51, 100, 7]]);
         let concerns = |routes: &[&str]| {
             let prefixes = routes.iter().map(|route| route.parse().expect("a prefix"));
-            peer_in(&slots, &prefixes.collect())
+            peer_in(table.arrays(), &prefixes.collect())
         };
         assert!(concerns(&["10.0.0.0/8", "198.51.100.0/24"]));
         assert!(concerns(&["203.0.113.10/32"]));
@@ -103,11 +106,11 @@ mod tests {
             ([198, 51, 100, 7], 0),
             ([198, 51, 100, 6], REMEMBERED),
         ];
-        let slots = peers.map(|(peer, _)| entry(peer));
-        hops(&slots, session::HOP, &lists);
-        for (slot, (peer, wanted)) in slots.iter().zip(peers) {
-            assert_eq!(Word::load(&slot[session::HOP]), wanted, "{peer:?}");
-            assert_eq!(Word::load(&slot[STATE]), LIVE);
+        let table = table(&peers.map(|(peer, _)| peer));
+        hops(table.arrays(), session::HOP, &lists);
+        for (slot, (peer, wanted)) in table.arrays().iter().zip(peers) {
+            assert_eq!(Word::load(&slot.hot[session::HOP]), wanted, "{peer:?}");
+            assert_eq!(State::of(Word::load(&slot.hot[STATE])), State::Live);
         }
     }
 }

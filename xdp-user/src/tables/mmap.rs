@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 use xdp_common::counters::{Counters, WORDS as COUNTER_WORDS};
 use xdp_common::{Hook, Secret, cpu, slot};
 use xdp_core::Word;
-use xdp_core::table::{Bucket, Slot};
+use xdp_core::table::{Arrays, Bucket, Slot};
 
 /// A value for aya: any type that bytemuck knows to be plain bytes.
 #[derive(Clone, Copy)]
@@ -42,6 +42,7 @@ impl Word for ReadOnlyWord {
     }
     fn store(&self, _: u64) {}
     fn add(&self, _: u64) {}
+    fn add_to_half<const N: usize>(_: &[Self; N], _: usize, _: u32) {}
     fn replace(&self, _: u64, _: u64) -> bool {
         false
     }
@@ -139,12 +140,12 @@ impl<W: Mapped> Memory<W> {
         }
     }
 
-    /// The words as slots of FLOW or SESSION.
+    /// The words as halves of slots of FLOW or SESSION.
     pub fn slots(&self) -> &[Slot<W>] {
         self.words().as_chunks::<{ slot::WORDS }>().0
     }
 
-    /// The slots as buckets.
+    /// The hot halves as buckets.
     pub fn buckets(&self) -> &[Bucket<W>] {
         self.slots().as_chunks::<{ slot::WAYS }>().0
     }
@@ -253,8 +254,9 @@ impl Memory<ReadOnlyWord> {
         matches!(self.0, Words::Copied(_))
     }
 
-    /// Leaves out the slots that were reused since they were copied, as a later copy shows: their
-    /// words may belong to two entries. (`table::snapshot` reads mapped slots twice.)
+    /// Leaves out the slots that were reused since these hot halves were copied, as a later copy of
+    /// them shows: their words may belong to two entries, and so may the cold halves if they were copied
+    /// in between. (`table::snapshot` reads the state of mapped slots twice.)
     pub(super) fn without_new_lives(mut self, later: &Self) -> Self {
         if let Words::Copied(words) = &mut self.0 {
             let (slots, _) = words.as_chunks_mut::<{ slot::WORDS }>();
@@ -285,13 +287,49 @@ pub fn open(path: &Path) -> Result<MapData> {
         .map_err(|error| map_failed("open", &path.display().to_string())(causes(&error)))
 }
 
+/// The two maps of FLOW or SESSION.
+#[derive(Debug)]
+pub struct SlotMemory<W: Mapped> {
+    /// The hot halves.
+    pub hot: Memory<W>,
+    /// The cold halves.
+    pub cold: Memory<W>,
+}
+
+impl<W: Mapped> SlotMemory<W> {
+    /// The table.
+    pub fn arrays(&self) -> Arrays<'_, W> {
+        Arrays::new(self.hot.buckets(), self.cold.slots())
+    }
+}
+
+impl SlotMemory<ReadOnlyWord> {
+    /// Maps or copies the two maps of a table in a directory. The hot halves are copied before and after
+    /// the cold ones, so that what belongs to two entries is left out.
+    pub(super) fn read(directory: &Path, [hot, cold]: [&str; 2]) -> Result<Self> {
+        let memory = |name: &str| Memory::read(&directory.join(name), name);
+        let (first, cold) = (memory(hot)?, memory(cold)?);
+        let hot = if first.is_copy() {
+            first.without_new_lives(&memory(hot)?)
+        } else {
+            first
+        };
+        Ok(Self { hot, cold })
+    }
+}
+
+/// The names of the two maps of FLOW: hot and cold halves.
+pub const FLOW: [&str; 2] = ["FLOW", "FLOW_COLD"];
+/// The same of SESSION.
+pub const SESSION: [&str; 2] = ["SESSION", "SESSION_COLD"];
+
 /// The maps of an instance that are read through memory.
 #[derive(Debug)]
 pub struct Tables<W: Mapped> {
     /// FLOW.
-    pub flow: Memory<W>,
+    pub flow: SlotMemory<W>,
     /// SESSION.
-    pub session: Memory<W>,
+    pub session: SlotMemory<W>,
     /// NEXTHOP.
     pub nexthop: Memory<W>,
     /// META.
@@ -304,9 +342,13 @@ impl<W: Mapped> Tables<W> {
     /// Maps the pinned maps of a directory.
     pub fn open(directory: &Path) -> Result<Self> {
         let memory = |name: &str| Memory::of(&open(&directory.join(name))?, name);
+        let slots = |[hot, cold]: [&str; 2]| -> Result<_> {
+            let (hot, cold) = (memory(hot)?, memory(cold)?);
+            Ok(SlotMemory { hot, cold })
+        };
         Ok(Self {
-            flow: memory("FLOW")?,
-            session: memory("SESSION")?,
+            flow: slots(FLOW)?,
+            session: slots(SESSION)?,
             nexthop: memory("NEXTHOP")?,
             meta: memory("META")?,
             cpu: memory("CPU")?,
@@ -316,8 +358,8 @@ impl<W: Mapped> Tables<W> {
     /// What expiry works on.
     pub fn table_words<'w>(&'w self, secret: &'w Secret) -> TableWords<'w, W> {
         TableWords {
-            flows: self.flow.slots(),
-            sessions: self.session.slots(),
+            flows: self.flow.arrays(),
+            sessions: self.session.arrays(),
             meta: self.meta.words(),
             secret,
         }

@@ -15,4 +15,6 @@ pub mod retired;
 pub mod secret;
 pub mod services;
 pub mod snapshot;
+#[cfg(test)]
+mod test_table;
 pub mod usage;

@@ -6,7 +6,7 @@ use crate::config::settings::Mode;
 use crate::error::{Error, InstanceError, Result};
 use crate::tables::clock::{self, Clock, Moment};
 use crate::tables::meta::{absent, check_version, index_and_name};
-use crate::tables::mmap::{Memory, ReadOnlyWord, pinned_bytes};
+use crate::tables::mmap::{FLOW, Memory, ReadOnlyWord, SESSION, pinned_bytes};
 use crate::tables::records::halves;
 use crate::tables::services::{Records, ServiceRecord};
 use std::net::Ipv4Addr;
@@ -235,13 +235,14 @@ fn table_usages(
 ) -> Result<Vec<TableUsage>> {
     let clock = clock_of(meta);
     let tick = tick(&clock, clock.now());
-    let slots = |name: &'static str, entries: usize| -> Result<TableUsage> {
-        let bytes = pinned_bytes(&directory.join(name), name)?;
+    let slots = |[name, cold]: [&'static str; 2], entries: usize| -> Result<TableUsage> {
+        let bytes = |name| pinned_bytes(&directory.join(name), name);
+        let hot = bytes(name)?;
         Ok(TableUsage {
             name,
             entries: meta[entries].load(),
-            limit: bytes / size_of::<[u64; slot::WORDS]>() as u64 / 2,
-            bytes,
+            limit: hot / size_of::<[u64; slot::WORDS]>() as u64 / 2,
+            bytes: hot + bytes(cold)?,
         })
     };
     let recent = |name: &'static str, memory: &Memory<ReadOnlyWord>, limit: u16| {
@@ -256,8 +257,8 @@ fn table_usages(
     let fragment = Memory::read_if_allowed(&directory.join("FRAGMENT"), "FRAGMENT")?;
     let fragment = fragment.map(|memory| recent("FRAGMENT", &memory, FRAGMENT_TICKS));
     let mut usages = vec![
-        slots("FLOW", meta::FLOW_ENTRIES)?,
-        slots("SESSION", meta::SESSION_ENTRIES)?,
+        slots(FLOW, meta::FLOW_ENTRIES)?,
+        slots(SESSION, meta::SESSION_ENTRIES)?,
     ];
     usages.extend(half.map(|memory| recent("HALF", memory, HALF_OPEN_TICKS)));
     usages.extend(fragment);

@@ -12,21 +12,21 @@ use std::ops::AddAssign;
 use xdp_common::Secret;
 use xdp_common::counters::Direction;
 use xdp_common::meta::{FLOW_ENTRIES, HZ, SESSION_ENTRIES};
-use xdp_common::slot::{self, KEY, STATE, flow, one_spi, session, spis_of};
+use xdp_common::slot::{self, ADDRESS, KEY, STATE, flow, half_of, one_spi, session};
 use xdp_core::Word;
 use xdp_core::table::hash::digest_key;
-use xdp_core::table::{self, Place, Slot, State};
+use xdp_core::table::{self, Arrays, Halves, Place, Slot, State};
 
-/// The two words of a peer's address in a key.
-pub type PeerKey = [u64; 2];
+/// What a flow and its session have in common: the two words of the peer's address, and the service.
+type SessionId = ([u64; 2], u16);
 
 /// The tables and META, as words.
 #[derive(Debug)]
 pub struct TableWords<'w, W> {
-    /// The slots of FLOW.
-    pub flows: &'w [Slot<W>],
-    /// The slots of SESSION.
-    pub sessions: &'w [Slot<W>],
+    /// FLOW.
+    pub flows: Arrays<'w, W>,
+    /// SESSION.
+    pub sessions: Arrays<'w, W>,
     /// META.
     pub meta: &'w [W],
     /// The key of the tables' hash.
@@ -41,37 +41,30 @@ impl<W> Clone for TableWords<'_, W> {
 
 impl<W> Copy for TableWords<'_, W> {}
 
-/// The peer in a slot's key.
-pub fn peer<W: Word>(slot: &Slot<W>) -> PeerKey {
-    [u64::from(slot[KEY].low()), slot[KEY + 1].load()]
-}
-
-/// The direction in a flow's key.
-pub const fn direction(key: u64) -> Direction {
-    if key & 1 == 0 {
-        Direction::Inbound
-    } else {
-        Direction::Outbound
-    }
+/// The peer and the service of a slot.
+fn session_id<W: Word>(slot: Halves<'_, W>) -> SessionId {
+    let address = [0, 1].map(|word| slot.cold[ADDRESS + word].load());
+    (address, slot::service(slot.hot[STATE].load()))
 }
 
 impl<'w, W: Word> TableWords<'w, W> {
-    /// The live session of a flow's peer.
+    /// The live session of a flow's peer and service. The key of a flow has the whole of an IPv4 address,
+    /// so the cold half, another cache line for each flow that expiry visits, is not read.
     pub fn session_of(self, flow: &Slot<W>) -> Option<&'w Slot<W>> {
-        let key = slot::session_key(flow[KEY].low().to_ne_bytes());
-        let (buckets, _) = self.sessions.as_chunks::<{ slot::WAYS }>();
-        let mask = u32::try_from(buckets.len().checked_sub(1)?).ok()?;
-        let place = Place::new(digest_key(self.secret, &key), mask);
-        table::find(buckets, place, &key)
+        let peer = flow[KEY].low().to_ne_bytes();
+        let key = slot::session_key(peer, slot::service(flow[STATE].load()));
+        let place = Place::new(digest_key(self.secret, &key), self.sessions.mask()?);
+        let found = table::find(&self.sessions, place, &key)?;
+        self.sessions.hot().get(found[slot::NUMBER].low() as usize)
     }
 
     /// Whether a session counts a flow of its peer. It does not count those of an earlier session
     /// of that peer, which has ended meanwhile. Two CPUs may disagree about the tick.
     #[expect(clippy::cast_possible_truncation, reason = "a tick is 32 bits")]
-    fn counts(self, session: &Slot<W>, flow: &Slot<W>) -> bool {
+    fn counts(self, session: &Slot<W>, flow: Halves<'_, W>) -> bool {
         let shift = tick_shift(self.meta[HZ].load());
         let created = session::created(session[session::PORTS_CREATED].load());
-        let first_seen = (flow[flow::FIRST_SEEN].load() >> shift) as u32;
+        let first_seen = (flow.cold[flow::FIRST_SEEN].load() >> shift) as u32;
         let age = first_seen.wrapping_sub(created).wrapping_add(1) & session::CREATED_MASK;
         age <= session::CREATED_MASK / 2
     }
@@ -103,12 +96,12 @@ pub fn reclaim<W: Word>(
     // The entry that the totals name as added last must be freed before another entry replaces its
     // name there.
     let last = retired::last(words.meta);
-    let of_last = |kind, slots: &[Slot<W>]| {
+    let of_last = |kind, slots: Arrays<'_, W>| {
         last.filter(|entry| entry.kind == kind)
             .filter(|entry| {
                 slots
                     .get(entry.index)
-                    .is_some_and(|slot| slot[STATE].load() == entry.state)
+                    .is_some_and(|slot| slot.hot[STATE].load() == entry.state)
             })
             .map(|entry| entry.index)
     };
@@ -128,14 +121,16 @@ pub fn reclaim<W: Word>(
 }
 
 fn reclaim_flow<W: Word>(words: TableWords<'_, W>, index: usize) -> bool {
-    let slot = &words.flows[index];
-    let direction = direction(slot[KEY + 2].load());
+    let Some(slot) = words.flows.get(index) else {
+        return false;
+    };
+    let direction = slot::direction(slot.hot[STATE].load());
     // The slot is about to be zeroed.
-    let session = words.session_of(slot);
+    let session = words.session_of(slot.hot);
     let is_counted = session.is_some_and(|session| words.counts(session, slot));
     let amount = Amount {
-        packets: slot[flow::PACKETS].load(),
-        bytes: slot[flow::BYTES].load(),
+        packets: slot.hot[flow::PACKETS].load(),
+        bytes: slot.hot[flow::BYTES].load(),
     };
     if !free_slot(
         words.meta,
@@ -154,7 +149,9 @@ fn reclaim_flow<W: Word>(words: TableWords<'_, W>, index: usize) -> bool {
 }
 
 fn reclaim_session<W: Word>(words: TableWords<'_, W>, index: usize) -> bool {
-    let slot = &words.sessions[index];
+    let Some(slot) = words.sessions.get(index) else {
+        return false;
+    };
     let nothing = (Direction::Inbound, Amount::default());
     let freed = free_slot(words.meta, slot, EntryKind::Session, index, nothing);
     if freed {
@@ -168,12 +165,12 @@ fn reclaim_session<W: Word>(words: TableWords<'_, W>, index: usize) -> bool {
 /// already.
 fn free_slot<W: Word>(
     meta: &[W],
-    slot: &Slot<W>,
+    slot: Halves<'_, W>,
     kind: EntryKind,
     index: usize,
     (direction, amount): (Direction, Amount),
 ) -> bool {
-    let state = slot[STATE].load();
+    let state = slot.hot[STATE].load();
     match State::of(state) {
         State::Free | State::Claimed | State::Live => return false,
         State::Freeing => {}
@@ -200,7 +197,7 @@ fn one_less<W: Word>(word: &W) {
 fn one_spi_less<W: Word>(word: &W, direction: Direction) {
     loop {
         let before = word.load();
-        let none = spis_of(before, direction) == 0;
+        let none = half_of(before, direction) == 0;
         if none || word.replace(before, before - one_spi(direction)) {
             return;
         }
@@ -208,12 +205,13 @@ fn one_spi_less<W: Word>(word: &W, direction: Direction) {
 }
 
 /// The slots that a dead daemon left dying, or was freeing.
-pub fn dying<W: Word>(slots: &[Slot<W>]) -> Vec<usize> {
+pub fn dying<W: Word>(table: Arrays<'_, W>) -> Vec<usize> {
     let is_left = |slot: &Slot<W>| match State::of(slot[STATE].load()) {
         State::Dying | State::Freeing => true,
         State::Free | State::Claimed | State::Live => false,
     };
-    slots
+    table
+        .hot()
         .iter()
         .enumerate()
         .filter(|(_, slot)| is_left(slot))
@@ -221,8 +219,9 @@ pub fn dying<W: Word>(slots: &[Slot<W>]) -> Vec<usize> {
         .collect()
 }
 
-fn taken<W: Word>(slots: &[Slot<W>]) -> u64 {
-    slots
+fn taken<W: Word>(table: Arrays<'_, W>) -> u64 {
+    table
+        .hot()
         .iter()
         .filter(|slot| State::of(slot[STATE].load()) != State::Free)
         .count() as u64
@@ -274,31 +273,31 @@ pub fn recount<W: Word, E>(
     Ok(false)
 }
 
-fn live_sessions<W: Word>(sessions: &[Slot<W>]) -> HashMap<PeerKey, &Slot<W>> {
+fn live_sessions<W: Word>(sessions: Arrays<'_, W>) -> HashMap<SessionId, &Slot<W>> {
     sessions
         .iter()
-        .filter(|slot| State::of(slot[STATE].load()) == State::Live)
-        .map(|slot| (peer(slot), slot))
+        .filter(|slot| State::of(slot.hot[STATE].load()) == State::Live)
+        .map(|slot| (session_id(slot), slot.hot))
         .collect()
 }
 
 /// What to add to each session's numbers of SPIs, in the format of `session::SPIS`.
 fn spi_drifts<'w, W: Word>(words: TableWords<'w, W>) -> Vec<(&'w Slot<W>, u64)> {
     let sessions = live_sessions(words.sessions);
-    let mut counts: HashMap<PeerKey, u64> = HashMap::new();
-    for slot in words.flows {
+    let mut counts: HashMap<SessionId, u64> = HashMap::new();
+    for slot in words.flows.iter() {
         let counts_it = |session: &&Slot<W>| words.counts(session, slot);
-        if State::of(slot[STATE].load()) == State::Live
-            && sessions.get(&peer(slot)).is_some_and(counts_it)
+        let state = slot.hot[STATE].load();
+        if State::of(state) == State::Live && sessions.get(&session_id(slot)).is_some_and(counts_it)
         {
-            let direction = direction(slot[KEY + 2].load());
-            *counts.entry(peer(slot)).or_default() += one_spi(direction);
+            let direction = slot::direction(state);
+            *counts.entry(session_id(slot)).or_default() += one_spi(direction);
         }
     }
     sessions
         .into_iter()
-        .filter_map(|(peer, slot)| {
-            let counted = counts.get(&peer).copied().unwrap_or_default();
+        .filter_map(|(id, slot)| {
+            let counted = counts.get(&id).copied().unwrap_or_default();
             let drift = counted.wrapping_sub(slot[session::SPIS].load());
             (drift != 0).then_some((slot, drift))
         })

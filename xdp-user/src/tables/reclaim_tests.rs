@@ -2,12 +2,13 @@
 //! correct the tables.
 
 use super::*;
+use crate::tables::test_table::TestTable;
 use std::cell::Cell;
 use std::convert::Infallible;
 use std::sync::atomic::AtomicU64;
 use xdp_common::Class;
 use xdp_common::meta;
-use xdp_common::slot::{WORDS, flow_key, session_key};
+use xdp_common::slot::{flow_key, session_key};
 
 thread_local! {
     /// Writes that are left until the daemon dies.
@@ -15,6 +16,7 @@ thread_local! {
 }
 
 /// A word that ignores what a dead daemon writes.
+#[derive(Default)]
 struct Mortal(AtomicU64);
 
 fn alive() -> bool {
@@ -51,64 +53,37 @@ impl Word for Mortal {
 }
 
 struct Tables {
-    flows: Vec<Slot<Mortal>>,
-    sessions: Vec<Slot<Mortal>>,
+    flows: TestTable<Mortal>,
+    sessions: TestTable<Mortal>,
     meta: Vec<Mortal>,
 }
 
 const SECRET: Secret = [7; 16];
 const PEER: [u8; 4] = [203, 0, 113, 10];
+const SERVICE: u16 = 255;
 /// The state of a live slot, without what follows from its place and its key.
-const LIVE: u64 = 0x2002;
-
-fn word() -> Mortal {
-    Mortal(AtomicU64::new(0))
-}
-
-fn put(slots: &[Slot<Mortal>], at: usize, key: slot::Key, rest: &[(usize, u64)]) {
-    let slot = &slots[at];
-    for (i, word) in key.into_iter().enumerate() {
-        slot[KEY + i].store(word);
-    }
-    for (at, value) in rest {
-        slot[*at].store(*value);
-    }
-    let place = (at % slot::WAYS) as u64;
-    slot[STATE].store(LIVE | slot::kind(&key) << 9 | place << 7);
-}
+const LIVE: u64 = 1 << 22 | 2;
 
 impl Tables {
     /// Two inbound flows and an outbound one of one session.
     fn new() -> Self {
-        let slots = |n| {
-            (0..n)
-                .map(|_| std::array::from_fn::<_, WORDS, _>(|_| word()))
-                .collect()
-        };
         let tables = Self {
-            flows: slots(8),
-            sessions: slots(4),
-            meta: (0..meta::WORDS).map(|_| word()).collect(),
+            flows: TestTable::new(2),
+            sessions: TestTable::new(1),
+            meta: (0..meta::WORDS).map(|_| Mortal::default()).collect(),
         };
         for (at, spi, direction) in [
             (1, 0x1000, Direction::Inbound),
             (2, 0x2000, Direction::Inbound),
             (5, 0x3000, Direction::Outbound),
         ] {
-            let key = flow_key(PEER, spi, Class::Esp, direction);
-            put(
-                &tables.flows,
-                at,
-                key,
-                &[(flow::PACKETS, 10), (flow::BYTES, 1000)],
-            );
+            let key = flow_key(PEER, spi, Class::Esp, direction, SERVICE);
+            let slot = tables.flows.put(at, LIVE, &key);
+            slot.hot[flow::PACKETS].store(10);
+            slot.hot[flow::BYTES].store(1000);
         }
-        put(
-            &tables.sessions,
-            3,
-            session_key(PEER),
-            &[(session::SPIS, 2)],
-        );
+        let session = tables.sessions.put(3, LIVE, &session_key(PEER, SERVICE));
+        session.hot[session::SPIS].store(2);
         tables.meta[FLOW_ENTRIES].store(3);
         tables.meta[SESSION_ENTRIES].store(1);
         tables
@@ -116,20 +91,29 @@ impl Tables {
 
     fn words(&self) -> TableWords<'_, Mortal> {
         TableWords {
-            flows: &self.flows,
-            sessions: &self.sessions,
+            flows: self.flows.arrays(),
+            sessions: self.sessions.arrays(),
             meta: &self.meta,
             secret: &SECRET,
         }
     }
 
+    fn flow(&self, index: usize) -> Halves<'_, Mortal> {
+        self.flows.arrays().get(index).expect("a slot of FLOW")
+    }
+
+    /// The hot half of the only session.
+    fn session(&self) -> &Slot<Mortal> {
+        &self.sessions.arrays().hot()[3]
+    }
+
     fn retire(&self, flows: &[usize], sessions: &[usize]) {
         for &index in flows {
-            let slot = &self.flows[index];
+            let slot = &self.flows.arrays().hot()[index];
             assert!(table::retire(slot, slot[STATE].load()));
         }
         for &index in sessions {
-            let slot = &self.sessions[index];
+            let slot = &self.sessions.arrays().hot()[index];
             assert!(table::retire(slot, slot[STATE].load()));
         }
     }
@@ -163,7 +147,7 @@ fn a_reclaimed_flow_is_added_to_the_totals_and_leaves_the_numbers() {
         }
     );
     assert_eq!(tables.entries(), (2, 1));
-    assert_eq!(tables.sessions[3][session::SPIS].load(), 1);
+    assert_eq!(tables.session()[session::SPIS].load(), 1);
     assert_eq!(
         retired::read(&tables.meta).esp[0],
         Amount {
@@ -171,7 +155,7 @@ fn a_reclaimed_flow_is_added_to_the_totals_and_leaves_the_numbers() {
             bytes: 1000
         }
     );
-    assert_eq!(State::of(tables.flows[1][STATE].load()), State::Free);
+    assert_eq!(State::of(tables.flow(1).hot[STATE].load()), State::Free);
 }
 
 /// The peer's first session has ended, and a second one counts two of the three flows.
@@ -180,12 +164,12 @@ fn a_session_loses_no_spi_of_an_earlier_one() {
     for shift in [0, 8] {
         let tables = Tables::new();
         tables.meta[HZ].store(1 << shift);
-        tables.sessions[3][session::PORTS_CREATED].store(session::NATIVE_ESP | 1000 << 32 | 4500);
+        tables.session()[session::PORTS_CREATED].store(session::NATIVE_ESP | 1000 << 32 | 4500);
         for (at, first_seen) in [(1, 900), (2, 1000), (5, 1001)] {
-            tables.flows[at][flow::FIRST_SEEN].store(first_seen << shift);
+            tables.flow(at).cold[flow::FIRST_SEEN].store(first_seen << shift);
         }
         let counted = one_spi(Direction::Inbound) + one_spi(Direction::Outbound);
-        let spis = &tables.sessions[3][session::SPIS];
+        let spis = &tables.session()[session::SPIS];
         spis.store(counted);
         tables.recover();
         assert_eq!(
@@ -215,11 +199,11 @@ fn a_live_slot_is_left_alone() {
 fn a_number_never_falls_below_zero() {
     let tables = Tables::new();
     tables.meta[FLOW_ENTRIES].store(0);
-    tables.sessions[3][session::SPIS].store(0);
+    tables.session()[session::SPIS].store(0);
     tables.retire(&[1], &[]);
     reclaim(tables.words(), &[1], &[]);
     assert_eq!(tables.entries(), (0, 1));
-    assert_eq!(tables.sessions[3][session::SPIS].load(), 0);
+    assert_eq!(tables.session()[session::SPIS].load(), 0);
 }
 
 #[test]
@@ -243,15 +227,16 @@ fn whatever_write_is_the_last_the_next_daemon_makes_it_right() {
         assert_eq!(page.flows, 2, "after {lifetime} writes");
         assert_eq!(tables.entries(), (1, 1), "after {lifetime} writes");
         assert_eq!(
-            tables.sessions[3][session::SPIS].load(),
+            tables.session()[session::SPIS].load(),
             1,
             "after {lifetime} writes"
         );
         for index in [1, 5] {
-            let words = &tables.flows[index];
-            assert_eq!(State::of(words[STATE].load()), State::Free);
+            let slot = tables.flow(index);
+            assert_eq!(State::of(slot.hot[STATE].load()), State::Free);
+            let mut words = slot.hot[STATE + 1..].iter().chain(slot.cold);
             assert!(
-                words[KEY..].iter().all(|word| word.load() == 0),
+                words.all(|word| word.load() == 0),
                 "after {lifetime} writes"
             );
         }

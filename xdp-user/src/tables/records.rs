@@ -1,19 +1,20 @@
 //! The slots of FLOW and SESSION as records: one per SPI and direction, one per peer.
 
 use crate::tables::clock::Clock;
-use crate::tables::reclaim::direction;
 use crate::tables::retired::{Amount, Entry, EntryKind, RetiredTotals};
 use std::net::Ipv4Addr;
-use xdp_common::slot::{self, KEY, STATE, flow, session};
+use xdp_common::slot::{self, Contents, STATE, flow, half_of, session};
 use xdp_common::{Class, Direction};
 use xdp_core::Word;
-use xdp_core::table::{self, Slot};
+use xdp_core::table::{self, Arrays};
 
 /// One SPI of one peer in one direction, all its slots added up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FlowRecord {
     /// The client.
     pub peer: Ipv4Addr,
+    /// The number of its service.
+    pub service: u16,
     /// Its UDP port; 0 for native ESP.
     pub port: u16,
     /// How the ESP is carried.
@@ -45,21 +46,37 @@ pub struct FlowRecord {
 pub struct SessionRecord {
     /// The client.
     pub peer: Ipv4Addr,
+    /// The number of its service.
+    pub service: u16,
     /// Jiffies since the last packet of any kind.
     pub age: u32,
-    /// IKE, NAT-T IKE, keepalives, other; inbound and outbound of each.
+    /// IKE, NAT-T IKE, keepalives, other; inbound and outbound of each. A slot counts up to 2^32 and
+    /// begins at zero again.
     pub counters: [[u64; 2]; session::COUNTED],
     /// Its SPIs, of both directions.
     pub spis: u64,
 }
 
+impl SessionRecord {
+    /// What distinguishes it from all others.
+    pub const fn id(&self) -> (Ipv4Addr, u16) {
+        (self.peer, self.service)
+    }
+}
+
 /// Identifies an SPI, from one snapshot to the next as well.
-pub type FlowId = (Ipv4Addr, Direction, Class, u32);
+pub type FlowId = (Ipv4Addr, Direction, Class, u32, u16);
 
 impl FlowRecord {
     /// What distinguishes it from all others.
     pub const fn id(&self) -> FlowId {
-        (self.peer, self.direction, self.class, self.spi)
+        (
+            self.peer,
+            self.direction,
+            self.class,
+            self.spi,
+            self.service,
+        )
     }
 
     /// Sequence numbers between the first and the highest that did not arrive.
@@ -93,41 +110,41 @@ pub(super) const fn halves(word: u64) -> (u32, u32) {
     ((word >> 32) as u32, word as u32)
 }
 
-fn read_flow(words: &[u64; slot::WORDS], clock: &Clock, now: u64) -> Option<FlowRecord> {
-    let (_, kind) = halves(words[KEY + 2]);
-    let class = Class::ALL
-        .into_iter()
-        .find(|class| *class as u32 == kind >> 8 && class.is_esp())?;
-    let (last_seen, highest) = halves(words[flow::SEEN]);
-    let (first_sequence, low) = halves(words[flow::FIRST]);
-    let (late, highest_then) = halves(words[flow::LATE]);
+fn read_flow(words: &Contents, clock: &Clock, now: u64) -> Option<FlowRecord> {
+    let Contents { hot, cold } = words;
+    let (last_seen, highest) = halves(hot[flow::SEEN]);
+    let (first_sequence, low) = halves(cold[flow::FIRST]);
+    let (late, highest_then) = halves(cold[flow::LATE]);
     // A late packet was the last one if no packet with a higher number arrived after it.
-    let was_late = words[flow::REORDERED] != 0 && highest_then == highest;
+    let was_late = cold[flow::REORDERED] != 0 && highest_then == highest;
     let last_sequence = if was_late { late } else { highest };
     Some(FlowRecord {
-        peer: slot::peer(words).into(),
+        peer: words.peer()?.into(),
+        service: slot::service(hot[STATE]),
         port: u16::try_from(low & 0xffff).unwrap_or_default(),
-        class,
-        spi: slot::spi(words),
-        direction: direction(words[KEY + 2]),
-        packets: words[flow::PACKETS],
-        bytes: words[flow::BYTES],
-        first_seen: words[flow::FIRST_SEEN],
+        class: slot::class(hot[STATE]),
+        spi: words.spi(),
+        direction: slot::direction(hot[STATE]),
+        packets: hot[flow::PACKETS],
+        bytes: hot[flow::BYTES],
+        first_seen: cold[flow::FIRST_SEEN],
         age: clock.age(now, last_seen),
         first_sequence,
         last_sequence,
         highest: u64::from(low >> 16) << 32 | u64::from(highest),
-        reordered: words[flow::REORDERED],
+        reordered: cold[flow::REORDERED],
     })
 }
 
-fn read_session(words: &[u64; slot::WORDS], clock: &Clock, now: u64) -> Option<SessionRecord> {
-    let (_, last_seen) = halves(words[session::LAST_SEEN]);
+fn read_session(words: &Contents, clock: &Clock, now: u64) -> Option<SessionRecord> {
+    let (_, last_seen) = halves(words.hot[session::LAST_SEEN]);
     Some(SessionRecord {
-        peer: slot::peer(words).into(),
+        peer: words.peer()?.into(),
+        service: slot::service(words.hot[STATE]),
         age: clock.age(now, last_seen),
-        counters: std::array::from_fn(|i| {
-            [0, 1].map(|direction| words[session::COUNTERS + 2 * i + direction])
+        counters: std::array::from_fn(|class| {
+            let word = words.cold[session::COUNTERS + class];
+            Direction::ALL.map(|direction| half_of(word, direction))
         }),
         spis: 0,
     })
@@ -136,7 +153,7 @@ fn read_session(words: &[u64; slot::WORDS], clock: &Clock, now: u64) -> Option<S
 /// The flows of a snapshot.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Flows {
-    /// Those that are wanted, sorted by peer, direction and first packet.
+    /// Those that are wanted, sorted by peer, service, direction and first packet.
     pub records: Vec<FlowRecord>,
     /// What all of them have counted, in each direction.
     pub tracked: [Amount; 2],
@@ -145,7 +162,7 @@ pub(super) struct Flows {
 /// Reads the flows once, without those that the retired totals contain. `wanted` chooses the peers
 /// whose flows become records.
 pub(super) fn flows<W: Word>(
-    slots: &[Slot<W>],
+    slots: Arrays<'_, W>,
     retired: &RetiredTotals,
     (clock, now): (&Clock, u64),
     wanted: impl Fn(Ipv4Addr) -> bool,
@@ -158,7 +175,7 @@ pub(super) fn flows<W: Word>(
         let entry = Entry {
             kind: EntryKind::Flow,
             index,
-            state: words[STATE],
+            state: words.hot[STATE],
         };
         // An entry that the retired totals contain is about to be freed, and must not count twice.
         if retired.contains(entry) {
@@ -183,14 +200,17 @@ pub(super) fn flows<W: Word>(
         }
         same
     });
-    records.sort_by_key(|flow| (flow.peer, flow.direction, flow.first_seen, flow.spi));
+    records.sort_by_key(|flow| {
+        let of_session = (flow.peer, flow.service);
+        (of_session, flow.direction, flow.first_seen, flow.spi)
+    });
     flows
 }
 
-/// The sessions of wanted peers, sorted by peer. Each gets the number of its flows, which are
-/// sorted by peer as well, and is as young as the youngest of them.
+/// The sessions of wanted peers, sorted by peer and service. Each gets the number of its flows, which
+/// are sorted by both as well, and is as young as the youngest of them.
 pub(super) fn sessions<W: Word>(
-    slots: &[Slot<W>],
+    slots: Arrays<'_, W>,
     flows: &[FlowRecord],
     (clock, now): (&Clock, u64),
     wanted: impl Fn(Ipv4Addr) -> bool,
@@ -201,9 +221,9 @@ pub(super) fn sessions<W: Word>(
         .filter_map(read)
         .filter(|session| wanted(session.peer))
         .collect();
-    sessions.sort_unstable_by_key(|session| session.peer);
+    sessions.sort_unstable_by_key(SessionRecord::id);
     sessions.dedup_by(|other, kept| {
-        let same = other.peer == kept.peer;
+        let same = other.id() == kept.id();
         if same {
             kept.age = kept.age.min(other.age);
             let sums = kept.counters.iter_mut().flatten();
@@ -213,11 +233,10 @@ pub(super) fn sessions<W: Word>(
         }
         same
     });
-    let by_peer = (
-        |session: &SessionRecord| session.peer,
-        |flow: &FlowRecord| flow.peer,
-    );
-    merge_join(&mut sessions, flows, by_peer, |session, flow| {
+    let by_id = (SessionRecord::id, |flow: &FlowRecord| {
+        (flow.peer, flow.service)
+    });
+    merge_join(&mut sessions, flows, by_id, |session, flow| {
         session.spis += 1;
         session.age = session.age.min(flow.age);
     });

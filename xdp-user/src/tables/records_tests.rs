@@ -2,8 +2,9 @@
 
 use super::*;
 use crate::tables::clock::Moment;
+use crate::tables::test_table::TestTable;
 use std::sync::atomic::AtomicU64;
-use xdp_common::slot::{WORDS, flow_key, session_key};
+use xdp_common::slot::{flow_key, session_key};
 
 const PEER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
 const NOW: u64 = 1 << 33;
@@ -16,57 +17,65 @@ fn clock() -> Clock {
     Clock::new(250, anchor)
 }
 
-fn slot(state: u64, key: slot::Key, rest: &[(usize, u64)]) -> Slot<AtomicU64> {
-    let mut words = [0; WORDS];
-    words[STATE] = state;
-    words[KEY..KEY + 3].copy_from_slice(&key);
-    for (at, value) in rest {
-        words[*at] = *value;
+const SERVICE: u16 = 0x1a5;
+
+/// A slot's state, key, hot words and cold words.
+type Slot = (u64, slot::Key, Vec<(usize, u64)>, Vec<(usize, u64)>);
+
+fn table(slots: Vec<Slot>) -> TestTable<AtomicU64> {
+    let table = TestTable::new(1);
+    for (number, (state, key, hot, cold)) in slots.into_iter().enumerate() {
+        let slot = table.put(number, state, &key);
+        for (half, words) in [(slot.hot, hot), (slot.cold, cold)] {
+            for (at, value) in words {
+                Word::store(&half[at], value);
+            }
+        }
     }
-    words.map(AtomicU64::new)
+    table
 }
 
 /// An ESP flow. `first` and `last` are jiffies before now, and a sequence number; a last number
 /// below `highest` (extended by its wraps) was late.
-fn esp(packets: u64, first: (u64, u64), last: (u64, u64), highest: u64) -> Slot<AtomicU64> {
-    let key = flow_key(
-        PEER.octets(),
-        0xc123_4567,
-        Class::EspInUdp,
-        Direction::Outbound,
-    );
+fn esp(packets: u64, first: (u64, u64), last: (u64, u64), highest: u64) -> Slot {
+    let (class, direction) = (Class::EspInUdp, Direction::Outbound);
+    let key = flow_key(PEER.octets(), 0xc123_4567, class, direction, SERVICE);
     let seen = |ago: u64| (NOW - ago) & 0xffff_ffff;
     let low = highest & 0xffff_ffff;
-    slot(
-        0x102,
-        key,
-        &[
-            (flow::PACKETS, packets),
-            (flow::BYTES, packets * 100),
-            (flow::SEEN, seen(last.0) << 32 | low),
-            (flow::FIRST_SEEN, NOW - first.0),
-            (flow::FIRST, first.1 << 32 | highest >> 32 << 16 | 4500),
-            (flow::REORDERED, u64::from(last.1 != low)),
-            (
-                flow::LATE,
-                if last.1 == low { 0 } else { last.1 << 32 | low },
-            ),
-        ],
-    )
+    let is_late = last.1 != low;
+    let hot = [
+        (flow::PACKETS, packets),
+        (flow::BYTES, packets * 100),
+        (flow::SEEN, seen(last.0) << 32 | low),
+    ];
+    let cold = [
+        (flow::FIRST_SEEN, NOW - first.0),
+        (flow::FIRST, first.1 << 32 | highest >> 32 << 16 | 4500),
+        (flow::REORDERED, u64::from(is_late)),
+        (flow::LATE, if is_late { last.1 << 32 | low } else { 0 }),
+    ];
+    (LIVE, key, hot.into(), cold.into())
 }
 
-fn read(slots: &[Slot<AtomicU64>]) -> Vec<FlowRecord> {
-    flows(slots, &RetiredTotals::default(), (&clock(), NOW), |_| true).records
+const LIVE: u64 = 2;
+
+fn read_table(table: &TestTable<AtomicU64>) -> Vec<FlowRecord> {
+    let retired = RetiredTotals::default();
+    flows(table.arrays(), &retired, (&clock(), NOW), |_| true).records
+}
+
+fn read(slots: Vec<Slot>) -> Vec<FlowRecord> {
+    read_table(&table(slots))
 }
 
 #[test]
 fn every_word_of_a_flow_is_read() {
-    let slots = [esp(10, (500, 1), (250, 12), 12)];
-    let flows = read(&slots);
+    let flows = read(vec![esp(10, (500, 1), (250, 12), 12)]);
     let [flow] = flows.as_slice() else {
         panic!("{flows:?}");
     };
     assert_eq!((flow.peer, flow.port, flow.spi), (PEER, 4500, 0xc123_4567));
+    assert_eq!(flow.service, SERVICE);
     assert_eq!(
         (flow.class, flow.direction),
         (Class::EspInUdp, Direction::Outbound)
@@ -81,11 +90,10 @@ fn every_word_of_a_flow_is_read() {
 
 #[test]
 fn two_slots_of_one_key_are_one_flow() {
-    let slots = [
+    let flows = read(vec![
         esp(10, (400, 3), (250, 12), 12),
         esp(3, (500, 1), (300, 4), 4),
-    ];
-    let flows = read(&slots);
+    ]);
     let [flow] = flows.as_slice() else {
         panic!("{flows:?}");
     };
@@ -97,57 +105,75 @@ fn two_slots_of_one_key_are_one_flow() {
 
 #[test]
 fn a_late_packet_is_the_last_one_until_a_higher_number_comes() {
-    let slots = [esp(10, (500, 1), (250, 9), 12)];
-    let late = read(&slots);
+    let slots = table(vec![esp(10, (500, 1), (250, 9), 12)]);
+    let late = read_table(&slots);
     assert_eq!((late[0].last_sequence, late[0].highest), (9, 12));
-    Word::store(&slots[0][flow::SEEN], 5 << 32 | 13);
-    let after = read(&slots);
+    Word::store(&slots.arrays().hot()[0][flow::SEEN], 5 << 32 | 13);
+    let after = read_table(&slots);
     assert_eq!((after[0].last_sequence, after[0].highest), (13, 13));
 }
 
 #[test]
 fn a_wrapped_sequence_number_goes_on_counting() {
-    let slots = [esp(10, (400, 0xffff_fffe), (250, 7), 0x1_0000_0007)];
-    let flows = read(&slots);
+    let flows = read(vec![esp(10, (400, 0xffff_fffe), (250, 7), 0x1_0000_0007)]);
     assert_eq!(flows[0].highest, 0x1_0000_0007);
     assert_eq!(flows[0].estimated_loss(), 0);
 }
 
 #[test]
 fn free_and_claimed_slots_are_not_read() {
-    for state in [0x100, 0x101] {
-        let key = flow_key(PEER.octets(), 1, Class::Esp, Direction::Inbound);
-        let slots = [slot(state, key, &[(flow::PACKETS, 1)])];
-        assert_eq!(read(&slots), []);
+    for state in [0, 1] {
+        let (_, key, hot, cold) = esp(1, (500, 1), (250, 1), 1);
+        assert_eq!(read(vec![(state, key, hot, cold)]), []);
     }
 }
 
 #[test]
 fn a_session_is_as_young_as_its_youngest_flow() {
-    let slots = [slot(
-        0x102,
-        session_key(PEER.octets()),
-        &[
-            (session::LAST_SEEN, (NOW - 1000) & 0xffff_ffff),
-            (session::COUNTERS, 4),
-            (session::COUNTERS + 1, 3),
-            (session::COUNTERS + 2, 2),
-            (session::COUNTERS + 5, 1),
-        ],
-    )];
-    let flows = read(&[esp(1, (9, 1), (7, 1), 1 << 32)]);
-    let sessions = sessions(&slots, &flows, (&clock(), NOW), |_| true);
-    assert_eq!(sessions.len(), 1);
-    assert_eq!(sessions[0].spis, 1);
-    assert_eq!(sessions[0].age, 7);
-    assert_eq!(sessions[0].counters, [[4, 3], [2, 0], [0, 1], [0, 0]]);
+    let table = table(vec![session(SERVICE), session(SERVICE + 1)]);
+    let flows = read(vec![esp(1, (9, 1), (7, 1), 1 << 32)]);
+    let sessions = sessions(table.arrays(), &flows, (&clock(), NOW), |_| true);
+    let [own, other] = sessions.as_slice() else {
+        panic!("{sessions:?}");
+    };
+    assert_eq!((own.service, own.spis, own.age), (SERVICE, 1, 7));
+    assert_eq!(
+        own.counters,
+        [[4, 3], [2, 0], [0, u64::from(u32::MAX)], [0, 0]]
+    );
+    let of_other = (other.service, other.spis, other.age);
+    assert_eq!(of_other, (SERVICE + 1, 0, 1000), "the flow is not its own");
+}
+
+fn session(service: u16) -> Slot {
+    let hot = [(session::LAST_SEEN, (NOW - 1000) & 0xffff_ffff)];
+    let cold = [
+        (session::COUNTERS, 3 << 32 | 4),
+        (session::COUNTERS + 1, 2),
+        (session::COUNTERS + 2, u64::from(u32::MAX) << 32),
+    ];
+    let key = session_key(PEER.octets(), service);
+    (LIVE, key, hot.into(), cold.into())
+}
+
+#[test]
+fn flows_of_two_services_are_two() {
+    let one = esp(10, (500, 1), (250, 12), 12);
+    let mut other = esp(3, (500, 1), (300, 4), 4);
+    let (class, direction) = (Class::EspInUdp, Direction::Outbound);
+    other.1 = flow_key(PEER.octets(), 0xc123_4567, class, direction, SERVICE ^ 1);
+    let found = read(vec![one, other]);
+    let services = |flow: &FlowRecord| (flow.service, flow.packets);
+    let found: Vec<_> = found.iter().map(services).collect();
+    assert_eq!(found, [(SERVICE ^ 1, 3), (SERVICE, 10)]);
 }
 
 #[test]
 fn only_the_flows_of_wanted_peers_become_records_and_all_are_summed_up() {
-    let slots = [esp(10, (500, 1), (250, 12), 12)];
+    let table = table(vec![esp(10, (500, 1), (250, 12), 12)]);
     let all = (&clock(), NOW);
-    let flows = flows(&slots, &RetiredTotals::default(), all, |peer| peer != PEER);
+    let retired = RetiredTotals::default();
+    let flows = flows(table.arrays(), &retired, all, |peer| peer != PEER);
     assert_eq!(flows.records, []);
     let [inbound, outbound] = flows.tracked;
     assert_eq!(

@@ -3,7 +3,7 @@
 
 use crate::error::Result;
 use crate::tables::clock::Clock;
-use crate::tables::mmap::{Memory, ReadOnlyWord};
+use crate::tables::mmap::{FLOW, Memory, ReadOnlyWord, SESSION, SlotMemory};
 use crate::tables::overview::{self, Overview, young};
 pub use crate::tables::records::{FlowId, FlowRecord, SessionRecord};
 use crate::tables::records::{Flows, flows, sessions};
@@ -66,8 +66,8 @@ fn half_open(
 
 /// The tables, mapped, or copied where this user may do no more.
 struct Tables {
-    flow: Memory<ReadOnlyWord>,
-    session: Memory<ReadOnlyWord>,
+    flow: SlotMemory<ReadOnlyWord>,
+    session: SlotMemory<ReadOnlyWord>,
     /// `None`: only the owner of the instance may read it.
     half: Option<Memory<ReadOnlyWord>>,
     meta: Memory<ReadOnlyWord>,
@@ -76,17 +76,9 @@ struct Tables {
 impl Tables {
     fn read_once(directory: &Path) -> Result<Self> {
         let memory = |name: &str| Memory::read(&directory.join(name), name);
-        let slots = |name: &str| -> Result<_> {
-            let first = memory(name)?;
-            if first.is_copy() {
-                let later = memory(name)?;
-                return Ok(first.without_new_lives(&later));
-            }
-            Ok(first)
-        };
         Ok(Self {
-            flow: slots("FLOW")?,
-            session: slots("SESSION")?,
+            flow: SlotMemory::read(directory, FLOW)?,
+            session: SlotMemory::read(directory, SESSION)?,
             half: Memory::read_if_allowed(&directory.join("HALF"), "HALF")?,
             meta: memory("META")?,
         })
@@ -129,7 +121,7 @@ impl Snapshot {
             loop {
                 let before = retired::read(meta);
                 let now = clock.now();
-                let found = flows(tables.flow.slots(), &before, (&clock, now), &wanted);
+                let found = flows(tables.flow.arrays(), &before, (&clock, now), &wanted);
                 tries += 1;
                 if retired::read(meta) == before || tries == TRIES {
                     break (found, before, now);
@@ -137,7 +129,7 @@ impl Snapshot {
             }
         };
         let Flows { records, tracked } = found;
-        let sessions = sessions(tables.session.slots(), &records, (&clock, now), &wanted);
+        let sessions = sessions(tables.session.arrays(), &records, (&clock, now), &wanted);
         let tick = overview::tick(&clock, now);
         let half = tables.half.as_ref().map_or(&[][..], Memory::words);
         let mut half = young(half, tick, HALF_OPEN_TICKS);

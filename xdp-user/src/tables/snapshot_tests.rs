@@ -26,6 +26,7 @@ fn half_open_peers_are_young_and_have_no_session() {
     assert_eq!(young.len(), 3);
     let session = SessionRecord {
         peer: PEER,
+        service: 0,
         age: 0,
         counters: Default::default(),
         spis: 0,

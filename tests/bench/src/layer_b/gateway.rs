@@ -10,8 +10,8 @@ use xdp_common::slot::{self, Key, flow, session};
 use xdp_common::{Class, Config, Direction, limits, meta};
 use xdp_core::Word;
 use xdp_core::table::hash::digest_key;
-use xdp_core::table::{self, Bucket, Place, Slot};
-use xdp_user::tables::mmap::Memory;
+use xdp_core::table::{self, Arrays, Halves, Place};
+use xdp_user::tables::mmap::{FLOW, Memory, SESSION, SlotMemory};
 
 /// The peer of the first flow, 10.0.0.0; the others follow.
 pub(super) const PEER: u32 = 0x0a00_0000;
@@ -53,7 +53,7 @@ pub(super) struct Gateway {
     /// Number of keys that have found no slot.
     pub without_slot: u64,
     config: Config,
-    flows: Memory<AtomicU64>,
+    flows: SlotMemory<AtomicU64>,
     /// The words of the first flow's slot for the time and for the next hop.
     now: Option<Now>,
 }
@@ -97,20 +97,30 @@ pub(super) fn sized(base: Config, flows: u64, sessions: u64) -> Result<Config> {
 
 /// Inserts keys into a table, and returns how many found no slot.
 pub(super) fn fill(
-    buckets: &[Bucket<AtomicU64>],
-    config: (&xdp_common::Secret, u32),
+    table: Arrays<'_, AtomicU64>,
+    secret: &xdp_common::Secret,
     keys: impl Iterator<Item = Key>,
-    words: impl Fn(&Slot<AtomicU64>),
+    words: impl Fn(Halves<'_, AtomicU64>),
 ) -> u64 {
-    let (secret, mask) = config;
+    let mask = table.mask().unwrap_or_default();
     let mut without_slot = 0;
     for key in keys {
         let place = Place::new(digest_key(secret, &key), mask);
-        if table::insert(buckets, place, &key, &words).is_none() {
+        if table::insert(&table, place, &key, &words).is_none() {
             without_slot += 1;
         }
     }
     without_slot
+}
+
+/// Maps both halves of FLOW or SESSION into memory.
+///
+/// # Errors
+/// There are no such maps.
+fn slots(dataplane: &Dataplane, [hot, cold]: [&str; 2]) -> Result<SlotMemory<AtomicU64>> {
+    let memory = |name| anyhow::Ok(Memory::of(dataplane.map_data(name)?, name)?);
+    let (hot, cold) = (memory(hot)?, memory(cold)?);
+    Ok(SlotMemory { hot, cold })
 }
 
 impl Gateway {
@@ -128,12 +138,13 @@ impl Gateway {
         };
         let config = sized(base, filling.flows, sessions)?;
         let mut dataplane = Dataplane::load(&config)?;
-        let flows = Memory::of(dataplane.map_data("FLOW")?, "FLOW")?;
+        let flows = slots(&dataplane, FLOW)?;
         let numbers = 0..u32::try_from(filling.flows)?;
         let key = |number| Self::key(filling, number);
-        let table = (&config.secret, config.flow_mask);
-        let mut without_slot = fill(flows.buckets(), table, numbers.clone().map(key), |slot| {
-            Word::store(&slot[flow::FIRST], u64::from(limits::NATT_PORT));
+        let secret = &config.secret;
+        let keys = numbers.clone().map(key);
+        let mut without_slot = fill(flows.arrays(), secret, keys, |slot| {
+            Word::store(&slot.cold[flow::FIRST], u64::from(limits::NATT_PORT));
         });
         ensure!(
             without_slot * 1000 < filling.flows,
@@ -141,11 +152,10 @@ impl Gateway {
             filling.flows
         );
         if has_sessions {
-            let sessions = Memory::of(dataplane.map_data("SESSION")?, "SESSION")?;
-            let table = (&config.secret, config.session_mask);
-            let keys = numbers.map(|number| slot::session_key((PEER + number).to_be_bytes()));
-            let others = fill(sessions.buckets(), table, keys, |slot| {
-                Word::store(&slot[session::SPIS], 1);
+            let sessions = slots(&dataplane, SESSION)?;
+            let keys = numbers.map(|number| slot::session_key((PEER + number).to_be_bytes(), 0));
+            let others = fill(sessions.arrays(), secret, keys, |slot| {
+                Word::store(&slot.hot[session::SPIS], 1);
             });
             without_slot = without_slot.max(others);
             dataplane.set_meta(meta::SESSION_ENTRIES, filling.flows)?;
@@ -163,7 +173,7 @@ impl Gateway {
 
     fn key(filling: Filling, number: u32) -> Key {
         let peer = (PEER + number).to_be_bytes();
-        slot::flow_key(peer, SPI + number, filling.class, filling.direction)
+        slot::flow_key(peer, SPI + number, filling.class, filling.direction, 0)
     }
 
     /// Makes all flows' next hops fresh or stale. `first` is a packet of the first flow.
@@ -177,7 +187,7 @@ impl Gateway {
             // The most distant stamp.
             Age::Stale => now.hop ^ 0x8000,
         };
-        for slot in self.flows.slots() {
+        for slot in self.flows.arrays().hot() {
             Word::store(&slot[flow::HOP], hop);
         }
         self.now = Some(now);
@@ -202,16 +212,9 @@ impl Gateway {
         );
         let key = Self::key(self.filling, 0);
         let place = Place::new(digest_key(&self.config.secret, &key), self.config.flow_mask);
-        let slot = table::find(self.flows.buckets(), place, &key)
-            .context("failed to find the first flow")?;
-        Ok(Now::of(slot))
-    }
-}
-
-impl Now {
-    fn of<W: Word>(slot: &Slot<W>) -> Self {
-        Self {
-            hop: slot[flow::HOP].load(),
-        }
+        let flows = self.flows.arrays();
+        let slot = table::find(&flows, place, &key).context("failed to find the first flow")?;
+        let hop = Word::load(&slot[flow::HOP]);
+        Ok(Now { hop })
     }
 }

@@ -6,12 +6,12 @@ use crate::results::{BLoad, BMemory};
 use anyhow::{Context, Result};
 use aya::EbpfLoader;
 use aya::maps::Map;
-use ikenat_tests::bpf::Object;
+use ikenat_tests::bpf::tables::SlotTable;
+use ikenat_tests::bpf::{Object, slots};
 use std::os::fd::{AsFd as _, AsRawFd as _};
-use std::sync::atomic::AtomicU64;
 use xdp_common::slot::{self, Key, WAYS};
 use xdp_common::{Class, Config, Direction};
-use xdp_core::table::Bucket;
+use xdp_user::tables::mmap::{FLOW, SESSION};
 
 /// Capacities of the tables, in flows.
 const SIZES: [u64; 6] = [1 << 15, 1 << 16, 1 << 17, 1 << 18, 1 << 19, 1 << 20];
@@ -30,11 +30,13 @@ pub(super) fn memory() -> Result<Vec<BMemory>> {
         let ebpf = EbpfLoader::new()
             .override_global("CONFIG", bytemuck::bytes_of(&config), true)
             .map_max_entries("FLOW", config.flow_mask + 1)
+            .map_max_entries("FLOW_COLD", slots(config.flow_mask))
             .map_max_entries("SESSION", config.session_mask + 1)
+            .map_max_entries("SESSION_COLD", slots(config.session_mask))
             .load_file(Object::Usual.path()?)
             .context("failed to load the object")?;
         let mut bytes = 0;
-        for name in ["FLOW", "SESSION"] {
+        for name in [FLOW, SESSION].into_iter().flatten() {
             let map = ebpf
                 .map(name)
                 .with_context(|| format!("failed to find {name}"))?;
@@ -76,7 +78,7 @@ pub(super) fn loads() -> Vec<BLoad> {
 /// Inserts keys until nine tenths of the slots would be full, and records the result at every
 /// tenth.
 fn fill_up(kind: &str, rows: &mut Vec<BLoad>, mut peer_and_spi: impl FnMut(u32) -> (u32, u32)) {
-    let table: Vec<Bucket<AtomicU64>> = (0..BUCKETS).map(|_| Bucket::default()).collect();
+    let table = SlotTable::new(BUCKETS);
     let secret = secret(3);
     let slots = u64::from(BUCKETS) * WAYS as u64;
     let mut next = 0_u32;
@@ -90,7 +92,7 @@ fn fill_up(kind: &str, rows: &mut Vec<BLoad>, mut peer_and_spi: impl FnMut(u32) 
                 key(peer, spi)
             })
         });
-        without_slot += fill(&table, (&secret, BUCKETS - 1), more, |_| ());
+        without_slot += fill(table.arrays(), &secret, more, |_| ());
         rows.push(BLoad {
             kind: kind.to_owned(),
             load: f64::from(tenth) / 10.0,
@@ -101,7 +103,8 @@ fn fill_up(kind: &str, rows: &mut Vec<BLoad>, mut peer_and_spi: impl FnMut(u32) 
 }
 
 fn key(peer: u32, spi: u32) -> Key {
-    slot::flow_key(peer.to_be_bytes(), spi, Class::EspInUdp, Direction::Inbound)
+    let peer = peer.to_be_bytes();
+    slot::flow_key(peer, spi, Class::EspInUdp, Direction::Inbound, 0)
 }
 
 #[cfg(test)]

@@ -14,10 +14,11 @@ use anyhow::{Context, Result, ensure};
 use aya::EbpfLoader;
 use aya::maps::{HashMap, Map, MapData};
 use ikenat_bench_abi::measure::Plan;
+use ikenat_tests::bpf::slots;
 use std::sync::atomic::AtomicU64;
-use xdp_common::slot::{self, Key, WAYS};
+use xdp_common::slot::{self, Key};
 use xdp_common::{Class, Config, Direction};
-use xdp_user::tables::mmap::Memory;
+use xdp_user::tables::mmap::{FLOW as FLOW_MAPS, Memory, SlotMemory};
 
 const NOTHING: &str = "ikenat_nothing";
 
@@ -120,7 +121,7 @@ struct Yardstick {
 
 fn key(number: u32) -> Key {
     let peer = (PEER + number).to_be_bytes();
-    slot::flow_key(peer, SPI + number, Class::EspInUdp, Direction::Inbound)
+    slot::flow_key(peer, SPI + number, Class::EspInUdp, Direction::Inbound, 0)
 }
 
 impl Yardstick {
@@ -130,11 +131,12 @@ impl Yardstick {
             ..Config::ZERO
         };
         let config = sized(base, flows, 0)?;
-        let slots = (config.flow_mask + 1) * u32::try_from(WAYS)?;
+        let slots = slots(config.flow_mask);
         let mut loader = EbpfLoader::new();
         loader
             .override_global("CONFIG", bytemuck::bytes_of(&config), true)
             .map_max_entries("FLOW", config.flow_mask + 1)
+            .map_max_entries("FLOW_COLD", slots)
             .map_max_entries("HASH", slots)
             .map_max_entries("LRU_HASH", slots);
         let mut programs = vec![NOTHING];
@@ -142,17 +144,24 @@ impl Yardstick {
         let ebpf = load(&mut loader, "yardstick.o", &programs)?;
         let mut instrument = Instrument::new(ebpf);
         let numbers = 0..u32::try_from(flows)?;
-        let Map::Array(data) = instrument.map("FLOW")? else {
-            anyhow::bail!("failed to use FLOW: it is not an array");
+        let memory = |name| -> Result<Memory<AtomicU64>> {
+            let Map::Array(data) = instrument.map(name)? else {
+                anyhow::bail!("failed to use {name}: it is not an array");
+            };
+            Ok(Memory::of(data, name)?)
         };
-        let memory = Memory::<AtomicU64>::of(data, "FLOW")?;
-        let table = (&config.secret, config.flow_mask);
-        let without_slot = fill(memory.buckets(), table, numbers.clone().map(key), |_| ());
+        let [hot, cold] = FLOW_MAPS;
+        let (hot, cold) = (memory(hot)?, memory(cold)?);
+        let table = SlotMemory { hot, cold };
+        let keys = numbers.clone().map(key);
+        let without_slot = fill(table.arrays(), &config.secret, keys, |_| ());
         for name in ["HASH", "LRU_HASH"] {
-            let mut map: HashMap<&mut MapData, Key, [u64; 2]> =
+            let mut map: HashMap<&mut MapData, [u64; 3], [u64; 2]> =
                 instrument.map_mut(name)?.try_into()?;
             for number in numbers.clone() {
-                map.insert(key(number), [0, 0], 0)
+                // As the programs make it.
+                let key = key(number);
+                map.insert([key.word, 0, key.bits], [0, 0], 0)
                     .with_context(|| format!("failed to fill {name}"))?;
             }
         }

@@ -6,6 +6,7 @@ use super::gateway::{self, PEER, SPI, fill};
 use super::rounds::spread;
 use crate::results::BUser;
 use anyhow::{Context, Result, ensure};
+use ikenat_tests::bpf::tables::SlotTable;
 use ikenat_tests::lab::ikenat::{Ikenat, binary};
 use ikenat_tests::lab::topology::with_lab;
 use ikenat_tests::lab::{Lab, Options as LabOptions};
@@ -15,7 +16,7 @@ use std::time::Instant;
 use xdp_common::slot::{self, Key, WAYS, flow, session};
 use xdp_common::{Class, Direction, Secret, limits, meta};
 use xdp_core::Word;
-use xdp_core::table::Bucket;
+use xdp_core::table::Arrays;
 use xdp_user::tables::clock::{Clock, Moment, monotonic};
 use xdp_user::tables::expiry::{Expiry, SLICES};
 use xdp_user::tables::grace::GracePeriod;
@@ -99,40 +100,34 @@ fn peer(flow: u32) -> [u8; 4] {
 
 fn key(flow: u32) -> Key {
     let direction = Direction::ALL[flow as usize % 2];
-    slot::flow_key(peer(flow), SPI + flow, Class::EspInUdp, direction)
+    slot::flow_key(peer(flow), SPI + flow, Class::EspInUdp, direction, 0)
 }
 
 /// Fills both tables. Every entry was last seen at `seen`, in jiffies.
 fn fill_both(
-    flows: &[Bucket<AtomicU64>],
-    sessions: &[Bucket<AtomicU64>],
+    flows: Arrays<'_, AtomicU64>,
+    sessions: Arrays<'_, AtomicU64>,
     secret: &Secret,
     (number, seen): (u32, u64),
 ) -> Result<()> {
-    let mask = |table: &[Bucket<AtomicU64>]| u32::try_from(table.len() - 1);
-    let without = fill(
-        flows,
-        (secret, mask(flows)?),
-        (0..number).map(key),
-        |slot| {
-            let port = u64::from(limits::NATT_PORT);
-            for (word, value) in [
-                (flow::PACKETS, 1_000),
-                (flow::BYTES, 100_000),
-                (flow::SEEN, seen << 32 | 1_000),
-                (flow::FIRST_SEEN, seen.saturating_sub(10_000)),
-                (flow::FIRST, 1 << 32 | port),
-            ] {
-                Word::store(&slot[word], value);
-            }
-        },
-    );
+    let without = fill(flows, secret, (0..number).map(key), |slot| {
+        let port = u64::from(limits::NATT_PORT);
+        for (word, value) in [
+            (&slot.hot[flow::PACKETS], 1_000),
+            (&slot.hot[flow::BYTES], 100_000),
+            (&slot.hot[flow::SEEN], seen << 32 | 1_000),
+            (&slot.cold[flow::FIRST_SEEN], seen.saturating_sub(10_000)),
+            (&slot.cold[flow::FIRST], 1 << 32 | port),
+        ] {
+            Word::store(word, value);
+        }
+    });
     let keys = (0..number)
         .step_by(2)
-        .map(|flow| slot::session_key(peer(flow)));
-    let others = fill(sessions, (secret, mask(sessions)?), keys, |slot| {
-        Word::store(&slot[session::LAST_SEEN], seen & 0xffff_ffff);
-        Word::store(&slot[session::SPIS], 1);
+        .map(|flow| slot::session_key(peer(flow), 0));
+    let others = fill(sessions, secret, keys, |slot| {
+        Word::store(&slot.hot[session::LAST_SEEN], seen & 0xffff_ffff);
+        Word::store(&slot.hot[session::SPIS], 1);
     });
     let most = u64::from(number) / 1_000;
     ensure!(
@@ -187,8 +182,8 @@ fn fill_instance(lab: &Lab, flows: u32) -> Result<()> {
     let now = Clock::new(word(meta::HZ), anchor).now();
     let secret = secret::read(&directory)?;
     fill_both(
-        tables.flow.buckets(),
-        tables.session.buckets(),
+        tables.flow.arrays(),
+        tables.session.arrays(),
         &secret,
         (flows, now),
     )?;
@@ -201,10 +196,8 @@ fn fill_instance(lab: &Lab, flows: u32) -> Result<()> {
 /// rounds through all slices if they are alive, and in one if they are old.
 fn expiry(flows: u32, age: u32) -> Result<Vec<f64>> {
     const RATE: u64 = 250;
-    let table = |entries: u32| -> Vec<Bucket<AtomicU64>> {
-        let buckets = slots(entries) as usize / WAYS;
-        (0..buckets).map(|_| Bucket::default()).collect()
-    };
+    let ways = u32::try_from(WAYS)?;
+    let table = |entries: u32| SlotTable::new(slots(entries) / ways);
     let (flow_table, session_table) = (table(flows), table(flows / 2));
     let words: Vec<AtomicU64> = (0..meta::WORDS).map(|_| AtomicU64::new(0)).collect();
     let now = Moment {
@@ -213,7 +206,12 @@ fn expiry(flows: u32, age: u32) -> Result<Vec<f64>> {
     };
     let seen = now.jiffies - u64::from(age) * RATE;
     let secret = gateway::secret(7);
-    fill_both(&flow_table, &session_table, &secret, (flows, seen))?;
+    fill_both(
+        flow_table.arrays(),
+        session_table.arrays(),
+        &secret,
+        (flows, seen),
+    )?;
     Word::store(&words[meta::FLOW_ENTRIES], flows.into());
     let grace = GracePeriod::choose()?;
     let mut expiry = Expiry::new(Clock::new(RATE, now), limits::IDLE_SECS);
@@ -221,8 +219,8 @@ fn expiry(flows: u32, age: u32) -> Result<Vec<f64>> {
     let mut freed = Reclaimed::default();
     for _ in 0..if age == 0 { 2 * SLICES } else { SLICES } {
         let tables = TableWords {
-            flows: flow_table.as_flattened(),
-            sessions: session_table.as_flattened(),
+            flows: flow_table.arrays(),
+            sessions: session_table.arrays(),
             meta: &words,
             secret: &secret,
         };
