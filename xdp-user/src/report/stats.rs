@@ -26,7 +26,7 @@ pub struct InstanceStats<'s> {
     pub name: &'s str,
     /// What it translates.
     pub services: Vec<ServiceRecord>,
-    /// Identifies the set of tables ([`Overview::generation`]).
+    /// Identifies the set of tables ([`crate::tables::overview::Overview::generation`]).
     pub generation: u64,
     /// One for each SPI of a peer in one direction.
     pub spis: Spis<'s>,
