@@ -30,7 +30,7 @@ pub const NEXTHOPS: u32 = 256;
 
 /// The most WANs of one instance, and the most LANs: their egress words share a cache line.
 pub const INTERFACES: usize = 4;
-/// The most services of one instance; as many VIPs can all of them have together.
+/// The most services of one instance.
 pub const SERVICES: usize = 256;
 /// The most macvlans (interfaces with a MAC address of their own, as VRRP uses them) that are
 /// known on top of one interface, and on top of all of a side.

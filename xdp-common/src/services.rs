@@ -9,9 +9,9 @@
 //! All words are in the byte order of the host. Bytes within words (names, addresses) are in the
 //! order in which they stand in memory; those of addresses are in network order.
 
-/// Numbers of services, from 0 on, and as many of VIPs: nine bits. Twice as many as there can be in
-/// use at once ([`crate::limits::SERVICES`]), so that removed ones may wait for their entries to
-/// expire.
+/// Numbers of services, from 0 on, and as many of VIPs: nine bits. Twice as many as there can be
+/// current services ([`crate::limits::SERVICES`]), so that removed ones may wait for their entries
+/// to expire.
 pub const NUMBERS: u32 = 512;
 
 /// The states of a number, in the low byte of the first word of a record.
