@@ -3,18 +3,22 @@
 
 use std::fs;
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use ikenat_tests::lab::Lab;
 use ikenat_tests::lab::direction::Direction;
-use ikenat_tests::lab::ikenat::Ikenat;
+use ikenat_tests::lab::ikenat::{Ikenat, binary};
+use ikenat_tests::lab::process::Process;
 use ikenat_tests::lab::topology::{CLIENT, LAN, SERVER, VIP, WAN};
 use ikenat_tests::lab::wire::{Wire, at_client, at_server, esp, from_client, from_server};
 use ikenat_tests::suite::Scenario;
+use xdp_user::failpoints::Step;
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![
         Scenario::new("another_vip_is_an_exchange", another_vip),
+        Scenario::new("a_change_of_the_vip_that_dies_is_completed", dies),
         Scenario::new("a_service_of_another_name_is_another_one", another_name),
     ]
 }
@@ -85,6 +89,58 @@ fn another_vip(lab: &Lab) -> Result<()> {
     let _third = start(lab, &format!("default:{VIP}={SERVER}"))?;
     crosses(&wire, VIP, 4)?;
     ensure!(counted(lab)? == ([3, 4], generation), "{:?}", counted(lab)?);
+    Ok(())
+}
+
+/// A start with another VIP, with a wish to the failpoints.
+fn faulty(lab: &Lab, wish: &str) -> Result<Process> {
+    let mut command = lab.gateway.command(binary()?);
+    command.args(["run", "--wan", WAN, "--lan", LAN, "--service"]);
+    command.arg(format!("default:{NEW}={SERVER}"));
+    command
+        .arg("--bpffs")
+        .arg(lab.bpffs())
+        .env("IKENAT_FAIL_AT", wish);
+    Process::spawn(&mut command, lab.log("ikenat-fault"))
+}
+
+/// Before anything is exchanged, when META is described, and at the end.
+fn dies(lab: &Lab) -> Result<()> {
+    const PATIENCE: Duration = Duration::from_secs(30);
+    lab.gateway
+        .run(&format!("ip address add {NEW}/24 dev {WAN}"))?;
+    let wire = Wire::open(lab)?;
+    let old = format!("default:{VIP}={SERVER}");
+    start(lab, &old)?.kill()?;
+    let mut whole = faulty(lab, "list")?;
+    whole.wait_for_log("ready: translating", PATIENCE)?;
+    whole.kill()?;
+    let log = whole.log();
+    let steps: Vec<&str> = log
+        .lines()
+        .filter_map(|line| Some(line.strip_prefix("failpoint ")?.split_once(": ")?.1))
+        .collect();
+    let mut proof = at_client(&from_server(4500, 4500, esp(OUT, 1, 52)));
+    proof.source = NEW;
+    let sent = from_server(4500, 4500, esp(OUT, 1, 52));
+    wire.outbound_frames(&[sent.build()], &[proof.build()])?;
+    for (round, step) in (1..).zip([Step::EgressesSet, Step::Described, Step::VersionWritten]) {
+        start(lab, &old)?.kill()?;
+        let number = steps.iter().rposition(|name| *name == step.name());
+        let number = number.with_context(|| format!("no {} in {steps:?}", step.name()))? + 1;
+        faulty(lab, &format!("kill:{number}"))?.wait(PATIENCE)?;
+        // It is readable whatever step was the last one, and the next start completes it.
+        let found = lab.status()?;
+        ensure!(found.serves(VIP) != found.serves(NEW), "{found:?}");
+        let _next = start(lab, &format!("default:{NEW}={SERVER}"))?;
+        ensure!(lab.status()?.serves(NEW), "{}", step.name());
+        crosses(&wire, NEW, round + 1)?;
+        let (counts, _) = counted(lab)?;
+        ensure!(
+            counts == [u64::from(round), u64::from(round) + 1],
+            "{counts:?}"
+        );
+    }
     Ok(())
 }
 
