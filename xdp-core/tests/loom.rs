@@ -221,6 +221,29 @@ fn a_reader_never_mixes_two_lives() {
     });
 }
 
+/// While the daemon frees a slot, another CPU waits for it: its entry keeps both halves.
+#[test]
+fn a_new_life_has_its_own_cold_half() {
+    model(|| {
+        let table = table();
+        for number in [7, 8, 9] {
+            assert!(count(&table, &key(number)));
+        }
+        assert!(count(&table, &ONE), "the bucket is full now");
+        let last = slot(&table, WAYS - 1);
+        assert!(table::retire(last.hot, last.hot[STATE].load()));
+        let program = {
+            let table = Arc::clone(&table);
+            thread::spawn(move || insert(&table, &OTHER, 5))
+        };
+        table::free(last);
+        let is_there = program.join().unwrap();
+        let words = table::snapshot(last);
+        let life = words.map(|words| (words.key(), words.hot[COUNT], words.cold[FIRST]));
+        assert_eq!(life, is_there.then_some((OTHER, 5, 5)));
+    });
+}
+
 /// Two writers and a reader: every value read was written whole by one of the writers.
 #[test]
 fn a_next_hop_is_never_torn() {

@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use std::collections::HashMap;
 use std::sync::atomic::AtomicU64;
 use traced::{Traced, traced, writes};
-use xdp_common::slot::{self, IPV6, Key, NUMBER, STATE, WAYS, WORDS, flow_key};
+use xdp_common::slot::{self, Key, NUMBER, STATE, WAYS, WORDS, flow_key};
 use xdp_common::{Class, Direction};
 use xdp_core::Word;
 use xdp_core::table::hash::digest_key;
@@ -306,71 +306,6 @@ fn a_hot_half_leads_to_its_own_cold_half() {
         let service = if n & 2 == 2 { 0x1ff } else { 0 };
         assert_eq!(slot::service(found.hot[STATE]), service);
         assert_eq!(slot::class(found.hot[STATE]), Class::Esp);
-    }
-}
-
-/// A key as IPv6 will have it: a digest in place of the address.
-fn digest_of(address: [u64; 2], digest: u64, spi: u32) -> Key {
-    Key {
-        bits: IPV6,
-        word: digest,
-        spi,
-        address,
-    }
-}
-
-/// Two addresses with one digest: the second one gets no entry, and never that of the first.
-#[test]
-fn where_the_key_is_a_digest_the_address_is_compared() {
-    let [one, other] = [[0x2001_0db8 << 32, 1], [0x2001_0db8 << 32, 2]];
-    let table = Table::new(1, 1);
-    assert!(table.count(&digest_of(one, 0xabc, 0x1000)));
-    assert!(table.find(&digest_of(one, 0xabc, 0x1000)).is_some());
-    for address in [other, [0, 1]] {
-        let key = digest_of(address, 0xabc, 0x1000);
-        assert!(table.find(&key).is_none());
-        assert!(!table.count(&key), "inserted beside {address:?}");
-    }
-    // Another SPI or digest is another entry.
-    assert!(table.count(&digest_of(other, 0xabc, 0x2000)));
-    assert!(table.count(&digest_of(other, 0xdef, 0x1000)));
-    // An IPv4 key with the same word is another one as well.
-    let ipv4 = Key {
-        bits: 0,
-        ..digest_of(one, 0xabc, 0x1000)
-    };
-    assert!(table.find(&ipv4).is_none() && table.count(&ipv4));
-    assert_eq!(table.live().len(), 4);
-    assert!(table.live().values().all(|count| *count == 1));
-}
-
-/// A cold half that is missing costs the entry and leaves the slot free.
-#[test]
-fn without_a_cold_half_nothing_is_inserted() {
-    let hot: [table::Bucket<AtomicU64>; 1] = Default::default();
-    let arrays = table::Arrays::new(&hot, &[]);
-    let place = Place::new(0, 0);
-    let inserted = table::insert(&arrays, place, &key(7), |_| unreachable!());
-    assert!(inserted.is_none());
-    assert!(
-        hot[0]
-            .as_flattened()
-            .iter()
-            .all(|word| Word::load(word) == 0)
-    );
-}
-
-/// The halves of a word of counters wrap by themselves.
-#[test]
-fn a_half_that_wraps_does_not_carry_into_the_other() {
-    let words = [0, 0x7000_0000_ffff_ffff].map(AtomicU64::new);
-    for (half, value, sum) in [
-        (2, 2, 0x7000_0000_0000_0001),
-        (3, 0x9000_0003, 0x0000_0003_0000_0001),
-        (3, u32::MAX, 0x0000_0002_0000_0001),
-    ] {
-        Word::add_to_half(&words, half, value);
-        assert_eq!(words.each_ref().map(Word::load), [0, sum]);
     }
 }
 

@@ -158,7 +158,9 @@ fn miri(workspace: &Workspace, prefix: &[&'static str]) -> impl Fn() -> Command 
     || {
         let mut command = started(workspace, prefix);
         command
-            .args(["miri", "test", "-p", "xdp-core", "--test", "table"])
+            .args([
+                "miri", "test", "-p", "xdp-core", "--test", "table", "--test", "halves",
+            ])
             // The property tests look for files of earlier failures.
             .env("MIRIFLAGS", "-Zmiri-disable-isolation")
             .env("CARGO_TARGET_DIR", workspace.target("miri"));

@@ -92,19 +92,19 @@ fn layouts(lab: &Lab) -> Result<()> {
     let load = Load::start(lab, tenth_rate()?, tenth_rate()?)?;
     let foreign: [(&str, &[&str]); 5] = [
         (
-            "type hash key 8 value 512 entries 65536 name x",
+            "type hash key 8 value 256 entries 65536 name x",
             &["of type"],
         ),
         (
-            "type array key 4 value 256 entries 65536 flags 0x400 name x",
-            &["values of 256 bytes instead of 512"],
+            "type array key 4 value 512 entries 65536 flags 0x400 name x",
+            &["values of 512 bytes instead of 256"],
         ),
         (
-            "type array key 4 value 512 entries 65536 name x",
+            "type array key 4 value 256 entries 65536 name x",
             &["flags 0 instead of 1024"],
         ),
         (
-            "type array key 4 value 512 entries 32768 flags 0x400 name x",
+            "type array key 4 value 256 entries 32768 flags 0x400 name x",
             &["32768 entries instead of the 65536"],
         ),
         ("", &["missing"]),

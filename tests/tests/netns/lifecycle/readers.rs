@@ -146,7 +146,16 @@ fn hash_key(lab: &Lab) -> Result<()> {
         }
     }
     let expected = [
-        "CPU", "FLOW", "HOSTPEER", "META", "NEXTHOP", "SERVICE", "SESSION", "VIP",
+        "CPU",
+        "FLOW",
+        "FLOW_COLD",
+        "HOSTPEER",
+        "META",
+        "NEXTHOP",
+        "SERVICE",
+        "SESSION",
+        "SESSION_COLD",
+        "VIP",
     ];
     ensure!(
         readable.iter().eq(expected),
