@@ -113,7 +113,14 @@ fn model(body: impl Fn() + Sync + Send + 'static) {
     // With three preemptions the last but one of these tests takes minutes. Two were enough to find
     // the fault that is described in `xdp_core::table`.
     builder.preemption_bound = Some(2);
-    builder.check(body);
+    let orders = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let counter = std::sync::Arc::clone(&orders);
+    builder.check(move || {
+        counter.fetch_add(1, Ordering::Relaxed);
+        body();
+    });
+    let orders = orders.load(Ordering::Relaxed);
+    assert!(orders > 2, "loom has tried {orders} orders only");
 }
 
 #[test]
@@ -157,6 +164,8 @@ fn whoever_finds_a_slot_sees_what_was_filled_in() {
             let table = Arc::clone(&table);
             thread::spawn(move || insert(&table, &ONE, 77))
         };
+        // Without a step before the look-up loom tries one order only.
+        thread::yield_now();
         if let Some(slot) = find(&table, &ONE) {
             assert_eq!((slot.hot[COUNT].load(), slot.cold[FIRST].load()), (77, 77));
         }
