@@ -1,29 +1,26 @@
 //! A table for tests, in memory of its own.
 
+// The one of the tests of xdp-core.
+#[path = "../../../xdp-core/tests/support/owned.rs"]
+mod owned;
+
+use owned::Owned;
 use xdp_common::slot::{ADDRESS, KEY, Key, NUMBER, SPI_VIP, STATE, WAYS};
 use xdp_core::Word;
-use xdp_core::table::{Arrays, Bucket, Halves, Slot};
+use xdp_core::table::{Arrays, Halves};
 
-/// A table that owns its slots.
-pub(crate) struct TestTable<W> {
-    hot: Vec<Bucket<W>>,
-    cold: Vec<Slot<W>>,
-}
+/// A table that owns its slots, and into which keys can be written.
+pub(crate) struct TestTable<W>(Owned<W>);
 
 impl<W: Word + Default> TestTable<W> {
     /// A table of so many buckets.
     pub(crate) fn new(buckets: usize) -> Self {
-        let slot = || std::array::from_fn(|_| W::default());
-        let bucket = |_| std::array::from_fn(|_| slot());
-        Self {
-            hot: (0..buckets).map(bucket).collect(),
-            cold: (0..buckets * WAYS).map(|_| slot()).collect(),
-        }
+        Self(Owned::new(buckets, W::default))
     }
 
     /// The table.
     pub(crate) fn arrays(&self) -> Arrays<'_, W> {
-        Arrays::new(&self.hot, &self.cold)
+        self.0.arrays()
     }
 
     /// Writes a key into a slot, whose state becomes `state` with what the key and the slot add to it.

@@ -59,6 +59,15 @@ fn counted(lab: &Lab) -> Result<([u64; 2], u64)> {
     Ok((both, stats.generation))
 }
 
+/// The daemon has logged these words.
+fn logged(lab: &Lab, words: [&str; 2]) -> Result<()> {
+    let log = fs::read_to_string(lab.log("ikenat"))?;
+    for words in words {
+        ensure!(log.contains(words), "{words:?} is not in: {log}");
+    }
+    Ok(())
+}
+
 fn another_vip(lab: &Lab) -> Result<()> {
     lab.gateway
         .run(&format!("ip address add {NEW}/24 dev {WAN}"))?;
@@ -71,13 +80,13 @@ fn another_vip(lab: &Lab) -> Result<()> {
     ensure!(before == [1, 2], "{before:?}");
     first.terminate()?;
     let second = start(lab, &format!("default:{NEW}={SERVER}"))?;
-    let log = fs::read_to_string(lab.log("ikenat"))?;
-    for words in [
-        "service default: VIP 203.0.113.1 -> 203.0.113.9;",
-        "counters continue",
-    ] {
-        ensure!(log.contains(words), "{words:?} is not in: {log}");
-    }
+    logged(
+        lab,
+        [
+            "service default: VIP 203.0.113.1 -> 203.0.113.9;",
+            "counters continue",
+        ],
+    )?;
     ensure!(lab.status()?.serves(NEW) && !lab.status()?.serves(VIP));
     crosses(&wire, NEW, 3)?;
     ensure!(counted(lab)? == ([2, 3], generation), "{:?}", counted(lab)?);
@@ -147,13 +156,13 @@ fn dies(lab: &Lab) -> Result<()> {
 fn another_name(lab: &Lab) -> Result<()> {
     start(lab, &format!("home:{VIP}={SERVER}"))?.kill()?;
     let _second = start(lab, &format!("office:{VIP}={SERVER}"))?;
-    let log = fs::read_to_string(lab.log("ikenat"))?;
-    for words in [
-        "service office: new;",
-        "service home: removed, with 203.0.113.1;",
-    ] {
-        ensure!(log.contains(words), "{words:?} is not in: {log}");
-    }
+    logged(
+        lab,
+        [
+            "service office: new;",
+            "service home: removed, with 203.0.113.1;",
+        ],
+    )?;
     let services = lab.status()?.services;
     ensure!(
         services.len() == 1 && services[0].name == "office",
