@@ -98,7 +98,8 @@ pub fn start(plan: &Plan, netlink: &Netlink) -> Result<(Dataplane, Vec<Logger>)>
         None => Records::default(),
     };
     let mut created = Vec::new();
-    match load_and_attach(plan, netlink, &instance, saved, &grace, &mut created) {
+    let begin = (saved, &earlier);
+    match load_and_attach(plan, netlink, &instance, begin, &grace, &mut created) {
         Ok(loaded) => {
             let running = Dataplane {
                 instance,
@@ -154,7 +155,6 @@ pub(crate) fn adopt_existing(
         }
         _ => {
             attach::check_modes(instance, plan)?;
-            Records::read(&instance.directory)?.next(&plan.settings.services)?;
             Ok(Some(saved))
         }
     }
@@ -171,15 +171,17 @@ struct Started {
 }
 
 /// Loads the programs over the pinned maps and attaches them, or replaces those of the earlier
-/// start `saved`. Whatever has to be removed if this fails is in `created`.
+/// start, of which `saved` and the records of its services are left. Whatever has to be removed if this
+/// fails is in `created`.
 fn load_and_attach(
     plan: &Plan,
     netlink: &Netlink,
     instance: &Instance,
-    saved: Option<SavedState>,
+    (saved, earlier): (Option<SavedState>, &Records),
     grace: &GracePeriod,
     created: &mut Vec<Created>,
 ) -> Result<Started> {
+    let services = earlier.next(&plan.settings.services)?;
     let state = match saved {
         Some(saved) => saved,
         None => SavedState::fresh(plan)?,
@@ -192,7 +194,6 @@ fn load_and_attach(
     let fresh = saved.is_none();
     if fresh {
         secret::write(&instance.directory, &state.secret)?;
-        let services = Records::default().next(&plan.settings.services)?;
         services.write(&instance.directory)?;
         loader::write_meta(&tables, plan, &state, grace, fresh)?;
     }
@@ -212,8 +213,6 @@ fn load_and_attach(
         // Nothing can be refused any more, and the old programs are replaced: no rollback.
         created.clear();
         // What is recorded changes with the programs, not before.
-        let services = Records::read(&instance.directory)?;
-        let services = services.next(&plan.settings.services)?;
         services.write(&instance.directory)?;
         loader::write_meta(&tables, plan, &state, grace, fresh)?;
     }
