@@ -197,9 +197,9 @@ fn load_and_attach(
         services.write(&instance.directory)?;
         loader::write_meta(&tables, plan, &state, grace, fresh)?;
     }
-    instance.grant_read(plan.settings.group, &plan.settings.sizes)?;
-    // A second time: another start may have come first, and both have described themselves.
+    // A second time: another start may have come first. New tables have described themselves.
     other_instances::check(plan, instance)?;
+    instance.grant_read(plan.settings.group, &plan.settings.sizes)?;
     let mut context = AttachContext {
         plan,
         netlink,
