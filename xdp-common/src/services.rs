@@ -2,16 +2,16 @@
 //!
 //! Entries of the tables outlive the programs and have these numbers, so a number keeps its meaning
 //! from one start to the next: a service keeps its number as long as it has its name, and a VIP as
-//! long as it is the address of any service. A number is used for something else only after the last
-//! entry that has it is gone. Only the daemon writes these maps; the programs have what they need in
+//! long as it is the address of any service. The number of what was removed is not used for anything
+//! else: entries may have it. Only the daemon writes these maps; the programs have what they need in
 //! their load-time constants.
 //!
 //! All words are in the byte order of the host. Bytes within words (names, addresses) are in the
 //! order in which they stand in memory; those of addresses are in network order.
 
 /// Numbers of services, from 0 on, and as many of VIPs: nine bits. Twice as many as there can be
-/// current services ([`crate::limits::SERVICES`]), so that removed ones may wait for their entries
-/// to expire.
+/// current services ([`crate::limits::SERVICES`]), so that removed ones may keep
+/// theirs.
 pub const NUMBERS: u32 = 512;
 
 /// The states of a number, in the low byte of the first word of a record.
@@ -20,7 +20,7 @@ pub mod state {
     pub const UNUSED: u8 = 0;
     /// It is that of a current service or VIP.
     pub const IN_USE: u8 = 1;
-    /// It is that of a removed one, whose entries have not all expired.
+    /// It is that of a removed one.
     pub const GOING: u8 = 2;
 }
 

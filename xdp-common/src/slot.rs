@@ -22,7 +22,7 @@ pub const STATE: usize = 0;
 /// keyed digest of the address.
 pub const KEY: usize = 1;
 /// Hot: the SPI in the byte order of the packet (bits 32-63; zero in a session), which for IPv6 is part
-/// of the key, and the pin of the peer's VIP (0-15; zero: none).
+/// of the key, and the number of the peer's VIP (0-15; not used yet, zero).
 pub const SPI_VIP: usize = 2;
 /// Hot: the number of the slot in the table (bits 0-31), by which its cold half is found: index of the
 /// bucket times [`WAYS`], and the place in it.
@@ -141,7 +141,7 @@ pub mod flow {
     /// Hot: last seen, in jiffies (bits 32-63), and highest sequence number (0-31).
     pub const SEEN: usize = 5;
     /// Hot: the neighbour's MAC address (bits 16-63) and the stamp under which it is valid (0-15; see
-    /// `xdp_core::hop`).
+    /// `xdp_core::neighbour::cached_hop`).
     pub const HOP: usize = 6;
     /// Cold: first seen, in jiffies (all 64 bits).
     pub const FIRST_SEEN: usize = 2;
@@ -178,7 +178,7 @@ pub mod session {
     pub const NATIVE_ESP: u64 = 1 << 63;
     /// The bits of a tick in [`PORTS_CREATED`].
     pub const CREATED_MASK: u32 = 0x7fff_ffff;
-    /// Cold: first of six words, one for each class that a session counts: packets outbound in the
+    /// Cold: first of the words of the [`COUNTED`] classes, one for each: packets outbound in the
     /// upper half and inbound in the lower one ([`super::half_of`]). Each half is a counter of its
     /// own, and begins at zero again after 2^32 packets.
     pub const COUNTERS: usize = 2;

@@ -49,7 +49,7 @@ pub(crate) struct Arguments {
     /// Only the first N SPIs of that order, and their peers
     #[arg(long, value_name = "N", value_parser = top)]
     top: Option<usize>,
-    /// Only the service of this name
+    /// Only instances with the service of this name
     #[arg(long, value_name = "NAME")]
     service: Option<String>,
     #[command(flatten)]

@@ -83,7 +83,7 @@ pub enum ServiceError {
     },
     /// All numbers are taken.
     #[error(
-        "there is no number left for the {what} {key}: {limit} are in use, {going} of them by removed ones whose entries have not expired; start again when they have, or run `ikenat unload` first (all counters start at zero)"
+        "there is no number left for the {what} {key}: {limit} are in use, {going} of them by removed ones; run `ikenat unload` first (all counters start at zero)"
     )]
     NoNumber {
         /// `service` or `VIP`.
