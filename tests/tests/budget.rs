@@ -6,6 +6,7 @@
 //! that a successful load does not return.
 
 use anyhow::{Context, Result, bail, ensure};
+use ikenat_tests::bpf::fixture::Services;
 use ikenat_tests::bpf::{Dataplane, Object, fixture};
 use ikenat_tests::kernel;
 use ikenat_tests::suite::{not_root, test};
@@ -26,13 +27,26 @@ struct Budget {
 }
 
 const RECORD: &str = include_str!("budget.json");
-const PROGRAMS: [&str; 5] = [
+const PROGRAMS: [&str; 8] = [
     "ikenat_xdp_wan",
     "ikenat_xdp_lan",
     "ikenat_xdp_both",
     "ikenat_tc",
     "ikenat_egress",
+    "ikenat_xdp_wan_several",
+    "ikenat_xdp_lan_several",
+    "ikenat_xdp_both_several",
 ];
+
+/// The programs that serve these services, with their names in the record.
+fn programs(services: Services) -> Vec<(&'static str, String)> {
+    let is_used = |program: &&str| match services {
+        Services::One => !program.ends_with("_several"),
+        Services::Many => !program.contains("_xdp_") || program.ends_with("_several"),
+    };
+    let named = |program: &'static str| (program, format!("{program}{}", services.suffix()));
+    PROGRAMS.into_iter().filter(is_used).map(named).collect()
+}
 
 /// Set for a child without CAP_PERFMON: it loads the second object and prints the result of
 /// [`measured`] as JSON.
@@ -88,18 +102,22 @@ fn check(what: &str, measured: u32, recorded: Option<u32>) -> Result<()> {
 
 /// What the verifier processed for each program of an object, in this process.
 fn measured(object: Object) -> Result<BTreeMap<String, u32>> {
-    let two_armed = Dataplane::load_object(object, &fixture::config())?;
-    let one_armed = Dataplane::load_object(object, &fixture::one_armed(fixture::config()))?;
-    let one = |program: &str| {
-        let dataplane = if program == "ikenat_xdp_both" {
-            &one_armed
-        } else {
-            &two_armed
-        };
-        let count = dataplane.verified_instructions(program)?;
-        Ok((program.to_owned(), count))
-    };
-    PROGRAMS.into_iter().map(one).collect()
+    let mut found = BTreeMap::new();
+    for services in Services::ALL {
+        let config = services.of(fixture::config());
+        let two_armed = Dataplane::load_object(object, &config)?;
+        let config = services.of(fixture::one_armed(fixture::config()));
+        let one_armed = Dataplane::load_object(object, &config)?;
+        for (program, name) in programs(services) {
+            let dataplane = if program.starts_with("ikenat_xdp_both") {
+                &one_armed
+            } else {
+                &two_armed
+            };
+            found.insert(name, dataplane.verified_instructions(program)?);
+        }
+    }
+    Ok(found)
 }
 
 fn child() -> ExitCode {

@@ -12,7 +12,7 @@ mod table;
 mod tally;
 
 use anyhow::{Context, Result, ensure};
-use ikenat_tests::bpf::fixture::{self, ingress};
+use ikenat_tests::bpf::fixture::{self, Services, ingress};
 use ikenat_tests::bpf::host::{self, Ran, Tables};
 use ikenat_tests::bpf::tables::Hop;
 use ikenat_tests::bpf::{Dataplane, Object, Run, Slot};
@@ -47,18 +47,23 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     let mut tests = Vec::new();
-    for object in Object::ALL {
+    let of = |services| Object::ALL.map(|object| (services, object));
+    for (services, object) in Services::ALL.into_iter().flat_map(of) {
         for arms in Arms::ALL {
             let packets = match arms {
                 Arms::Two => "200,000",
                 Arms::One => "60,000",
             };
             let (suffix, arms_suffix) = (object.suffix(), arms.suffix());
-            let name =
-                format!("host and kernel agree on {packets} mutated packets{arms_suffix}{suffix}");
+            let services_suffix = services.suffix();
+            let name = format!(
+                "host and kernel agree on {packets} mutated packets{arms_suffix}{services_suffix}{suffix}"
+            );
             let obstacle = not_root().or_else(|| object.obstacle());
             tests.push(test(&name, obstacle, move || {
-                with_lab(Options::default(), |lab| compare(lab, object, arms))
+                with_lab(Options::default(), |lab| {
+                    compare(lab, object, (arms, services))
+                })
             }));
         }
     }
@@ -294,7 +299,7 @@ impl Twins<'_> {
     }
 }
 
-fn compare(lab: &Lab, object: Object, arms: Arms) -> Result<()> {
+fn compare(lab: &Lab, object: Object, (arms, services): (Arms, Services)) -> Result<()> {
     // One tick for the whole run: the kernel's time goes on, the host's stands still.
     let mut config = Config {
         tick_shift: 24,
@@ -307,6 +312,7 @@ fn compare(lab: &Lab, object: Object, arms: Arms) -> Result<()> {
         config = fixture::one_armed(config);
         packets = &ONE_ARMED_PACKETS;
     }
+    let config = services.of(config);
     lab.gateway.enter(|| {
         packets.iter().try_for_each(|(hook, packets)| {
             compare_at(*hook, *packets, object, (&config, arms)).with_context(|| hook.name())

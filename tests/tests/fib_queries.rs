@@ -42,6 +42,7 @@ fn the_fib_is_asked_with_all_that_rules_look_at() {
             packet.tos = 0xb8;
             let found = asked(&config, hook, (side, &packet.build()));
             let expected = FibQuery {
+                egress: 0,
                 source: VIP.octets(),
                 destination: PEER.octets(),
                 total_length: 88,

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use ikenat_tests::bpf::fixture;
+use ikenat_tests::bpf::fixture::{self, PEER, Services};
 use ikenat_tests::bpf::gateway::{NOW, forged_error, from_client};
 use ikenat_tests::bpf::host::{Host, Tables};
 use ikenat_tests::lab::frames::Packet;
@@ -34,6 +34,7 @@ fn fill(config: &Config) -> Tables {
         (Side::Lan, proof.build()),
         (Side::Lan, ike_reply().build()),
         (Side::Wan, first),
+        (Side::Wan, from_client(PEER, 100).build()),
         (Side::Wan, forged_error(CLIENT, CLIENT).build()),
     ] {
         Host::<true>::new(&tables, &fib, NOW).run(config, side, &mut frame.clone());
@@ -46,7 +47,8 @@ fn fill(config: &Config) -> Tables {
 
 /// Which words of the key decide about the places and digests of a table's entries.
 fn words_of(table: usize) -> BTreeSet<usize> {
-    let config = fixture::config();
+    // With a service of several VIPs, for PIN.
+    let config = Services::Many.of(fixture::config());
     let (name, before) = &fill(&config).hashed()[table];
     assert!(before.iter().any(|word| *word != 0), "{name} is empty");
     let decides = |word: &usize| {
@@ -65,10 +67,12 @@ fn words_of(table: usize) -> BTreeSet<usize> {
 /// others can be opened by root alone.
 #[test]
 fn what_readers_see_is_not_hashed_with_the_key_of_what_they_do_not() {
-    let [flow, session, half, fragment, host_peer, limit] = [0, 1, 2, 3, 4, 5].map(words_of);
+    let [flow, session, half, fragment, pin, host_peer, limit] =
+        [0, 1, 2, 3, 4, 5, 6].map(words_of);
     let closed: BTreeSet<usize> = half
         .iter()
         .chain(&fragment)
+        .chain(&pin)
         .chain(&limit)
         .copied()
         .collect();

@@ -69,7 +69,7 @@ impl Hosts {
     /// Peers whose entries with these ports are in one bucket.
     fn peers_of_one_bucket<const N: usize>(&self, ports: u32) -> [Ipv4Addr; N] {
         let bucket = |peer: &Ipv4Addr| {
-            let words = [u32::from_ne_bytes(peer.octets()), ports];
+            let words = [u32::from_ne_bytes(peer.octets()), ports, 0];
             let digest = digest_for_readers(&self.config.secret, words);
             recent::index(digest, HOST_PEER_BUCKETS - 1)
         };
@@ -187,7 +187,7 @@ fn an_error_about_the_servers_packet_is_not_the_hosts() {
 /// Of a peer that has not answered, the entry for its fragments gives way, too.
 #[test]
 fn a_scan_with_udp_keeps_no_fragments_from_a_new_peer() {
-    let hosts = Hosts::new(|config| config.dedicated = 1);
+    let hosts = Hosts::new(|config| config.vip.dedicated = 1);
     for number in 0..50_000 {
         let scanned = Ipv4Addr::from(u32::from(Ipv4Addr::new(45, 0, 0, 0)) + number);
         hosts.teach(ike_to(scanned), START);
@@ -293,7 +293,7 @@ fn peers_that_have_answered_keep_a_new_one_out_for_five_minutes() {
 #[test]
 fn fragments_of_a_peer_that_has_answered_stay_its_own() {
     for answers in [true, false] {
-        let hosts = Hosts::new(|config| config.dedicated = 1);
+        let hosts = Hosts::new(|config| config.vip.dedicated = 1);
         let peers: [_; 5] = hosts.peers_of_one_bucket(host_peer::ANY_UDP);
         hosts.teach(ike_to(peers[0]), START);
         if answers {

@@ -276,10 +276,9 @@ fn in_tc(config: &Config, (side, packet): &(Side, Packet), (ttl, flags): (u8, u1
 #[test]
 fn without_an_address_inside_the_server_is_left_to_the_host() {
     let with = fixture::config();
-    let without = Config {
-        lan_address: [0; 4],
-        ..with
-    };
+    let mut without = with;
+    without.vip.lan_address = [0; 4];
+    without.lan_addresses[0] = 0;
     let size = usize::from(MTU);
     let (large_in, large_out) = (
         peer_sends(500, vec![0x21; size]),
@@ -316,10 +315,8 @@ fn without_an_address_inside_the_server_is_left_to_the_host() {
 /// low the TTL is; what it sends is routed.
 #[test]
 fn a_server_on_this_host_is_reached_through_the_stack() {
-    let config = Config {
-        server_is_local: 1,
-        ..fixture::config()
-    };
+    let mut config = fixture::config();
+    config.vip.server_is_local = 1;
     let inbound = peer_sends(500, vec![0x21; MESSAGE]);
     assert_eq!(in_tc(&config, &inbound, (1, 0)), "forward ike in untracked");
     let outbound = server_sends(500, vec![0x21; MESSAGE]);

@@ -204,10 +204,8 @@ fn fragments_without_a_first_one_are_copied_to_the_host() {
     let unknown = ("punted other-fragment".to_owned(), 0);
     assert_eq!(run(&config, &[], &pieces[1]), unknown);
     // Whoever says that the VIP is for the server alone gets no copy, and a dry run makes none.
-    let dedicated = Config {
-        dedicated: 1,
-        ..config
-    };
+    let mut dedicated = config;
+    dedicated.vip.dedicated = 1;
     assert_eq!(run(&dedicated, &session, &pieces[1]), forwarded(0));
     let dry_run = Config {
         dry_run: 1,

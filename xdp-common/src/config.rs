@@ -3,7 +3,9 @@
 //!
 //! Addresses are in network order, as in the packet.
 
+use crate::cpu;
 use crate::limits::{INTERFACES, MACVLANS};
+use crate::vips::{Egress, Index, LAN_ADDRESSES, Translation, VIPS, Vip};
 use bytemuck::{Pod, Zeroable};
 
 /// The key of the tables' hash: random, made once per set of maps, and kept in SECRET so that the
@@ -24,13 +26,11 @@ pub struct Config {
     /// Further MAC addresses that are accepted on the interface of the program, in the low six
     /// bytes (those of VRRP, for example); 0: none.
     pub accepted_macs: [u64; MACVLANS],
-    /// The public address.
-    pub vip: [u8; 4],
-    /// The address of the server on the LAN.
-    pub server: [u8; 4],
-    /// The gateway's own address on the side of the server: the source of ikenat's ICMP errors to
-    /// the server. Zero: there is none.
-    pub lan_address: [u8; 4],
+    /// The only VIP, or the first of several.
+    pub vip: Vip,
+    /// This host's addresses on the sides of the servers ([`Vip::lan_address`]), each once. 0.0.0.0:
+    /// none.
+    pub lan_addresses: [u32; LAN_ADDRESSES],
     /// Interface indices of all WANs, the first WAN first; 0: none.
     pub wans: [u32; INTERFACES],
     /// Interface indices of all LANs, likewise.
@@ -78,17 +78,34 @@ pub struct Config {
     pub log: u8,
     /// Not zero (dry run): packets are counted as if they were forwarded, and passed unchanged.
     pub dry_run: u8,
-    /// Not zero: the VIP is for IPsec alone, so every UDP fragment without ports is handled.
-    pub dedicated: u8,
-    /// Not zero: the server is an address of this host.
-    pub server_is_local: u8,
     /// Not zero: PEERS has entries.
     pub lists: u8,
+    /// Not zero: there are several VIPs, or the only one has other numbers than 0, and that of a packet
+    /// is looked up.
+    pub several_vips: u8,
+    /// Not zero: a service has several VIPs, so that its peers have to be pinned.
+    pub pinned: u8,
     /// Keeps the size a multiple of eight.
-    pub reserved: [u8; 3],
+    pub reserved: [u8; 7],
     /// The constants of the fast path, inbound and outbound: [`Config::seal`] derives them from the
     /// fields above.
     pub directions: [DirectionConfig; 2],
+    /// Several VIPs; empty if there is only one.
+    pub vips: VipTable,
+}
+
+/// The tables of several VIPs.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct VipTable {
+    /// The VIPs by their addresses.
+    pub by_address: Index,
+    /// The first VIP of each server, by the server's address.
+    pub by_server: Index,
+    /// The VIPs by their numbers. One that does not exist has the address 0.0.0.0.
+    pub vips: [Vip; VIPS],
+    /// What the fast path needs of them, inbound and outbound.
+    pub translations: [[Translation; VIPS]; 2],
 }
 
 /// Where the kernel's structures have what the programs on tracepoints need: offsets in bytes, which
@@ -112,33 +129,15 @@ impl LossConfig {
     pub const ZERO: Self = bytemuck::must_cast([0_u32; 4]);
 }
 
-/// The constants of one direction, as words that are compared with those of the packet and written
-/// into it. Addresses and MAC addresses are in the byte order of the packet.
+/// The constants of one direction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct DirectionConfig {
     /// The destination MAC address that a frame must have for the fast path, in the upper six
     /// bytes.
     pub own_mac: u64,
-    /// MAC address of the egress, in the low six bytes.
-    pub source_mac: u64,
-    /// The first two bytes of the egress MAC address, at their place in the first eight bytes of a
-    /// frame.
-    pub source_high: u64,
-    /// The address that is replaced.
-    pub old: u32,
-    /// The address that replaces it.
-    pub new: u32,
-    /// The one's-complement amount that the change of address adds to the UDP checksum field, in
-    /// the machine's byte order.
-    pub udp_plus: u32,
-    /// The amount that the change of address and the TTL decrement subtract from the checksum field
-    /// of the IPv4 header.
-    pub ip_minus: u32,
-    /// The other four bytes of the egress MAC address.
-    pub source_low: u32,
-    /// Egress interface.
-    pub egress: u32,
+    /// The translation of the only VIP.
+    pub translation: Translation,
     /// Not zero: a checksum may be partial.
     pub partial: u32,
     /// A remembered next hop is valid for this many jiffies, as a shift.
@@ -148,24 +147,6 @@ pub struct DirectionConfig {
 /// A remembered next hop is valid for at most this many ticks, as a shift: about eight seconds.
 const HOP_TICKS: u32 = 3;
 
-/// The words of an address, as a little- or big-endian machine loads them: a one's-complement sum
-/// is independent of the byte order (RFC 1071 section 2 (B)).
-const fn words(address: [u8; 4]) -> (u16, u16) {
-    let [a, b, c, d] = address;
-    (u16::from_ne_bytes([a, b]), u16::from_ne_bytes([c, d]))
-}
-
-const fn fold(sum: u32) -> u32 {
-    let sum = (sum & 0xffff) + (sum >> 16);
-    (sum & 0xffff) + (sum >> 16)
-}
-
-/// `~m + m'` for a change of address.
-const fn address_delta(old: [u8; 4], new: [u8; 4]) -> u32 {
-    let ((a, b), (c, d)) = (words(old), words(new));
-    fold(!a as u32 + !b as u32 + c as u32 + d as u32)
-}
-
 /// A MAC address in the low six bytes of a word, as eight bytes of a packet are loaded.
 #[inline(always)]
 #[must_use]
@@ -174,34 +155,34 @@ pub const fn mac_word(mac: [u8; 6]) -> u64 {
     u64::from_le_bytes([a, b, c, d, e, f, 0, 0])
 }
 
-impl DirectionConfig {
-    const fn new(
-        own_mac: [u8; 6],
-        source_mac: [u8; 6],
-        (old, new): ([u8; 4], [u8; 4]),
-        egress: u32,
-        (partial, tick_shift): (u8, u32),
-    ) -> Self {
-        let udp_delta = address_delta(old, new);
-        // TTL and protocol form one word of the header, with the TTL in the first byte.
-        let less_one = !u16::from_ne_bytes([1, 0]);
-        Self {
-            own_mac: mac_word(own_mac) << 16,
-            source_mac: mac_word(source_mac),
-            source_high: mac_word(source_mac) << 48,
-            source_low: {
-                let [_, _, c, d, e, f] = source_mac;
-                u32::from_le_bytes([c, d, e, f])
-            },
-            old: u32::from_ne_bytes(old),
-            new: u32::from_ne_bytes(new),
-            // Both are derived from the delta of the sum: see `xdp_core::checksum`.
-            udp_plus: !udp_delta & 0xffff,
-            ip_minus: fold(udp_delta + less_one as u32),
-            egress,
-            partial: partial as u32,
-            hop_shift: tick_shift + HOP_TICKS,
+impl VipTable {
+    /// That of no VIPs.
+    pub const EMPTY: Self = bytemuck::must_cast([0_u64; size_of::<Self>() / size_of::<u64>()]);
+
+    fn of(vips: &[(Vip, [Egress; 2])]) -> Option<Self> {
+        let mut table = Self::EMPTY;
+        let (mut addresses, mut servers) = ([([0; 4], 0); VIPS], [([0; 4], 0); VIPS]);
+        let mut server_count = 0;
+        for (at, (vip, egresses)) in vips.iter().enumerate() {
+            let number = usize::from(vip.number);
+            let place = table.vips.get_mut(number)?;
+            if *place != Vip::default() {
+                return None;
+            }
+            *place = *vip;
+            for (outbound, egress) in [false, true].into_iter().zip(egresses) {
+                table.translations[usize::from(outbound)][number] =
+                    Translation::new(vip, outbound, *egress);
+            }
+            *addresses.get_mut(at)? = (vip.address, vip.number);
+            if vip.number == vip.first {
+                servers[server_count] = (vip.server, vip.number);
+                server_count += 1;
+            }
         }
+        table.by_address = Index::of(&addresses[..vips.len()])?;
+        table.by_server = Index::of(&servers[..server_count])?;
+        Some(table)
     }
 }
 
@@ -212,31 +193,77 @@ impl Config {
     /// Fills in [`Config::directions`]. Call this last.
     #[must_use]
     pub const fn seal(mut self) -> Self {
-        let inbound = (self.vip, self.server);
-        let outbound = (self.server, self.vip);
         // A program has one ingress, so only one of the two counts.
         let (own_wan, own_lan) = if mac_word(self.main_mac) == 0 {
             (self.wan_mac, self.lan_mac)
         } else {
             (self.main_mac, self.main_mac)
         };
-        let shift = self.tick_shift;
+        if self.lan_addresses[0] == 0 {
+            self.lan_addresses[0] = u32::from_ne_bytes(self.vip.lan_address);
+        }
+        let (to_wan, to_lan) = (self.first_wan(), self.first_lan());
+        // The flows of a peer that moves to another VIP follow it when their next hops expire.
+        let hop_shift = self.tick_shift + if self.pinned == 0 { HOP_TICKS } else { 0 };
         self.directions = [
-            DirectionConfig::new(
-                own_wan,
-                self.lan_mac,
-                inbound,
-                self.lan_ifindex,
-                (self.wan_partial, shift),
-            ),
-            DirectionConfig::new(
-                own_lan,
-                self.wan_mac,
-                outbound,
-                self.wan_ifindex,
-                (self.lan_partial, shift),
-            ),
+            DirectionConfig {
+                own_mac: mac_word(own_wan) << 16,
+                translation: Translation::new(&self.vip, false, to_lan),
+                partial: self.wan_partial as u32,
+                hop_shift,
+            },
+            DirectionConfig {
+                own_mac: mac_word(own_lan) << 16,
+                translation: Translation::new(&self.vip, true, to_wan),
+                partial: self.lan_partial as u32,
+                hop_shift,
+            },
         ];
         self
+    }
+
+    /// The same for several VIPs: each with its egress inbound and outbound. `None`: two have the same
+    /// address or the same number, or two servers of different services have the same address.
+    #[must_use]
+    pub fn with_vips(mut self, vips: &[(Vip, [Egress; 2])]) -> Option<Self> {
+        let (first, _) = vips.first()?;
+        self.vip = *first;
+        // The programs for one VIP know that both of its numbers are 0.
+        if vips.len() > 1 || first.service != 0 || first.number != 0 {
+            self.several_vips = 1;
+            self.vips = VipTable::of(vips)?;
+        }
+        let mut places = self.lan_addresses.iter_mut();
+        for (at, (vip, _)) in vips.iter().enumerate() {
+            let address = vip.lan_address;
+            let is_known = vips[..at].iter().any(|(vip, _)| vip.lan_address == address);
+            if !is_known && let Some(place) = places.next() {
+                *place = u32::from_ne_bytes(address);
+            }
+        }
+        self.pinned = vips.iter().any(|(vip, _)| vip.several != 0).into();
+        Some(self.seal())
+    }
+
+    /// The WAN of the program as an egress.
+    #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "one of eight")]
+    pub const fn first_wan(&self) -> Egress {
+        Egress {
+            ifindex: self.wan_ifindex,
+            mac: self.wan_mac,
+            word: cpu::EGRESS_WAN as u16,
+        }
+    }
+
+    /// The LAN of the program as an egress.
+    #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "one of eight")]
+    pub const fn first_lan(&self) -> Egress {
+        Egress {
+            ifindex: self.lan_ifindex,
+            mac: self.lan_mac,
+            word: cpu::EGRESS_LAN as u16,
+        }
     }
 }

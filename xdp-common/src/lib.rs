@@ -15,10 +15,12 @@ pub mod meta;
 pub mod reason;
 pub mod services;
 pub mod slot;
+pub mod vips;
 
 pub use config::{Config, LossConfig, Secret};
 pub use counters::{Class, Direction, Hook, Untracked};
 pub use reason::{Outcome, Reason};
+pub use vips::Vip;
 
 /// The version of everything in this crate. Pinned objects of another version are refused, never
 /// reinterpreted.

@@ -18,6 +18,11 @@ pub const SESSION_SLOTS: u32 = 2 * TUNNELS;
 pub const SLOTS: core::ops::RangeInclusive<u32> = 64..=1 << 24;
 /// Buckets of HALF: four half-open handshakes each; the oldest is overwritten.
 pub const HALF_BUCKETS: u32 = 1 << 12;
+/// Buckets of PIN: the VIPs of four peers or IKE SAs each; the oldest is overwritten.
+pub const PIN_BUCKETS: u32 = 1 << 12;
+/// How long the VIP of a peer without a session, or of an IKE message, is remembered (RFC 7296 section
+/// 2.4: retransmissions take minutes).
+pub const PIN_TICKS: u16 = 60;
 /// Buckets of FRAGMENT: four datagrams each, of which the first fragment has passed; the oldest is
 /// overwritten.
 pub const FRAGMENT_BUCKETS: u32 = 1 << 10;

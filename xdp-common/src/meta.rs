@@ -1,9 +1,10 @@
 //! The words of META: state that outlives the daemon and belongs to no table.
 
 use crate::limits::INTERFACES;
+use crate::vips::SERVICES;
 
-/// Words of META: one page.
-pub const WORDS: usize = 512;
+/// Words of META: two pages.
+pub const WORDS: usize = 1024;
 
 /// Live entries of FLOW; the dataplane increments the number, the daemon decrements it.
 pub const FLOW_ENTRIES: usize = 0;
@@ -25,9 +26,6 @@ pub const LISTED: usize = 8;
 pub const NAMESPACE: usize = 11;
 /// Interfaces with generic XDP, as bits: WAN k is bit k, LAN k is bit `INTERFACES` + k.
 pub const GENERIC: usize = 13;
-/// The server's next hop, in the format of the hop word of flows (`slot::flow::HOP`): for packets
-/// that belong to no flow. Zero while the host has peers of its own ([`HOST_PEER_LAST_TICK`]).
-pub const SERVER_HOP: usize = 14;
 /// Which of the two copies of the retired totals is valid: 0 or 1. Changing this word is the
 /// commit.
 pub const RETIRED_COPY: usize = 32;
@@ -48,6 +46,18 @@ pub const RETIRED: usize = 64;
 pub const RETIRED_WORDS: usize = 128;
 /// Packets lost after the redirect to the first WAN; the other WANs and the LANs follow.
 pub const LOST: usize = RETIRED + 2 * RETIRED_WORDS;
+
+/// The next hop of the server of each service, by the service's number: the second page.
+const SERVER_HOPS: usize = WORDS / 2;
+
+/// The next hop of a service's server, in the format of the hop word of flows (`slot::flow::HOP`): for
+/// packets that belong to no flow. With one service it is zero while the host has peers of its own
+/// ([`HOST_PEER_LAST_TICK`]).
+#[inline(always)]
+#[must_use]
+pub const fn server_hop(service: u16) -> usize {
+    SERVER_HOPS + service as usize % (WORDS - SERVER_HOPS)
+}
 
 /// The words of one copy of the retired totals.
 pub mod retired {
@@ -76,4 +86,5 @@ pub mod flag {
     pub const GRACE_BY_MAP: u64 = 1 << 3;
 }
 const _: () = assert!(LANS + INTERFACES * INTERFACE_WORDS <= RETIRED);
-const _: () = assert!(LOST + 2 * INTERFACES <= WORDS);
+const _: () = assert!(LOST + 2 * INTERFACES <= SERVER_HOPS);
+const _: () = assert!(SERVICES <= WORDS - SERVER_HOPS);

@@ -7,6 +7,10 @@
 //!
 //! `xdp_core::table` finds, claims and retires slots.
 
+pub mod half;
+pub mod host_peer;
+pub mod recent;
+
 use crate::counters::{Class, Direction};
 
 /// Words of each half of a slot.
@@ -22,7 +26,8 @@ pub const STATE: usize = 0;
 /// keyed digest of the address.
 pub const KEY: usize = 1;
 /// Hot: the SPI in the byte order of the packet (bits 32-63; zero in a session), which for IPv6 is part
-/// of the key, and the number of the peer's VIP (0-15; not used yet, zero).
+/// of the key, and in the lower half the number of the VIP of the last packet (0-15), or in a session
+/// [`session::PIN`].
 pub const SPI_VIP: usize = 2;
 /// Hot: the number of the slot in the table (bits 0-31), by which its cold half is found: index of the
 /// bucket times [`WAYS`], and the place in it.
@@ -160,6 +165,42 @@ pub mod flow {
 
 /// The words of a SESSION slot beyond those that all slots have.
 pub mod session {
+    /// Hot, of a service with several VIPs: the VIP that the peer uses (bits 0-15), that it is known (bit
+    /// 16), and that it is proven (bit 17).
+    pub const PIN: usize = super::SPI_VIP;
+    const PINNED: u64 = 1 << 16;
+    const PROVEN: u64 = 1 << 17;
+
+    /// [`PIN`] of a peer whose VIP is proven.
+    #[inline(always)]
+    #[must_use]
+    pub const fn proven_pin(vip: u16) -> u64 {
+        PROVEN | PINNED | vip as u64
+    }
+
+    /// [`PIN`] after a packet that may be forged has come to this VIP.
+    #[inline(always)]
+    #[must_use]
+    pub const fn claim_pin(before: u64, vip: u16) -> u64 {
+        if before & PROVEN == 0 {
+            PINNED | vip as u64
+        } else {
+            before
+        }
+    }
+
+    /// The number of the VIP that the peer uses, if it is known.
+    #[inline(always)]
+    #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "the low bits are meant")]
+    pub const fn pinned(pin: u64) -> Option<u16> {
+        if pin & PINNED == 0 {
+            None
+        } else {
+            Some(pin as u16)
+        }
+    }
+
     /// Hot: the server's last encrypted IKE message or keepalive, in jiffies (low 32 bits). ESP
     /// refreshes its flows, and the daemon copies the latest of them to here as it visits them. If that
     /// was an inbound one, the upper half has the server's last packet.
@@ -234,84 +275,6 @@ pub const fn half_of(word: u64, direction: Direction) -> u64 {
     word >> (32 * direction as u32) & 0xffff_ffff
 }
 
-/// The four words of a way in HALF, FRAGMENT and HOSTPEER.
-pub mod recent {
-    /// Words of a way.
-    pub const WORDS: usize = 4;
-    /// Words of a bucket: one value of the map.
-    pub const BUCKET_WORDS: usize = super::WAYS * WORDS;
-    /// Digest (bits 16-63) and tick (0-15).
-    pub const DIGEST: usize = 0;
-    /// First word of the details: the peer's address in two words; then in HALF ([`super::half`]) the
-    /// initiator's SPI, in FRAGMENT the end of the first fragment (bits 0-12) and bits 13-63 of the digest, in HOSTPEER
-    /// [`super::host_peer`]. Two CPUs may have written parts of them.
-    pub const DETAILS: usize = 1;
-    /// Words of the details.
-    pub const DETAILS_WORDS: usize = 3;
-}
-
-/// The second word of the details of an entry in HALF: that of the peer's address, whose upper bits are
-/// the same for every IPv4 address, and in their place the peer's port on 500 to which the reply went.
-pub mod half {
-    const PORT_SHIFT: u32 = 48;
-
-    /// The word with a port.
-    #[inline(always)]
-    #[must_use]
-    pub const fn with_ike_port(peer_word: u64, port: u16) -> u64 {
-        peer_word | (port as u64) << PORT_SHIFT
-    }
-
-    /// The word of the address.
-    #[inline(always)]
-    #[must_use]
-    pub const fn peer_word(word: u64) -> u64 {
-        word & ((1 << PORT_SHIFT) - 1)
-    }
-
-    /// The port; zero: the reply did not go there.
-    #[inline(always)]
-    #[must_use]
-    pub const fn ike_port(word: u64) -> u16 {
-        (word >> PORT_SHIFT) as u16
-    }
-}
-
-/// The third word of the details of an entry in HOSTPEER: [`ANSWERED`](host_peer::ANSWERED) (bit 63),
-/// the tick of the host's last packet (bits 32-62), and what identifies the entry beside the peer's
-/// address (bits 0-31): ports, zero for ESP, or [`ANY_UDP`](host_peer::ANY_UDP).
-pub mod host_peer {
-    /// The peer has answered: the entry gives way to no other one.
-    pub const ANSWERED: u64 = 1 << 63;
-    /// The bits of a tick that an entry keeps.
-    pub const TICK_MASK: u64 = 0x7fff_ffff;
-    /// In place of ports: the host sends UDP to the peer, whatever the ports. For its later fragments,
-    /// which show none. Such an entry stands beside those with ports.
-    pub const ANY_UDP: u32 = u32::MAX;
-
-    /// The tick of an entry.
-    #[inline(always)]
-    #[must_use]
-    pub const fn tick(word: u64) -> u64 {
-        word >> 32 & TICK_MASK
-    }
-
-    /// The peer's port (bits 16-31) and that of the VIP (0-15). Zero stands for ESP.
-    #[inline(always)]
-    #[must_use]
-    pub const fn ports(peer: u16, vip: u16) -> u32 {
-        (peer as u32) << 16 | vip as u32
-    }
-
-    /// The peer's port and the VIP's.
-    #[inline(always)]
-    #[must_use]
-    pub const fn split(ports: u32) -> (u16, u16) {
-        let [a, b, c, d] = ports.to_be_bytes();
-        (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]))
-    }
-}
-
 /// The words of an entry in NEXTHOP.
 pub mod nexthop {
     /// Words of an entry: one cache line.
@@ -350,13 +313,25 @@ pub const fn peer_address(words: [u64; 2]) -> Option<[u8; 4]> {
 
 /// The word [`KEY`] of an IPv4 peer.
 #[inline(always)]
-const fn key_word(peer: [u8; 4], spi: u32) -> u64 {
+#[must_use]
+pub const fn key_word(peer: [u8; 4], spi: u32) -> u64 {
     (spi.to_be() as u64) << 32 | u32::from_ne_bytes(peer) as u64
 }
 
+/// The bits of a service's number in the state words of its entries.
 #[inline(always)]
-const fn service_bits(service: u16) -> u64 {
+#[must_use]
+pub const fn service_bits(service: u16) -> u64 {
     (service as u64) << SERVICE_SHIFT & SERVICE
+}
+
+/// The bits of a flow's key in its state word, with those of its service.
+#[inline(always)]
+#[must_use]
+pub const fn flow_bits(class: Class, direction: Direction, service_bits: u64) -> u64 {
+    let native = (class as u64 == Class::Esp as u64) as u64 * NATIVE;
+    let outbound = (direction as u64 & 1) * OUTBOUND;
+    service_bits | native | outbound
 }
 
 /// The key of a flow. The port is not part of it: it may change during the lifetime of an SA.
@@ -369,10 +344,16 @@ pub const fn flow_key(
     direction: Direction,
     service: u16,
 ) -> Key {
-    let native = (class as u64 == Class::Esp as u64) as u64 * NATIVE;
-    let outbound = (direction as u64 & 1) * OUTBOUND;
+    let bits = flow_bits(class, direction, service_bits(service));
+    flow_key_of(peer, spi, bits)
+}
+
+/// The same, given its bits ([`flow_bits`]).
+#[inline(always)]
+#[must_use]
+pub const fn flow_key_of(peer: [u8; 4], spi: u32, bits: u64) -> Key {
     Key {
-        bits: service_bits(service) | native | outbound,
+        bits,
         word: key_word(peer, spi),
         spi: spi.to_be(),
         address: peer_words(peer),
@@ -389,4 +370,19 @@ pub const fn session_key(peer: [u8; 4], service: u16) -> Key {
         spi: 0,
         address: peer_words(peer),
     }
+}
+
+/// The VIP of the last packet, in the word [`SPI_VIP`] of a flow.
+#[inline(always)]
+#[must_use]
+#[expect(clippy::cast_possible_truncation, reason = "the low bits are meant")]
+pub const fn vip(word: u64) -> u16 {
+    word as u16
+}
+
+/// The word [`SPI_VIP`] of a flow with another VIP.
+#[inline(always)]
+#[must_use]
+pub const fn with_vip(word: u64, vip: u16) -> u64 {
+    word & !0xffff | vip as u64
 }

@@ -8,6 +8,8 @@ use crate::checksum::udp_partial;
 use crate::env::{Env, Side};
 use crate::frame::Frame;
 use crate::packet::{Packet, is_no_host};
+use crate::service;
+use crate::vip::{self, Found, Vips};
 use crate::wire::ethernet::{self, EtherType};
 use crate::wire::ipv4::{self, Protocol};
 use crate::wire::{esp, udp};
@@ -21,14 +23,14 @@ fn first_look<F: Frame + ?Sized>(
     frame: &F,
     config: &Config,
     side: Side,
-) -> Result<(ipv4::Header, Direction), Reason> {
+) -> Result<(ipv4::Header, Found), Reason> {
     if !is_ipv4(frame) {
         return Err(Reason::NotIpv4);
     }
     let ip = ipv4::Header::read_outer(frame).ok_or(Reason::Malformed)?;
-    let direction = direction(&ip, config, side)?;
+    let found = service::of_packet::<F>(&ip, config, side)?;
     if ip.protocol == Protocol::UDP || ip.protocol == Protocol::ESP {
-        Ok((ip, direction))
+        Ok((ip, found))
     } else if ip.protocol == Protocol::ICMP {
         // Only tc reads what an ICMP error quotes ([`crate::icmp`]).
         Err(Reason::Icmp)
@@ -48,7 +50,7 @@ pub fn is_ipv4<F: Frame + ?Sized>(frame: &F) -> bool {
 /// unusual in any respect are left to that function.
 #[inline(always)]
 pub fn not_handled<F: Frame + ?Sized>(frame: &F, config: &Config, side: Side) -> Option<Reason> {
-    let (ip, direction) = match first_look(frame, config, side) {
+    let (ip, (direction, _)) = match first_look(frame, config, side) {
         Ok(found) => found,
         Err(Reason::Malformed) => return None,
         Err(reason) => return Some(reason),
@@ -87,7 +89,7 @@ pub fn classify<F: Frame + ?Sized>(
     hook: Hook,
     for_us: bool,
 ) -> Result<Packet, Reason> {
-    let (ip, direction) = first_look(frame, config, side)?;
+    let (ip, found) = first_look(frame, config, side)?;
     // A redirect would take a frame that was sent to another host away from its receiver.
     if !for_us {
         return Err(Reason::NotOurMac);
@@ -97,11 +99,7 @@ pub fn classify<F: Frame + ?Sized>(
     if total < header_length || ethernet::LENGTH + total > frame.length() {
         return Err(Reason::Malformed);
     }
-    let peer = match direction {
-        Direction::Inbound => ip.source,
-        Direction::Outbound => ip.destination,
-    };
-    let mut packet = Packet::fragment(direction, peer, &ip);
+    let mut packet = Packet::fragment(found, service::peer_of(&ip, found), &ip);
     let at = ethernet::LENGTH + header_length;
     let length = total - header_length;
     #[expect(
@@ -121,7 +119,7 @@ pub fn classify<F: Frame + ?Sized>(
             }
         }
     }
-    refuse_untranslatable(&packet, config, &ip, hook)?;
+    refuse_untranslatable::<F>(&packet, config, &ip, hook)?;
     Ok(packet)
 }
 
@@ -148,24 +146,8 @@ pub fn foreign_fragment<F: Frame + ?Sized>(
     side: Side,
 ) -> Option<Packet> {
     let ip = ipv4::Header::read_outer(frame).filter(ipv4::Header::is_first_fragment)?;
-    let direction = direction(&ip, config, side).ok()?;
-    let peer = match direction {
-        Direction::Inbound => ip.source,
-        Direction::Outbound => ip.destination,
-    };
-    Some(Packet::fragment(direction, peer, &ip))
-}
-
-#[inline(always)]
-fn direction(ip: &ipv4::Header, config: &Config, side: Side) -> Result<Direction, Reason> {
-    match side {
-        Side::Wan if ip.destination == config.vip => Ok(Direction::Inbound),
-        Side::Lan if ip.source == config.server => Ok(Direction::Outbound),
-        Side::Both if ip.destination == config.vip => Ok(Direction::Inbound),
-        Side::Both if ip.source == config.server => Ok(Direction::Outbound),
-        Side::Out if ip.source == config.server => Ok(Direction::Outbound),
-        Side::Wan | Side::Lan | Side::Both | Side::Out => Err(Reason::OtherAddress),
-    }
+    let found = service::of_packet::<F>(&ip, config, side).ok()?;
+    Some(Packet::fragment(found, service::peer_of(&ip, found), &ip))
 }
 
 /// True for a frame that was sent to the interface that received it, or to a macvlan on top
@@ -213,7 +195,11 @@ pub fn is_group_frame_to_service<F: Frame + ?Sized>(
     let Some(ip) = ipv4::Header::read_outer(frame).filter(|ip| !ip.is_later_fragment()) else {
         return false;
     };
-    if !is_group || direction(&ip, config, side) != Ok(Direction::Inbound) {
+    let inbound = matches!(
+        service::of_packet::<F>(&ip, config, side),
+        Ok((Direction::Inbound, _))
+    );
+    if !is_group || !inbound {
         return false;
     }
     let at = ip.header_length().map(|length| ethernet::LENGTH + length);
@@ -343,17 +329,18 @@ fn is_partial<F: Frame + ?Sized>(
 /// Refuses what must not be translated: sources that no client can have. Also refuses what XDP
 /// cannot translate: packets whose TTL expires here, and packets for a server on this host.
 #[inline(always)]
-fn refuse_untranslatable(
+fn refuse_untranslatable<V: Vips + ?Sized>(
     packet: &Packet,
     config: &Config,
     ip: &ipv4::Header,
     hook: Hook,
 ) -> Result<(), Reason> {
     let inbound = packet.direction == Direction::Inbound;
-    if inbound && is_bogus(ip.source, config) {
+    if inbound && is_bogus::<V>(ip.source, config) {
         return Err(Reason::BogusSource);
     }
-    if hook == Hook::Xdp && inbound && config.server_is_local != 0 {
+    if hook == Hook::Xdp && inbound && vip::by_number::<V>(config, packet.vip).server_is_local != 0
+    {
         return Err(Reason::ServerIsLocal);
     }
     if hook == Hook::Xdp && ip.ttl <= 1 {
@@ -375,10 +362,10 @@ pub fn refuse_options<F: Frame + ?Sized>(frame: &F) -> Option<Reason> {
 }
 
 /// Sources that no client can have: those that the kernel's own input path treats as martians, class
-/// E (240.0.0.0/4), and those that can only be forged: the VIP (a land attack) and the server.
+/// E (240.0.0.0/4), and those that can only be forged: a VIP (a land attack) and a server.
 #[inline(always)]
-pub fn is_bogus(source: [u8; 4], config: &Config) -> bool {
-    is_no_host(source) || source == config.vip || source == config.server
+pub fn is_bogus<V: Vips + ?Sized>(source: [u8; 4], config: &Config) -> bool {
+    is_no_host(source) || vip::is_of_service::<V>(config, source)
 }
 
 /// The reason why a peer's packets are not forwarded, if the peer is on a list.

@@ -6,6 +6,7 @@ use crate::packet::PackedPacket;
 use crate::table::Buckets;
 use crate::table::recent;
 use crate::table::word::Word;
+use crate::vip::Vips;
 use xdp_common::{Class, Direction, Hook, Reason, cpu};
 
 /// Where a frame was seen: the side of the interface that received it, or egress.
@@ -40,6 +41,8 @@ pub struct FibQuery {
     pub ports: [u16; 2],
     /// The interface on which the packet arrives; 0: that on which this one has arrived.
     pub ingress: u32,
+    /// The interface by which it is to leave, whatever rules say about its ingress; 0: any.
+    pub egress: u32,
 }
 
 impl FibQuery {
@@ -59,6 +62,7 @@ impl FibQuery {
             protocol,
             ports: [0; 2],
             ingress: 0,
+            egress: 0,
         }
     }
 }
@@ -107,7 +111,7 @@ impl NextHop {
 }
 
 /// The tables and the kernel, as the processing of one packet needs them.
-pub trait Env {
+pub trait Env: Vips {
     /// The kind of word.
     type Word: Word;
     /// The FLOW table.
@@ -123,6 +127,8 @@ pub trait Env {
     fn sessions(&self) -> &Self::Sessions;
     /// A bucket of HALF.
     fn half_open(&self, index: u32) -> Option<&recent::Bucket<Self::Word>>;
+    /// A bucket of PIN.
+    fn pin_bucket(&self, index: u32) -> Option<&recent::Bucket<Self::Word>>;
     /// A bucket of FRAGMENT.
     fn fragments(&self, index: u32) -> Option<&recent::Bucket<Self::Word>>;
     /// A bucket of HOSTPEER.

@@ -16,14 +16,16 @@ use crate::env::{Env, NextHop, Side, Verdict};
 use crate::frame::Frame;
 use crate::neighbour::cached_hop;
 use crate::pipeline::process;
-use crate::table::hash::digest_key;
+use crate::table::hash::pair;
 use crate::table::word::Word;
 use crate::table::{self, Place};
+use crate::vip;
 use crate::wire::ipv4::Protocol;
 use crate::wire::{esp, ethernet, ipv4, udp};
 use xdp_common::config::DirectionConfig;
 use xdp_common::limits::NATT_PORT;
 use xdp_common::slot::{self, Key};
+use xdp_common::vips::Translation;
 use xdp_common::{Class, Config, Direction, Hook, cpu};
 
 /// Bytes that are read: Ethernet, IPv4, UDP, ESP.
@@ -80,6 +82,20 @@ pub fn forward<F: Frame + ?Sized, E: Env, const OUTBOUND: bool>(
     env: &E,
     config: &Config,
 ) -> Option<Verdict> {
+    if E::has_several(config) {
+        forward_vip::<F, E, OUTBOUND, true>(frame, env, config)
+    } else {
+        forward_vip::<F, E, OUTBOUND, false>(frame, env, config)
+    }
+}
+
+/// The same; `SEVERAL`: that VIP of several for which the packet is.
+#[inline(always)]
+fn forward_vip<F: Frame + ?Sized, E: Env, const OUTBOUND: bool, const SEVERAL: bool>(
+    frame: &mut F,
+    env: &E,
+    config: &Config,
+) -> Option<Verdict> {
     let direction_config = &config.directions[usize::from(OUTBOUND)];
     let length = frame.length();
     let head = frame.array_mut::<HEAD>(0)?;
@@ -93,7 +109,12 @@ pub fn forward<F: Frame + ?Sized, E: Env, const OUTBOUND: bool>(
     };
     // The first six bytes, at the upper end of the word.
     let mac = u64::from_le(F::get64::<{ ethernet::DESTINATION }, HEAD>(head)) << 16;
-    if address != direction_config.old || mac != direction_config.own_mac {
+    let translation = if SEVERAL {
+        vip::candidate(config, OUTBOUND, address)?
+    } else {
+        &direction_config.translation
+    };
+    if address != translation.old || mac != direction_config.own_mac {
         return None;
     }
     // Flags and offset, TTL, protocol. Only a word that consists of the last two is within the
@@ -106,9 +127,9 @@ pub fn forward<F: Frame + ?Sized, E: Env, const OUTBOUND: bool>(
     // The byte is loaded twice: after a single load the compiler would choose between two numbers,
     // the larger one first.
     if head[IP + ipv4::PROTOCOL] == UDP {
-        forward_esp::<F, E, OUTBOUND, true>(head, env, config, total)
+        forward_esp::<F, E, OUTBOUND, SEVERAL, true>(head, env, config, (translation, total))
     } else if rest & 0xff == u32::from(ESP) {
-        forward_esp::<F, E, OUTBOUND, false>(head, env, config, total)
+        forward_esp::<F, E, OUTBOUND, SEVERAL, false>(head, env, config, (translation, total))
     } else {
         None
     }
@@ -124,7 +145,16 @@ pub fn forward_either<F: Frame + ?Sized, E: Env>(
     config: &Config,
 ) -> Option<Verdict> {
     let head = frame.array_mut::<HEAD>(0)?;
-    if F::get32::<SOURCE, HEAD>(head) != config.directions[Direction::Outbound as usize].old {
+    let source = F::get32::<SOURCE, HEAD>(head);
+    let of_server = if E::has_several(config) {
+        vip::by_server::<E>(config, source.to_ne_bytes()).is_some()
+    } else {
+        source
+            == config.directions[Direction::Outbound as usize]
+                .translation
+                .old
+    };
+    if !of_server {
         return forward::<F, E, false>(frame, env, config);
     }
     let mut verdict = forward::<F, E, true>(frame, env, config)?;
@@ -138,11 +168,17 @@ pub fn forward_either<F: Frame + ?Sized, E: Env>(
 
 /// The same, once the protocol is known: ESP in UDP, or native ESP.
 #[inline(always)]
-fn forward_esp<F: Frame + ?Sized, E: Env, const OUTBOUND: bool, const IN_UDP: bool>(
+fn forward_esp<
+    F: Frame + ?Sized,
+    E: Env,
+    const OUTBOUND: bool,
+    const SEVERAL: bool,
+    const IN_UDP: bool,
+>(
     head: &mut [u8; HEAD],
     env: &E,
     config: &Config,
-    total: u16,
+    (translation, total): (&Translation, u16),
 ) -> Option<Verdict> {
     let direction_config = &config.directions[usize::from(OUTBOUND)];
     let direction = if OUTBOUND {
@@ -169,21 +205,40 @@ fn forward_esp<F: Frame + ?Sized, E: Env, const OUTBOUND: bool, const IN_UDP: bo
         F::get32::<{ PAYLOAD + esp::SPI }, HEAD>(head)
     });
     // A reserved SPI never gets a flow: a value below 256 finds none.
-    let key = slot::flow_key(peer.to_ne_bytes(), spi, class, direction, 0);
-    let place = Place::new(digest_key(&config.secret, &key), config.flow_mask);
-    let slot = match table::find_at(env.flows(), place.first(), &key) {
+    let peer = peer.to_ne_bytes();
+    let word = slot::key_word(peer, spi);
+    let key = || {
+        // Without several VIPs it is number 0.
+        let service_bits = if SEVERAL {
+            translation.service_bits.into()
+        } else {
+            0
+        };
+        slot::flow_key_of(peer, spi, slot::flow_bits(class, direction, service_bits))
+    };
+    let place = Place::new(pair(&config.secret, word), config.flow_mask);
+    let slot = match table::find_at(env.flows(), place.first(), key) {
         Some(found) => found,
         None => {
             // Computed a second time, hidden from the compiler, which would otherwise keep it for
             // all packets although only a few need it.
-            let (config, word) = core::hint::black_box((config, key.word));
-            let key = Key { word, ..key };
-            let place = Place::new(digest_key(&config.secret, &key), config.flow_mask);
-            table::find_at(env.flows(), place.second(), &key)?
+            let (config, word) = core::hint::black_box((config, word));
+            let place = Place::new(pair(&config.secret, word), config.flow_mask);
+            let key = || Key { word, ..key() };
+            table::find_at(env.flows(), place.second(), key)?
         }
     };
+    let translation = if SEVERAL {
+        vip_of_flow::<OUTBOUND>(config, translation, slot[slot::SPI_VIP].load())?
+    } else {
+        translation
+    };
     let block = env.cpu_block()?;
-    let egress = block[cpu::egress_of(direction)].load();
+    let egress = if SEVERAL {
+        block[core::hint::black_box(translation.egress_word as usize) & (cpu::COUNTERS - 1)].load()
+    } else {
+        block[cpu::egress_of(direction)].load()
+    };
     let jiffies = env.jiffies();
     let mac = cached_hop::mac(
         slot[slot::flow::HOP].load(),
@@ -199,17 +254,36 @@ fn forward_esp<F: Frame + ?Sized, E: Env, const OUTBOUND: bool, const IN_UDP: bo
         F::get32::<{ PAYLOAD + esp::SEQUENCE }, HEAD>(head)
     });
     flow::count_packet(env.flows(), slot, sequence, total, jiffies);
-    rewrite::<F, OUTBOUND, IN_UDP>(head, direction_config, mac);
+    rewrite::<F, OUTBOUND, IN_UDP>(head, translation, mac);
     counters::count_class(block, Hook::Xdp, (direction, class), total, true);
     Some(Verdict::Forward {
         hop: NextHop {
-            ifindex: direction_config.egress,
+            ifindex: translation.egress,
         },
         direction,
         class,
         bytes: total,
         tracked: true,
     })
+}
+
+/// The translation of a flow: outbound that of the VIP that its peer uses. `None`: the packet has come to
+/// another VIP than those before, or the flow's one does not exist any more.
+#[inline(always)]
+fn vip_of_flow<'c, const OUTBOUND: bool>(
+    config: &'c Config,
+    translation: &'c Translation,
+    word: u64,
+) -> Option<&'c Translation> {
+    let number = slot::vip(word);
+    if !OUTBOUND {
+        return (number == translation.vip).then_some(translation);
+    }
+    let of_flow = vip::translation_of(config, 1, number);
+    (of_flow.service_bits == translation.service_bits
+        && of_flow.vip == number
+        && of_flow.old == translation.old)
+        .then_some(of_flow)
 }
 
 /// True for a whole datagram of UDP 4500 with room for ESP, with no checksum or a full one.
@@ -254,26 +328,23 @@ fn is_partial<F: Frame + ?Sized>(head: &[u8; HEAD], total: u16, checksum: u16) -
 #[inline(always)]
 fn rewrite<F: Frame + ?Sized, const OUTBOUND: bool, const IN_UDP: bool>(
     head: &mut [u8; HEAD],
-    direction_config: &DirectionConfig,
+    translation: &Translation,
     mac: u64,
 ) {
-    F::put64::<{ ethernet::DESTINATION }, HEAD>(
-        head,
-        u64::to_le(mac | direction_config.source_high),
-    );
-    F::put32::<{ ethernet::DESTINATION + 8 }, HEAD>(head, u32::to_le(direction_config.source_low));
+    F::put64::<{ ethernet::DESTINATION }, HEAD>(head, u64::to_le(mac | translation.source_high));
+    F::put32::<{ ethernet::DESTINATION + 8 }, HEAD>(head, u32::to_le(translation.source_low));
     if OUTBOUND {
-        F::put32::<SOURCE, HEAD>(head, direction_config.new);
+        F::put32::<SOURCE, HEAD>(head, translation.new);
     } else {
-        F::put32::<DESTINATION, HEAD>(head, direction_config.new);
+        F::put32::<DESTINATION, HEAD>(head, translation.new);
     }
     head[IP + ipv4::TTL] = head[IP + ipv4::TTL].wrapping_sub(1);
     let old = F::get16::<IP_CHECKSUM, HEAD>(head);
-    F::put16::<IP_CHECKSUM, HEAD>(head, ip_less(old, direction_config.ip_minus));
+    F::put16::<IP_CHECKSUM, HEAD>(head, ip_less(old, translation.ip_minus));
     if IN_UDP {
         let old = F::get16::<UDP_CHECKSUM, HEAD>(head);
         if old != 0 {
-            F::put16::<UDP_CHECKSUM, HEAD>(head, udp_more(old, direction_config.udp_plus));
+            F::put16::<UDP_CHECKSUM, HEAD>(head, udp_more(old, translation.udp_plus));
         }
     }
 }

@@ -5,8 +5,10 @@
 //! the packet have functions of their own: without CAP_PERFMON the verifier accepts no pointer into
 //! a packet that a variable was added to.
 
+use crate::vip::Vips;
+
 /// A frame, from the first byte of its Ethernet header.
-pub trait Frame {
+pub trait Frame: Vips {
     /// The `N` bytes at `at`, a constant, or `None` when the frame is shorter.
     fn array<const N: usize>(&self, at: usize) -> Option<&[u8; N]>;
     /// The same, for writing.
@@ -136,6 +138,8 @@ pub(crate) fn update_field<F: Frame + ?Sized>(
         (old, *field)
     })
 }
+
+impl Vips for [u8] {}
 
 impl Frame for [u8] {
     fn array<const N: usize>(&self, at: usize) -> Option<&[u8; N]> {

@@ -8,8 +8,9 @@ use crate::classify::{is_ipv4, refused_by_list};
 use crate::conntrack::host_peer::remember;
 use crate::env::Env;
 use crate::frame::Frame;
+use crate::interfaces::{is_lan, is_wan};
 use crate::packet::is_no_host;
-use crate::route::{is_lan, is_wan};
+use crate::vip;
 use crate::wire::ipv4::{self, Protocol};
 use crate::wire::{ethernet, udp};
 use xdp_common::Config;
@@ -23,7 +24,7 @@ pub fn may_teach<F: Frame + ?Sized>(frame: &F, config: &Config) -> bool {
     config.dry_run == 0
         && is_ipv4(frame)
         && ipv4::Header::read_outer(frame).is_some_and(|ip| {
-            ip.source == config.vip
+            vip::by_address::<F>(config, ip.source).is_some()
                 && (ip.protocol == Protocol::UDP || ip.protocol == Protocol::ESP)
         })
 }
@@ -32,7 +33,7 @@ pub fn may_teach<F: Frame + ?Sized>(frame: &F, config: &Config) -> bool {
 /// False: the packet is not of this kind, or there is no room for another peer.
 #[inline(always)]
 pub fn learn<F: Frame + ?Sized, E: Env>(frame: &F, env: &E, config: &Config) -> bool {
-    let Some((peer, ports)) = taught(frame) else {
+    let Some((vip, peer, ports)) = taught(frame, config) else {
         return false;
     };
     if !is_the_hosts_own(env, config)
@@ -41,23 +42,25 @@ pub fn learn<F: Frame + ?Sized, E: Env>(frame: &F, env: &E, config: &Config) -> 
     {
         return false;
     }
-    remember(env, config, peer, ports, env.jiffies())
+    remember(env, config, (vip, peer), ports, env.jiffies())
 }
 
 /// The peer and the ports of a packet from the VIP, if it shows them and is of the kind that clients
 /// and server exchange.
 #[inline(always)]
-fn taught<F: Frame + ?Sized>(frame: &F) -> Option<([u8; 4], u32)> {
+fn taught<F: Frame + ?Sized>(frame: &F, config: &Config) -> Option<(u16, [u8; 4], u32)> {
     let ip = ipv4::Header::read_outer(frame)?;
+    let vip = vip::by_address::<F>(config, ip.source)?.number;
     if ip.is_later_fragment() {
         return None;
     }
     if ip.protocol == Protocol::ESP {
-        return Some((ip.destination, 0));
+        return Some((vip, ip.destination, 0));
     }
     let header = udp::Header::read(frame, ethernet::LENGTH + ip.header_length()?)?;
     let is_service = header.source == IKE_PORT || header.source == NATT_PORT;
     is_service.then_some((
+        vip,
         ip.destination,
         host_peer::ports(header.destination, header.source),
     ))

@@ -1,8 +1,10 @@
 //! The parsed packet, and the four words that it is packed into between two steps of the pipeline.
 
+use crate::vip::Found;
 use crate::wire::ipv4::{self, Protocol};
 use crate::wire::{esp, udp};
 use xdp_common::limits::{IKE_PORT, NATT_PORT};
+use xdp_common::vips::VIPS;
 use xdp_common::{Class, Direction};
 
 /// A handled packet, as far as its headers show.
@@ -43,6 +45,8 @@ pub struct Packet {
     pub data: u16,
     /// Type of service.
     pub tos: u8,
+    /// Number of the VIP.
+    pub vip: u16,
 }
 
 /// True for an address of no host on the Internet, although a default route leads there. What the
@@ -60,13 +64,19 @@ pub type PackedPacket = [u64; 4];
 /// verifier.
 const OFFSETS: u64 = 0x7f;
 
+/// The length of a header has four bits, below the number of the VIP.
+const HEADER_WORDS: u64 = 0xf;
+const VIP_SHIFT: u32 = 52;
+const _: () = assert!(VIPS <= 1 << (64 - VIP_SHIFT));
+
 impl Packet {
     /// A packet of which only the IPv4 header is known, such as a fragment without ports, or one
     /// that an ICMP error quotes.
     #[inline(always)]
-    pub const fn fragment(direction: Direction, peer: [u8; 4], ip: &ipv4::Header) -> Self {
+    pub const fn fragment((direction, vip): Found, peer: [u8; 4], ip: &ipv4::Header) -> Self {
         Self {
             direction,
+            vip,
             class: Class::Fragment,
             peer,
             port: 0,
@@ -143,7 +153,8 @@ impl Packet {
                 | (self.udp_at as u64 & OFFSETS) << 24
                 | (self.ike_at as u64 & OFFSETS) << 16
                 | kind,
-            (self.header_words as u64) << 48
+            (self.vip as u64) << VIP_SHIFT
+                | (self.header_words as u64 & HEADER_WORDS) << 48
                 | (self.data as u64) << 32
                 | (self.offset as u64) << 16
                 | (self.tos as u64) << 8
@@ -178,11 +189,12 @@ impl Packet {
             udp_at: (rest >> 24 & OFFSETS) as usize,
             id: ((rest >> 48) as u16).to_ne_bytes(),
             first_fragment: rest & 1 != 0,
-            header_words: (cut >> 48) as u8,
+            header_words: (cut >> 48 & HEADER_WORDS) as u8,
             dont_fragment: cut & 1 != 0,
             offset: (cut >> 16) as u16,
             data: (cut >> 32) as u16,
             tos: (cut >> 8) as u8,
+            vip: (cut >> VIP_SHIFT) as u16,
         })
     }
 }

@@ -6,7 +6,7 @@
 use crate::classify::{self, refused_by_list};
 use crate::conntrack::fragment::{self, Fate};
 use crate::conntrack::host_peer::{self, Owner};
-use crate::conntrack::{self, Counted};
+use crate::conntrack::{self, Counted, pin};
 use crate::env::{Env, Side, Verdict};
 use crate::frame::Frame;
 use crate::icmp::rate_limit::{self, Origin};
@@ -14,6 +14,7 @@ use crate::packet::Packet;
 use crate::rewrite;
 use crate::route::{Route, cached_route, is_inside, look_up_route};
 use crate::table::word::Word;
+use crate::vip;
 use xdp_common::{Class, Config, Direction, Hook, Outcome, Reason};
 
 /// Decides what becomes of a frame, and rewrites it when it is forwarded. On
@@ -42,6 +43,9 @@ pub fn process<F: Frame + ?Sized, E: Env>(
         }
     };
     let jiffies = env.jiffies();
+    if E::has_several(config) && config.pinned != 0 {
+        pin::settle(frame, env, config, jiffies);
+    }
     let mut route = Route::STACK;
     let mut is_shared = false;
     // Every step loads the packet for itself, so that nothing of it is kept on the stack while
@@ -80,6 +84,9 @@ pub fn process<F: Frame + ?Sized, E: Env>(
     } else {
         conntrack::count(frame, env, config, jiffies, route.cached_hop)
     };
+    if E::has_several(config) && config.pinned != 0 && !is_shared {
+        pin::note(frame, env, config, jiffies);
+    }
     // A number that the verifier does not know: it goes on once, and not once for each of the three.
     let counted = E::Word::opaque(counted as usize);
     if counted == Counted::PortChanged as usize {
@@ -223,8 +230,8 @@ fn refuse_answer<E: Env>(env: &E, config: &Config, reason: Reason, jiffies: u64)
     }
     // RFC 1122 section 3.2.2: no error about a fragment other than the first.
     let origin = Origin::Own(packet.direction, reason);
-    let may_answer =
-        packet.offset == 0 && rate_limit::allow(env, config, packet.peer, origin, jiffies);
+    let of_peer = (vip::service_of::<E>(config, packet.vip), packet.peer);
+    let may_answer = packet.offset == 0 && rate_limit::allow(env, config, of_peer, origin, jiffies);
     (!may_answer).then_some(Reason::IcmpLimited)
 }
 

@@ -6,6 +6,7 @@
 use crate::checksum::Delta;
 use crate::frame::Frame;
 use crate::packet::Packet;
+use crate::vip;
 use crate::wire::{ethernet, ipv4, udp};
 use xdp_common::{Config, Direction};
 
@@ -21,9 +22,10 @@ pub fn translate<F: Frame + ?Sized>(
     new_ttl: u8,
     config: &Config,
 ) -> bool {
+    let service = vip::by_number::<F>(config, packet.vip);
     let (vip, server) = (
-        F::opaque_address(config.vip),
-        F::opaque_address(config.server),
+        F::opaque_address(service.address),
+        F::opaque_address(service.server),
     );
     let (at, old, new) = match packet.direction {
         Direction::Inbound => (IP + ipv4::DESTINATION, vip, server),

@@ -3,12 +3,13 @@
 
 use crate::conntrack::{host_peer, session};
 use crate::env::{Env, FibQuery, FibResult, NextHop};
+use crate::interfaces::{is_lan, is_wan, may_leave_by, position_of};
 use crate::neighbour::cached_hop;
 use crate::neighbour::table::{self as neighbour_table, Neighbour};
 use crate::packet::{Packet, is_no_host};
 use crate::table::word::Word;
-use xdp_common::limits::MACVLANS;
-use xdp_common::{Config, Direction, Hook, Reason, cpu, meta};
+use crate::vip;
+use xdp_common::{Config, Direction, Hook, Reason, Vip, cpu, meta};
 
 /// The route of a packet, and what of it can be cached. All fields are plain numbers and always
 /// written: the verifier requires it where one function passes them to another.
@@ -94,13 +95,14 @@ pub(crate) fn look_up_route<E: Env>(
 /// the VIP applies, and with all else that rules may look at.
 #[inline(always)]
 fn query_fib<E: Env>(env: &E, config: &Config, packet: &Packet) -> FibResult {
+    let vip = vip::by_number::<E>(config, packet.vip);
     let (source, destination) = match packet.direction {
-        Direction::Inbound => (packet.peer, config.server),
+        Direction::Inbound => (packet.peer, vip.server),
         // Here and not earlier: a packet with a cached route has passed this.
         Direction::Outbound if is_no_host(packet.peer) => return FibResult::NotForwarded,
-        Direction::Outbound => (config.vip, packet.peer),
+        Direction::Outbound => (vip.address, packet.peer),
     };
-    env.fib_lookup(&FibQuery {
+    let query = FibQuery {
         source,
         destination,
         total_length: packet.length_to_send(env.merged_size()),
@@ -108,7 +110,39 @@ fn query_fib<E: Env>(env: &E, config: &Config, packet: &Packet) -> FibResult {
         protocol: packet.protocol.number(),
         ports: packet.routed_ports(),
         ingress: 0,
-    })
+        // One WAN has all VIPs.
+        egress: if config.wans[1] == 0 {
+            0
+        } else {
+            wan_of_vip(env, config)
+        },
+    };
+    env.fib_lookup(&query)
+}
+
+/// The WAN that has the VIP of the outbound packet at hand, where its provider expects this source, if
+/// the FIB leads from there to the peer. 0: the FIB decides.
+#[inline(never)]
+fn wan_of_vip<E: Env>(env: &E, config: &Config) -> u32 {
+    let Some(packet) = env.load_packet().and_then(Packet::unpack) else {
+        return 0;
+    };
+    let vip = vip::by_number::<E>(config, packet.vip);
+    if packet.direction == Direction::Inbound || vip.wan == 0 {
+        return 0;
+    }
+    let addresses = (vip.address, packet.peer);
+    let query = FibQuery {
+        egress: vip.wan,
+        ..FibQuery::without_ports(addresses, (packet.protocol.number(), packet.tos), 0)
+    };
+    match env.fib_lookup(&query) {
+        FibResult::Neighbour(_) | FibResult::Unresolved { .. } => vip.wan,
+        FibResult::TooBig(_)
+        | FibResult::NotForwarded
+        | FibResult::NoRoute
+        | FibResult::ForwardingDisabled => 0,
+    }
 }
 
 #[inline(always)]
@@ -119,17 +153,23 @@ fn route_from_cache<E: Env>(
     jiffies: u64,
 ) -> Option<Route> {
     let direction = E::Word::opaque(packet.direction as usize) & 1;
-    let direction_config = &config.directions[direction];
-    // The egress word of the direction, without a branch.
-    let egress = env.cpu_block()?[cpu::EGRESS_LAN * (1 - direction)].load();
+    let translation = vip::translation::<E>(config, direction, packet.vip);
+    let egress = env.cpu_block()?[translation.egress_word as usize & (cpu::COUNTERS - 1)].load();
+    // Where there are several services, a peer of the host does not take the next hop away from each.
+    if E::has_several(config)
+        && packet.direction == Direction::Inbound
+        && host_peer::in_use(env, config, jiffies)
+    {
+        return None;
+    }
     let hop_word = session::next_hop(env, config, packet)?;
     let destination = cached_hop::mac(hop_word, cached_hop::stamp(config, egress, jiffies))?;
     (packet.total_length <= cpu::shared_mtu(egress)).then_some(Route {
         next_hop: NextHop {
-            ifindex: direction_config.egress,
+            ifindex: translation.egress,
         },
         destination_mac: destination,
-        source_mac: direction_config.source_mac,
+        source_mac: translation.source_mac,
         cached_hop: hop_word,
         mtu: 0,
     })
@@ -150,23 +190,6 @@ fn egress_word<E: Env>(env: &E, config: &Config, ifindex: u32) -> Option<u64> {
     };
     let word = env.cpu_block()?[E::Word::opaque(place) & (cpu::COUNTERS - 1)].load();
     (word != 0).then_some(word)
-}
-
-/// The position of an interface among those of a side, counted from one; 0: it is not there.
-/// Computed without branches: the verifier would follow each branch of a search to the end of the
-/// program.
-#[inline(always)]
-#[expect(clippy::cast_possible_truncation, reason = "a place is small")]
-pub fn position_of<const N: usize>(interfaces: &[u32; N], ifindex: u32) -> usize {
-    let mut found = 0;
-    let mut place = 0;
-    while place < N {
-        // All ones when they are equal; hidden from the compiler, which would make a branch of it.
-        let same = u64::from(interfaces[place] ^ ifindex).wrapping_sub(1);
-        found += (core::hint::black_box(same) >> 63) * (place as u64 + 1);
-        place += 1;
-    }
-    found as usize
 }
 
 /// The reason that a FIB result without a next hop gives for a handled packet.
@@ -199,32 +222,6 @@ pub(crate) fn hop_for_tc<E: Env>(env: &E, routed: FibResult) -> Result<NextHop, 
     Ok(NextHop { ifindex })
 }
 
-/// True when a packet may leave by this interface: an outbound packet is handled only when its
-/// route leaves by a WAN.
-#[inline(always)]
-pub(crate) fn may_leave_by(config: &Config, direction: Direction, ifindex: u32) -> bool {
-    direction == Direction::Inbound || is_wan(config, ifindex)
-}
-
-/// True for a WAN, or a macvlan on top of one.
-#[inline(always)]
-pub(crate) fn is_wan(config: &Config, ifindex: u32) -> bool {
-    position_of(&config.wans, ifindex) != 0 || is_macvlan(&config.wan_macvlans, ifindex)
-}
-
-/// The same for a LAN.
-#[inline(always)]
-pub(crate) fn is_lan(config: &Config, ifindex: u32) -> bool {
-    position_of(&config.lans, ifindex) != 0 || is_macvlan(&config.lan_macvlans, ifindex)
-}
-
-/// Whether an interface is in a list of macvlans.
-#[inline(always)]
-fn is_macvlan(macvlans: &[u32; MACVLANS], ifindex: u32) -> bool {
-    // The verifier knows whether the list is empty.
-    macvlans[0] != 0 && position_of(macvlans, ifindex) != 0
-}
-
 /// True for this host's address on the server's side, or one that the route of a LAN leads to: the
 /// source of no packet that comes from outside, whatever `rp_filter` is. On an interface that is both
 /// WAN and LAN nothing shows it.
@@ -236,16 +233,22 @@ pub(crate) fn is_inside<E: Env>(env: &E, config: &Config, source: [u8; 4]) -> bo
     // As the server's reply comes, which is not from the WAN: rules may look at the interface.
     let query = FibQuery {
         ingress: config.lan_ifindex,
-        ..FibQuery::without_ports((config.vip, source), (0, 0), 0)
+        ..FibQuery::without_ports((config.vip.address, source), (0, 0), 0)
     };
     let ifindex = match env.fib_lookup(&query) {
         FibResult::Neighbour(neighbour) => neighbour.ifindex,
         FibResult::Unresolved { ifindex, .. } => ifindex,
         // An address of this host, or no route at all: the kernel's answer is the same.
-        FibResult::NotForwarded => return source == config.lan_address,
+        FibResult::NotForwarded => return is_lan_address(config, source),
         FibResult::TooBig(_) | FibResult::NoRoute | FibResult::ForwardingDisabled => return false,
     };
     !is_wan(config, ifindex) && is_lan(config, ifindex)
+}
+
+/// True for an address of this host on the side of a server.
+#[inline(always)]
+fn is_lan_address(config: &Config, address: [u8; 4]) -> bool {
+    position_of(&config.lan_addresses, u32::from_ne_bytes(address)) != 0
 }
 
 #[inline(always)]
@@ -279,11 +282,12 @@ fn route_for_xdp<E: Env>(
     };
     record_neighbour(env, config, &neighbour, jiffies)?;
     let outbound = packet.direction == Direction::Outbound;
-    let hop_word =
-        cached_hop::for_neighbour::<E::Word>(config, outbound, egress, &neighbour, jiffies);
+    let direction = E::Word::opaque(usize::from(outbound));
+    let translation = vip::translation::<E>(config, direction, packet.vip);
+    let hop_word = cached_hop::for_neighbour(config, translation, egress, &neighbour, jiffies);
     if !outbound
         && !host_peer::in_use(env, config, jiffies)
-        && let Some(word) = env.meta(meta::SERVER_HOP)
+        && let Some(word) = env.meta(meta::server_hop(vip::service_of::<E>(config, packet.vip)))
     {
         word.store(hop_word);
     }
@@ -335,15 +339,16 @@ fn route_for_tc<E: Env>(
     route: &mut Route,
 ) -> Result<Route, Reason> {
     let inbound = packet.direction == Direction::Inbound;
-    if inbound && config.server_is_local != 0 {
+    let vip = vip::by_number::<E>(config, packet.vip);
+    if inbound && vip.server_is_local != 0 {
         return Ok(Route::STACK);
     }
     let hop = match hop_for_tc(env, query_fib(env, config, packet)) {
         Ok(hop) => hop,
-        Err(FibResult::TooBig(_)) if packet.ttl <= 1 => return Err(ttl_exceeded(config, packet)),
+        Err(FibResult::TooBig(_)) if packet.ttl <= 1 => return Err(ttl_exceeded(vip, packet)),
         Err(FibResult::TooBig(mtu)) => {
             route.mtu = mtu;
-            return oversized(config, packet);
+            return oversized(vip, packet);
         }
         Err(routed) => return Err(fib_refusal(packet.direction, routed)),
     };
@@ -351,15 +356,15 @@ fn route_for_tc<E: Env>(
         return Err(Reason::NotByWan);
     }
     if packet.ttl <= 1 {
-        return Err(ttl_exceeded(config, packet));
+        return Err(ttl_exceeded(vip, packet));
     }
     Ok(Route::for_tc(hop))
 }
 
 /// The reason for a packet whose TTL expires here.
 #[inline(always)]
-fn ttl_exceeded(config: &Config, packet: &Packet) -> Reason {
-    if packet.direction == Direction::Inbound || can_answer_server(config) {
+fn ttl_exceeded(vip: &Vip, packet: &Packet) -> Reason {
+    if packet.direction == Direction::Inbound || can_answer_server(vip) {
         Reason::TimeExceeded
     } else {
         Reason::TtlExpired
@@ -369,19 +374,17 @@ fn ttl_exceeded(config: &Config, packet: &Packet) -> Reason {
 /// True when there is a source address for ICMP errors to the server. Without one they are left to
 /// the kernel.
 #[inline(always)]
-const fn can_answer_server(config: &Config) -> bool {
-    u32::from_ne_bytes(config.lan_address) != 0
+const fn can_answer_server(vip: &Vip) -> bool {
+    u32::from_ne_bytes(vip.lan_address) != 0
 }
 
 /// A packet larger than the MTU of its route: the kernel fragments it, inbound after the
 /// translation and outbound before it. If DF is set, its sender gets an ICMP error.
 #[inline(always)]
-const fn oversized(config: &Config, packet: &Packet) -> Result<Route, Reason> {
+const fn oversized(vip: &Vip, packet: &Packet) -> Result<Route, Reason> {
     match (packet.direction, packet.dont_fragment) {
         (Direction::Inbound, true) => Err(Reason::FragmentationNeeded),
-        (Direction::Outbound, true) if can_answer_server(config) => {
-            Err(Reason::FragmentationNeeded)
-        }
+        (Direction::Outbound, true) if can_answer_server(vip) => Err(Reason::FragmentationNeeded),
         (Direction::Outbound, true) => Err(Reason::TooBig),
         (Direction::Inbound, false) => Ok(Route::STACK),
         // After the translation its source is an address of this host, and the kernel would treat

@@ -38,7 +38,7 @@ fn from_port(port: u16) -> Packet {
             spi: 0x1234,
             sequence: 1,
         },
-        ..Packet::fragment(Direction::Inbound, ip.source, &ip)
+        ..Packet::fragment((Direction::Inbound, 0), ip.source, &ip)
     }
 }
 

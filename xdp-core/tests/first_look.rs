@@ -3,7 +3,7 @@
 
 #![cfg(not(loom))]
 
-use xdp_common::{Config, Hook, Reason};
+use xdp_common::{Config, Hook, Reason, Vip};
 use xdp_core::Side;
 use xdp_core::classify::{classify, is_for_us, not_handled};
 
@@ -57,8 +57,11 @@ fn cut(mut frame: Vec<u8>, length: usize) -> Vec<u8> {
 #[track_caller]
 fn check(side: Side, frame: &[u8], first: Option<Reason>, whole: Option<Reason>) {
     let config = Config {
-        vip: VIP,
-        server: SERVER,
+        vip: Vip {
+            address: VIP,
+            server: SERVER,
+            ..Vip::default()
+        },
         wan_mac: WAN,
         lan_mac: LAN,
         ..Config::ZERO

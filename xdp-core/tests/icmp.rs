@@ -2,7 +2,7 @@
 
 #![cfg(not(loom))]
 
-use xdp_common::{Config, Reason};
+use xdp_common::{Config, Reason, Vip};
 use xdp_core::Side;
 use xdp_core::icmp::error::{self, ErrorCause};
 
@@ -22,20 +22,28 @@ fn frame(source_mac: [u8; 6], source: [u8; 4], destination: [u8; 4]) -> Vec<u8> 
     frame
 }
 
-/// The MAC addresses and the IPv4 addresses of the error, the destinations first.
-fn answer(side: Side, frame: &[u8]) -> Option<([u8; 12], [u8; 8])> {
-    let config = Config {
-        vip: VIP,
+fn config() -> Config {
+    let vip = Vip {
+        address: VIP,
         server: SERVER,
         lan_address: LAN,
+        ..Vip::default()
+    };
+    let config = Config {
+        vip,
         ..Config::ZERO
     };
+    config.seal()
+}
+
+/// The MAC addresses and the IPv4 addresses of the error, the destinations first.
+fn answer(side: Side, frame: &[u8]) -> Option<([u8; 12], [u8; 8])> {
     let cause = ErrorCause {
         side,
         reason: Reason::TimeExceeded,
         mtu: 0,
     };
-    let head = error::build(frame, &config.seal(), &cause)?.head;
+    let head = error::build(frame, &config(), &cause)?.head;
     let mut addresses = [0; 8];
     addresses[..4].copy_from_slice(&head[30..34]);
     addresses[4..].copy_from_slice(&head[26..30]);
@@ -86,7 +94,7 @@ fn an_error_is_no_longer_than_576_bytes() {
             reason: Reason::TimeExceeded,
             mtu: 0,
         };
-        let answer = error::build(frame.as_slice(), &Config::ZERO, &cause).expect("an error");
+        let answer = error::build(frame.as_slice(), &config(), &cause).expect("an error");
         assert_eq!(answer.quote, quoted, "{total}");
         let length = u16::from_be_bytes([answer.head[16], answer.head[17]]);
         assert_eq!(length, quoted + 28, "{total}");

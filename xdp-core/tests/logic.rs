@@ -266,8 +266,8 @@ fn a_next_hop_is_remembered_only_if_the_fast_path_could_use_it() {
     }
     .seal();
     for outbound in [false, true] {
-        let direction = &config.directions[usize::from(outbound)];
-        let other = &config.directions[usize::from(!outbound)];
+        let direction = &config.directions[usize::from(outbound)].translation;
+        let other = &config.directions[usize::from(!outbound)].translation;
         let egress = cpu::egress(1500, 7);
         let usual = Neighbour {
             ifindex: direction.egress,
@@ -277,8 +277,7 @@ fn a_next_hop_is_remembered_only_if_the_fast_path_could_use_it() {
             mtu: 1500,
         };
         let of = |neighbour: Neighbour| {
-            let word =
-                cached_hop::for_neighbour::<AtomicU64>(&config, outbound, egress, &neighbour, 9);
+            let word = cached_hop::for_neighbour(&config, direction, egress, &neighbour, 9);
             cached_hop::mac(word, cached_hop::stamp(&config, egress, 9))
         };
         let known = Some(usual.destination);

@@ -4,7 +4,7 @@
 use xdp_common::Config;
 use xdp_common::config::mac_word;
 use xdp_core::classify::is_for_us;
-use xdp_core::{Frame, Side};
+use xdp_core::{Frame, Side, Vips};
 
 const WAN: [u8; 6] = [2, 0, 0, 0, 1, 1];
 const LAN: [u8; 6] = [2, 0, 0, 0, 2, 1];
@@ -14,6 +14,8 @@ const BROADCAST: [u8; 6] = [0xff; 6];
 
 /// A frame, and the kernel's decision about it, if there is one.
 struct Decided(Vec<u8>, Option<bool>);
+
+impl Vips for Decided {}
 
 impl Frame for Decided {
     fn array<const N: usize>(&self, at: usize) -> Option<&[u8; N]> {

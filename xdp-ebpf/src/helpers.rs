@@ -7,8 +7,8 @@ use crate::maps::PacketPlace;
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::{
     __sk_buff, BPF_F_INGRESS, BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_FWD_DISABLED,
-    BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_NOT_FWDED, BPF_FIB_LKUP_RET_SUCCESS, TC_ACT_SHOT,
-    bpf_fib_lookup as Lookup, bpf_redir_neigh,
+    BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_NOT_FWDED, BPF_FIB_LKUP_RET_SUCCESS,
+    BPF_FIB_LOOKUP_OUTPUT, TC_ACT_SHOT, bpf_fib_lookup as Lookup, bpf_redir_neigh,
 };
 #[cfg(not(feature = "without-perfmon"))]
 use aya_ebpf::helpers::bpf_probe_read_kernel;
@@ -214,7 +214,12 @@ pub fn fib_lookup(context: &impl EbpfContext, ingress: u32, query: &FibQuery) ->
         | source_port << SOURCE_PORT
         | destination_port << DESTINATION_PORT
         | u64::from(query.total_length) << TOT_LEN;
-    lookup[IFINDEX] = u64::from(ingress) | u64::from(query.tos) << TOS;
+    let (ifindex, flags) = if query.egress == 0 {
+        (ingress, 0)
+    } else {
+        (query.egress, BPF_FIB_LOOKUP_OUTPUT)
+    };
+    lookup[IFINDEX] = u64::from(ifindex) | u64::from(query.tos) << TOS;
     lookup[SOURCE] = word(query.source);
     lookup[DESTINATION] = word(query.destination);
     // SAFETY: the structure lives on the stack and has the size that is named.
@@ -223,7 +228,7 @@ pub fn fib_lookup(context: &impl EbpfContext, ingress: u32, query: &FibQuery) ->
             context.as_ptr(),
             lookup.as_mut_ptr().cast(),
             size_of::<Lookup>() as i32,
-            0,
+            flags,
         )
     };
     // For a gateway of the other family the kernel changes the family too.

@@ -5,14 +5,15 @@ use crate::atomic::Shared;
 use crate::maps::PacketPlace;
 use crate::{helpers, log, maps};
 use aya_ebpf::EbpfContext;
-use xdp_common::{Direction, Hook, Reason, cpu};
+use xdp_common::{Config, Direction, Hook, Reason, cpu};
 use xdp_core::neighbour::{Gateway, table as neighbour_table};
 use xdp_core::packet::PackedPacket;
 use xdp_core::table::recent;
-use xdp_core::{Env, FibQuery, FibResult};
+use xdp_core::{Env, FibQuery, FibResult, Vips};
 
 /// The environment of one packet. `TC`: in a tc program, otherwise in XDP; `OUT`: on egress.
-pub struct KernelEnv<'c, C, const TC: bool, const OUT: bool = false> {
+/// `SEVERAL`: in XDP, for several VIPs.
+pub struct KernelEnv<'c, C, const TC: bool, const OUT: bool = false, const SEVERAL: bool = false> {
     /// The context, for the helpers that need it.
     pub context: &'c C,
     /// The interface on which the packet arrived.
@@ -21,7 +22,24 @@ pub struct KernelEnv<'c, C, const TC: bool, const OUT: bool = false> {
     pub packet: Option<PacketPlace>,
 }
 
-impl<C: EbpfContext, const TC: bool, const OUT: bool> Env for KernelEnv<'_, C, TC, OUT> {
+impl<C, const TC: bool, const OUT: bool, const SEVERAL: bool> Vips
+    for KernelEnv<'_, C, TC, OUT, SEVERAL>
+{
+    #[inline(always)]
+    fn has_several(config: &Config) -> bool {
+        // XDP has programs of its own for several VIPs: those for one are as fast as if there were never
+        // more.
+        if TC {
+            config.several_vips != 0
+        } else {
+            SEVERAL
+        }
+    }
+}
+
+impl<C: EbpfContext, const TC: bool, const OUT: bool, const SEVERAL: bool> Env
+    for KernelEnv<'_, C, TC, OUT, SEVERAL>
+{
     type Word = Shared;
     type Flows = maps::Flows;
     type Sessions = maps::Sessions;
@@ -44,6 +62,11 @@ impl<C: EbpfContext, const TC: bool, const OUT: bool> Env for KernelEnv<'_, C, T
     #[inline(always)]
     fn half_open(&self, index: u32) -> Option<&recent::Bucket<Shared>> {
         maps::half_open(index)
+    }
+
+    #[inline(always)]
+    fn pin_bucket(&self, index: u32) -> Option<&recent::Bucket<Shared>> {
+        maps::pin_bucket(index)
     }
 
     #[inline(always)]

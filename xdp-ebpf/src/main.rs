@@ -25,7 +25,7 @@ use xdp_ebpf::helpers;
 #[xdp]
 fn ikenat_clock(mut context: XdpContext) -> u32 {
     let now = helpers::jiffies();
-    if let Some(bytes) = XdpFrame::new(&mut context).array_mut::<8>(0) {
+    if let Some(bytes) = XdpFrame::plain(&mut context).array_mut::<8>(0) {
         *bytes = now.to_ne_bytes();
     }
     xdp_action::XDP_PASS

@@ -42,6 +42,9 @@ static SESSION_COLD: Array<Slot<Shared>> = Array::with_max_entries(WAYS, BPF_F_M
 static HALF: Array<recent::Bucket<Shared>> =
     Array::with_max_entries(limits::HALF_BUCKETS, BPF_F_MMAPABLE);
 #[map]
+static PIN: Array<recent::Bucket<Shared>> =
+    Array::with_max_entries(limits::PIN_BUCKETS, BPF_F_MMAPABLE);
+#[map]
 static FRAGMENT: Array<recent::Bucket<Shared>> =
     Array::with_max_entries(limits::FRAGMENT_BUCKETS, BPF_F_MMAPABLE);
 #[map]
@@ -196,6 +199,12 @@ impl Buckets for Sessions {
 #[inline(always)]
 pub fn half_open(index: u32) -> Option<&'static recent::Bucket<Shared>> {
     value(&HALF, index).map(known)
+}
+
+/// A bucket of PIN.
+#[inline(always)]
+pub fn pin_bucket(index: u32) -> Option<&'static recent::Bucket<Shared>> {
+    value(&PIN, index).map(known)
 }
 
 /// A bucket of FRAGMENT.

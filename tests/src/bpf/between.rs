@@ -24,7 +24,11 @@ impl Dataplane {
             self.change_slots(table, |slot| slot.fill(0))?;
             self.clear_cold(table)?;
         }
-        for word in [meta::FLOW_ENTRIES, meta::SESSION_ENTRIES, meta::SERVER_HOP] {
+        for word in [
+            meta::FLOW_ENTRIES,
+            meta::SESSION_ENTRIES,
+            meta::server_hop(0),
+        ] {
             self.set_meta(word, 0)?;
         }
         Ok(())

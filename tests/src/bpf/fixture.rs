@@ -9,8 +9,8 @@ use crate::lab::topology::{
 };
 use anyhow::{Context, Result};
 use std::net::Ipv4Addr;
-use xdp_common::Config;
 use xdp_common::config::mac_word;
+use xdp_common::{Config, Vip};
 use xdp_core::neighbour::{Gateway, Neighbour};
 use xdp_core::{FibResult, Side};
 
@@ -20,9 +20,12 @@ pub const MTU: u16 = 1500;
 /// The configuration, with interface indices that only the host's FIB knows.
 pub fn config() -> Config {
     let config = Config {
-        vip: VIP.octets(),
-        server: SERVER.octets(),
-        lan_address: GATEWAY_LAN.octets(),
+        vip: Vip {
+            address: VIP.octets(),
+            server: SERVER.octets(),
+            lan_address: GATEWAY_LAN.octets(),
+            ..Vip::default()
+        },
         wans: [2, 0, 0, 0],
         lans: [3, 0, 0, 0],
         wan_ifindex: 2,
@@ -58,6 +61,71 @@ pub fn prepare(lab: &Lab) -> Result<Config> {
     Ok(config.seal())
 }
 
+/// The services of a gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Services {
+    /// The usual one, with one VIP.
+    One,
+    /// 256, of which the usual one has a second VIP, [`VIP_2`].
+    Many,
+}
+
+impl Services {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::One, Self::Many];
+
+    /// The suffix of the names of tests with them.
+    #[must_use]
+    pub const fn suffix(self) -> &'static str {
+        match self {
+            Self::One => "",
+            Self::Many => " (256 services)",
+        }
+    }
+
+    /// The same configuration with these services.
+    ///
+    /// # Panics
+    /// The tables of VIPs cannot be laid out.
+    #[must_use]
+    pub fn of(self, config: Config) -> Config {
+        if self == Self::One {
+            return config.seal();
+        }
+        let egresses = [config.first_lan(), config.first_wan()];
+        let usual = Vip {
+            several: 1,
+            ..config.vip
+        };
+        let second = Vip {
+            address: VIP_2.octets(),
+            number: 1,
+            ..usual
+        };
+        let others = (2..=256_u16).map(|number| {
+            let [high, low] = number.to_be_bytes();
+            Vip {
+                address: [100, 64, high, low],
+                server: [10, 200, high, low],
+                service: number,
+                number,
+                first: number,
+                several: 0,
+                ..usual
+            }
+        });
+        let vips: Vec<_> = [usual, second]
+            .into_iter()
+            .chain(others)
+            .map(|vip| (vip, egresses))
+            .collect();
+        config.with_vips(&vips).expect("256 services")
+    }
+}
+
+/// The second VIP of the usual service, where it has one.
+pub const VIP_2: Ipv4Addr = Ipv4Addr::new(100, 65, 0, 1);
+
 /// The same configuration for a one-armed gateway: its WAN is its LAN.
 pub fn one_armed(config: Config) -> Config {
     let wan_only = Config {
@@ -78,6 +146,19 @@ pub fn move_server_to_wan(lab: &Lab) -> Result<()> {
         "ip neigh replace {SERVER} lladdr {} dev {WAN} nud permanent
          ip route add {SERVER}/32 dev {WAN}",
         mac(SERVER_MAC)
+    ))?;
+    Ok(())
+}
+
+/// Undoes [`move_server_to_wan`] and [`prepare`].
+///
+/// # Errors
+/// `ip` fails.
+pub fn move_server_back(lab: &Lab) -> Result<()> {
+    lab.gateway.shell(&format!(
+        "ip neigh del {SERVER} dev {WAN}
+         ip route del {SERVER}/32 dev {WAN}
+         ip route del 198.51.100.0/24 via {CLIENT}"
     ))?;
     Ok(())
 }

@@ -60,10 +60,9 @@ impl Gateway {
 
     /// For a VIP that belongs to the server alone (`--dedicated`).
     pub fn dedicated() -> Self {
-        Self::new(Config {
-            dedicated: 1,
-            ..fixture::config()
-        })
+        let mut config = fixture::config();
+        config.vip.dedicated = 1;
+        Self::new(config)
     }
 
     /// An address of a client that has not been used before.
@@ -145,7 +144,7 @@ impl Gateway {
     pub fn allows_error(&self, peer: Ipv4Addr, origin: Origin) -> bool {
         let fib = |_: [u8; 4], _: [u8; 4], _: u16| FibResult::NoRoute;
         let host = Host::<true>::new(&self.tables, &fib, NOW);
-        rate_limit::allow(&host, &self.config, peer.octets(), origin, NOW)
+        rate_limit::allow(&host, &self.config, (0, peer.octets()), origin, NOW)
     }
 
     /// A datagram from a client to the VIP.

@@ -12,7 +12,7 @@ use xdp_core::learn;
 use xdp_core::neighbour::{Gateway, table::Entry};
 use xdp_core::packet::PackedPacket;
 use xdp_core::table::recent;
-use xdp_core::{Env, FibQuery, FibResult, Side, Verdict, Word};
+use xdp_core::{Env, FibQuery, FibResult, Side, Verdict, Vips, Word};
 
 /// Tables and FIB of one gateway on the host, for one hook (`TC`: the slow path, otherwise XDP;
 /// `OUT`: its egress program).
@@ -36,6 +36,7 @@ pub struct Tables {
     pub(super) flows: SlotTable,
     pub(super) sessions: SlotTable,
     pub(super) half: Vec<recent::Bucket<AtomicU64>>,
+    pub(super) pins: Vec<recent::Bucket<AtomicU64>>,
     pub(super) fragments: Vec<recent::Bucket<AtomicU64>>,
     pub(super) host_peers: Vec<recent::Bucket<AtomicU64>>,
     nexthops: Vec<Entry<AtomicU64>>,
@@ -54,13 +55,14 @@ impl Tables {
     /// XDP.
     pub fn new(config: &Config) -> Self {
         let cpu = std::array::from_fn(|_| AtomicU64::default());
-        for side in [cpu::EGRESS_WAN, cpu::EGRESS_LAN] {
+        for side in [cpu::EGRESS_WAN, cpu::EGRESS_WAN + 1, cpu::EGRESS_LAN] {
             Word::store(&cpu[side], cpu::egress(super::fixture::MTU, 1));
         }
         Self {
             flows: SlotTable::new(config.flow_mask + 1),
             sessions: SlotTable::new(config.session_mask + 1),
             half: zeroed(config.half_mask + 1),
+            pins: zeroed(limits::PIN_BUCKETS),
             fragments: zeroed(config.fragment_mask + 1),
             host_peers: zeroed(limits::HOST_PEER_BUCKETS),
             nexthops: zeroed(limits::NEXTHOPS),
@@ -214,6 +216,8 @@ pub struct Ran {
     pub fast: bool,
 }
 
+impl<const TC: bool, const OUT: bool> Vips for Host<'_, TC, OUT> {}
+
 impl<const TC: bool, const OUT: bool> Env for Host<'_, TC, OUT> {
     type Word = AtomicU64;
     type Flows = SlotTable;
@@ -232,6 +236,9 @@ impl<const TC: bool, const OUT: bool> Env for Host<'_, TC, OUT> {
     }
     fn half_open(&self, index: u32) -> Option<&recent::Bucket<AtomicU64>> {
         self.tables.half.get(index as usize)
+    }
+    fn pin_bucket(&self, index: u32) -> Option<&recent::Bucket<AtomicU64>> {
+        self.tables.pins.get(index as usize)
     }
     fn fragments(&self, index: u32) -> Option<&recent::Bucket<AtomicU64>> {
         self.tables.fragments.get(index as usize)

@@ -39,14 +39,19 @@ pub struct Run {
 /// The loaded object.
 pub struct Dataplane {
     ebpf: Ebpf,
-    /// `None`: the gateway is one-armed.
-    lan_ifindex: Option<u32>,
+    /// The XDP programs that fit the configuration, with the interfaces of which they are; `None`: of
+    /// any.
+    xdp: Vec<(Option<u32>, &'static str)>,
 }
 
-/// The XDP programs, of the WAN and of the LAN ...
-const XDP: [&str; 2] = ["ikenat_xdp_wan", "ikenat_xdp_lan"];
-/// ... and that of the only interface of a one-armed gateway.
-const XDP_BOTH: &str = "ikenat_xdp_both";
+/// The XDP programs of the WAN, of the LAN, and of the only interface of a one-armed gateway ...
+const XDP: [&str; 3] = ["ikenat_xdp_wan", "ikenat_xdp_lan", "ikenat_xdp_both"];
+/// ... and those for several VIPs.
+const XDP_SEVERAL: [&str; 3] = [
+    "ikenat_xdp_wan_several",
+    "ikenat_xdp_lan_several",
+    "ikenat_xdp_both_several",
+];
 
 /// The tc programs, on ingress and on egress.
 const TC: [&str; 2] = ["ikenat_tc", "ikenat_egress"];
@@ -177,9 +182,17 @@ impl Dataplane {
             .map_max_entries("CPU", cpus()?)
             .load_file(object.path()?)
             .context("failed to load the object")?;
-        let two_armed = config.lan_ifindex != config.wan_ifindex;
-        let names: &[&str] = if two_armed { &XDP } else { &[XDP_BOTH] };
-        for name in names.iter().copied() {
+        let [wan, lan, both] = if config.several_vips == 0 {
+            XDP
+        } else {
+            XDP_SEVERAL
+        };
+        let programs = if config.lan_ifindex == config.wan_ifindex {
+            vec![(None, both)]
+        } else {
+            vec![(Some(config.lan_ifindex), lan), (None, wan)]
+        };
+        for (_, name) in programs.iter().copied() {
             let xdp: &mut Xdp = ebpf
                 .program_mut(name)
                 .with_context(|| format!("failed to find {name}"))?
@@ -197,7 +210,7 @@ impl Dataplane {
         }
         let mut this = Self {
             ebpf,
-            lan_ifindex: two_armed.then_some(config.lan_ifindex),
+            xdp: programs,
         };
         for side in [cpu::EGRESS_WAN, cpu::EGRESS_LAN] {
             this.set_egress(side, cpu::egress(fixture::MTU, 1))?;
@@ -250,10 +263,9 @@ impl Dataplane {
 
     /// The XDP program of the interface of this index.
     fn name_of(&self, ifindex: u32) -> &'static str {
-        match self.lan_ifindex {
-            Some(lan) => XDP[usize::from(lan == ifindex)],
-            None => XDP_BOTH,
-        }
+        let mut programs = self.xdp.iter();
+        let found = programs.find(|(of, _)| of.is_none_or(|of| of == ifindex));
+        found.map_or("", |(_, name)| name)
     }
 
     /// The XDP program for packets that arrive on an interface.

@@ -112,13 +112,14 @@ impl Tables {
     }
 
     /// The words of each table whose entries have places by the hash, with its name.
-    pub fn hashed(&self) -> [(&'static str, Vec<u64>); 6] {
+    pub fn hashed(&self) -> [(&'static str, Vec<u64>); 7] {
         let load = |words: &[AtomicU64]| words.iter().map(Word::load).collect();
         [
             ("FLOW", self.flows.words()),
             ("SESSION", self.sessions.words()),
             ("HALF", load(self.half.as_flattened())),
             ("FRAGMENT", load(self.fragments.as_flattened())),
+            ("PIN", load(self.pins.as_flattened())),
             ("HOSTPEER", load(self.host_peers.as_flattened())),
             ("LIMIT", load(&self.limit)),
         ]

@@ -5,7 +5,7 @@ use crate::second::{self, Gateway};
 use crate::table::{Arms, Row, rows};
 use crate::{Named, done};
 use anyhow::{Result, ensure};
-use ikenat_tests::bpf::fixture::{self, ingress};
+use ikenat_tests::bpf::fixture::{self, Services, ingress};
 use ikenat_tests::bpf::tables::Hop;
 use ikenat_tests::bpf::{Dataplane, Object, Slot, with_sizes};
 use ikenat_tests::lab::topology::{LAN, WAN, with_lab};
@@ -30,14 +30,18 @@ pub(crate) fn whole(object: Object, results: &Results) -> Trial {
     if let Some(why) = object.obstacle() {
         return test(&name, Some(why), || Ok(()));
     }
-    let outcome = with_lab(Options::default(), |lab| in_kernel(lab, object, results));
+    let outcome = with_lab(Options::default(), |lab| {
+        Services::ALL
+            .into_iter()
+            .try_for_each(|services| in_kernel(lab, (object, services), results))
+    });
     done((name, outcome))
 }
 
 /// Runs the table in a prepared gateway.
-fn in_kernel(lab: &Lab, object: Object, results: &Results) -> Result<()> {
-    let suffix = object.suffix();
-    let config = fixture::prepare(lab)?;
+fn in_kernel(lab: &Lab, (object, services): (Object, Services), results: &Results) -> Result<()> {
+    let suffix = format!("{}{}", services.suffix(), object.suffix());
+    let config = services.of(fixture::prepare(lab)?);
     lab.gateway.enter(|| {
         // Each program has tables of its own, so that a row means the same in both.
         let mut xdp = Dataplane::load_object(object, &config)?;
@@ -63,22 +67,26 @@ fn in_kernel(lab: &Lab, object: Object, results: &Results) -> Result<()> {
         let mut config = config;
         if arms == Arms::One {
             fixture::move_server_to_wan(lab)?;
-            config = fixture::one_armed(config);
+            config = services.of(fixture::one_armed(config));
         }
         lab.gateway
-            .enter(|| seconds(object, &config, arms, results))?;
+            .enter(|| seconds((object, services), &config, arms, results))?;
     }
-    Ok(())
+    fixture::move_server_back(lab)
 }
 
 /// The second packets of known flows through the XDP programs.
-fn seconds(object: Object, config: &Config, arms: Arms, results: &Results) -> Result<()> {
+fn seconds(
+    (object, services): (Object, Services),
+    config: &Config,
+    arms: Arms,
+    results: &Results,
+) -> Result<()> {
     // One tick for the whole run, so that no next hop expires by itself; and small tables.
-    let config = Config {
+    let config = services.of(Config {
         tick_shift: 24,
         ..with_sizes(*config, 64, 64)
-    }
-    .seal();
+    });
     let mut dataplane = Dataplane::load_object(object, &config)?;
     dataplane.attach(WAN)?;
     if arms == Arms::Two {
@@ -86,7 +94,10 @@ fn seconds(object: Object, config: &Config, arms: Arms, results: &Results) -> Re
     }
     let mut gateway = InKernel { config, dataplane };
     for (name, result) in second::whole(&mut gateway, arms, "xdp") {
-        let _ = results.send((name + object.suffix(), result));
+        let _ = results.send((
+            format!("{name}{}{}", services.suffix(), object.suffix()),
+            result,
+        ));
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use crate::second::{self, OnHost};
 use crate::table::{Arms, Row, rows};
 use crate::{Named, generated};
 use anyhow::{Result, ensure};
-use ikenat_tests::bpf::fixture;
+use ikenat_tests::bpf::fixture::{self, Services};
 use ikenat_tests::bpf::host::{self, Tables};
 use ikenat_tests::lab::frames::describe;
 use xdp_common::{Config, Hook};
@@ -19,13 +19,17 @@ pub(crate) fn whole() -> Vec<Named> {
             Side::Wan | Side::Lan | Side::Both => &[Hook::Xdp, Hook::Tc],
         };
         for hook in hooks {
-            tests.push(named(&row, *hook, &fixture::config()));
+            for services in Services::ALL {
+                tests.push(named(&row, *hook, services, fixture::config()));
+            }
         }
     }
     let one_armed = fixture::one_armed(fixture::config());
     for row in rows().into_iter().filter_map(Row::one_armed) {
         for hook in [Hook::Xdp, Hook::Tc] {
-            tests.push(named(&row, hook, &one_armed));
+            for services in Services::ALL {
+                tests.push(named(&row, hook, services, one_armed));
+            }
         }
     }
     for arms in Arms::ALL {
@@ -36,9 +40,10 @@ pub(crate) fn whole() -> Vec<Named> {
     tests
 }
 
-fn named(row: &Row, hook: Hook, config: &Config) -> Named {
+fn named(row: &Row, hook: Hook, services: Services, config: Config) -> Named {
     let word = if hook == Hook::Tc { "host tc" } else { "host" };
-    (format!("{word}: {}", row.name), run(row, hook, config))
+    let name = format!("{word}: {}{}", row.name, services.suffix());
+    (name, run(row, hook, &services.of(config)))
 }
 
 fn run(row: &Row, hook: Hook, config: &Config) -> Result<()> {

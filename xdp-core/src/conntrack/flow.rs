@@ -7,6 +7,7 @@ use crate::sequence::{is_ahead, is_far, next_probation};
 use crate::table::hash::digest_key;
 use crate::table::word::Word;
 use crate::table::{self, Buckets, Halves, Place, Slot};
+use crate::vip::{self, Vips};
 use crate::wire::esp;
 use xdp_common::limits::{
     FLOW_RESERVE_SHIFT, IKE_PORT, OUTBOUND_SPIS, SEQUENCE_JUMP, SPIS_PER_OUTBOUND_SPI,
@@ -26,12 +27,13 @@ impl FlowKey {
     /// The key of an ESP packet; `None` for other packets and for reserved SPIs (RFC 4303 section
     /// 2.1).
     #[inline(always)]
-    pub fn of(packet: &Packet, config: &Config) -> Option<Self> {
+    pub fn of<V: Vips>(packet: &Packet, config: &Config) -> Option<Self> {
         if !packet.class.is_esp() || packet.esp.spi < esp::FIRST_SPI {
             return None;
         }
         let (peer, spi) = (packet.peer, packet.esp.spi);
-        let key = slot::flow_key(peer, spi, packet.class, packet.direction, 0);
+        let service = vip::service_of::<V>(config, packet.vip);
+        let key = slot::flow_key(peer, spi, packet.class, packet.direction, service);
         let place = Place::new(digest_key(&config.secret, &key), config.flow_mask);
         Some(Self { key, place })
     }
@@ -132,6 +134,12 @@ pub fn count_and_refresh<B: Buckets>(
         packet.total_length,
         jiffies,
     );
+    let before = slot[slot::SPI_VIP].load();
+    if slot::vip(before) != packet.vip {
+        // The next hop was that of the other VIP.
+        slot[flow::HOP].store(0);
+        slot[slot::SPI_VIP].store(slot::with_vip(before, packet.vip));
+    }
     if hop != 0 {
         slot[flow::HOP].store(hop);
     }
@@ -164,7 +172,12 @@ pub(super) fn admit_flow<E: Env>(
     }
     // ESP from the server is the proof: it shares a key with this peer.
     let proven = packet.direction == Direction::Outbound;
-    let session = match session_of(env, config, packet.peer) {
+    let session = match session_of(
+        env,
+        config,
+        vip::service_of::<E>(config, packet.vip),
+        packet.peer,
+    ) {
         None if proven => new_session(env, config, packet, jiffies),
         found => found,
     };
@@ -186,6 +199,8 @@ pub(super) fn admit_flow<E: Env>(
         flow.place,
         &flow.key,
         |Halves { hot, cold }| {
+            let word = hot[slot::SPI_VIP].load();
+            hot[slot::SPI_VIP].store(slot::with_vip(word, packet.vip));
             hot[flow::PACKETS].store(1);
             hot[flow::BYTES].store(u64::from(packet.total_length));
             hot[flow::SEEN].store(seen_word(packet.esp.sequence, jiffies));

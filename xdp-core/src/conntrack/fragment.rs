@@ -7,8 +7,10 @@ use crate::env::Env;
 use crate::packet::Packet;
 use crate::table::hash::digest;
 use crate::table::recent::{self, short_tick};
+use crate::vip;
 use crate::wire::ipv4::Protocol;
 use xdp_common::limits::{FRAGMENT_TICKS, HALF_OPEN_TICKS};
+use xdp_common::vips::VIPS;
 use xdp_common::{Config, Direction, Reason, slot};
 
 /// Remembers the first fragment of a handled packet and where it ends, so that the later ones
@@ -20,27 +22,45 @@ pub(super) fn remember_fragment<E: Env>(env: &E, config: &Config, packet: &Packe
     {
         let [high, low] = slot::peer_words(packet.peer);
         let tick = short_tick(config, jiffies);
-        let end = end_word(digest, packet.data / 8);
+        let end = end_word(digest, packet.data / 8, packet.vip);
         recent::remember(bucket, digest, tick, [high, low, end]);
     }
 }
 
-/// Where a first fragment ends, in units of eight bytes, has 13 bits.
+/// Where a first fragment ends, in units of eight bytes, has 13 bits. Above them is the number of its VIP.
 const END_MASK: u64 = 0x1fff;
+const VIP_SHIFT: u32 = 13;
+const DIGEST_MASK: u64 = !0x3f_ffff;
+const _: () = assert!((VIPS as u64) << VIP_SHIFT == 1 + !DIGEST_MASK);
 
-/// The end of a first fragment, with the upper bits of the digest that it belongs to.
+/// The end of a first fragment and its VIP, with the upper bits of the digest that it belongs to.
 #[inline(always)]
-const fn end_word(digest: u64, end: u16) -> u64 {
-    digest & !END_MASK | end as u64 & END_MASK
+const fn end_word(digest: u64, end: u16, vip: u16) -> u64 {
+    digest & DIGEST_MASK | (vip as u64) << VIP_SHIFT | end as u64 & END_MASK
 }
 
 /// The end in a word that belongs to this digest. `None`: another CPU was writing the entry.
 #[inline(always)]
 const fn end_of(digest: u64, word: u64) -> Option<u16> {
-    if (word ^ digest) & !END_MASK != 0 {
+    if (word ^ digest) & DIGEST_MASK != 0 {
         return None;
     }
     Some((word & END_MASK) as u16)
+}
+
+/// The VIP that the first fragment of a datagram of the server has got.
+#[inline(always)]
+pub(super) fn vip_of<E: Env>(
+    env: &E,
+    config: &Config,
+    packet: &Packet,
+    jiffies: u64,
+) -> Option<u16> {
+    let (bucket, digest) = fragment_bucket(env, config, packet)?;
+    let tick = short_tick(config, jiffies);
+    let [_, _, word] = recent::recall(bucket, digest, tick, FRAGMENT_TICKS)?;
+    end_of(digest, word)?;
+    u16::try_from(word >> VIP_SHIFT & (VIPS as u64 - 1)).ok()
 }
 
 /// The end in FRAGMENT of a datagram that is not handled. The first fragment of a handled one has
@@ -53,7 +73,7 @@ const FOREIGN: u16 = 0;
 pub fn remember_foreign<E: Env>(env: &E, config: &Config, first: &Packet, jiffies: u64) {
     if let Some((bucket, digest)) = fragment_bucket(env, config, first) {
         let tick = short_tick(config, jiffies);
-        recent::remember(bucket, digest, tick, [0, 0, end_word(digest, FOREIGN)]);
+        recent::remember(bucket, digest, tick, [0, 0, end_word(digest, FOREIGN, 0)]);
     }
 }
 
@@ -93,7 +113,7 @@ pub fn fate<E: Env>(env: &E, config: &Config, packet: &Packet, jiffies: u64) -> 
     }
     let inbound = packet.direction == Direction::Inbound;
     let is_esp = packet.protocol == Protocol::ESP;
-    if is_esp || (config.dedicated != 0 && inbound) {
+    if is_esp || (inbound && vip::by_number::<E>(config, packet.vip).dedicated != 0) {
         let is_shared = inbound && host_peer::may_send_fragment(env, config, packet, jiffies);
         return if is_shared {
             Fate::Undecided
@@ -101,8 +121,20 @@ pub fn fate<E: Env>(env: &E, config: &Config, packet: &Packet, jiffies: u64) -> 
             Fate::Handled
         };
     }
-    let connected = session_of(env, config, packet.peer).is_some()
-        || half_open_bucket(env, config, packet.peer).is_some_and(|(bucket, digest)| {
+    let connected = session_of(
+        env,
+        config,
+        vip::service_of::<E>(config, packet.vip),
+        packet.peer,
+    )
+    .is_some()
+        || half_open_bucket(
+            env,
+            config,
+            vip::service_of::<E>(config, packet.vip),
+            packet.peer,
+        )
+        .is_some_and(|(bucket, digest)| {
             recent::recall(bucket, digest, tick, HALF_OPEN_TICKS).is_some()
         });
     match (connected, inbound) {
@@ -113,7 +145,7 @@ pub fn fate<E: Env>(env: &E, config: &Config, packet: &Packet, jiffies: u64) -> 
 }
 
 /// The bucket and the digest of a datagram, which is identified by source, destination, protocol
-/// and identification (RFC 791 section 3.2); of source and destination only the peer and the
+/// and identification (RFC 791 section 3.2); of source and destination only the peer, the service and the
 /// direction vary. All datagrams of a peer share a bucket, so that a peer that sends endless first
 /// fragments only displaces its own.
 #[inline(always)]
@@ -123,11 +155,14 @@ fn fragment_bucket<'e, E: Env>(
     packet: &Packet,
 ) -> Option<(&'e recent::Bucket<E::Word>, u64)> {
     let peer = u32::from_ne_bytes(packet.peer);
+    // All VIPs of a service together: outbound it is not known yet which one the peer uses.
+    let vip = vip::by_number::<E>(config, packet.vip).first;
     let place = digest(&config.secret, [peer, packet.direction as u32]);
     let name = digest(
         &config.secret,
         [
             peer,
+            vip.into(),
             u32::from(u16::from_ne_bytes(packet.id)) << 16
                 | u32::from(packet.protocol.number()) << 8
                 | packet.direction as u32,

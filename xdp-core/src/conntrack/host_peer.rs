@@ -11,6 +11,7 @@ use crate::packet::Packet;
 use crate::table::hash::digest_for_readers;
 use crate::table::recent;
 use crate::table::word::Word;
+use crate::vip;
 use crate::wire::ipv4::Protocol;
 use xdp_common::limits::{HOST_PEER_BUCKETS, HOST_PEER_TICKS, IKE_PORT, NATT_PORT};
 use xdp_common::slot::{self, WAYS, host_peer, recent as recent_slot, session};
@@ -21,7 +22,7 @@ use xdp_common::{Class, Config, Direction, meta};
 const AHEAD: u16 = 1;
 
 /// True when the host has sent something to a peer of its own lately. Otherwise the table has nothing
-/// to say. Then the server's next hop is cached ([`meta::SERVER_HOP`]), and what uses it does not even
+/// to say. Then the server's next hop is cached ([`meta::server_hop`]), and what uses it does not even
 /// ask.
 #[inline(always)]
 pub fn in_use<E: Env>(env: &E, config: &Config, jiffies: u64) -> bool {
@@ -40,6 +41,9 @@ fn age(config: &Config, jiffies: u64, tick: u64) -> u64 {
     let now = (jiffies >> config.tick_shift).wrapping_add(AHEAD.into());
     now.wrapping_sub(tick) & host_peer::TICK_MASK
 }
+
+/// The number of a VIP, and a peer that the host exchanges packets with from it.
+pub(crate) type VipPeer = (u16, [u8; 4]);
 
 /// Whose a packet is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,7 +101,13 @@ fn entry_of_sender<E: Env>(env: &E, config: &Config, jiffies: u64) -> Entry {
     if packet.direction != Direction::Inbound || packet.class == Class::Fragment {
         return Entry::NONE;
     }
-    find(env, config, packet.peer, ports(&packet), jiffies)
+    find(
+        env,
+        config,
+        (packet.vip, packet.peer),
+        ports(&packet),
+        jiffies,
+    )
 }
 
 /// Writes down that the peer of an entry has answered the host.
@@ -137,7 +147,8 @@ pub(super) fn may_send_fragment<E: Env>(
     } else {
         host_peer::ANY_UDP
     };
-    in_use(env, config, jiffies) && find(env, config, packet.peer, ports, jiffies).exists()
+    in_use(env, config, jiffies)
+        && find(env, config, (packet.vip, packet.peer), ports, jiffies).exists()
 }
 
 /// True when a packet that an ICMP error quotes is one that the host sent to a peer of its own.
@@ -148,7 +159,14 @@ pub(crate) fn has_sent_quoted<E: Env>(
     quoted: &Packet,
     jiffies: u64,
 ) -> bool {
-    find(env, config, quoted.peer, ports(quoted), jiffies).exists()
+    find(
+        env,
+        config,
+        (quoted.vip, quoted.peer),
+        ports(quoted),
+        jiffies,
+    )
+    .exists()
         && owner_of_quoted(env, config, quoted) == Owner::Host
 }
 
@@ -173,10 +191,15 @@ fn ports(packet: &Packet) -> u32 {
 /// peer has no port of NAT-T there.
 #[inline(always)]
 fn owner_by_tables<E: Env>(env: &E, config: &Config, packet: &Packet) -> Owner {
-    if FlowKey::of(packet, config).is_some_and(|flow| flow.find(env).is_some()) {
+    if FlowKey::of::<E>(packet, config).is_some_and(|flow| flow.find(env).is_some()) {
         return Owner::Server;
     }
-    let Some(session) = session_of(env, config, packet.peer) else {
+    let Some(session) = session_of(
+        env,
+        config,
+        vip::service_of::<E>(config, packet.vip),
+        packet.peer,
+    ) else {
         return Owner::Host;
     };
     let known = session[session::PORTS_CREATED].load();
@@ -200,8 +223,9 @@ fn owner_by_tables<E: Env>(env: &E, config: &Config, packet: &Packet) -> Owner {
 /// Looks for an entry that is young enough. The whole entry is compared: part of a digest and of a time
 /// must not decide whose packet it is.
 #[inline(always)]
-fn find<E: Env>(env: &E, config: &Config, peer: [u8; 4], ports: u32, jiffies: u64) -> Entry {
-    let (index, digest) = place(config, peer, ports);
+fn find<E: Env>(env: &E, config: &Config, at: VipPeer, ports: u32, jiffies: u64) -> Entry {
+    let (index, digest) = place(config, at, ports);
+    let (_, peer) = at;
     let now = recent::short_tick(config, jiffies).wrapping_add(AHEAD);
     let Some(bucket) = env.host_peer_bucket(index) else {
         return Entry::NONE;
@@ -224,8 +248,9 @@ fn find<E: Env>(env: &E, config: &Config, peer: [u8; 4], ports: u32, jiffies: u6
 
 /// The bucket and the digest of an entry.
 #[inline(always)]
-fn place(config: &Config, peer: [u8; 4], ports: u32) -> (u32, u64) {
-    let digest = digest_for_readers(&config.secret, [u32::from_ne_bytes(peer), ports]);
+fn place(config: &Config, (vip, peer): VipPeer, ports: u32) -> (u32, u64) {
+    let words = [u32::from_ne_bytes(peer), ports, vip.into()];
+    let digest = digest_for_readers(&config.secret, words);
     (recent::index(digest, HOST_PEER_BUCKETS - 1), digest)
 }
 
@@ -234,11 +259,11 @@ fn place(config: &Config, peer: [u8; 4], ports: u32) -> (u32, u64) {
 pub(crate) fn remember<E: Env>(
     env: &E,
     config: &Config,
-    peer: [u8; 4],
+    at: VipPeer,
     ports: u32,
     jiffies: u64,
 ) -> bool {
-    let refreshed = refresh(env, config, peer, ports.into(), jiffies);
+    let refreshed = refresh(env, config, at, ports.into(), jiffies);
     if refreshed == Refreshed::NoRoom {
         return false;
     }
@@ -249,7 +274,7 @@ pub(crate) fn remember<E: Env>(
             0
         };
         let any = u64::from(host_peer::ANY_UDP) | answered;
-        refresh(env, config, peer, any, jiffies);
+        refresh(env, config, at, any, jiffies);
     }
     let tick = jiffies >> config.tick_shift;
     if let Some(word) = env.meta(meta::HOST_PEER_LAST_TICK)
@@ -257,7 +282,8 @@ pub(crate) fn remember<E: Env>(
     {
         word.store(tick);
         // Inbound packets of no known flow have to come by this table, and not by a cached route.
-        if let Some(hop) = env.meta(meta::SERVER_HOP) {
+        // Where there are several services, these packets look at the tick first.
+        if let Some(hop) = env.meta(meta::server_hop(vip::service::<E>(config, &config.vip))) {
             hop.store(0);
         }
     }
@@ -280,10 +306,11 @@ enum Refreshed {
 /// Writes an entry, once a tick, so that a busy tunnel of the host does not write to shared memory with
 /// each packet. `word`: its ports, and [`host_peer::ANSWERED`] if that is known from another entry.
 #[inline(never)]
-fn refresh<E: Env>(env: &E, config: &Config, peer: [u8; 4], word: u64, jiffies: u64) -> Refreshed {
+fn refresh<E: Env>(env: &E, config: &Config, at: VipPeer, word: u64, jiffies: u64) -> Refreshed {
     #[expect(clippy::cast_possible_truncation, reason = "the low half is meant")]
     let ports = word as u32;
-    let (index, digest) = place(config, peer, ports);
+    let (index, digest) = place(config, at, ports);
+    let (_, peer) = at;
     let Some(bucket) = env.host_peer_bucket(index) else {
         return Refreshed::NoRoom;
     };

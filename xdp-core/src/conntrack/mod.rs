@@ -11,12 +11,14 @@
 pub mod flow;
 pub mod fragment;
 pub mod host_peer;
+pub mod pin;
 mod proof;
 pub mod session;
 
 use crate::env::Env;
 use crate::frame::Frame;
 use crate::packet::Packet;
+use crate::vip;
 use xdp_common::{Config, Direction};
 
 /// Whether a table has counted a packet.
@@ -43,7 +45,12 @@ impl Counted {
 #[inline(never)]
 pub fn follow_port<E: Env>(env: &E, config: &Config) {
     if let Some(packet) = env.load_packet().and_then(Packet::unpack)
-        && let Some(session) = session::session_of(env, config, packet.peer)
+        && let Some(session) = session::session_of(
+            env,
+            config,
+            vip::service_of::<E>(config, packet.vip),
+            packet.peer,
+        )
     {
         session::note_peer(session, packet.class, packet.port);
     }
@@ -65,7 +72,7 @@ pub fn count<F: Frame + ?Sized, E: Env>(
         return Counted::No;
     };
     fragment::remember_fragment(env, config, packet, jiffies);
-    let Some(key) = flow::FlowKey::of(packet, config) else {
+    let Some(key) = flow::FlowKey::of::<E>(packet, config) else {
         let counted = session::count_session(frame, env, config, packet, jiffies, hop);
         return Counted::of(counted);
     };

@@ -5,6 +5,7 @@ use crate::frame::Frame;
 use crate::packet::Packet;
 use crate::table::hash::digest;
 use crate::table::recent::{self, short_tick};
+use crate::vip;
 use crate::wire::ike;
 use xdp_common::limits::{HALF_OPEN_TICKS, IKE_PORT};
 use xdp_common::slot::{self, half};
@@ -29,6 +30,7 @@ pub(super) fn complete_or_remember<F: Frame + ?Sized, E: Env>(
     if !header.has_both_spis() {
         return None;
     }
+    let service = vip::service_of::<E>(config, packet.vip);
     let [a, b, c, d, e, f, g, h] = header.initiator;
     let [i, j, k, l, m, n, o, p] = header.responder;
     let digest = digest(
@@ -39,6 +41,7 @@ pub(super) fn complete_or_remember<F: Frame + ?Sized, E: Env>(
             u32::from_ne_bytes([e, f, g, h]),
             u32::from_ne_bytes([i, j, k, l]),
             u32::from_ne_bytes([m, n, o, p]),
+            service.into(),
         ],
     );
     let bucket = env.half_open(recent::index(digest, config.half_mask))?;
@@ -66,7 +69,7 @@ pub(super) fn complete_or_remember<F: Frame + ?Sized, E: Env>(
     }
     // Whatever the reply is: remember the peer alone, for its fragments, which show no SPIs. This
     // entry has no details to display.
-    if let Some((bucket, digest)) = half_open_bucket(env, config, packet.peer) {
+    if let Some((bucket, digest)) = half_open_bucket(env, config, service, packet.peer) {
         recent::remember(bucket, digest, tick, [0; 3]);
     }
     None
@@ -77,9 +80,10 @@ pub(super) fn complete_or_remember<F: Frame + ?Sized, E: Env>(
 pub(super) fn half_open_bucket<'e, E: Env>(
     env: &'e E,
     config: &Config,
+    service: u16,
     peer: [u8; 4],
 ) -> Option<(&'e recent::Bucket<E::Word>, u64)> {
-    let digest = digest(&config.secret, [u32::from_ne_bytes(peer)]);
+    let digest = digest(&config.secret, [u32::from_ne_bytes(peer), service.into()]);
     let bucket = env.half_open(recent::index(digest, config.half_mask))?;
     Some((bucket, digest))
 }

@@ -8,6 +8,7 @@ use crate::packet::Packet;
 use crate::table::hash::digest_key;
 use crate::table::word::Word;
 use crate::table::{self, Buckets, Halves, Place, Slot};
+use crate::vip;
 use crate::wire::ike;
 use xdp_common::limits::IKE_PORT;
 use xdp_common::slot::{self, session};
@@ -41,9 +42,10 @@ pub(super) fn one_more<E: Env>(env: &E, entries: usize) {
 pub(crate) fn session_of<'e, E: Env>(
     env: &'e E,
     config: &Config,
+    service: u16,
     peer: [u8; 4],
 ) -> Option<&'e Slot<E::Word>> {
-    let key = slot::session_key(peer, 0);
+    let key = slot::session_key(peer, service);
     let place = Place::new(digest_key(&config.secret, &key), config.session_mask);
     table::find(env.sessions(), place, &key)
 }
@@ -56,7 +58,13 @@ pub(super) fn new_session<'e, E: Env>(
     packet: &Packet,
     jiffies: u64,
 ) -> Option<&'e Slot<E::Word>> {
-    let session = insert_session(env, config, packet.peer, jiffies)?;
+    let session = insert_session(
+        env,
+        config,
+        vip::service_of::<E>(config, packet.vip),
+        packet.peer,
+        jiffies,
+    )?;
     env.established(packet.peer, packet.direction);
     Some(session)
 }
@@ -65,10 +73,11 @@ pub(super) fn new_session<'e, E: Env>(
 fn insert_session<'e, E: Env>(
     env: &'e E,
     config: &Config,
+    service: u16,
     peer: [u8; 4],
     jiffies: u64,
 ) -> Option<&'e Slot<E::Word>> {
-    let key = slot::session_key(peer, 0);
+    let key = slot::session_key(peer, service);
     let place = Place::new(digest_key(&config.secret, &key), config.session_mask);
     if !has_room(env, meta::SESSION_ENTRIES, config.session_limit.into()) {
         refuse(env, Untracked::SessionTableFull);
@@ -129,12 +138,28 @@ const fn session_counter(class: Class) -> Option<usize> {
 #[inline(always)]
 pub fn next_hop<E: Env>(env: &E, config: &Config, packet: &Packet) -> Option<u64> {
     match packet.direction {
-        Direction::Inbound => Some(env.meta(meta::SERVER_HOP)?.load()),
+        Direction::Inbound => {
+            let service = vip::service_of::<E>(config, packet.vip);
+            Some(env.meta(meta::server_hop(service))?.load())
+        }
         Direction::Outbound => {
-            let session = session_of(env, config, packet.peer)?;
-            Some(session[session::HOP].load())
+            let session = session_of(
+                env,
+                config,
+                vip::service_of::<E>(config, packet.vip),
+                packet.peer,
+            )?;
+            // That of another VIP may lead to another WAN.
+            is_pinned::<E>(config, session, packet).then(|| session[session::HOP].load())
         }
     }
+}
+
+/// True when a packet has the VIP that the session's next hop is for.
+#[inline(always)]
+fn is_pinned<E: Env>(config: &Config, session: &Slot<E::Word>, packet: &Packet) -> bool {
+    vip::by_number::<E>(config, packet.vip).several == 0
+        || session::pinned(session[session::PIN].load()) == Some(packet.vip)
 }
 
 /// True for a message of the server that shows that the peer's SA is alive: a keepalive, or
@@ -165,7 +190,12 @@ pub(super) fn count_session<F: Frame + ?Sized, E: Env>(
     let Some(counter) = session_counter(packet.class) else {
         return false;
     };
-    let session = match session_of(env, config, packet.peer) {
+    let session = match session_of(
+        env,
+        config,
+        vip::service_of::<E>(config, packet.vip),
+        packet.peer,
+    ) {
         Some(found) => found,
         None => {
             let Some(port) = complete_or_remember(frame, env, config, packet, jiffies) else {
@@ -187,7 +217,7 @@ pub(super) fn count_session<F: Frame + ?Sized, E: Env>(
                 note_peer(session, packet.class, packet.port);
             }
         }
-        if hop != 0 {
+        if hop != 0 && is_pinned::<E>(config, session, packet) {
             session[session::HOP].store(hop);
         }
     }

@@ -8,6 +8,7 @@
 use crate::checksum::{fold, udp_partial};
 use crate::env::Side;
 use crate::frame::Frame;
+use crate::vip;
 use crate::wire::ethernet::{self, EtherType};
 use crate::wire::icmp::{self, Kind};
 use crate::wire::ipv4::{self, Protocol};
@@ -68,17 +69,15 @@ pub fn build<F: Frame + ?Sized>(
         return None;
     }
     let ip = ipv4::Header::read_outer(frame)?;
-    let inbound = match cause.side {
-        Side::Wan => true,
-        Side::Lan => false,
-        Side::Both => ip.destination == config.vip,
+    let to_vip = match cause.side {
+        Side::Wan | Side::Both => vip::by_address::<F>(config, ip.destination),
+        Side::Lan => None,
         Side::Out => return None,
     };
-    let (vip, lan) = (
-        F::opaque_address(config.vip),
-        F::opaque_address(config.lan_address),
-    );
-    let source = if inbound { vip } else { lan };
+    let source = match to_vip {
+        Some(vip) => F::opaque_address(vip.address),
+        None => F::opaque_address(vip::by_server::<F>(config, ip.source)?.lan_address),
+    };
     let quote = if ip.total_length < QUOTE {
         ip.total_length
     } else {

@@ -7,7 +7,7 @@ use crate::frame::Frame;
 use crate::icmp::report::{OFFSET_MASK, Report};
 use crate::packet::Packet;
 use crate::wire::esp;
-use crate::wire::ipv4;
+use crate::wire::ipv4::{self, Protocol};
 use xdp_common::limits::IKE_PORT;
 use xdp_common::slot;
 use xdp_common::{Class, Config, Direction, Hook, Reason};
@@ -20,7 +20,11 @@ pub(super) fn refuse_fragment<E: Env>(
     report: &Report,
     quoted: &ipv4::Header,
 ) -> Option<Reason> {
-    let packet = Packet::fragment(report.direction.opposite(), report.peer, quoted);
+    let packet = Packet::fragment(
+        (report.direction.opposite(), report.vip),
+        report.peer,
+        quoted,
+    );
     match fragment::fate(env, config, &packet, env.jiffies()) {
         Fate::Handled | Fate::Undecided => None,
         Fate::Refused(_) => Some(Reason::OtherIcmp),
@@ -28,7 +32,7 @@ pub(super) fn refuse_fragment<E: Env>(
 }
 
 /// True when the quoted packet is one that the host sent to a peer of its own: an answer to it would
-/// be the host's as well. `ports` has the peer's port (bits 16-31) and the VIP's (0-15); zero: ESP.
+/// be the host's as well. A fragment without ports shows nothing.
 // The header is read once more: what a function gets through the stack has to be written as a whole.
 #[inline(never)]
 pub(super) fn is_of_host<F: Frame + ?Sized, E: Env>(
@@ -36,7 +40,6 @@ pub(super) fn is_of_host<F: Frame + ?Sized, E: Env>(
     env: &E,
     config: &Config,
     report: &Report,
-    ports: u32,
 ) -> bool {
     let jiffies = env.jiffies();
     if E::HOOK == Hook::Egress
@@ -48,10 +51,13 @@ pub(super) fn is_of_host<F: Frame + ?Sized, E: Env>(
     let Some(quoted) = ipv4::Header::read(frame, report.quote() & OFFSET_MASK) else {
         return false;
     };
-    let mut packet = Packet::fragment(Direction::Outbound, report.peer, &quoted);
-    let (port, vip_port) = slot::host_peer::split(ports);
+    if report.ports == 0 && quoted.protocol != Protocol::ESP {
+        return false;
+    }
+    let mut packet = Packet::fragment((Direction::Outbound, report.vip), report.peer, &quoted);
+    let (port, vip_port) = slot::host_peer::split(report.ports);
     packet.port = port;
-    if ports != 0 {
+    if report.ports != 0 {
         packet.class = match vip_port {
             IKE_PORT => Class::Ike,
             _ => Class::Other,

@@ -52,7 +52,7 @@ impl Origin {
 pub fn allow<E: Env>(
     env: &E,
     config: &Config,
-    peer: [u8; 4],
+    (service, peer): (u16, [u8; 4]),
     origin: Origin,
     jiffies: u64,
 ) -> bool {
@@ -62,7 +62,7 @@ pub fn allow<E: Env>(
     };
     let (first, count) = origin.buckets();
     let half = count / 2;
-    let first = first + half * u32::from(session_of(env, config, peer).is_some());
+    let first = first + half * u32::from(session_of(env, config, service, peer).is_some());
     let of_peer = digest(&config.secret, [u32::from_ne_bytes(peer)]) as u32;
     let of_reporter = short_digest(&config.secret, u32::from_ne_bytes(reporter));
     // The reporters of one peer share those that differ in the lowest bits.

@@ -12,6 +12,8 @@ pub(super) const OFFSET_MASK: usize = 0xff;
 pub(super) struct Report {
     /// Direction of the error; the quoted packet went in the opposite one.
     pub(super) direction: Direction,
+    /// Number of the VIP.
+    pub(super) vip: u16,
     /// Address of the peer in the quoted packet.
     pub(super) peer: [u8; 4],
     /// Source address of the error.
@@ -27,6 +29,9 @@ pub(super) struct Report {
     pub(super) quote_header: usize,
     /// Offset of the quoted UDP header; 0: there is none.
     pub(super) udp_at: usize,
+    /// The quoted ports: the peer's (bits 16-31) and the VIP's (0-15), of an error to the VIP; zero: ESP,
+    /// or a fragment without ports.
+    pub(super) ports: u32,
     /// Where the error goes. Here, because the stack has no room for one word more.
     pub(super) hop: NextHop,
 }
@@ -41,6 +46,7 @@ impl Report {
     /// Nothing is known yet.
     pub(super) const EMPTY: Self = Self {
         direction: Direction::Inbound,
+        vip: 0,
         peer: [0; 4],
         source: [0; 4],
         destination: [0; 4],
@@ -50,6 +56,7 @@ impl Report {
         at: 0,
         quote_header: 0,
         udp_at: 0,
+        ports: 0,
         hop: NextHop::STACK,
     };
 }

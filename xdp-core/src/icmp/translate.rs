@@ -5,13 +5,16 @@
 
 use crate::checksum::Delta;
 use crate::classify::{is_bogus, is_for_us, is_ipv4, refuse_options, refused_by_list};
+use crate::conntrack::pin;
 use crate::env::{Env, FibQuery, FibResult, Side, Verdict};
 use crate::frame::{Frame, update_field};
 use crate::icmp::quote;
 use crate::icmp::rate_limit::{self, Origin};
 use crate::icmp::report::{OFFSET_MASK, Report};
+use crate::interfaces::may_leave_by;
 use crate::packet::is_no_host;
-use crate::route::{fib_refusal, hop_for_tc, is_inside, may_leave_by};
+use crate::route::{fib_refusal, hop_for_tc, is_inside};
+use crate::vip;
 use crate::wire::icmp::{self, Kind};
 use crate::wire::ipv4::{self, Protocol};
 use crate::wire::{ethernet, udp};
@@ -43,8 +46,15 @@ pub fn process<F: Frame + ?Sized, E: Env>(
     if let Some(reason) = read(frame, env, config, side, &mut report) {
         return Verdict::NotForwarded(reason);
     }
+    if quote::is_of_host(frame, env, config, &report) {
+        return Verdict::NotForwarded(Reason::HostPeer);
+    }
     if let Some(reason) = refuse(frame, env, config, &report) {
         return Verdict::NotForwarded(reason);
+    }
+    if E::has_several(config) && config.pinned != 0 && report.direction == Direction::Outbound {
+        let vip = vip::by_number::<E>(config, report.vip);
+        report.vip = pin::vip_of_peer(env, config, vip, report.peer, env.jiffies());
     }
     if let Some(reason) = find_next_hop(env, config, &mut report) {
         return Verdict::NotForwarded(reason);
@@ -99,8 +109,13 @@ fn read<F: Frame + ?Sized, E: Env>(
     report.tos = ip.tos;
     report.at = at;
     let length = total - header - icmp::LENGTH;
-    let to_vip = ip.destination == config.vip && side != Side::Out;
-    read_quote(frame, env, config, report, (side, to_vip, length))
+    let to_vip = if side == Side::Out {
+        None
+    } else {
+        vip::by_address::<F>(config, ip.destination)
+    };
+    report.vip = to_vip.map_or(0, |vip| vip.number);
+    read_quote(frame, env, config, report, (side, to_vip.is_some(), length))
 }
 
 /// Finds out whose packet is quoted; or the reason why the error is not translated.
@@ -115,23 +130,29 @@ fn read_quote<F: Frame + ?Sized, E: Env>(
     if length < ipv4::LENGTH {
         // Too short to show whose packet it is, to the kernel as well. The VIP and the server show
         // that it is handled; anything else is between other hosts.
-        return Some(if to_vip || report.source == config.server {
-            Reason::IcmpMalformed
-        } else {
-            Reason::OtherIcmp
-        });
+        return Some(
+            if to_vip || vip::by_server::<F>(config, report.source).is_some() {
+                Reason::IcmpMalformed
+            } else {
+                Reason::OtherIcmp
+            },
+        );
     }
     let Some(quoted) = ipv4::Header::read(frame, report.quote()) else {
         return Some(Reason::IcmpMalformed);
     };
-    let outbound = side != Side::Wan && quoted.destination == config.server;
-    if to_vip && quoted.source == config.server {
+    if to_vip && vip::by_server::<F>(config, quoted.source).is_some() {
         return Some(Reason::IcmpSpoofed);
-    } else if to_vip && quoted.source == config.vip {
+    }
+    // An error comes to the VIP that sent the packet, and to no other one.
+    if to_vip && quoted.source == report.destination {
         report.peer = quoted.destination;
-    } else if outbound {
+    } else if side != Side::Wan
+        && let Some(vip) = vip::by_server::<F>(config, quoted.destination)
+    {
         report.direction = Direction::Outbound;
         report.peer = quoted.source;
+        report.vip = vip.number;
     } else {
         return Some(Reason::OtherIcmp);
     }
@@ -172,7 +193,6 @@ fn read_transport<F: Frame + ?Sized, E: Env>(
     if length < report.quote_header + icmp::QUOTED {
         return Some(Reason::IcmpMalformed);
     }
-    let mut ports = 0;
     if is_udp {
         let Some(header) = udp::Header::read(frame, at) else {
             return Some(Reason::IcmpMalformed);
@@ -185,9 +205,9 @@ fn read_transport<F: Frame + ?Sized, E: Env>(
             return Some(Reason::OtherIcmp);
         }
         report.udp_at = at;
-        ports = host_peer::ports(header.destination, header.source);
+        report.ports = host_peer::ports(header.destination, header.source);
     }
-    quote::is_of_host(frame, env, config, report, ports).then_some(Reason::HostPeer)
+    None
 }
 
 /// Refuses a handled error that must not be passed on.
@@ -199,7 +219,7 @@ fn refuse<F: Frame + ?Sized, E: Env>(
     report: &Report,
 ) -> Option<Reason> {
     let inbound = report.direction == Direction::Inbound;
-    if inbound && is_bogus(report.source, config) {
+    if inbound && is_bogus::<E>(report.source, config) {
         return Some(Reason::BogusSource);
     }
     // An error goes to the sender of the packet that it quotes.
@@ -212,10 +232,14 @@ fn refuse<F: Frame + ?Sized, E: Env>(
     {
         return Some(Reason::IcmpMalformed);
     }
-    let ttl_exceeded =
-        report.ttl <= 1 && E::HOOK == Hook::Tc && !(inbound && config.server_is_local != 0);
+    let is_local = vip::by_number::<F>(config, report.vip).server_is_local != 0;
+    let ttl_exceeded = report.ttl <= 1 && E::HOOK == Hook::Tc && !(inbound && is_local);
     let origin = Origin::Reporter(report.direction, report.source);
-    if ttl_exceeded || !rate_limit::allow(env, config, report.peer, origin, env.jiffies()) {
+    let of_peer = (
+        vip::service::<E>(config, vip::by_number::<E>(config, report.vip)),
+        report.peer,
+    );
+    if ttl_exceeded || !rate_limit::allow(env, config, of_peer, origin, env.jiffies()) {
         return Some(Reason::IcmpLimited);
     }
     if E::HOOK == Hook::Egress {
@@ -232,13 +256,14 @@ fn refuse<F: Frame + ?Sized, E: Env>(
 #[inline(never)]
 fn find_next_hop<E: Env>(env: &E, config: &Config, report: &mut Report) -> Option<Reason> {
     let inbound = report.direction == Direction::Inbound;
-    if E::HOOK == Hook::Egress || (inbound && config.server_is_local != 0) {
+    let vip = vip::by_number::<E>(config, report.vip);
+    if E::HOOK == Hook::Egress || (inbound && vip.server_is_local != 0) {
         return None;
     }
     let addresses = if inbound {
-        (report.source, config.server)
+        (report.source, vip.server)
     } else {
-        (config.vip, report.destination)
+        (vip.address, report.destination)
     };
     let header = (Protocol::ICMP.number(), report.tos);
     let query = FibQuery::without_ports(addresses, header, report.total_length);
@@ -257,9 +282,10 @@ fn find_next_hop<E: Env>(env: &E, config: &Config, report: &mut Report) -> Optio
 // Out of line: the offsets are read back from memory, so that the verifier follows this once.
 #[inline(never)]
 fn translate<F: Frame + ?Sized>(frame: &mut F, config: &Config, report: &Report) -> bool {
+    let service = vip::by_number::<F>(config, report.vip);
     let (vip, server) = (
-        F::opaque_address(config.vip),
-        F::opaque_address(config.server),
+        F::opaque_address(service.address),
+        F::opaque_address(service.server),
     );
     let (outer_at, outer_old, outer_new, inner_at, inner_old, inner_new) = match report.direction {
         Direction::Inbound => (

@@ -8,7 +8,7 @@
 //! `docs/decisions/hop-word.md`.
 
 use crate::neighbour::table::Neighbour;
-use crate::table::word::Word;
+use xdp_common::vips::Translation;
 use xdp_common::{Config, cpu};
 
 /// The current stamp. Time and epoch only grow, so their sum does not repeat before its 15 bits are
@@ -44,23 +44,20 @@ pub const fn mac(word: u64, stamp: u16) -> Option<u64> {
 }
 
 /// The hop word that a flow may cache for a neighbour: [`UNKNOWN`] when the route does not leave by
-/// the egress of the flow's direction, or when its MTU is smaller than that of the egress, which is
+/// the egress of the flow's translation, or when its MTU is smaller than that of the egress, which is
 /// all that the fast path checks.
 #[inline(always)]
 #[must_use]
-pub fn for_neighbour<W: Word>(
+pub fn for_neighbour(
     config: &Config,
-    outbound: bool,
+    translation: &Translation,
     egress: u64,
     neighbour: &Neighbour,
     jiffies: u64,
 ) -> u64 {
-    let direction_config = &config.directions[W::opaque(usize::from(outbound)) & 1];
     let stamp = stamp(config, egress, jiffies);
     let fits = neighbour.mtu == 0 || neighbour.mtu >= cpu::egress_mtu(egress);
-    if fits
-        && neighbour.ifindex == direction_config.egress
-        && neighbour.source == direction_config.source_mac
+    if fits && neighbour.ifindex == translation.egress && neighbour.source == translation.source_mac
     {
         word(neighbour.destination, stamp)
     } else {

@@ -8,7 +8,7 @@
 use xdp_common::Secret;
 
 /// Hashes `N` words under the secret, for a table that only root can read: where entries are, and the
-/// digests in them, show the part of the secret that made them. `N` may be at most 5.
+/// digests in them, show the part of the secret that made them. `N` may be at most 6.
 #[inline(always)]
 pub fn digest<const N: usize>(secret: &Secret, words: [u32; N]) -> u64 {
     sum_of::<0, N>(secret, words)
@@ -17,8 +17,8 @@ pub fn digest<const N: usize>(secret: &Secret, words: [u32; N]) -> u64 {
 /// The same for HOSTPEER, which the members of a group can read: under words of the secret that no other
 /// table uses.
 #[inline(always)]
-pub fn digest_for_readers(secret: &Secret, words: [u32; 2]) -> u64 {
-    sum_of::<6, 2>(secret, words)
+pub fn digest_for_readers(secret: &Secret, words: [u32; 3]) -> u64 {
+    sum_of::<10, 3>(secret, words)
 }
 
 /// Hashes one word for a choice among few, by a multiplication alone and under a word of the secret that

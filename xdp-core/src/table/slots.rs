@@ -191,14 +191,16 @@ pub fn find<'t, B: Buckets + ?Sized>(
 
 /// The live slot of a key in one of its buckets. For the fast path, which reads one after the
 /// other, and has so little code after it that the verifier may follow it once for each slot. It does
-/// not compare the address where [`KEY`] is a digest of it.
+/// not compare the address where [`KEY`] is a digest of it. `key` makes the key once the bucket is
+/// there: what only the comparison needs takes no register before.
 #[inline(always)]
-pub fn find_at<'t, B: Buckets + ?Sized>(
-    buckets: &'t B,
+pub fn find_at<B: Buckets + ?Sized>(
+    buckets: &B,
     index: u32,
-    key: &Key,
-) -> Option<&'t Slot<B::Word>> {
-    find_in(buckets.bucket(index)?, key)
+    key: impl FnOnce() -> Key,
+) -> Option<&Slot<B::Word>> {
+    let bucket = buckets.bucket(index)?;
+    find_in(bucket, &key())
 }
 
 #[inline(always)]

@@ -56,6 +56,10 @@ const ENCRYPTED_MASK_V2: u32 = word(0xff, 0xf0, 0, 0);
 /// An encrypted message of ISAKMP.
 const ENCRYPTED_V1: u32 = word(0, 0x10, 0, ENCRYPTION);
 const ENCRYPTED_MASK_V1: u32 = word(0, 0xf0, 0, ENCRYPTION);
+/// The same as a response.
+const ENCRYPTED_RESPONSE: u32 = word(46, 0x20, 0, RESPONSE);
+const ENCRYPTED_FRAGMENT_RESPONSE: u32 = word(53, 0x20, 0, RESPONSE);
+const ENCRYPTED_RESPONSE_MASK: u32 = word(0xff, 0xf0, 0, RESPONSE);
 /// A request of the original initiator in IKEv2.
 const INITIATORS_REQUEST: u32 = word(0, 0x20, 0, INITIATOR);
 const REQUEST_MASK: u32 = word(0, 0xf0, 0, RESPONSE | INITIATOR);
@@ -171,6 +175,19 @@ impl Header {
             self.flags,
         )
     }
+}
+
+/// True when the message at `at` shows that its sender has accepted one of the other side: an encrypted
+/// response, or an encrypted message of ISAKMP, which has no responses.
+#[inline(always)]
+pub fn is_encrypted_reply<F: Frame + ?Sized>(frame: &F, at: usize) -> bool {
+    let word = frame.with_bytes::<4, _>(at + NEXT_PAYLOAD, |bytes| F::get32::<0, 4>(bytes));
+    word.is_some_and(|word| {
+        let version_2 = word & ENCRYPTED_RESPONSE_MASK;
+        word & ENCRYPTED_MASK_V1 == ENCRYPTED_V1
+            || version_2 == ENCRYPTED_RESPONSE
+            || version_2 == ENCRYPTED_FRAGMENT_RESPONSE
+    })
 }
 
 /// True when the payloads of the message at `at` are encrypted. Reads no more than it needs.

@@ -151,7 +151,7 @@ fn generate<F: Frame>(frame: &mut F, stamp: impl FnOnce() -> u64) -> Option<()> 
 /// Sends a packet on the interface that the test run names as its ingress.
 #[xdp]
 fn ikenat_generate(mut context: XdpContext) -> u32 {
-    match generate(&mut XdpFrame::new(&mut context), helpers::nanoseconds) {
+    match generate(&mut XdpFrame::plain(&mut context), helpers::nanoseconds) {
         Some(()) => xdp_action::XDP_TX,
         None => xdp_action::XDP_ABORTED,
     }
@@ -191,7 +191,7 @@ fn due() -> Option<u64> {
 /// The same at a pace. The time stamp of a packet is when it was due, so its wait counts.
 #[xdp]
 fn ikenat_pace(mut context: XdpContext) -> u32 {
-    let sent = due().and_then(|due| generate(&mut XdpFrame::new(&mut context), || due));
+    let sent = due().and_then(|due| generate(&mut XdpFrame::plain(&mut context), || due));
     match sent {
         Some(()) => xdp_action::XDP_TX,
         None => xdp_action::XDP_ABORTED,
@@ -387,7 +387,7 @@ fn sink(frame: &impl Frame) -> Option<()> {
 /// Verifies, counts and drops the generator's packets; passes all others to the stack.
 #[xdp]
 fn ikenat_sink(mut context: XdpContext) -> u32 {
-    match sink(&XdpFrame::new(&mut context)) {
+    match sink(&XdpFrame::plain(&mut context)) {
         Some(()) => xdp_action::XDP_DROP,
         None => xdp_action::XDP_PASS,
     }

@@ -89,7 +89,7 @@ fn ikenat_restore(mut context: XdpContext) -> u32 {
     let pointer = XdpContext::new(context.ctx);
     if let (Some(plan), Some(state)) = (PLAN.get(0), STATE.get(0)) {
         let next = measure::next(state, plan);
-        if write(&mut XdpFrame::new(&mut context), plan, next).is_some() {
+        if write(&mut XdpFrame::plain(&mut context), plan, next).is_some() {
             measure::begin(state, plan);
             helpers::tail_call(&pointer, &NEXT, 0);
         }

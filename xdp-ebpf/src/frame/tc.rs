@@ -23,7 +23,7 @@ use core::mem::offset_of;
 use xdp_core::checksum::fold;
 use xdp_core::icmp::error::{self, IcmpError};
 use xdp_core::wire::ethernet;
-use xdp_core::{Frame, Word};
+use xdp_core::{Frame, Vips, Word};
 
 /// Offsets of the start and the end of the packet in `struct __sk_buff`.
 const TC_DATA: usize = offset_of!(__sk_buff, data);
@@ -147,6 +147,8 @@ impl<'c> TcFrame<'c> {
         unsafe { bpf_skb_store_bytes(self.0.skb.skb, at as u32, from, size, 0) }
     }
 }
+
+impl Vips for TcFrame<'_> {}
 
 impl Frame for TcFrame<'_> {
     accessors!();

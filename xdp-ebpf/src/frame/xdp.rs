@@ -15,7 +15,8 @@ use core::arch::asm;
 #[cfg(feature = "without-perfmon")]
 use core::ffi::{c_long, c_void};
 use core::mem::offset_of;
-use xdp_core::Frame;
+use xdp_common::Config;
+use xdp_core::{Frame, Vips};
 
 /// Offsets of the start and the end of the packet in `struct xdp_md`.
 const XDP_DATA: usize = offset_of!(xdp_md, data);
@@ -186,9 +187,24 @@ impl SavedContext {
 }
 
 /// A frame in XDP.
-pub struct XdpFrame<'c>(&'c XdpContext);
+pub struct XdpFrame<'c, const SEVERAL: bool = false>(&'c XdpContext);
 
 impl<'c> XdpFrame<'c> {
+    /// The frame of a program that knows of no VIPs, or of one.
+    #[inline(always)]
+    pub fn plain(context: &'c mut XdpContext) -> Self {
+        Self(context)
+    }
+}
+
+impl<const SEVERAL: bool> Vips for XdpFrame<'_, SEVERAL> {
+    #[inline(always)]
+    fn has_several(_: &Config) -> bool {
+        SEVERAL
+    }
+}
+
+impl<'c, const SEVERAL: bool> XdpFrame<'c, SEVERAL> {
     /// The frame of this context. Only one at a time: two would alias.
     #[inline(always)]
     pub fn new(context: &'c mut XdpContext) -> Self {
@@ -220,7 +236,7 @@ impl<'c> XdpFrame<'c> {
     }
 }
 
-impl Frame for XdpFrame<'_> {
+impl<const SEVERAL: bool> Frame for XdpFrame<'_, SEVERAL> {
     accessors!();
 
     #[cfg(feature = "without-perfmon")]

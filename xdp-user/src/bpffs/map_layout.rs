@@ -33,7 +33,7 @@ const BUCKET: usize = slot::WAYS * slot::WORDS;
 
 impl Sizes {
     /// The layouts of all pinned maps.
-    pub fn layouts(&self) -> Result<[Layout; 14]> {
+    pub fn layouts(&self) -> Result<[Layout; 15]> {
         let cpus = aya::util::nr_cpus().map_err(|(path, error)| {
             Error::system(format!("read the number of CPUs from {path}"))(error)
         })?;
@@ -51,6 +51,7 @@ impl Sizes {
             mapped("SESSION", BUCKET, self.session_slots / WAYS),
             mapped("SESSION_COLD", slot::WORDS, self.session_slots),
             mapped("HALF", slot::recent::BUCKET_WORDS, limits::HALF_BUCKETS),
+            mapped("PIN", slot::recent::BUCKET_WORDS, limits::PIN_BUCKETS),
             mapped(
                 "FRAGMENT",
                 slot::recent::BUCKET_WORDS,

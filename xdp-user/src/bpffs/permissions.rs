@@ -31,7 +31,7 @@ pub fn group(text: &str) -> Result<u32, String> {
 /// The maps that only their owner may read, whatever the group: the key of the tables' hash, and those
 /// in which digests or places of entries show much of it. Whoever knows it can choose addresses that
 /// overwrite the entries of others.
-pub const CLOSED: [&str; 4] = [SECRET, "HALF", "FRAGMENT", "LIMIT"];
+pub const CLOSED: [&str; 5] = [SECRET, "HALF", "PIN", "FRAGMENT", "LIMIT"];
 
 impl Instance {
     /// Lets one group read the tables, and no one else. Links stay closed: a user who can open a

@@ -7,7 +7,9 @@ use crate::config::macvlans::{Macs, Macvlan};
 use crate::config::settings::{Mode, Settings, Sizes};
 use crate::netlink::Link;
 use std::net::Ipv4Addr;
-use xdp_common::{Config, Secret, limits, slot};
+use xdp_common::config::VipTable;
+use xdp_common::vips::LAN_ADDRESSES;
+use xdp_common::{Config, Secret, Vip, limits, slot};
 
 /// Settings that fit this host, and the interfaces that they name.
 #[derive(Clone, Debug)]
@@ -98,9 +100,15 @@ impl Plan {
         Config {
             secret,
             accepted_macs: more,
-            vip: self.settings.vip().octets(),
-            server: self.settings.server().octets(),
-            lan_address: self.lan_address.octets(),
+            vip: Vip {
+                address: self.settings.vip().octets(),
+                server: self.settings.server().octets(),
+                lan_address: self.lan_address.octets(),
+                dedicated: u8::from(self.settings.service().dedicated),
+                server_is_local: u8::from(self.server_is_local),
+                ..Vip::default()
+            },
+            lan_addresses: [0; LAN_ADDRESSES],
             wans: indexes(&self.wans),
             lans: indexes(&self.lans),
             wan_macvlans: self.indices_on(&self.wans),
@@ -122,11 +130,12 @@ impl Plan {
             lan_partial,
             log: u8::from(self.settings.log_sessions),
             dry_run: u8::from(self.settings.dry_run),
-            dedicated: u8::from(self.settings.service().dedicated),
-            server_is_local: u8::from(self.server_is_local),
             lists: u8::from(!self.settings.service().lists.is_empty()),
-            reserved: [0; 3],
+            several_vips: 0,
+            pinned: 0,
+            reserved: [0; 7],
             directions: Default::default(),
+            vips: VipTable::EMPTY,
         }
         .seal()
     }
@@ -204,8 +213,8 @@ mod tests {
         assert_eq!((constants.session_mask, constants.session_limit), (63, 128));
         assert_eq!((constants.wan_partial, constants.lan_partial), (0, 1));
         assert_eq!(constants.tick_shift, 8);
-        assert_eq!(constants.vip, [203, 0, 113, 1]);
-        assert_eq!(constants.lan_address, [192, 168, 0, 254]);
+        assert_eq!(constants.vip.address, [203, 0, 113, 1]);
+        assert_eq!(constants.vip.lan_address, [192, 168, 0, 254]);
     }
 
     #[test]
@@ -306,7 +315,7 @@ mod tests {
         let [inbound, outbound] = constants.directions;
         assert_eq!(inbound.own_mac >> 56, 21, "frames are sent to it");
         assert_eq!(
-            outbound.source_mac >> 40,
+            outbound.translation.source_mac >> 40,
             5,
             "the interface sends with its own"
         );

@@ -39,7 +39,7 @@ fn put_macs<F: Frame>(frame: &mut F, macs: &[u8; 12]) -> Option<()> {
 #[xdp]
 fn ikenat_noop(mut context: XdpContext) -> u32 {
     let onward = onward();
-    match put_macs(&mut XdpFrame::new(&mut context), &onward.macs) {
+    match put_macs(&mut XdpFrame::plain(&mut context), &onward.macs) {
         Some(()) => helpers::redirect(onward.ifindex),
         None => xdp_action::XDP_ABORTED,
     }
@@ -50,7 +50,7 @@ fn ikenat_noop(mut context: XdpContext) -> u32 {
 #[xdp]
 fn ikenat_broken(mut context: XdpContext) -> u32 {
     let onward = onward();
-    let mut frame = XdpFrame::new(&mut context);
+    let mut frame = XdpFrame::plain(&mut context);
     let written = put_macs(&mut frame, &onward.macs).and_then(|()| {
         *frame.array_mut::<4>(30)? = onward.server;
         Some(())

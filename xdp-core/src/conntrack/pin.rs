@@ -1,0 +1,199 @@
+//! The VIP that a peer uses, of a service with several of them: the server's replies leave from it.
+//!
+//! It is known from, in this order: what the peer has sent with the SPI that an IKE message of the
+//! server carries (PIN); the peer's session; what a peer without session has sent last (PIN); else it
+//! is the first VIP of the service. Whatever comes from outside may be forged, so only an encrypted
+//! message of the server proves a VIP: it has accepted what the peer sent there. See
+//! `docs/decisions/pinned-vips.md`.
+
+use crate::conntrack::fragment;
+use crate::conntrack::session::session_of;
+use crate::env::Env;
+use crate::frame::Frame;
+use crate::packet::Packet;
+use crate::table::hash::digest;
+use crate::table::recent::{self, short_tick};
+use crate::table::word::Word;
+use crate::vip::{self, Vips};
+use crate::wire::ike;
+use xdp_common::limits::{IKE_PORT, PIN_BUCKETS, PIN_TICKS};
+use xdp_common::slot::session;
+use xdp_common::{Class, Config, Direction, Vip};
+
+/// Gives an outbound packet, the one at hand, the VIP of its peer.
+#[inline(never)]
+pub fn settle<F: Frame + ?Sized, E: Env>(frame: &F, env: &E, config: &Config, jiffies: u64) {
+    let Some(mut packet) = env.load_packet().and_then(Packet::unpack) else {
+        return;
+    };
+    let vip = vip::by_number::<E>(config, packet.vip);
+    if packet.direction == Direction::Inbound || vip.several == 0 {
+        return;
+    }
+    let number = if packet.class == Class::Fragment {
+        // With its first fragment, whatever the peer has sent since.
+        fragment::vip_of(env, config, &packet, jiffies)
+    } else {
+        initiator_spi(frame, &packet)
+            .and_then(|spi| recall(env, config, Name::of_sa(vip, packet.peer, spi), jiffies))
+    };
+    packet.vip = match number {
+        Some(number) if belongs::<E>(config, number, vip.service) => number,
+        _ => vip_of_peer(env, config, vip, packet.peer, jiffies),
+    };
+    env.store_packet(packet.pack());
+}
+
+/// Whether a VIP belongs to a service. The number in an entry may be that of an earlier configuration.
+#[inline(always)]
+fn belongs<V: Vips>(config: &Config, number: u16, service: u16) -> bool {
+    let vip = vip::by_number::<V>(config, number);
+    vip.number == number && vip.service == service && u32::from_ne_bytes(vip.address) != 0
+}
+
+/// The VIP that a peer of a service uses, of which `vip` is one.
+#[inline(never)]
+pub(crate) fn vip_of_peer<E: Env>(
+    env: &E,
+    config: &Config,
+    vip: &Vip,
+    peer: [u8; 4],
+    jiffies: u64,
+) -> u16 {
+    if vip.several == 0 {
+        return vip.number;
+    }
+    let session = session_of(env, config, vip.service, peer);
+    let pinned = session.and_then(|session| session::pinned(session[session::PIN].load()));
+    let number = match pinned {
+        Some(number) => Some(number),
+        None => recall(env, config, Name::of_peer(vip, peer), jiffies),
+    };
+    match number {
+        Some(number) if belongs::<E>(config, number, vip.service) => number,
+        _ => vip.first,
+    }
+}
+
+/// Writes down to which VIP a peer has sent the packet at hand, which has been counted, or that the
+/// server has accepted what the peer sent there.
+#[inline(never)]
+pub fn note<F: Frame + ?Sized, E: Env>(frame: &F, env: &E, config: &Config, jiffies: u64) {
+    let Some(packet) = env.load_packet().and_then(Packet::unpack) else {
+        return;
+    };
+    let vip = vip::by_number::<E>(config, packet.vip);
+    if vip.several == 0 {
+        return;
+    }
+    let session = session_of(env, config, vip.service, packet.peer);
+    let before = session.map_or(0, |session| session[session::PIN].load());
+    if before == session::proven_pin(packet.vip) {
+        return;
+    }
+    let spi = initiator_spi(frame, &packet);
+    let now = match packet.direction {
+        Direction::Inbound => {
+            let number = u64::from(packet.vip);
+            if let Some(spi) = spi {
+                remember(
+                    env,
+                    config,
+                    Name::of_sa(vip, packet.peer, spi),
+                    number,
+                    jiffies,
+                );
+            }
+            if session.is_none() {
+                remember(
+                    env,
+                    config,
+                    Name::of_peer(vip, packet.peer),
+                    number,
+                    jiffies,
+                );
+            }
+            // What is proven is not changed by what may be forged.
+            session::claim_pin(before, packet.vip)
+        }
+        Direction::Outbound => {
+            let accepted = spi.is_some_and(|spi| {
+                ike::is_encrypted_reply(frame, packet.ike_at)
+                    && recall(env, config, Name::of_sa(vip, packet.peer, spi), jiffies)
+                        == Some(packet.vip)
+            });
+            if !accepted {
+                return;
+            }
+            session::proven_pin(packet.vip)
+        }
+    };
+    if let Some(session) = session
+        && now != before
+    {
+        session[session::PIN].store(now);
+        // It was that of the other VIP.
+        session[session::HOP].store(0);
+    }
+}
+
+/// The initiator's SPI in the IKE message at hand.
+#[inline(always)]
+fn initiator_spi<F: Frame + ?Sized>(frame: &F, packet: &Packet) -> Option<u64> {
+    // Between port 500 and 4500 IKE has no marker, so what looks like one is part of an SPI.
+    if packet.ike_at == 0 || (packet.class == Class::NattIke && packet.port == IKE_PORT) {
+        return None;
+    }
+    let spi = frame.with_bytes::<8, _>(packet.ike_at, |bytes| F::get64::<0, 8>(bytes))?;
+    (spi != 0).then_some(spi)
+}
+
+/// What an entry of PIN belongs to: a peer of a service, or an IKE SA of it.
+struct Name([u32; 4]);
+
+impl Name {
+    #[inline(always)]
+    const fn of_peer(vip: &Vip, peer: [u8; 4]) -> Self {
+        Self::of_sa(vip, peer, 0)
+    }
+
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "halves of a word")]
+    const fn of_sa(vip: &Vip, peer: [u8; 4], spi: u64) -> Self {
+        let peer = u32::from_ne_bytes(peer);
+        Self([peer, vip.service as u32, (spi >> 32) as u32, spi as u32])
+    }
+
+    /// The details of its entry, which are compared as a whole, but for the VIP.
+    #[inline(always)]
+    fn details(&self) -> [u64; 2] {
+        let Self([peer, service, high, low]) = *self;
+        [
+            u64::from(peer) << 32 | u64::from(service),
+            u64::from(high) << 32 | u64::from(low),
+        ]
+    }
+}
+
+#[inline(always)]
+fn remember<E: Env>(env: &E, config: &Config, name: Name, vip: u64, jiffies: u64) {
+    let digest = digest(&config.secret, name.0);
+    if let Some(bucket) = env.pin_bucket(recent::index(digest, PIN_BUCKETS - 1)) {
+        let [first, second] = name.details();
+        let tick = short_tick(config, jiffies);
+        recent::remember(bucket, digest, tick, [first, second, vip]);
+    }
+}
+
+/// The number of the VIP that was remembered.
+#[inline(always)]
+fn recall<E: Env>(env: &E, config: &Config, name: Name, jiffies: u64) -> Option<u16> {
+    let digest = digest(&config.secret, name.0);
+    let bucket = env.pin_bucket(recent::index(digest, PIN_BUCKETS - 1))?;
+    let tick = short_tick(config, jiffies);
+    let [first, second, vip] = recent::recall(bucket, digest, tick, PIN_TICKS)?;
+    if [first, second] != name.details() {
+        return None;
+    }
+    u16::try_from(vip).ok()
+}
