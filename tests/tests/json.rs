@@ -89,6 +89,10 @@ fn services() -> Vec<ServiceRecord> {
         name: "office".to_owned(),
         vips: vec![VIP, VIP_2],
         servers: vec![SERVER],
+        server_is_local: false,
+        dedicated: true,
+        except_peers: 1,
+        denied: 2,
     }]
 }
 
@@ -202,8 +206,8 @@ fn snapshot() -> Snapshot {
     Snapshot {
         overview: Overview {
             services: services(),
+            service_names: [(0, "office".to_owned())].into(),
             flags: 0,
-            listed: [0, 0],
             namespace: 1,
             generation: 81_234_567_890,
             interfaces: Vec::new(),
@@ -242,11 +246,7 @@ fn with_daemon() -> InstanceStatus {
         generation: 81_234_567_890,
         daemon: Some(4242),
         dry_run: false,
-        dedicated: true,
-        server_is_local: false,
         grace_period: "membarrier",
-        except_peers: 1,
-        denied: 2,
         absent: vec!["ppp0".to_owned()],
         attached: vec![
             ProgramStatus {
@@ -311,11 +311,7 @@ fn without_daemon() -> InstanceStatus {
         generation: 81_234_999_999,
         daemon: None,
         dry_run: true,
-        dedicated: false,
-        server_is_local: true,
         grace_period: "map-update",
-        except_peers: 0,
-        denied: 0,
         absent: Vec::new(),
         attached: Vec::new(),
         redirect: Vec::new(),
@@ -328,6 +324,7 @@ fn without_daemon() -> InstanceStatus {
 fn findings() -> Vec<Finding> {
     let finding = |level, code, on: Option<&str>, fix: &[&str]| Finding {
         code,
+        service: on.map(|_| "office".to_owned()),
         on: on.map(str::to_owned),
         level,
         message: "what was observed".to_owned(),

@@ -7,8 +7,8 @@ use ikenat_tests::bpf::gateway::{Gateway, NOW};
 use ikenat_tests::bpf::host::{Host, Tables, word};
 use ikenat_tests::lab::frames::{Packet, protocol};
 use ikenat_tests::lab::topology::{CLIENT, CLIENT_MAC, SERVER, VIP, WAN_MAC};
-use xdp_common::Config;
 use xdp_common::config::EXCEPT;
+use xdp_common::{Config, Vip};
 use xdp_core::{FibResult, Side};
 
 /// The peers of the host itself are learned from what the host sends, and from nothing else that
@@ -57,12 +57,17 @@ fn only_what_the_host_sends_teaches_its_peers() {
 /// A list decides first: the peers of `--except-peer` need no entry.
 #[test]
 fn listed_peers_are_not_learned() {
+    let usual = fixture::config();
     let config = Config {
         lists: 1,
-        ..fixture::config()
+        vip: Vip {
+            list: 1,
+            ..usual.vip
+        },
+        ..usual
     };
     let mut tables = Tables::new(&config);
-    tables.list(CLIENT.octets(), EXCEPT);
+    tables.list(1, CLIENT.octets(), EXCEPT);
     let fib = |_: [u8; 4], _: [u8; 4], _: u16| FibResult::NoRoute;
     let packet = Packet::udp((VIP, 500), (CLIENT, 500), [7; 40]).with_macs(CLIENT_MAC, WAN_MAC);
     let host = Host::<true, true>::new(&tables, &fib, NOW);

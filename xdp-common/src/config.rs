@@ -17,6 +17,18 @@ pub const EXCEPT: u32 = 1;
 /// ... and of a prefix of `--deny`.
 pub const DENY: u32 = 2;
 
+/// The key of a peer in PEERS: the number of a list ([`Vip::list`]) in network order, and the address.
+/// The prefix length of an entry is that of the peers and [`LIST_BITS`].
+#[inline(always)]
+#[must_use]
+pub const fn peers_key(list: u16, peer: [u8; 4]) -> [u8; 6] {
+    let ([x, y], [a, b, c, d]) = (list.to_be_bytes(), peer);
+    [x, y, a, b, c, d]
+}
+
+/// Bits of the number of a list in a key of PEERS.
+pub const LIST_BITS: u32 = u16::BITS;
+
 /// Load-time constants of one instance.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
@@ -228,8 +240,7 @@ impl Config {
     pub fn with_vips(mut self, vips: &[(Vip, [Egress; 2])]) -> Option<Self> {
         let (first, _) = vips.first()?;
         self.vip = *first;
-        // The programs for one VIP know that both of its numbers are 0.
-        if vips.len() > 1 || first.service != 0 || first.number != 0 {
+        if Self::needs_several(vips) {
             self.several_vips = 1;
             self.vips = VipTable::of(vips)?;
         }
@@ -243,6 +254,16 @@ impl Config {
         }
         self.pinned = vips.iter().any(|(vip, _)| vip.several != 0).into();
         Some(self.seal())
+    }
+
+    /// Whether these need the programs for several VIPs: those for one know that both of its numbers
+    /// are 0.
+    #[must_use]
+    pub fn needs_several(vips: &[(Vip, [Egress; 2])]) -> bool {
+        match vips {
+            [(vip, _)] => vip.service != 0 || vip.number != 0,
+            _ => true,
+        }
     }
 
     /// The WAN of the program as an egress.

@@ -20,8 +20,6 @@ pub const JIFFIES: usize = 4;
 pub const MONOTONIC: usize = 5;
 /// Options of the instance, as bits: [`flag`].
 pub const FLAGS: usize = 7;
-/// Number of prefixes in PEERS: of `--deny` (bits 32-63) and of `--except-peer` (0-31).
-pub const LISTED: usize = 8;
 /// Inode number of the network namespace of the interfaces.
 pub const NAMESPACE: usize = 11;
 /// Interfaces with generic XDP, as bits: WAN k is bit k, LAN k is bit `INTERFACES` + k.
@@ -78,10 +76,6 @@ pub mod retired {
 pub mod flag {
     /// `--dry-run`.
     pub const DRY_RUN: u64 = 1;
-    /// `--dedicated`.
-    pub const DEDICATED: u64 = 1 << 1;
-    /// The server is an address of this host.
-    pub const SERVER_IS_LOCAL: u64 = 1 << 2;
     /// The daemon waits for running programs by updating a map of maps, and not by membarrier(2).
     pub const GRACE_BY_MAP: u64 = 1 << 3;
 }

@@ -24,12 +24,21 @@ pub mod state {
     pub const GOING: u8 = 2;
 }
 
+/// The flags of a service, in the first word of its record.
+pub mod flag {
+    /// Its VIPs are for IPsec alone (`--dedicated`).
+    pub const DEDICATED: u64 = 1 << 8;
+    /// Its server is an address of this host.
+    pub const SERVER_IS_LOCAL: u64 = 1 << 9;
+}
+
 /// One record of SERVICE; its index is the number of the service.
 pub mod service {
     /// Words of a record: one cache line.
     pub const WORDS: usize = 8;
-    /// The state ([`super::state`], bits 0-7) and the number of the first VIP (bits 16-31), from
-    /// which a peer is answered whose VIP is not known. It is written last.
+    /// The state ([`super::state`], bits 0-7), flags ([`super::flag`], bits 8-15), the number of the
+    /// first VIP (16-31), from which a peer is answered whose VIP is not known, and how many prefixes
+    /// its lists have: of `--except-peer` (32-47) and of `--deny` (48-63). It is written last.
     pub const STATE: usize = 0;
     /// The name: ASCII, without a length and with zeros up to [`NAME_BYTES`].
     pub const NAME: usize = 1;

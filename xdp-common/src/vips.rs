@@ -34,6 +34,9 @@ pub struct Vip {
     pub number: u16,
     /// Number of the first VIP of the service: that of a peer of which nothing is known.
     pub first: u16,
+    /// The list of peers of the service, a number in the keys of PEERS ([`crate::config::peers_key`]);
+    /// 0: it has none.
+    pub list: u16,
     /// Not zero: the service has several VIPs, so that peers have to be pinned to theirs.
     pub several: u8,
     /// Not zero: the VIP is for IPsec alone, so every UDP fragment without ports is handled.
@@ -41,7 +44,7 @@ pub struct Vip {
     /// Not zero: the server is an address of this host.
     pub server_is_local: u8,
     /// Keeps the size a multiple of eight.
-    pub reserved: [u8; 7],
+    pub reserved: [u8; 5],
 }
 
 /// What the fast path needs of a VIP in one direction, as words that are compared with those of the

@@ -368,13 +368,22 @@ pub fn is_bogus<V: Vips + ?Sized>(source: [u8; 4], config: &Config) -> bool {
     is_no_host(source) || vip::is_of_service::<V>(config, source)
 }
 
-/// The reason why a peer's packets are not forwarded, if the peer is on a list.
+/// The reason why a peer's packets to and from a VIP are not forwarded, if the peer is on a list of its
+/// service.
 #[inline(always)]
-pub(crate) fn refused_by_list<E: Env>(env: &E, config: &Config, peer: [u8; 4]) -> Option<Reason> {
+pub(crate) fn refused_by_list<E: Env>(
+    env: &E,
+    config: &Config,
+    (vip, peer): (u16, [u8; 4]),
+) -> Option<Reason> {
     if config.lists == 0 {
         return None;
     }
-    match env.peer_list(peer)? {
+    let list = vip::by_number::<E>(config, vip).list;
+    if list == 0 {
+        return None;
+    }
+    match env.peer_list(list, peer)? {
         config::EXCEPT => Some(Reason::ExceptPeer),
         config::DENY => Some(Reason::Denied),
         _ => None,

@@ -142,9 +142,9 @@ pub trait Env: Vips {
     fn copy_to_host(&self, reason: Reason);
     /// An entry of NEXTHOP.
     fn neighbour(&self, index: u32) -> Option<&neighbour_table::Entry<Self::Word>>;
-    /// The list that PEERS holds for a peer ([`xdp_common::config::EXCEPT`],
+    /// How PEERS treats a peer by the list of a service ([`xdp_common::config::EXCEPT`],
     /// [`xdp_common::config::DENY`]).
-    fn peer_list(&self, peer: [u8; 4]) -> Option<u32>;
+    fn peer_list(&self, list: u16, peer: [u8; 4]) -> Option<u32>;
     /// A token bucket for ICMP errors.
     fn icmp_bucket(&self, index: u32) -> Option<&Self::Word>;
     /// A word of META.

@@ -38,7 +38,7 @@ pub fn learn<F: Frame + ?Sized, E: Env>(frame: &F, env: &E, config: &Config) -> 
     };
     if !is_the_hosts_own(env, config)
         || is_no_host(peer)
-        || refused_by_list(env, config, peer).is_some()
+        || refused_by_list(env, config, (vip, peer)).is_some()
     {
         return false;
     }

@@ -259,7 +259,7 @@ fn examine<F: Frame + ?Sized, E: Env>(
         Err(reason) => return Examined::NotForwarded(reason),
     };
     env.store_packet(packet.pack());
-    match refused_by_list(env, config, packet.peer) {
+    match refused_by_list(env, config, (packet.vip, packet.peer)) {
         Some(reason) => Examined::NotForwarded(reason),
         None if packet.has_options() || packet.class == Class::Fragment => Examined::Unusual,
         None => Examined::Plain,

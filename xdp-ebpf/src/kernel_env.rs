@@ -106,8 +106,8 @@ impl<C: EbpfContext, const TC: bool, const OUT: bool, const SEVERAL: bool> Env
     }
 
     #[inline(always)]
-    fn peer_list(&self, peer: [u8; 4]) -> Option<u32> {
-        maps::peer_list(peer)
+    fn peer_list(&self, list: u16, peer: [u8; 4]) -> Option<u32> {
+        maps::peer_list(list, peer)
     }
 
     #[inline(always)]

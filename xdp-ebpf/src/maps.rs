@@ -17,6 +17,7 @@ use core::ffi::c_void;
 use core::ptr::NonNull;
 #[cfg(not(feature = "without-perfmon"))]
 use xdp_common::LossConfig;
+use xdp_common::config::{LIST_BITS, peers_key};
 use xdp_common::services::{NUMBERS, service, vip};
 use xdp_common::{Config, Hook, Secret, cpu, limits, meta, slot};
 use xdp_core::neighbour::{Gateway, table as neighbour_table};
@@ -53,9 +54,9 @@ static HOSTPEER: Array<recent::Bucket<Shared>> =
 #[map]
 static NEXTHOP: Array<neighbour_table::Entry<Shared>> =
     Array::with_max_entries(limits::NEXTHOPS, BPF_F_MMAPABLE);
-/// Prefixes of peers, and how their packets are treated ([`xdp_common::config`]).
+/// Prefixes of peers by lists, and how their packets are treated ([`xdp_common::config`]).
 #[map]
-static PEERS: LpmTrie<[u8; 4], u32> = LpmTrie::with_max_entries(limits::PREFIXES, 0);
+static PEERS: LpmTrie<[u8; 6], u32> = LpmTrie::with_max_entries(limits::PREFIXES, 0);
 /// Token buckets for ICMP errors.
 #[map]
 static LIMIT: Array<Shared> = Array::with_max_entries(limits::ICMP_BUCKETS, BPF_F_MMAPABLE);
@@ -225,10 +226,11 @@ pub fn neighbour(index: u32) -> Option<&'static neighbour_table::Entry<Shared>> 
     value(&NEXTHOP, index).map(known)
 }
 
-/// The treatment of the longest prefix in PEERS that contains an address.
+/// The treatment of the longest prefix of a list in PEERS that contains an address.
 #[inline(always)]
-pub fn peer_list(peer: [u8; 4]) -> Option<u32> {
-    PEERS.get(Key::new(32, peer)).copied()
+pub fn peer_list(list: u16, peer: [u8; 4]) -> Option<u32> {
+    let bits = LIST_BITS + 32;
+    PEERS.get(Key::new(bits, peers_key(list, peer))).copied()
 }
 
 /// A token bucket for ICMP errors.

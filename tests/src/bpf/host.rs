@@ -41,7 +41,7 @@ pub struct Tables {
     pub(super) host_peers: Vec<recent::Bucket<AtomicU64>>,
     nexthops: Vec<Entry<AtomicU64>>,
     pub(super) limit: Vec<AtomicU64>,
-    listed: BTreeMap<[u8; 4], u32>,
+    listed: BTreeMap<(u16, [u8; 4]), u32>,
     meta: Vec<AtomicU64>,
     pub(super) cpu: [AtomicU64; cpu::WORDS],
 }
@@ -73,9 +73,9 @@ impl Tables {
         }
     }
 
-    /// Puts a peer on a list.
-    pub fn list(&mut self, peer: [u8; 4], what: u32) {
-        self.listed.insert(peer, what);
+    /// Puts a peer on a list of services.
+    pub fn list(&mut self, list: u16, peer: [u8; 4], what: u32) {
+        self.listed.insert((list, peer), what);
     }
 
     /// How many packets got no entry for this cause at a hook.
@@ -258,8 +258,8 @@ impl<const TC: bool, const OUT: bool> Env for Host<'_, TC, OUT> {
     fn neighbour(&self, index: u32) -> Option<&Entry<AtomicU64>> {
         self.tables.nexthops.get(index as usize)
     }
-    fn peer_list(&self, peer: [u8; 4]) -> Option<u32> {
-        self.tables.listed.get(&peer).copied()
+    fn peer_list(&self, list: u16, peer: [u8; 4]) -> Option<u32> {
+        self.tables.listed.get(&(list, peer)).copied()
     }
     fn icmp_bucket(&self, index: u32) -> Option<&AtomicU64> {
         self.tables.limit.get(index as usize)

@@ -161,6 +161,15 @@ impl Lab {
         only(stats.instances).context("failed to read `stats`")
     }
 
+    /// The same of the SPIs and peers that are chosen by these words.
+    pub fn stats_with(&self, words: &[&str]) -> Result<InstanceStats> {
+        let mut all = vec!["stats", "--json"];
+        all.extend(words);
+        let text = execute(&mut self.ikenat(&all)?)?;
+        let stats: Stats = serde_json::from_str(&text).context("failed to read `stats`")?;
+        only(stats.instances).context("failed to read `stats`")
+    }
+
     /// The state of all instances.
     pub fn all_status(&self) -> Result<Vec<InstanceStatus>> {
         let status: Status = self.ask("status")?;

@@ -53,6 +53,14 @@ pub struct Service {
     pub vips: Vec<IpAddr>,
     /// Its server, by each family.
     pub servers: Vec<IpAddr>,
+    /// The server is an address of the gateway.
+    pub server_is_local: bool,
+    /// The VIPs are for IPsec alone.
+    pub dedicated: bool,
+    /// Prefixes of `--except-peer`.
+    pub except_peers: u16,
+    /// Prefixes of `--deny`.
+    pub denied: u16,
 }
 
 /// How ESP is carried.
@@ -68,6 +76,8 @@ pub enum Kind {
 /// One SPI of one peer in one direction.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Spi {
+    /// The name of the service.
+    pub service: String,
     /// The client.
     pub peer: Ipv4Addr,
     /// Its port, with ESP in UDP.
@@ -132,6 +142,8 @@ pub struct Both {
 /// One peer.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Session {
+    /// The name of the service, once the peer is established.
+    pub service: Option<String>,
     /// The client.
     pub peer: Ipv4Addr,
     /// Its state.

@@ -160,7 +160,7 @@ fn read_quote<F: Frame + ?Sized, E: Env>(
         return Some(Reason::IcmpMalformed);
     };
     report.quote_header = header;
-    if let Some(reason) = refused_by_list(env, config, report.peer) {
+    if let Some(reason) = refused_by_list(env, config, (report.vip, report.peer)) {
         return Some(reason);
     }
     read_transport(frame, env, config, report, (&quoted, length))

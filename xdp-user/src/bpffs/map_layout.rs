@@ -125,7 +125,7 @@ mod tests {
         assert_eq!(of("FLOW_COLD"), Some((64, 1 << 16)));
         assert_eq!(of("SESSION"), Some((256, 1 << 13)));
         assert_eq!(of("SESSION_COLD"), Some((64, 1 << 15)));
-        assert_eq!(of("META"), Some((4096, 1)));
+        assert_eq!(of("META"), Some((8192, 1)));
         assert_eq!(of("HALF"), Some((128, 1 << 12)));
     }
 }

@@ -23,6 +23,10 @@ pub(super) const EXAMPLE_CLIENT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 /// This host, as seen from the network namespace of this process.
 pub(super) struct Context<'a> {
     pub(super) settings: &'a Settings,
+    /// The VIP at hand ...
+    pub(super) vip: Ipv4Addr,
+    /// ... and its server.
+    pub(super) server: Ipv4Addr,
     pub(super) netlink: &'a Netlink,
     /// The WANs of the settings that exist.
     pub(super) wans: Vec<Link>,
@@ -61,6 +65,8 @@ impl<'a> Context<'a> {
             });
         let mut context = Self {
             settings,
+            vip: settings.vips().next().unwrap_or(Ipv4Addr::UNSPECIFIED),
+            server: settings.servers().next().unwrap_or(Ipv4Addr::UNSPECIFIED),
             netlink,
             wans,
             lans,
@@ -74,6 +80,15 @@ impl<'a> Context<'a> {
         };
         context.veth_peers = veth_peer::find(&context);
         Ok(context)
+    }
+
+    /// Turns to another VIP.
+    pub(super) fn look_at(&mut self, vip: Ipv4Addr, server: Ipv4Addr) {
+        self.vip = vip;
+        if self.server != server {
+            self.server = server;
+            self.veth_peers = veth_peer::find(self);
+        }
     }
 
     /// Whether an interface is one of `links`, or a macvlan on top of one.
@@ -118,16 +133,14 @@ impl<'a> Context<'a> {
         let on_lan = |one: &&Address| self.lans.iter().any(|lan| lan.index == one.index);
         let near = self.addresses.iter().filter(on_lan);
         let near: Vec<&Address> = near.collect();
-        let best = near
-            .iter()
-            .find(|one| one.is_on_link(self.settings.server()));
+        let best = near.iter().find(|one| one.is_on_link(self.server));
         best.or(near.first()).map(|one| one.address)
     }
 
     /// The route of replies to clients.
     pub(super) fn route_to_clients(&self) -> io::Result<Route> {
-        if self.is_local(self.settings.vip()) {
-            self.netlink.route_from(self.settings.vip(), EXAMPLE_CLIENT)
+        if self.is_local(self.vip) {
+            self.netlink.route_from(self.vip, EXAMPLE_CLIENT)
         } else {
             self.netlink.route(EXAMPLE_CLIENT)
         }

@@ -4,6 +4,7 @@
 //! Invariant: the codes of findings, and the field names of [`Checks`] and of what it holds, are an
 //! interface for scripts. The texts of findings are not.
 
+mod by_service;
 mod capacity;
 mod context;
 mod device;
@@ -72,6 +73,8 @@ pub enum Level {
 pub struct Finding {
     /// Short name of the condition.
     pub code: &'static str,
+    /// The service, if there are several and the finding is not that of all.
+    pub service: Option<String>,
     /// The interface, if the condition is about one.
     pub on: Option<String>,
     /// Its severity.
@@ -88,6 +91,7 @@ impl Finding {
     fn new(level: Level, code: &'static str, message: impl Into<String>, reason: &str) -> Self {
         Self {
             code,
+            service: None,
             on: None,
             level,
             message: message.into(),
@@ -136,7 +140,7 @@ pub fn check(
     netlink: &Netlink,
     tunnels: Option<TunnelNeed>,
 ) -> Result<Vec<Finding>> {
-    let context = Context::of(settings, netlink)?;
+    let mut context = Context::of(settings, netlink)?;
     let mut findings = Vec::new();
     findings.extend(process::privileges());
     findings.extend(kernel::all(&context));
@@ -146,11 +150,7 @@ pub fn check(
     findings.extend(running::attached(&context));
     findings.extend(device::all(&context));
     findings.extend(offload::all(&context));
-    findings.extend(sysctl::all(&context));
-    findings.extend(vip::all(&context));
-    findings.extend(route::all(&context));
-    findings.extend(policy::all(&context));
-    findings.extend(firewall::all(&context));
+    findings.extend(by_service::all(&mut context));
     findings.extend(start(settings, netlink, &findings));
     Ok(findings)
 }

@@ -17,11 +17,10 @@ fn rules(context: &Context<'_>) -> Vec<Finding> {
     const CODE: &str = "routing-rules";
     const REASON: &str = "ikenat asks the kernel for the route of each packet as it leaves, before the firewall has marked it; rules by source, protocol, port and type of service are followed, with the VIP as the source of what the server sends";
     let settings = context.settings;
-    let unfollowed =
-        match routing_rules::unfollowed(context.netlink, settings.vip(), settings.server()) {
-            Ok(unfollowed) => unfollowed,
-            Err(error) => return vec![Finding::not_checked(CODE, word(&error), REASON)],
-        };
+    let unfollowed = match routing_rules::unfollowed(context.netlink, &settings.services) {
+        Ok(unfollowed) => unfollowed,
+        Err(error) => return vec![Finding::not_checked(CODE, word(&error), REASON)],
+    };
     if unfollowed.is_empty() {
         let message = "no rule selects packets by the server's address or by a mark";
         return vec![Finding::ok(CODE, message, REASON)];
@@ -50,8 +49,7 @@ fn guests(context: &Context<'_>) -> Vec<Finding> {
     let finding = |link: &Link| {
         let message = format!(
             "clients behind {} that connect to {} are not served; if there are any, make it another WAN",
-            link.name,
-            context.settings.vip()
+            link.name, context.vip
         );
         let mut wider = context.settings.clone();
         wider.wans.push(link.name.clone());

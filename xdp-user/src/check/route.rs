@@ -13,7 +13,7 @@ use xdp_common::{Class, Hook};
 
 pub(super) fn all(context: &Context<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let route = context.netlink.route(context.settings.server());
+    let route = context.netlink.route(context.server);
     findings.push(to_server(context, &route));
     if let Ok(Route::Via { index, gateway, .. }) = route {
         findings.push(neighbour(context, index, gateway));
@@ -26,7 +26,7 @@ pub(super) fn all(context: &Context<'_>) -> Vec<Finding> {
 fn to_server(context: &Context<'_>, route: &std::io::Result<Route>) -> Finding {
     const CODE: &str = "server-route";
     const REASON: &str = "packets for the server must leave by a LAN";
-    let server = context.settings.server();
+    let server = context.server;
     let lan = context.settings.lans.first();
     let fix = |finding: Finding| match lan {
         Some(lan) => finding.fix(format!("ip route replace {server} dev {lan}")),
@@ -79,7 +79,7 @@ fn to_server(context: &Context<'_>, route: &std::io::Result<Route>) -> Finding {
 fn neighbour(context: &Context<'_>, index: u32, gateway: Option<Ipv4Addr>) -> Finding {
     const CODE: &str = "server-neighbour";
     const REASON: &str = "packets go to the MAC address of the server, or of the router before it; until it is resolved, they use the slow path, which resolves it";
-    let next = gateway.unwrap_or(context.settings.server());
+    let next = gateway.unwrap_or(context.server);
     let interface = context.name(index);
     let ping = format!("ping -c 1 -I {interface} {next}");
     match context.netlink.neighbour((index, next.into())) {

@@ -2,6 +2,7 @@
 
 use crate::config::instance_name;
 use crate::config::interfaces::Side;
+use crate::config::peer_lists::Lists;
 use crate::config::services::Service;
 use crate::config::settings::{Mode, Modes, Settings, Sizes, Tc};
 use xdp_common::limits;
@@ -33,9 +34,10 @@ pub fn run_command(settings: &Settings) -> String {
     words.extend(lans.iter().map(|name| format!("--lan {name}")));
     words.extend(services.iter().map(Service::arguments));
     // They are options of the instance, so all services have the same.
-    let Service {
-        lists, dedicated, ..
-    } = settings.service();
+    let usual = Lists::default();
+    let first = services.first();
+    let lists = first.map_or(&usual, |service| &service.lists);
+    let dedicated = first.is_some_and(|service| service.dedicated);
     words.extend(mode_option(*modes).map(str::to_owned));
     words.extend(
         lists
@@ -46,13 +48,13 @@ pub fn run_command(settings: &Settings) -> String {
     words.extend(lists.deny.iter().map(|one| format!("--deny {one}")));
     let flags = [
         (dedicated, "--dedicated"),
-        (dry_run, "--dry-run"),
-        (log_sessions, "--log-sessions"),
+        (*dry_run, "--dry-run"),
+        (*log_sessions, "--log-sessions"),
     ];
     words.extend(
         flags
             .iter()
-            .filter(|(set, _)| **set)
+            .filter(|(set, _)| *set)
             .map(|(_, name)| (*name).to_owned()),
     );
     match tc {

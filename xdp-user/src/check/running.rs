@@ -43,7 +43,7 @@ fn settings(instance: String, overview: &Overview, bpffs: Option<&Path>) -> Sett
         vips: one.vips.clone(),
         servers: one.servers.clone(),
         lists: Lists::default(),
-        dedicated: overview.flags & flag::DEDICATED != 0,
+        dedicated: one.dedicated,
     });
     Settings {
         instance,

@@ -35,7 +35,7 @@ fn forwarding(context: &Context<'_>, link: &Link) -> Finding {
     const REASON: &str = "the kernel's route look-up for programs (bpf_fib_lookup) fails for packets of an interface that does not forward";
     let key = key(&link.name, "forwarding");
     match sysctl(&path(&link.name, "forwarding")) {
-        Some(0) if context.is_local(context.settings.server()) => Finding::ok(
+        Some(0) if context.is_local(context.server) => Finding::ok(
             CODE,
             "off; the server is on this host, so nothing is forwarded",
             REASON,

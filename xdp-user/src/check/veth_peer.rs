@@ -81,7 +81,7 @@ fn inspect(context: &Context<'_>, veth: &Link, peer: Link, namespace: &Namespace
     } else {
         format!("nsenter --net={} ", namespace.path.display())
     };
-    let to_server = netlink.route(context.settings.server());
+    let to_server = netlink.route(context.server);
     VethPeer {
         interface: veth.index,
         features: netlink.features(&peer.name).unwrap_or_default(),

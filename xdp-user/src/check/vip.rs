@@ -12,7 +12,7 @@ const REASON: &str = "packets for the VIP arrive only if this host answers ARP f
 
 pub(super) fn all(context: &Context<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let (vip, server) = (context.settings.vip(), context.settings.server());
+    let (vip, server) = (context.vip, context.server);
     for (role, address) in [("the VIP", vip), ("the server", server)] {
         if let Some(reason) = not_unicast(address, &context.addresses)
             .filter(|_| !(address == server && context.is_local(server)))
@@ -47,7 +47,7 @@ fn of_all_and(interface: &str, setting: &str) -> i64 {
 }
 
 fn local(context: &Context<'_>, own: &Address) -> Finding {
-    let vip = context.settings.vip();
+    let vip = context.vip;
     let holder = context.name(own.index);
     let Some(wan) = context.wans.first() else {
         return Finding::ok(CODE, format!("{vip} is an address of {holder}"), REASON);
@@ -79,7 +79,7 @@ fn local(context: &Context<'_>, own: &Address) -> Finding {
 }
 
 fn foreign(context: &Context<'_>) -> Finding {
-    let vip = context.settings.vip();
+    let vip = context.vip;
     let Some(wan) = context.wans.first() else {
         return Finding::warning(
             CODE,
@@ -116,7 +116,7 @@ fn foreign(context: &Context<'_>) -> Finding {
 /// if its route to the VIP leaves by another interface than that of the request (`arp_process` in
 /// net/ipv4/arp.c).
 fn is_proxied(context: &Context<'_>, wan: &Link) -> bool {
-    let vip = context.settings.vip();
+    let vip = context.vip;
     let route = context.netlink.route(vip);
     let entry = context.netlink.is_proxied((wan.index, vip.into()));
     route.is_ok_and(|route| route.interface() != Some(wan.index))

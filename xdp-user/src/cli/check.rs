@@ -138,7 +138,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     for subject in &subjects {
         checks.push(InstanceCheck {
             instance: subject.instance.clone(),
-            services: subject.services.iter().map(ServiceRecord::from).collect(),
+            services: subject.services.iter().map(ServiceRecord::of).collect(),
             findings: check(subject, &netlink, tunnels).context("failed to look at this host")?,
         });
     }
@@ -166,7 +166,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
 
 fn text(check: &InstanceCheck) -> String {
     let mut text = heading(&check.instance, &check.services) + "\n\n";
-    let on = |finding: &Finding| finding.on.clone().unwrap_or_default();
+    let on = |finding: &Finding| {
+        let both = [&finding.on, &finding.service].into_iter().flatten();
+        both.cloned().collect::<Vec<_>>().join(" ")
+    };
     let widest = check
         .findings
         .iter()

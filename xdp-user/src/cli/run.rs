@@ -47,10 +47,11 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "A", value_parser = services::address,
           required_unless_present = "service")]
     server: Option<Ipv4Addr>,
-    /// Public address and the VPN server behind it, instead of --vip and --server
+    /// Public addresses and the VPN server behind them, instead of --vip and --server
     ///
-    /// NAME is that of the service in reports: letters, digits, `-`, `_` and `.`; without it the VIP
-    /// is the name. This version translates one VIP.
+    /// It may be given for each of up to 256 servers. NAME is that of the service in reports: letters,
+    /// digits, `-`, `_` and `.`; without it the first VIP is the name. A server behind several VIPs
+    /// answers each client from the VIP that the client uses.
     #[arg(long, value_name = "[NAME:]VIP[,VIP...]=SERVER", conflicts_with_all = ["vip", "server"])]
     service: Vec<Service>,
     /// Where XDP runs: in the driver (native) or in the stack (generic: any device, slower)

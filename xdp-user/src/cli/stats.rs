@@ -1,6 +1,6 @@
 //! `ikenat stats`: every SPI and every peer, from the tables alone.
 
-use super::table::{Align, age, grouped, write_rows};
+use super::table::{Align, age, grouped, prepended, write_rows};
 use super::{Errors, InstanceFilter, Reader, heading, print_with, readable};
 use anyhow::{Result, bail};
 use clap::Args;
@@ -13,9 +13,7 @@ use xdp_user::config::peer_lists;
 use xdp_user::report;
 use xdp_user::report::document::Document;
 use xdp_user::report::selection::{PreviousCounts, Selection, Sort};
-use xdp_user::report::stats::{
-    ByDirection, InstanceStats, SessionStats, Sessions, Spi, Spis, Stats, Traffic,
-};
+use xdp_user::report::stats::{ByDirection, InstanceStats, SessionStats, Spi, Stats, Traffic};
 use xdp_user::tables::snapshot::Snapshot;
 
 /// Show every SPI: packets, bytes, rate, loss, age
@@ -49,7 +47,9 @@ pub(crate) struct Arguments {
     /// Only the first N SPIs of that order, and their peers
     #[arg(long, value_name = "N", value_parser = top)]
     top: Option<usize>,
-    /// Only instances with the service of this name
+    /// Only the SPIs and peers of this service, of all instances that have it
+    ///
+    /// The totals remain those of all services.
     #[arg(long, value_name = "NAME")]
     service: Option<String>,
     #[command(flatten)]
@@ -80,6 +80,7 @@ impl Arguments {
             spis: self.spi.clone(),
             sort: self.sort,
             top: self.top,
+            service: self.service.clone(),
         }
     }
 }
@@ -140,7 +141,6 @@ fn take(arguments: &Arguments, selection: &Selection) -> Result<(Vec<Named>, Err
                 all.join(", ")
             );
         }
-        // An instance has one service, so its entries are those of the service.
         snapshots.retain(|one| services(one).iter().any(|service| service.name == *name));
     }
     Ok((snapshots, errors))
@@ -182,7 +182,7 @@ fn text(
     let is_partial = arguments.selection().is_partial();
     writeln!(out, "{}\n", heading(instance.name, &instance.services))?;
     if !instance.spis.is_empty() {
-        spis(&instance.spis, arguments.watch, out)?;
+        spis(instance, arguments.watch, out)?;
     } else if is_partial {
         writeln!(out, "No SPI of this selection.")?;
     } else {
@@ -190,7 +190,7 @@ fn text(
     }
     writeln!(out)?;
     if !instance.sessions.is_empty() {
-        sessions(&instance.sessions, out)?;
+        sessions(instance, out)?;
     } else if is_partial {
         writeln!(out, "No peer of this selection.")?;
     } else {
@@ -208,7 +208,15 @@ fn text(
     totals(instance, is_partial, out)
 }
 
-fn spis(spis: &Spis<'_>, watch: bool, out: &mut dyn Write) -> io::Result<()> {
+/// The column of the service.
+const SERVICE: (&str, Align) = ("SERVICE", Align::Left);
+
+/// Whether the rows have to say which service they are of.
+fn has_several(instance: &InstanceStats<'_>) -> bool {
+    instance.services.len() > 1
+}
+
+fn spis(instance: &InstanceStats<'_>, watch: bool, out: &mut dyn Write) -> io::Result<()> {
     let rate = if watch {
         "PACKETS/S NOW"
     } else {
@@ -227,10 +235,16 @@ fn spis(spis: &Spis<'_>, watch: bool, out: &mut dyn Write) -> io::Result<()> {
         ("REORDERED", Align::Right),
         ("LAST SEEN", Align::Right),
     ];
+    let spis = &instance.spis;
+    if has_several(instance) {
+        let columns: [_; 12] = prepended(SERVICE, columns);
+        let row = |spi: Spi<'_>| prepended(spi.service.to_owned(), spi_row(&spi));
+        return write_rows(out, columns, || spis.iter().map(row));
+    }
     write_rows(out, columns, || spis.iter().map(|spi| spi_row(&spi)))
 }
 
-fn spi_row(spi: &Spi) -> [String; 11] {
+fn spi_row(spi: &Spi<'_>) -> [String; 11] {
     let peer = match spi.port {
         Some(port) => format!("{}:{port}", spi.peer),
         None => spi.peer.to_string(),
@@ -255,7 +269,7 @@ fn spi_row(spi: &Spi) -> [String; 11] {
     ]
 }
 
-fn sessions(sessions: &Sessions<'_>, out: &mut dyn Write) -> io::Result<()> {
+fn sessions(instance: &InstanceStats<'_>, out: &mut dyn Write) -> io::Result<()> {
     let columns = [
         ("PEER", Align::Left),
         ("STATE", Align::Left),
@@ -265,12 +279,21 @@ fn sessions(sessions: &Sessions<'_>, out: &mut dyn Write) -> io::Result<()> {
         ("SPIS", Align::Right),
         ("LAST SEEN", Align::Right),
     ];
+    let sessions = &instance.sessions;
+    if has_several(instance) {
+        let columns: [_; 8] = prepended(SERVICE, columns);
+        let row = |session: SessionStats<'_>| {
+            let service = session.service.unwrap_or("-");
+            prepended(service.to_owned(), session_row(&session))
+        };
+        return write_rows(out, columns, || sessions.iter().map(row));
+    }
     write_rows(out, columns, || {
         sessions.iter().map(|session| session_row(&session))
     })
 }
 
-fn session_row(session: &SessionStats) -> [String; 7] {
+fn session_row(session: &SessionStats<'_>) -> [String; 7] {
     // Nothing is counted for a half-open peer, so there is no zero to show.
     let counted = session.state == "established";
     let both = |both: &ByDirection<u64>| {

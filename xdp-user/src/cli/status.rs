@@ -10,6 +10,7 @@ use xdp_user::netlink::Netlink;
 use xdp_user::report;
 use xdp_user::report::document::Document;
 use xdp_user::report::status::{HostPeerStatus, InstanceStatus, ProgramStatus, Status};
+use xdp_user::tables::services::ServiceRecord;
 
 /// Show the attached programs, the tables, and what became of all packets
 ///
@@ -64,7 +65,7 @@ fn text(instance: &InstanceStatus) -> String {
         ));
     }
     let slow = instance.redirect.iter().filter(|redirect| !redirect.ready);
-    for redirect in slow.filter(|_| !instance.dry_run && !instance.server_is_local) {
+    for redirect in slow.filter(|_| !instance.dry_run && has_lan_servers(instance)) {
         text.push_str(&format!(
             "{}: no XDP transmit (ndo_xdp_xmit); egress uses the tc slow path\n",
             redirect.interface
@@ -114,36 +115,66 @@ fn unusual(instance: &InstanceStatus) -> String {
             "DRY RUN: nothing is forwarded; `forwarded` below counts what would have been\n",
         );
     }
-    if instance.server_is_local {
-        text.push_str(
-            "The server is this host: there is no LAN, and no packet takes the fast path\n",
-        );
-    }
-    if instance.dedicated {
-        text.push_str(
-            "The VIP is dedicated: UDP fragments without ports are the server's (of this host's own VPN peers: also this host's)\n",
-        );
-    }
+    text.push_str(&unusual_services(&instance.services));
     if instance.grace_period == "map-update" {
         text.push_str(
             "Old entries are removed by map updates: membarrier does not work here (nohz_full=)\n",
         );
     }
-    for (count, option, fate) in [
-        (instance.except_peers, "--except-peer", "left to this host"),
-        (instance.denied, "--deny", "dropped"),
-    ] {
-        if count > 0 {
-            let prefixes = if count == 1 { "prefix" } else { "prefixes" };
-            text.push_str(&format!(
-                "{count} {prefixes} of {option}: packets from and to them are {fate}\n"
-            ));
-        }
-    }
     if !text.is_empty() {
         text.push('\n');
     }
     text
+}
+
+fn has_lan_servers(instance: &InstanceStatus) -> bool {
+    let mut services = instance.services.iter();
+    services.any(|service| !service.server_is_local)
+}
+
+/// The unusual settings of services. A line names them, unless it is that of all.
+fn unusual_services(services: &[ServiceRecord]) -> String {
+    let mut lines: Vec<(String, Vec<&str>)> = Vec::new();
+    for service in services {
+        for line in settings_of(service) {
+            match lines.iter_mut().find(|(known, _)| *known == line) {
+                Some((_, names)) => names.push(&service.name),
+                None => lines.push((line, vec![&service.name])),
+            }
+        }
+    }
+    let text = |(line, names): (String, Vec<&str>)| {
+        if names.len() == services.len() {
+            line + "\n"
+        } else {
+            format!("{}: {line}\n", names.join(", "))
+        }
+    };
+    lines.into_iter().map(text).collect()
+}
+
+fn settings_of(service: &ServiceRecord) -> Vec<String> {
+    let mut lines = Vec::new();
+    if service.server_is_local {
+        lines.push("The server is this host: no packet takes the fast path".to_owned());
+    }
+    if service.dedicated {
+        lines.push(
+            "The VIP is dedicated: UDP fragments without ports are the server's (of this host's own VPN peers: also this host's)".to_owned(),
+        );
+    }
+    for (count, option, fate) in [
+        (service.except_peers, "--except-peer", "left to this host"),
+        (service.denied, "--deny", "dropped"),
+    ] {
+        if count > 0 {
+            let prefixes = if count == 1 { "prefix" } else { "prefixes" };
+            lines.push(format!(
+                "{count} {prefixes} of {option}: packets from and to them are {fate}"
+            ));
+        }
+    }
+    lines
 }
 
 fn attached(attached: &[ProgramStatus]) -> String {

@@ -73,6 +73,17 @@ fn push_line(text: &mut String, row: &[String], widths: &[usize], columns: &[Ali
     text.push('\n');
 }
 
+/// A row with one more column in front.
+pub(crate) fn prepended<T, const N: usize, const M: usize>(first: T, rest: [T; N]) -> [T; M] {
+    const { assert!(M == N + 1) };
+    let mut all = std::iter::once(first).chain(rest);
+    // As many as there are, so the closure is not called more often.
+    std::array::from_fn(|_| match all.next() {
+        Some(one) => one,
+        None => unreachable!(),
+    })
+}
+
 /// Writes a table without keeping it: the rows are made twice, once to learn how wide they are.
 pub(crate) fn write_rows<const N: usize, R: Iterator<Item = [String; N]>>(
     out: &mut dyn Write,

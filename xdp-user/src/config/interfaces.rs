@@ -110,14 +110,18 @@ impl HookPoint {
         (self.hook != Hook::Xdp).then(pin)
     }
 
-    /// The name of its program in the object.
-    pub const fn program(self, one_armed: bool) -> &'static str {
-        match (self.hook, self.interface.side) {
-            (Hook::Xdp, Side::Wan) if one_armed && self.interface.number == 0 => "ikenat_xdp_both",
-            (Hook::Xdp, Side::Wan) => "ikenat_xdp_wan",
-            (Hook::Xdp, Side::Lan) => "ikenat_xdp_lan",
-            (Hook::Tc, _) => "ikenat_tc",
-            (Hook::Egress, _) => "ikenat_egress",
+    /// The name of its program in the object; `several`: that for several VIPs.
+    pub const fn program(self, one_armed: bool, several: bool) -> &'static str {
+        let both = one_armed && self.interface.number == 0;
+        match (self.hook, self.interface.side, several) {
+            (Hook::Xdp, Side::Wan, false) if both => "ikenat_xdp_both",
+            (Hook::Xdp, Side::Wan, true) if both => "ikenat_xdp_both_several",
+            (Hook::Xdp, Side::Wan, false) => "ikenat_xdp_wan",
+            (Hook::Xdp, Side::Wan, true) => "ikenat_xdp_wan_several",
+            (Hook::Xdp, Side::Lan, false) => "ikenat_xdp_lan",
+            (Hook::Xdp, Side::Lan, true) => "ikenat_xdp_lan_several",
+            (Hook::Tc, ..) => "ikenat_tc",
+            (Hook::Egress, ..) => "ikenat_egress",
         }
     }
 }
@@ -174,12 +178,12 @@ impl Plan {
 
     /// Whether the plan needs a program there. A dry run has no XDP program, because attaching one
     /// may reset the link. It has an egress program only where nothing else shows what leaves: when
-    /// the server is this host.
-    const fn needs(&self, hook_point: HookPoint) -> bool {
+    /// a server is this host.
+    fn needs(&self, hook_point: HookPoint) -> bool {
         match (hook_point.hook, hook_point.interface.side) {
             (Hook::Tc, _) => true,
             (Hook::Xdp, _) => !self.settings.dry_run,
-            (Hook::Egress, Side::Wan) => !self.settings.dry_run || self.server_is_local,
+            (Hook::Egress, Side::Wan) => !self.settings.dry_run || self.has_local_server(),
             (Hook::Egress, Side::Lan) => false,
         }
     }
@@ -187,14 +191,14 @@ impl Plan {
     /// The hook points that get a program, in the order of attaching: the slow path first, so that
     /// it is there for whatever XDP hands over.
     pub(crate) fn attach_targets(&self) -> Vec<AttachTarget<'_>> {
-        let one_armed = self.is_one_armed();
+        let (one_armed, several) = (self.is_one_armed(), self.needs_several());
         let at = |hook| {
             let target = move |(interface, link)| {
                 let hook_point = HookPoint { interface, hook };
                 AttachTarget {
                     hook_point,
                     link,
-                    program: hook_point.program(one_armed),
+                    program: hook_point.program(one_armed, several),
                 }
             };
             self.interfaces().into_iter().map(target)

@@ -2,6 +2,7 @@
 
 pub mod instance_name;
 pub mod interfaces;
+pub mod location;
 pub mod macvlans;
 pub mod numbers;
 pub mod peer_lists;
@@ -10,3 +11,4 @@ pub mod routing_rules;
 pub mod services;
 pub mod settings;
 pub mod validate;
+mod vip_constants;

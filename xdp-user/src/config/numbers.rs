@@ -1,5 +1,7 @@
 //! Stable numbers: which number stands for which service or VIP, from one start to the next.
 
+use crate::config::services::Service;
+
 /// What a number stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Numbered<K> {
@@ -9,6 +11,28 @@ pub struct Numbered<K> {
     pub key: K,
     /// Whether it was removed, and only waits for its entries to go.
     pub going: bool,
+}
+
+/// The numbers of a service and of its VIPs, in their order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceNumbers {
+    /// That of the service.
+    pub service: u16,
+    /// Those of its IPv4 VIPs.
+    pub vips: Vec<u16>,
+}
+
+impl ServiceNumbers {
+    /// Those of the first start of an instance: from 0 on.
+    pub fn in_order(services: &[Service]) -> Vec<Self> {
+        let mut next = 0..;
+        let all = services.iter().zip(0..);
+        all.map(|(service, number)| Self {
+            service: number,
+            vips: next.by_ref().take(service.vips_v4().count()).collect(),
+        })
+        .collect()
+    }
 }
 
 /// No number was left for this key.

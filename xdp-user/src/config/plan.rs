@@ -3,13 +3,13 @@
 //! settings.
 
 use crate::config::interfaces::{Interface, Side};
+use crate::config::location::{ServerLocation, ServiceLocation, VipLocation};
 use crate::config::macvlans::{Macs, Macvlan};
+use crate::config::numbers::ServiceNumbers;
 use crate::config::settings::{Mode, Settings, Sizes};
 use crate::netlink::Link;
 use std::net::Ipv4Addr;
-use xdp_common::config::VipTable;
-use xdp_common::vips::LAN_ADDRESSES;
-use xdp_common::{Config, Secret, Vip, limits, slot};
+use xdp_common::{Config, Secret, limits, slot};
 
 /// Settings that fit this host, and the interfaces that they name.
 #[derive(Clone, Debug)]
@@ -23,12 +23,11 @@ pub struct Plan {
     pub lans: Vec<Link>,
     /// The macvlans on top of them that have a MAC address of their own.
     pub macvlans: Vec<Macvlan>,
-    /// The server is an address of this host.
-    pub server_is_local: bool,
-    /// The address that this host has for the server; 0.0.0.0: none.
-    pub lan_address: Ipv4Addr,
-    /// The VIP is an address of this host, which then answers ARP for it.
-    pub vip_is_local: bool,
+    /// Where this host has each service, in the order of the settings.
+    pub locations: Vec<ServiceLocation>,
+    /// The numbers of the services and of their VIPs, likewise: from 0 on until a start has found
+    /// those of the earlier one.
+    pub numbers: Vec<ServiceNumbers>,
     /// The number of the network namespace that the interfaces are in.
     pub namespace: u64,
 }
@@ -38,6 +37,25 @@ impl Plan {
     pub fn is_one_armed(&self) -> bool {
         let first = |links: &[Link]| links.first().map(|link| link.name.clone());
         first(&self.wans) == first(&self.lans)
+    }
+
+    /// Whether the server of any service is behind a LAN.
+    pub fn has_lan_servers(&self) -> bool {
+        let mut servers = self.locations.iter().map(|one| one.server);
+        servers.any(|server| server != ServerLocation::Here)
+    }
+
+    /// Whether the server of any service is this host.
+    pub fn has_local_server(&self) -> bool {
+        let mut servers = self.locations.iter().map(|one| one.server);
+        servers.any(|server| server == ServerLocation::Here)
+    }
+
+    /// The VIPs with their locations.
+    pub fn vips(&self) -> impl Iterator<Item = (Ipv4Addr, VipLocation)> {
+        let services = self.settings.services.iter().zip(&self.locations);
+        services
+            .flat_map(|(service, location)| service.vips_v4().zip(location.vips.iter().copied()))
     }
 
     /// The same plan with some interfaces absent; `None` when no WAN, or none of the LANs, is left.
@@ -53,7 +71,7 @@ impl Plan {
     }
 
     /// The interface itself on its own side, and the first one that exists of the other side.
-    fn own_or_first(&self, interface: Interface, side: Side) -> Option<&Link> {
+    pub(super) fn own_or_first(&self, interface: Interface, side: Side) -> Option<&Link> {
         let links = match side {
             Side::Wan => &self.wans,
             Side::Lan => &self.lans,
@@ -97,18 +115,9 @@ impl Plan {
         let (wan_ifindex, wan_mac, wan_partial) = side(Side::Wan);
         let (lan_ifindex, lan_mac, lan_partial) = side(Side::Lan);
         let Macs { main, more } = self.macs_of(self.own_or_first(interface, interface.side));
-        Config {
+        let config = Config {
             secret,
             accepted_macs: more,
-            vip: Vip {
-                address: self.settings.vip().octets(),
-                server: self.settings.server().octets(),
-                lan_address: self.lan_address.octets(),
-                dedicated: u8::from(self.settings.service().dedicated),
-                server_is_local: u8::from(self.server_is_local),
-                ..Vip::default()
-            },
-            lan_addresses: [0; LAN_ADDRESSES],
             wans: indexes(&self.wans),
             lans: indexes(&self.lans),
             wan_macvlans: self.indices_on(&self.wans),
@@ -130,25 +139,23 @@ impl Plan {
             lan_partial,
             log: u8::from(self.settings.log_sessions),
             dry_run: u8::from(self.settings.dry_run),
-            lists: u8::from(!self.settings.service().lists.is_empty()),
-            several_vips: 0,
-            pinned: 0,
-            reserved: [0; 7],
-            directions: Default::default(),
-            vips: VipTable::EMPTY,
-        }
-        .seal()
+            lists: u8::from(!self.lists().is_empty()),
+            ..Config::ZERO
+        };
+        let vips = self.vip_constants(interface);
+        // The settings have no address twice, and the numbers are all different.
+        config.with_vips(&vips).unwrap_or(config)
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::config::macvlans::{TooMany, Unknown};
     use crate::config::services::Service;
     use crate::config::settings::{Modes, Tc};
 
-    fn link(index: u8, kind: Option<&str>) -> Link {
+    pub(in crate::config) fn link(index: u8, kind: Option<&str>) -> Link {
         Link {
             index: index.into(),
             name: format!("x{index}"),
@@ -158,7 +165,7 @@ mod tests {
         }
     }
 
-    fn plan(wans: Vec<Link>, lans: Vec<Link>) -> Plan {
+    pub(in crate::config) fn plan(wans: Vec<Link>, lans: Vec<Link>) -> Plan {
         let names = |links: &[Link]| links.iter().map(|link| link.name.clone()).collect();
         Plan {
             settings: Settings {
@@ -189,9 +196,20 @@ mod tests {
             wans,
             lans,
             macvlans: Vec::new(),
-            server_is_local: false,
-            lan_address: Ipv4Addr::new(192, 168, 0, 254),
-            vip_is_local: true,
+            locations: vec![ServiceLocation {
+                server: ServerLocation::ByLan {
+                    lan: 0,
+                    address: Ipv4Addr::new(192, 168, 0, 254),
+                },
+                vips: vec![VipLocation {
+                    is_local: true,
+                    wan: None,
+                }],
+            }],
+            numbers: vec![ServiceNumbers {
+                service: 0,
+                vips: vec![0],
+            }],
             namespace: 1,
         }
     }

@@ -6,6 +6,7 @@
 //! changes after the route is chosen, so rules for such a gateway name the server. Marks are set by
 //! the firewall of the host, which comes after XDP and tc.
 
+use crate::config::services::Service;
 use crate::netlink::Netlink;
 use crate::netlink::rule::Rule;
 use std::io;
@@ -21,16 +22,25 @@ pub struct Unfollowed {
 }
 
 /// The rules of this host that are not followed for an instance.
-pub fn unfollowed(
-    netlink: &Netlink,
-    vip: Ipv4Addr,
-    server: Ipv4Addr,
-) -> io::Result<Vec<Unfollowed>> {
+pub fn unfollowed(netlink: &Netlink, services: &[Service]) -> io::Result<Vec<Unfollowed>> {
     let rules = netlink.rules()?;
-    Ok(rules
-        .iter()
-        .filter_map(|rule| judge(rule, vip, server))
-        .collect())
+    let mut all = Vec::new();
+    for service in services {
+        let Some(server) = service.server_v4() else {
+            continue;
+        };
+        let found = service.vips_v4().flat_map(|vip| {
+            rules
+                .iter()
+                .filter_map(move |rule| judge(rule, vip, server))
+        });
+        for one in found {
+            if !all.contains(&one) {
+                all.push(one);
+            }
+        }
+    }
+    Ok(all)
 }
 
 fn judge(rule: &Rule, vip: Ipv4Addr, server: Ipv4Addr) -> Option<Unfollowed> {

@@ -1,13 +1,12 @@
 //! Services: which VIPs are translated to which server, as the administrator gives them.
 
 use crate::config::peer_lists::Lists;
-use crate::error::{Result, ServiceError};
+use crate::config::vip_constants::distinct;
+use crate::error::{Error, Result, ServiceError};
 use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;
 use xdp_common::limits;
-
-/// The most VIPs that the dataplane translates, of all services together.
-const VIPS_IN_DATAPLANE: usize = 1;
+use xdp_common::vips::VIPS;
 
 /// The name of the service of `--vip` and `--server`.
 pub const DEFAULT: &str = "default";
@@ -155,13 +154,15 @@ pub(crate) fn check(services: &[Service]) -> Result<()> {
         check_vips(service, earlier, services)?;
         service.lists.check()?;
     }
+    // Together, as they share a map.
+    let found = distinct(services).into_iter().flat_map(Lists::all).count();
+    let limit = limits::PREFIXES as usize;
+    if found > limit {
+        return Err(Error::TooManyPrefixes { found, limit });
+    }
     let found = services.iter().map(|service| service.vips.len()).sum();
-    if found > VIPS_IN_DATAPLANE {
-        return Err(ServiceError::TooManyVips {
-            found,
-            limit: VIPS_IN_DATAPLANE,
-        }
-        .into());
+    if found > VIPS {
+        return Err(ServiceError::TooManyVips { found, limit: VIPS }.into());
     }
     Ok(())
 }

@@ -169,21 +169,14 @@ impl Settings {
         }
     }
 
-    /// The service that the dataplane translates.
-    pub fn service(&self) -> &Service {
-        &self.services[0]
+    /// The IPv4 VIPs of all services.
+    pub fn vips(&self) -> impl Iterator<Item = Ipv4Addr> {
+        self.services.iter().flat_map(Service::vips_v4)
     }
 
-    /// Its VIP; 0.0.0.0, which is refused, without one.
-    pub fn vip(&self) -> Ipv4Addr {
-        let mut vips = self.service().vips_v4();
-        vips.next().unwrap_or(Ipv4Addr::UNSPECIFIED)
-    }
-
-    /// Its server; 0.0.0.0, which is refused, without one.
-    pub fn server(&self) -> Ipv4Addr {
-        let server = self.service().server_v4();
-        server.unwrap_or(Ipv4Addr::UNSPECIFIED)
+    /// The IPv4 addresses of all servers.
+    pub fn servers(&self) -> impl Iterator<Item = Ipv4Addr> {
+        self.services.iter().filter_map(Service::server_v4)
     }
 }
 

@@ -1,13 +1,15 @@
 //! Checks of the settings against this host: all that need no loaded program, before anything is
 //! changed.
 
-use crate::config::macvlans::{self, Macvlan};
+use crate::config::location::Network;
+use crate::config::macvlans;
+use crate::config::numbers::ServiceNumbers;
 use crate::config::plan::Plan;
 use crate::config::services::{self, Service};
 use crate::config::settings::{Modes, Settings};
-use crate::error::{Error, Result, word};
+use crate::error::{Error, Result};
 use crate::netlink::address::Address;
-use crate::netlink::{Link, Netlink, Route};
+use crate::netlink::{Link, Netlink};
 use crate::sys::{capabilities, kernel_version, netns};
 use std::fs;
 use std::net::Ipv4Addr;
@@ -156,72 +158,6 @@ fn check_arms(wans: &[Link], lans: &[Link], modes: Modes) -> Result<()> {
     Ok(())
 }
 
-/// Where packets to the server go.
-enum ServerLocation {
-    /// To this host itself.
-    Here,
-    /// By a LAN. The address is the one that this host has towards the server.
-    ByLan(Ipv4Addr),
-}
-
-/// As [`locate_server`]. Where the server is not found and a LAN does not exist, that is the error.
-fn locate_server_or_lan(
-    netlink: &Netlink,
-    server: Ipv4Addr,
-    lans: &[Link],
-    macvlans: &[Macvlan],
-) -> Result<ServerLocation> {
-    let located = locate_server(netlink, server, lans, macvlans);
-    let absent = lans.iter().find(|lan| !lan.exists());
-    match (&located, absent) {
-        (Err(Error::OtherLan { .. } | Error::NotRoutable { .. }), Some(lan)) => {
-            netlink.link(&lan.name)?;
-            located
-        }
-        _ => located,
-    }
-}
-
-fn locate_server(
-    netlink: &Netlink,
-    server: Ipv4Addr,
-    lans: &[Link],
-    macvlans: &[Macvlan],
-) -> Result<ServerLocation> {
-    let is_lan = |index| {
-        let lower = macvlans::lower_of(macvlans, index);
-        lans.iter().any(|lan| lan.index == lower)
-    };
-    let names: Vec<&str> = lans.iter().map(|lan| lan.name.as_str()).collect();
-    let lan = names.first().map(|name| (*name).to_owned());
-    match netlink.route(server) {
-        Ok(Route::Local) if lans.is_empty() => Ok(ServerLocation::Here),
-        Ok(Route::Local) => Err(Error::ServerIsLocal { server }),
-        Ok(Route::Via { index, source, .. }) if is_lan(index) => Ok(ServerLocation::ByLan(
-            source.unwrap_or(Ipv4Addr::UNSPECIFIED),
-        )),
-        Ok(Route::Via { index, .. }) => {
-            let links = netlink.links()?;
-            let found = links.into_iter().find(|link| link.index == index);
-            let found = found.map_or_else(|| format!("interface {index}"), |link| link.name);
-            match lan {
-                None => Err(Error::NoLan { server, found }),
-                Some(lan) => Err(Error::OtherLan {
-                    server,
-                    found,
-                    lans: names.join(" or "),
-                    lan,
-                }),
-            }
-        }
-        Err(error) => Err(Error::NotRoutable {
-            server,
-            why: word(&error),
-            lan: lan.unwrap_or_else(|| "the LAN".to_owned()),
-        }),
-    }
-}
-
 impl Plan {
     /// Checks settings against this host and returns the plan.
     pub fn check(settings: Settings, netlink: &Netlink) -> Result<Self> {
@@ -239,26 +175,27 @@ impl Plan {
         }
         check_arms(&wans, &lans, settings.modes)?;
         let macvlans = macvlans::on_top(&netlink.links()?, &[&*wans, &lans].concat());
-        let (server_is_local, lan_address) =
-            match locate_server_or_lan(netlink, settings.server(), &lans, &macvlans)? {
-                ServerLocation::Here => (true, Ipv4Addr::UNSPECIFIED),
-                ServerLocation::ByLan(source) => (false, source),
-            };
-        // Packets to this host itself need no forwarding.
-        for link in existing().filter(|_| !server_is_local) {
-            check_forwarding(link)?;
-        }
-        let vip_is_local = matches!(netlink.route(settings.vip()), Ok(Route::Local));
-        Ok(Self {
+        let network = Network {
+            wans: &wans,
+            lans: &lans,
+            macvlans: &macvlans,
+        };
+        let locations = network.locate(netlink, &settings.services)?;
+        let numbers = ServiceNumbers::in_order(&settings.services);
+        let plan = Self {
             settings,
             wans,
             lans,
             macvlans,
-            server_is_local,
-            lan_address,
-            vip_is_local,
+            locations,
+            numbers,
             namespace: netns::own()?,
-        })
+        };
+        // Packets to this host itself need no forwarding.
+        for (_, link) in plan.interfaces().iter().filter(|_| plan.has_lan_servers()) {
+            check_forwarding(link)?;
+        }
+        Ok(plan)
     }
 }
 

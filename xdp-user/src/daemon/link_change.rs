@@ -2,10 +2,11 @@
 
 use crate::bpffs::layout::Instance;
 use crate::config::interfaces::{HookPoint, Interface};
+use crate::config::location::{Network, ServerLocation};
 use crate::config::macvlans;
 use crate::config::plan::Plan;
 use crate::dataplane::link;
-use crate::netlink::{Link, Netlink, Route};
+use crate::netlink::{Link, Netlink};
 use std::net::Ipv4Addr;
 
 /// What has become of an interface of the plan.
@@ -77,14 +78,52 @@ pub(super) fn macvlan_changes(plan: &Plan, netlink: &Netlink) -> Vec<(String, Li
     changed.collect()
 }
 
-/// The address that this host has for the server, if it is another one than in the plan.
-pub(super) fn new_lan_address(plan: &Plan, netlink: &Netlink) -> Option<Ipv4Addr> {
-    let Ok(Route::Via { index, source, .. }) = netlink.route(plan.settings.server()) else {
-        return None;
-    };
-    let lower = macvlans::lower_of(&plan.macvlans, index);
-    let is_lan = plan.lans.iter().any(|lan| lan.index == lower);
-    source.filter(|address| is_lan && *address != plan.lan_address)
+/// What has become of the location of a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Moved {
+    /// This host has this address for the server now.
+    LanAddress {
+        /// The address.
+        address: Ipv4Addr,
+        /// The server.
+        server: Ipv4Addr,
+    },
+    /// A VIP belongs to another WAN now.
+    Vip {
+        /// The VIP.
+        vip: Ipv4Addr,
+        /// The name of the WAN.
+        wan: String,
+    },
+}
+
+/// What has become of the locations in the plan. A server without a route and a VIP that no WAN has
+/// are not reported: their packets go where they went before, or nowhere.
+pub(super) fn moved(plan: &Plan, netlink: &Netlink) -> Vec<Moved> {
+    let network = Network::of(plan);
+    let mut all = Vec::new();
+    for (service, location) in plan.settings.services.iter().zip(&plan.locations) {
+        let Some(server) = service.server_v4() else {
+            continue;
+        };
+        if let Ok(ServerLocation::ByLan { lan, address }) = network.server(netlink, server)
+            && !address.is_unspecified()
+            && location.server != (ServerLocation::ByLan { lan, address })
+        {
+            all.push(Moved::LanAddress { address, server });
+        }
+    }
+    // With one WAN it does not matter.
+    if plan.wans.len() > 1
+        && let Ok(addresses) = netlink.addresses()
+    {
+        all.extend(plan.vips().filter_map(|(vip, location)| {
+            let wan = network.owner(&addresses, vip)?;
+            let name = plan.wans[wan.number].name.clone();
+            (location.wan != Some(wan)).then_some(Moved::Vip { vip, wan: name })
+        }));
+    }
+    all
 }
 
 /// Whether a link of an interface is attached to nothing any more: the interface is gone, or

@@ -1,11 +1,13 @@
 //! The messages that the daemon logs: at its start, when something changes, and at its end.
 
 use crate::config::interfaces::Side;
+use crate::config::location::ServerLocation;
 use crate::config::macvlans::{TooMany, Unknown, mac_text};
 use crate::config::plan::Plan;
 use crate::config::routing_rules::Unfollowed;
+use crate::config::services::{Service, join};
 use crate::config::settings::Mode;
-use crate::daemon::link_change::LinkChange;
+use crate::daemon::link_change::{LinkChange, Moved};
 use crate::daemon::neighbour_probe::{PAUSE, Silence};
 use crate::daemon::reattach::Event;
 use crate::daemon::services;
@@ -19,6 +21,7 @@ use crate::netlink::neighbour::NeighbourKey;
 use crate::netlink::rule_depth::RuleDepth;
 use crate::sys::capabilities;
 use crate::tables::usage::{FillLevel, LimitedTable};
+use std::net::Ipv4Addr;
 use std::path::Path;
 use tracing::{info, warn};
 use xdp_common::{Hook, limits};
@@ -46,14 +49,20 @@ pub(super) fn started(plan: &Plan, dataplane: &Dataplane, unfollowed: &[Unfollow
         "pins are in {}; {tables}",
         dataplane.instance.directory.display()
     );
-    let vip = plan.settings.vip();
     for change in services::changes(&dataplane.earlier_services, &plan.settings.services) {
         warn!("{change}");
     }
-    if !plan.vip_is_local {
+    for (vip, _) in plan.vips().filter(|(_, location)| !location.is_local) {
         warn!(
             "{vip} is not an address of this host, so ARP requests for it may have no answer: route it here, or `ip address add {vip}/32 dev {}`",
-            plan.wans[0].name
+            wan_of(plan, vip)
+        );
+    }
+    for service in absent_servers(plan) {
+        warn!(
+            "service {}: no route to its server {} yet; its packets are left to this host until there is one",
+            service.name,
+            join(&service.servers, ", ")
         );
     }
     if let Some(group) = plan.settings.group
@@ -75,6 +84,46 @@ pub(super) fn started(plan: &Plan, dataplane: &Dataplane, unfollowed: &[Unfollow
     }
 }
 
+/// The name of the WAN that owns a VIP; of the first one, if none does.
+fn wan_of(plan: &Plan, vip: Ipv4Addr) -> &str {
+    let owner = plan.vips().find(|(address, _)| *address == vip);
+    let owner = owner.and_then(|(_, location)| location.wan);
+    &plan.wans[owner.map_or(0, |wan| wan.number)].name
+}
+
+/// The services whose server is behind a LAN that does not exist yet.
+fn absent_servers(plan: &Plan) -> impl Iterator<Item = &Service> {
+    let located = plan.settings.services.iter().zip(&plan.locations);
+    let absent = located.filter(|(_, location)| location.server == ServerLocation::Absent);
+    absent.map(|(service, _)| service)
+}
+
+/// So many services are named in one line.
+const NAMED: usize = 8;
+
+/// What is translated, as `203.0.113.1 to 192.168.0.1; 203.0.113.2 to 192.168.0.2`.
+fn translations(plan: &Plan) -> String {
+    named(plan, |service| {
+        let (vips, servers) = (join(&service.vips, ", "), join(&service.servers, ", "));
+        format!("{vips} to {servers}")
+    })
+}
+
+/// The VIPs.
+fn vips(plan: &Plan) -> String {
+    named(plan, |service| join(&service.vips, ", "))
+}
+
+/// A text of each service, of the first ones if there are many.
+fn named(plan: &Plan, text: impl Fn(&Service) -> String) -> String {
+    let services = &plan.settings.services;
+    let mut texts: Vec<String> = services.iter().take(NAMED).map(text).collect();
+    if services.len() > NAMED {
+        texts.push(format!("and {} more services", services.len() - NAMED));
+    }
+    texts.join("; ")
+}
+
 /// Logs that entries were freed whose expiry a previous daemon began before it died.
 pub(super) fn recovered(flows: usize, sessions: usize) {
     if flows + sessions > 0 {
@@ -86,14 +135,14 @@ pub(super) fn recovered(flows: usize, sessions: usize) {
 
 /// Logs the last line of a start.
 pub(super) fn ready(plan: &Plan) {
-    let (vip, server) = (plan.settings.vip(), plan.settings.server());
+    let translations = translations(plan);
     if plan.settings.dry_run {
         warn!(
             "dry run: nothing is forwarded, no packet is changed; `ikenat status` counts what would have been done"
         );
-        info!("ready: counting what would be translated from {vip} to {server}");
+        info!("ready: counting what would be translated from {translations}");
     } else {
-        info!("ready: translating {vip} to {server}");
+        info!("ready: translating {translations}");
     }
 }
 
@@ -121,8 +170,11 @@ pub(super) fn link_event(event: Event) {
         Event::Changed(interface, LinkChange::NewMacvlans(macvlans)) => {
             new_macvlans(&interface, &macvlans);
         }
-        Event::LanAddress(address) => info!(
-            "{address}: the address of this host for the server now, from which the server gets ICMP errors; exchanging the programs"
+        Event::Moved(Moved::LanAddress { address, server }) => info!(
+            "{address}: the address of this host for the server {server} now, from which the server gets ICMP errors; exchanging the programs"
+        ),
+        Event::Moved(Moved::Vip { vip, wan }) => info!(
+            "{vip}: a VIP of {wan} now, by which replies from it leave; exchanging the programs"
         ),
         Event::NotReattached(why) => warn!(
             "failed to re-attach, trying again when an interface changes, and from time to time: {why}"
@@ -172,11 +224,11 @@ pub(super) fn reattached(old: &Plan, plan: &Plan, dataplane: &Dataplane) {
         .filter(|one| !said.contains(one))
         .for_each(|one| too_many_macvlans(&one));
     no_xmit_support(plan, dataplane);
-    let (vip, server) = (plan.settings.vip(), plan.settings.server());
+    let translations = translations(plan);
     if plan.settings.dry_run {
-        info!("ready again: counting what would be translated from {vip} to {server}");
+        info!("ready again: counting what would be translated from {translations}");
     } else {
-        info!("ready again: translating {vip} to {server}");
+        info!("ready again: translating {translations}");
     }
 }
 
@@ -205,7 +257,7 @@ fn attached(dataplane: &Dataplane) {
 
 /// Logs the interfaces whose egress uses the slow path.
 fn no_xmit_support(plan: &Plan, dataplane: &Dataplane) {
-    if plan.settings.dry_run || plan.server_is_local {
+    if plan.settings.dry_run || !plan.has_lan_servers() {
         return;
     }
     for interface in egress::unsupported(&dataplane.tables, plan) {
@@ -235,13 +287,12 @@ pub(super) fn pins_hidden(path: &Path) {
     );
 }
 
-/// Logs that the VIP is no address of this host any more, or is one again.
-pub(super) fn vip(plan: &Plan, change: VipChange) {
-    let vip = plan.settings.vip();
+/// Logs that a VIP is no address of this host any more, or is one again.
+pub(super) fn vip(plan: &Plan, vip: Ipv4Addr, change: VipChange) {
     match change {
         VipChange::Lost => warn!(
             "{vip}: not an address of this host any more, so ARP requests for it may have no answer; restore it with `ip address add {vip}/32 dev {}`",
-            plan.wans[0].name
+            wan_of(plan, vip)
         ),
         VipChange::Back => info!("{vip}: an address of this host again"),
     }
@@ -344,7 +395,7 @@ pub(super) fn left(plan: &Plan, stop: Stop) {
     };
     info!(
         "{signal}: the daemon ends; the programs stay attached and keep {effect} {} (`ikenat unload` removes them)",
-        plan.settings.vip()
+        vips(plan)
     );
 }
 
@@ -352,6 +403,6 @@ pub(super) fn left(plan: &Plan, stop: Stop) {
 pub(super) fn detached(plan: &Plan, pins: usize) {
     info!(
         "Ctrl-C: detached everything of {} and removed {pins} pins",
-        plan.settings.vip()
+        vips(plan)
     );
 }

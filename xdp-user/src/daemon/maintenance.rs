@@ -29,7 +29,7 @@ pub struct Maintenance {
     watermarks: [Watermark; TABLES.len()],
     link_monitor: LinkMonitor,
     prober: Prober,
-    vip: VipWatch,
+    vips: VipWatch,
     /// The interfaces that have lost their tc filter for good.
     without_filter: Vec<String>,
     /// Where the pins can be seen by their name, as long as they can.
@@ -60,7 +60,7 @@ impl Maintenance {
             watermarks: Default::default(),
             link_monitor: LinkMonitor::default(),
             prober: Prober::default(),
-            vip: VipWatch::new(plan),
+            vips: VipWatch::new(plan),
             without_filter: Vec::new(),
             // Where it can be seen with the capabilities that are left.
             pins: Some(directory).filter(|path| path.exists()),
@@ -109,10 +109,10 @@ impl Maintenance {
         reattached
     }
 
-    /// Logs whether the VIP is an address of this host, when that has changed.
-    pub fn watch_vip(&mut self, plan: &Plan, netlink: &Netlink) {
-        if let Some(change) = self.vip.look(plan, netlink) {
-            log::vip(plan, change);
+    /// Logs whether the VIPs are addresses of this host, when that has changed.
+    pub fn watch_vips(&mut self, plan: &Plan, netlink: &Netlink) {
+        for (vip, change) in self.vips.look(netlink) {
+            log::vip(plan, vip, change);
         }
     }
 
@@ -131,7 +131,7 @@ impl Maintenance {
         let (tables, epoch) = (&dataplane.tables, self.epoch);
         for (interface, support) in egress::refresh(tables, netlink, plan, epoch, rules) {
             // Where nothing is redirected, it is news only that a device is gone.
-            let redirects = !plan.settings.dry_run && !plan.server_is_local;
+            let redirects = !plan.settings.dry_run && plan.has_lan_servers();
             if redirects || support == XmitSupport::InterfaceGone {
                 log::xmit_support(&interface, support);
             }
@@ -151,7 +151,7 @@ impl Maintenance {
         if let Some(path) = self.pins.take_if(|path| !path.exists()) {
             log::pins_hidden(&path);
         }
-        self.watch_vip(plan, netlink);
+        self.watch_vips(plan, netlink);
         self.keep_neighbours(dataplane, plan, netlink);
         self.refresh_egress(dataplane, plan, netlink);
         self.restore_filters(dataplane, plan, netlink);

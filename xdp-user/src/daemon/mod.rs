@@ -50,15 +50,15 @@ pub struct Daemon {
 impl Daemon {
     /// Attaches the programs, gives up the capabilities that maintenance does not need, and
     /// finishes what a daemon that died has begun. Needs the event loop.
-    pub fn start(plan: Plan, netlink: Netlink) -> Result<Self> {
+    pub fn start(mut plan: Plan, netlink: Netlink) -> Result<Self> {
         allocator::return_large_blocks();
         // Before anything is attached, so that no change after it is missed.
         let monitor = readable(ChangeMonitor::listen()?)
             .map_err(Error::system("wait for changes of links and routes"))?;
-        let (mut dataplane, loggers) = dataplane::start(&plan, &netlink)?;
+        let (mut dataplane, loggers) = dataplane::start(&mut plan, &netlink)?;
         let settings = &plan.settings;
         // `check` says when they cannot be listed.
-        let rules = routing_rules::unfollowed(&netlink, settings.vip(), settings.server());
+        let rules = routing_rules::unfollowed(&netlink, &settings.services);
         log::started(&plan, &dataplane, &rules.unwrap_or_default());
         let directory = dataplane.instance.directory.clone();
         dataplane.hold_pins()?;
@@ -111,7 +111,7 @@ impl Daemon {
             self.check_links(true);
         }
         if changes.vip {
-            self.maintenance.watch_vip(&self.plan, &self.netlink);
+            self.maintenance.watch_vips(&self.plan, &self.netlink);
         }
         if changes.routes {
             let prefixes = self.monitor.get_mut().take_prefixes();
@@ -176,8 +176,8 @@ fn receive(monitor: &mut ChangeMonitor, plan: &Plan, dataplane: &Dataplane) -> R
     let interfaces = plan.wanted_by_side().into_iter();
     monitor.receive(&Used {
         links: interfaces.map(|(_, link)| link).collect(),
-        vip: plan.settings.vip(),
-        server: plan.settings.server(),
+        vips: plan.settings.vips().collect(),
+        servers: plan.settings.servers().collect(),
         neighbour: &|key| nexthop::may_be_cached(words, key),
     })
 }

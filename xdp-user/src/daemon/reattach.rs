@@ -9,21 +9,20 @@ use crate::config::plan::Plan;
 use crate::config::settings::Settings;
 use crate::daemon::backoff::Backoff;
 use crate::daemon::exchange::Exchange;
-use crate::daemon::link_change::{LinkChange, changes_of, macvlan_changes, new_lan_address};
+use crate::daemon::link_change::{LinkChange, Moved, changes_of, macvlan_changes, moved};
 use crate::dataplane::exchange::LoadedPrograms;
 use crate::dataplane::refusals::Refusals;
 use crate::dataplane::{Dataplane, Logger};
 use crate::error::{Error, Result, causes};
 use crate::netlink::{Link, Netlink};
 use std::future::pending;
-use std::net::Ipv4Addr;
 
 /// Watches the interfaces of an instance. It remembers what it has reported, so that each change is
 /// reported once.
 #[derive(Debug, Default)]
 pub struct LinkMonitor {
     reported: Vec<(String, LinkChange)>,
-    lan_address: Option<Ipv4Addr>,
+    moved: Vec<Moved>,
     has_looked: bool,
     /// The error of the last attempt.
     failure: Option<String>,
@@ -39,8 +38,8 @@ pub struct LinkMonitor {
 pub enum Event {
     /// Something has happened to this interface.
     Changed(String, LinkChange),
-    /// This host has this address for the server now.
-    LanAddress(Ipv4Addr),
+    /// This has happened to the location of a service.
+    Moved(Moved),
     /// The programs cannot be attached again yet, for this reason.
     NotReattached(String),
 }
@@ -94,17 +93,17 @@ impl LinkMonitor {
         let mut events: Vec<Event> = new
             .map(|(name, change)| Event::Changed(name.clone(), change.clone()))
             .collect();
-        let lan_address = new_lan_address(plan, netlink);
-        let new = lan_address.filter(|_| lan_address != self.lan_address);
-        events.extend(new.map(Event::LanAddress));
-        self.lan_address = lan_address;
+        let moved = moved(plan, netlink);
+        let new = moved.iter().filter(|one| !self.moved.contains(one));
+        events.extend(new.cloned().map(Event::Moved));
+        self.moved = moved;
         let is_needed = changes.iter().any(|(_, change)| change.needs_programs());
         self.reported = changes;
         if self.exchange.is_some() {
             // At its end it is compared with what the host is then.
             return events;
         }
-        if is_needed || lan_address.is_some() {
+        if is_needed || !self.moved.is_empty() {
             events.extend(self.attempt(dataplane, plan, netlink));
         } else {
             self.failure = None;
@@ -262,7 +261,10 @@ fn indices(plan: &Plan) -> Vec<u32> {
 /// The plan for the host as it is now; `None` when all interfaces of a side are gone.
 fn plan_now(plan: &Plan, netlink: &Netlink) -> Result<Option<Plan>> {
     match Plan::check(settings_now(plan, netlink), netlink) {
-        Ok(plan) => Ok(Some(plan)),
+        Ok(now) => Ok(Some(Plan {
+            numbers: plan.numbers.clone(),
+            ..now
+        })),
         Err(Error::NoInterface { .. }) => Ok(None),
         Err(error) => Err(error),
     }

@@ -52,7 +52,7 @@ mod tests {
     }
 
     fn recorded(texts: &[&str]) -> Vec<ServiceRecord> {
-        services(texts).iter().map(ServiceRecord::from).collect()
+        services(texts).iter().map(ServiceRecord::of).collect()
     }
 
     const A: &str = "a:203.0.113.1=192.168.0.1";

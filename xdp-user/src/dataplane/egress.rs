@@ -58,16 +58,18 @@ pub fn rule_depths(netlink: &Netlink, plan: &Plan) -> [RuleDepth; 2] {
     fn names(links: &[Link]) -> Vec<&str> {
         links.iter().map(|link| link.name.as_str()).collect()
     }
-    let inbound = Traffic {
+    let inbound = |server| Traffic {
         ingress: names(&plan.wans),
         source: None,
-        destination: Some(plan.settings.server()),
+        destination: Some(server),
     };
-    let outbound = Traffic {
+    let outbound = |(vip, _)| Traffic {
         ingress: names(&plan.lans),
-        source: Some(plan.settings.vip()),
+        source: Some(vip),
         destination: None,
     };
+    let inbound: Vec<_> = plan.settings.servers().map(inbound).collect();
+    let outbound: Vec<_> = plan.vips().map(outbound).collect();
     let depths = netlink.rule_depths([&inbound, &outbound]);
     depths.unwrap_or([RuleDepth::Packet; 2])
 }

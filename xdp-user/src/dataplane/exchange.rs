@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::failpoints::{Step, pass};
 use crate::netlink::Netlink;
 use crate::tables::mmap::Tables;
+use crate::tables::services::{Records, ServiceRecord};
 use std::sync::atomic::AtomicU64;
 
 /// Programs that are loaded, and not attached yet.
@@ -64,6 +65,13 @@ impl Dataplane {
         })
     }
 
+    /// Records what this host says of the services now.
+    fn write_records(&self, plan: &Plan) -> Result<()> {
+        let directory = &self.instance.directory;
+        let records = Records::read(directory)?.next(&ServiceRecord::of_plan(plan))?;
+        records.write(directory)
+    }
+
     /// Attaches programs that were loaded for this plan, or replaces those that are attached. Returns
     /// their loggers. The programs of other interfaces stay.
     ///
@@ -88,6 +96,7 @@ impl Dataplane {
         };
         let attached = attach(&mut context, &self.tables, loaded.tc_backend)
             .inspect_err(|_| attach::rollback(netlink, &self.instance, &created))?;
+        self.write_records(plan)?;
         loader::write_meta(&self.tables, plan, state, &self.grace, false)?;
         // Programs with the indices of other interfaces are all exchanged.
         let is_complete = loaded.objects.len() == plan.interfaces().len();

@@ -19,10 +19,11 @@ use aya::programs::{
     ProgramError, RawTracePoint, SchedClassifier, TestRun as _, TestRunOptions, Xdp,
 };
 use aya::{Ebpf, EbpfLoader};
-use ipnet::Ipv4Net;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
+use xdp_common::config::{LIST_BITS, peers_key};
 use xdp_common::meta::flag;
+use xdp_common::vips::SERVICES;
 use xdp_common::{ABI_VERSION, Hook, Secret, meta};
 use xdp_core::Word;
 
@@ -154,7 +155,7 @@ fn load_one(
         .load(&failpoints::object(embedded())?)
         .map_err(|error| load_failed("maps")(&error))?;
     pass(Step::MapsMade)?;
-    fill_lists(&mut ebpf, &plan.settings.service().lists)?;
+    fill_lists(&mut ebpf, &plan.lists())?;
     for target in plan.attach_targets() {
         if target.hook_point.interface != interface {
             continue;
@@ -182,7 +183,7 @@ fn refused(name: &'static str, error: &ProgramError) -> Error {
 
 /// Fills PEERS with the prefixes of `--except-peer` and `--deny`. This happens before the programs
 /// are attached, so that no packet of a denied peer is forwarded.
-fn fill_lists(ebpf: &mut Ebpf, lists: &Lists) -> Result<()> {
+fn fill_lists(ebpf: &mut Ebpf, lists: &[&Lists]) -> Result<()> {
     const NAME: &str = "PEERS";
     let failed = |error: &dyn std::error::Error| Error::Map {
         action: "fill",
@@ -190,10 +191,13 @@ fn fill_lists(ebpf: &mut Ebpf, lists: &Lists) -> Result<()> {
         why: causes(error),
     };
     let map = ebpf.map_mut(NAME).ok_or_else(|| missing(NAME))?;
-    let mut peers: LpmTrie<_, [u8; 4], u32> =
+    let mut peers: LpmTrie<_, [u8; 6], u32> =
         LpmTrie::try_from(map).map_err(|error| failed(&error))?;
-    for (prefix, verdict) in lists.all() {
-        let key = Key::new(prefix.prefix_len().into(), prefix.network().octets());
+    let numbered = (1..).zip(lists);
+    let all = numbered.flat_map(|(list, lists)| lists.all().map(move |one| (list, one)));
+    for (list, (prefix, verdict)) in all {
+        let bits = LIST_BITS + u32::from(prefix.prefix_len());
+        let key = Key::new(bits, peers_key(list, prefix.network().octets()));
         peers
             .insert(&key, verdict, 0)
             .map_err(|error| failed(&error))?;
@@ -293,12 +297,10 @@ pub(crate) fn write_meta(
     }
     set(meta::FLAGS, flags(plan) | grace.flag());
     set(meta::NAMESPACE, plan.namespace);
-    let listed = |list: &[Ipv4Net]| list.len() as u64;
-    let lists = &plan.settings.service().lists;
-    set(
-        meta::LISTED,
-        listed(&lists.deny) << 32 | listed(&lists.except),
-    );
+    // A service may have another server now.
+    for service in (0..).take(SERVICES) {
+        set(meta::server_hop(service), 0);
+    }
     // Those that do not exist have the index 0 and a name.
     let interfaces = plan.wanted_by_side();
     let generic = interfaces.iter().map(|(interface, _)| *interface);
@@ -327,11 +329,8 @@ pub(crate) fn write_meta(
     pass(Step::VersionWritten)
 }
 
-fn flags(plan: &Plan) -> u64 {
-    let bit = |set: bool, bit: u64| u64::from(set) * bit;
-    bit(plan.settings.dry_run, flag::DRY_RUN)
-        | bit(plan.settings.service().dedicated, flag::DEDICATED)
-        | bit(plan.server_is_local, flag::SERVER_IS_LOCAL)
+const fn flags(plan: &Plan) -> u64 {
+    plan.settings.dry_run as u64 * flag::DRY_RUN
 }
 
 /// The name of an interface, at most 15 bytes, as two words.
@@ -357,8 +356,12 @@ mod tests {
 
     #[test]
     fn both_objects_have_the_programs_that_are_asked_for() {
-        let of = |one_armed| HookPoint::all().map(move |hook_point| hook_point.program(one_armed));
-        for name in of(false).chain(of(true)).chain([CLOCK, "PEERS"]) {
+        let of = |one_armed, several| {
+            HookPoint::all().map(move |hook_point| hook_point.program(one_armed, several))
+        };
+        let wide = of(false, false).chain(of(false, true));
+        let narrow = of(true, false).chain(of(true, true));
+        for name in wide.chain(narrow).chain([CLOCK, "PEERS"]) {
             for object in [USUAL, WITHOUT_PERFMON] {
                 let mut windows = object.windows(name.len());
                 assert!(

@@ -74,8 +74,8 @@ pub type RingBuffer = EbpfLogger<&'static dyn tracing_log::log::Log>;
 pub type Logger = (Interface, RingBuffer);
 
 /// Starts an instance: loads its programs and attaches or replaces them. Returns the loggers of the
-/// programs too.
-pub fn start(plan: &Plan, netlink: &Netlink) -> Result<(Dataplane, Vec<Logger>)> {
+/// programs too. The plan gets the numbers of its services.
+pub fn start(plan: &mut Plan, netlink: &Netlink) -> Result<(Dataplane, Vec<Logger>)> {
     let bpffs = layout::bpffs(plan.settings.bpffs.as_deref())?;
     let instance = Instance::of(&bpffs, &plan.settings.instance);
     namespace::check(&instance, plan, netlink)?;
@@ -174,14 +174,16 @@ struct Started {
 /// start, of which `saved` and the records of its services are left. Whatever has to be removed if this
 /// fails is in `created`.
 fn load_and_attach(
-    plan: &Plan,
+    plan: &mut Plan,
     netlink: &Netlink,
     instance: &Instance,
     (saved, earlier): (Option<SavedState>, &Records),
     grace: &GracePeriod,
     created: &mut Vec<Created>,
 ) -> Result<Started> {
-    let services = earlier.next(&plan.settings.services)?;
+    let services = earlier.next(&ServiceRecord::of_plan(plan))?;
+    plan.numbers = services.numbers(&plan.settings.services);
+    let plan = &*plan;
     let state = match saved {
         Some(saved) => saved,
         None => SavedState::fresh(plan)?,
@@ -219,7 +221,7 @@ fn load_and_attach(
     if !plan.settings.dry_run {
         losses::attach(&mut loaded.objects, instance, plan.namespace);
     }
-    invalidate::hops_of_listed(&tables, &plan.settings.service().lists, grace)?;
+    invalidate::hops_of_listed(&tables, &plan.lists_by_service(), grace)?;
     Ok(Started {
         tables,
         clock,

@@ -1,4 +1,4 @@
-//! Other instances that serve a VIP of a plan in its network namespace. Both would translate the
+//! Other instances that serve any VIP of a plan in its network namespace. Both would translate the
 //! same packets.
 
 use crate::bpffs::find::{self, Selector};
@@ -6,10 +6,17 @@ use crate::bpffs::layout::Instance;
 use crate::bpffs::owner::Location;
 use crate::config::plan::Plan;
 use crate::error::{InstanceError, Result};
+use std::net::Ipv4Addr;
 
 /// Fails when there is one.
 pub(crate) fn check(plan: &Plan, own: &Instance) -> Result<()> {
-    let vip = plan.settings.vip();
+    for (vip, _) in plan.vips() {
+        check_vip(plan, own, vip)?;
+    }
+    Ok(())
+}
+
+fn check_vip(plan: &Plan, own: &Instance, vip: Ipv4Addr) -> Result<()> {
     let serving = Selector {
         vip: Some(vip),
         ..Selector::default()

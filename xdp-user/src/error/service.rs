@@ -16,9 +16,9 @@ pub enum ServiceError {
         /// The limit.
         limit: usize,
     },
-    /// There are more VIPs than the programs can translate.
+    /// There are too many VIPs.
     #[error(
-        "{found} VIPs are given, and this version translates {limit}: leave one in --service, and give each other one to an instance with interfaces and a name (--instance) of its own"
+        "{found} VIPs are given, and an instance has at most {limit}: give the others to a second instance, with interfaces and a name (--instance) of its own"
     )]
     TooManyVips {
         /// As many as there are.

@@ -19,10 +19,10 @@ use super::neighbour::{self, NeighbourKey};
 pub struct Used<'u> {
     /// Its interfaces, also those that do not exist.
     pub links: Vec<&'u Link>,
-    /// The VIP.
-    pub vip: Ipv4Addr,
-    /// The server.
-    pub server: Ipv4Addr,
+    /// The VIPs.
+    pub vips: Vec<Ipv4Addr>,
+    /// The servers.
+    pub servers: Vec<Ipv4Addr>,
     /// Whether a next hop may be cached that goes to this neighbour.
     pub neighbour: &'u dyn Fn(NeighbourKey) -> bool,
 }
@@ -61,13 +61,13 @@ fn lower_of_macvlan(message: &LinkMessage) -> Option<u32> {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
     /// An interface of the instance was added, removed or changed, or the address of the gateway
-    /// for the server.
+    /// for a server.
     pub links: bool,
     /// Next hops that are used.
     pub hops: bool,
     /// Next hops to some peers: those in [`ChangeFilter::take_prefixes`].
     pub routes: bool,
-    /// Who has the VIP.
+    /// Who has a VIP.
     pub vip: bool,
 }
 
@@ -108,8 +108,7 @@ const PREFIXES: usize = 4096;
 pub struct ChangeFilter {
     /// The MAC addresses of the neighbours that were notified on interfaces of the instance.
     neighbours: HashMap<NeighbourKey, Vec<u8>>,
-    /// The destinations of routes that were notified, except for those that cover the VIP or the
-    /// server.
+    /// The destinations of routes that were notified, except for those that cover a VIP or a server.
     prefixes: HashSet<Ipv4Net>,
 }
 
@@ -175,10 +174,10 @@ impl ChangeFilter {
         let Some(prefix) = destination(message) else {
             return Changes::HOPS;
         };
-        let covers = |address| prefix.contains(&address);
-        if prefix.prefix_len() == 0 || covers(used.vip) || covers(used.server) {
+        let covers = |addresses: &[Ipv4Addr]| addresses.iter().any(|one| prefix.contains(one));
+        if prefix.prefix_len() == 0 || covers(&used.vips) || covers(&used.servers) {
             return Changes {
-                links: covers(used.server),
+                links: covers(&used.servers),
                 ..Changes::HOPS
             };
         }
@@ -220,16 +219,17 @@ fn destination(message: &RouteMessage) -> Option<Ipv4Net> {
 
 /// The kernel notifies of the routes that come with an address as well.
 fn of_address(message: &AddressMessage, used: &Used<'_>) -> Changes {
-    let is = |wanted: Ipv4Addr| {
+    let is_in = |wanted: &[Ipv4Addr]| {
         message.attributes.iter().any(|attribute| {
-            matches!(attribute, AddressAttribute::Local(IpAddr::V4(found)) | AddressAttribute::Address(IpAddr::V4(found)) if *found == wanted)
+            matches!(attribute, AddressAttribute::Local(IpAddr::V4(found)) | AddressAttribute::Address(IpAddr::V4(found)) if wanted.contains(found))
         })
     };
+    let vip = is_in(&used.vips);
     let links = used.has_index(message.header.index);
     Changes {
-        vip: is(used.vip),
+        vip,
         links,
-        ..hops(links || is(used.vip) || is(used.server))
+        ..hops(links || vip || is_in(&used.servers))
     }
 }
 

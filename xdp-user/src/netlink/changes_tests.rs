@@ -29,8 +29,8 @@ fn changes(filter: &mut ChangeFilter, message: RouteNetlinkMessage) -> Changes {
     let absent = Link::absent("up");
     let used = Used {
         links: vec![&wan, &absent],
-        vip: VIP,
-        server: SERVER,
+        vips: vec![Ipv4Addr::new(203, 0, 113, 77), VIP],
+        servers: vec![Ipv4Addr::new(172, 16, 0, 1), SERVER],
         neighbour: &|key| key == (WAN, ROUTER),
     };
     filter.changes(&message, &used)

@@ -159,8 +159,8 @@ mod tests {
     fn nothing_used() -> Used<'static> {
         Used {
             links: Vec::new(),
-            vip: Ipv4Addr::new(203, 0, 113, 1),
-            server: Ipv4Addr::new(192, 168, 0, 1),
+            vips: vec![Ipv4Addr::new(203, 0, 113, 1)],
+            servers: vec![Ipv4Addr::new(192, 168, 0, 1)],
             neighbour: &|_| false,
         }
     }

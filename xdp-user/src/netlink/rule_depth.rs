@@ -42,15 +42,15 @@ pub enum RuleDepth {
 }
 
 impl Netlink {
-    /// How much the IPv4 rules look at of the packets of each direction.
+    /// How much the IPv4 rules look at of the packets of each direction, of any of its traffic.
     pub fn rule_depths<const N: usize>(
         &self,
-        directions: [&Traffic<'_>; N],
+        directions: [&[Traffic<'_>]; N],
     ) -> io::Result<[RuleDepth; N]> {
         let rules = self.rule_messages()?;
-        Ok(directions.map(|traffic| {
-            let depths = rules.iter().map(|rule| depth(rule, traffic));
-            depths.max().unwrap_or_default()
+        Ok(directions.map(|all| {
+            let of = |traffic| rules.iter().map(move |rule| depth(rule, traffic));
+            all.iter().flat_map(of).max().unwrap_or_default()
         }))
     }
 }
@@ -234,7 +234,7 @@ mod tests {
     #[test]
     fn the_rules_of_every_kernel_look_at_nothing() {
         let netlink = Netlink::open().expect("netlink needs no privilege");
-        let found = netlink.rule_depths([&inbound()]).expect("an answer");
+        let found = netlink.rule_depths([&[inbound()]]).expect("an answer");
         assert_eq!(found, [RuleDepth::Session]);
     }
 }

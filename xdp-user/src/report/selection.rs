@@ -1,6 +1,7 @@
 //! Which SPIs `ikenat stats` lists, in which order, and their rates.
 
 use crate::tables::clock::Clock;
+use crate::tables::overview::Overview;
 use crate::tables::snapshot::{FlowId, FlowRecord, Snapshot};
 use clap::ValueEnum;
 use ipnet::Ipv4Net;
@@ -37,6 +38,8 @@ pub struct Selection {
     pub peers: Vec<Ipv4Net>,
     /// Only these SPIs; all without one.
     pub spis: Vec<u32>,
+    /// Only the SPIs and peers of the service of this name.
+    pub service: Option<String>,
     /// The order.
     pub sort: Sort,
     /// Only the first so many.
@@ -49,6 +52,12 @@ impl Selection {
         self.peers.is_empty() || self.peers.iter().any(|prefix| prefix.contains(&peer))
     }
 
+    /// Whether entries of the service with this number are wanted.
+    pub(super) fn wants_service(&self, overview: &Overview, number: u16) -> bool {
+        let name = self.service.as_deref();
+        name.is_none_or(|name| overview.service_name(number) == name)
+    }
+
     /// Whether SPIs are chosen, and not only peers. Then the only peers of interest are theirs.
     pub const fn is_of_spis(&self) -> bool {
         !self.spis.is_empty() || self.top.is_some()
@@ -56,17 +65,20 @@ impl Selection {
 
     /// Whether anything may be left out.
     pub const fn is_partial(&self) -> bool {
-        self.is_of_spis() || !self.peers.is_empty()
+        self.is_of_spis() || !self.peers.is_empty() || self.service.is_some()
     }
 
     /// The flows to list, of those of wanted peers.
     pub(super) fn list<'s>(
         &self,
-        flows: &'s [FlowRecord],
+        snapshot: &'s Snapshot,
         rates: &Rates<'_>,
     ) -> Vec<&'s FlowRecord> {
-        let wanted = |flow: &&FlowRecord| self.spis.is_empty() || self.spis.contains(&flow.spi);
-        let flows = flows.iter().filter(wanted);
+        let wanted = |flow: &&FlowRecord| {
+            (self.spis.is_empty() || self.spis.contains(&flow.spi))
+                && self.wants_service(&snapshot.overview, flow.service)
+        };
+        let flows = snapshot.flows.iter().filter(wanted);
         let top = self.top.unwrap_or(usize::MAX);
         if self.sort == Sort::Peer {
             return flows.take(top).collect();

@@ -44,9 +44,9 @@ pub struct Spis<'s> {
     listed: Vec<&'s FlowRecord>,
 }
 
-impl Spis<'_> {
+impl<'s> Spis<'s> {
     /// Makes the rows one after the other.
-    pub fn iter(&self) -> impl Iterator<Item = Spi> {
+    pub fn iter(&self) -> impl Iterator<Item = Spi<'s>> {
         let all = self.listed.iter();
         all.map(|flow| spi(self.snapshot, flow, self.rates.of(flow)))
     }
@@ -92,10 +92,14 @@ pub struct Sessions<'s> {
 }
 
 impl<'s> Sessions<'s> {
-    /// All of a snapshot, or those of some peers, which are sorted.
-    fn of(snapshot: &'s Snapshot, peers: Option<&[Ipv4Addr]>) -> Self {
-        let established = snapshot.sessions.iter().map(Listed::Established);
+    /// All of a selection, or those of some peers, which are sorted.
+    fn of(snapshot: &'s Snapshot, selection: &Selection, peers: Option<&[Ipv4Addr]>) -> Self {
+        let wanted =
+            |session: &&SessionRecord| selection.wants_service(&snapshot.overview, session.service);
+        let established = snapshot.sessions.iter().filter(wanted);
+        let established = established.map(Listed::Established);
         let half_open = snapshot.half_open.iter().map(Listed::HalfOpen);
+        let half_open = half_open.filter(|_| selection.service.is_none());
         let is_listed =
             |one: &Listed<'_>| peers.is_none_or(|peers| peers.binary_search(&one.peer()).is_ok());
         let mut listed: Vec<Listed<'_>> = established.chain(half_open).filter(is_listed).collect();
@@ -104,7 +108,7 @@ impl<'s> Sessions<'s> {
     }
 
     /// Makes the rows one after the other.
-    pub fn iter(&self) -> impl Iterator<Item = SessionStats> {
+    pub fn iter(&self) -> impl Iterator<Item = SessionStats<'s>> {
         let all = self.listed.iter();
         all.map(|one| session(self.snapshot, *one))
     }
@@ -132,7 +136,9 @@ fn hexadecimal<S: Serializer>(spi: &u32, serializer: S) -> Result<S::Ok, S::Erro
 
 /// One SPI of one peer in one direction.
 #[derive(Clone, Debug, Serialize)]
-pub struct Spi {
+pub struct Spi<'s> {
+    /// The name of the service.
+    pub service: &'s str,
     /// The client.
     pub peer: Ipv4Addr,
     /// Its port, with ESP in UDP.
@@ -188,7 +194,9 @@ impl<T> ByDirection<T> {
 
 /// One peer.
 #[derive(Clone, Debug, Serialize)]
-pub struct SessionStats {
+pub struct SessionStats<'s> {
+    /// The name of the service; none of a half-open peer, whose entry does not have it.
+    pub service: Option<&'s str>,
     /// The client.
     pub peer: Ipv4Addr,
     /// `established` or `half-open`.
@@ -238,7 +246,7 @@ impl<'s> InstanceStats<'s> {
     ) -> Self {
         let overview = &snapshot.overview;
         let rates = Rates::new(snapshot.clock, snapshot.now, earlier);
-        let listed = selection.list(&snapshot.flows, &rates);
+        let listed = selection.list(snapshot, &rates);
         let peers = selection.is_of_spis().then(|| {
             let mut peers: Vec<Ipv4Addr> = listed.iter().map(|flow| flow.peer).collect();
             peers.sort_unstable();
@@ -249,7 +257,7 @@ impl<'s> InstanceStats<'s> {
             name,
             services: overview.services.clone(),
             generation: overview.generation,
-            sessions: Sessions::of(snapshot, peers.as_deref()),
+            sessions: Sessions::of(snapshot, selection, peers.as_deref()),
             spis: Spis {
                 snapshot,
                 rates,
@@ -260,9 +268,10 @@ impl<'s> InstanceStats<'s> {
     }
 }
 
-fn spi(snapshot: &Snapshot, flow: &FlowRecord, packets_per_second: f64) -> Spi {
+fn spi<'s>(snapshot: &'s Snapshot, flow: &FlowRecord, packets_per_second: f64) -> Spi<'s> {
     let clock = &snapshot.clock;
     Spi {
+        service: snapshot.overview.service_name(flow.service),
         peer: flow.peer,
         port: (flow.class == Class::EspInUdp).then_some(flow.port),
         kind: flow.class.name(),
@@ -281,13 +290,14 @@ fn spi(snapshot: &Snapshot, flow: &FlowRecord, packets_per_second: f64) -> Spi {
     }
 }
 
-fn session(snapshot: &Snapshot, one: Listed<'_>) -> SessionStats {
+fn session<'s>(snapshot: &'s Snapshot, one: Listed<'_>) -> SessionStats<'s> {
     let seconds = |age: u32| snapshot.clock.seconds(u64::from(age));
     match one {
         Listed::Established(session) => {
             let of =
                 |i: usize| ByDirection::of(|direction| session.counters[i][direction as usize]);
             SessionStats {
+                service: Some(snapshot.overview.service_name(session.service)),
                 peer: session.peer,
                 state: "established",
                 ike: of(0),
@@ -298,6 +308,7 @@ fn session(snapshot: &Snapshot, one: Listed<'_>) -> SessionStats {
             }
         }
         Listed::HalfOpen(half) => SessionStats {
+            service: None,
             peer: half.peer,
             state: "half-open",
             ike: ByDirection::default(),

@@ -23,8 +23,10 @@ fn snapshot() -> Snapshot {
     Snapshot {
         overview: Overview {
             services: Vec::new(),
+            service_names: [(0, "default"), (1, "office")]
+                .map(|(number, name)| (number, name.to_owned()))
+                .into(),
             flags: 0,
-            listed: [0, 0],
             namespace: 1,
             generation: 55,
             interfaces: Vec::new(),
@@ -100,7 +102,7 @@ fn totals_add_both_hooks_and_both_kinds() {
     assert_eq!(totals.esp.outbound, Traffic::default());
 }
 
-fn first_spi(instance: &InstanceStats<'_>) -> Spi {
+fn first_spi<'s>(instance: &InstanceStats<'s>) -> Spi<'s> {
     instance.spis.iter().next().expect("one is listed")
 }
 

@@ -42,16 +42,8 @@ pub struct InstanceStatus {
     pub daemon: Option<u32>,
     /// True when packets are counted only and none is translated (`--dry-run`).
     pub dry_run: bool,
-    /// True when the VIP is for IPsec alone (`--dedicated`).
-    pub dedicated: bool,
-    /// True when the server is an address of this host.
-    pub server_is_local: bool,
     /// How the daemon waits for running programs: `membarrier` or `map-update`.
     pub grace_period: &'static str,
-    /// Prefixes of `--except-peer`.
-    pub except_peers: u32,
-    /// Prefixes of `--deny`.
-    pub denied: u32,
     /// Interfaces that do not exist and are attached when they appear.
     pub absent: Vec<String>,
     /// The programs.
@@ -151,19 +143,13 @@ impl InstanceStatus {
             }
         }
         attached.extend(filters_of(pins, overview, netlink, links)?);
-        let is_set = |bit| overview.flags & bit != 0;
-        let [except_peers, denied] = overview.listed;
         Ok(Self {
             name: pins.name.clone(),
             services: overview.services.clone(),
             generation: overview.generation,
             daemon: pins.owner(),
-            dry_run: is_set(flag::DRY_RUN),
-            dedicated: is_set(flag::DEDICATED),
-            server_is_local: is_set(flag::SERVER_IS_LOCAL),
+            dry_run: overview.flags & flag::DRY_RUN != 0,
             grace_period: GracePeriod::name(overview.flags),
-            except_peers,
-            denied,
             absent: absent(overview),
             attached,
             redirect: redirect(overview, pins.counts_losses()),

@@ -9,6 +9,7 @@ use ipnet::Ipv4Net;
 use std::collections::{BTreeSet, HashSet};
 use std::net::Ipv4Addr;
 use std::sync::atomic::AtomicU64;
+use xdp_common::slot;
 use xdp_common::slot::{flow, session};
 use xdp_core::Word;
 use xdp_core::table::{self, Arrays};
@@ -18,7 +19,7 @@ use xdp_core::table::{self, Arrays};
 /// them, when no program runs any more that could write one again.
 pub(crate) fn hops_of_listed(
     tables: &Tables<AtomicU64>,
-    lists: &Lists,
+    lists: &[(u16, &Lists)],
     grace: &GracePeriod,
 ) -> Result<()> {
     if lists.is_empty() {
@@ -48,10 +49,18 @@ fn peer_in<W: Word>(slots: Arrays<'_, W>, prefixes: &HashSet<Ipv4Net>) -> bool {
     sessions.any(|words| words.peer().is_some_and(|peer| within(peer.into())))
 }
 
-fn hops<W: Word>(slots: Arrays<'_, W>, hop: usize, lists: &Lists) {
+fn hops<W: Word>(slots: Arrays<'_, W>, hop: usize, lists: &[(u16, &Lists)]) {
     for slot in slots.iter() {
-        let peer = table::snapshot(slot).and_then(|words| words.peer());
-        if peer.is_some_and(|peer| lists.hold(peer.into())) {
+        let Some(words) = table::snapshot(slot) else {
+            continue;
+        };
+        let service = slot::service(words.hot[slot::STATE]);
+        let own = lists.iter().find(|(number, _)| *number == service);
+        let peer = words.peer().map(Ipv4Addr::from);
+        if own
+            .zip(peer)
+            .is_some_and(|((_, lists), peer)| lists.hold(peer))
+        {
             slot.hot[hop].store(0);
         }
     }
@@ -107,7 +116,11 @@ mod tests {
             ([198, 51, 100, 6], REMEMBERED),
         ];
         let table = table(&peers.map(|(peer, _)| peer));
-        hops(table.arrays(), session::HOP, &lists);
+        hops(
+            table.arrays(),
+            session::HOP,
+            &[(7, &Lists::default()), (0, &lists)],
+        );
         for (slot, (peer, wanted)) in table.arrays().iter().zip(peers) {
             assert_eq!(Word::load(&slot.hot[session::HOP]), wanted, "{peer:?}");
             assert_eq!(State::of(Word::load(&slot.hot[STATE])), State::Live);

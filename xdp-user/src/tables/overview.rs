@@ -9,6 +9,7 @@ use crate::tables::meta::{absent, check_version, index_and_name};
 use crate::tables::mmap::{FLOW, Memory, ReadOnlyWord, SESSION, pinned_bytes};
 use crate::tables::records::halves;
 use crate::tables::services::{Records, ServiceRecord};
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::{fs, io};
@@ -53,10 +54,10 @@ pub struct InterfaceRecord {
 pub struct Overview {
     /// The services, in the order of their numbers.
     pub services: Vec<ServiceRecord>,
+    /// The names by the numbers, also of services that were removed and still have entries.
+    pub service_names: BTreeMap<u16, String>,
     /// Its settings, as bits ([`meta::FLAGS`]).
     pub flags: u64,
-    /// Prefixes of `--except-peer` and of `--deny`.
-    pub listed: [u32; 2],
     /// The number of the network namespace of the interfaces.
     pub namespace: u64,
     /// Identifies the set of tables: `CLOCK_MONOTONIC` in microseconds when they were created. A
@@ -106,6 +107,11 @@ impl Overview {
         found.map_or(0, |table| table.entries)
     }
 
+    /// The name of the service with this number, which an entry has.
+    pub fn service_name(&self, number: u16) -> &str {
+        self.service_names.get(&number).map_or("?", String::as_str)
+    }
+
     /// Reads the tables that are pinned in the directory of an instance.
     pub fn take(directory: &Path, instance: &str) -> Result<Self> {
         let meta = read_meta(directory, instance)?;
@@ -123,11 +129,11 @@ impl Overview {
         let meta = meta.words();
         let cpu = memory("CPU")?;
         let host_peer = memory("HOSTPEER")?;
-        let (deny, except) = halves(meta[meta::LISTED].load());
+        let records = Records::read(directory)?;
         Ok(Self {
-            services: Records::read(directory)?.current(),
+            services: records.current(),
+            service_names: records.names(),
             flags: meta[meta::FLAGS].load(),
-            listed: [except, deny],
             namespace: meta[meta::NAMESPACE].load(),
             generation: meta[meta::MONOTONIC].load() / 1_000,
             interfaces: interfaces(meta, &cpu),

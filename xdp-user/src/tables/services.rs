@@ -2,17 +2,20 @@
 //!
 //! The layout is that of `xdp_common::services`.
 
-use crate::config::numbers::{NoNumber, Numbered, assign};
+use crate::config::location::{ServerLocation, ServiceLocation};
+use crate::config::numbers::{NoNumber, Numbered, ServiceNumbers, assign};
+use crate::config::plan::Plan;
 use crate::config::services::{DEFAULT, Service, join};
 use crate::error::{Result, ServiceError};
 use crate::tables::meta::address;
 use crate::tables::mmap::{self, Memory, ReadOnlyWord};
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::fmt::{self, Display};
 use std::net::{IpAddr, Ipv6Addr};
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
-use xdp_common::services::{NUMBERS, service, state, vip};
+use xdp_common::services::{NUMBERS, flag, service, state, vip};
 use xdp_core::Word;
 
 /// The name of the map of services.
@@ -30,15 +33,39 @@ pub struct ServiceRecord {
     pub vips: Vec<IpAddr>,
     /// Its server: one address of each family at most.
     pub servers: Vec<IpAddr>,
+    /// The server is an address of this host.
+    pub server_is_local: bool,
+    /// The VIPs are for IPsec alone (`--dedicated`).
+    pub dedicated: bool,
+    /// Prefixes of `--except-peer`.
+    pub except_peers: u16,
+    /// Prefixes of `--deny`.
+    pub denied: u16,
 }
 
-impl From<&Service> for ServiceRecord {
-    fn from(service: &Service) -> Self {
+impl ServiceRecord {
+    /// That of a service, without what this host says of it.
+    pub fn of(service: &Service) -> Self {
+        let number = |list: &[_]| u16::try_from(list.len()).unwrap_or(u16::MAX);
         Self {
             name: service.name.clone(),
             vips: service.vips.clone(),
             servers: service.servers.clone(),
+            server_is_local: false,
+            dedicated: service.dedicated,
+            except_peers: number(&service.lists.except),
+            denied: number(&service.lists.deny),
         }
+    }
+
+    /// Those of the services of a plan.
+    pub(crate) fn of_plan(plan: &Plan) -> Vec<Self> {
+        let located = plan.settings.services.iter().zip(&plan.locations);
+        let of = |(service, location): (&Service, &ServiceLocation)| Self {
+            server_is_local: location.server == ServerLocation::Here,
+            ..Self::of(service)
+        };
+        located.map(of).collect()
     }
 }
 
@@ -60,6 +87,9 @@ struct ServiceEntry {
     id: Numbered<String>,
     first_vip: u16,
     servers: Vec<IpAddr>,
+    flags: u64,
+    /// Of `--except-peer` and of `--deny`.
+    prefixes: [u16; 2],
 }
 
 /// One record of VIP.
@@ -87,9 +117,27 @@ impl Records {
         })
     }
 
+    /// The numbers of current services of the settings and of their IPv4 VIPs, in that order.
+    pub(crate) fn numbers(&self, services: &[Service]) -> Vec<ServiceNumbers> {
+        let vip_number = |vip| {
+            let mut vips = self.vips.iter();
+            let found = vips.find(|one| one.id.key == IpAddr::V4(vip));
+            found.map(|one| one.id.number)
+        };
+        let of = |service: &Service| {
+            let mut all = self.services.iter();
+            let found = all.find(|one| one.id.key == service.name)?;
+            Some(ServiceNumbers {
+                service: found.id.number,
+                vips: service.vips_v4().filter_map(vip_number).collect(),
+            })
+        };
+        services.iter().filter_map(of).collect()
+    }
+
     /// Those of the next start, with these services. Fails when one of them or of their VIPs gets no
     /// number.
-    pub(crate) fn next(&self, services: &[Service]) -> Result<Self> {
+    pub(crate) fn next(&self, services: &[ServiceRecord]) -> Result<Self> {
         let names: Vec<String> = services.iter().map(|one| one.name.clone()).collect();
         let before: Vec<_> = self.services.iter().map(|one| one.id.clone()).collect();
         let service_ids = numbers(&before, &names, "service")?;
@@ -99,6 +147,7 @@ impl Records {
         // Both lists begin with what is wanted, in that order; what is going follows.
         let mut vips = Vec::with_capacity(vip_ids.len());
         let mut current = Vec::with_capacity(service_ids.len());
+        let bit = |set: bool, bit: u64| u64::from(set) * bit;
         let mut ids = vip_ids.into_iter();
         for (service, id) in services.iter().zip(&service_ids) {
             let own = ids.by_ref().take(service.vips.len()).zip(0..);
@@ -112,6 +161,9 @@ impl Records {
                 id: id.clone(),
                 first_vip: vips.get(first).map_or(0, |vip: &VipEntry| vip.id.number),
                 servers: service.servers.clone(),
+                flags: bit(service.dedicated, flag::DEDICATED)
+                    | bit(service.server_is_local, flag::SERVER_IS_LOCAL),
+                prefixes: [service.except_peers, service.denied],
             });
         }
         let earlier = |id: &Numbered<String>| {
@@ -141,6 +193,12 @@ impl Records {
         encode(directory, SERVICE, services)
     }
 
+    /// The names of all services, also of those that were removed, by their numbers.
+    pub(crate) fn names(&self) -> BTreeMap<u16, String> {
+        let all = self.services.iter();
+        all.map(|one| (one.id.number, one.id.key.clone())).collect()
+    }
+
     /// The current services, in the order of their numbers.
     pub(crate) fn current(&self) -> Vec<ServiceRecord> {
         let mut current: Vec<&ServiceEntry> = self.services.iter().collect();
@@ -150,6 +208,10 @@ impl Records {
             name: one.id.key.clone(),
             vips: self.vips_of(one.id.number),
             servers: one.servers.clone(),
+            server_is_local: one.flags & flag::SERVER_IS_LOCAL != 0,
+            dedicated: one.flags & flag::DEDICATED != 0,
+            except_peers: one.prefixes[0],
+            denied: one.prefixes[1],
         };
         current.into_iter().map(record).collect()
     }
@@ -229,7 +291,7 @@ fn is_going(head: u64) -> Option<bool> {
     }
 }
 
-/// Bits 16 to 31 of a first word, or 32 to 47.
+/// Sixteen bits of a first word, from this one on.
 fn number_at(head: u64, bit: u32) -> u16 {
     u16::try_from(head >> bit & 0xffff).unwrap_or_default()
 }
@@ -237,7 +299,9 @@ fn number_at(head: u64, bit: u32) -> u16 {
 impl ServiceEntry {
     fn words(&self) -> [u64; service::WORDS] {
         let mut words = [0; service::WORDS];
-        words[service::STATE] = head(self.id.going, self.first_vip);
+        let [except, deny] = self.prefixes.map(u64::from);
+        words[service::STATE] =
+            head(self.id.going, self.first_vip) | self.flags | except << 32 | deny << 48;
         let mut name = [0_u8; service::NAME_BYTES];
         for (to, from) in name.iter_mut().zip(self.id.key.bytes()) {
             *to = from;
@@ -272,6 +336,8 @@ impl ServiceEntry {
                 going: is_going(head)?,
             },
             first_vip: number_at(head, 16),
+            flags: head & (flag::DEDICATED | flag::SERVER_IS_LOCAL),
+            prefixes: [number_at(head, 32), number_at(head, 48)],
             servers: servers.filter(|server| !server.is_unspecified()).collect(),
         })
     }

@@ -6,8 +6,12 @@ fn services(texts: &[&str]) -> Vec<Service> {
     texts.iter().map(|text| text.parse().expect(text)).collect()
 }
 
+fn wanted(texts: &[&str]) -> Vec<ServiceRecord> {
+    services(texts).iter().map(ServiceRecord::of).collect()
+}
+
 fn next(before: &Records, texts: &[&str]) -> Records {
-    before.next(&services(texts)).expect("there are numbers")
+    before.next(&wanted(texts)).expect("there are numbers")
 }
 
 /// As a map has them.
@@ -109,7 +113,7 @@ fn without_a_number_the_error_says_what_frees_one() {
         records.services.push(more);
     }
     let error = records
-        .next(&services(&[A]))
+        .next(&wanted(&[A]))
         .expect_err("512 are taken")
         .to_string();
     for part in ["service a", "512", "ikenat unload"] {

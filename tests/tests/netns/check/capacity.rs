@@ -69,7 +69,7 @@ fn flows(lab: &Lab) -> Result<u64> {
 
 fn tunnels(lab: &Lab) -> Result<()> {
     const NEED: &str =
-        "25000 tunnels need --flow-slots 262144 --session-slots 65536: 41 MiB of memory";
+        "25000 tunnels need --flow-slots 262144 --session-slots 65536: 42 MiB of memory";
     let alone = |tunnels: &str| -> Result<Output> {
         Ok(lab.ikenat(&["check", "--tunnels", tunnels])?.output()?)
     };

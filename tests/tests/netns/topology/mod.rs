@@ -9,6 +9,7 @@ mod interfaces;
 mod keepalived;
 mod local_server;
 mod rules;
+mod several_services;
 mod two_gateways;
 pub(crate) mod uplinks;
 mod vrrp;
@@ -21,6 +22,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         local_server::scenarios(),
         uplinks::scenarios(),
         rules::scenarios(),
+        several_services::scenarios(),
         two_gateways::scenarios(),
         beside_iptables::scenarios(),
         host_peers::scenarios(),

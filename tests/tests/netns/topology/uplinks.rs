@@ -30,7 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 pub(crate) const WAN_2: &str = "wan1";
 const LAN_2: &str = "lan1";
 /// The gateway's address on the second WAN, and a client there.
-const WAN_2_ADDRESS: Ipv4Addr = Ipv4Addr::new(198, 51, 102, 1);
+pub(crate) const WAN_2_ADDRESS: Ipv4Addr = Ipv4Addr::new(198, 51, 102, 1);
 pub(crate) const FAR_CLIENT: Ipv4Addr = Ipv4Addr::new(198, 51, 102, 10);
 pub(crate) const WAN_2_MAC: Mac = [2, 0, 0, 0, 4, 1];
 pub(crate) const FAR_CLIENT_MAC: Mac = [2, 0, 0, 0, 4, 10];

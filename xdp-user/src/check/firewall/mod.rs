@@ -17,22 +17,32 @@ use super::Finding;
 use super::context::Context;
 use ruleset::{ChainType, Rule, Table, Target};
 use sample::{Match, NetfilterHook};
+use source::Ruleset;
 use std::collections::BTreeSet;
 use traffic::{HandledTraffic, Sample, samples};
 use xdp_common::Direction;
 
-pub(super) fn all(context: &Context<'_>) -> Vec<Finding> {
+/// The rules of this host.
+pub(super) struct Rules(Ruleset);
+
+impl Rules {
+    /// Reads them.
+    pub(super) fn read() -> Self {
+        Self(source::all())
+    }
+}
+
+pub(super) fn all(context: &Context<'_>, Rules(rules): &Rules) -> Vec<Finding> {
     let settings = context.settings;
     let traffic = HandledTraffic {
         wans: settings.wans.clone(),
         lans: settings.lans.clone(),
-        vip: settings.vip(),
-        vip_is_local: context.is_local(settings.vip()),
-        server: settings.server(),
-        server_is_local: context.is_local(settings.server()),
+        vip: context.vip,
+        vip_is_local: context.is_local(context.vip),
+        server: context.server,
+        server_is_local: context.is_local(context.server),
     };
-    let rules = source::all();
-    let mut findings = rules.findings;
+    let mut findings = rules.findings.clone();
     findings.extend(assess(&traffic, &rules.tables, rules.complete));
     findings
 }

@@ -1,0 +1,260 @@
+//! Several VIPs and several servers in one instance: counters apart, changes under load, and a server
+//! behind two uplinks that answers each client from the VIP that the client uses.
+
+use std::net::Ipv4Addr;
+
+use anyhow::{Context, Result, ensure};
+use ikenat_tests::lab::Lab;
+use ikenat_tests::lab::capture::PacketSocket;
+use ikenat_tests::lab::frames::Packet;
+use ikenat_tests::lab::ikenat::Ikenat;
+use ikenat_tests::lab::load::Load;
+use ikenat_tests::lab::topology::{CLIENT, LAN, PEER, SERVER, VIP, WAN};
+use ikenat_tests::lab::wire::{
+    Wire, at_client, at_server, cross, esp, from_client, from_server, ike,
+};
+use ikenat_tests::suite::Scenario;
+
+use crate::topology::uplinks::{
+    FAR_CLIENT, FAR_CLIENT_MAC, WAN_2, WAN_2_ADDRESS, WAN_2_MAC, far, second_wan,
+};
+
+pub(crate) fn scenarios() -> Vec<Scenario> {
+    vec![
+        Scenario::new("three_services_on_one_wan", three),
+        Scenario::new("a_service_that_stays_loses_nothing", exchanged),
+        Scenario::new("one_server_behind_two_wans", two_wans),
+    ]
+}
+
+const VIPS: [Ipv4Addr; 3] = [
+    VIP,
+    Ipv4Addr::new(203, 0, 113, 2),
+    Ipv4Addr::new(203, 0, 113, 3),
+];
+const SERVERS: [Ipv4Addr; 3] = [
+    SERVER,
+    Ipv4Addr::new(192, 168, 0, 2),
+    Ipv4Addr::new(192, 168, 0, 3),
+];
+const NAMES: [&str; 3] = ["red", "green", "blue"];
+const IN: u32 = 0xC000_0201;
+const OUT: u32 = 0xC000_0202;
+
+/// An IKE message of an exchange that is under way.
+fn message(number: u32) -> Vec<u8> {
+    ike(u64::from(number) + 1, 0x1234, 37, false, 80)
+}
+
+/// The gateway has all VIPs, and the server's host all servers.
+fn addresses(lab: &Lab) -> Result<()> {
+    for (vip, server) in VIPS.iter().zip(SERVERS).skip(1) {
+        lab.gateway
+            .run(&format!("ip address add {vip}/24 dev {WAN}"))?;
+        lab.server
+            .run(&format!("ip address add {server}/24 dev {PEER}"))?;
+    }
+    Ok(())
+}
+
+fn service(at: usize) -> String {
+    format!("{}:{}={}", NAMES[at], VIPS[at], SERVERS[at])
+}
+
+fn start(lab: &Lab, services: &[usize]) -> Result<Ikenat> {
+    let services: Vec<String> = services.iter().map(|at| service(*at)).collect();
+    let mut words = vec!["run", "--wan", WAN, "--lan", LAN];
+    for service in &services {
+        words.extend(["--service", service]);
+    }
+    Ikenat::run(lab, &lab.gateway, "ikenat", &words)
+}
+
+/// A packet of the client to a VIP arrives at its server.
+fn inbound(wire: &Wire, at: usize, packet: &Packet) -> Result<()> {
+    let (mut sent, mut wanted) = (packet.clone(), at_server(packet));
+    sent.destination = VIPS[at];
+    wanted.destination = SERVERS[at];
+    wire.inbound_frames(&[sent.build()], &[wanted.build()])
+        .with_context(|| format!("to {}", NAMES[at]))
+}
+
+/// A packet of a server arrives at the client from its VIP.
+fn outbound(wire: &Wire, at: usize, packet: &Packet) -> Result<()> {
+    let (mut sent, mut wanted) = (packet.clone(), at_client(packet));
+    sent.source = SERVERS[at];
+    wanted.source = VIPS[at];
+    wire.outbound_frames(&[sent.build()], &[wanted.build()])
+        .with_context(|| format!("from {}", NAMES[at]))
+}
+
+/// The client has the same SPIs with each server, and a number of packets of its own.
+fn three(lab: &Lab) -> Result<()> {
+    addresses(lab)?;
+    let first = start(lab, &[0, 1, 2])?;
+    let wire = Wire::open(lab)?;
+    let all = |sequence: u32| -> Result<()> {
+        for at in 0..3_u32 {
+            let which = usize::try_from(at)?;
+            for step in 0..=at {
+                let sequence = sequence * 10 + step;
+                outbound(
+                    &wire,
+                    which,
+                    &from_server(4500, 4500, esp(OUT, sequence, 60)),
+                )?;
+                inbound(
+                    &wire,
+                    which,
+                    &from_client(4500, 4500, esp(IN, sequence, 60)),
+                )?;
+                inbound(&wire, which, &from_client(500, 500, message(sequence)))?;
+                outbound(&wire, which, &from_server(500, 500, message(sequence)))?;
+            }
+        }
+        Ok(())
+    };
+    all(1)?;
+    counted(lab, 1)?;
+    first.kill()?;
+    all(2)?;
+    // Another order is no other numbers.
+    let _second = start(lab, &[2, 0, 1])?;
+    all(3)?;
+    counted(lab, 3)?;
+    // Each with the SPIs of its own service.
+    let stats = lab.stats_with(&["--service", NAMES[1]])?;
+    let services: Vec<&str> = stats.spis.iter().map(|spi| spi.service.as_str()).collect();
+    ensure!(services == [NAMES[1]; 2], "{services:?}");
+    Ok(())
+}
+
+/// Each service has counted its own packets so many times.
+fn counted(lab: &Lab, times: u64) -> Result<()> {
+    let stats = lab.stats()?;
+    for (name, packets) in NAMES.iter().zip(1..) {
+        let own = stats.spis.iter().filter(|spi| spi.service == *name);
+        let mut counts: Vec<u64> = own.map(|spi| spi.packets).collect();
+        counts.sort_unstable();
+        ensure!(
+            counts == [packets * times; 2],
+            "{name}: {counts:?} in {stats:?}"
+        );
+        let sessions = stats
+            .sessions
+            .iter()
+            .filter(|one| one.service.as_deref() == Some(*name));
+        let peers: Vec<Ipv4Addr> = sessions.map(|one| one.peer).collect();
+        ensure!(peers == [CLIENT], "{name}: {peers:?}");
+    }
+    Ok(())
+}
+
+fn exchanged(lab: &Lab) -> Result<()> {
+    addresses(lab)?;
+    let first = start(lab, &[0, 1])?;
+    let wire = Wire::open(lab)?;
+    outbound(&wire, 1, &from_server(4500, 4500, esp(OUT, 1, 60)))?;
+    drop(wire);
+    let load = Load::start(lab, 20_000, 20_000)?;
+    load.flows()?;
+    first.terminate()?;
+    // The second goes, a third comes, and what stays has another place.
+    let second = start(lab, &[2, 0])?;
+    load.flows()?;
+    second.kill()?;
+    let _third = start(lab, &[0, 1, 2])?;
+    load.flows()?;
+    load.finish()?;
+    let wire = Wire::open(lab)?;
+    inbound(&wire, 1, &from_client(500, 500, message(7)))?;
+    outbound(&wire, 2, &from_server(4500, 4500, esp(OUT, 1, 60)))
+}
+
+/// What a client on the second WAN sends to its VIP, and what it gets.
+fn far_pair(client: &Packet, server: &Packet) -> [(Packet, Packet); 2] {
+    let mut sent = far(client.clone());
+    let arrives = at_server(&sent);
+    sent.destination = WAN_2_ADDRESS;
+    let answer = far(server.clone());
+    let mut comes = at_client(&answer).with_macs(FAR_CLIENT_MAC, WAN_2_MAC);
+    comes.source = WAN_2_ADDRESS;
+    [(sent, arrives), (answer, comes)]
+}
+
+/// Both clients talk, each by its own WAN and VIP.
+fn both_talk(wire: &Wire, far_client: &PacketSocket, sequence: u32) -> Result<()> {
+    let kinds = [
+        (
+            from_client(500, 500, message(sequence)),
+            from_server(500, 500, message(sequence)),
+        ),
+        (
+            from_client(4500, 4500, esp(IN, sequence, 60)),
+            from_server(4500, 4500, esp(OUT, sequence, 60)),
+        ),
+    ];
+    for (client, server) in kinds {
+        wire.inbound(&client)?;
+        let [(sent, arrives), (answer, comes)] = far_pair(&client, &server);
+        cross(
+            far_client,
+            &wire.server,
+            &[sent.build()],
+            &[arrives.build()],
+        )
+        .context("from the second WAN")?;
+        wire.outbound(&server)?;
+        cross(
+            &wire.server,
+            far_client,
+            &[answer.build()],
+            &[comes.build()],
+        )
+        .context("to the second WAN")?;
+    }
+    Ok(())
+}
+
+fn two_wans(lab: &Lab) -> Result<()> {
+    let (_namespace, far_client) = second_wan(lab)?;
+    let service = format!("office:{VIP},{WAN_2_ADDRESS}={SERVER}");
+    let words = [
+        "run",
+        "--wan",
+        WAN,
+        "--wan",
+        WAN_2,
+        "--lan",
+        LAN,
+        "--service",
+        &service,
+    ];
+    let run = || Ikenat::run(lab, &lab.gateway, "ikenat", &words);
+    let wire = Wire::open(lab)?;
+    let first = run()?;
+    let mut sequence = 0..;
+    let mut talk = |times: usize| -> Result<()> {
+        let next = sequence.by_ref().take(times);
+        next.into_iter()
+            .try_for_each(|at| both_talk(&wire, &far_client, at + 1))
+    };
+    talk(3)?;
+    first.terminate()?;
+    talk(2)?;
+    let second = run()?;
+    talk(3)?;
+    second.kill()?;
+    let third = run()?;
+    talk(3)?;
+    drop(third);
+    // The tables are lost; the next packet of a client says which VIP it uses.
+    lab.unload()?;
+    let _fourth = run()?;
+    talk(3)?;
+    let stats = lab.stats()?;
+    for peer in [CLIENT, FAR_CLIENT] {
+        ensure!(stats.session(peer).is_some(), "{peer}: {stats:?}");
+    }
+    Ok(())
+}
