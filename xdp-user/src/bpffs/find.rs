@@ -2,6 +2,7 @@
 
 use crate::bpffs::layout::{DIRECTORY, Instance};
 use crate::bpffs::owner::Location;
+use crate::bpffs::trust;
 use crate::config::instance_name;
 use crate::error::{Error, Result};
 use std::fs;
@@ -21,6 +22,9 @@ pub struct Selector {
 /// The instances that are wanted, sorted by name.
 pub fn instances(bpffs: &Path, wanted: &Selector) -> Result<Vec<Instance>> {
     let directory = bpffs.join(DIRECTORY);
+    if !trust::base(bpffs)? {
+        return Ok(Vec::new());
+    }
     let entries = match fs::read_dir(&directory) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -32,6 +36,7 @@ pub fn instances(bpffs: &Path, wanted: &Selector) -> Result<Vec<Instance>> {
         .collect();
     names.sort_unstable();
     let mut found: Vec<Instance> = names.iter().map(|name| Instance::of(bpffs, name)).collect();
+    found.iter().try_for_each(Instance::check_place)?;
     if let Some(vip) = wanted.vip {
         let serves = |instance: &Instance| instance.vips().contains(&IpAddr::V4(vip));
         // Any of those that are closed to this user may be the one: reading it says so.

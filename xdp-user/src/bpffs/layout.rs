@@ -1,5 +1,6 @@
 //! The pins: the BPF file system, and one directory for each instance in it.
 
+use crate::bpffs::trust::{self, other_owner};
 use crate::config::interfaces::HookPoint;
 use crate::config::settings::Sizes;
 use crate::error::{Error, InstanceError, Result, causes, is_denied};
@@ -288,21 +289,7 @@ pub(super) fn create_directory(path: &Path, mode: u32) -> Result<()> {
         }
         Ok(()) | Err(_) => {}
     }
-    match other_owner(path)? {
-        Some(user) => {
-            let path = path.to_path_buf();
-            Err(InstanceError::ForeignDirectory { path, user }.into())
-        }
-        None => Ok(()),
-    }
-}
-
-/// The owner of a file, if that is neither root nor the user of this process.
-fn other_owner(path: &Path) -> Result<Option<u32>> {
-    let meta =
-        fs::symlink_metadata(path).map_err(Error::system(format!("look at {}", path.display())))?;
-    let user = meta.uid();
-    Ok((user != 0 && user != rustix::process::geteuid().as_raw()).then_some(user))
+    trust::created(path)
 }
 
 fn closed(path: &Path, error: &dyn std::error::Error) -> Error {

@@ -22,7 +22,7 @@ impl Instance {
     }
 
     /// The directory of all locks of a BPF file system.
-    fn locks(&self) -> PathBuf {
+    pub(super) fn locks(&self) -> PathBuf {
         let parent = self.directory.parent().unwrap_or(Path::new("/"));
         parent.join(LOCKS)
     }
@@ -74,7 +74,8 @@ impl Instance {
     /// Whether an open file is what the lock is on.
     pub(super) fn is_lock(&self, file: &Metadata) -> bool {
         let identity = |meta: &Metadata| (meta.dev(), meta.ino());
-        fs::metadata(self.lock_directory()).is_ok_and(|found| identity(&found) == identity(file))
+        fs::symlink_metadata(self.lock_directory())
+            .is_ok_and(|found| identity(&found) == identity(file))
     }
 
     /// Removes the directory that the lock is on, whose lock this process holds.
@@ -86,7 +87,7 @@ impl Instance {
     /// The process that holds the lock, from a line of /proc/locks:
     /// `1: FLOCK  ADVISORY  WRITE 123 00:2a:17 0 EOF`.
     pub fn owner(&self) -> Option<u32> {
-        let meta = fs::metadata(self.lock_directory()).ok()?;
+        let meta = fs::symlink_metadata(self.lock_directory()).ok()?;
         let (major, minor) = (rustix::fs::major(meta.dev()), rustix::fs::minor(meta.dev()));
         let inode = format!("{major:02x}:{minor:02x}:{}", meta.ino());
         let locks = fs::read_to_string("/proc/locks").ok()?;

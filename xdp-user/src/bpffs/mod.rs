@@ -1,4 +1,5 @@
-//! The pins of an instance in the BPF file system: where they are found, their layout, lock, owner and permissions.
+//! The pins of an instance in the BPF file system: where they are found, their layout, lock, owner and permissions, and which
+//! directories are trusted.
 
 pub mod find;
 pub mod layout;
@@ -7,3 +8,4 @@ pub mod map_layout;
 pub mod owner;
 pub mod permissions;
 pub mod stop;
+pub(crate) mod trust;

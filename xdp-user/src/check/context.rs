@@ -58,7 +58,7 @@ impl<'a> Context<'a> {
         let instance = bpffs
             .as_ref()
             .map(|bpffs| Instance::of(bpffs, &settings.instance))
-            .filter(Instance::is_used)
+            .filter(|instance| instance.check_place().is_ok() && instance.is_used())
             .map(|instance| {
                 let overview = report::instance::read(&instance).ok();
                 (instance, overview)

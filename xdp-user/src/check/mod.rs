@@ -170,6 +170,7 @@ fn refusal(settings: &Settings, netlink: &Netlink) -> Result<()> {
     let plan = Plan::check(settings.clone(), netlink)?;
     let bpffs = layout::bpffs(settings.bpffs.as_deref())?;
     let instance = Instance::of(&bpffs, &settings.instance);
+    instance.check_place()?;
     other_instances::check(&plan, &instance)
 }
 

@@ -2,13 +2,12 @@
 
 use super::Finding;
 use super::context::Context;
-use crate::bpffs::layout;
+use crate::bpffs::layout::{self, Instance};
+use crate::error::{Error, InstanceError};
 use crate::sys::capabilities::knows_barriers;
 use crate::sys::kernel_version;
 use rustix::fs::{Access, StatVfsMountFlags, access, statvfs};
 use rustix::thread::{CapabilitySet, capabilities};
-use std::fs;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 pub(super) fn privileges() -> Vec<Finding> {
@@ -79,15 +78,15 @@ pub(super) fn bpffs(context: &Context<'_>) -> Vec<Finding> {
         let fix = format!("mount -o remount,rw {shown}");
         return vec![Finding::error(CODE, message, REASON).fix(fix)];
     }
+    if let Some(finding) = distrusted(path, &context.settings.instance) {
+        return vec![finding];
+    }
     let directory = path.join(layout::DIRECTORY);
     let target = if directory.exists() {
         directory.as_path()
     } else {
         path
     };
-    if let Some(finding) = owner(target) {
-        return vec![finding];
-    }
     if access(target, Access::WRITE_OK).is_err() {
         let user = rustix::process::geteuid().as_raw();
         let message = format!("{} is not writable for user {user}", target.display());
@@ -101,16 +100,16 @@ pub(super) fn bpffs(context: &Context<'_>) -> Vec<Finding> {
     )]
 }
 
-/// A bpffs is often writable for every user, so another user may have created the directory.
-fn owner(path: &Path) -> Option<Finding> {
+/// A bpffs is often writable for every user, so another user may have put something there.
+fn distrusted(bpffs: &Path, instance: &str) -> Option<Finding> {
     const REASON: &str = "the owner of the directory can replace the pins in it, so ikenat uses only a directory of root or of its own user";
-    let meta = fs::symlink_metadata(path).ok()?;
-    let user = rustix::process::geteuid().as_raw();
-    if !path.ends_with(layout::DIRECTORY) || meta.uid() == 0 || meta.uid() == user {
-        return None;
+    match Instance::of(bpffs, instance).check_place() {
+        Err(Error::Instance(InstanceError::ForeignDirectory { path, what, fix })) => {
+            let message = format!("{} {what}", path.display());
+            Some(Finding::error("bpffs", message, REASON).fix(fix))
+        }
+        Ok(()) | Err(_) => None,
     }
-    let message = format!("{} belongs to user {}", path.display(), meta.uid());
-    Some(Finding::error("bpffs", message, REASON).fix(format!("chown {user} {}", path.display())))
 }
 
 #[cfg(test)]

@@ -78,6 +78,7 @@ pub type Logger = (Interface, RingBuffer);
 pub fn start(plan: &mut Plan, netlink: &Netlink) -> Result<(Dataplane, Vec<Logger>)> {
     let bpffs = layout::bpffs(plan.settings.bpffs.as_deref())?;
     let instance = Instance::of(&bpffs, &plan.settings.instance);
+    instance.check_place()?;
     namespace::check(&instance, plan, netlink)?;
     other_instances::check(plan, &instance)?;
     foreign_xdp::check(plan, &bpffs, &instance)?;

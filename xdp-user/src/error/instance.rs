@@ -21,15 +21,17 @@ pub enum InstanceError {
         /// The instance.
         instance: String,
     },
-    /// A directory in the BPF file system belongs to another user.
+    /// A directory in the BPF file system is another user's, or none.
     #[error(
-        "the directory {path} belongs to user {user}, who could exchange the pins in it: run `chown 0:0 {path}` if that is no mistake of yours, or give another BPF file system with --bpffs"
+        "{path} {what}: nothing was changed; find out whose it is, run `{fix}`, or give another BPF file system with --bpffs"
     )]
     ForeignDirectory {
         /// The directory.
         path: PathBuf,
-        /// Its owner.
-        user: u32,
+        /// What it is.
+        what: String,
+        /// The command that makes it what it has to be.
+        fix: String,
     },
     /// A pin may not be opened by this process.
     #[error(

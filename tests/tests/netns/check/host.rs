@@ -309,7 +309,7 @@ fn bpffs(lab: &Lab) -> Result<()> {
         ("bpffs", None),
         "error",
         &["belongs to user 1234"],
-        &[&format!("chown 0 {base}/ikenat")],
+        &[&format!("chown 0:0 {base}/ikenat")],
     )
 }
 

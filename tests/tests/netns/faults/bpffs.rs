@@ -2,7 +2,7 @@
 //! and the attached programs go on.
 
 use std::fs;
-use std::os::unix::fs::chown;
+use std::os::unix::fs::{chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -40,6 +40,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         )
         .alone(),
         test("pins_of_another_owner_are_refused", owner),
+        test("no_link_in_a_bpffs_is_followed", links),
         test("a_bpffs_that_is_read_only_is_named", read_only).alone(),
         test("a_bpffs_that_is_unmounted_loses_no_packet", vanished).alone(),
         test("no_memory_for_the_maps_leaves_nothing", no_memory),
@@ -211,6 +212,43 @@ fn owner(lab: &Lab) -> Result<()> {
     chown(&meta, Some(0), None).context("failed to take it back")?;
     let _ikenat = Ikenat::start(lab)?;
     everything_crosses(lab)
+}
+
+/// Every verb over a directory in which another one stands for ikenat's: all refuse, and the instance
+/// to which the link leads stays.
+fn links(lab: &Lab) -> Result<()> {
+    Ikenat::start(lab)?.kill()?;
+    let state = || anyhow::Ok((attachments(lab)?, pins(&lab.bpffs().join("ikenat"))?));
+    let before = state()?;
+    let theirs = lab.bpffs().join("theirs");
+    let base = theirs.join("ikenat");
+    fs::create_dir(&theirs).context("failed to create a directory")?;
+    let refused = |link: &Path| -> Result<()> {
+        let fix = format!("`rm {}`", link.display());
+        let verbs = ["unload", "stats", "status", "run"];
+        for words in verbs.map(|verb| vec![verb.to_owned()]) {
+            let words = if words == ["run"] {
+                usual_arguments()
+            } else {
+                words
+            };
+            let mut command = timed_command(lab, &words)?;
+            let output = command.arg("--bpffs").arg(&theirs).output()?;
+            says(&output, &["is a symbolic link to", &fix]).with_context(|| words.join(" "))?;
+        }
+        ensure!(state()? == before, "something has changed");
+        everything_crosses(lab)
+    };
+    symlink("../ikenat", &base).context("failed to link")?;
+    refused(&base)?;
+    fs::remove_file(&base).context("failed to remove a link")?;
+    fs::create_dir(&base).context("failed to create a directory")?;
+    let own = base.join("default");
+    symlink("../../ikenat/default", &own).context("failed to link")?;
+    refused(&own)?;
+    fs::remove_file(&own).context("failed to remove a link")?;
+    fs::remove_dir(&base).context("failed to remove a directory")?;
+    fs::remove_dir(&theirs).context("failed to remove a directory")
 }
 
 fn remount(lab: &Lab, how: &str) -> Result<()> {
