@@ -1,4 +1,5 @@
-//! The lock that keeps two daemons of one instance apart.
+//! The lock that keeps two daemons of one instance apart, and the one that keeps two starts of any
+//! instances apart while they attach.
 //!
 //! It is on an empty directory beside that of the pins, so that instances in two namespaces that
 //! share /run do not exclude each other. Only its owner can open it: a member of a group that may
@@ -7,9 +8,10 @@
 
 use crate::bpffs::layout::{Instance, create_directory, remove_directory};
 use crate::config::instance_name::LOCKS;
-use crate::error::{Error, Result};
+use crate::error::{Error, InstanceError, Result};
 use rustix::fs::{CWD, FlockOperation, Mode, OFlags, flock, openat};
 use std::fs::{self, File, Metadata};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -41,24 +43,12 @@ impl Instance {
         // Readers find the daemon by the inode of its lock.
         create_directory(&self.locks(), 0o711)?;
         create_directory(&place, 0o700)?;
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let directory = openat(CWD, &place, flags, Mode::empty())
-            .map_err(|error| Error::system(format!("open {path}"))(error.into()))?;
-        let deadline = Instant::now() + patience;
-        loop {
-            match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => break,
-                Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < deadline => {
-                    std::thread::sleep(Duration::from_millis(10));
-                }
-                Err(rustix::io::Errno::WOULDBLOCK) => {
-                    return Err(Error::Locked {
-                        instance: self.name.clone(),
-                        whose: self.whose(),
-                    });
-                }
-                Err(error) => return Err(Error::system(format!("lock {path}"))(error.into())),
-            }
+        let directory = open(&place)?;
+        if !locked_within(&directory, &place, patience, || {})? {
+            return Err(Error::Locked {
+                instance: self.name.clone(),
+                whose: self.whose(),
+            });
         }
         let directory = File::from(directory);
         if directory.metadata().is_ok_and(|meta| self.is_lock(&meta)) {
@@ -69,6 +59,29 @@ impl Instance {
         Err(Error::system(format!(
             "lock {path}, which was removed meanwhile; try again"
         ))(gone))
+    }
+
+    /// Keeps all other starts in this BPF file system from attaching, until it is dropped or the
+    /// process dies. It is on the directory of the locks; the instance must be locked, so that
+    /// this is not removed. `waiting` is called once, with the process that holds it, if one does.
+    ///
+    /// A start looks for other instances of its VIPs and attaches under this lock, and what it serves is
+    /// recorded before it releases it. Of two that want one VIP the second one finds the record.
+    pub(crate) fn lock_attaching(
+        &self,
+        patience: Duration,
+        waiting: impl FnOnce(Option<u32>),
+    ) -> Result<Lock> {
+        let place = self.locks();
+        let directory = open(&place)?;
+        let note = || waiting(holder_of(&place));
+        if locked_within(&directory, &place, patience, note)? {
+            return Ok(Lock(File::from(directory)));
+        }
+        let holder = holder_of(&place);
+        let whose = holder.map_or_else(String::new, |pid| format!(" (process {pid})"));
+        let place = place.display().to_string();
+        Err(InstanceError::Attaching { whose, place }.into())
     }
 
     /// Whether an open file is what the lock is on.
@@ -87,11 +100,52 @@ impl Instance {
     /// The process that holds the lock, from a line of /proc/locks:
     /// `1: FLOCK  ADVISORY  WRITE 123 00:2a:17 0 EOF`.
     pub fn owner(&self) -> Option<u32> {
-        let meta = fs::symlink_metadata(self.lock_directory()).ok()?;
-        let (major, minor) = (rustix::fs::major(meta.dev()), rustix::fs::minor(meta.dev()));
-        let inode = format!("{major:02x}:{minor:02x}:{}", meta.ino());
-        let locks = fs::read_to_string("/proc/locks").ok()?;
-        owner_in(&locks, &inode)
+        holder_of(&self.lock_directory())
+    }
+}
+
+/// The process that holds the lock on a directory.
+fn holder_of(place: &Path) -> Option<u32> {
+    let meta = fs::symlink_metadata(place).ok()?;
+    let (major, minor) = (rustix::fs::major(meta.dev()), rustix::fs::minor(meta.dev()));
+    let inode = format!("{major:02x}:{minor:02x}:{}", meta.ino());
+    let locks = fs::read_to_string("/proc/locks").ok()?;
+    owner_in(&locks, &inode)
+}
+
+fn open(place: &Path) -> Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    openat(CWD, place, flags, Mode::empty())
+        .map_err(|error| Error::system(format!("open {}", place.display()))(error.into()))
+}
+
+/// Locks a directory, or gives up when the patience has ended. `waiting` is called once if another
+/// process holds the lock.
+fn locked_within(
+    directory: &OwnedFd,
+    place: &Path,
+    patience: Duration,
+    waiting: impl FnOnce(),
+) -> Result<bool> {
+    let deadline = Instant::now() + patience;
+    let mut waiting = Some(waiting);
+    loop {
+        match flock(directory, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(true),
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                if let Some(tell) = waiting.take() {
+                    tell();
+                }
+                if Instant::now() >= deadline {
+                    return Ok(false);
+                }
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            Err(error) => {
+                let action = format!("lock {}", place.display());
+                return Err(Error::system(action)(error.into()));
+            }
+        }
     }
 }
 

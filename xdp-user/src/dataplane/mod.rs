@@ -38,6 +38,7 @@ use aya_log::EbpfLogger;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 use xdp_common::Secret;
 use xdp_common::meta::flag;
 
@@ -66,6 +67,9 @@ pub struct Dataplane {
     /// A descriptor of the BPF file system, once [`Self::hold_pins`] was called.
     held: Option<OwnedFd>,
 }
+
+/// How long a start waits for others that attach: a driver may reset its device for each program.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The ring buffer that the programs of one interface write log messages to.
 pub type RingBuffer = EbpfLogger<&'static dyn tracing_log::log::Log>;
@@ -195,6 +199,8 @@ fn load_and_attach(
     let clock = Clock::new(state.rate, loader::now(&mut loaded.objects)?);
     let tables = Tables::open(&instance.directory)?;
     let fresh = saved.is_none();
+    // Until it is recorded what this start serves.
+    let alone = lock_attaching(instance)?;
     if fresh {
         secret::write(&instance.directory, &state.secret)?;
         services.write(&instance.directory)?;
@@ -219,6 +225,7 @@ fn load_and_attach(
         services.write(&instance.directory)?;
         loader::write_meta(&tables, plan, &state, grace, fresh)?;
     }
+    drop(alone);
     if !plan.settings.dry_run {
         losses::attach(&mut loaded.objects, instance, plan.namespace);
     }
@@ -230,6 +237,16 @@ fn load_and_attach(
         tc_backend: loaded.tc_backend,
         attached,
         loggers: loggers(&mut loaded.objects),
+    })
+}
+
+/// Waits for the starts of other instances that attach, and keeps others out.
+fn lock_attaching(instance: &Instance) -> Result<Lock> {
+    instance.lock_attaching(PATIENCE, |holder| {
+        let whose = holder.map_or_else(String::new, |pid| format!(" (process {pid})"));
+        tracing::info!(
+            "another start{whose} is attaching; waiting for it, because it may serve the same VIP"
+        );
     })
 }
 

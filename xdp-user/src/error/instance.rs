@@ -83,6 +83,16 @@ pub enum InstanceError {
         /// ` (process 123, on eth1 and eth0)`, as far as that is known.
         whose: String,
     },
+    /// Another start does not end.
+    #[error(
+        "another start{whose} holds the lock on {place} and does not finish attaching: nothing was changed; wait for it or end it, and try again"
+    )]
+    Attaching {
+        /// ` (process 123)`, as far as that is known.
+        whose: String,
+        /// The directory that the lock is on.
+        place: String,
+    },
     /// An instance of an older version serves a VIP.
     #[error(
         "an older ikenat{whose} serves {vip}, with pins in {path}: stop it, run `ikenat unload --vip {vip}` and start again (all counters start at zero)"

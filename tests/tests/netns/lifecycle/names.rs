@@ -15,7 +15,9 @@ use ikenat_tests::lab::netns::execute;
 use ikenat_tests::lab::process::Process;
 use ikenat_tests::lab::topology::{LAN, SERVER, VIP, WAN};
 use ikenat_tests::suite::Scenario;
+use nix::sys::signal::Signal;
 use xdp_common::meta;
+use xdp_user::failpoints::Step;
 use xdp_user::tables::mmap::Tables;
 
 use crate::lifecycle::instances::{OTHER, OTHER_VIP, add_interfaces, arguments, start_in, try_in};
@@ -27,6 +29,11 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         Scenario::new("instances_are_selected_by_name_and_by_vip", selected).with_programs(TOOLS),
         Scenario::new("a_vip_of_another_instance_is_refused", vip_of_another).with_programs(TOOLS),
         Scenario::new("of_two_starts_with_one_vip_one_is_refused", two_starts).with_programs(TOOLS),
+        Scenario::new(
+            "of_two_restarts_with_one_new_vip_one_is_refused",
+            two_restarts,
+        )
+        .with_programs(TOOLS),
         Scenario::new("an_instance_of_an_older_version_is_named", older).with_programs(TOOLS),
     ]
 }
@@ -115,6 +122,66 @@ fn two_starts(lab: &Lab) -> Result<()> {
     everything_crosses(lab)?;
     execute(&mut lab.ikenat(&["unload", "--force"])?)?;
     nothing_is_left(lab, &before).map(drop)
+}
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A start in the gateway with another VIP, and a wish to the failpoints.
+fn with_vip(lab: &Lab, words: &[String], wish: &str, log: &str) -> Result<Process> {
+    let mut command = lab.gateway.command(binary()?);
+    command.args(words).arg("--bpffs").arg(lab.bpffs());
+    if !wish.is_empty() {
+        command.env("IKENAT_FAIL_AT", wish);
+    }
+    Process::spawn(&mut command, lab.log(log))
+}
+
+/// Two instances exist. What they serve is recorded when they have attached, so while one attaches,
+/// the other one waits. One that is killed there holds up none.
+fn two_restarts(lab: &Lab) -> Result<()> {
+    const NEW: [&str; 2] = ["203.0.113.77", "203.0.113.78"];
+    add_interfaces(&lab.gateway)?;
+    start_in(lab, &lab.gateway, OTHER_VIP)?.kill()?;
+    Ikenat::start(lab)?.kill()?;
+    let mut listed = with_vip(lab, &usual_arguments(), "list", "listed")?;
+    listed.wait_for_log("ready: translating", PATIENCE)?;
+    listed.kill()?;
+    let log = listed.log();
+    let mut steps = log.lines().filter(|line| line.starts_with("failpoint "));
+    let number = steps.position(|line| line.ends_with(Step::EgressesSet.name()));
+    let stop = format!("stop:{}", number.context("no such step")? + 1);
+    let pair = |vip: &str| -> Result<(Process, Process)> {
+        let words = crate::support::arguments_with("--vip", vip);
+        let mut first = with_vip(lab, &words, &stop, &format!("first-{vip}"))?;
+        first.wait_for_log(Step::EgressesSet.name(), PATIENCE)?;
+        let log = format!("second-{vip}");
+        let mut second = with_vip(lab, &arguments(OTHER, vip), "", &log)?;
+        let waits = format!("another start (process {}) is attaching", first.id());
+        second.wait_for_log(&waits, PATIENCE)?;
+        Ok((first, second))
+    };
+    let (mut first, mut second) = pair(NEW[0])?;
+    first.signal(Signal::SIGCONT)?;
+    first.wait_for_log("ready: translating", PATIENCE)?;
+    let status = second.wait(PATIENCE)?;
+    let log = second.log();
+    let says = log.contains("the instance default") && log.contains("serves 203.0.113.77");
+    ensure!(
+        status.code() == Some(1) && says,
+        "it ended with {status}: {log}"
+    );
+    let serves = |vip: &str| -> Result<Vec<String>> {
+        let words = ["status", "--json", "--vip", vip];
+        let status: Status = serde_json::from_str(&execute(&mut lab.ikenat(&words)?)?)?;
+        Ok(status.instances.into_iter().map(|one| one.name).collect())
+    };
+    ensure!(serves(NEW[0])? == ["default"] && serves(OTHER_VIP)? == [OTHER]);
+    first.kill()?;
+    let (mut first, mut second) = pair(NEW[1])?;
+    first.kill()?;
+    second.wait_for_log("ready: translating", PATIENCE)?;
+    ensure!(serves(NEW[0])? == ["default"] && serves(NEW[1])? == [OTHER]);
+    second.kill().map(drop)
 }
 
 fn start(lab: &Lab, more: &[&str]) -> Result<Output> {
