@@ -136,14 +136,23 @@ fn take(arguments: &Arguments, selection: &Selection) -> Result<(Vec<Named>, Err
             .map(|service| service.name)
             .collect();
         if !all.contains(name) {
-            bail!(
-                "there is no service {name}; give --service one of: {}",
-                all.join(", ")
-            );
+            // An instance that cannot be read may have it.
+            _ = errors.report();
+            bail!(no_service(name, all));
         }
         snapshots.retain(|one| services(one).iter().any(|service| service.name == *name));
     }
     Ok((snapshots, errors))
+}
+
+/// Two instances may have a service of the same name.
+fn no_service(name: &str, mut all: Vec<String>) -> String {
+    all.sort_unstable();
+    all.dedup();
+    format!(
+        "there is no service {name}; give --service one of: {}",
+        all.join(", ")
+    )
 }
 
 fn show(
@@ -349,6 +358,14 @@ mod tests {
             let error = spi(wrong).expect_err(wrong);
             assert!(error.contains("0x and up to eight"), "{error}");
         }
+    }
+
+    #[test]
+    fn each_service_that_there_is_is_named_once() {
+        let all = ["default", "office", "default"].map(str::to_owned).to_vec();
+        let text = no_service("home", all);
+        assert!(text.contains("no service home"), "{text}");
+        assert!(text.ends_with("one of: default, office"), "{text}");
     }
 
     #[test]

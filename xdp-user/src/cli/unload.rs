@@ -36,6 +36,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         ))?;
         return Ok(ExitCode::SUCCESS);
     }
+    if let (Some(vip), [first, _, ..]) = (arguments.which.vip, &*instances) {
+        let names: Vec<&str> = instances.iter().map(|one| one.name.as_str()).collect();
+        bail!(
+            "{} instances have the VIP {vip}: {}; name the one to remove with --instance, as in `ikenat unload --instance {}`",
+            names.len(),
+            names.join(", "),
+            first.name
+        );
+    }
     let netlink = Netlink::open()?;
     let mut status = ExitCode::SUCCESS;
     for pins in &instances {

@@ -1,19 +1,17 @@
 //! The names of instances, which are those of their directories in the BPF file system.
 
+use crate::config::names::{LONGEST, is_name};
 use std::net::Ipv4Addr;
 
 /// The name of an instance that is given none.
 pub const DEFAULT: &str = "default";
 /// The directory of the locks, beside those of the instances.
 pub(crate) const LOCKS: &str = "locks";
-/// Characters of the longest name.
-const LONGEST: usize = 32;
 
 /// Reads the name of an instance that exists or will. bpffs keeps names with a dot for itself
 /// (`bpf_lookup` in kernel/bpf/inode.c).
 pub fn existing(text: &str) -> Result<String, String> {
-    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
-    if text.is_empty() || text.len() > LONGEST || !text.bytes().all(is_allowed) {
+    if !is_name(text, b"-_") {
         return Err(format!(
             "a name has 1 to {LONGEST} letters (a to z, A to Z), digits, `-` and `_`; write it as office-2"
         ));

@@ -4,6 +4,7 @@ pub mod instance_name;
 pub mod interfaces;
 pub mod location;
 pub mod macvlans;
+mod names;
 pub mod numbers;
 pub mod peer_lists;
 pub mod plan;

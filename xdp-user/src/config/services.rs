@@ -1,5 +1,6 @@
 //! Services: which VIPs are translated to which server, as the administrator gives them.
 
+use crate::config::names::{LONGEST, is_name};
 use crate::config::peer_lists::Lists;
 use crate::config::vip_constants::distinct;
 use crate::error::{Error, Result, ServiceError};
@@ -10,8 +11,6 @@ use xdp_common::vips::VIPS;
 
 /// The name of the service of `--vip` and `--server`.
 pub const DEFAULT: &str = "default";
-/// Bytes of the longest name.
-const LONGEST_NAME: usize = 32;
 
 const FORM: &str = "write it as 203.0.113.1=192.168.0.1, or with a name and several VIPs as office:203.0.113.1,203.0.113.2=192.168.0.1";
 
@@ -130,10 +129,9 @@ impl FromStr for Service {
 }
 
 fn checked_name(name: &str) -> Result<String, String> {
-    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-    if name.is_empty() || name.len() > LONGEST_NAME || !name.bytes().all(is_allowed) {
+    if !is_name(name, b"-_.") {
         return Err(format!(
-            "the name `{name}` does not have 1 to {LONGEST_NAME} letters (a to z, A to Z), digits, `-`, `_` and `.`; {FORM}"
+            "the name `{name}` does not have 1 to {LONGEST} letters (a to z, A to Z), digits, `-`, `_` and `.`; {FORM}"
         ));
     }
     Ok(name.to_owned())

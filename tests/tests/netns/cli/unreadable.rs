@@ -130,6 +130,13 @@ fn another(lab: &Lab) -> Result<()> {
             "{verb} shows {shown:?} instances: {text}"
         );
     }
+    // The one that cannot be read may have the service.
+    let missing = lab.ikenat(&["stats", "--service", "home"])?.output()?;
+    says(
+        &missing,
+        &["no service home", "one of: default", "META", "version"],
+        &[],
+    )?;
     // `--watch` goes on, and shows it as soon as it can be read.
     let mut command = lab.ikenat(&["stats", "--watch", "--json"])?;
     let mut watching = Process::spawn(&mut command, lab.log("watching"))?;

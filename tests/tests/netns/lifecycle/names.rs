@@ -28,6 +28,8 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![
         Scenario::new("instances_are_selected_by_name_and_by_vip", selected).with_programs(TOOLS),
         Scenario::new("a_vip_of_another_instance_is_refused", vip_of_another).with_programs(TOOLS),
+        Scenario::new("unload_of_a_vip_of_two_instances_is_refused", vip_twice)
+            .with_programs(TOOLS),
         Scenario::new("of_two_starts_with_one_vip_one_is_refused", two_starts).with_programs(TOOLS),
         Scenario::new(
             "of_two_restarts_with_one_new_vip_one_is_refused",
@@ -90,6 +92,25 @@ fn vip_of_another(lab: &Lab) -> Result<()> {
         "it has a directory"
     );
     everything_crosses(lab)
+}
+
+/// Two network namespaces have it, which is no conflict; `unload` does not guess which one is meant.
+fn vip_twice(lab: &Lab) -> Result<()> {
+    add_interfaces(&lab.client)?;
+    let vip = VIP.to_string();
+    Ikenat::start(lab)?.kill()?;
+    start_in(lab, &lab.client, &vip)?.kill()?;
+    let before = attachments(lab)?;
+    let both = lab.ikenat(&["unload", "--vip", &vip])?.output()?;
+    let words = ["2 instances", "203.0.113.1: default, other;", "--instance"];
+    sentence(&both, &words)?;
+    ensure!(attachments(lab)? == before, "something has changed");
+    everything_crosses(lab)?;
+    let one = ["unload", "--vip", &vip, "--instance", OTHER];
+    let said = execute(&mut lab.ikenat(&one)?)?;
+    ensure!(said.contains("detached 5 programs"), "{said}");
+    everything_crosses(lab)?;
+    execute(&mut lab.ikenat(&["unload", "--vip", &vip])?).map(drop)
 }
 
 /// Each has looked for others before the other one was there.
