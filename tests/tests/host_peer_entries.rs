@@ -12,7 +12,7 @@ use xdp_common::Config;
 use xdp_common::limits::{HOST_PEER_BUCKETS, HOST_PEER_TICKS};
 use xdp_common::slot::host_peer;
 use xdp_core::Side;
-use xdp_core::table::hash::digest_for_readers;
+use xdp_core::table::hash::host_peer_digest;
 use xdp_core::table::recent;
 
 const A: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
@@ -69,8 +69,7 @@ impl Hosts {
     /// Peers whose entries with these ports are in one bucket.
     fn peers_of_one_bucket<const N: usize>(&self, ports: u32) -> [Ipv4Addr; N] {
         let bucket = |peer: &Ipv4Addr| {
-            let words = [u32::from_ne_bytes(peer.octets()), ports, 0];
-            let digest = digest_for_readers(&self.config.secret, words);
+            let digest = host_peer_digest(&self.config.secret, 0, peer.octets(), ports);
             recent::index(digest, HOST_PEER_BUCKETS - 1)
         };
         let first = u32::from(Ipv4Addr::new(45, 0, 0, 0));

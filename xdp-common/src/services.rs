@@ -3,8 +3,8 @@
 //! Entries of the tables outlive the programs and have these numbers, so a number keeps its meaning
 //! from one start to the next: a service keeps its number as long as it has its name, and a VIP as
 //! long as it is the address of any service. The number of what was removed is not used for anything
-//! else: entries may have it. Only the daemon writes these maps; the programs have what they need in
-//! their load-time constants.
+//! else until the daemon has removed all entries that have it. Only the daemon writes these maps; the
+//! programs have what they need in their load-time constants.
 //!
 //! All words are in the byte order of the host. Bytes within words (names, addresses) are in the
 //! order in which they stand in memory; those of addresses are in network order.

@@ -9,6 +9,7 @@
 
 pub mod half;
 pub mod host_peer;
+pub mod pin;
 pub mod recent;
 
 use crate::counters::{Class, Direction};
@@ -371,6 +372,9 @@ pub const fn session_key(peer: [u8; 4], service: u16) -> Key {
         address: peer_words(peer),
     }
 }
+
+/// In place of the number of a VIP: the one that the flow had was removed.
+pub const NO_VIP: u16 = u16::MAX;
 
 /// The VIP of the last packet, in the word [`SPI_VIP`] of a flow.
 #[inline(always)]

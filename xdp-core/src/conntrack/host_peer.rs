@@ -8,7 +8,7 @@ use crate::conntrack::flow::FlowKey;
 use crate::conntrack::session::session_of;
 use crate::env::Env;
 use crate::packet::Packet;
-use crate::table::hash::digest_for_readers;
+use crate::table::hash::host_peer_digest;
 use crate::table::recent;
 use crate::table::word::Word;
 use crate::vip;
@@ -249,8 +249,7 @@ fn find<E: Env>(env: &E, config: &Config, at: VipPeer, ports: u32, jiffies: u64)
 /// The bucket and the digest of an entry.
 #[inline(always)]
 fn place(config: &Config, (vip, peer): VipPeer, ports: u32) -> (u32, u64) {
-    let words = [u32::from_ne_bytes(peer), ports, vip.into()];
-    let digest = digest_for_readers(&config.secret, words);
+    let digest = host_peer_digest(&config.secret, vip, peer, ports);
     (recent::index(digest, HOST_PEER_BUCKETS - 1), digest)
 }
 

@@ -17,7 +17,7 @@ use crate::table::word::Word;
 use crate::vip::{self, Vips};
 use crate::wire::ike;
 use xdp_common::limits::{IKE_PORT, PIN_BUCKETS, PIN_TICKS};
-use xdp_common::slot::session;
+use xdp_common::slot::{pin, session};
 use xdp_common::{Class, Config, Direction, Vip};
 
 /// Gives an outbound packet, the one at hand, the VIP of its peer.
@@ -166,10 +166,11 @@ impl Name {
 
     /// The details of its entry, which are compared as a whole, but for the VIP.
     #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "it was a u16")]
     fn details(&self) -> [u64; 2] {
         let Self([peer, service, high, low]) = *self;
         [
-            u64::from(peer) << 32 | u64::from(service),
+            pin::owner(peer, service as u16),
             u64::from(high) << 32 | u64::from(low),
         ]
     }

@@ -14,11 +14,11 @@ pub fn digest<const N: usize>(secret: &Secret, words: [u32; N]) -> u64 {
     sum_of::<0, N>(secret, words)
 }
 
-/// The same for HOSTPEER, which the members of a group can read: under words of the secret that no other
-/// table uses.
+/// The same for an entry of HOSTPEER, which the members of a group can read: under words of the secret
+/// that no other table uses.
 #[inline(always)]
-pub fn digest_for_readers(secret: &Secret, words: [u32; 3]) -> u64 {
-    sum_of::<10, 3>(secret, words)
+pub fn host_peer_digest(secret: &Secret, vip: u16, peer: [u8; 4], ports: u32) -> u64 {
+    sum_of::<10, 3>(secret, [u32::from_ne_bytes(peer), ports, vip.into()])
 }
 
 /// Hashes one word for a choice among few, by a multiplication alone and under a word of the secret that

@@ -1,4 +1,5 @@
-//! The thread that expires old entries of FLOW, SESSION and NEXTHOP. A grace period takes as long as
+//! The thread that expires old entries of FLOW, SESSION and NEXTHOP, and removes those of removed
+//! services. A grace period takes as long as
 //! the slowest program on any CPU, and a pass over a large table milliseconds; the event loop waits
 //! for neither.
 
@@ -8,12 +9,15 @@ use crate::tables::expiry::Expiry;
 use crate::tables::grace::GracePeriod;
 use crate::tables::mmap::Tables;
 use crate::tables::nexthop;
+use crate::tables::reclaim::Reclaimed;
+use crate::tables::removal::Removal;
+use crate::tables::small::SmallMemory;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
-use tracing::debug;
+use tracing::{debug, info};
 use xdp_common::Secret;
 
 /// One slice of the tables is visited each time this has passed.
@@ -30,8 +34,9 @@ impl Expirer {
     /// Starts it. It has the capabilities that this thread has now.
     pub(super) fn start(
         mut expiry: Expiry,
+        mut removal: Removal,
         clock: Clock,
-        tables: Arc<Tables<AtomicU64>>,
+        (tables, small): (Arc<Tables<AtomicU64>>, SmallMemory),
         secret: Secret,
         grace: Arc<GracePeriod>,
     ) -> Result<Self> {
@@ -42,6 +47,14 @@ impl Expirer {
                 let freed = expiry.pass(words, || grace.wait())?;
                 if freed.flows + freed.sessions > 0 {
                     debug!("{} SPIs and {} peers expired", freed.flows, freed.sessions);
+                }
+                let removed = removal.pass(words, small.tables(), || grace.wait())?;
+                let Reclaimed { flows, sessions } = removed.entries;
+                if flows + sessions > 0 {
+                    debug!("{flows} SPIs and {sessions} peers of removed services were removed");
+                }
+                if removed.numbers > 0 {
+                    info!("services: nothing is left in the tables of what was removed");
                 }
                 let neighbours = tables.nexthop.words();
                 let released = nexthop::release(neighbours, clock.tick(), || grace.wait())?;

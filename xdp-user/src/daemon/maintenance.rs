@@ -1,6 +1,7 @@
 //! Periodic maintenance of an instance: expiry, neighbour probing, egress words, tc filters that another
 //! process has removed, and interfaces that come back.
 
+use crate::config::interfaces::{Interface, Side};
 use crate::config::plan::Plan;
 use crate::daemon::expirer::Expirer;
 use crate::daemon::log;
@@ -16,6 +17,8 @@ use crate::netlink::Netlink;
 use crate::netlink::rule_depth::RuleDepth;
 use crate::tables::expiry::Expiry;
 use crate::tables::nexthop;
+use crate::tables::removal::Removal;
+use crate::tables::small::SmallMemory;
 use crate::tables::usage::{TABLES, Watermark};
 use std::path::PathBuf;
 use std::time::Instant;
@@ -49,11 +52,20 @@ impl Maintenance {
         let reclaimed = Expiry::recover(tables.table_words(&secret), || grace.wait())?;
         log::recovered(reclaimed.flows, reclaimed.sessions);
         let expiry = Expiry::new(dataplane.clock, plan.settings.idle_secs);
+        let first = Interface {
+            side: Side::Wan,
+            number: 0,
+        };
+        let programs = plan.constants(secret, 0, first);
+        let removal = Removal::new(dataplane.clock, &programs);
+        // By a descriptor, which needs no capability any more.
+        let small = SmallMemory::open(&dataplane.instance.directory)?;
         Ok(Self {
             expirer: Expirer::start(
                 expiry,
+                removal,
                 dataplane.clock,
-                tables.clone(),
+                (tables.clone(), small),
                 secret,
                 grace.clone(),
             )?,

@@ -33,7 +33,7 @@ pub(super) fn changes(before: &[ServiceRecord], now: &[Service]) -> Vec<String> 
     for earlier in before.iter().filter(is_gone) {
         let (name, vips) = (&earlier.name, text(&earlier.vips));
         changes.push(format!(
-            "service {name}: removed, with {vips}; its entries stay until they expire"
+            "service {name}: removed, with {vips}; its entries leave the tables within minutes, and the totals keep their counters"
         ));
     }
     changes
@@ -85,7 +85,7 @@ mod tests {
         let found = changes(&recorded(&[A]), &services(&["b:203.0.113.1=192.168.0.1"]));
         let expected = [
             "service b: new; 203.0.113.1 is translated to 192.168.0.1",
-            "service a: removed, with 203.0.113.1; its entries stay until they expire",
+            "service a: removed, with 203.0.113.1; its entries leave the tables within minutes, and the totals keep their counters",
         ];
         assert_eq!(found, expected);
     }

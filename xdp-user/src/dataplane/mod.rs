@@ -205,6 +205,8 @@ fn load_and_attach(
         secret::write(&instance.directory, &state.secret)?;
         services.write(&instance.directory)?;
         loader::write_meta(&tables, plan, &state, grace, fresh)?;
+    } else {
+        earlier.reserving(&services).write(&instance.directory)?;
     }
     // A second time: another start may have come first. New tables have described themselves.
     other_instances::check(plan, instance)?;

@@ -83,15 +83,17 @@ pub enum ServiceError {
     },
     /// All numbers are taken.
     #[error(
-        "there is no number left for the {what} {key}: {limit} are in use, {going} of them by removed ones; run `ikenat unload` first (all counters start at zero)"
+        "there is no number left for the {what} {key}: {limit} are in use, {going} of them by removed ones, which a running daemon frees within {seconds} s: start it with the services of before, wait so long and try again, or run `ikenat unload` first (all counters start at zero)"
     )]
     NoNumber {
         /// `service` or `VIP`.
         what: &'static str,
         /// Its name or address.
         key: String,
-        /// How many wait for entries to expire.
+        /// How many wait until no entry has them.
         going: usize,
+        /// How long they wait at most.
+        seconds: u64,
         /// The limit.
         limit: u16,
     },

@@ -28,7 +28,7 @@ pub const SLICES: usize = 16;
 
 /// The most entries that are retired before a grace period. It bounds the memory that is needed to
 /// remember them, which is allocated once.
-const BATCH: usize = 4096;
+pub(super) const BATCH: usize = 4096;
 
 /// Ages in jiffies after which entries expire.
 #[derive(Clone, Copy, Debug)]
@@ -172,7 +172,7 @@ fn last_seen<W: Word>(slot: &Slot<W>) -> u32 {
 }
 
 /// The slots of one slice of a table.
-fn slice(slots: usize, number: usize) -> Range<usize> {
+pub(super) fn slice(slots: usize, number: usize) -> Range<usize> {
     slots * number / SLICES..slots * (number + 1) / SLICES
 }
 

@@ -3,6 +3,7 @@
 pub(crate) mod bpf_syscall;
 pub mod clock;
 pub mod expiry;
+mod going;
 pub mod grace;
 pub mod invalidate;
 pub(crate) mod meta;
@@ -11,9 +12,11 @@ pub mod nexthop;
 pub mod overview;
 pub mod reclaim;
 mod records;
+pub mod removal;
 pub mod retired;
 pub mod secret;
 pub mod services;
+pub mod small;
 pub mod snapshot;
 #[cfg(test)]
 mod test_table;

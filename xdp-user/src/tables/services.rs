@@ -9,6 +9,7 @@ use crate::config::services::{DEFAULT, Service, join};
 use crate::error::{Result, ServiceError};
 use crate::tables::meta::address;
 use crate::tables::mmap::{self, Memory, ReadOnlyWord};
+use crate::tables::removal;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::{self, Display};
@@ -111,10 +112,15 @@ impl Records {
     /// Reads those of the instance whose pins are in a directory.
     pub(crate) fn read(directory: &Path) -> Result<Self> {
         let read = |name: &str| Memory::<ReadOnlyWord>::read(&directory.join(name), name);
-        Ok(Self {
-            services: decode(read(SERVICE)?.words(), ServiceEntry::of),
-            vips: decode(read(VIP)?.words(), VipEntry::of),
-        })
+        Ok(Self::decode(read(SERVICE)?.words(), read(VIP)?.words()))
+    }
+
+    /// Reads them from the words of both maps.
+    pub(super) fn decode<W: Word>(services: &[W], vips: &[W]) -> Self {
+        Self {
+            services: decode(services, ServiceEntry::of),
+            vips: decode(vips, VipEntry::of),
+        }
     }
 
     /// The numbers of current services of the settings and of their IPv4 VIPs, in that order.
@@ -184,13 +190,56 @@ impl Records {
         })
     }
 
+    /// These, and as going what only the next ones have: a start that dies after its programs were
+    /// attached, before it is recorded what they serve, leaves entries with those numbers.
+    pub(crate) fn reserving(&self, next: &Self) -> Self {
+        let mut all = self.clone();
+        for one in &next.services {
+            if all
+                .services
+                .iter()
+                .all(|known| known.id.number != one.id.number)
+            {
+                let mut new = one.clone();
+                new.id.going = true;
+                all.services.push(new);
+            }
+        }
+        for one in &next.vips {
+            if all
+                .vips
+                .iter()
+                .all(|known| known.id.number != one.id.number)
+            {
+                let mut new = one.clone();
+                new.id.going = true;
+                all.vips.push(new);
+            }
+        }
+        all
+    }
+
     /// Writes them to the maps of an instance. All other numbers become unused.
     pub(crate) fn write(&self, directory: &Path) -> Result<()> {
+        let open = |name: &str| {
+            let map = mmap::open(&directory.join(name))?;
+            Memory::<AtomicU64>::of(&map, name)
+        };
+        self.encode(open(SERVICE)?.words(), open(VIP)?.words());
+        Ok(())
+    }
+
+    /// Writes them to the words of both maps.
+    pub(super) fn encode<W: Word>(&self, services: &[W], vips: &[W]) {
         // A service names its first VIP, so the VIPs are written first.
-        let vips = self.vips.iter().map(|one| (one.id.number, one.words()));
-        encode(directory, VIP, vips)?;
-        let services = self.services.iter().map(|one| (one.id.number, one.words()));
-        encode(directory, SERVICE, services)
+        encode(
+            vips,
+            self.vips.iter().map(|one| (one.id.number, one.words())),
+        );
+        encode(
+            services,
+            self.services.iter().map(|one| (one.id.number, one.words())),
+        );
     }
 
     /// The names of all services, also of those that were removed, by their numbers.
@@ -238,14 +287,15 @@ fn numbers<K: Clone + Eq + Display>(
             what,
             key,
             going,
+            seconds: removal::SECONDS,
             limit,
         }
         .into()
     })
 }
 
-fn decode<T, const N: usize>(
-    words: &[ReadOnlyWord],
+fn decode<W: Word, T, const N: usize>(
+    words: &[W],
     of: impl Fn(u16, [u64; N]) -> Option<T>,
 ) -> Vec<T> {
     let records = words.chunks_exact(N).zip(0..);
@@ -254,15 +304,9 @@ fn decode<T, const N: usize>(
     decoded.collect()
 }
 
-/// Writes records to a map. Their first words say what they are, so these are written last.
-fn encode<const N: usize>(
-    directory: &Path,
-    name: &str,
-    records: impl Iterator<Item = (u16, [u64; N])>,
-) -> Result<()> {
-    let map = mmap::open(&directory.join(name))?;
-    let memory = Memory::<AtomicU64>::of(&map, name)?;
-    let (places, _) = memory.words().as_chunks::<N>();
+/// Writes records to the words of a map. Their first words say what they are, so these are written last.
+fn encode<W: Word, const N: usize>(words: &[W], records: impl Iterator<Item = (u16, [u64; N])>) {
+    let (places, _) = words.as_chunks::<N>();
     let mut contents = vec![[0; N]; places.len()];
     for (number, words) in records {
         contents[usize::from(number)] = words;
@@ -273,7 +317,6 @@ fn encode<const N: usize>(
         }
         place[0].publish(content[0]);
     }
-    Ok(())
 }
 
 /// The state in a first word, and the number above it.
@@ -283,7 +326,7 @@ const fn head(going: bool, number: u16) -> u64 {
 }
 
 /// Whether a first word is that of a record that is going; `None`: it is unused.
-fn is_going(head: u64) -> Option<bool> {
+pub(super) fn is_going(head: u64) -> Option<bool> {
     match head.to_le_bytes()[0] {
         state::IN_USE => Some(false),
         state::GOING => Some(true),

@@ -103,6 +103,24 @@ fn what_was_removed_is_going_and_comes_back_with_its_number() {
 }
 
 #[test]
+fn the_numbers_of_a_start_that_dies_are_not_given_to_others() {
+    let first = next(&Records::default(), &[A]);
+    let second = next(&first, &[A, B]);
+    let died = written(&first.reserving(&second));
+    assert_eq!(died.current(), first.current());
+    let third = next(&died, &[A, "c:203.0.113.9=192.168.0.9"]);
+    let number = |records: &Records, name: &str| {
+        let found = records.services.iter().find(|one| one.id.key == name);
+        found.expect(name).id.number
+    };
+    assert_ne!(number(&third, "c"), number(&second, "b"));
+    let vip = |records: &Records, at: usize| records.vips[at].id.number;
+    assert_ne!(vip(&third, 2), vip(&second, 2));
+    // The same services again get the numbers that they had.
+    assert_eq!(next(&died, &[A, B]), second);
+}
+
+#[test]
 fn without_a_number_the_error_says_what_frees_one() {
     let mut records = next(&Records::default(), &[B]);
     records.services[0].id.going = true;
@@ -116,7 +134,7 @@ fn without_a_number_the_error_says_what_frees_one() {
         .next(&wanted(&[A]))
         .expect_err("512 are taken")
         .to_string();
-    for part in ["service a", "512", "ikenat unload"] {
+    for part in ["service a", "512", "within 118 s", "ikenat unload"] {
         assert!(error.contains(part), "{part:?} is not in: {error}");
     }
 }

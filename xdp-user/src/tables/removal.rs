@@ -1,0 +1,319 @@
+//! Removes what a removed service or VIP has left in the tables, and frees its number.
+//!
+//! Entries have the numbers of services and VIPs, so a number that is going (`config/numbers.rs`) can
+//! be given away when no entry has it any more. The tables are swept in slices, one a second: entries
+//! of a service that is going are retired, as expired ones are; a flow, a session or an entry of PIN
+//! forgets a VIP that is going. HALF and FRAGMENT do not show their numbers: what the earlier programs
+//! have written there is too old after [`HOLD`], and is erased, because its time of 16 bits would seem
+//! young again some day.
+//!
+//! Nothing writes a number that is going: before the first sweep a grace period has passed since the
+//! exchange of programs. The number is free after a sweep that began after [`HOLD`] and found nothing.
+//! All that is kept is in the records; the next daemon starts from the beginning.
+
+use crate::error::Result;
+use crate::tables::clock::{Clock, tick_shift};
+use crate::tables::expiry::{BATCH, SLICES, slice};
+use crate::tables::going::Numbers;
+use crate::tables::reclaim::{self, Reclaimed, TableWords};
+use crate::tables::small::SmallTables;
+
+use xdp_common::limits::{FRAGMENT_TICKS, HALF_OPEN_TICKS, PIN_TICKS};
+use xdp_common::meta;
+use xdp_common::slot::recent::{DETAILS, DIGEST, WORDS};
+use xdp_common::slot::{self, NO_VIP, SPI_VIP, STATE, WAYS, flow, pin, session};
+use xdp_common::{Config, Secret};
+use xdp_core::Word;
+use xdp_core::table::hash::host_peer_digest;
+use xdp_core::table::recent::{self, Bucket};
+use xdp_core::table::{self, State};
+
+/// Ticks after which nothing counts any more that was written into HALF, FRAGMENT or PIN before.
+pub const HOLD: u64 = 2 + HALF_OPEN_TICKS as u64;
+const _: () = assert!(FRAGMENT_TICKS <= HALF_OPEN_TICKS && PIN_TICKS <= HALF_OPEN_TICKS);
+
+/// Seconds after which a number is free at the latest, if the daemon runs: [`HOLD`], the sweep that is
+/// under way then, and one more. A tick is 1.4 seconds at most.
+pub const SECONDS: u64 = HOLD * 7 / 5 + 2 * SLICES as u64;
+
+/// What a pass has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Removed {
+    /// Entries that were reclaimed.
+    pub entries: Reclaimed,
+    /// Numbers of services and of VIPs that are free now.
+    pub numbers: usize,
+}
+
+/// Removes what is going, one slice at a time.
+#[derive(Debug)]
+pub struct Removal {
+    clock: Clock,
+    /// The numbers that the programs have in their constants, which are not touched whatever the
+    /// records say.
+    in_programs: Numbers,
+    /// What this sweep removes.
+    going: Numbers,
+    /// The tick at which that was first seen.
+    since: Option<u64>,
+    /// The slice that is next.
+    next: usize,
+    /// Whether this sweep began after [`HOLD`] and has found nothing.
+    is_clean: bool,
+    /// Indices of entries that wait for their grace period.
+    flows: Vec<usize>,
+    sessions: Vec<usize>,
+}
+
+impl Removal {
+    /// For programs with these constants.
+    pub fn new(clock: Clock, config: &Config) -> Self {
+        Self {
+            clock,
+            in_programs: in_programs(config),
+            going: Numbers::default(),
+            since: None,
+            next: 0,
+            is_clean: false,
+            flows: Vec::new(),
+            sessions: Vec::new(),
+        }
+    }
+
+    /// Sweeps the next slice of all tables, if a number is going.
+    pub fn pass<W: Word>(
+        &mut self,
+        words: TableWords<'_, W>,
+        small: SmallTables<'_, W>,
+        grace: impl Fn() -> Result<()>,
+    ) -> Result<Removed> {
+        let tick = self.clock.now() >> tick_shift(self.clock.rate());
+        self.pass_at(tick, words, small, grace)
+    }
+
+    fn pass_at<W: Word>(
+        &mut self,
+        tick: u64,
+        words: TableWords<'_, W>,
+        small: SmallTables<'_, W>,
+        grace: impl Fn() -> Result<()>,
+    ) -> Result<Removed> {
+        if self.next == 0 && !self.begin(tick, small, &grace)? {
+            return Ok(Removed::default());
+        }
+        let mut removed = Removed {
+            entries: self.sweep_flows(words, &grace)?,
+            numbers: 0,
+        };
+        removed.entries += self.sweep_sessions(words, &grace)?;
+        self.sweep_small(tick, words.secret, small);
+        self.next = (self.next + 1) % SLICES;
+        if self.next == 0 && self.is_clean {
+            for service in self.going.services() {
+                words.meta[meta::server_hop(service)].store(0);
+            }
+            removed.numbers = self.going.free(small.services, small.vips);
+            self.since = None;
+        }
+        Ok(removed)
+    }
+
+    /// Begins a sweep. False: nothing is going.
+    fn begin<W: Word>(
+        &mut self,
+        tick: u64,
+        small: SmallTables<'_, W>,
+        grace: impl Fn() -> Result<()>,
+    ) -> Result<bool> {
+        let going = Numbers::going(small.services, small.vips).without(&self.in_programs);
+        if going != self.going {
+            self.going = going;
+            self.since = None;
+        }
+        if self.going.is_empty() {
+            return Ok(false);
+        }
+        let since = match self.since {
+            Some(since) => since,
+            None => {
+                grace()?;
+                *self.since.insert(tick)
+            }
+        };
+        self.is_clean = tick.saturating_sub(since) >= HOLD;
+        Ok(true)
+    }
+
+    fn sweep_flows<W: Word>(
+        &mut self,
+        words: TableWords<'_, W>,
+        grace: impl Fn() -> Result<()>,
+    ) -> Result<Reclaimed> {
+        let mut freed = Reclaimed::default();
+        for index in slice(words.flows.hot().len(), self.next) {
+            let slot = &words.flows.hot()[index];
+            let state = slot[STATE].load();
+            if State::of(state) != State::Live {
+                continue;
+            }
+            if self.going.has_service(slot::service(state)) {
+                self.is_clean = false;
+                if table::retire(slot, state) {
+                    self.flows.push(index);
+                }
+                if self.flows.len() == BATCH {
+                    freed += self.reclaim(words, &grace)?;
+                }
+                continue;
+            }
+            let word = slot[SPI_VIP].load();
+            if self.going.has_vip(slot::vip(word)) {
+                self.is_clean = false;
+                // A program that writes another VIP at this moment is right, and clears the hop itself.
+                if slot[SPI_VIP].replace(word, slot::with_vip(word, NO_VIP)) {
+                    slot[flow::HOP].store(0);
+                }
+            }
+        }
+        freed += self.reclaim(words, &grace)?;
+        Ok(freed)
+    }
+
+    fn sweep_sessions<W: Word>(
+        &mut self,
+        words: TableWords<'_, W>,
+        grace: impl Fn() -> Result<()>,
+    ) -> Result<Reclaimed> {
+        let mut freed = Reclaimed::default();
+        for index in slice(words.sessions.hot().len(), self.next) {
+            let slot = &words.sessions.hot()[index];
+            let state = slot[STATE].load();
+            if State::of(state) != State::Live {
+                continue;
+            }
+            if self.going.has_service(slot::service(state)) {
+                self.is_clean = false;
+                if table::retire(slot, state) {
+                    self.sessions.push(index);
+                }
+                if self.sessions.len() == BATCH {
+                    freed += self.reclaim(words, &grace)?;
+                }
+                continue;
+            }
+            let word = slot[session::PIN].load();
+            if session::pinned(word).is_some_and(|vip| self.going.has_vip(vip)) {
+                self.is_clean = false;
+                if slot[session::PIN].replace(word, 0) {
+                    slot[session::HOP].store(0);
+                }
+            }
+        }
+        freed += self.reclaim(words, &grace)?;
+        Ok(freed)
+    }
+
+    /// Reclaims what was retired.
+    fn reclaim<W: Word>(
+        &mut self,
+        words: TableWords<'_, W>,
+        grace: impl Fn() -> Result<()>,
+    ) -> Result<Reclaimed> {
+        if self.flows.is_empty() && self.sessions.is_empty() {
+            return Ok(Reclaimed::default());
+        }
+        grace()?;
+        let freed = reclaim::reclaim(words, &self.flows, &self.sessions);
+        self.flows.clear();
+        self.sessions.clear();
+        Ok(freed)
+    }
+
+    fn sweep_small<W: Word>(&mut self, tick: u64, secret: &Secret, small: SmallTables<'_, W>) {
+        let range = |buckets: &[Bucket<W>]| slice(buckets.len(), self.next);
+        for bucket in &small.halves[range(small.halves)] {
+            erase(bucket, |way| is_old(way, tick, HALF_OPEN_TICKS));
+        }
+        for bucket in &small.fragments[range(small.fragments)] {
+            erase(bucket, |way| is_old(way, tick, FRAGMENT_TICKS));
+        }
+        let going = &self.going;
+        let mut found = false;
+        for bucket in &small.pins[range(small.pins)] {
+            found |= erase(bucket, |way| {
+                let [owner, _, vip] = details(way);
+                let vip = u16::try_from(vip).unwrap_or(NO_VIP);
+                going.has_service(pin::service(owner)) || going.has_vip(vip)
+            });
+            erase(bucket, |way| is_old(way, tick, PIN_TICKS));
+        }
+        for bucket in &small.host_peers[range(small.host_peers)] {
+            found |= erase(bucket, |way| {
+                let (digest, details) = (way[DIGEST].load(), details(way));
+                going
+                    .vips()
+                    .any(|vip| is_host_peer_of(secret, digest, details, vip))
+            });
+        }
+        self.is_clean &= !found;
+    }
+}
+
+/// The details of a way.
+fn details<W: Word>(way: &[W]) -> [u64; 3] {
+    std::array::from_fn(|at| way[DETAILS + at].load())
+}
+
+/// Whether an entry of HOSTPEER is of a peer of a VIP, which is only in the digest.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the low half has the ports"
+)]
+fn is_host_peer_of(secret: &Secret, word: u64, [high, low, last]: [u64; 3], vip: u16) -> bool {
+    slot::peer_address([high, low]).is_some_and(|peer| {
+        let digest = host_peer_digest(secret, vip, peer, last as u32);
+        recent::difference(word, digest) == 0
+    })
+}
+
+/// Whether an entry counts no more. Two CPUs read the clock at different moments: one that is a tick
+/// younger than now is young.
+#[expect(clippy::cast_possible_truncation, reason = "16 bits of tick are kept")]
+fn is_old<W: Word>(way: &[W], tick: u64, limit: u16) -> bool {
+    let age = (tick as u16).wrapping_sub(way[DIGEST].load() as u16);
+    age.wrapping_add(1) > limit + 1
+}
+
+/// Erases the entries of a bucket that are to go. True: there was one. A program that replaces an entry
+/// at the same moment may lose its own, which costs a packet a hint.
+fn erase<W: Word>(bucket: &Bucket<W>, goes: impl Fn(&[W]) -> bool) -> bool {
+    let mut found = false;
+    for way in 0..WAYS {
+        let way = &bucket[way * WORDS..][..WORDS];
+        let digest = way[DIGEST].load();
+        if digest != 0 && goes(way) && way[DIGEST].replace(digest, 0) {
+            found = true;
+            for word in &way[DETAILS..] {
+                word.store(0);
+            }
+        }
+    }
+    found
+}
+
+/// The numbers in the constants of programs.
+fn in_programs(config: &Config) -> Numbers {
+    let mut used = Numbers::default();
+    if config.several_vips == 0 {
+        // The programs for one VIP write zeros.
+        used.add(0, 0);
+    }
+    for vip in config.vips.vips.iter().filter(|vip| vip.address != [0; 4]) {
+        used.add(vip.service, vip.number);
+    }
+    used
+}
+
+#[cfg(test)]
+#[path = "removal_tests.rs"]
+mod tests;
