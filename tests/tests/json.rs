@@ -224,7 +224,7 @@ fn snapshot() -> Snapshot {
             peer: CLIENT,
             service: 0,
             age: 501,
-            counters: [[2, 3], [4, 5], [6, 0], [0, 0]],
+            counters: [[2, 3], [4, 5], [6, 0], [0, 0], [7, 8]],
             spis: 1,
         }],
         half_open: vec![HalfOpen {

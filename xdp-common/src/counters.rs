@@ -85,11 +85,13 @@ pub enum Class {
     Other = 6,
     /// An ICMP error about a handled packet.
     Icmp = 7,
+    /// TCP 4500: IKE, and perhaps ESP, in a stream (RFC 9329).
+    Tcp = 8,
 }
 
 impl Class {
     /// All classes, in the order of their numbers.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Ike,
         Self::NattIke,
         Self::Keepalive,
@@ -98,6 +100,7 @@ impl Class {
         Self::Fragment,
         Self::Other,
         Self::Icmp,
+        Self::Tcp,
     ];
 
     /// The class with this number.
@@ -113,6 +116,7 @@ impl Class {
             5 => Some(Self::Fragment),
             6 => Some(Self::Other),
             7 => Some(Self::Icmp),
+            8 => Some(Self::Tcp),
             _ => None,
         }
     }
@@ -128,6 +132,7 @@ impl Class {
             Self::Fragment => "fragment",
             Self::Other => "other",
             Self::Icmp => "icmp",
+            Self::Tcp => "tcp",
         }
     }
 
@@ -183,8 +188,14 @@ const UNTRACKED_BASE: usize = 56;
 /// Start of the class counters.
 const CLASS_BASE: usize = 64;
 const QUANTITIES: usize = 4;
-/// Words per hook and CPU.
-pub const WORDS: usize = CLASS_BASE + Direction::ALL.len() * Class::ALL.len() * QUANTITIES;
+/// The classes of a direction for which there is room.
+const CLASSES: usize = 16;
+/// Start of the counters of streams, one for each direction.
+const STREAM_BASE: usize = CLASS_BASE + Direction::ALL.len() * CLASSES * QUANTITIES;
+/// Words per hook and CPU: a power of two, so that a mask keeps an index within them.
+pub const WORDS: usize = 256;
+const _: () = assert!(Class::ALL.len() <= CLASSES, "a class has no counters");
+const _: () = assert!(STREAM_BASE + Direction::ALL.len() <= WORDS);
 const _: () = assert!(
     Reason::ALL.len() <= UNTRACKED_BASE,
     "a reason has no counter"
@@ -209,5 +220,12 @@ pub const fn untracked(cause: Untracked) -> usize {
 /// The index of the first of a class's four counters in a direction; a [`Quantity`] is added to it.
 #[inline(always)]
 pub const fn class(direction: Direction, class: Class) -> usize {
-    CLASS_BASE + (direction as usize * Class::ALL.len() + class as usize) * QUANTITIES
+    CLASS_BASE + (direction as usize * CLASSES + class as usize) * QUANTITIES
+}
+
+/// The index of the counter of forwarded segments with which a stream of IKE over TCP begins (RFC 9329
+/// section 4), in a direction.
+#[inline(always)]
+pub const fn stream(direction: Direction) -> usize {
+    STREAM_BASE + direction as usize
 }

@@ -61,13 +61,13 @@ reasons! {
     NotOurMac = 1, Punted, "not-our-mac";
     /// Inbound: the destination is not the VIP. Outbound: the source is not the server.
     OtherAddress = 2, Punted, "other-address";
-    /// Neither UDP nor ESP. AH (51) is among them: it cannot cross a NAT.
+    /// Neither UDP nor ESP nor TCP. AH (51) is among them: it cannot cross a NAT.
     OtherProtocol = 3, Punted, "other-protocol";
-    /// UDP, but on neither of the handled ports.
+    /// UDP or TCP, but on none of the handled ports.
     OtherPort = 4, Punted, "other-port";
-    /// A non-first UDP fragment that nothing connects with handled traffic.
+    /// A non-first fragment of UDP or TCP that nothing connects with handled traffic.
     OtherFragment = 5, Punted, "other-fragment";
-    /// The IPv4 or UDP header contradicts itself or the frame's length.
+    /// The IPv4, UDP or TCP header contradicts itself or the frame's length.
     Malformed = 6, Punted, "malformed";
     /// Outbound: the route does not leave by a WAN (the server talks to the gateway, the LAN or a
     /// DMZ), or the destination is no host (0.0.0.0/8, multicast, 240.0.0.0/4, broadcast).
@@ -85,7 +85,7 @@ reasons! {
     /// The egress does not accept frames from XDP (bridge, tap, VLAN, a veth whose peer runs no
     /// program).
     EgressNotXdp = 13, Slow, "egress-not-xdp";
-    /// The UDP checksum is still the sender's partial one (CHECKSUM_PARTIAL on a veth).
+    /// The UDP or TCP checksum is still the sender's partial one (CHECKSUM_PARTIAL on a veth).
     ChecksumPartial = 14, Slow, "checksum-partial";
     /// ICMP to the VIP or from the server: perhaps an error about a handled packet.
     Icmp = 15, Slow, "icmp";
@@ -126,8 +126,8 @@ reasons! {
     /// An ICMP error from outside that quotes the server's own address, which is never visible
     /// outside.
     IcmpSpoofed = 30, Dropped, "icmp-spoofed";
-    /// A first fragment too short for the fields that decide about it: ports, or SPI and sequence
-    /// number (RFC 1858 section 3).
+    /// A first fragment too short for the fields that decide about it: ports, SPI and sequence
+    /// number, or the TCP header (RFC 1858 section 3); or a later one that begins in a TCP header.
     FragmentTiny = 31, Dropped, "fragment-tiny";
     /// A later fragment that begins before the first one ends.
     FragmentOverlap = 32, Dropped, "fragment-overlap";

@@ -224,8 +224,8 @@ pub mod session {
     /// upper half and inbound in the lower one ([`super::half_of`]). Each half is a counter of its
     /// own, and begins at zero again after 2^32 packets.
     pub const COUNTERS: usize = 2;
-    /// Classes that a session counts: IKE, NAT-T IKE, keepalive, other.
-    pub const COUNTED: usize = 4;
+    /// Classes that a session counts: IKE, NAT-T IKE, keepalive, other, TCP.
+    pub const COUNTED: usize = 5;
 
     /// [`PORTS_CREATED`] of a session that is created at this tick.
     #[inline(always)]

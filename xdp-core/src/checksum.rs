@@ -2,7 +2,7 @@
 //! wrong.
 //!
 //! A running sum and the field of a header are different types; UDP's field has a finisher of its
-//! own, because there zero means "no checksum" (RFC 768).
+//! own, because there zero means "no checksum" (RFC 768). In TCP it does not (RFC 9293 section 3.1).
 
 /// The change of a ones'-complement sum when words of a packet are replaced.
 #[derive(Clone, Copy, Debug, Default)]
@@ -37,10 +37,25 @@ impl Delta {
         !fold(self.0 + !u16::from_be_bytes(field) as u64)
     }
 
-    /// The new field of an IPv4 header.
+    /// The new field of an IPv4 or TCP header.
     #[inline(always)]
     pub const fn ip_field(self, field: [u8; 2]) -> [u8; 2] {
         self.apply(field).to_be_bytes()
+    }
+
+    /// The new field of a UDP header, or of a TCP header (`is_tcp` is 1).
+    // Without branches: the verifier would follow each of them to the end of the program.
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "16 bits are meant")]
+    pub fn field(self, is_tcp: usize, field: [u8; 2]) -> [u8; 2] {
+        let is_udp = is_tcp as u32 ^ 1;
+        // 1 for zero.
+        let is_zero = |number: u16| core::hint::black_box(u32::from(number).wrapping_sub(1)) >> 31;
+        let sum = self.apply(field);
+        let computed_zero = is_zero(sum) & is_udp;
+        let none = is_zero(u16::from_be_bytes(field)) & is_udp;
+        let sum = u32::from(sum) | (computed_zero * 0xffff);
+        ((sum & !(none * 0xffff)) as u16).to_be_bytes()
     }
 
     /// The new field of a UDP header: zero ("none") stays zero, a computed zero becomes 0xFFFF (RFC
@@ -66,12 +81,11 @@ pub const fn fold(sum: u64) -> u16 {
     sum as u16
 }
 
-/// The sum that a sender leaves in the UDP checksum field when it expects its device to finish it
-/// (CHECKSUM_PARTIAL): the folded pseudo-header, not complemented. None of the other 65,535 values
-/// can be a partial checksum.
+/// The sum that a sender leaves in the checksum field of UDP or TCP when it expects its device to
+/// finish it (CHECKSUM_PARTIAL): the folded pseudo-header, not complemented. None of the other 65,535
+/// values can be a partial checksum. `length`: of header and data.
 #[inline(always)]
-pub const fn udp_partial(source: [u8; 4], destination: [u8; 4], udp_length: u16) -> u16 {
-    const UDP: u64 = 17;
+pub const fn partial(source: [u8; 4], destination: [u8; 4], protocol: u8, length: u16) -> u16 {
     let s = u32::from_be_bytes(source);
     let d = u32::from_be_bytes(destination);
     fold(
@@ -79,8 +93,8 @@ pub const fn udp_partial(source: [u8; 4], destination: [u8; 4], udp_length: u16)
             + (s & 0xffff) as u64
             + (d >> 16) as u64
             + (d & 0xffff) as u64
-            + udp_length as u64
-            + UDP,
+            + length as u64
+            + protocol as u64,
     )
 }
 

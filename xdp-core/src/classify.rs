@@ -4,11 +4,11 @@
 //! The order of the checks matters: a packet that is not handled must be recognised after one or
 //! two comparisons.
 
-use crate::checksum::udp_partial;
 use crate::env::{Env, Side};
 use crate::frame::Frame;
 use crate::packet::{Packet, is_no_host};
 use crate::service;
+use crate::transport::{is_partial, least_first_fragment, read_ports};
 use crate::vip::{self, Found, Vips};
 use crate::wire::ethernet::{self, EtherType};
 use crate::wire::ipv4::{self, Protocol};
@@ -17,9 +17,10 @@ use xdp_common::config::mac_word;
 use xdp_common::limits::{IKE_PORT, MACVLANS, NATT_PORT};
 use xdp_common::{Class, Config, Direction, Hook, Reason, config};
 
-/// Checks EtherType, address and protocol of a frame.
+/// Checks EtherType, address and protocol of a frame. `SEGMENT`: it is TCP that is looked for, and
+/// otherwise UDP and ESP, for which TCP is another protocol.
 #[inline(always)]
-fn first_look<F: Frame + ?Sized>(
+fn first_look<F: Frame + ?Sized, const SEGMENT: bool>(
     frame: &F,
     config: &Config,
     side: Side,
@@ -29,7 +30,12 @@ fn first_look<F: Frame + ?Sized>(
     }
     let ip = ipv4::Header::read_outer(frame).ok_or(Reason::Malformed)?;
     let found = service::of_packet::<F>(&ip, config, side)?;
-    if ip.protocol == Protocol::UDP || ip.protocol == Protocol::ESP {
+    let is_handled = if SEGMENT {
+        ip.protocol == Protocol::TCP
+    } else {
+        ip.protocol == Protocol::UDP || ip.protocol == Protocol::ESP
+    };
+    if is_handled {
         Ok((ip, found))
     } else if ip.protocol == Protocol::ICMP {
         // Only tc reads what an ICMP error quotes ([`crate::icmp`]).
@@ -46,17 +52,30 @@ pub fn is_ipv4<F: Frame + ?Sized>(frame: &F) -> bool {
 }
 
 /// The reason why a frame is not handled, if its EtherType, its address, its protocol or the port
-/// of a plain UDP datagram shows it. It is the reason that [`classify`] would give; frames that are
+/// of plain UDP or TCP shows it. It is the reason that [`classify`] would give; frames that are
 /// unusual in any respect are left to that function.
 #[inline(always)]
 pub fn not_handled<F: Frame + ?Sized>(frame: &F, config: &Config, side: Side) -> Option<Reason> {
-    let (ip, (direction, _)) = match first_look(frame, config, side) {
+    match protocol_not_handled::<F, false>(frame, config, side) {
+        Some(Reason::OtherProtocol) => protocol_not_handled::<F, true>(frame, config, side),
+        reason => reason,
+    }
+}
+
+/// The same for TCP (`SEGMENT`), or for UDP and ESP. Twice, so that these cost nothing more for TCP.
+#[inline(always)]
+fn protocol_not_handled<F: Frame + ?Sized, const SEGMENT: bool>(
+    frame: &F,
+    config: &Config,
+    side: Side,
+) -> Option<Reason> {
+    let (ip, (direction, _)) = match first_look::<F, SEGMENT>(frame, config, side) {
         Ok(found) => found,
         Err(Reason::Malformed) => return None,
         Err(reason) => return Some(reason),
     };
     let total = usize::from(ip.total_length);
-    if ip.protocol != Protocol::UDP
+    if ip.protocol == Protocol::ESP
         || ip.header_length() != Some(ipv4::LENGTH)
         || ip.is_later_fragment()
         // It has to be remembered, so that its later fragments are not taken for handled ones.
@@ -72,24 +91,26 @@ pub fn not_handled<F: Frame + ?Sized>(frame: &F, config: &Config, side: Side) ->
         Direction::Inbound => header.destination,
         Direction::Outbound => header.source,
     };
-    (service_port != IKE_PORT && service_port != NATT_PORT).then_some(Reason::OtherPort)
+    let is_of_service = service_port == NATT_PORT || (!SEGMENT && service_port == IKE_PORT);
+    (!is_of_service).then_some(Reason::OtherPort)
 }
 
-/// Decides whether a packet is handled. A UDP fragment without ports is accepted here
+/// Decides whether a packet is handled. A fragment of UDP or TCP without ports is accepted here
 /// ([`Class::Fragment`]); whether it belongs to a handled datagram, only the tables can show.
-/// `for_us`: the result of [`is_for_us`].
+/// `for_us`: the result of [`is_for_us`]. TCP is asked about separately (`SEGMENT`), when the answer is
+/// that the packet is of another protocol.
 ///
 /// # Errors
 /// The reason why it is punted or dropped.
 #[inline(always)]
-pub fn classify<F: Frame + ?Sized>(
+pub fn classify<F: Frame + ?Sized, const SEGMENT: bool>(
     frame: &F,
     config: &Config,
     side: Side,
     hook: Hook,
     for_us: bool,
 ) -> Result<Packet, Reason> {
-    let (ip, found) = first_look(frame, config, side)?;
+    let (ip, found) = first_look::<F, SEGMENT>(frame, config, side)?;
     // A redirect would take a frame that was sent to another host away from its receiver.
     if !for_us {
         return Err(Reason::NotOurMac);
@@ -110,7 +131,9 @@ pub fn classify<F: Frame + ?Sized>(
     packet.data = data;
     check_fragment(&packet, header_length)?;
     if !ip.is_later_fragment() {
-        if ip.protocol == Protocol::ESP {
+        if SEGMENT {
+            read_ports(frame, &mut packet, at)?;
+        } else if ip.protocol == Protocol::ESP {
             read_esp(frame, &mut packet, at, length);
         } else {
             read_udp(frame, &mut packet, at, length)?;
@@ -128,7 +151,7 @@ pub fn classify<F: Frame + ?Sized>(
 /// 65,535 bytes.
 #[inline(always)]
 fn check_fragment(packet: &Packet, header_length: usize) -> Result<(), Reason> {
-    if packet.first_fragment && usize::from(packet.data) < udp::LENGTH {
+    if packet.first_fragment && usize::from(packet.data) < least_first_fragment(packet.protocol) {
         return Err(Reason::FragmentTiny);
     }
     let end = header_length + usize::from(packet.offset) * 8 + usize::from(packet.data);
@@ -260,7 +283,7 @@ fn read_udp<F: Frame + ?Sized>(
         return Err(Reason::Malformed);
     }
     packet.port = port;
-    packet.udp_at = at;
+    packet.transport_at = at;
     let payload_at = at + udp::LENGTH;
     let payload = if claimed < length { claimed } else { length } - udp::LENGTH;
     if service_port == IKE_PORT {
@@ -289,41 +312,11 @@ fn read_natt<F: Frame + ?Sized>(frame: &F, packet: &mut Packet, at: usize, paylo
     } else if payload == esp::KEEPALIVE.len()
         // Read with the UDP header before it: the verifier gives no range for a single byte at a
         // variable offset.
-        && let Some(last) = frame.with_bytes::<{ udp::LENGTH + esp::KEEPALIVE.len() }, _>(packet.udp_at, |&[.., last]| last)
+        && let Some(last) = frame.with_bytes::<{ udp::LENGTH + esp::KEEPALIVE.len() }, _>(packet.transport_at, |&[.., last]| last)
         && [last] == esp::KEEPALIVE
     {
         packet.class = Class::Keepalive;
     }
-}
-
-/// True when the UDP checksum may still be the sender's partial one. In XDP only the value shows
-/// it, and no partial checksum is missed: it is exactly the sum over the pseudo-header. One full
-/// checksum in 65,535 has the same value and takes the slow path needlessly. See
-/// `docs/decisions/partial-checksum-in-xdp.md`.
-#[inline(always)]
-fn is_partial<F: Frame + ?Sized>(
-    frame: &F,
-    config: &Config,
-    side: Side,
-    ip: &ipv4::Header,
-    at: usize,
-) -> bool {
-    let (lan, wan) = (
-        F::opaque(config.lan_partial.into()),
-        F::opaque(config.wan_partial.into()),
-    );
-    let possible = match side {
-        Side::Lan => lan,
-        Side::Wan | Side::Both | Side::Out => wan,
-    };
-    if possible == 0 {
-        return false;
-    }
-    let Some(header) = udp::Header::read(frame, at) else {
-        return false;
-    };
-    // Never true for a checksum of zero: the sum includes the protocol number.
-    header.checksum == udp_partial(ip.source, ip.destination, header.length)
 }
 
 /// Refuses what must not be translated: sources that no client can have. Also refuses what XDP

@@ -25,6 +25,13 @@ pub fn count_untracked<W: Word>(block: &[W; cpu::WORDS], hook: Hook, cause: Untr
     add(block, at(hook, place & REASONS), 1);
 }
 
+/// Counts a forwarded segment with which a stream of IKE over TCP begins.
+#[inline(always)]
+pub fn count_stream<W: Word>(block: &[W; cpu::WORDS], hook: Hook, direction: Direction) {
+    let place = W::opaque(counters::stream(direction));
+    add(block, at(hook, place & REASONS), 1);
+}
+
 /// Counts a forwarded packet whose class and direction are constants at the call.
 #[inline(always)]
 pub fn count_class<W: Word>(
@@ -56,7 +63,7 @@ pub fn count_any_class<W: Word>(
 const REASONS: usize = counters::WORDS - 1;
 const CLASSES: usize = counters::WORDS - 4;
 const _: () = assert!(counters::WORDS.is_power_of_two());
-const _: () = assert!(counters::class(Direction::Outbound, Class::Icmp) & !CLASSES == 0);
+const _: () = assert!(counters::class(Direction::Outbound, Class::Tcp) & !CLASSES == 0);
 const _: () = assert!(Quantity::UntrackedBytes as usize == 3);
 
 /// The index of a hook's counter in the block.

@@ -123,6 +123,14 @@ pub trait Frame: Vips {
         self.with_bytes_mut::<2, _>(at, |field| *field = delta.udp_field(*field))
             .is_some()
     }
+
+    /// The same for a TCP checksum, in which zero has no meaning of its own.
+    #[inline(always)]
+    fn update_tcp_checksum(&mut self, at: usize, old: [u8; 4], new: [u8; 4]) -> bool {
+        let delta = crate::checksum::Delta::new().replace4(old, new);
+        self.with_bytes_mut::<2, _>(at, |field| *field = delta.ip_field(*field))
+            .is_some()
+    }
 }
 
 /// Changes the two bytes at `at`, and returns their old and their new value.

@@ -2,7 +2,8 @@
 //!
 //! Invariant: only the egress program of a WAN creates entries, and only for what the host makes, or
 //! forwards for a host behind it. A stranger has no part in it: what a WAN has received, and what
-//! ikenat has handled, teaches nothing.
+//! ikenat has handled, teaches nothing. TCP does not either: who connects by IKE over TCP does so from a
+//! port of its own choice (RFC 9329 section 3), and a stranger's segment makes the host send a reset.
 
 use crate::classify::{is_ipv4, refused_by_list};
 use crate::conntrack::host_peer::remember;

@@ -29,6 +29,7 @@ mod route;
 pub mod sequence;
 mod service;
 pub mod table;
+mod transport;
 pub mod vip;
 pub mod wire;
 

@@ -16,7 +16,7 @@ pub struct Packet {
     pub class: Class,
     /// The peer's address.
     pub peer: [u8; 4],
-    /// The peer's UDP port; 0 without UDP.
+    /// The peer's port of UDP or TCP; 0 without ports.
     pub port: u16,
     /// SPI and sequence number; zero when it is not ESP, or ESP that cannot be tracked.
     pub esp: esp::Header,
@@ -28,8 +28,12 @@ pub struct Packet {
     pub ttl: u8,
     /// IP protocol.
     pub protocol: Protocol,
-    /// Offset of the UDP header; 0: there is none in this packet (ESP, or a non-first fragment).
-    pub udp_at: usize,
+    /// Offset of the UDP or TCP header; 0: there is none in this packet (ESP, or a non-first fragment).
+    pub transport_at: usize,
+    /// Length of that header in units of four bytes.
+    pub transport_words: u8,
+    /// Its payload begins a stream of IKE over TCP.
+    pub begins_stream: bool,
     /// IPv4 identification, for the fragments.
     pub id: [u8; 2],
     /// True for the first of several fragments.
@@ -67,6 +71,8 @@ const OFFSETS: u64 = 0x7f;
 /// The length of a header has four bits, below the number of the VIP.
 const HEADER_WORDS: u64 = 0xf;
 const VIP_SHIFT: u32 = 52;
+/// That of a transport header has as many.
+const TRANSPORT_SHIFT: u32 = 8;
 const _: () = assert!(VIPS <= 1 << (64 - VIP_SHIFT));
 
 impl Packet {
@@ -85,7 +91,9 @@ impl Packet {
             total_length: ip.total_length,
             ttl: ip.ttl,
             protocol: ip.protocol,
-            udp_at: 0,
+            transport_at: 0,
+            transport_words: UDP_WORDS,
+            begins_stream: false,
             id: ip.id,
             first_fragment: ip.is_first_fragment(),
             header_words: ip.version_length & 0xf,
@@ -107,10 +115,10 @@ impl Packet {
     #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "ports have 16 bits")]
     pub fn routed_ports(&self) -> [u16; 2] {
-        // All ones with UDP that is no first fragment.
-        let has_udp = ((self.udp_at as u64 & OFFSETS) + OFFSETS) >> 7;
+        // All ones with ports, and no first fragment.
+        let has_ports = ((self.transport_at as u64 & OFFSETS) + OFFSETS) >> 7;
         // Hidden from the compiler, which would make a branch of it.
-        let is_read = has_udp & !u64::from(self.first_fragment);
+        let is_read = has_ports & !u64::from(self.first_fragment);
         let mask = 0_u64.wrapping_sub(core::hint::black_box(is_read));
         // 1 unless the class is IKE.
         let other = ((self.class as u64 ^ Class::Ike as u64) + 0xf) >> 4;
@@ -132,7 +140,8 @@ impl Packet {
         let merged = u64::from(core::hint::black_box(merged));
         // All ones for a merged frame.
         let mask = 0_u64.wrapping_sub((merged + 0xffff_ffff) >> 32);
-        let cut = (udp::LENGTH as u64 + merged).wrapping_sub(u64::from(self.data));
+        let header = 4 * u64::from(self.transport_words);
+        let cut = (header + merged).wrapping_sub(u64::from(self.data));
         u64::from(self.total_length).wrapping_add(cut & mask) as u16
     }
 
@@ -150,14 +159,16 @@ impl Packet {
             id << 48
                 | (self.ttl as u64) << 40
                 | (self.protocol.number() as u64) << 32
-                | (self.udp_at as u64 & OFFSETS) << 24
+                | (self.transport_at as u64 & OFFSETS) << 24
                 | (self.ike_at as u64 & OFFSETS) << 16
+                | (self.transport_words as u64 & HEADER_WORDS) << TRANSPORT_SHIFT
                 | kind,
             (self.vip as u64) << VIP_SHIFT
                 | (self.header_words as u64 & HEADER_WORDS) << 48
                 | (self.data as u64) << 32
                 | (self.offset as u64) << 16
                 | (self.tos as u64) << 8
+                | (self.begins_stream as u64) << 1
                 | self.dont_fragment as u64,
         ]
     }
@@ -186,7 +197,9 @@ impl Packet {
             total_length: addresses as u16,
             ttl: (rest >> 40) as u8,
             protocol: Protocol::from_number((rest >> 32) as u8),
-            udp_at: (rest >> 24 & OFFSETS) as usize,
+            transport_at: (rest >> 24 & OFFSETS) as usize,
+            transport_words: (rest >> TRANSPORT_SHIFT & HEADER_WORDS) as u8,
+            begins_stream: cut & 2 != 0,
             id: ((rest >> 48) as u16).to_ne_bytes(),
             first_fragment: rest & 1 != 0,
             header_words: (cut >> 48 & HEADER_WORDS) as u8,
@@ -201,6 +214,10 @@ impl Packet {
 
 /// Words of a header without options.
 const MIN_HEADER_WORDS: u8 = ipv4::WITHOUT_OPTIONS & 0xf;
+
+/// Words of a UDP header.
+#[expect(clippy::cast_possible_truncation, reason = "two")]
+const UDP_WORDS: u8 = (udp::LENGTH / 4) as u8;
 
 const NO_ESP: esp::Header = esp::Header {
     spi: 0,

@@ -14,6 +14,7 @@ use crate::packet::Packet;
 use crate::rewrite;
 use crate::route::{Route, cached_route, is_inside, look_up_route};
 use crate::table::word::Word;
+use crate::transport::refuse_segment;
 use crate::vip;
 use xdp_common::{Class, Config, Direction, Hook, Outcome, Reason};
 
@@ -27,20 +28,18 @@ pub fn process<F: Frame + ?Sized, E: Env>(
     side: Side,
 ) -> Verdict {
     let for_us = classify::is_for_us(frame, config, side);
-    let is_plain = match examine(frame, env, config, side, for_us) {
+    let is_plain = match examine::<_, _, false>(frame, env, config, side, for_us) {
         Examined::Plain => true,
         Examined::Unusual => false,
-        Examined::NotForwarded(reason) => {
-            if reason == Reason::OtherPort {
-                remember_foreign_fragment(frame, env, config, side);
+        Examined::NotForwarded(Reason::OtherProtocol) => {
+            match examine::<_, _, true>(frame, env, config, side, for_us) {
+                Examined::Plain | Examined::Unusual => false,
+                Examined::NotForwarded(reason) => {
+                    return not_forwarded(frame, env, config, side, reason);
+                }
             }
-            if reason == Reason::NotOurMac
-                && classify::is_group_frame_to_service(frame, config, side)
-            {
-                return Verdict::NotForwarded(Reason::GroupFrame);
-            }
-            return Verdict::NotForwarded(reason);
         }
+        Examined::NotForwarded(reason) => return not_forwarded(frame, env, config, side, reason),
     };
     let jiffies = env.jiffies();
     if E::has_several(config) && config.pinned != 0 {
@@ -50,7 +49,10 @@ pub fn process<F: Frame + ?Sized, E: Env>(
     let mut is_shared = false;
     // Every step loads the packet for itself, so that nothing of it is kept on the stack while
     // another function runs.
-    if !is_plain && let Some(reason) = refuse_unusual(frame, env, config, jiffies) {
+    if !is_plain
+        && let Some(reason) = refuse_segment(frame, env, config, side)
+            .or_else(|| refuse_unusual(frame, env, config, jiffies))
+    {
         return Verdict::NotForwarded(reason);
     }
     if !cached_route(env, config, jiffies, &mut route) {
@@ -88,9 +90,14 @@ pub fn process<F: Frame + ?Sized, E: Env>(
         pin::note(frame, env, config, jiffies);
     }
     // A number that the verifier does not know: it goes on once, and not once for each of the three.
-    let counted = E::Word::opaque(counted as usize);
-    if counted == Counted::PortChanged as usize {
-        conntrack::follow_port(env, config);
+    let mut counted = E::Word::opaque(counted as usize);
+    if counted > Counted::Yes as usize {
+        if counted == Counted::Segment as usize {
+            let in_session = conntrack::count_segment(env, config, route.cached_hop);
+            counted = E::Word::opaque(in_session as usize);
+        } else {
+            conntrack::follow_port(env, config);
+        }
     }
     let tracked = counted != Counted::No as usize;
     let Some(packet) = env.load_packet().and_then(Packet::unpack) else {
@@ -113,6 +120,23 @@ pub fn process<F: Frame + ?Sized, E: Env>(
         bytes: packet.total_length,
         tracked,
     }
+}
+
+/// The verdict on a packet that [`examine`] refuses.
+#[inline(always)]
+fn not_forwarded<F: Frame + ?Sized, E: Env>(
+    frame: &F,
+    env: &E,
+    config: &Config,
+    side: Side,
+    reason: Reason,
+) -> Verdict {
+    if reason == Reason::OtherPort {
+        remember_foreign_fragment(frame, env, config, side);
+    }
+    let is_group =
+        reason == Reason::NotOurMac && classify::is_group_frame_to_service(frame, config, side);
+    Verdict::NotForwarded(if is_group { Reason::GroupFrame } else { reason })
 }
 
 /// Rewrites a frame. False: there was no room for what has to be written.
@@ -239,29 +263,32 @@ fn refuse_answer<E: Env>(env: &E, config: &Config, reason: Reason, jiffies: u64)
 enum Examined {
     /// A handled packet.
     Plain,
-    /// The same with options, or a fragment without ports, which may be handled.
+    /// The same with options, a segment of TCP, or a fragment without ports, which may be handled.
     Unusual,
     /// Not forwarded.
     NotForwarded(Reason),
 }
 
-/// Parses the headers and stores the packet for the next steps.
+/// Parses the headers and stores the packet for the next steps. TCP (`SEGMENT`) in an instance of its
+/// own, so that what is common costs nothing more for it.
 #[inline(never)]
-fn examine<F: Frame + ?Sized, E: Env>(
+fn examine<F: Frame + ?Sized, E: Env, const SEGMENT: bool>(
     frame: &F,
     env: &E,
     config: &Config,
     side: Side,
     for_us: bool,
 ) -> Examined {
-    let packet = match classify::classify(frame, config, side, E::HOOK, for_us) {
+    let packet = match classify::classify::<F, SEGMENT>(frame, config, side, E::HOOK, for_us) {
         Ok(packet) => packet,
         Err(reason) => return Examined::NotForwarded(reason),
     };
     env.store_packet(packet.pack());
     match refused_by_list(env, config, (packet.vip, packet.peer)) {
         Some(reason) => Examined::NotForwarded(reason),
-        None if packet.has_options() || packet.class == Class::Fragment => Examined::Unusual,
+        None if SEGMENT || packet.has_options() || packet.class == Class::Fragment => {
+            Examined::Unusual
+        }
         None => Examined::Plain,
     }
 }

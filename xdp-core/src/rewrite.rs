@@ -1,4 +1,4 @@
-//! The rewrite of a forwarded packet: one address, the TTL, the IPv4 checksum, the UDP checksum; in
+//! The rewrite of a forwarded packet: one address, the TTL, the IPv4 checksum, the checksum of UDP or TCP; in
 //! XDP also the two MAC addresses. Nothing else.
 //!
 //! It reads no table and makes no decision.
@@ -7,8 +7,8 @@ use crate::checksum::Delta;
 use crate::frame::Frame;
 use crate::packet::Packet;
 use crate::vip;
-use crate::wire::{ethernet, ipv4, udp};
-use xdp_common::{Config, Direction};
+use crate::wire::{ethernet, ipv4, tcp, udp};
+use xdp_common::{Class, Config, Direction};
 
 /// Offset of the IPv4 header.
 const IP: usize = ethernet::LENGTH;
@@ -32,7 +32,13 @@ pub fn translate<F: Frame + ?Sized>(
         Direction::Outbound => (IP + ipv4::SOURCE, server, vip),
     };
     // The transport checksum first: in tc the helper invalidates what was read before.
-    if packet.udp_at != 0 && !frame.update_udp_checksum(packet.udp_at + udp::CHECKSUM, old, new) {
+    if packet.class == Class::Tcp {
+        if !frame.update_tcp_checksum(packet.transport_at + tcp::CHECKSUM, old, new) {
+            return false;
+        }
+    } else if packet.transport_at != 0
+        && !frame.update_udp_checksum(packet.transport_at + udp::CHECKSUM, old, new)
+    {
         return false;
     }
     let protocol = packet.protocol.number();

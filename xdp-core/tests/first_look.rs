@@ -69,7 +69,10 @@ fn check(side: Side, frame: &[u8], first: Option<Reason>, whole: Option<Reason>)
     .seal();
     assert_eq!(not_handled(frame, &config, side), first);
     let for_us = is_for_us(frame, &config, side);
-    let classified = classify(frame, &config, side, Hook::Tc, for_us);
+    let classified = match classify::<_, false>(frame, &config, side, Hook::Tc, for_us) {
+        Err(Reason::OtherProtocol) => classify::<_, true>(frame, &config, side, Hook::Tc, for_us),
+        classified => classified,
+    };
     assert_eq!(classified.err(), whole);
 }
 
@@ -104,7 +107,9 @@ fn what_is_not_for_ikenat_shows_at_the_first_look() {
     both(Side::Wan, &elsewhere, Reason::OtherAddress);
     both(Side::Wan, &with(to_vip(500), PROTOCOL, &[1]), Reason::Icmp);
     let tcp = with(to_vip(500), PROTOCOL, &[6]);
-    both(Side::Wan, &tcp, Reason::OtherProtocol);
+    both(Side::Wan, &tcp, Reason::OtherPort);
+    let gre = with(to_vip(500), PROTOCOL, &[47]);
+    both(Side::Wan, &gre, Reason::OtherProtocol);
 }
 
 #[test]
@@ -116,6 +121,7 @@ fn what_may_be_handled_is_left_to_the_classification() {
     // The port of the other side does not matter.
     let frame = with(to_vip(53), PORTS, &500_u16.to_be_bytes());
     both(Side::Wan, &frame, Reason::OtherPort);
+    left(Side::Wan, &with(to_vip(4500), PROTOCOL, &[6]), None);
     let esp = with(to_vip(53), PROTOCOL, &[50]);
     left(Side::Wan, &esp, None);
 }

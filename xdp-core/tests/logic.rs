@@ -10,7 +10,7 @@ use support::read_neighbour;
 use xdp_common::limits::{ICMP_BURST, ICMP_RATE};
 use xdp_common::slot::nexthop::WORDS as NEXTHOP_WORDS;
 use xdp_common::{Config, cpu};
-use xdp_core::checksum::{Delta, fold, ip_less, udp_more, udp_partial};
+use xdp_core::checksum::{Delta, fold, ip_less, partial, udp_more};
 use xdp_core::icmp::rate_limit;
 use xdp_core::neighbour::cached_hop;
 use xdp_core::neighbour::table as neighbour_table;
@@ -127,11 +127,22 @@ proptest! {
         }
     }
 
+    /// Without branches it is the same; in TCP zero has no meaning (RFC 9293 section 3.1).
+    #[test]
+    fn the_field_of_udp_or_tcp_is_the_same_without_branches(old: [u8; 4], new: [u8; 4], field: u16, zero: bool) {
+        let delta = Delta::new().replace4(old, new);
+        // The second one is the field that becomes zero.
+        for field in [[0, 0], if zero { Delta::new().replace4(new, old).ip_field([0, 0]) } else { field.to_be_bytes() }] {
+            prop_assert_eq!(delta.field(0, field), delta.udp_field(field));
+            prop_assert_eq!(delta.field(1, field), delta.ip_field(field));
+        }
+    }
+
     #[test]
     fn a_partial_checksum_is_the_pseudo_header(source: [u8; 4], destination: [u8; 4], length: u16) {
         let [a, b] = words(source);
         let [c, d] = words(destination);
-        prop_assert_eq!(udp_partial(source, destination, length), sum(&[a, b, c, d, 17, length]));
+        prop_assert_eq!(partial(source, destination, 17, length), sum(&[a, b, c, d, 17, length]));
         prop_assert_eq!(fold(u64::from(length) << 16), length);
     }
 

@@ -9,7 +9,7 @@ use xdp_core::wire::ethernet::{self, EtherType};
 use xdp_core::wire::icmp::{self, Kind};
 use xdp_core::wire::ike;
 use xdp_core::wire::ipv4::{self, Protocol};
-use xdp_core::wire::{esp, udp};
+use xdp_core::wire::{esp, tcp, udp};
 
 /// The example that RFC 1071 and textbooks calculate by hand: 192.168.0.1 to 192.168.0.199, UDP.
 #[rustfmt::skip]
@@ -131,4 +131,31 @@ proptest! {
         let sealed = ipv4::Header { checksum: !fold(header.sum()), ..header };
         prop_assert_eq!(sealed.emit()[..].sum(0, ipv4::LENGTH), Some(0xffff));
     }
+}
+
+/// RFC 9293 section 3.1.
+#[test]
+fn tcp_is_the_figure_of_rfc_9293() {
+    #[rustfmt::skip]
+    let segment = [
+        0x9c, 0x40, 0x11, 0x94, 1, 2, 3, 4, 5, 6, 7, 8,
+        0x50, 0x18, 0x20, 0x01, 0xab, 0xcd, 0, 9,
+    ];
+    let header = tcp::Header {
+        source: 40_000,
+        destination: 4500,
+        sequence: 0x0102_0304,
+        acknowledgment: 0x0506_0708,
+        data_offset: 0x50,
+        flags: 0x18,
+        window: 0x2001,
+        checksum: 0xabcd,
+        urgent: 9,
+    };
+    assert_eq!(header.emit(), segment);
+    assert_eq!(header.words(), 5);
+    assert_eq!(tcp::Header::read(&segment[..], 0), Some(header));
+    assert_eq!(tcp::Header::read(&segment[..19], 0), None);
+    assert_eq!(tcp::ports(&segment[..4], 0), Some((40_000, 4500)));
+    assert_eq!(tcp::ports(&segment[..3], 0), None);
 }

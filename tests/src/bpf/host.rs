@@ -5,7 +5,7 @@ use super::tables::{Slot, SlotTable};
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
-use xdp_common::counters::untracked;
+use xdp_common::counters::{stream, untracked};
 use xdp_common::{Class, Config, Direction, Hook, Reason, Untracked, cpu, limits};
 use xdp_core::icmp::{error, translate};
 use xdp_core::learn;
@@ -81,6 +81,11 @@ impl Tables {
     /// How many packets got no entry for this cause at a hook.
     pub fn untracked(&self, hook: Hook, cause: Untracked) -> u64 {
         Word::load(&self.cpu[cpu::counters(hook) + untracked(cause)])
+    }
+
+    /// How many streams of IKE over TCP have begun at a hook.
+    pub fn streams(&self, hook: Hook, direction: Direction) -> u64 {
+        Word::load(&self.cpu[cpu::counters(hook) + stream(direction)])
     }
 
     /// The live slots of FLOW.

@@ -154,6 +154,8 @@ pub struct Session {
     pub natt_ike: Both,
     /// NAT-keepalives.
     pub keepalive: Both,
+    /// Segments on TCP 4500.
+    pub tcp: Both,
     /// Number of its SPIs.
     pub spis: u64,
     /// Age of its latest packet in seconds.

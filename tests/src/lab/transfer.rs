@@ -1,7 +1,7 @@
 //! A large TCP transfer through a tunnel, compared byte by byte at the other end.
 
 use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddrV4, TcpListener, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
@@ -31,7 +31,13 @@ pub fn transfer(
             .with_context(|| format!("failed to connect to {address}"))
     })?;
     let (mut accepted, _) = listener.accept().context("failed to accept")?;
-    for socket in [&stream, &accepted] {
+    send_all((&mut stream, &mut accepted), length)
+}
+
+/// Sends `length` bytes over a connection and closes it for more, and fails unless all of them arrive
+/// unchanged.
+pub fn send_all((stream, accepted): (&mut TcpStream, &mut TcpStream), length: usize) -> Result<()> {
+    for socket in [&*stream, &*accepted] {
         socket.set_read_timeout(Some(STALLED))?;
         socket.set_write_timeout(Some(STALLED))?;
     }
@@ -45,7 +51,9 @@ pub fn transfer(
                     .with_context(|| format!("failed to send behind byte {at}"))?;
                 at += block.len();
             }
-            Ok(())
+            stream
+                .shutdown(Shutdown::Write)
+                .context("failed to close the connection")
         });
         let mut at = 0;
         let mut bytes = vec![0; BLOCK];

@@ -59,6 +59,9 @@ impl Tally {
         for cause in Untracked::ALL {
             self.counters[counters::untracked(cause)] += tables.untracked(hook, cause);
         }
+        for way in Direction::ALL {
+            self.counters[counters::stream(way)] += tables.streams(hook, way);
+        }
     }
 
     pub(crate) fn check(&self, dataplane: &Dataplane, hook: Hook, packets: u64) -> Result<()> {
@@ -69,7 +72,12 @@ impl Tally {
             self.counters
         );
         let first = counters::class(Direction::Inbound, Class::Ike);
-        let forwarded: u64 = kernel[first..].iter().step_by(4).sum();
+        let end = counters::stream(Direction::Inbound);
+        ensure!(
+            hook == Hook::Egress || kernel[end] > 0,
+            "no stream of TCP has begun"
+        );
+        let forwarded: u64 = kernel[first..end].iter().step_by(4).sum();
         let (fast, general) = (self.fast, forwarded - self.fast);
         println!(
             "{}: of {packets} packets the fast path sent {fast}, the general path {general}",

@@ -183,7 +183,8 @@ impl Case {
         let mut packet = self
             .esp(spi, sequence, self.port)
             .with_checksum(self.checksum);
-        let (Body::Udp { payload, .. } | Body::Raw { payload, .. }) = &mut packet.body;
+        let (Body::Udp { payload, .. } | Body::Tcp { payload, .. } | Body::Raw { payload, .. }) =
+            &mut packet.body;
         payload.truncate(self.length);
         let words;
         (packet.ttl, packet.tos, packet.flags, words) = self.header;
@@ -263,7 +264,8 @@ impl Case {
         let side = self.side();
         let packet = self.packet();
         let mut first = first_of(&self.esp(self.spi.0, 0, 40_000), side);
-        let (Body::Udp { payload, .. } | Body::Raw { payload, .. }) = &mut first.body;
+        let (Body::Udp { payload, .. } | Body::Tcp { payload, .. } | Body::Raw { payload, .. }) =
+            &mut first.body;
         payload[4..8].copy_from_slice(&self.sequence.0.to_be_bytes());
         let path = self.path(&packet);
         let bytes = total(&packet);

@@ -33,7 +33,8 @@ enum Outcome {
 }
 
 fn payload(packet: &mut Packet) -> &mut Vec<u8> {
-    let (Body::Udp { payload, .. } | Body::Raw { payload, .. }) = &mut packet.body;
+    let (Body::Udp { payload, .. } | Body::Tcp { payload, .. } | Body::Raw { payload, .. }) =
+        &mut packet.body;
     payload
 }
 

@@ -78,7 +78,7 @@ pub(super) fn in_tc(
 
 /// An error to the VIP about the first packet, which must become an error to the server about the
 /// second packet.
-fn inbound_error(
+pub(super) fn inbound_error(
     name: &str,
     from: Ipv4Addr,
     what: ([u8; 2], [u8; 4]),
@@ -105,7 +105,7 @@ pub(super) fn translatable(name: &str, from: Ipv4Addr, about: (Packet, Packet)) 
 
 /// An error to a peer about the first packet, which must become an error from the VIP about the
 /// second packet.
-fn outbound_error(
+pub(super) fn outbound_error(
     name: &str,
     from: Ipv4Addr,
     what: ([u8; 2], [u8; 4]),

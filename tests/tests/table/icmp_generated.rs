@@ -4,14 +4,20 @@ use super::icmp::{NOTHING, TIME_EXCEEDED, UNREACHABLE, checksum, icmp, message, 
 use super::*;
 
 /// ikenat's error about a packet, sent back to the packet's sender.
-fn answer(about: &Packet, from: Ipv4Addr, what: [u8; 2], word: [u8; 4]) -> Vec<u8> {
+pub(super) fn answer(about: &Packet, from: Ipv4Addr, what: [u8; 2], word: [u8; 4]) -> Vec<u8> {
     let body = message(what, word, &quote(about, 548 - 20));
     let mut packet = icmp(from, about.source, body).with_macs(about.from_mac, about.to_mac);
     (packet.tos, packet.ttl, packet.id, packet.flags) = (0xc0, 64, 0, DONT_FRAGMENT);
     packet.build()
 }
 
-fn answered(name: &str, side: Side, input: &Packet, reason: [&str; 2], output: Vec<u8>) -> Row {
+pub(super) fn answered_row(
+    name: &str,
+    side: Side,
+    input: &Packet,
+    reason: [&str; 2],
+    output: Vec<u8>,
+) -> Row {
     let mut row = row(name, side, input.build(), &format!("slow {}", reason[0]));
     row.slow_verdict = Some(format!("answered {}", reason[1]));
     row.slow_output = Some(output);
@@ -19,8 +25,9 @@ fn answered(name: &str, side: Side, input: &Packet, reason: [&str; 2], output: V
 }
 
 /// Padded with ESP to more than an Ethernet frame takes.
-fn large(mut packet: Packet, flags: u16) -> Packet {
-    let (Body::Udp { payload, .. } | Body::Raw { payload, .. }) = &mut packet.body;
+pub(super) fn large(mut packet: Packet, flags: u16) -> Packet {
+    let (Body::Udp { payload, .. } | Body::Tcp { payload, .. } | Body::Raw { payload, .. }) =
+        &mut packet.body;
     payload.resize(1_600, 0xe5);
     packet.flags = flags;
     packet
@@ -34,7 +41,7 @@ fn partial(expiring: &Packet) -> Row {
     output[68..70].copy_from_slice(&pseudo_header);
     let name = "TTL 1, a partial checksum [111]";
     let reason = ["checksum-partial", "time-exceeded"];
-    let mut row = answered(name, Side::Wan, expiring, reason, output);
+    let mut row = answered_row(name, Side::Wan, expiring, reason, output);
     row.input[40..42].copy_from_slice(&pseudo_header);
     row
 }
@@ -60,42 +67,42 @@ pub(super) fn errors() -> Vec<Row> {
     let time = ["ttl-expired", "time-exceeded"];
     let size = ["too-big", "fragmentation-needed"];
     let mut rows = vec![
-        answered(
+        answered_row(
             "TTL 1 in [28]",
             Side::Wan,
             &ttl_in,
             time,
             answer(&ttl_in, VIP, expired, NOTHING),
         ),
-        answered(
+        answered_row(
             "TTL 0 in [27]",
             Side::Wan,
             &ttl_0,
             time,
             answer(&ttl_0, VIP, expired, NOTHING),
         ),
-        answered(
+        answered_row(
             "TTL 1 out",
             Side::Lan,
             &ttl_out,
             time,
             answer(&ttl_out, GATEWAY_LAN, expired, NOTHING),
         ),
-        answered(
+        answered_row(
             "too big, DF, in [112]",
             Side::Wan,
             &big_in,
             size,
             answer(&big_in, VIP, needed, mtu),
         ),
-        answered(
+        answered_row(
             "too big, DF, out [112]",
             Side::Lan,
             &big_out,
             size,
             answer(&big_out, GATEWAY_LAN, needed, mtu),
         ),
-        answered(
+        answered_row(
             "too big, DF, with options",
             Side::Wan,
             &quoted_options,

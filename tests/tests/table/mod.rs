@@ -12,6 +12,7 @@ mod icmp_lengths;
 mod ipsec;
 mod layers;
 pub(crate) mod second;
+mod tcp;
 
 use ikenat_tests::lab::frames::{Body, Checksum, DONT_FRAGMENT, Packet, protocol};
 use ikenat_tests::lab::topology::{
@@ -227,6 +228,11 @@ pub(crate) fn rows() -> Vec<Row> {
         host_peer::taught(),
         host_peer::inbound_packets(),
         host_peer::errors(),
+        tcp::segments(),
+        tcp::damaged(),
+        tcp::fragments(),
+        tcp::errors(),
+        tcp::answered(),
     ]
     .into_iter()
     .flatten()

@@ -114,6 +114,7 @@ impl Esp {
                 let port = if outbound { destination } else { source };
                 (Class::EspInUdp, *port, payload)
             }
+            Body::Tcp { .. } => unreachable!("no segment is ESP"),
             Body::Raw { payload, .. } => (Class::Esp, 0, payload),
         };
         let word = |at: usize| {
@@ -181,7 +182,8 @@ pub(crate) fn first_of(packet: &Packet, side: Side) -> Packet {
     (first.tos, first.ttl, first.flags) = (0, 64, 0);
     (first.options, first.padding) = (Vec::new(), Vec::new());
     first.header_checksum_off_by = 0;
-    let (Body::Udp { payload, .. } | Body::Raw { payload, .. }) = &mut first.body;
+    let (Body::Udp { payload, .. } | Body::Tcp { payload, .. } | Body::Raw { payload, .. }) =
+        &mut first.body;
     *payload = esp.spi.to_be_bytes().to_vec();
     payload.extend(esp.sequence.wrapping_sub(1).to_be_bytes());
     payload.extend([0x77; 16]);

@@ -91,7 +91,7 @@ pub enum Fate {
 
 /// Decides about a fragment without ports. It is refused when it begins before the first one ends, or
 /// when nothing shows that it is handled. Every fragment of ESP is handled because of its protocol
-/// number; one of UDP follows the first fragment. While that one has not arrived, nothing decides
+/// number; one of UDP or TCP follows the first fragment. While that one has not arrived, nothing decides
 /// about it when its peer has a session, or when the server has recently answered the peer; it is
 /// handled when the VIP is dedicated to this service and the host has no peer of its own at that address.
 /// What the server sends to such a peer is handled.

@@ -97,8 +97,10 @@ fn entry_of_sender<E: Env>(env: &E, config: &Config, jiffies: u64) -> Entry {
     let Some(packet) = env.load_packet().and_then(Packet::unpack) else {
         return Entry::NONE;
     };
-    // A later fragment has no ports: it follows its first one.
-    if packet.direction != Direction::Inbound || packet.class == Class::Fragment {
+    // A later fragment has no ports: it follows its first one. TCP teaches no peer.
+    if packet.direction != Direction::Inbound
+        || matches!(packet.class, Class::Fragment | Class::Tcp)
+    {
         return Entry::NONE;
     }
     find(
@@ -142,10 +144,11 @@ pub(super) fn may_send_fragment<E: Env>(
     packet: &Packet,
     jiffies: u64,
 ) -> bool {
-    let ports = if packet.protocol == Protocol::ESP {
-        0
-    } else {
-        host_peer::ANY_UDP
+    let ports = match packet.protocol {
+        Protocol::UDP => host_peer::ANY_UDP,
+        Protocol::ESP => 0,
+        // TCP teaches no peer.
+        _ => return false,
     };
     in_use(env, config, jiffies)
         && find(env, config, (packet.vip, packet.peer), ports, jiffies).exists()

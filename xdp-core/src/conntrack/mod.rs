@@ -8,6 +8,7 @@
 //! (it shares a key with it), or an IKE message carries the pair of SPIs of a reply to that address
 //! in which the server chose its SPI. See `docs/decisions/proof-of-establishment.md`.
 
+mod counted;
 pub mod flow;
 pub mod fragment;
 pub mod host_peer;
@@ -15,30 +16,14 @@ pub mod pin;
 mod proof;
 pub mod session;
 
+pub use counted::Counted;
+
+use crate::counters;
 use crate::env::Env;
 use crate::frame::Frame;
 use crate::packet::Packet;
 use crate::vip;
 use xdp_common::{Config, Direction};
-
-/// Whether a table has counted a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Counted {
-    /// None has.
-    No,
-    /// One has.
-    Yes,
-    /// Its flow has, and the server sends to another port of the peer than before: to be followed by
-    /// [`follow_port`].
-    PortChanged,
-}
-
-impl Counted {
-    #[inline(always)]
-    const fn of(counted: bool) -> Self {
-        if counted { Self::Yes } else { Self::No }
-    }
-}
 
 /// Writes the peer's port of the packet at hand, which the server has sent, down in the peer's session.
 // A step of its own, and not one of `count`, for the stack.
@@ -54,6 +39,21 @@ pub fn follow_port<E: Env>(env: &E, config: &Config) {
     {
         session::note_peer(session, packet.class, packet.port);
     }
+}
+
+/// Counts the segment of TCP at hand: with which a stream begins, and in the peer's session.
+// A step of its own, likewise.
+#[inline(never)]
+pub fn count_segment<E: Env>(env: &E, config: &Config, hop: u64) -> Counted {
+    let Some(packet) = &env.load_packet().and_then(Packet::unpack) else {
+        return Counted::No;
+    };
+    if packet.begins_stream
+        && let Some(block) = env.cpu_block()
+    {
+        counters::count_stream(block, E::HOOK, packet.direction);
+    }
+    Counted::of(session::count_segment(env, config, packet, hop))
 }
 
 /// Counts a packet that is about to be forwarded in the table that it belongs to. `hop` is the hop
@@ -73,8 +73,7 @@ pub fn count<F: Frame + ?Sized, E: Env>(
     };
     fragment::remember_fragment(env, config, packet, jiffies);
     let Some(key) = flow::FlowKey::of::<E>(packet, config) else {
-        let counted = session::count_session(frame, env, config, packet, jiffies, hop);
-        return Counted::of(counted);
+        return session::count_session(frame, env, config, packet, jiffies, hop);
     };
     if let Some(slot) = key.find(env) {
         let has_moved = flow::count_and_refresh(env.flows(), slot, packet, jiffies, hop);

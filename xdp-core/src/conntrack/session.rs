@@ -1,5 +1,6 @@
 //! The SESSION table: the established peers, with their counters and their next hops.
 
+use crate::conntrack::counted::Counted;
 use crate::conntrack::proof::complete_or_remember;
 use crate::counters;
 use crate::env::Env;
@@ -114,7 +115,8 @@ pub(super) fn note_peer<W: Word>(session: &Slot<W>, class: Class, port: u16) {
         | Class::EspInUdp
         | Class::Fragment
         | Class::Other
-        | Class::Icmp => return,
+        | Class::Icmp
+        | Class::Tcp => return,
     };
     if now != before {
         session[session::PORTS_CREATED].store(now);
@@ -129,7 +131,7 @@ const fn session_counter(class: Class) -> Option<usize> {
         Class::NattIke => Some(1),
         Class::Keepalive => Some(2),
         Class::Other => Some(3),
-        Class::EspInUdp | Class::Esp | Class::Fragment | Class::Icmp => None,
+        Class::EspInUdp | Class::Esp | Class::Fragment | Class::Icmp | Class::Tcp => None,
     }
 }
 
@@ -174,7 +176,7 @@ fn is_refresh<F: Frame + ?Sized>(frame: &F, packet: &Packet) -> bool {
     }
 }
 
-/// Counts IKE, keepalives and other packets in the peer's session. True: the packet was counted.
+/// Counts IKE, keepalives and other packets in the peer's session.
 ///
 /// A keepalive never creates a session, and no inbound message refreshes one. For a peer without a
 /// session, its half of the proof is remembered (outbound) or checked (inbound).
@@ -186,9 +188,13 @@ pub(super) fn count_session<F: Frame + ?Sized, E: Env>(
     packet: &Packet,
     jiffies: u64,
     hop: u64,
-) -> bool {
+) -> Counted {
     let Some(counter) = session_counter(packet.class) else {
-        return false;
+        return if packet.class == Class::Tcp {
+            Counted::Segment
+        } else {
+            Counted::No
+        };
     };
     let session = match session_of(
         env,
@@ -199,10 +205,10 @@ pub(super) fn count_session<F: Frame + ?Sized, E: Env>(
         Some(found) => found,
         None => {
             let Some(port) = complete_or_remember(frame, env, config, packet, jiffies) else {
-                return false;
+                return Counted::No;
             };
             let Some(new) = new_session(env, config, packet, jiffies) else {
-                return false;
+                return Counted::No;
             };
             note_peer(new, Class::Ike, port);
             note_peer(new, packet.class, packet.port);
@@ -223,6 +229,30 @@ pub(super) fn count_session<F: Frame + ?Sized, E: Env>(
     }
     if let Some(cold) = env.sessions().cold(session[slot::NUMBER].low()) {
         let half = 2 * (session::COUNTERS + counter) + packet.direction as usize;
+        E::Word::add_to_half(cold, E::Word::opaque(half), 1);
+    }
+    Counted::Yes
+}
+
+/// The word of counters of TCP in a session.
+const SEGMENTS: usize = 4;
+
+/// Counts a segment of TCP in the peer's session, if there is one. True: it was counted. It creates and
+/// refreshes nothing.
+#[inline(always)]
+pub(super) fn count_segment<E: Env>(env: &E, config: &Config, packet: &Packet, hop: u64) -> bool {
+    let service = vip::service_of::<E>(config, packet.vip);
+    let Some(session) = session_of(env, config, service, packet.peer) else {
+        return false;
+    };
+    if packet.direction == Direction::Outbound
+        && hop != 0
+        && is_pinned::<E>(config, session, packet)
+    {
+        session[session::HOP].store(hop);
+    }
+    if let Some(cold) = env.sessions().cold(session[slot::NUMBER].low()) {
+        let half = 2 * (session::COUNTERS + SEGMENTS) + packet.direction as usize;
         E::Word::add_to_half(cold, E::Word::opaque(half), 1);
     }
     true

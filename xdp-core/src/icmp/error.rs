@@ -5,14 +5,14 @@
 //! caller decides that an error is due, and makes the frame longer. See
 //! `docs/decisions/answers-from-tc.md`.
 
-use crate::checksum::{fold, udp_partial};
+use crate::checksum::{fold, partial};
 use crate::env::Side;
 use crate::frame::Frame;
 use crate::vip;
 use crate::wire::ethernet::{self, EtherType};
 use crate::wire::icmp::{self, Kind};
 use crate::wire::ipv4::{self, Protocol};
-use crate::wire::udp;
+use crate::wire::{tcp, udp};
 use xdp_common::limits::ICMP_LENGTH;
 use xdp_common::{Config, Reason};
 
@@ -133,19 +133,26 @@ const fn type_and_code(reason: Reason) -> (Kind, u8) {
     }
 }
 
-/// The sum of the quoted bytes as they will be sent. A UDP checksum that is still partial will be
-/// completed by the device over the rest of the packet: the UDP header and the data after it then
-/// add up to the complement of the present value of the field.
+/// The sum of the quoted bytes as they will be sent. A checksum that is still partial will be completed
+/// by the device over the rest of the packet: the header of UDP or TCP and the data after it then add
+/// up to the complement of the present value of the field.
 #[inline(always)]
 fn quoted_sum<F: Frame + ?Sized>(frame: &F, ip: &ipv4::Header, quote: u16) -> Option<u16> {
     let header = ip.header_length()?;
-    if ip.protocol == Protocol::UDP
-        && !ip.is_later_fragment()
-        && let Some(udp) = udp::Header::read(frame, IP + header)
-        && udp.checksum == udp_partial(ip.source, ip.destination, udp.length)
+    let at = IP + header;
+    #[expect(clippy::cast_possible_truncation, reason = "60 bytes at most")]
+    let data = ip.total_length.wrapping_sub(header as u16);
+    let found = match ip.protocol {
+        Protocol::UDP => udp::Header::read(frame, at).map(|udp| (udp.checksum, udp.length)),
+        Protocol::TCP => tcp::Header::read(frame, at).map(|tcp| (tcp.checksum, data)),
+        _ => None,
+    };
+    if !ip.is_later_fragment()
+        && let Some((checksum, length)) = found
+        && checksum == partial(ip.source, ip.destination, ip.protocol.number(), length)
     {
         let before = frame.sum(IP, header)?;
-        return Some(fold(u64::from(before) + u64::from(!udp.checksum)));
+        return Some(fold(u64::from(before) + u64::from(!checksum)));
     }
     frame.sum(IP, usize::from(quote))
 }

@@ -51,7 +51,8 @@ pub(super) fn is_of_host<F: Frame + ?Sized, E: Env>(
     let Some(quoted) = ipv4::Header::read(frame, report.quote() & OFFSET_MASK) else {
         return false;
     };
-    if report.ports == 0 && quoted.protocol != Protocol::ESP {
+    // TCP teaches no peer.
+    if quoted.protocol == Protocol::TCP || (report.ports == 0 && quoted.protocol != Protocol::ESP) {
         return false;
     }
     let mut packet = Packet::fragment((Direction::Outbound, report.vip), report.peer, &quoted);

@@ -27,8 +27,10 @@ pub(super) struct Report {
     pub(super) at: usize,
     /// Length of the quoted IPv4 header.
     pub(super) quote_header: usize,
-    /// Offset of the quoted UDP header; 0: there is none.
-    pub(super) udp_at: usize,
+    /// Offset of the quoted checksum of UDP or TCP; 0: it is not quoted.
+    pub(super) checksum_at: usize,
+    /// 1: it is that of TCP.
+    pub(super) is_tcp: usize,
     /// The quoted ports: the peer's (bits 16-31) and the VIP's (0-15), of an error to the VIP; zero: ESP,
     /// or a fragment without ports.
     pub(super) ports: u32,
@@ -55,7 +57,8 @@ impl Report {
         tos: 0,
         at: 0,
         quote_header: 0,
-        udp_at: 0,
+        checksum_at: 0,
+        is_tcp: 0,
         ports: 0,
         hop: NextHop::STACK,
     };

@@ -14,11 +14,11 @@ use crate::icmp::report::{OFFSET_MASK, Report};
 use crate::interfaces::may_leave_by;
 use crate::packet::is_no_host;
 use crate::route::{fib_refusal, hop_for_tc, is_inside};
+use crate::transport::{checksum_offset, is_service};
 use crate::vip;
 use crate::wire::icmp::{self, Kind};
 use crate::wire::ipv4::{self, Protocol};
-use crate::wire::{ethernet, udp};
-use xdp_common::limits::{IKE_PORT, NATT_PORT};
+use crate::wire::{ethernet, tcp};
 use xdp_common::slot::host_peer;
 use xdp_common::{Class, Config, Direction, Hook, Reason};
 
@@ -166,7 +166,7 @@ fn read_quote<F: Frame + ?Sized, E: Env>(
     read_transport(frame, env, config, report, (&quoted, length))
 }
 
-/// Reads the quoted transport header: only UDP with a port of the service, and ESP, are handled.
+/// Reads the quoted transport header: only UDP or TCP with a port of the service, and ESP, are handled.
 #[inline(always)]
 fn read_transport<F: Frame + ?Sized, E: Env>(
     frame: &F,
@@ -176,7 +176,7 @@ fn read_transport<F: Frame + ?Sized, E: Env>(
     (quoted, length): (&ipv4::Header, usize),
 ) -> Option<Reason> {
     let at = (report.quote() + report.quote_header) & OFFSET_MASK;
-    let is_udp = quoted.protocol == Protocol::UDP;
+    let has_ports = quoted.protocol.has_ports();
     if quoted.protocol == Protocol::ICMP && !quoted.is_later_fragment() {
         let kind = Kind::read(frame, at);
         return Some(match kind {
@@ -184,28 +184,34 @@ fn read_transport<F: Frame + ?Sized, E: Env>(
             Some(_) | None => Reason::OtherIcmp,
         });
     }
-    if !is_udp && quoted.protocol != Protocol::ESP {
+    if !has_ports && quoted.protocol != Protocol::ESP {
         return Some(Reason::OtherIcmp);
     }
-    if is_udp && quoted.is_later_fragment() {
+    if has_ports && quoted.is_later_fragment() {
         return quote::refuse_fragment(env, config, report, quoted);
     }
     if length < report.quote_header + icmp::QUOTED {
         return Some(Reason::IcmpMalformed);
     }
-    if is_udp {
-        let Some(header) = udp::Header::read(frame, at) else {
+    if has_ports {
+        let Some((source, destination)) = tcp::ports(frame, at) else {
             return Some(Reason::IcmpMalformed);
         };
         let service_port = match report.direction {
-            Direction::Inbound => header.source,
-            Direction::Outbound => header.destination,
+            Direction::Inbound => source,
+            Direction::Outbound => destination,
         };
-        if service_port != IKE_PORT && service_port != NATT_PORT {
+        let is_tcp = quoted.protocol.is_tcp_not_udp();
+        if !is_service(is_tcp, service_port) {
             return Some(Reason::OtherIcmp);
         }
-        report.udp_at = at;
-        report.ports = host_peer::ports(header.destination, header.source);
+        report.is_tcp = is_tcp;
+        let checksum = checksum_offset(is_tcp);
+        // Of TCP an error need not quote it. Without a branch: 1 if it does.
+        let missing = length.wrapping_sub(report.quote_header + checksum + 2);
+        let is_quoted = core::hint::black_box(!missing) >> (usize::BITS - 1);
+        report.checksum_at = (at + checksum) * is_quoted;
+        report.ports = host_peer::ports(destination, source);
     }
     None
 }
@@ -312,9 +318,10 @@ fn translate<F: Frame + ?Sized>(frame: &mut F, config: &Config, report: &Report)
         return false;
     };
     let mut message = address.replace2(changed.0, changed.1);
-    if report.udp_at != 0 {
-        let at = (report.udp_at & OFFSET_MASK) + udp::CHECKSUM;
-        let Some(changed) = update_field(frame, at, |field| address.udp_field(field)) else {
+    if report.checksum_at != 0 {
+        let at = report.checksum_at & OFFSET_MASK;
+        let change = |field| address.field(report.is_tcp, field);
+        let Some(changed) = update_field(frame, at, change) else {
             return false;
         };
         message = message.replace2(changed.0, changed.1);

@@ -6,4 +6,5 @@ pub mod ethernet;
 pub mod icmp;
 pub mod ike;
 pub mod ipv4;
+pub mod tcp;
 pub mod udp;

@@ -29,12 +29,12 @@ use xdp_core::{Frame, Vips, Word};
 const TC_DATA: usize = offset_of!(__sk_buff, data);
 const TC_DATA_END: usize = offset_of!(__sk_buff, data_end);
 
-/// Bytes at the start of a packet that the packet logic may read: Ethernet, IPv4 with options, UDP,
-/// Non-ESP Marker, IKE.
-pub const HEADER_BYTES: u32 = 14 + 60 + 8 + 4 + 28;
+/// Bytes at the start of a packet that the packet logic may read: Ethernet, IPv4 with options, TCP with
+/// options, and the prefix of a stream. UDP, Non-ESP Marker and IKE are shorter.
+pub const HEADER_BYTES: u32 = 14 + 60 + 60 + 6;
 /// The same for an ICMP error: Ethernet, IPv4 with options, ICMP, and of the quoted packet IPv4
-/// with options and eight bytes. The bytes behind them are only summed, which needs no pull.
-pub const ICMP_ERROR_BYTES: u32 = 14 + 60 + 8 + 60 + 8;
+/// with options and TCP up to its checksum. The bytes behind them are only summed, which needs no pull.
+pub const ICMP_ERROR_BYTES: u32 = 14 + 60 + 8 + 60 + 18;
 
 /// Bytes that `bpf_csum_diff` gets at once: before 6.13 more than 512 were refused.
 const CHUNK: usize = 512;
@@ -174,20 +174,35 @@ impl Frame for TcFrame<'_> {
         sum(self.0.skb.skb, offset, length)
     }
 
-    /// The kernel knows whether the checksum is partial, complete or none; this helper handles
-    /// every case.
     #[inline(always)]
     fn update_udp_checksum(&mut self, offset: usize, old: [u8; 4], new: [u8; 4]) -> bool {
-        // SAFETY: the context is the kernel's own; the helper checks the offset.
-        let result = unsafe {
-            bpf_l4_csum_replace(
-                self.0.skb.skb,
-                offset as u32,
-                u64::from(u32::from_ne_bytes(old)),
-                u64::from(u32::from_ne_bytes(new)),
-                u64::from(BPF_F_PSEUDO_HDR | BPF_F_MARK_MANGLED_0) | 4,
-            )
-        };
-        result == 0
+        let zero_is_none = BPF_F_MARK_MANGLED_0;
+        update_checksum(self.0, offset, [old, new], zero_is_none)
     }
+
+    #[inline(always)]
+    fn update_tcp_checksum(&mut self, offset: usize, old: [u8; 4], new: [u8; 4]) -> bool {
+        update_checksum(self.0, offset, [old, new], 0)
+    }
+}
+
+/// The kernel knows whether the checksum is partial, complete or none; this helper handles every case.
+#[inline(always)]
+fn update_checksum(
+    context: &TcContext,
+    offset: usize,
+    [old, new]: [[u8; 4]; 2],
+    zero_is_none: u32,
+) -> bool {
+    // SAFETY: the context is the kernel's own; the helper checks the offset.
+    let result = unsafe {
+        bpf_l4_csum_replace(
+            context.skb.skb,
+            offset as u32,
+            u64::from(u32::from_ne_bytes(old)),
+            u64::from(u32::from_ne_bytes(new)),
+            u64::from(BPF_F_PSEUDO_HDR | zero_is_none) | 4,
+        )
+    };
+    result == 0
 }

@@ -207,6 +207,8 @@ pub struct SessionStats<'s> {
     pub natt_ike: ByDirection<u64>,
     /// NAT-keepalives.
     pub keepalive: ByDirection<u64>,
+    /// Segments on TCP 4500.
+    pub tcp: ByDirection<u64>,
     /// SPIs of both directions.
     pub spis: u64,
     /// Age of the last packet.
@@ -303,6 +305,7 @@ fn session<'s>(snapshot: &'s Snapshot, one: Listed<'_>) -> SessionStats<'s> {
                 ike: of(0),
                 natt_ike: of(1),
                 keepalive: of(2),
+                tcp: of(4),
                 spis: session.spis,
                 last_seen_secs: seconds(session.age),
             }
@@ -314,6 +317,7 @@ fn session<'s>(snapshot: &'s Snapshot, one: Listed<'_>) -> SessionStats<'s> {
             ike: ByDirection::default(),
             natt_ike: ByDirection::default(),
             keepalive: ByDirection::default(),
+            tcp: ByDirection::default(),
             spis: 0,
             last_seen_secs: seconds(half.age),
         },

@@ -18,7 +18,7 @@ use crate::tables::overview::{HostPeer, InterfaceRecord, Overview};
 use crate::tables::services::ServiceRecord;
 use serde::Serialize;
 use std::net::Ipv4Addr;
-use xdp_common::counters::{Quantity, class, reason, untracked};
+use xdp_common::counters::{Quantity, class, reason, stream, untracked};
 use xdp_common::meta::flag;
 use xdp_common::{Class, Direction, Hook, Reason, Untracked};
 
@@ -122,7 +122,8 @@ pub struct HostPeerStatus {
 pub struct ReasonCount {
     /// `xdp`, `tc` or `egress`.
     pub hook: &'static str,
-    /// `forwarded`, `slow`, `punted`, `answered` or `dropped`.
+    /// `forwarded`, `slow`, `punted`, `answered` or `dropped`; `untracked` and `stream` are among the
+    /// forwarded ones.
     pub outcome: &'static str,
     /// The reason; for forwarded packets their class and direction, as `esp-in-udp-in`.
     pub reason: String,
@@ -341,6 +342,14 @@ fn reasons(overview: &Overview) -> Vec<ReasonCount> {
                     count: counters[class(direction, kind) + Quantity::Packets as usize],
                 });
             }
+        }
+        for direction in Direction::ALL {
+            reasons.push(ReasonCount {
+                hook: hook.name(),
+                outcome: "stream",
+                reason: format!("ike-tcp-{}", direction.name()),
+                count: counters[stream(direction)],
+            });
         }
         for fate in Reason::ALL {
             reasons.push(ReasonCount {

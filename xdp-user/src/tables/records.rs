@@ -50,7 +50,7 @@ pub struct SessionRecord {
     pub service: u16,
     /// Jiffies since the last packet of any kind.
     pub age: u32,
-    /// IKE, NAT-T IKE, keepalives, other; inbound and outbound of each. A slot counts up to 2^32 and
+    /// IKE, NAT-T IKE, keepalives, other, TCP; inbound and outbound of each. A slot counts up to 2^32 and
     /// begins at zero again.
     pub counters: [[u64; 2]; session::COUNTED],
     /// Its SPIs, of both directions.

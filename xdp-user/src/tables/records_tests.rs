@@ -139,7 +139,7 @@ fn a_session_is_as_young_as_its_youngest_flow() {
     assert_eq!((own.service, own.spis, own.age), (SERVICE, 1, 7));
     assert_eq!(
         own.counters,
-        [[4, 3], [2, 0], [0, u64::from(u32::MAX)], [0, 0]]
+        [[4, 3], [2, 0], [0, u64::from(u32::MAX)], [0, 0], [0, 0]]
     );
     let of_other = (other.service, other.spis, other.age);
     assert_eq!(of_other, (SERVICE + 1, 0, 1000), "the flow is not its own");

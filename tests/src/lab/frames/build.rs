@@ -3,14 +3,14 @@
 use std::net::Ipv4Addr;
 
 use super::{
-    ETHERNET, ETHERTYPE_IPV4, IPV4, Icmp, MORE_FRAGMENTS, Mac, UDP, add, never_zero, protocol,
+    ETHERNET, ETHERTYPE_IPV4, IPV4, Icmp, MORE_FRAGMENTS, Mac, TCP, UDP, add, never_zero, protocol,
     pseudo_header, sum,
 };
 
-/// How the checksum of a UDP header is filled in.
+/// How the checksum of a UDP or TCP header is filled in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Checksum {
-    /// As RFC 768 says.
+    /// As RFC 768 and RFC 9293 say.
     Right,
     /// Not computed by the sender.
     Zero,
@@ -29,6 +29,22 @@ pub enum Body {
         destination: u16,
         /// How its checksum is computed.
         checksum: Checksum,
+        /// What it carries.
+        payload: Vec<u8>,
+    },
+    /// A segment of TCP.
+    Tcp {
+        /// Source port.
+        source: u16,
+        /// Destination port.
+        destination: u16,
+        /// Its flags.
+        flags: u8,
+        /// How its checksum is computed. [`Checksum::Zero`] has no special meaning here: the field is
+        /// zero.
+        checksum: Checksum,
+        /// Options, a multiple of four bytes.
+        options: Vec<u8>,
         /// What it carries.
         payload: Vec<u8>,
     },
@@ -100,6 +116,19 @@ impl Packet {
         Self::new(from.0, to.0, body)
     }
 
+    /// A segment of TCP with ACK and PSH, without options, with a right checksum.
+    pub fn tcp(from: (Ipv4Addr, u16), to: (Ipv4Addr, u16), payload: impl Into<Vec<u8>>) -> Self {
+        let body = Body::Tcp {
+            source: from.1,
+            destination: to.1,
+            flags: 0x18,
+            checksum: Checksum::Right,
+            options: Vec::new(),
+            payload: payload.into(),
+        };
+        Self::new(from.0, to.0, body)
+    }
+
     /// A packet of another protocol.
     pub fn raw(
         source: Ipv4Addr,
@@ -132,9 +161,9 @@ impl Packet {
         self
     }
 
-    /// The same with another UDP checksum; other protocols stay as they are.
+    /// The same with another checksum of UDP or TCP; other protocols stay as they are.
     pub fn with_checksum(mut self, wanted: Checksum) -> Self {
-        if let Body::Udp { checksum, .. } = &mut self.body {
+        if let Body::Udp { checksum, .. } | Body::Tcp { checksum, .. } = &mut self.body {
             *checksum = wanted;
         }
         self
@@ -143,6 +172,7 @@ impl Packet {
     fn protocol(&self) -> u8 {
         match self.body {
             Body::Udp { .. } => protocol::UDP,
+            Body::Tcp { .. } => protocol::TCP,
             Body::Raw { protocol, .. } => protocol,
         }
     }
@@ -151,6 +181,7 @@ impl Packet {
     fn body_bytes(&self) -> Vec<u8> {
         let (source, destination, checksum, payload) = match &self.body {
             Body::Raw { payload, .. } => return payload.clone(),
+            Body::Tcp { .. } => return self.segment(),
             Body::Udp {
                 source,
                 destination,
@@ -175,6 +206,39 @@ impl Packet {
             Checksum::OffBy(error) => never_zero(add(right, error)),
         };
         bytes[6..8].copy_from_slice(&field.to_be_bytes());
+        bytes
+    }
+
+    /// A segment of TCP (RFC 9293 section 3.1).
+    fn segment(&self) -> Vec<u8> {
+        let Body::Tcp {
+            source,
+            destination,
+            flags,
+            checksum,
+            options,
+            payload,
+        } = &self.body
+        else {
+            return Vec::new();
+        };
+        let words = u8::try_from((TCP + options.len()) / 4).expect("at most 60 bytes of header");
+        let mut bytes = Vec::new();
+        bytes.extend(source.to_be_bytes());
+        bytes.extend(destination.to_be_bytes());
+        bytes.extend([0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88]);
+        bytes.extend([words << 4, *flags, 0x20, 0x01, 0, 0, 0, 0]);
+        bytes.extend(options);
+        bytes.extend(payload);
+        let length = u16::try_from(bytes.len()).expect("a segment below 64 KiB");
+        let pseudo = pseudo_header(self.source, self.destination, protocol::TCP, length);
+        let right = !add(pseudo, sum(&bytes));
+        let field = match *checksum {
+            Checksum::Zero => 0,
+            Checksum::Right => right,
+            Checksum::OffBy(error) => add(right, error),
+        };
+        bytes[16..18].copy_from_slice(&field.to_be_bytes());
         bytes
     }
 

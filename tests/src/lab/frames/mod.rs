@@ -21,6 +21,8 @@ pub type Mac = [u8; 6];
 pub mod protocol {
     /// ICMP.
     pub const ICMP: u8 = 1;
+    /// TCP.
+    pub const TCP: u8 = 6;
     /// UDP.
     pub const UDP: u8 = 17;
     /// ESP.
@@ -31,6 +33,7 @@ pub(crate) const ETHERNET: usize = 14;
 const ETHERTYPE_IPV4: [u8; 2] = [8, 0];
 const IPV4: usize = 20;
 const UDP: usize = 8;
+const TCP: usize = 20;
 /// Flag "more fragments" in the word that holds the fragment offset.
 pub(crate) const MORE_FRAGMENTS: u16 = 0x2000;
 /// Flag "don't fragment" in the same word.

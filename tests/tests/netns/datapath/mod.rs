@@ -14,6 +14,7 @@ mod losses;
 mod merged;
 mod path_mtu;
 mod punted;
+mod tcp;
 
 use ikenat_tests::suite::Scenario;
 
@@ -31,6 +32,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         losses::scenarios(),
         merged::scenarios(),
         punted::scenarios(),
+        tcp::scenarios(),
         counters::scenarios(),
         attackers::scenarios(),
     ];
