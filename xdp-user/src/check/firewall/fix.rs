@@ -5,7 +5,7 @@ use super::sample::NetfilterHook;
 use super::traffic::HandledTraffic;
 use xdp_common::Direction;
 
-/// One command for UDP and one for ESP, for each interface.
+/// One command for UDP, one for TCP if the server is this host, and one for ESP, for each interface.
 pub(super) fn commands(
     traffic: &HandledTraffic,
     table: &Table,
@@ -42,6 +42,10 @@ pub(super) fn commands(
                 commands.push(format!(
                     "{begin} -p udp -m multiport {ports} 500,4500 -j ACCEPT"
                 ));
+                if traffic.server_is_local {
+                    let port = ports.trim_end_matches('s');
+                    commands.push(format!("{begin} -p tcp -m tcp {port} 4500 -j ACCEPT"));
+                }
                 commands.push(format!("{begin} -p esp -j ACCEPT"));
             }
             Syntax::Nft(family) => {
@@ -56,6 +60,9 @@ pub(super) fn commands(
                     "insert rule {family} {table} {chain} {interface} \"{name}\" ip {end} {server}"
                 );
                 commands.push(format!("nft '{begin} udp {port} {{ 500, 4500 }} accept'"));
+                if traffic.server_is_local {
+                    commands.push(format!("nft '{begin} tcp {port} 4500 accept'"));
+                }
                 commands.push(format!("nft '{begin} meta l4proto esp accept'"));
             }
         }

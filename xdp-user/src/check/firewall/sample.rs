@@ -50,6 +50,8 @@ pub(super) struct SamplePacket {
     pub(super) destination_port: Option<u16>,
 }
 
+/// Protocol number of TCP.
+pub(super) const TCP: u8 = 6;
 /// Protocol number of UDP.
 pub(super) const UDP: u8 = 17;
 /// Protocol number of ESP.
@@ -224,7 +226,7 @@ fn ports(ranges: &[(u16, u16)], packet: &SamplePacket, port: Option<u16>) -> Mat
     };
     match port {
         // ESP has none.
-        _ if packet.protocol != UDP => Match::No,
+        _ if ![UDP, TCP].contains(&packet.protocol) => Match::No,
         Some(port) => Match::of(within(port)),
         None if ranges.iter().any(|range| is_a_clients(*range)) => Match::Some,
         None => Match::No,

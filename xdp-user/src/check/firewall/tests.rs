@@ -195,6 +195,31 @@ fn when_the_server_is_this_host_the_input_chain_decides() {
         "{:?}",
         forward[0].fix
     );
+    assert!(forward[0].message.contains("TCP 4500"));
+    let tcp = "-i eth1 -p tcp -m tcp --dport 4500 -j ACCEPT";
+    assert!(
+        forward[0].fix.iter().any(|line| line.ends_with(tcp)),
+        "{:?}",
+        forward[0].fix
+    );
+}
+
+/// The kernel forwards no TCP of the server, since TCP is never fragmented; but a rule that gives TCP
+/// 4500 of the VIP to another host has no effect while ikenat is attached.
+#[test]
+fn a_destination_rule_for_tcp_4500_is_named_and_no_other_rule_for_tcp() {
+    let rule = "-A PREROUTING -d 88.88.88.88/32 -p tcp -m tcp --dport 4500 -j DNAT --to-destination 192.168.0.9";
+    let found = bad(&nat(rule), "dnat");
+    assert_eq!(found.len(), 1);
+    assert!(
+        found[0].message.contains("(TCP 4500)"),
+        "{}",
+        found[0].message
+    );
+    let other = "-A PREROUTING -d 88.88.88.88/32 -p tcp -m tcp --dport 500 -j DNAT --to-destination 192.168.0.9";
+    assert!(bad(&nat(other), "dnat").is_empty());
+    let source = "-A POSTROUTING -p tcp -j MASQUERADE";
+    assert!(bad(&nat(source), "snat").is_empty());
 }
 
 #[test]

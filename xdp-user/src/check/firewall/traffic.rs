@@ -1,6 +1,6 @@
 //! Handled traffic, and the sample packets that stand for it in the model of the rules.
 
-use super::sample::{ESP, Endpoint, NetfilterHook, SamplePacket, UDP};
+use super::sample::{ESP, Endpoint, NetfilterHook, SamplePacket, TCP, UDP};
 use std::net::Ipv4Addr;
 use xdp_common::Direction;
 
@@ -14,10 +14,11 @@ pub(super) struct HandledTraffic {
     pub(super) server_is_local: bool,
 }
 
-/// UDP 500, UDP 4500 and ESP.
-const SERVICES: [(u8, Option<u16>, &str); 3] = [
+/// UDP 500, UDP 4500, TCP 4500 and ESP.
+const SERVICES: [(u8, Option<u16>, &str); 4] = [
     (UDP, Some(500), "UDP 500"),
     (UDP, Some(4500), "UDP 4500"),
+    (TCP, Some(4500), "TCP 4500"),
     (ESP, None, "ESP"),
 ];
 
@@ -58,6 +59,10 @@ pub(super) fn samples(
     let outputs = if has_output { names(to) } else { vec![None] };
     let mut samples = Vec::new();
     for (protocol, port, service) in SERVICES {
+        // The kernel forwards only what it has to fragment, and TCP forbids that (DF).
+        if protocol == TCP && !local && !to_vip {
+            continue;
+        }
         for input in &inputs {
             for output in &outputs {
                 let packet = SamplePacket {
