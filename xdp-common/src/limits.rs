@@ -23,6 +23,9 @@ pub const PIN_BUCKETS: u32 = 1 << 12;
 /// How long the VIP of a peer without a session, or of an IKE message, is remembered (RFC 7296 section
 /// 2.4: retransmissions take minutes).
 pub const PIN_TICKS: u16 = 60;
+/// How long the VIP of a silent connection of TCP is remembered: more than two hours, after which a host
+/// asks whether the other one is still there (RFC 9293 section 3.8.4).
+pub const PIN_CONNECTION_TICKS: u16 = 3 << 12;
 /// Buckets of FRAGMENT: four datagrams each, of which the first fragment has passed; the oldest is
 /// overwritten.
 pub const FRAGMENT_BUCKETS: u32 = 1 << 10;

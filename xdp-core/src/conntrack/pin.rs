@@ -3,7 +3,8 @@
 //! It is known from, in this order: what the peer has sent with the SPI that an IKE message of the
 //! server carries (PIN); the peer's session; what a peer without session has sent last (PIN); else it
 //! is the first VIP of the service. Whatever comes from outside may be forged, so only an encrypted
-//! message of the server proves a VIP: it has accepted what the peer sent there. See
+//! message of the server proves a VIP: it has accepted what the peer sent there. A connection of TCP is
+//! asked about first, by the peer's port, and its segments say nothing about the peer. See
 //! `docs/decisions/pinned-vips.md`.
 
 use crate::conntrack::fragment;
@@ -16,7 +17,7 @@ use crate::table::recent::{self, short_tick};
 use crate::table::word::Word;
 use crate::vip::{self, Vips};
 use crate::wire::ike;
-use xdp_common::limits::{IKE_PORT, PIN_BUCKETS, PIN_TICKS};
+use xdp_common::limits::{IKE_PORT, PIN_BUCKETS};
 use xdp_common::slot::{pin, session};
 use xdp_common::{Class, Config, Direction, Vip};
 
@@ -33,9 +34,10 @@ pub fn settle<F: Frame + ?Sized, E: Env>(frame: &F, env: &E, config: &Config, ji
     let number = if packet.class == Class::Fragment {
         // With its first fragment, whatever the peer has sent since.
         fragment::vip_of(env, config, &packet, jiffies)
+    } else if let Some(name) = Name::of_packet(frame, vip, &packet) {
+        recall(env, config, name, jiffies)
     } else {
-        initiator_spi(frame, &packet)
-            .and_then(|spi| recall(env, config, Name::of_sa(vip, packet.peer, spi), jiffies))
+        None
     };
     packet.vip = match number {
         Some(number) if belongs::<E>(config, number, vip.service) => number,
@@ -84,6 +86,13 @@ pub fn note<F: Frame + ?Sized, E: Env>(frame: &F, env: &E, config: &Config, jiff
     };
     let vip = vip::by_number::<E>(config, packet.vip);
     if vip.several == 0 {
+        return;
+    }
+    if packet.class == Class::Tcp {
+        if packet.direction == Direction::Inbound {
+            let name = Name::of_connection(vip, packet.peer, packet.port);
+            remember(env, config, name, u64::from(packet.vip), jiffies);
+        }
         return;
     }
     let session = session_of(env, config, vip.service, packet.peer);
@@ -148,10 +157,25 @@ fn initiator_spi<F: Frame + ?Sized>(frame: &F, packet: &Packet) -> Option<u64> {
     (spi != 0).then_some(spi)
 }
 
-/// What an entry of PIN belongs to: a peer of a service, or an IKE SA of it.
+/// What an entry of PIN belongs to: a peer of a service, or an IKE SA or a connection of it.
 struct Name([u32; 4]);
 
 impl Name {
+    /// The connection, or the IKE SA, of a packet.
+    #[inline(always)]
+    fn of_packet<F: Frame + ?Sized>(frame: &F, vip: &Vip, packet: &Packet) -> Option<Self> {
+        if packet.class == Class::Tcp {
+            return Some(Self::of_connection(vip, packet.peer, packet.port));
+        }
+        initiator_spi(frame, packet).map(|spi| Self::of_sa(vip, packet.peer, spi))
+    }
+
+    #[inline(always)]
+    const fn of_connection(vip: &Vip, peer: [u8; 4], port: u16) -> Self {
+        let Self([peer, service, high, low]) = Self::of_peer(vip, peer);
+        Self([peer, service | (port as u32) << 16, high, low])
+    }
+
     #[inline(always)]
     const fn of_peer(vip: &Vip, peer: [u8; 4]) -> Self {
         Self::of_sa(vip, peer, 0)
@@ -166,11 +190,11 @@ impl Name {
 
     /// The details of its entry, which are compared as a whole, but for the VIP.
     #[inline(always)]
-    #[expect(clippy::cast_possible_truncation, reason = "it was a u16")]
+    #[expect(clippy::cast_possible_truncation, reason = "both were u16")]
     fn details(&self) -> [u64; 2] {
         let Self([peer, service, high, low]) = *self;
         [
-            pin::owner(peer, service as u16),
+            pin::owner(peer, (service >> 16) as u16, service as u16),
             u64::from(high) << 32 | u64::from(low),
         ]
     }
@@ -192,8 +216,10 @@ fn recall<E: Env>(env: &E, config: &Config, name: Name, jiffies: u64) -> Option<
     let digest = digest(&config.secret, name.0);
     let bucket = env.pin_bucket(recent::index(digest, PIN_BUCKETS - 1))?;
     let tick = short_tick(config, jiffies);
-    let [first, second, vip] = recent::recall(bucket, digest, tick, PIN_TICKS)?;
-    if [first, second] != name.details() {
+    let details = name.details();
+    let limit = pin::limit(details[0]);
+    let [first, second, vip] = recent::recall(bucket, digest, tick, limit)?;
+    if [first, second] != details {
         return None;
     }
     u16::try_from(vip).ok()

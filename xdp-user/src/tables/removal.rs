@@ -18,7 +18,7 @@ use crate::tables::going::Numbers;
 use crate::tables::reclaim::{self, Reclaimed, TableWords};
 use crate::tables::small::SmallTables;
 
-use xdp_common::limits::{FRAGMENT_TICKS, HALF_OPEN_TICKS, PIN_TICKS};
+use xdp_common::limits::{FRAGMENT_TICKS, HALF_OPEN_TICKS};
 use xdp_common::meta;
 use xdp_common::slot::recent::{DETAILS, DIGEST, WORDS};
 use xdp_common::slot::{self, NO_VIP, SPI_VIP, STATE, WAYS, flow, pin, session};
@@ -28,9 +28,9 @@ use xdp_core::table::hash::host_peer_digest;
 use xdp_core::table::recent::{self, Bucket};
 use xdp_core::table::{self, State};
 
-/// Ticks after which nothing counts any more that was written into HALF, FRAGMENT or PIN before.
+/// Ticks after which nothing counts any more that was written into HALF or FRAGMENT before.
 pub const HOLD: u64 = 2 + HALF_OPEN_TICKS as u64;
-const _: () = assert!(FRAGMENT_TICKS <= HALF_OPEN_TICKS && PIN_TICKS <= HALF_OPEN_TICKS);
+const _: () = assert!(FRAGMENT_TICKS <= HALF_OPEN_TICKS);
 
 /// Seconds after which a number is free at the latest, if the daemon runs: [`HOLD`], the sweep that is
 /// under way then, and one more. A tick is 1.4 seconds at most.
@@ -245,7 +245,10 @@ impl Removal {
                 let vip = u16::try_from(vip).unwrap_or(NO_VIP);
                 going.has_service(pin::service(owner)) || going.has_vip(vip)
             });
-            erase(bucket, |way| is_old(way, tick, PIN_TICKS));
+            erase(bucket, |way| {
+                let [owner, ..] = details(way);
+                is_old(way, tick, pin::limit(owner))
+            });
         }
         for bucket in &small.host_peers[range(small.host_peers)] {
             found |= erase(bucket, |way| {

@@ -278,7 +278,7 @@ fn entries_of_small_tables_go_by_number_or_by_age() {
         recent::remember(&world.small[table][at], digest, tick, details);
     };
     let remember = |world: &World, at: usize, service: u16, vip: u64| {
-        let first = pin::owner(u32::from_ne_bytes(peer), service);
+        let first = pin::owner(u32::from_ne_bytes(peer), 0, service);
         put(world, 1, at, 1 << 16, [first, 0, vip]);
     };
     let host_peer = |world: &World, vip: u16| {
