@@ -47,6 +47,16 @@ steps! {
     Described = "described";
     /// The version in META is written.
     VersionWritten = "version-written";
+    /// The entries of an older version's tables are in the new ones.
+    EntriesCopied = "entries-copied";
+    /// The pin of a program of an older version is in the directory of the instance.
+    ProgramMoved = "program-moved";
+    /// A part of the counters of an older version's tables is in the new ones.
+    CountersMoved = "counters-moved";
+    /// The tables of an older version are marked as spent.
+    OlderSpent = "older-spent";
+    /// The directory of an older version is removed.
+    OlderRemoved = "older-removed";
     /// Everything is ready to be attached.
     EgressesSet = "egresses-set";
     /// A new link holds a program, and nothing holds the link but this process.

@@ -74,6 +74,9 @@ impl Sizes {
 }
 
 impl Layout {
+    /// The flags of maps that user space maps into memory.
+    pub(super) const MMAPABLE: u32 = MMAPABLE;
+
     /// How a pinned map differs; `None` when it is as it should be.
     pub(super) fn difference(&self, found: &MapInfo) -> Option<String> {
         let kind = found.map_type().ok();

@@ -5,6 +5,7 @@ pub mod find;
 pub mod layout;
 pub mod lock;
 pub mod map_layout;
+pub(crate) mod older;
 pub mod owner;
 pub mod permissions;
 pub mod stop;

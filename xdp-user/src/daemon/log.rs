@@ -49,6 +49,19 @@ pub(super) fn started(plan: &Plan, dataplane: &Dataplane, unfollowed: &[Unfollow
         "pins are in {}; {tables}",
         dataplane.instance.directory.display()
     );
+    if let Some(taken) = dataplane.taken_over {
+        let carried = taken.carried;
+        warn!(
+            "took over {} SPIs and {} peers of {} from an older ikenat (tables of version {}), and all counters; the older version starts again only after `ikenat unload`",
+            carried.flows, carried.sessions, taken.vip, taken.version
+        );
+        if carried.without_room > 0 {
+            warn!(
+                "{} entries of the older ikenat found no room and are learned again; larger tables: --flow-slots, --session-slots",
+                carried.without_room
+            );
+        }
+    }
     for change in services::changes(&dataplane.earlier_services, &plan.settings.services) {
         warn!("{change}");
     }

@@ -5,7 +5,7 @@ use crate::bpffs::find::{self, Selector};
 use crate::bpffs::layout::Instance;
 use crate::config::interfaces::HookPoint;
 use crate::config::plan::Plan;
-use crate::dataplane::{bpf_query, link};
+use crate::dataplane::{bpf_query, link, takeover};
 use crate::error::{Error, Result};
 use crate::netlink::Link;
 use std::path::Path;
@@ -33,7 +33,7 @@ pub(crate) fn on_interfaces<'p>(
     if plan.settings.dry_run {
         return Ok(Vec::new());
     }
-    let mut own = Vec::new();
+    let mut own = takeover::programs(instance, plan);
     for hook_point in HookPoint::all().filter(|hook_point| hook_point.hook == Hook::Xdp) {
         let name = hook_point.link_pin();
         // The second is the pending pin of a start that died while it moved to another

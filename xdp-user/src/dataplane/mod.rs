@@ -16,6 +16,7 @@ mod native_refused;
 pub(crate) mod other_instances;
 pub mod program;
 pub(crate) mod refusals;
+pub(crate) mod takeover;
 pub mod tc_backend;
 
 use crate::bpffs::layout::{self, Instance};
@@ -24,6 +25,7 @@ use crate::config::interfaces::Interface;
 use crate::config::plan::Plan;
 use crate::dataplane::attach::{AttachContext, AttachedProgram, Created, FilterRestore};
 use crate::dataplane::loader::{LoadedObject, SavedState};
+use crate::dataplane::takeover::{TakenOver, Takeover};
 use crate::dataplane::tc_backend::TcBackend;
 use crate::error::{Error, InstanceError, Result, causes, log_clean_up};
 use crate::failpoints::{Step, pass};
@@ -63,6 +65,8 @@ pub struct Dataplane {
     pub reused: bool,
     /// The services of the earlier start.
     pub earlier_services: Vec<ServiceRecord>,
+    /// What was taken over of an older version.
+    pub taken_over: Option<TakenOver>,
     lock: Lock,
     /// A descriptor of the BPF file system, once [`Self::hold_pins`] was called.
     held: Option<OwnedFd>,
@@ -89,8 +93,11 @@ pub fn start(plan: &mut Plan, netlink: &Netlink) -> Result<(Dataplane, Vec<Logge
     let grace = GracePeriod::choose()?;
     instance.create()?;
     let lock = instance.lock()?;
-    let saved = match pass(Step::Locked).and_then(|()| adopt_existing(&instance, plan, netlink)) {
-        Ok(saved) => saved,
+    let found = pass(Step::Locked)
+        .and_then(|()| adopt_existing(&instance, plan, netlink))
+        .and_then(|saved| Ok((saved, Takeover::open(&instance, plan, netlink)?)));
+    let (saved, takeover) = match found {
+        Ok(found) => found,
         Err(error) => {
             if !instance.is_used() {
                 log_clean_up(instance.remove().map(drop));
@@ -103,7 +110,7 @@ pub fn start(plan: &mut Plan, netlink: &Netlink) -> Result<(Dataplane, Vec<Logge
         None => Records::default(),
     };
     let mut created = Vec::new();
-    let begin = (saved, &earlier);
+    let begin = (saved, &earlier, takeover.as_ref());
     match load_and_attach(plan, netlink, &instance, begin, &grace, &mut created) {
         Ok(loaded) => {
             let running = Dataplane {
@@ -116,6 +123,7 @@ pub fn start(plan: &mut Plan, netlink: &Netlink) -> Result<(Dataplane, Vec<Logge
                 tc_backend: loaded.tc_backend,
                 reused: saved.is_some(),
                 earlier_services: earlier.current(),
+                taken_over: loaded.taken_over,
                 lock,
                 held: None,
             };
@@ -123,7 +131,15 @@ pub fn start(plan: &mut Plan, netlink: &Netlink) -> Result<(Dataplane, Vec<Logge
         }
         Err(error) => {
             attach::rollback(netlink, &instance, &created);
-            if saved.is_none() {
+            let undone = match takeover.filter(|_| saved.is_none()) {
+                Some(takeover) => takeover.undo(&instance),
+                None => Ok(true),
+            };
+            let is_unused = undone.unwrap_or_else(|error| {
+                log_clean_up(Err(error));
+                false
+            });
+            if saved.is_none() && is_unused {
                 log_clean_up(instance.remove().map(drop));
             }
             Err(error)
@@ -173,6 +189,7 @@ struct Started {
     tc_backend: TcBackend,
     attached: Vec<AttachedProgram>,
     loggers: Vec<Logger>,
+    taken_over: Option<TakenOver>,
 }
 
 /// Loads the programs over the pinned maps and attaches them, or replaces those of the earlier
@@ -182,7 +199,7 @@ fn load_and_attach(
     plan: &mut Plan,
     netlink: &Netlink,
     instance: &Instance,
-    (saved, earlier): (Option<SavedState>, &Records),
+    (saved, earlier, takeover): (Option<SavedState>, &Records, Option<&Takeover>),
     grace: &GracePeriod,
     created: &mut Vec<Created>,
 ) -> Result<Started> {
@@ -211,6 +228,12 @@ fn load_and_attach(
     // A second time: another start may have come first. New tables have described themselves.
     other_instances::check(plan, instance)?;
     instance.grant_read(plan.settings.group, &plan.settings.sizes)?;
+    if let Some(takeover) = takeover {
+        if let Some(tc_backend) = takeover.tc_backend(plan)? {
+            loaded.tc_backend = tc_backend;
+        }
+        takeover.begin(instance, &tables, &state, (&services, &clock))?;
+    }
     let mut context = AttachContext {
         plan,
         netlink,
@@ -227,6 +250,12 @@ fn load_and_attach(
         services.write(&instance.directory)?;
         loader::write_meta(&tables, plan, &state, grace, fresh)?;
     }
+    let records = (&services, &clock);
+    let taken_over = takeover.map(|takeover| {
+        created.clear();
+        takeover.finish(&tables, &state, records, grace)
+    });
+    let taken_over = taken_over.transpose()?;
     drop(alone);
     if !plan.settings.dry_run {
         losses::attach(&mut loaded.objects, instance, plan.namespace);
@@ -239,6 +268,7 @@ fn load_and_attach(
         tc_backend: loaded.tc_backend,
         attached,
         loggers: loggers(&mut loaded.objects),
+        taken_over,
     })
 }
 

@@ -5,6 +5,7 @@ use crate::bpffs::find::{self, Selector};
 use crate::bpffs::layout::Instance;
 use crate::bpffs::owner::Location;
 use crate::config::plan::Plan;
+use crate::dataplane::takeover;
 use crate::error::{InstanceError, Result};
 use std::net::Ipv4Addr;
 
@@ -24,7 +25,11 @@ fn check_vip(plan: &Plan, own: &Instance, vip: Ipv4Addr) -> Result<()> {
     for other in find::instances(own.bpffs(), &serving)? {
         let location = Location::of(&other);
         let is_elsewhere = location.is_some_and(|found| found.namespace != plan.namespace);
-        if other.name == own.name || !other.is_used() || is_elsewhere {
+        if other.name == own.name
+            || !other.is_used()
+            || is_elsewhere
+            || takeover::is_possible(own, plan, &other)
+        {
             continue;
         }
         let whose = other.whose();

@@ -105,6 +105,16 @@ pub enum InstanceError {
         /// As above.
         whose: String,
     },
+    /// The daemon of an older version runs.
+    #[error(
+        "an older ikenat serves {vip} and still runs, with pins in {path}: stop it (`systemctl stop ikenat`), which leaves its programs attached, and start again, which takes over its sessions and counters"
+    )]
+    OlderRuns {
+        /// The VIP.
+        vip: Ipv4Addr,
+        /// The directory of its pins.
+        path: PathBuf,
+    },
     /// A running instance could not be detached.
     #[error("{why}")]
     Detach {

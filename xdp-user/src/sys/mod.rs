@@ -7,3 +7,4 @@ pub mod capabilities;
 pub(crate) mod distribution;
 pub mod kernel_version;
 pub mod netns;
+pub(crate) mod one_cpu;

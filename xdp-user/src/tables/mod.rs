@@ -1,6 +1,7 @@
 //! The BPF maps of an instance: how they are read, and how old entries leave them.
 
 pub(crate) mod bpf_syscall;
+pub(crate) mod carry;
 pub mod clock;
 pub mod expiry;
 mod going;
@@ -9,6 +10,7 @@ pub mod invalidate;
 pub(crate) mod meta;
 pub mod mmap;
 pub mod nexthop;
+pub(crate) mod older;
 pub mod overview;
 pub mod reclaim;
 mod records;

@@ -6,6 +6,7 @@
 //! nothing has happened. From then on the active copy names the entry, so that a daemon that finds
 //! the entry still dying knows that it was added.
 
+use std::ops::AddAssign;
 use xdp_common::counters::Direction;
 use xdp_common::meta::{RETIRED, RETIRED_COPY, RETIRED_WORDS, retired};
 use xdp_core::Word;
@@ -51,6 +52,13 @@ pub struct Amount {
     pub packets: u64,
     /// Bytes.
     pub bytes: u64,
+}
+
+impl AddAssign for Amount {
+    fn add_assign(&mut self, more: Self) {
+        self.packets = self.packets.wrapping_add(more.packets);
+        self.bytes = self.bytes.wrapping_add(more.bytes);
+    }
 }
 
 /// The active copy of the totals.
@@ -146,6 +154,32 @@ pub fn add<W: Word>(meta: &[W], entry: Entry, direction: Direction, amount: Amou
     }
     meta[at(next, retired::LAST_SLOT)].store(entry.name());
     meta[at(next, retired::LAST_STATE)].store(entry.state);
+    meta[RETIRED_COPY].publish(next as u64);
+}
+
+/// Adds the totals of other tables under this name, once likewise.
+pub(crate) fn add_totals<W: Word>(meta: &[W], name: Entry, more: &RetiredTotals) {
+    let totals = read(meta);
+    if totals.contains(name) {
+        return;
+    }
+    let now = active(meta);
+    let next = 1 - now;
+    for word in 0..RETIRED_WORDS {
+        meta[at(next, word)].store(meta[at(now, word)].load());
+    }
+    let add = |word: usize, value: u64| {
+        let cell = &meta[at(next, word)];
+        cell.store(cell.load().wrapping_add(value));
+    };
+    for (direction, amount) in more.esp.iter().enumerate() {
+        add(retired::ESP + 2 * direction, amount.packets);
+        add(retired::ESP + 2 * direction + 1, amount.bytes);
+    }
+    add(retired::FLOWS, more.flows);
+    add(retired::SESSIONS, more.sessions);
+    meta[at(next, retired::LAST_SLOT)].store(name.name());
+    meta[at(next, retired::LAST_STATE)].store(name.state);
     meta[RETIRED_COPY].publish(next as u64);
 }
 

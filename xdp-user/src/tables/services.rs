@@ -265,6 +265,13 @@ impl Records {
         current.into_iter().map(record).collect()
     }
 
+    /// The numbers of the service of a current VIP, and of the VIP.
+    pub(crate) fn numbers_of(&self, vip: IpAddr) -> Option<(u16, u16)> {
+        let mut vips = self.vips.iter().filter(|one| !one.id.going);
+        let found = vips.find(|one| one.id.key == vip)?;
+        Some((found.service, found.id.number))
+    }
+
     fn vips_of(&self, service: u16) -> Vec<IpAddr> {
         let all = self.vips.iter();
         let mut own: Vec<&VipEntry> = all

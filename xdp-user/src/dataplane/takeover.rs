@@ -1,0 +1,203 @@
+//! Takes over what an older version left attached: its programs are replaced in their links and
+//! filters, as in a restart, and its tables are carried into new ones of this version's layout.
+//!
+//! The order of a start, in which a start that dies at any step is finished by the next one:
+//!
+//! 1. New tables, in a directory of their own, and the new programs, loaded over them.
+//! 2. [`Takeover::begin`]: the entries are copied without their counters, and then the pins of the old
+//!    links and filters are moved. The old programs go on, and go on counting in the old tables.
+//! 3. The programs are exchanged in the links and filters. From here on nothing leads back.
+//! 4. [`Takeover::finish`]: once no old program runs, the counters are moved, the old tables are marked
+//!    as spent, and are removed.
+//!
+//! While there is an old directory that is not spent, a start does all steps again. Each of them
+//! leaves alone what was done before.
+
+use crate::bpffs::layout::Instance;
+use crate::bpffs::older::{self, Older, OlderLock};
+use crate::config::plan::Plan;
+use crate::dataplane::attach;
+use crate::dataplane::link;
+use crate::dataplane::loader::SavedState;
+use crate::dataplane::tc_backend::TcBackend;
+use crate::error::{InstanceError, Result};
+use crate::failpoints::{Step, pass};
+use crate::netlink::Netlink;
+use crate::tables::carry::{self, Carried, NewTables, OldTables};
+use crate::tables::clock::Clock;
+use crate::tables::grace::GracePeriod;
+use crate::tables::mmap::{self, Memory, Tables};
+use crate::tables::older::{Numbers, PROGRESS, progress};
+use crate::tables::services::Records;
+use std::net::Ipv4Addr;
+use std::sync::atomic::AtomicU64;
+use xdp_core::Word;
+
+/// What a start took over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TakenOver {
+    /// The VIP of the older instance.
+    pub vip: Ipv4Addr,
+    /// The version of its tables.
+    pub version: u64,
+    /// What was carried.
+    pub carried: Carried,
+}
+
+/// The tables of an older version, and its programs as long as they are attached.
+pub(crate) struct Takeover {
+    older: Older,
+    flow: Memory<AtomicU64>,
+    session: Memory<AtomicU64>,
+    meta: Memory<AtomicU64>,
+    cpu: Memory<AtomicU64>,
+    /// The ids of the programs whose links were found.
+    programs: Vec<u32>,
+    _lock: OlderLock,
+}
+
+impl Takeover {
+    /// Opens the tables that a start with this plan takes over, and locks them. `None`: there are none.
+    pub(crate) fn open(own: &Instance, plan: &Plan, netlink: &Netlink) -> Result<Option<Self>> {
+        let Some(older) = older::to_take_over(own, plan) else {
+            return Ok(None);
+        };
+        older.check(own)?;
+        let lock = older.lock()?;
+        if older.is_spent {
+            older.remove()?;
+            return Ok(None);
+        }
+        attach::finish_interrupted_moves(netlink, &older.instance)?;
+        attach::check_modes(&older.instance, plan)?;
+        let memory = |name: &str| Memory::of(&mmap::open(&older.instance.pin(name))?, name);
+        tracing::warn!(
+            "{}: an older ikenat is attached (tables of version {}), and this start takes over its programs, sessions and counters; back to the older version leads `ikenat unload` alone, before it starts",
+            older.vip,
+            older.version
+        );
+        let links = link::all_of(&older.instance);
+        Ok(Some(Self {
+            flow: memory("FLOW")?,
+            session: memory("SESSION")?,
+            meta: memory("META")?,
+            cpu: memory("CPU")?,
+            programs: links.iter().map(|link| link.program).collect(),
+            older,
+            _lock: lock,
+        }))
+    }
+
+    /// The backend of its programs, as far as they are not moved yet.
+    pub(crate) fn tc_backend(&self, plan: &Plan) -> Result<Option<TcBackend>> {
+        let has_programs = self.older.instance.has_programs();
+        let chosen = has_programs.then(|| TcBackend::choose(plan, &self.older.instance));
+        chosen.transpose()
+    }
+
+    fn old(&self) -> OldTables<'_, AtomicU64> {
+        OldTables {
+            flows: self.flow.words().as_chunks().0,
+            sessions: self.session.words().as_chunks().0,
+            meta: self.meta.words(),
+            cpus: self.cpu.blocks(),
+        }
+    }
+
+    fn new<'t>(
+        &self,
+        tables: &'t Tables<AtomicU64>,
+        state: &'t SavedState,
+        (services, clock): (&Records, &Clock),
+    ) -> Result<NewTables<'t, AtomicU64>> {
+        let numbers = services.numbers_of(self.older.vip.into());
+        let (service, vip) = numbers.ok_or_else(|| InstanceError::OlderServes {
+            vip: self.older.vip,
+            path: self.older.instance.directory.clone(),
+            whose: String::new(),
+        })?;
+        Ok(NewTables {
+            words: tables.table_words(&state.secret),
+            cpus: tables.cpus(),
+            numbers: Numbers { service, vip },
+            now: clock.now(),
+            rate: state.rate,
+        })
+    }
+
+    /// Copies the entries into the new tables, and moves the pins of the programs beside them. Both go
+    /// on counting in the old tables.
+    pub(crate) fn begin(
+        &self,
+        own: &Instance,
+        tables: &Tables<AtomicU64>,
+        state: &SavedState,
+        records: (&Records, &Clock),
+    ) -> Result<()> {
+        carry::copy(&self.old(), &self.new(tables, state, records)?);
+        pass(Step::EntriesCopied)?;
+        self.older.move_programs(own, || pass(Step::ProgramMoved))
+    }
+
+    /// Moves the counters and removes the old tables, after the programs were exchanged.
+    pub(crate) fn finish(
+        &self,
+        tables: &Tables<AtomicU64>,
+        state: &SavedState,
+        records: (&Records, &Clock),
+        grace: &GracePeriod,
+    ) -> Result<TakenOver> {
+        let old = self.old();
+        self.older.instance.clear_tracepoints()?;
+        grace.wait()?;
+        let new = self.new(tables, state, records)?;
+        let carried = carry::settle(&old, &new, || pass(Step::CountersMoved))?;
+        old.meta[PROGRESS].publish(progress::DONE);
+        pass(Step::OlderSpent)?;
+        self.older.remove()?;
+        pass(Step::OlderRemoved)?;
+        Ok(TakenOver {
+            vip: self.older.vip,
+            version: self.older.version,
+            carried,
+        })
+    }
+
+    /// After a start that failed: gives the programs back to the older instance if none of them was
+    /// replaced. False: some were, so the new instance has to stay for the next start.
+    pub(crate) fn undo(&self, own: &Instance) -> Result<bool> {
+        let moved = link::all_of(own);
+        if moved
+            .iter()
+            .any(|link| !self.programs.contains(&link.program))
+        {
+            return Ok(false);
+        }
+        self.older.move_back(own)?;
+        Ok(true)
+    }
+}
+
+/// The programs that a start with this plan replaces beside those of its own instance.
+pub(crate) fn programs(own: &Instance, plan: &Plan) -> Vec<u32> {
+    let links = older::to_take_over(own, plan).map(|older| link::all_of(&older.instance));
+    let links = links.into_iter().flatten();
+    links.map(|link| link.program).collect()
+}
+
+/// Whether a start with this plan takes this instance over.
+pub(crate) fn is_possible(own: &Instance, plan: &Plan, other: &Instance) -> bool {
+    older::to_take_over(own, plan).is_some_and(|older| older.instance.name == other.name)
+}
+
+/// What `check` says of it; `None`: there is nothing to take over.
+pub(crate) fn announcement(own: &Instance, plan: &Plan) -> Result<Option<String>> {
+    let Some(older) = older::to_take_over(own, plan) else {
+        return Ok(None);
+    };
+    older.check(own)?;
+    Ok(Some(format!(
+        "{}: `ikenat run` takes over the sessions and counters of an older ikenat (tables of version {})",
+        older.vip, older.version
+    )))
+}
