@@ -3,4 +3,5 @@
 pub mod bpf;
 pub mod kernel;
 pub mod lab;
+pub mod older;
 pub mod suite;

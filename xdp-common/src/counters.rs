@@ -189,7 +189,7 @@ const UNTRACKED_BASE: usize = 56;
 const CLASS_BASE: usize = 64;
 const QUANTITIES: usize = 4;
 /// The classes of a direction for which there is room.
-const CLASSES: usize = 16;
+pub const CLASSES: usize = 16;
 /// Start of the counters of streams, one for each direction.
 const STREAM_BASE: usize = CLASS_BASE + Direction::ALL.len() * CLASSES * QUANTITIES;
 /// Words per hook and CPU: a power of two, so that a mask keeps an index within them.

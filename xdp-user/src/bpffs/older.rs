@@ -8,14 +8,14 @@ use crate::config::interfaces::HookPoint;
 use crate::config::plan::Plan;
 use crate::error::{Error, InstanceError, Result};
 use crate::tables::mmap::{Memory, ReadOnlyWord};
-use crate::tables::older::{META_WORDS, PROGRESS, VERSIONS, WORDS, progress};
+use crate::tables::older::{META_WORDS, PROGRESS, VERSIONS, WORDS, block, progress};
 use aya::maps::{MapInfo, MapType};
 use rustix::fs::{CWD, FlockOperation, Mode, OFlags, flock, openat};
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::OwnedFd;
 use xdp_common::meta::{FLAGS, NAMESPACE, VERSION, flag};
-use xdp_common::{cpu, slot};
+use xdp_common::slot;
 use xdp_core::Word;
 
 /// What META of an older version says.
@@ -112,7 +112,7 @@ impl Older {
             ("FLOW", slot::WAYS * WORDS, None),
             ("SESSION", slot::WAYS * WORDS, None),
             ("META", META_WORDS, Some(1)),
-            ("CPU", cpu::WORDS, Some(cpus)),
+            ("CPU", block::WORDS, Some(cpus)),
         ];
         for (name, words, entries) in tables {
             self.check_map(name, words, entries)?;

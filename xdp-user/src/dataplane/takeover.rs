@@ -51,7 +51,7 @@ pub(crate) struct Takeover {
     session: Memory<AtomicU64>,
     meta: Memory<AtomicU64>,
     cpu: Memory<AtomicU64>,
-    /// The ids of the programs whose links were found.
+    /// The ids of its programs.
     programs: Vec<u32>,
     _lock: OlderLock,
 }
@@ -76,13 +76,13 @@ impl Takeover {
             older.vip,
             older.version
         );
-        let links = link::all_of(&older.instance);
+        let programs = programs_of(&older.instance)?;
         Ok(Some(Self {
             flow: memory("FLOW")?,
             session: memory("SESSION")?,
             meta: memory("META")?,
             cpu: memory("CPU")?,
-            programs: links.iter().map(|link| link.program).collect(),
+            programs,
             older,
             _lock: lock,
         }))
@@ -100,7 +100,7 @@ impl Takeover {
             flows: self.flow.words().as_chunks().0,
             sessions: self.session.words().as_chunks().0,
             meta: self.meta.words(),
-            cpus: self.cpu.blocks(),
+            cpus: self.cpu.chunks(),
         }
     }
 
@@ -166,16 +166,23 @@ impl Takeover {
     /// After a start that failed: gives the programs back to the older instance if none of them was
     /// replaced. False: some were, so the new instance has to stay for the next start.
     pub(crate) fn undo(&self, own: &Instance) -> Result<bool> {
-        let moved = link::all_of(own);
-        if moved
-            .iter()
-            .any(|link| !self.programs.contains(&link.program))
-        {
+        let moved = programs_of(own)?;
+        if moved.iter().any(|program| !self.programs.contains(program)) {
             return Ok(false);
         }
         self.older.move_back(own)?;
         Ok(true)
     }
+}
+
+/// The ids of the programs of an instance, by the pins of its links and filters.
+fn programs_of(instance: &Instance) -> Result<Vec<u32>> {
+    let links = link::all_of(instance).into_iter();
+    let mut programs: Vec<u32> = links.map(|link| link.program).collect();
+    for name in Instance::filter_pins() {
+        programs.extend(instance.pinned_program(&name)?);
+    }
+    Ok(programs)
 }
 
 /// The programs that a start with this plan replaces beside those of its own instance.

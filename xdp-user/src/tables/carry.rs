@@ -29,7 +29,7 @@ pub(crate) struct OldTables<'w, W> {
     /// META.
     pub(crate) meta: &'w [W],
     /// CPU.
-    pub(crate) cpus: &'w [[W; cpu::WORDS]],
+    pub(crate) cpus: &'w [[W; older::block::WORDS]],
 }
 
 /// The tables of this version, as words.
@@ -224,14 +224,14 @@ fn move_retired<W: Word>(old: &OldTables<'_, W>, new: &NewTables<'_, W>) {
 
 /// Moves the counters of the hooks into the block of the CPU on which this thread runs. Programs add to
 /// them without atomics; none of them interrupts an addition of this thread there.
-fn move_cpu<W: Word>(old: &[[W; cpu::WORDS]], new: &[[W; cpu::WORDS]]) {
+fn move_cpu<W: Word>(old: &[[W; older::block::WORDS]], new: &[[W; cpu::WORDS]]) {
     one_cpu::stay(|number| {
         let Some(to) = new.get(number).or(new.first()) else {
             return;
         };
         for block in old {
-            for (from, to) in block.iter().zip(to).skip(cpu::COUNTERS) {
-                older::move_counter(from, to);
+            for (at, from) in block.iter().enumerate().skip(cpu::COUNTERS) {
+                older::move_counter(from, &to[older::block::place_now(at)]);
             }
         }
     });

@@ -20,10 +20,10 @@ struct Old {
     flows: Vec<OldSlot<AtomicU64>>,
     sessions: Vec<OldSlot<AtomicU64>>,
     meta: Vec<AtomicU64>,
-    cpus: Vec<[AtomicU64; cpu::WORDS]>,
+    cpus: Vec<[AtomicU64; older::block::WORDS]>,
 }
 
-fn block() -> [AtomicU64; cpu::WORDS] {
+fn block<const N: usize>() -> [AtomicU64; N] {
     std::array::from_fn(|_| AtomicU64::new(0))
 }
 

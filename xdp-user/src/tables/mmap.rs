@@ -161,6 +161,11 @@ unsafe impl<W: Mapped + Sync> Sync for Memory<W> {}
 impl<W: Mapped> Memory<W> {
     /// The blocks of all CPUs.
     pub fn blocks(&self) -> &[[W; cpu::WORDS]] {
+        self.chunks()
+    }
+
+    /// Records of so many words.
+    pub(crate) fn chunks<const N: usize>(&self) -> &[[W; N]] {
         self.words().as_chunks().0
     }
 

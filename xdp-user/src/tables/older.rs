@@ -11,7 +11,7 @@
 //! | 4 | HALF and FRAGMENT; later the outbound SPIs and LAST_SEEN of a session | yes |
 //! | 5 | the rules of proofs; the words of FLOW, SESSION and META are those of 4 | yes |
 //! | 6 | the hash key has a map of its own; PORTS also has the creation and native ESP | yes |
-//! | 7 | slots in two halves and maps, META of two pages, SERVICE, VIP and PIN | this one |
+//! | 7 | slots in two halves and maps, META of two pages, SERVICE, VIP and PIN, counters of TCP | this one |
 //!
 //! The words that 3 to 6 share have one meaning, and a word that an earlier one of them does not have
 //! is zero there, so one conversion serves all four. An ABI 6 whose pins have the name of an instance
@@ -43,6 +43,40 @@ pub(crate) mod progress {
     pub(crate) const DONE: u64 = 2;
 }
 
+/// The block of a CPU: the egress words are where they are today, and each hook had room for the
+/// counters of eight classes.
+pub(crate) mod block {
+    use xdp_common::{Direction, cpu};
+
+    /// Classes of a direction.
+    const CLASSES: usize = 8;
+    /// Counters of a class.
+    const QUANTITIES: usize = 4;
+    /// Counters before those of the classes.
+    const REASONS: usize = 64;
+    /// Counters of a hook.
+    pub(crate) const HOOK_WORDS: usize = REASONS + Direction::ALL.len() * CLASSES * QUANTITIES;
+    /// Words of a block.
+    pub(crate) const WORDS: usize = cpu::COUNTERS + xdp_common::Hook::ALL.len() * HOOK_WORDS;
+
+    /// Where the counter stands today that stood at this place.
+    pub(crate) const fn place_now(at: usize) -> usize {
+        let (hook, at) = (
+            (at - cpu::COUNTERS) / HOOK_WORDS,
+            (at - cpu::COUNTERS) % HOOK_WORDS,
+        );
+        let first = cpu::COUNTERS + hook * xdp_common::counters::WORDS;
+        if at < REASONS {
+            return first + at;
+        }
+        let of_direction = CLASSES * QUANTITIES;
+        let (direction, rest) = ((at - REASONS) / of_direction, (at - REASONS) % of_direction);
+        first + REASONS + direction * xdp_common::counters::CLASSES * QUANTITIES + rest
+    }
+}
+
+/// Counters of a session, in each direction.
+const SESSION_COUNTERS: usize = 4;
 /// Words of a slot.
 pub(crate) const WORDS: usize = 16;
 /// A slot of FLOW or SESSION.
@@ -254,7 +288,7 @@ pub(crate) fn settle_session<W: Word, V: Word>(from: &OldSlot<V>, to: Halves<'_,
             word
         }
     });
-    for counter in 0..2 * session::COUNTED {
+    for counter in 0..2 * SESSION_COUNTERS {
         let count = take(&from[old::session::COUNTERS + counter]);
         let word = session::COUNTERS + counter / 2;
         W::add_to_half(to.cold, 2 * word + counter % 2, count as u32);

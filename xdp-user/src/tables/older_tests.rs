@@ -229,3 +229,30 @@ fn flows_show_native_esp_of_the_server_alone() {
         }
     );
 }
+
+#[test]
+fn each_counter_of_a_hook_has_its_place_of_today() {
+    use xdp_common::counters::{self, Quantity, reason, untracked};
+    use xdp_common::{Hook, Reason, Untracked, cpu};
+    for hook in Hook::ALL {
+        let then = |at: usize| block::place_now(cpu::COUNTERS + hook as usize * 128 + at);
+        let now = |at: usize| cpu::counters(hook) + at;
+        for reason_of in Reason::ALL {
+            assert_eq!(then(reason(*reason_of)), now(reason(*reason_of)));
+        }
+        for cause in Untracked::ALL {
+            assert_eq!(then(untracked(cause)), now(untracked(cause)));
+        }
+        for direction in Direction::ALL {
+            for class in Class::ALL.into_iter().filter(|class| *class != Class::Tcp) {
+                let number = direction as usize * 8 + class as usize;
+                for quantity in 0..4 {
+                    let today = now(counters::class(direction, class) + quantity);
+                    assert_eq!(then(64 + number * 4 + quantity), today);
+                }
+            }
+        }
+    }
+    assert_eq!(Quantity::UntrackedBytes as usize, 3);
+    assert_eq!(block::WORDS, 8 + 3 * 128);
+}

@@ -9,6 +9,7 @@ mod exchange;
 mod interfaces;
 mod messages;
 mod neighbours;
+mod older;
 mod own_addresses;
 pub(crate) mod start;
 
@@ -23,6 +24,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         daemon::scenarios(),
         devices::scenarios(),
         neighbours::scenarios(),
+        older::scenarios(),
         events::scenarios(),
         exchange::scenarios(),
         messages::scenarios(),

@@ -20,6 +20,7 @@ use ikenat_tests::suite::Scenario;
 use object::{Object as _, ObjectSection as _, ObjectSymbol as _};
 use xdp_user::failpoints::Step;
 
+use crate::faults::older;
 use crate::support::{
     PROGRAMS, arguments_with, attachments, everything_crosses, is_emulated, nothing_is_left,
     tc_backends, tenth_rate,
@@ -65,7 +66,7 @@ fn attaching(steps: &[String]) -> Result<usize> {
 }
 
 /// The first and the last of each name, by their numbers, from one on.
-fn ends(steps: &[String], begin: usize) -> Vec<(usize, &str)> {
+pub(crate) fn ends(steps: &[String], begin: usize) -> Vec<(usize, &str)> {
     let is_end = |(at, name): &(usize, &String)| {
         let first = steps.iter().position(|step| step == *name);
         let last = steps.iter().rposition(|step| step == *name);
@@ -105,7 +106,7 @@ pub(crate) fn steps(lab: &Lab, backend: &str, wan: &str) -> Result<Vec<String>> 
 }
 
 /// Lets a start die at its step of this number.
-fn die(lab: &Lab, backend: &str, wan: &str, number: usize) -> Result<()> {
+pub(crate) fn die(lab: &Lab, backend: &str, wan: &str, number: usize) -> Result<()> {
     let mut process = start(lab, backend, wan, &format!("kill:{number}"))?;
     let status = process.wait(PATIENCE)?;
     let log = process.log();
@@ -287,7 +288,7 @@ fn moves(lab: &Lab) -> Result<()> {
     let missing: Vec<&str> = Step::ALL
         .iter()
         .map(|step| step.name())
-        .filter(|name| !tried.contains(*name))
+        .filter(|name| !tried.contains(*name) && !older::STEPS.contains(name))
         .collect();
     ensure!(
         missing.is_empty() || tc_backends()?.len() < 2,

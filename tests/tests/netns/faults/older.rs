@@ -1,0 +1,169 @@
+//! A start over what an older version has attached: it takes over programs, entries and counters, and
+//! no packet is lost, whatever step it dies or fails at.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use ikenat_tests::kernel::kernel_is_at_least;
+use ikenat_tests::lab::Lab;
+use ikenat_tests::lab::ikenat::Ikenat;
+use ikenat_tests::lab::json::InstanceStats;
+use ikenat_tests::lab::load::Load;
+use ikenat_tests::lab::topology::WAN;
+use ikenat_tests::older::{self, Filled, Jiffies, RETIRED, SLOTS, directory};
+use ikenat_tests::suite::Scenario;
+
+use crate::faults::start::{die, ends, fail, steps};
+use crate::support::{attachments, full_rate, nothing_is_left, tenth_rate};
+
+/// The steps that only a start over older pins passes.
+pub(crate) const STEPS: [&str; 5] = [
+    "entries-copied",
+    "program-moved",
+    "counters-moved",
+    "older-spent",
+    "older-removed",
+];
+
+pub(crate) fn scenarios() -> Vec<Scenario> {
+    const TOOLS: &[&str] = &["tc", "bpftool", "gzip"];
+    // An unreadable release runs them.
+    let has_tcx = kernel_is_at_least((6, 6)).unwrap_or(true);
+    let test = |name, test| {
+        let scenario = Scenario::new(name, test).with_programs(TOOLS).alone();
+        scenario.unless(
+            !has_tcx,
+            "the older programs are attached by tcx (Linux 6.6)",
+        )
+    };
+    vec![
+        test("tables_of_abi_3_are_taken_over_under_traffic", taken_over),
+        test(
+            "a_take_over_that_dies_at_any_step_is_finished_by_the_next",
+            dies,
+        ),
+        test("a_take_over_that_fails_at_any_step_loses_no_packet", fails),
+    ]
+}
+
+/// Two SPIs each.
+const PEERS: u32 = 15_000;
+
+/// The kernel's jiffies, from a start that is removed again.
+fn jiffies(lab: &Lab) -> Result<Jiffies> {
+    Ikenat::start(lab)?.kill()?;
+    let jiffies = Jiffies::of(lab)?;
+    lab.unload()?;
+    Ok(jiffies)
+}
+
+/// Fails unless all that was in the old tables is in `stats`, beside one tunnel under load.
+fn is_complete(stats: &InstanceStats, filled: Filled) -> Result<()> {
+    let peers = filled.peers as usize;
+    ensure!(
+        stats.spis.len() == 2 * peers + 2,
+        "{} SPIs",
+        stats.spis.len()
+    );
+    ensure!(
+        stats.sessions.len() == peers + 1,
+        "{} sessions",
+        stats.sessions.len()
+    );
+    let old = stats.spis.iter().filter(|one| one.peer.octets()[0] == 100);
+    let packets: u64 = old.clone().map(|one| one.packets).sum();
+    let loss: u64 = old.clone().map(|one| one.estimated_loss).sum();
+    let reordered: u64 = stats.spis.iter().map(|one| one.reordered).sum();
+    let expected: u64 = filled.packets.iter().sum();
+    ensure!(
+        packets == expected,
+        "{packets} packets instead of {expected}"
+    );
+    ensure!(
+        reordered == 0,
+        "{reordered} packets look reordered, {loss} lost"
+    );
+    ensure!(
+        stats.totals.retired.inbound.packets == RETIRED,
+        "{:?}",
+        stats.totals
+    );
+    Ok(())
+}
+
+fn taken_over(lab: &Lab) -> Result<()> {
+    let before = attachments(lab)?;
+    let jiffies = jiffies(lab)?;
+    let filled = older::start(lab, PEERS, jiffies)?;
+    let rate = full_rate()? / 5;
+    let load = Load::start(lab, rate, rate)?;
+    load.flows().context("through the older programs")?;
+    let slots = SLOTS.to_string();
+    let ikenat = Ikenat::start_with(lab, &["--flow-slots", &slots])?;
+    load.flows().context("through the new programs")?;
+    let log = ikenat.log();
+    for said in [
+        "back to the older version leads `ikenat unload` alone",
+        "took over 3000",
+    ] {
+        ensure!(log.contains(said), "{said:?} is not in: {log}");
+    }
+    ensure!(!directory(lab).exists(), "the old directory is left");
+    let transfer = load.finish()?;
+    println!("taken over: {transfer}");
+    let stats = lab.stats()?;
+    transfer.check_counted(&stats)?;
+    is_complete(&stats, filled)?;
+    ikenat.kill()?;
+    lab.unload()?;
+    nothing_is_left(lab, &before)
+}
+
+/// Lets a start be disturbed at each step over older pins, and the next one go on.
+fn each_step(lab: &Lab, disturb: impl Fn(&Lab, &str, &str, usize) -> Result<()>) -> Result<()> {
+    const FEW: u32 = 500;
+    let before = attachments(lab)?;
+    let jiffies = jiffies(lab)?;
+    older::start(lab, FEW, jiffies)?;
+    let steps = steps(lab, "auto", WAN)?;
+    lab.unload()?;
+    for step in STEPS {
+        ensure!(
+            steps.iter().any(|one| one == step),
+            "{step} is not in {steps:?}"
+        );
+    }
+    for (number, step) in ends(&steps, 0) {
+        let context = || format!("at step {number}, {step}");
+        let filled = older::start(lab, FEW, jiffies).with_context(context)?;
+        let load = Load::start(lab, tenth_rate()?, tenth_rate()?).with_context(context)?;
+        load.flows().with_context(context)?;
+        disturb(lab, "auto", WAN, number).with_context(context)?;
+        load.flows().context("afterwards").with_context(context)?;
+        let ikenat = Ikenat::start(lab).with_context(context)?;
+        load.flows().context("healed").with_context(context)?;
+        // What is sent now is counted in the tables by all means.
+        std::thread::sleep(Duration::from_millis(100));
+        let transfer = load.finish().with_context(context)?;
+        let stats = lab.stats()?;
+        transfer.check_counted(&stats).with_context(context)?;
+        is_complete(&stats, filled).with_context(context)?;
+        ensure!(
+            !directory(lab).exists(),
+            "the old directory is left {}",
+            context()
+        );
+        ikenat.kill()?;
+        lab.unload()?;
+        nothing_is_left(lab, &before).with_context(context)?;
+    }
+    Ok(())
+}
+
+fn dies(lab: &Lab) -> Result<()> {
+    each_step(lab, die)
+}
+
+fn fails(lab: &Lab) -> Result<()> {
+    each_step(lab, fail)
+}
