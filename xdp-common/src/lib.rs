@@ -22,6 +22,7 @@ pub use counters::{Class, Direction, Hook, Untracked};
 pub use reason::{Outcome, Reason};
 pub use vips::Vip;
 
-/// The version of everything in this crate. Pinned objects of another version are refused, never
-/// reinterpreted.
+/// The version of everything in this crate. Pinned objects of another version are never reinterpreted:
+/// a start converts those of some versions, and refuses the others. The record of the layouts is in
+/// `xdp-user/src/tables/older.rs`; a change of this number adds to it.
 pub const ABI_VERSION: u32 = 7;

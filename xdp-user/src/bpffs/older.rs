@@ -161,9 +161,10 @@ impl Older {
     }
 
     fn running(&self, error: Error) -> Error {
-        match error {
-            Error::Locked { .. } => self.still_runs(),
-            other => other,
+        if matches!(error, Error::Locked { .. }) {
+            self.still_runs()
+        } else {
+            error
         }
     }
 

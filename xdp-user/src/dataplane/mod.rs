@@ -131,15 +131,7 @@ pub fn start(plan: &mut Plan, netlink: &Netlink) -> Result<(Dataplane, Vec<Logge
         }
         Err(error) => {
             attach::rollback(netlink, &instance, &created);
-            let undone = match takeover.filter(|_| saved.is_none()) {
-                Some(takeover) => takeover.undo(&instance),
-                None => Ok(true),
-            };
-            let is_unused = undone.unwrap_or_else(|error| {
-                log_clean_up(Err(error));
-                false
-            });
-            if saved.is_none() && is_unused {
+            if saved.is_none() && takeover.is_none_or(|takeover| takeover.undo(&instance)) {
                 log_clean_up(instance.remove().map(drop));
             }
             Err(error)

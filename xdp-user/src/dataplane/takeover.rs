@@ -20,7 +20,7 @@ use crate::dataplane::attach;
 use crate::dataplane::link;
 use crate::dataplane::loader::SavedState;
 use crate::dataplane::tc_backend::TcBackend;
-use crate::error::{InstanceError, Result};
+use crate::error::{InstanceError, Result, log_clean_up};
 use crate::failpoints::{Step, pass};
 use crate::netlink::Netlink;
 use crate::tables::carry::{self, Carried, NewTables, OldTables};
@@ -95,7 +95,7 @@ impl Takeover {
         chosen.transpose()
     }
 
-    fn old(&self) -> OldTables<'_, AtomicU64> {
+    fn old_tables(&self) -> OldTables<'_, AtomicU64> {
         OldTables {
             flows: self.flow.words().as_chunks().0,
             sessions: self.session.words().as_chunks().0,
@@ -104,7 +104,7 @@ impl Takeover {
         }
     }
 
-    fn new<'t>(
+    fn new_tables<'t>(
         &self,
         tables: &'t Tables<AtomicU64>,
         state: &'t SavedState,
@@ -134,7 +134,10 @@ impl Takeover {
         state: &SavedState,
         records: (&Records, &Clock),
     ) -> Result<()> {
-        carry::copy(&self.old(), &self.new(tables, state, records)?);
+        carry::copy(
+            &self.old_tables(),
+            &self.new_tables(tables, state, records)?,
+        );
         pass(Step::EntriesCopied)?;
         self.older.move_programs(own, || pass(Step::ProgramMoved))
     }
@@ -147,10 +150,10 @@ impl Takeover {
         records: (&Records, &Clock),
         grace: &GracePeriod,
     ) -> Result<TakenOver> {
-        let old = self.old();
+        let old = self.old_tables();
         self.older.instance.clear_tracepoints()?;
         grace.wait()?;
-        let new = self.new(tables, state, records)?;
+        let new = self.new_tables(tables, state, records)?;
         let carried = carry::settle(&old, &new, || pass(Step::CountersMoved))?;
         old.meta[PROGRESS].publish(progress::DONE);
         pass(Step::OlderSpent)?;
@@ -165,7 +168,14 @@ impl Takeover {
 
     /// After a start that failed: gives the programs back to the older instance if none of them was
     /// replaced. False: some were, so the new instance has to stay for the next start.
-    pub(crate) fn undo(&self, own: &Instance) -> Result<bool> {
+    pub(crate) fn undo(&self, own: &Instance) -> bool {
+        self.try_undo(own).unwrap_or_else(|error| {
+            log_clean_up(Err(error));
+            false
+        })
+    }
+
+    fn try_undo(&self, own: &Instance) -> Result<bool> {
         let moved = programs_of(own)?;
         if moved.iter().any(|program| !self.programs.contains(program)) {
             return Ok(false);

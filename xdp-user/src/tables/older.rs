@@ -191,11 +191,11 @@ pub(crate) fn fill_session<W: Word, V: Word>(
     to.hot[session::PIN].store(session::proven_pin(numbers.vip));
     let ports = from[old::session::PORTS].load();
     let known = if ports >> 32 == 0 {
-        let silent = (now as u32).wrapping_sub(seen as u32);
+        let silent = low(now).wrapping_sub(low(seen));
         let last = now.saturating_sub(silent.into());
         let created = flows.map_or(last, |flows| flows.first_seen.min(last)) >> tick_shift;
         let native = flows.is_some_and(|flows| flows.native);
-        ports | session::created_at(created) | u64::from(native) * session::NATIVE_ESP
+        ports | session::created_at(created) | (u64::from(native) * session::NATIVE_ESP)
     } else {
         ports
     };
@@ -252,6 +252,11 @@ const fn later(one: u32, other: u32) -> u32 {
     if is_ahead(one, other) { one } else { other }
 }
 
+#[expect(clippy::cast_possible_truncation, reason = "the half is meant")]
+const fn low(word: u64) -> u32 {
+    word as u32
+}
+
 const fn high(word: u64) -> u32 {
     (word >> 32) as u32
 }
@@ -262,7 +267,7 @@ pub(crate) fn settle_flow<W: Word, V: Word>(from: &OldSlot<V>, to: Halves<'_, W>
     let seen = from[old::flow::SEEN].load();
     update(&to.hot[flow::SEEN], |word| {
         let stamp = later(high(seen), high(word));
-        let highest = later(seen as u32, word as u32);
+        let highest = later(low(seen), low(word));
         u64::from(stamp) << 32 | u64::from(highest)
     });
     let (began, first) = (first_seen(from), from[old::flow::FIRST].load());
@@ -282,7 +287,7 @@ pub(crate) fn settle_flow<W: Word, V: Word>(from: &OldSlot<V>, to: Halves<'_, W>
 pub(crate) fn settle_session<W: Word, V: Word>(from: &OldSlot<V>, to: Halves<'_, W>) {
     let seen = from[old::session::LAST_SEEN].load();
     update(&to.hot[session::LAST_SEEN], |word| {
-        if is_ahead(seen as u32, word as u32) {
+        if is_ahead(low(seen), low(word)) {
             seen
         } else {
             word
@@ -291,7 +296,7 @@ pub(crate) fn settle_session<W: Word, V: Word>(from: &OldSlot<V>, to: Halves<'_,
     for counter in 0..2 * SESSION_COUNTERS {
         let count = take(&from[old::session::COUNTERS + counter]);
         let word = session::COUNTERS + counter / 2;
-        W::add_to_half(to.cold, 2 * word + counter % 2, count as u32);
+        W::add_to_half(to.cold, 2 * word + counter % 2, low(count));
     }
 }
 
