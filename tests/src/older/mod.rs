@@ -324,7 +324,7 @@ fn fill(directory: &Path, secret: &Secret, peers: u32, now: u64) -> Result<Fille
                     (9, 1 << 32 | 4500),
                 ],
             );
-            filled.packets[kind as usize] += packets;
+            filled.packets[usize::from(kind != 0)] += packets;
         }
         sessions.put(
             secret,

@@ -24,7 +24,7 @@ mod vip;
 use crate::bpffs::layout::{self, Instance};
 use crate::config::plan::Plan;
 use crate::config::settings::Settings;
-use crate::dataplane::{other_instances, takeover};
+use crate::dataplane::other_instances;
 use crate::error::Result;
 use crate::netlink::Netlink;
 use crate::tables::services::ServiceRecord;
@@ -161,26 +161,17 @@ fn start(settings: &Settings, netlink: &Netlink, found: &[Finding]) -> Option<Fi
     if found.iter().any(|finding| finding.level == Level::Error) {
         return None;
     }
-    match attempt(settings, netlink) {
-        Err(refused) => {
-            let reason = "`ikenat run` with these arguments would end with this message";
-            Some(Finding::error("start", refused.to_string(), reason))
-        }
-        Ok(announcement) => {
-            let reason = "there is no way back but `ikenat unload`, after which the older version can start: its tables are removed, and it refuses those of this version";
-            announcement.map(|message| Finding::ok("start", message, reason))
-        }
-    }
+    let refused = refusal(settings, netlink).err()?;
+    let reason = "`ikenat run` with these arguments would end with this message";
+    Some(Finding::error("start", refused.to_string(), reason))
 }
 
-/// What a start would take over of an older version, if it is not refused.
-fn attempt(settings: &Settings, netlink: &Netlink) -> Result<Option<String>> {
+fn refusal(settings: &Settings, netlink: &Netlink) -> Result<()> {
     let plan = Plan::check(settings.clone(), netlink)?;
     let bpffs = layout::bpffs(settings.bpffs.as_deref())?;
     let instance = Instance::of(&bpffs, &settings.instance);
     instance.check_place()?;
-    other_instances::check(&plan, &instance)?;
-    takeover::announcement(&instance, &plan)
+    other_instances::check(&plan, &instance)
 }
 
 #[cfg(test)]

@@ -206,15 +206,3 @@ pub(crate) fn programs(own: &Instance, plan: &Plan) -> Vec<u32> {
 pub(crate) fn is_possible(own: &Instance, plan: &Plan, other: &Instance) -> bool {
     older::to_take_over(own, plan).is_some_and(|older| older.instance.name == other.name)
 }
-
-/// What `check` says of it; `None`: there is nothing to take over.
-pub(crate) fn announcement(own: &Instance, plan: &Plan) -> Result<Option<String>> {
-    let Some(older) = older::to_take_over(own, plan) else {
-        return Ok(None);
-    };
-    older.check(own)?;
-    Ok(Some(format!(
-        "{}: `ikenat run` takes over the sessions and counters of an older ikenat (tables of version {})",
-        older.vip, older.version
-    )))
-}

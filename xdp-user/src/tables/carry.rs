@@ -173,7 +173,7 @@ pub(crate) fn settle<W: Word, E>(
     Ok(carried)
 }
 
-/// The names under which the totals are told of what comes from older tables: no slot has such a number.
+/// Names in the totals of what comes from older tables: no slot has such a number.
 const BEYOND: usize = usize::MAX >> 2;
 
 /// Adds a flow for which there is no room to the retired totals, once.

@@ -25,7 +25,6 @@ use std::ops::RangeInclusive;
 use xdp_common::Direction;
 use xdp_common::slot::{self, Key, STATE, flow, session};
 use xdp_core::Word;
-use xdp_core::sequence::is_ahead;
 use xdp_core::table::{Halves, State};
 
 /// The versions of the ABI whose tables can be taken over.
@@ -247,7 +246,12 @@ fn update<W: Word>(word: &W, change: impl Fn(u64) -> u64) {
     }
 }
 
-/// The later of two stamps of 32 bits.
+/// Whether one stamp or sequence number is after another one, in serial-number arithmetic (RFC 1982).
+const fn is_ahead(one: u32, other: u32) -> bool {
+    one.wrapping_sub(other).cast_signed() > 0
+}
+
+/// The later of two stamps or sequence numbers.
 const fn later(one: u32, other: u32) -> u32 {
     if is_ahead(one, other) { one } else { other }
 }
