@@ -5,7 +5,8 @@ use anyhow::{Context, Result, ensure};
 use aya::programs::XdpMode;
 use aya::{Ebpf, EbpfLoader};
 use ikenat_bench_abi::traffic::Onward;
-use ikenat_tests::bpf::{Dataplane, Object, fixture, with_sizes};
+use ikenat_tests::bpf::fixture::{self, Services};
+use ikenat_tests::bpf::{Dataplane, Object, with_sizes};
 use ikenat_tests::lab::Lab;
 use ikenat_tests::lab::ikenat::Ikenat;
 use ikenat_tests::lab::netns::Namespace;
@@ -145,6 +146,7 @@ impl Standing {
                 | Contestant::IkenatTwin
                 | Contestant::IkenatGeneric
                 | Contestant::IkenatOneArmed
+                | Contestant::IkenatServices
         )
     }
 
@@ -202,6 +204,7 @@ const fn gateway(contestant: Contestant) -> Gateway {
         | Contestant::IkenatTwin
         | Contestant::IkenatGeneric
         | Contestant::IkenatOneArmed
+        | Contestant::IkenatServices
         | Contestant::Iptables
         | Contestant::Nft
         | Contestant::NftFlowtable
@@ -231,6 +234,11 @@ fn set_up(rig: &Rig, contestant: Contestant, flows: u32, start: Start) -> Result
             let config = fixture::prepare(&rig.lab)?;
             fixture::move_server_to_wan(&rig.lab)?;
             dataplane(rig, fixture::one_armed(config), flows, XdpMode::Driver)
+        }
+        Contestant::IkenatServices => {
+            ensure!(start == Start::Object, "256 services are for layer A only");
+            let config = Services::Many.of(fixture::prepare(&rig.lab)?);
+            dataplane(rig, config, flows, XdpMode::Driver)
         }
         Contestant::Ikenat | Contestant::IkenatTwin | Contestant::IkenatGeneric => {
             let generic = contestant == Contestant::IkenatGeneric;

@@ -12,13 +12,17 @@ use crate::results::{Contestant, LayerA};
 /// How far a figure may rise above its record.
 const RISE: f64 = 1.01;
 
+/// What 256 services may cost, as a multiple of one.
+const SERVICES: f64 = 1.15;
+
 /// Contestants in the record: ikenat, and those that show whether the harness itself has changed.
-pub const CONTESTANTS: [Contestant; 5] = [
+pub const CONTESTANTS: [Contestant; 6] = [
     Contestant::Cable,
     Contestant::Noop,
     Contestant::Pass,
     Contestant::Ikenat,
     Contestant::IkenatOneArmed,
+    Contestant::IkenatServices,
 ];
 
 /// Marginal instructions per packet, by the label of the row.
@@ -183,11 +187,12 @@ pub fn report(
             }
         }
         Some(recorded) => {
+            let verdicts = judge(measured, recorded);
             for Verdict {
                 label,
                 passes,
                 text,
-            } in judge(measured, recorded)
+            } in verdicts.into_iter().chain(judge_services(measured))
             {
                 let (word, at) = if passes { ("ok", 0) } else { ("FAILED", 1) };
                 add(&label, &format!("{word}: {text}"), at);
@@ -208,12 +213,33 @@ pub fn report(
     }
 }
 
+/// Whether 256 services cost little more than one: a verdict for each of their rows.
+#[must_use]
+pub fn judge_services(measured: &Figures) -> Vec<Verdict> {
+    let many = format!("{} ", name(Contestant::IkenatServices));
+    let one = format!("{} ", name(Contestant::Ikenat));
+    let rows = measured.iter().filter_map(|(label, now)| {
+        let case = label.strip_prefix(&many)?;
+        let times = now / measured.get(&format!("{one}{case}"))?;
+        Some(Verdict {
+            label: format!("{label}, against one service"),
+            passes: times <= SERVICES,
+            text: format!("{times:.3} times one service, at most {SERVICES:.2} times is accepted"),
+        })
+    });
+    rows.collect()
+}
+
 /// Whether a row is ikenat's. The others show the cost of the harness: they are recorded and shown,
 /// and a rise in them is no failure.
 fn is_ikenat(label: &str) -> bool {
-    [Contestant::Ikenat, Contestant::IkenatOneArmed]
-        .into_iter()
-        .any(|own| label.starts_with(&format!("{} ", name(own))))
+    [
+        Contestant::Ikenat,
+        Contestant::IkenatOneArmed,
+        Contestant::IkenatServices,
+    ]
+    .into_iter()
+    .any(|own| label.starts_with(&format!("{} ", name(own))))
 }
 
 /// The instructions for an intended rise.

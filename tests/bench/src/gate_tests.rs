@@ -51,6 +51,23 @@ fn a_yardstick_never_fails() {
 }
 
 #[test]
+fn services_that_cost_too_much_fail() {
+    let of = |many| {
+        figures_of(&[
+            ("ikenat ike inbound", 1000.0),
+            ("ikenat-256-services ike inbound", many),
+        ])
+    };
+    for (many, passes) in [(1149.0, true), (1151.0, false)] {
+        let verdicts = judge_services(&of(many));
+        assert_eq!(verdicts.len(), 1);
+        assert_eq!(verdicts[0].passes, passes, "{verdicts:?}");
+        let text = report("6.12", "rustc", &of(many), &[], Some(&of(many)));
+        assert_eq!(text.failed, !passes, "{}", text.text);
+    }
+}
+
+#[test]
 fn a_fall_is_good_news() {
     let fallen = one(980.0, 1000.0);
     assert!(

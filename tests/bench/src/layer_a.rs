@@ -79,12 +79,13 @@ pub fn has(word: &str) -> bool {
 }
 
 /// All contestants, the cable first: the others are compared with it.
-pub const CONTESTANTS: [Contestant; 11] = [
+pub const CONTESTANTS: [Contestant; 12] = [
     Contestant::Cable,
     Contestant::Noop,
     Contestant::Pass,
     Contestant::Ikenat,
     Contestant::IkenatOneArmed,
+    Contestant::IkenatServices,
     Contestant::IkenatGeneric,
     Contestant::Forwarding,
     Contestant::Iptables,
@@ -121,10 +122,16 @@ fn cases(contestant: Contestant) -> impl Iterator<Item = (Traffic, Direction)> {
         .flat_map(|traffic| [Direction::Inbound, Direction::Outbound].map(|way| (traffic, way)));
     // Where both sides are one interface, the fast path is another one.
     let esp_only = contestant == Contestant::IkenatOneArmed;
+    // Among several VIPs, ESP looks one up in one way, and the rest in another.
+    let one_of_each = contestant == Contestant::IkenatServices;
+    let differs = move |traffic: Traffic| {
+        (!esp_only || traffic.establishing() == traffic)
+            && (!one_of_each || matches!(traffic, Traffic::EspInUdp | Traffic::Ike))
+    };
     let others = NOT_HANDLED.map(|(traffic, _)| (traffic, Direction::Inbound));
     handled
         .filter(move |_| forwards)
-        .filter(move |(traffic, _)| !esp_only || traffic.establishing() == *traffic)
+        .filter(move |(traffic, _)| differs(*traffic))
         .chain(others.into_iter().filter(move |_| passes))
 }
 
@@ -182,6 +189,7 @@ pub(crate) const fn is_needed(contestant: Contestant) -> bool {
             | Contestant::Pass
             | Contestant::Ikenat
             | Contestant::IkenatOneArmed
+            | Contestant::IkenatServices
     )
 }
 

@@ -28,6 +28,7 @@ pub(crate) fn apply(gateway: &Namespace, contestant: Contestant, flows: u32) -> 
         | Contestant::IkenatTwin
         | Contestant::IkenatGeneric
         | Contestant::IkenatOneArmed
+        | Contestant::IkenatServices
         | Contestant::Broken => bail!("{contestant:?} needs no rules"),
     };
     if script.is_empty() {

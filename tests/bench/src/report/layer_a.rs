@@ -95,6 +95,7 @@ pub(super) const fn is_ikenat(contestant: Contestant) -> bool {
             | Contestant::IkenatTwin
             | Contestant::IkenatGeneric
             | Contestant::IkenatOneArmed
+            | Contestant::IkenatServices
     )
 }
 

@@ -56,7 +56,8 @@ pub(super) const fn class(contestant: Contestant) -> &'static str {
         Contestant::Ikenat
         | Contestant::IkenatTwin
         | Contestant::IkenatGeneric
-        | Contestant::IkenatOneArmed => "c0",
+        | Contestant::IkenatOneArmed
+        | Contestant::IkenatServices => "c0",
         Contestant::Noop | Contestant::Pass => "c1",
         Contestant::Cable
         | Contestant::Forwarding
@@ -76,6 +77,7 @@ pub(super) const fn look(contestant: Contestant) -> (Shape, &'static str, bool) 
         Contestant::IkenatGeneric => (Shape::Circle, "c2", true),
         Contestant::IkenatTwin => (Shape::Square, "c0", true),
         Contestant::IkenatOneArmed => (Shape::Triangle, "c0", true),
+        Contestant::IkenatServices => (Shape::Diamond, "c0", true),
         Contestant::Forwarding => (Shape::Square, "c4", false),
         Contestant::Iptables => (Shape::Triangle, "c3", false),
         Contestant::Nft => (Shape::Diamond, "c5", false),

@@ -15,6 +15,7 @@ pub(super) const fn contestant(contestant: Contestant) -> &'static str {
         Contestant::IkenatTwin => "ikenat (twin)",
         Contestant::IkenatGeneric => "ikenat, generic",
         Contestant::IkenatOneArmed => "ikenat, one-armed",
+        Contestant::IkenatServices => "ikenat, 256 services",
         Contestant::Forwarding => "kernel forwarding",
         Contestant::Iptables => "iptables",
         Contestant::Nft => "nftables",
