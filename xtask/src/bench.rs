@@ -45,6 +45,9 @@ pub(crate) struct Arguments {
     /// Show what changed since the figures of this name
     #[arg(long, value_name = "NAME")]
     compare: Option<Name>,
+    /// Only layer B: measure this older object of ikenat in turns with that of this tree, and show the ratio
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["compare", "gate", "record"])]
+    against: Option<PathBuf>,
     /// Check layer A against the committed record: fails when a figure has risen by more than 1 %
     #[arg(long, conflicts_with_all = ["quick", "only", "save", "compare", "record"])]
     gate: bool,
@@ -91,6 +94,9 @@ impl FromStr for Name {
 
 impl Arguments {
     fn has(&self, layer: Layer) -> bool {
+        if self.against.is_some() {
+            return layer == Layer::B;
+        }
         self.layer.is_empty() || self.layer.contains(&layer)
     }
 
@@ -98,6 +104,18 @@ impl Arguments {
     fn check(&self, saved: &Path) -> Result<()> {
         if (self.gate || self.record) && self.layer.iter().any(|layer| *layer != Layer::A) {
             bail!("--gate and --record are about layer A: leave out the other --layer");
+        }
+        if self.against.is_some() && self.layer.iter().any(|layer| *layer != Layer::B) {
+            bail!("--against is about layer B: leave out the other --layer");
+        }
+        if let Some(path) = &self.against
+            && !path.is_file()
+        {
+            bail!(
+                "{} is no file: --against names an object that `cargo xtask build` has made from an older \
+                 commit (target/bpf/ikenat.o of its tree)",
+                path.display()
+            );
         }
         if !is_root() {
             bail!(
@@ -232,6 +250,11 @@ fn run_arguments(
             command.arg(option).arg(file(saved, name));
         }
     }
+    if let Some(path) = &arguments.against {
+        // The benchmark runs in the root of this tree.
+        command.arg("--against");
+        command.arg(std::path::absolute(path).unwrap_or_else(|_| path.clone()));
+    }
     let typed: Vec<String> = std::env::args().skip(1).collect();
     let mut line = Command::new("cargo");
     line.arg("xtask").args(typed);
@@ -309,10 +332,21 @@ mod tests {
             ("--save .x", "a name has letters"),
             ("--gate --quick", "cannot be used with"),
             ("--gate --record", "cannot be used with"),
+            ("--gate --against x.o", "cannot be used with"),
         ] {
             let error = parse(words).expect_err(words);
             assert!(error.contains(expected), "{words}: {error}");
         }
+        let other = parse("--against x.o --layer a").expect("clap knows nothing of layers");
+        let error = other.check(Path::new("x")).expect_err("it is layer B's");
+        assert!(error.to_string().contains("about layer B"), "{error}");
+        let missing = parse("--against /nowhere/ikenat.o").expect("clap does not look");
+        assert!(missing.has(Layer::B) && !missing.has(Layer::A));
+        let error = missing.check(Path::new("x")).expect_err("no file");
+        assert!(
+            error.to_string().contains("/nowhere/ikenat.o is no file"),
+            "{error}"
+        );
         let other = parse("--layer b --gate").expect("clap knows nothing of layers");
         let error = other
             .check(Path::new("x"))

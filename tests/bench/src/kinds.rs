@@ -242,6 +242,7 @@ fn spec(case: &Case, traffic: Traffic, other: Ipv4Addr, routed: bool) -> Result<
             NONE
         },
         cpu_shift: case.cores - 1,
+        flow_bits: (case.flows / case.cores).max(1).ilog2(),
         others: u32::from(case.traffic == Traffic::Mix),
         hops: u32::from(routed),
         length: frame.len() as u32,

@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use ikenat_bench::boot::{Boot, progress_line};
 use ikenat_bench::gate::{self, Record};
-use ikenat_bench::results::{LayerB, LayerC, Run, Spread};
+use ikenat_bench::results::{LayerC, Run};
 use ikenat_bench::run::{self, Layer};
 use ikenat_bench::{join, layer_a, layer_b, layer_c, report};
 use ikenat_tests::lab::cleanup;
@@ -51,9 +51,19 @@ enum Verb {
         /// `table ikenat 64 K`, `memory`, `loads`, `user stats`).
         #[arg(long, value_name = "WORD")]
         only: Option<String>,
+        /// Measure this older object of ikenat in turns with that of this build, and nothing else.
+        #[arg(long, value_name = "FILE")]
+        against: Option<PathBuf>,
         /// Write the raw figures to this file.
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
+    },
+    /// Inside layer B: measures steps in a chain of pointers, one line for each that it reads.
+    Chain {
+        /// Bytes of the array.
+        bytes: u64,
+        /// Bytes of a page.
+        page: u64,
     },
     /// Layer C: end to end in network namespaces. The exit status is 3 when the run is void.
     C {
@@ -93,6 +103,9 @@ struct RunArguments {
     /// Compare with the raw figures of this earlier run.
     #[arg(long, value_name = "FILE")]
     compare: Option<PathBuf>,
+    /// An older object to measure layer B against.
+    #[arg(long, value_name = "FILE")]
+    against: Option<PathBuf>,
     /// The command line as the user typed it.
     #[arg(long, default_value = "ikenat-bench run", value_name = "TEXT")]
     command: String,
@@ -144,18 +157,25 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
             std::thread::sleep(Duration::from_millis(after));
             guest_a(&contestants, only, quick)?;
         }
-        Verb::B { quick, only, json } => {
+        Verb::B {
+            quick,
+            only,
+            against,
+            json,
+        } => {
             let options = layer_b::Options {
                 quick,
                 only,
+                against,
                 progress: &|done, all, what| eprint!("\r\x1b[K{done}/{all} {what}"),
             };
             let results = layer_b::run(&options);
             eprint!("\r\x1b[K");
             let results = results?;
-            print_b(&results);
+            layer_b::print(&results);
             write(json, &results)?;
         }
+        Verb::Chain { bytes, page } => layer_b::serve(bytes, page)?,
         Verb::C {
             quick,
             only,
@@ -216,6 +236,7 @@ fn whole(arguments: RunArguments) -> Result<ExitCode> {
         results: arguments.results,
         save: arguments.save,
         compare: arguments.compare,
+        against: arguments.against,
         command: arguments.command,
         boot: arguments.boot,
         seed: now(),
@@ -315,45 +336,4 @@ fn guest_a(names: &[String], only: Option<String>, quick: bool) -> Result<()> {
         .context("failed to find IKENAT_OUTPUT: this runs inside `cargo xtask vm`")?;
     std::fs::write(&path, serde_json::to_string(&layer)?)
         .with_context(|| format!("failed to write {}", path.display()))
-}
-
-fn spread(s: Spread) -> String {
-    format!("{:>9.1}{:>9.1}{:>9.1}", s.median, s.low, s.high)
-}
-
-fn print_b(results: &LayerB) {
-    println!(
-        "{:<48}{:>9}{:>9}{:>9}",
-        "ns per packet", "median", "quartile", "quartile"
-    );
-    for row in &results.programs {
-        println!("{:<48}{}", layer_b::row_text(row), spread(row.nanoseconds));
-    }
-    for row in &results.tables {
-        let flows = layer_b::flows_text(row.flows);
-        let name = format!("table {} {flows}", row.table);
-        println!("{name:<48}{}", spread(row.nanoseconds));
-    }
-    for row in &results.memory {
-        println!(
-            "FLOW and SESSION for {:<10}{:>12} bytes, {} a flow",
-            layer_b::flows_text(row.flows),
-            row.bytes,
-            row.bytes / row.flows
-        );
-    }
-    for row in &results.user {
-        let name = format!("{} of {} flows, ms", row.work, row.flows);
-        println!(
-            "{name:<48}{}{:>9.1} longest",
-            spread(row.milliseconds),
-            row.longest
-        );
-    }
-    for row in &results.loads {
-        println!(
-            "load {:.1}, {:<12}{:>9} of {:>9} keys find no slot",
-            row.load, row.kind, row.without_slot, row.keys
-        );
-    }
 }

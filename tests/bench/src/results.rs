@@ -166,6 +166,12 @@ pub struct ARow {
 pub struct LayerB {
     /// The dataplane.
     pub programs: Vec<BRow>,
+    /// The dataplane against an older object.
+    #[serde(default)]
+    pub against: Vec<BAgainst>,
+    /// What one cache miss costs.
+    #[serde(default)]
+    pub misses: Vec<BMiss>,
     /// A look-up and two counts alone: ikenat's table beside the kernel's maps.
     pub tables: Vec<BTable>,
     /// What tables cost in memory.
@@ -188,6 +194,19 @@ pub struct Spread {
     pub high: f64,
 }
 
+/// The order in which packets visit the flows of layer B.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Walk {
+    /// Each flow as often as any other, in random order.
+    #[default]
+    Random,
+    /// The same, with eight packets in a row of each flow.
+    Trains,
+    /// The k-th flow has the weight 1/k (Zipf's law with the exponent 1), in random order.
+    Zipf,
+}
+
 /// A row of the dataplane in layer B.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct BRow {
@@ -195,8 +214,11 @@ pub struct BRow {
     pub traffic: Traffic,
     /// The direction.
     pub way: Direction,
-    /// Flows in the table, visited in random order.
+    /// Flows in the table.
     pub flows: u64,
+    /// The order in which they are visited.
+    #[serde(default)]
+    pub walk: Walk,
     /// True: every packet finds its flow; false: none does.
     pub hit: bool,
     /// True: the flow's next hop was learnt in the same tick; false: each packet causes a FIB
@@ -207,6 +229,38 @@ pub struct BRow {
     pub nanoseconds: Spread,
     /// Packets per round.
     pub packets: u64,
+}
+
+/// The dataplane against an older object, measured in turns.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct BAgainst {
+    /// The file of the older object.
+    pub object: String,
+    /// The kind of traffic.
+    pub traffic: Traffic,
+    /// The direction.
+    pub way: Direction,
+    /// Flows in the table, visited in random order; each packet finds its own.
+    pub flows: u64,
+    /// ns per packet with the older object.
+    pub older: Spread,
+    /// ns per packet with that of this build.
+    pub present: Spread,
+    /// The second figure over the first, in each round.
+    pub ratio: Spread,
+}
+
+/// One cache miss on which the next one depends: a step in a chain of pointers through an array.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct BMiss {
+    /// The array is as large as the hot halves of a table for so many flows.
+    pub flows: u64,
+    /// Its bytes.
+    pub bytes: u64,
+    /// Bytes of a page.
+    pub page: u64,
+    /// ns per step.
+    pub nanoseconds: Spread,
 }
 
 /// A table of layer B.

@@ -57,6 +57,8 @@ pub struct Options {
     pub save: Option<PathBuf>,
     /// The raw figures of an earlier run.
     pub compare: Option<PathBuf>,
+    /// An older object to measure layer B against.
+    pub against: Option<PathBuf>,
     /// The command line as the user typed it.
     pub command: String,
     /// The command that boots a machine for layer A.
@@ -135,6 +137,7 @@ fn measure(layer: Layer, options: &Options, progress: &Progress, run: &mut Run) 
             let options = layer_b::Options {
                 quick: options.quick,
                 only: options.only.clone(),
+                against: options.against.clone(),
                 progress: &step,
             };
             run.b = Some(layer_b::run(&options).with_context(failed)?);
@@ -246,6 +249,7 @@ mod tests {
             only: None,
             results: directory.to_path_buf(),
             save: None,
+            against: None,
             compare: None,
             command: "x".to_owned(),
             boot: Vec::new(),

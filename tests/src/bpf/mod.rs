@@ -17,7 +17,7 @@ use anyhow::{Context, Result, bail};
 use aya::maps::{Array, Map, MapData};
 use aya::programs::{SchedClassifier, TcAttachType, Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader, TestRun, TestRunOptions, TestRunResult};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use xdp_common::counters::{self, Counters};
 use xdp_common::slot::{STATE, WAYS, WORDS};
 use xdp_common::{Config, Hook, cpu, limits};
@@ -173,6 +173,14 @@ impl Dataplane {
     /// # Errors
     /// The kernel refuses it; the verifier's log is in the error.
     pub fn load_object(object: Object, config: &Config) -> Result<Self> {
+        Self::load_file(&object.path()?, config)
+    }
+
+    /// The same, with an object of this ABI from any file.
+    ///
+    /// # Errors
+    /// The kernel refuses it; the verifier's log is in the error.
+    pub fn load_file(path: &Path, config: &Config) -> Result<Self> {
         let mut ebpf = EbpfLoader::new()
             .override_global("CONFIG", bytemuck::bytes_of(config), true)
             .map_max_entries("FLOW", config.flow_mask + 1)
@@ -180,8 +188,8 @@ impl Dataplane {
             .map_max_entries("SESSION", config.session_mask + 1)
             .map_max_entries("SESSION_COLD", slots(config.session_mask))
             .map_max_entries("CPU", cpus()?)
-            .load_file(object.path()?)
-            .context("failed to load the object")?;
+            .load_file(path)
+            .with_context(|| format!("failed to load {}", path.display()))?;
         let [wan, lan, both] = if config.several_vips == 0 {
             XDP
         } else {

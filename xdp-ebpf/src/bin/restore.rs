@@ -6,6 +6,7 @@
 
 #![no_std]
 #![no_main]
+#![expect(clippy::cast_possible_truncation, reason = "halves of words are meant")]
 
 // A single-file crate looks for its modules beside it, where Cargo would treat this file as a
 // program.
@@ -16,10 +17,10 @@ use aya_ebpf::bindings::xdp_action;
 use aya_ebpf::macros::{map, xdp};
 use aya_ebpf::maps::{Array, ProgramArray};
 use aya_ebpf::programs::XdpContext;
-use ikenat_bench_abi::measure::{HEADER, Next, Plan};
+use ikenat_bench_abi::measure::{HEADER, Next, Plan, state};
 use measure::State;
-use xdp_core::Frame;
 use xdp_core::checksum::fold;
+use xdp_core::{Frame, Word as _};
 use xdp_ebpf::frame::xdp::XdpFrame;
 use xdp_ebpf::helpers;
 
@@ -30,6 +31,11 @@ static PLAN: Array<Plan> = Array::with_max_entries(1, 0);
 /// The progress of the run.
 #[map]
 static STATE: Array<State> = Array::with_max_entries(1, 0);
+
+/// The flows of the packets (bits 0-31) and their sequence numbers (32-63), if the plan says so, one
+/// after the other.
+#[map]
+static DRAWS: Array<u64> = Array::with_max_entries(1, 0);
 
 /// The program under test, at index 0.
 #[map]
@@ -88,7 +94,13 @@ fn write(frame: &mut impl Frame, plan: &Plan, next: Next) -> Option<()> {
 fn ikenat_restore(mut context: XdpContext) -> u32 {
     let pointer = XdpContext::new(context.ctx);
     if let (Some(plan), Some(state)) = (PLAN.get(0), STATE.get(0)) {
-        let next = measure::next(state, plan);
+        let count = state[state::SEQUENCE].load() as u32;
+        let mut next = measure::next(state, plan);
+        if plan.draws != 0
+            && let Some(drawn) = DRAWS.get(count & plan.draws)
+        {
+            next = measure::of_flow(plan, *drawn as u32, (*drawn >> 32) as u32);
+        }
         if write(&mut XdpFrame::plain(&mut context), plan, next).is_some() {
             measure::begin(state, plan);
             helpers::tail_call(&pointer, &NEXT, 0);

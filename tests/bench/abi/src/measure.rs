@@ -24,6 +24,14 @@ pub struct Plan {
     pub peer: u32,
     /// SPI of the first flow; the others follow.
     pub spi: u32,
+    /// Packets of a flow in a row (a power of two), less one.
+    pub train: u32,
+    /// Logarithm of the number of flows.
+    pub flow_bits: u32,
+    /// Logarithm of the number of packets in a row.
+    pub train_bits: u32,
+    /// Not zero: the flows are those in DRAWS, of which there are this many (a power of two), less one.
+    pub draws: u32,
     /// Sum of the IPv4 header's words (big-endian).
     pub ip_sum: u32,
     /// Sum of UDP's pseudo-header, header and payload (big-endian words).
@@ -45,7 +53,8 @@ pub struct Next {
     pub peer: u32,
     /// SPI.
     pub spi: u32,
-    /// Sequence number: rises from packet to packet.
+    /// Sequence number: rises by one from packet to packet of a flow, as a sender's does. Numbers far
+    /// from the last one would be rare packets for the dataplane.
     pub sequence: u32,
 }
 
@@ -55,7 +64,7 @@ pub mod state {
     pub const WORDS: usize = 8;
     /// Where the walk over the flows stands.
     pub const WALK: usize = 0;
-    /// The last sequence number.
+    /// Packets of this measurement so far, with those that only set it up.
     pub const SEQUENCE: usize = 1;
     /// Runs of this measurement so far.
     pub const RUNS: usize = 2;

@@ -44,6 +44,8 @@ pub struct Spec {
     pub others: u32,
     /// How much less the TTL may be at the sink: 0 (as sent) or 1 (a router was on the way).
     pub hops: u32,
+    /// Logarithm of the number of flows of each CPU.
+    pub flow_bits: u32,
     /// Length of the frame.
     pub length: u32,
 }

@@ -5,6 +5,7 @@
 use super::rounds::Random;
 use anyhow::{Context, Result, ensure};
 use ikenat_tests::bpf::{Dataplane, with_sizes};
+use std::path::Path;
 use std::sync::atomic::AtomicU64;
 use xdp_common::slot::{self, Key, flow, session};
 use xdp_common::{Class, Config, Direction, limits, meta};
@@ -95,6 +96,34 @@ pub(super) fn sized(base: Config, flows: u64, sessions: u64) -> Result<Config> {
     Ok(config.seal())
 }
 
+/// Only inbound packets may be without a flow and look for a session.
+fn has_sessions(filling: Filling) -> bool {
+    filling.direction == Direction::Inbound
+}
+
+/// The configuration for a filling.
+///
+/// # Errors
+/// The size does not fit.
+pub(super) fn sized_for(base: &Config, filling: Filling) -> Result<Config> {
+    let sessions = if has_sessions(filling) {
+        filling.flows
+    } else {
+        0
+    };
+    let base = Config {
+        secret: secret(1),
+        ..*base
+    };
+    sized(base, filling.flows, sessions)
+}
+
+/// The key of a flow.
+pub(super) fn key(filling: Filling, number: u32) -> Key {
+    let peer = (PEER + number).to_be_bytes();
+    slot::flow_key(peer, SPI + number, filling.class, filling.direction, 0)
+}
+
 /// Inserts keys into a table, and returns how many found no slot.
 pub(super) fn fill(
     table: Arrays<'_, AtomicU64>,
@@ -129,18 +158,23 @@ impl Gateway {
     /// # Errors
     /// The kernel refuses the object, or a table is so full that the figures would mean nothing.
     pub(super) fn new(base: &Config, filling: Filling) -> Result<Self> {
-        // Only inbound packets may be without a flow and look for a session.
-        let has_sessions = filling.direction == Direction::Inbound;
-        let sessions = if has_sessions { filling.flows } else { 0 };
-        let base = Config {
-            secret: secret(1),
-            ..*base
+        Self::of(None, base, filling)
+    }
+
+    /// The same with another object of this ABI.
+    ///
+    /// # Errors
+    /// As above.
+    pub(super) fn of(path: Option<&Path>, base: &Config, filling: Filling) -> Result<Self> {
+        let config = sized_for(base, filling)?;
+        let has_sessions = has_sessions(filling);
+        let mut dataplane = match path {
+            Some(path) => Dataplane::load_file(path, &config)?,
+            None => Dataplane::load(&config)?,
         };
-        let config = sized(base, filling.flows, sessions)?;
-        let mut dataplane = Dataplane::load(&config)?;
         let flows = slots(&dataplane, FLOW)?;
         let numbers = 0..u32::try_from(filling.flows)?;
-        let key = |number| Self::key(filling, number);
+        let key = |number| key(filling, number);
         let secret = &config.secret;
         let keys = numbers.clone().map(key);
         let mut without_slot = fill(flows.arrays(), secret, keys, |slot| {
@@ -171,11 +205,6 @@ impl Gateway {
         })
     }
 
-    fn key(filling: Filling, number: u32) -> Key {
-        let peer = (PEER + number).to_be_bytes();
-        slot::flow_key(peer, SPI + number, filling.class, filling.direction, 0)
-    }
-
     /// Makes all flows' next hops fresh or stale. `first` is a packet of the first flow.
     ///
     /// # Errors
@@ -189,9 +218,17 @@ impl Gateway {
         };
         for slot in self.flows.arrays().hot() {
             Word::store(&slot[flow::HOP], hop);
+            // A measurement begins with number 1.
+            Word::store(&slot[flow::SEEN], 0);
         }
         self.now = Some(now);
         Ok(())
+    }
+
+    /// The packets that each slot of FLOW has counted.
+    pub(super) fn packets(&self) -> Vec<u64> {
+        let slots = self.flows.arrays().hot().iter();
+        slots.map(|slot| Word::load(&slot[flow::PACKETS])).collect()
     }
 
     /// True when the tick in which the flows were made fresh has ended: then some packets of a
@@ -210,7 +247,7 @@ impl Gateway {
             "the first flow's packet was not forwarded: action {}",
             run.action
         );
-        let key = Self::key(self.filling, 0);
+        let key = key(self.filling, 0);
         let place = Place::new(digest_key(&self.config.secret, &key), self.config.flow_mask);
         let flows = self.flows.arrays();
         let slot = table::find(&flows, place, &key).context("failed to find the first flow")?;

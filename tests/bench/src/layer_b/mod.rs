@@ -3,17 +3,27 @@
 //! Rounds of all rows are interleaved in random order; the figure of a row is the median over the
 //! rounds with its quartiles.
 
+mod against;
+mod cases;
 mod gateway;
+mod misses;
+mod older;
 mod packets;
+mod print;
 mod programs;
 mod rounds;
 mod sizes;
 mod tables;
 mod user;
+mod walk;
 mod wrapper;
 
-use crate::results::{BRow, LayerB, Traffic};
+pub use misses::serve;
+pub use print::print;
+
+use crate::results::{BRow, LayerB, Traffic, Walk};
 use anyhow::Result;
+use std::path::PathBuf;
 
 /// The selection of measurements.
 pub struct Options<'o> {
@@ -21,6 +31,8 @@ pub struct Options<'o> {
     pub quick: bool,
     /// Only rows whose label contains this.
     pub only: Option<String>,
+    /// Measure this older object as well, in turns with that of this build, and nothing else.
+    pub against: Option<PathBuf>,
     /// Called after every step: completed steps, all steps, the name of the current one.
     pub progress: &'o (dyn Fn(usize, usize, &str) + Sync),
 }
@@ -49,8 +61,16 @@ impl Options<'_> {
 /// The lab cannot be made, an object does not load, or a program did something other than what was
 /// to be measured.
 pub fn run(options: &Options<'_>) -> Result<LayerB> {
+    if let Some(path) = &options.against {
+        return Ok(LayerB {
+            against: against::measure(options, path)?,
+            ..LayerB::default()
+        });
+    }
+    let (programs, misses) = programs::measure(options)?;
     let mut results = LayerB {
-        programs: programs::measure(options)?,
+        programs,
+        misses,
         tables: tables::measure(options)?,
         user: user::measure(options)?,
         ..LayerB::default()
@@ -93,6 +113,15 @@ fn name(value: impl serde::Serialize) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
 
+/// The end of a row's label.
+fn walk_text(walk: Walk) -> &'static str {
+    match walk {
+        Walk::Random => "",
+        Walk::Trains => ", trains",
+        Walk::Zipf => ", zipf",
+    }
+}
+
 /// A row of the dataplane in words.
 pub fn row_text(row: &BRow) -> String {
     let punt = matches!(row.traffic, Traffic::OtherPort | Traffic::NotIpv4);
@@ -104,5 +133,10 @@ pub fn row_text(row: &BRow) -> String {
         (false, _) => "miss",
     };
     let flows = flows_text(row.flows);
-    format!("{} {} {flows} {fate}", name(row.traffic), name(row.way))
+    let walk = walk_text(row.walk);
+    format!(
+        "{} {} {flows} {fate}{walk}",
+        name(row.traffic),
+        name(row.way)
+    )
 }

@@ -125,6 +125,7 @@ pub(super) fn plan_of(traffic: Traffic, way: Direction, flows: u64, known: bool)
     let kind = kind(traffic);
     Ok(Plan {
         flow_mask: u32::try_from(flows - 1)?,
+        flow_bits: flows.trailing_zeros(),
         peer: if known { PEER } else { UNKNOWN_PEER },
         spi: SPI,
         outbound: u8::from(way == Direction::Outbound),

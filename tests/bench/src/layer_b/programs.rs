@@ -4,12 +4,15 @@
 //! passes, is measured right before and subtracted. The counters must show that every packet had
 //! the outcome that its row measures.
 
-use super::gateway::{Age, Filling, Gateway};
-use super::packets::{check, class, direction, frame, is_esp, plan_of};
+use super::Options;
+use super::cases::{Case, Fate, cases};
+use super::gateway::{Age, Gateway};
+use super::misses::{self, Chain};
+use super::packets::{check, class, direction, frame, plan_of};
 use super::rounds::{Random, Samples, go_first};
+use super::walk;
 use super::wrapper::{Instrument, Packet, load, program};
-use super::{FLOWS, Options, flows_text, name};
-use crate::results::{BRow, Direction, Traffic};
+use crate::results::{BMiss, BRow, Direction, Traffic, Walk};
 use anyhow::{Context, Result, ensure};
 use aya::programs::Xdp;
 use aya::{Ebpf, EbpfLoader};
@@ -18,142 +21,86 @@ use ikenat_tests::bpf::{Dataplane, fixture};
 use ikenat_tests::lab::topology::{CLIENT, LAN, WAN, with_lab};
 use ikenat_tests::lab::{self, Lab};
 use xdp_common::counters::{self, Quantity};
-use xdp_common::{Class, Config, Hook, Reason};
+use xdp_common::{Config, Hook, Reason};
 
-const RESTORE: &str = "ikenat_restore";
-const PASS: &str = "ikenat_peer";
-
-/// The table entry that the packets of a row find.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fate {
-    /// A flow that counts them, with a next hop of this age.
-    Flow(Age),
-    /// A session that counts them.
-    Session,
-    /// None: they are forwarded untracked.
-    Miss,
-    /// ikenat does not handle them.
-    Punt(Reason),
-}
-
-/// A row to measure.
-#[derive(Clone, Copy, Debug)]
-struct Case {
-    traffic: Traffic,
-    way: Direction,
-    flows: u64,
-    fate: Fate,
-}
-
-fn cases() -> Vec<Case> {
-    use {Direction as W, Fate as F, Traffic as T};
-    let most = FLOWS[FLOWS.len() - 1];
-    let mut cases = Vec::new();
-    let mut add = |traffic, way, flows, fate| {
-        cases.push(Case {
-            traffic,
-            way,
-            flows,
-            fate,
-        });
-    };
-    for flows in FLOWS {
-        for way in [W::Inbound, W::Outbound] {
-            for traffic in [T::EspInUdp, T::EspInUdpChecksum, T::Esp] {
-                add(traffic, way, flows, F::Flow(Age::Fresh));
-                // With fewer flows than packets in a round, a stale next hop would not stay stale.
-                if flows == most && traffic != T::EspInUdpChecksum {
-                    add(traffic, way, flows, F::Flow(Age::Stale));
-                }
-            }
-            add(T::Ike, way, flows, F::Session);
-        }
-        add(T::Keepalive, W::Inbound, flows, F::Session);
-        for traffic in [T::EspInUdp, T::Esp, T::Ike, T::Keepalive] {
-            add(traffic, W::Inbound, flows, F::Miss);
-        }
-    }
-    add(T::OtherPort, W::Inbound, 1, F::Punt(Reason::OtherPort));
-    add(T::NotIpv4, W::Inbound, 1, F::Punt(Reason::NotIpv4));
-    cases
-}
-
-impl Case {
-    fn label(&self) -> String {
-        let fate = match self.fate {
-            Fate::Flow(Age::Fresh) | Fate::Session => "hit",
-            Fate::Flow(Age::Stale) => "hit, stale",
-            Fate::Miss => "miss",
-            Fate::Punt(_) => "punt",
-        };
-        let flows = flows_text(self.flows);
-        format!("{} {} {flows} {fate}", name(self.traffic), name(self.way))
-    }
-
-    /// The flows in the tables of its instance. IKE, keepalives and packets that are not handled
-    /// share the instance of the sessions.
-    fn filling(&self) -> Filling {
-        let esp = is_esp(self.traffic);
-        let direction = if esp {
-            direction(self.way)
-        } else {
-            xdp_common::Direction::Inbound
-        };
-        let class = class(self.traffic).filter(|_| esp);
-        Filling {
-            // The smallest table also serves for one flow.
-            flows: self.flows.max(FLOWS[1]),
-            class: class.unwrap_or(Class::EspInUdp),
-            direction,
-        }
-    }
-}
+/// The wrapper.
+pub(super) const RESTORE: &str = "ikenat_restore";
+/// The program that only passes.
+pub(super) const PASS: &str = "ikenat_peer";
+/// Packets that show in which order flows are visited.
+const WALKED: u32 = 50_000;
 
 /// The labels of all rows.
 pub(super) fn labels() -> impl Iterator<Item = String> {
-    cases().into_iter().map(|case| case.label())
+    let misses = misses::cases().into_iter().map(misses::Case::label);
+    cases().into_iter().map(|case| case.label()).chain(misses)
 }
+
+/// The rows of the dataplane, and those of cache misses.
+type Rows = (Vec<BRow>, Vec<BMiss>);
 
 /// Measures the selected rows.
 ///
 /// # Errors
 /// See [`super::run`].
-pub(super) fn measure(options: &Options<'_>) -> Result<Vec<BRow>> {
+pub(super) fn measure(options: &Options<'_>) -> Result<Rows> {
     let mut cases = cases();
     cases.retain(|case| options.wants(&case.label()));
-    if cases.is_empty() {
-        return Ok(Vec::new());
+    let mut misses = misses::cases();
+    misses.retain(|case| options.wants(&case.label()));
+    let mut results = Rows::default();
+    if cases.is_empty() && misses.is_empty() {
+        return Ok(results);
     }
-    let mut results = Vec::new();
     with_lab(lab::Options::default(), |lab| {
-        results = rows(lab, options, &cases)?;
+        results = rows(lab, options, &cases, &misses)?;
         Ok(())
     })?;
     Ok(results)
 }
 
-fn rows(lab: &Lab, options: &Options<'_>, cases: &[Case]) -> Result<Vec<BRow>> {
+/// Prepares the gateway of a lab for peers in 10.0.0.0/8.
+///
+/// # Errors
+/// `ip` fails.
+pub(super) fn prepared(lab: &Lab) -> Result<Config> {
     let config = fixture::prepare(lab)?;
     lab.gateway
         .run(&format!("ip route add 10.0.0.0/8 via {CLIENT}"))?;
+    Ok(config)
+}
+
+fn rows(lab: &Lab, options: &Options<'_>, cases: &[Case], misses: &[misses::Case]) -> Result<Rows> {
+    let config = prepared(lab)?;
     lab.gateway.enter(|| {
         let mut bench = Bench::new(&config, options, cases)?;
         go_first()?;
-        let rounds = options.rounds();
-        let all = rounds * cases.len();
+        let chains = misses.iter().map(|case| Chain::new(*case));
+        let chains: Result<Vec<_>> = chains.collect();
+        let mut chains: Vec<Chain> = chains?.into_iter().flatten().collect();
+        let steps = cases.len() + chains.len();
+        let all = options.rounds() * steps;
         let mut random = Random::new(7);
-        for round in 0..rounds {
-            for (step, row) in random.order(cases.len()).into_iter().enumerate() {
-                let label = cases[row].label();
-                (options.progress)(round * cases.len() + step, all, &label);
-                bench
-                    .round(row, options.packets())
-                    .with_context(|| format!("failed to measure {label}"))?;
+        for round in 0..options.rounds() {
+            for (step, row) in random.order(steps).into_iter().enumerate() {
+                let chain = row
+                    .checked_sub(cases.len())
+                    .and_then(|at| chains.get_mut(at));
+                let label = chain
+                    .as_ref()
+                    .map_or_else(|| cases[row].label(), |chain| chain.case.label());
+                (options.progress)(round * steps + step, all, &label);
+                match chain {
+                    Some(chain) => chain.round(),
+                    None => bench.round(row, options.packets()),
+                }
+                .with_context(|| format!("failed to measure {label}"))?;
             }
         }
         (options.progress)(all, all, "programs");
         let packets = options.packets();
-        Ok(bench.rows.iter().map(|row| row.result(packets)).collect())
+        let programs = bench.rows.iter().map(|row| row.result(packets)).collect();
+        Ok((programs, chains.iter().map(Chain::result).collect()))
     })
 }
 
@@ -163,6 +110,8 @@ struct Row {
     gateway: usize,
     plan: Plan,
     packet: Packet,
+    /// The wrapper, if it is not the usual one.
+    wrapper: Option<Instrument>,
     /// A packet of the first flow.
     first: Vec<u8>,
     samples: Samples,
@@ -185,7 +134,7 @@ impl Bench {
         attached.attach(WAN)?;
         attached.attach(LAN)?;
         let mut this = Self {
-            wrapper: Instrument::restore()?,
+            wrapper: Instrument::restore(1)?,
             pass: load(&mut EbpfLoader::new(), "peer.o", &[PASS])?,
             gateways: Vec::new(),
             rows: Vec::new(),
@@ -212,7 +161,13 @@ impl Bench {
             }
         };
         let Case { traffic, way, .. } = case;
-        let plan = plan_of(traffic, way, case.flows, case.fate != Fate::Miss)?;
+        let (train, draws) = walk::of_plan(case.walk);
+        let plan = Plan {
+            train,
+            train_bits: train.count_ones(),
+            draws,
+            ..plan_of(traffic, way, case.flows, case.fate != Fate::Miss)?
+        };
         let packet = Packet {
             frame: frame(traffic, way),
             ingress: match way {
@@ -223,21 +178,33 @@ impl Bench {
         self.wrapper.before(program(&self.pass, PASS)?)?;
         let only = Plan {
             flow_mask: 0,
+            flow_bits: 0,
+            draws: 0,
             ..plan
         };
         let (_, first) = self.wrapper.once(RESTORE, &only, &packet)?;
         check(traffic, way, false, &first)?;
         let gateway = &self.gateways[index];
-        self.wrapper
-            .before(gateway.dataplane.program(packet.ingress)?)?;
-        let (_, seen) = self.wrapper.once(RESTORE, &plan, &packet)?;
+        let mut own = walk::wrapper(case.walk, case.flows)?;
+        let wrapper = own.as_mut().unwrap_or(&mut self.wrapper);
+        wrapper.before(gateway.dataplane.program(packet.ingress)?)?;
+        let (_, seen) = wrapper.once(RESTORE, &plan, &packet)?;
         let translated = !matches!(case.fate, Fate::Punt(_));
         check(traffic, way, translated, &seen)?;
+        if matches!(case.fate, Fate::Flow(_)) {
+            let before = gateway.packets();
+            wrapper.time(RESTORE, &plan, &packet, WALKED)?;
+            let after = gateway.packets().into_iter().zip(before);
+            let counted: Vec<u64> = after.map(|(after, before)| after - before).collect();
+            walk::check(case.walk, case.flows, &counted)
+                .context("the flows were not visited in the order of the row")?;
+        }
         self.rows.push(Row {
             case,
             gateway: index,
             plan,
             packet,
+            wrapper: own,
             first,
             samples: Samples::new(),
         });
@@ -250,7 +217,10 @@ impl Bench {
         let mut samples = row.samples.clone();
         let gateway = &mut self.gateways[row.gateway];
         let pass = program(&self.pass, PASS)?;
-        samples.take(|| row.sample(gateway, &mut self.wrapper, pass, packets))?;
+        let mut own = row.wrapper.take();
+        let wrapper = own.as_mut().unwrap_or(&mut self.wrapper);
+        samples.take(|| row.sample(gateway, wrapper, pass, packets))?;
+        row.wrapper = own;
         row.samples = samples;
         Ok(())
     }
@@ -277,7 +247,8 @@ impl Row {
             let before = gateway.dataplane.counters(Hook::Xdp)?;
             let whole = time(wrapper, gateway.dataplane.program(self.packet.ingress)?)?.nanoseconds;
             let after = gateway.dataplane.counters(Hook::Xdp)?;
-            self.check_counters(|at| after[at] - before[at], packets, gateway)?;
+            let counted = |at: usize| after[at] - before[at];
+            check_counters(&self.case, counted, packets, gateway.without_slot)?;
             let again = time(wrapper, pass)?.nanoseconds;
             // A tick that ends during the round makes fresh next hops stale.
             let ended = self.case.fate == Fate::Flow(Age::Fresh)
@@ -288,54 +259,63 @@ impl Row {
         }
     }
 
-    /// Checks that every packet had the expected outcome.
-    fn check_counters(
-        &self,
-        counted: impl Fn(usize) -> u64,
-        packets: u32,
-        gateway: &Gateway,
-    ) -> Result<()> {
-        let packets = u64::from(packets);
-        let class = class(self.case.traffic);
-        let at = match (self.case.fate, class) {
-            (Fate::Punt(reason), _) => counters::reason(reason),
-            (_, Some(class)) => counters::class(direction(self.case.way), class),
-            (_, None) => return Ok(()),
-        };
-        let seen = counted(at + Quantity::Packets as usize);
-        // One correct checksum in 65,535 looks like a partial one, and takes the slow path. SPIs
-        // and sequence numbers that rise together cause some more.
-        let slow = counted(counters::reason(Reason::ChecksumPartial));
-        let expected = self.case.traffic == Traffic::EspInUdpChecksum && slow * 1000 < packets;
-        ensure!(
-            seen == packets || (expected && seen + slow == packets),
-            "{seen} of {packets} packets were counted"
-        );
-        let untracked = match self.case.fate {
-            Fate::Punt(_) => return Ok(()),
-            Fate::Flow(_) | Fate::Session | Fate::Miss => {
-                counted(at + Quantity::UntrackedPackets as usize)
-            }
-        };
-        // Each of the few flows without a slot is visited this often.
-        let excused = gateway.without_slot * (packets / self.case.flows + 1);
-        let right = match self.case.fate {
-            Fate::Miss => untracked == packets,
-            Fate::Flow(_) | Fate::Session | Fate::Punt(_) => untracked <= excused,
-        };
-        ensure!(right, "{untracked} of {packets} packets were untracked");
-        Ok(())
-    }
-
     fn result(&self, packets: u32) -> BRow {
         BRow {
             traffic: self.case.traffic,
             way: self.case.way,
             flows: self.case.flows,
+            walk: self.case.walk,
             hit: matches!(self.case.fate, Fate::Flow(_) | Fate::Session),
             fresh: self.case.fate == Fate::Flow(Age::Fresh),
             nanoseconds: self.samples.spread(),
             packets: u64::from(packets),
         }
     }
+}
+
+/// Checks that every packet had the expected outcome.
+///
+/// # Errors
+/// One had another.
+pub(super) fn check_counters(
+    case: &Case,
+    counted: impl Fn(usize) -> u64,
+    packets: u32,
+    without_slot: u64,
+) -> Result<()> {
+    let packets = u64::from(packets);
+    let class = class(case.traffic);
+    let at = match (case.fate, class) {
+        (Fate::Punt(reason), _) => counters::reason(reason),
+        (_, Some(class)) => counters::class(direction(case.way), class),
+        (_, None) => return Ok(()),
+    };
+    let seen = counted(at + Quantity::Packets as usize);
+    // One correct checksum in 65,535 looks like a partial one, and takes the slow path. SPIs
+    // and sequence numbers that rise together cause some more.
+    let slow = counted(counters::reason(Reason::ChecksumPartial));
+    let expected = case.traffic == Traffic::EspInUdpChecksum && slow * 1000 < packets;
+    ensure!(
+        seen == packets || (expected && seen + slow == packets),
+        "{seen} of {packets} packets were counted"
+    );
+    let untracked = match case.fate {
+        Fate::Punt(_) => return Ok(()),
+        Fate::Flow(_) | Fate::Session | Fate::Miss => {
+            counted(at + Quantity::UntrackedPackets as usize)
+        }
+    };
+    // Each of the few flows without a slot is visited this often: with Zipf's law, one of the first
+    // hundred would take more than the figures can bear.
+    let excused = match case.walk {
+        Walk::Zipf => without_slot * packets / 1000,
+        Walk::Random => without_slot * (packets / case.flows + 1),
+        Walk::Trains => without_slot * (packets / case.flows + 8),
+    };
+    let right = match case.fate {
+        Fate::Miss => untracked == packets,
+        Fate::Flow(_) | Fate::Session | Fate::Punt(_) => untracked <= excused,
+    };
+    ensure!(right, "{untracked} of {packets} packets were untracked");
+    Ok(())
 }

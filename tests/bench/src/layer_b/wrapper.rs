@@ -95,12 +95,13 @@ impl Instrument {
         Self { ebpf }
     }
 
-    /// The wrapper that tail-calls another program.
+    /// The wrapper that tail-calls another program, with room for flows that are drawn in advance.
     ///
     /// # Errors
     /// The kernel refuses it.
-    pub(super) fn restore() -> Result<Self> {
+    pub(super) fn restore(draws: u32) -> Result<Self> {
         let mut loader = EbpfLoader::new();
+        loader.map_max_entries("DRAWS", draws);
         Ok(Self::new(load(
             &mut loader,
             "restore.o",
@@ -139,6 +140,7 @@ impl Instrument {
         let mut state = self.state()?;
         state[state::RUNS] = 0;
         state[state::FOUND] = 0;
+        state[state::SEQUENCE] = 0;
         let mut map: Array<&mut MapData, State> = self.map_mut("STATE")?.try_into()?;
         map.set(0, state, 0)?;
         Ok(())

@@ -2,8 +2,8 @@
 //! figures was measured.
 
 use crate::results::{
-    ARow, BLoad, BMemory, BRow, BTable, BUser, CRow, Conditions, Contestant, Direction, Interval,
-    Latency, LayerA, LayerB, LayerC, Run, Spread, Traffic,
+    ARow, BAgainst, BLoad, BMemory, BMiss, BRow, BTable, BUser, CRow, Conditions, Contestant,
+    Direction, Interval, Latency, LayerA, LayerB, LayerC, Run, Spread, Traffic, Walk,
 };
 
 /// Contestants that forward, with a cost in instructions and a share of the no-op redirect's rate.
@@ -141,6 +141,7 @@ fn layer_b() -> LayerB {
                         traffic,
                         way,
                         flows,
+                        walk: Walk::Random,
                         hit,
                         fresh,
                         nanoseconds,
@@ -171,8 +172,35 @@ fn layer_b() -> LayerB {
         (1_048_576, 268_435_456),
     ];
     let loads = [(0.25, 0), (0.5, 12), (0.75, 5_403), (1.0, 81_331)];
+    programs.extend([Walk::Trains, Walk::Zipf].map(|walk| BRow {
+        traffic: Traffic::EspInUdp,
+        way: Direction::Inbound,
+        flows: 65_536,
+        walk,
+        hit: true,
+        fresh: true,
+        nanoseconds: spread(60.0),
+        packets: 1_000_000,
+    }));
     LayerB {
         programs,
+        against: vec![BAgainst {
+            object: "old/ikenat.o".to_owned(),
+            traffic: Traffic::EspInUdp,
+            way: Direction::Inbound,
+            flows: 65_536,
+            older: spread(100.0),
+            present: spread(70.0),
+            ratio: spread(0.7),
+        }],
+        misses: [(65_536, 4 << 10), (1_048_576, 2 << 20)]
+            .map(|(flows, page)| BMiss {
+                flows,
+                bytes: 128 * flows,
+                page,
+                nanoseconds: spread(100.0),
+            })
+            .into(),
         tables,
         memory: memory.map(|(flows, bytes)| BMemory { flows, bytes }).into(),
         loads: loads

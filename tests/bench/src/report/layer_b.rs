@@ -4,7 +4,10 @@
 use super::figures::{Fate, fate, quotient, range};
 use super::section::{Block, Row, Section, Table, figures as number, words as column};
 use super::words;
-use crate::results::{BLoad, BMemory, BRow, BTable, BUser, Direction, LayerB, Traffic};
+use crate::results::{
+    BAgainst, BLoad, BMemory, BMiss, BRow, BTable, BUser, Direction, Interval, LayerB, Spread,
+    Traffic, Walk,
+};
 use std::collections::{BTreeMap, BTreeSet};
 
 const TITLE: &str = "B: nanoseconds of the program alone";
@@ -18,7 +21,7 @@ pub(super) fn section(layer: Option<&LayerB>) -> Section {
     };
     let lead = vec![Block::Text(
         "The program on the real CPU (BPF_PROG_TEST_RUN), nanoseconds per packet beyond a program that only passes. \
-         Flows are visited in random order. Hit: every packet finds its flow or session, with a next hop learnt in the \
+         Flows are visited in random order; with Zipf's law the k-th has the weight 1/k, and in trains each has eight packets in a row. Hit: every packet finds its flow or session, with a next hop learnt in the \
          same tick; stale: the FIB is asked for each packet; miss: no packet finds a flow. Rounds are interleaved; figures are median (lower quartile–upper quartile)."
             .to_owned(),
     )];
@@ -32,6 +35,12 @@ pub(super) fn section(layer: Option<&LayerB>) -> Section {
             format!("{low} to {high}")
         };
         rest.push(Block::Text(format!("Packets per round: {range}.")));
+    }
+    if !layer.against.is_empty() {
+        rest.push(Block::Table(against(&layer.against)));
+    }
+    if !layer.misses.is_empty() {
+        rest.push(Block::Table(misses(layer)));
     }
     let about = "A look-up and two counts alone, ns, by the number of flows: ikenat's table beside the kernel's maps.";
     rest.extend(pivot(about, "table", &tables(&layer.tables)));
@@ -62,20 +71,21 @@ pub(super) fn section(layer: Option<&LayerB>) -> Section {
 type Cells = Vec<((String, String), BTreeMap<u64, String>)>;
 
 /// The key of a row of the dataplane, except for the number of flows.
-pub(super) type Kind = (Traffic, Direction, Fate);
+pub(super) type Kind = (Traffic, Direction, Fate, Walk);
 
 /// The kind of a row.
 pub(super) const fn kind(row: &BRow) -> Kind {
-    (row.traffic, row.way, fate(row))
+    (row.traffic, row.way, fate(row), row.walk)
 }
 
 /// A kind in words.
-pub(super) fn kind_name((traffic, way, fate): Kind) -> String {
+pub(super) fn kind_name((traffic, way, fate, walk): Kind) -> String {
     format!(
-        "{}, {}, {}",
+        "{}, {}, {}{}",
         words::traffic(traffic),
         words::way(way),
-        fate.name()
+        fate.name(),
+        words::walk(walk)
     )
 }
 
@@ -85,7 +95,7 @@ fn programs(rows: &[BRow]) -> Cells {
     gather(sorted.into_iter().map(|row| {
         let group = format!("{}, {}", words::traffic(row.traffic), words::way(row.way));
         (
-            (group, fate(row).name().to_owned()),
+            (group, fate(row).name().to_owned() + words::walk(row.walk)),
             row.flows,
             words::spread(&row.nanoseconds),
         )
@@ -181,6 +191,76 @@ fn pivot(about: &str, name: &str, cells: &Cells) -> Vec<Block> {
 fn packets(rows: &[BRow]) -> Option<(String, String)> {
     let counts: Vec<f64> = rows.iter().map(|row| row.packets as f64).collect();
     range(&counts).map(|(low, high)| (words::figure(low), words::figure(high)))
+}
+
+fn against(rows: &[BAgainst]) -> Table {
+    let head = vec![
+        column("packets"),
+        number("flows"),
+        number("older object"),
+        number("this one"),
+        number("ratio"),
+    ];
+    let objects: BTreeSet<&str> = rows.iter().map(|row| row.object.as_str()).collect();
+    let objects: Vec<&str> = objects.into_iter().collect();
+    let about = format!(
+        "ns per packet of an older object ({}) and of this one, measured in turns; every packet finds its flow. The \
+         ratio is the median over the rounds.",
+        objects.join(", ")
+    );
+    let mut table = Table::new(&about, head);
+    for row in rows {
+        let Spread { median, low, high } = row.ratio;
+        table.push(vec![
+            format!("{}, {}", words::traffic(row.traffic), words::way(row.way)),
+            words::grouped(row.flows),
+            words::spread(&row.older),
+            words::spread(&row.present),
+            words::interval(&Interval { median, low, high }),
+        ]);
+    }
+    table
+}
+
+/// The rows whose packets have their flows, as multiples of a cache miss.
+fn misses(layer: &LayerB) -> Table {
+    let head = vec![
+        column("page"),
+        number("flows"),
+        number("array"),
+        number("ns per miss"),
+        number("ESP in UDP, inbound"),
+    ];
+    let mut table = Table::new(
+        "One cache miss on which the next one depends (a chain of pointers through an array as large as the hot \
+         halves of the table, in the same run), and how many of them a packet of a known flow costs.",
+        head,
+    );
+    let known = (
+        Traffic::EspInUdp,
+        Direction::Inbound,
+        Fate::Hit,
+        Walk::Random,
+    );
+    for BMiss {
+        flows,
+        bytes,
+        page,
+        nanoseconds,
+    } in &layer.misses
+    {
+        let is_known = |row: &&BRow| row.flows == *flows && kind(row) == known;
+        let program = layer.programs.iter().find(is_known);
+        let program = program.map(|row| row.nanoseconds.median);
+        table.push(vec![
+            words::bytes(*page),
+            words::grouped(*flows),
+            words::bytes(*bytes),
+            words::spread(nanoseconds),
+            words::maybe(quotient(program, Some(nanoseconds.median)), words::ratio),
+        ]);
+    }
+    table
 }
 
 fn memory(rows: &[BMemory]) -> Table {

@@ -5,7 +5,7 @@ use super::figures::{self, Fate};
 use super::svg::{Drawing, Shape};
 use super::{layer_b, plots_c, words};
 use crate::results::{
-    ARow, BRow, BTable, Contestant, Direction, LayerA, LayerB, Run, Spread, Traffic,
+    ARow, BRow, BTable, Contestant, Direction, LayerA, LayerB, Run, Spread, Traffic, Walk,
 };
 use std::collections::BTreeMap;
 
@@ -215,7 +215,8 @@ fn by_traffic(layer: &LayerA) -> Option<Drawing> {
 fn programs(layer: &LayerB) -> Option<Drawing> {
     let first = layer.programs.iter().map(|row| row.traffic).min()?;
     let mut by_fate: BTreeMap<(Fate, Direction), Vec<&BRow>> = BTreeMap::new();
-    for row in layer.programs.iter().filter(|row| row.traffic == first) {
+    let shown = |row: &&BRow| row.traffic == first && row.walk == Walk::Random;
+    for row in layer.programs.iter().filter(shown) {
         by_fate
             .entry((figures::fate(row), row.way))
             .or_default()

@@ -4,7 +4,9 @@
 use super::figures::{self, quotient};
 use super::section::{Block, Section, Table, words as column};
 use super::{layer_b, words};
-use crate::results::{ARow, BRow, Contestant, Direction, LayerA, LayerB, LayerC, Run, Traffic};
+use crate::results::{
+    ARow, BRow, Contestant, Direction, LayerA, LayerB, LayerC, Run, Traffic, Walk,
+};
 
 /// Where and how the run was made.
 pub(super) fn conditions(run: &Run) -> Section {
@@ -107,7 +109,12 @@ fn short_a(layer: &LayerA) -> String {
 }
 
 fn short_b(layer: &LayerB) -> String {
-    let main = (Traffic::EspInUdp, Direction::Inbound, figures::Fate::Hit);
+    let main = (
+        Traffic::EspInUdp,
+        Direction::Inbound,
+        figures::Fate::Hit,
+        Walk::Random,
+    );
     let ikenat = |row: &&BRow| layer_b::kind(row) == main;
     let mut rows: Vec<_> = layer.programs.iter().filter(ikenat).collect();
     rows.sort_by_key(|row| row.flows);

@@ -1,9 +1,18 @@
 //! Names and the formats of figures, the same for terminal, page and plots.
 
-use crate::results::{Contestant, Direction, Interval, Latency, Spread, Traffic};
+use crate::results::{Contestant, Direction, Interval, Latency, Spread, Traffic, Walk};
 
 /// The text for a missing figure.
 pub(super) const NONE: &str = "–";
+
+/// The order in which flows are visited, after the name of a row.
+pub(super) const fn walk(walk: Walk) -> &'static str {
+    match walk {
+        Walk::Random => "",
+        Walk::Trains => ", in trains of eight",
+        Walk::Zipf => ", by Zipf's law",
+    }
+}
 
 /// A contestant's name.
 pub(super) const fn contestant(contestant: Contestant) -> &'static str {

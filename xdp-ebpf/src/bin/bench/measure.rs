@@ -1,5 +1,5 @@
 //! The walk over the flows, for the programs for measurements: every flow once per period, in an
-//! order that no cache can predict.
+//! order that no cache can predict, or several packets in a row of each.
 
 use ikenat_bench_abi::measure::{Next, Plan, state};
 use xdp_core::Word as _;
@@ -19,18 +19,30 @@ pub(crate) type State = [Shared; state::WORDS];
 )]
 #[inline(always)]
 pub(crate) fn next(state: &State, plan: &Plan) -> Next {
-    let walk = state[state::WALK].load();
-    state[state::WALK].store(
-        walk.wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407),
-    );
-    let sequence = state[state::SEQUENCE].load() + 1;
-    state[state::SEQUENCE].store(sequence);
-    let flow = walk as u32 & plan.flow_mask;
+    let mut walk = state[state::WALK].load();
+    let count = state[state::SEQUENCE].load();
+    state[state::SEQUENCE].store(count + 1);
+    let count = count as u32;
+    if count & plan.train == 0 {
+        walk = walk
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        state[state::WALK].store(walk);
+    }
+    // A flow comes once in a period, or one train of it.
+    let bits = plan.train_bits & 31;
+    let period = count >> (plan.flow_bits & 31) >> bits;
+    let sequence = (period << bits | count & plan.train) + 1;
+    of_flow(plan, walk as u32 & plan.flow_mask, sequence)
+}
+
+/// The packet of a flow.
+#[inline(always)]
+pub(crate) const fn of_flow(plan: &Plan, flow: u32, sequence: u32) -> Next {
     Next {
         peer: plan.peer.wrapping_add(flow),
         spi: plan.spi.wrapping_add(flow),
-        sequence: sequence as u32,
+        sequence,
     }
 }
 
