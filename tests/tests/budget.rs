@@ -42,7 +42,9 @@ const PROGRAMS: [&str; 8] = [
 fn programs(services: Services) -> Vec<(&'static str, String)> {
     let is_used = |program: &&str| match services {
         Services::One => !program.ends_with("_several"),
-        Services::Many => !program.contains("_xdp_") || program.ends_with("_several"),
+        Services::Many | Services::Unpinned => {
+            !program.contains("_xdp_") || program.ends_with("_several")
+        }
     };
     let named = |program: &'static str| (program, format!("{program}{}", services.suffix()));
     PROGRAMS.into_iter().filter(is_used).map(named).collect()

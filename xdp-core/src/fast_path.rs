@@ -228,7 +228,7 @@ fn forward_esp<
             table::find_at(env.flows(), place.second(), key)?
         }
     };
-    let translation = if SEVERAL {
+    let translation = if SEVERAL && config.pinned != 0 {
         vip_of_flow::<OUTBOUND>(config, translation, slot[slot::SPI_VIP].load())?
     } else {
         translation

@@ -237,7 +237,7 @@ fn set_up(rig: &Rig, contestant: Contestant, flows: u32, start: Start) -> Result
         }
         Contestant::IkenatServices => {
             ensure!(start == Start::Object, "256 services are for layer A only");
-            let config = Services::Many.of(fixture::prepare(&rig.lab)?);
+            let config = Services::Unpinned.of(fixture::prepare(&rig.lab)?);
             dataplane(rig, config, flows, XdpMode::Driver)
         }
         Contestant::Ikenat | Contestant::IkenatTwin | Contestant::IkenatGeneric => {

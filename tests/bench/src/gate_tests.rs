@@ -52,18 +52,20 @@ fn a_yardstick_never_fails() {
 
 #[test]
 fn services_that_cost_too_much_fail() {
-    let of = |many| {
-        figures_of(&[
-            ("ikenat ike inbound", 1000.0),
-            ("ikenat-256-services ike inbound", many),
-        ])
-    };
-    for (many, passes) in [(1149.0, true), (1151.0, false)] {
-        let verdicts = judge_services(&of(many));
-        assert_eq!(verdicts.len(), 1);
-        assert_eq!(verdicts[0].passes, passes, "{verdicts:?}");
-        let text = report("6.12", "rustc", &of(many), &[], Some(&of(many)));
-        assert_eq!(text.failed, !passes, "{}", text.text);
+    for (case, limit) in [("esp-in-udp inbound", 1150.0), ("ike inbound", 1200.0)] {
+        let of = |many| {
+            figures_of(&[
+                (&format!("ikenat {case}"), 1000.0),
+                (&format!("ikenat-256-services {case}"), many),
+            ])
+        };
+        for (many, passes) in [(limit - 1.0, true), (limit + 1.0, false)] {
+            let verdicts = judge_services(&of(many));
+            assert_eq!(verdicts.len(), 1);
+            assert_eq!(verdicts[0].passes, passes, "{verdicts:?}");
+            let text = report("6.12", "rustc", &of(many), &[], Some(&of(many)));
+            assert_eq!(text.failed, !passes, "{}", text.text);
+        }
     }
 }
 

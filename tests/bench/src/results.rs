@@ -110,7 +110,7 @@ pub enum Contestant {
     IkenatGeneric,
     /// ikenat in native mode with one interface for clients and server (layer A).
     IkenatOneArmed,
-    /// ikenat in native mode with 256 services, of which the one that is sent to has two VIPs (layer A).
+    /// ikenat in native mode with 256 services, each with one VIP (layer A).
     #[serde(rename = "ikenat-256-services")]
     IkenatServices,
     /// The kernel's forwarding, without NAT.

@@ -68,10 +68,13 @@ pub enum Services {
     One,
     /// 256, of which the usual one has a second VIP, [`VIP_2`].
     Many,
+    /// 256 with a VIP each.
+    Unpinned,
 }
 
 impl Services {
-    /// Both.
+    /// Those that packets go through in the tests: without several VIPs of a service nothing else
+    /// happens than with them.
     pub const ALL: [Self; 2] = [Self::One, Self::Many];
 
     /// The suffix of the names of tests with them.
@@ -80,6 +83,7 @@ impl Services {
         match self {
             Self::One => "",
             Self::Many => " (256 services)",
+            Self::Unpinned => " (256 services with a VIP each)",
         }
     }
 
@@ -94,7 +98,7 @@ impl Services {
         }
         let egresses = [config.first_lan(), config.first_wan()];
         let usual = Vip {
-            several: 1,
+            several: u8::from(self == Self::Many),
             ..config.vip
         };
         let second = Vip {
@@ -114,8 +118,10 @@ impl Services {
                 ..usual
             }
         });
-        let vips: Vec<_> = [usual, second]
+        let usual_vips = [usual, second];
+        let vips: Vec<_> = usual_vips
             .into_iter()
+            .take(1 + usize::from(usual.several))
             .chain(others)
             .map(|vip| (vip, egresses))
             .collect();

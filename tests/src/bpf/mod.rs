@@ -1,9 +1,8 @@
 //! Runs the eBPF object in the kernel, one packet at a time (`BPF_PROG_TEST_RUN`): loads it with a
-//! configuration of the test, feeds it frames and reads its tables.
+//! configuration of the test, feeds it frames and reads its tables. Run it in the namespace with the
+//! interfaces of the configuration: the programs look up the FIB of the calling thread's namespace.
 //!
-//! Invariant: nothing here uses ikenat's loader, because the tests cover the object alone. Run it
-//! in the namespace that has the interfaces of the configuration: the programs look up the FIB of
-//! the calling thread's namespace.
+//! Invariant: nothing here uses ikenat's loader, because the tests cover the object alone.
 
 mod between;
 pub mod fixture;
@@ -39,20 +38,18 @@ pub struct Run {
 /// The loaded object.
 pub struct Dataplane {
     ebpf: Ebpf,
-    /// The XDP programs that fit the configuration, with the interfaces of which they are; `None`: of
-    /// any.
+    /// The XDP programs that fit the configuration, with their interfaces; `None`: of any.
     xdp: Vec<(Option<u32>, &'static str)>,
 }
 
-/// The XDP programs of the WAN, of the LAN, and of the only interface of a one-armed gateway ...
+/// The XDP programs of the WAN, of the LAN, and of the only interface of a one-armed gateway.
 const XDP: [&str; 3] = ["ikenat_xdp_wan", "ikenat_xdp_lan", "ikenat_xdp_both"];
-/// ... and those for several VIPs.
+/// Those for several VIPs.
 const XDP_SEVERAL: [&str; 3] = [
     "ikenat_xdp_wan_several",
     "ikenat_xdp_lan_several",
     "ikenat_xdp_both_several",
 ];
-
 /// The tc programs, on ingress and on egress.
 const TC: [&str; 2] = ["ikenat_tc", "ikenat_egress"];
 
@@ -226,8 +223,7 @@ impl Dataplane {
         Ok(this)
     }
 
-    /// Attaches the XDP program: `BPF_PROG_TEST_RUN` accepts an interface as a packet's ingress
-    /// only if it runs XDP.
+    /// Attaches the XDP program: `BPF_PROG_TEST_RUN` accepts only interfaces that run XDP.
     ///
     /// # Errors
     /// The interface does not take it.

@@ -1,11 +1,10 @@
 //! The messages that the daemon logs: at its start, when something changes, and at its end.
 
 use crate::config::interfaces::Side;
-use crate::config::location::ServerLocation;
 use crate::config::macvlans::{TooMany, Unknown, mac_text};
 use crate::config::plan::Plan;
 use crate::config::routing_rules::Unfollowed;
-use crate::config::services::{Service, join};
+use crate::config::services::join;
 use crate::config::settings::Mode;
 use crate::daemon::link_change::{LinkChange, Moved};
 use crate::daemon::neighbour_probe::{PAUSE, Silence};
@@ -13,6 +12,7 @@ use crate::daemon::reattach::Event;
 use crate::daemon::services;
 use crate::daemon::signals::Stop;
 use crate::daemon::vip_watch::VipChange;
+use crate::daemon::wording::{absent_servers, translations, vips, wan_of};
 use crate::dataplane::Dataplane;
 use crate::dataplane::attach::AttachAction;
 use crate::dataplane::egress::{self, XmitSupport};
@@ -95,46 +95,6 @@ pub(super) fn started(plan: &Plan, dataplane: &Dataplane, unfollowed: &[Unfollow
             "without CAP_PERFMON: the second build of the programs is loaded, and each packet costs more (docs/privileges.md)"
         );
     }
-}
-
-/// The name of the WAN that owns a VIP; of the first one, if none does.
-fn wan_of(plan: &Plan, vip: Ipv4Addr) -> &str {
-    let owner = plan.vips().find(|(address, _)| *address == vip);
-    let owner = owner.and_then(|(_, location)| location.wan);
-    &plan.wans[owner.map_or(0, |wan| wan.number)].name
-}
-
-/// The services whose server is behind a LAN that does not exist yet.
-fn absent_servers(plan: &Plan) -> impl Iterator<Item = &Service> {
-    let located = plan.settings.services.iter().zip(&plan.locations);
-    let absent = located.filter(|(_, location)| location.server == ServerLocation::Absent);
-    absent.map(|(service, _)| service)
-}
-
-/// So many services are named in one line.
-const NAMED: usize = 8;
-
-/// What is translated, as `203.0.113.1 to 192.168.0.1; 203.0.113.2 to 192.168.0.2`.
-fn translations(plan: &Plan) -> String {
-    named(plan, |service| {
-        let (vips, servers) = (join(&service.vips, ", "), join(&service.servers, ", "));
-        format!("{vips} to {servers}")
-    })
-}
-
-/// The VIPs.
-fn vips(plan: &Plan) -> String {
-    named(plan, |service| join(&service.vips, ", "))
-}
-
-/// A text of each service, of the first ones if there are many.
-fn named(plan: &Plan, text: impl Fn(&Service) -> String) -> String {
-    let services = &plan.settings.services;
-    let mut texts: Vec<String> = services.iter().take(NAMED).map(text).collect();
-    if services.len() > NAMED {
-        texts.push(format!("and {} more services", services.len() - NAMED));
-    }
-    texts.join("; ")
 }
 
 /// Logs that entries were freed whose expiry a previous daemon began before it died.

@@ -15,6 +15,7 @@ mod services;
 pub mod signals;
 pub mod throttle;
 mod vip_watch;
+mod wording;
 
 use crate::config::plan::Plan;
 use crate::config::routing_rules;

@@ -17,6 +17,7 @@ mod records;
 pub mod removal;
 pub mod retired;
 pub mod secret;
+mod service_record;
 pub mod services;
 pub mod small;
 pub mod snapshot;

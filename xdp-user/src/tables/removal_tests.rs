@@ -1,5 +1,4 @@
-//! Tests of what a removed service or VIP leaves, with tables that are filled by hand and a clock of the
-//! test's own.
+//! Tests of what a removed service or VIP leaves, with tables filled by hand and a clock of their own.
 
 use super::*;
 use crate::config::services::Service;
@@ -309,10 +308,8 @@ fn entries_of_small_tables_go_by_number_or_by_age() {
     assert_eq!(freed, 3);
     let left = |table: usize| -> Vec<usize> {
         let buckets = world.small[table].iter();
-        let used = |bucket: &Bucket<AtomicU64>| {
-            let ways = bucket.chunks(WORDS);
-            ways.filter(|way| Word::load(&way[DIGEST]) != 0).count()
-        };
+        let is_used = |way: &&[AtomicU64]| Word::load(&way[DIGEST]) != 0;
+        let used = |bucket: &Bucket<AtomicU64>| bucket.chunks(WORDS).filter(is_used).count();
         let counts = buckets.map(used).enumerate();
         counts.flat_map(|(at, count)| vec![at; count]).collect()
     };

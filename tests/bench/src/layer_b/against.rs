@@ -22,7 +22,7 @@ use std::path::Path;
 use xdp_common::counters::Counters;
 use xdp_common::{Config, Hook};
 
-/// Rounds: more than of other rows, since a ratio is to be told from one.
+/// Rounds: more than of other rows, since a ratio close to one matters.
 const ROUNDS: usize = 31;
 
 fn cases() -> impl Iterator<Item = Case> {

@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_walk_is_told_from_the_others_by_what_the_flows_count() {
+    fn a_walk_is_recognised_by_what_the_flows_count() {
         let zipf = counts(1024, 100_000);
         let random = vec![100; 1024];
         let trains: Vec<u64> = (0..1024)

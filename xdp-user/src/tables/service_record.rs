@@ -1,0 +1,66 @@
+//! A service, as an instance records it and as reports show it.
+
+use crate::config::location::{ServerLocation, ServiceLocation};
+use crate::config::plan::Plan;
+use crate::config::services::{DEFAULT, Service, join};
+use serde::Serialize;
+use std::fmt::{self, Display};
+use std::net::IpAddr;
+
+/// A current service, as an instance records it. The names of the fields are those of JSON
+/// (`docs/json.md`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ServiceRecord {
+    /// Its name.
+    pub name: String,
+    /// Its VIPs, the first one first.
+    pub vips: Vec<IpAddr>,
+    /// Its server: one address of each family at most.
+    pub servers: Vec<IpAddr>,
+    /// The server is an address of this host.
+    pub server_is_local: bool,
+    /// The VIPs are for IPsec alone (`--dedicated`).
+    pub dedicated: bool,
+    /// Prefixes of `--except-peer`.
+    pub except_peers: u16,
+    /// Prefixes of `--deny`.
+    pub denied: u16,
+}
+
+impl ServiceRecord {
+    /// That of a service, without what this host says of it.
+    pub fn of(service: &Service) -> Self {
+        let number = |list: &[_]| u16::try_from(list.len()).unwrap_or(u16::MAX);
+        Self {
+            name: service.name.clone(),
+            vips: service.vips.clone(),
+            servers: service.servers.clone(),
+            server_is_local: false,
+            dedicated: service.dedicated,
+            except_peers: number(&service.lists.except),
+            denied: number(&service.lists.deny),
+        }
+    }
+
+    /// Those of the services of a plan.
+    pub(crate) fn of_plan(plan: &Plan) -> Vec<Self> {
+        let located = plan.settings.services.iter().zip(&plan.locations);
+        let of = |(service, location): (&Service, &ServiceLocation)| Self {
+            server_is_local: location.server == ServerLocation::Here,
+            ..Self::of(service)
+        };
+        located.map(of).collect()
+    }
+}
+
+impl Display for ServiceRecord {
+    /// As `service office: VIP 203.0.113.1 -> server 192.168.0.1`; that of the short form without
+    /// its name.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.name != DEFAULT {
+            write!(f, "service {}: ", self.name)?;
+        }
+        let (vips, servers) = (join(&self.vips, ", "), join(&self.servers, ", "));
+        write!(f, "VIP {vips} -> server {servers}")
+    }
+}
