@@ -1,6 +1,6 @@
-//! The third word of the details of an entry in HOSTPEER: [`ANSWERED`](host_peer::ANSWERED) (bit 63),
+//! The third word of the details of an entry in HOSTPEER: [`ANSWERED`] (bit 63),
 //! the tick of the host's last packet (bits 32-62), and what identifies the entry beside the peer's
-//! address (bits 0-31): ports, zero for ESP, or [`ANY_UDP`](host_peer::ANY_UDP).
+//! address (bits 0-31): ports, zero for ESP, or [`ANY_UDP`].
 
 /// The peer has answered: the entry gives way to no other one.
 pub const ANSWERED: u64 = 1 << 63;
