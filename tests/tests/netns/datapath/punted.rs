@@ -37,8 +37,9 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
 }
 
 fn other_ports(lab: &Lab) -> Result<()> {
-    /// TCP, GRE, AH and L2TPv3.
-    const PROTOCOLS: [u8; 4] = [6, 47, 51, 115];
+    const TCP: u8 = 6;
+    /// GRE, AH and L2TPv3.
+    const PROTOCOLS: [u8; 3] = [47, 51, 115];
     let _ikenat = Ikenat::start(lab)?;
     let wire = Wire::open(lab)?;
     for port in [0, 1, 53, 123, 499, 501, 1194, 1701, 4499, 4501, 61_234] {
@@ -48,12 +49,19 @@ fn other_ports(lab: &Lab) -> Result<()> {
             wire.punted_on_wan(&frame)?;
         }
     }
+    // A SYN, or as much of another protocol, from port 4500 to a port.
+    let payload = |port: u16| {
+        let [high, low] = port.to_be_bytes();
+        [
+            0x11, 0x94, high, low, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, 2, 0, 0, 0, 0, 0, 0,
+        ]
+    };
     for number in PROTOCOLS {
-        // Port 4500 where UDP would have it.
-        let payload = [
-            0x11, 0x94, 0x11, 0x94, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, 2, 0, 0, 0, 0, 0, 0,
-        ];
-        wire.punted_on_wan(&raw_from_client(number, payload).build())?;
+        wire.punted_on_wan(&raw_from_client(number, payload(4500)).build())?;
+    }
+    // Of TCP, port 4500 alone is the service's.
+    for port in [22, 500, 4499, 4501, 61_234] {
+        wire.punted_on_wan(&raw_from_client(TCP, payload(port)).build())?;
     }
     // A handled port, but another address of the gateway.
     for address in [Ipv4Addr::new(203, 0, 113, 2), GATEWAY_LAN] {

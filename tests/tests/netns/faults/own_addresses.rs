@@ -173,7 +173,7 @@ fn lan_address(lab: &Lab) -> Result<()> {
     ))?;
     wait_for_log(
         lab,
-        &format!("{NEW}: the address of this host for the server now"),
+        &format!("{NEW}: the address of this host for the server {SERVER} now"),
     )?;
     wait_for_log(lab, "ready again")?;
     let then = answered_from(&wire, 2)?;
