@@ -20,7 +20,7 @@ pub enum ServerLocation {
         /// The address that this host has towards the server; 0.0.0.0: none.
         address: Ipv4Addr,
     },
-    /// By a LAN that does not exist yet.
+    /// No LAN leads to it now: its LAN is absent, is down, or has no route yet.
     Absent,
 }
 
@@ -78,8 +78,8 @@ impl<'n> Network<'n> {
         }
     }
 
-    /// The locations of services, in their order. Fails when a server is nowhere, unless a LAN does
-    /// not exist yet and another server is found.
+    /// The locations of services, in their order. Fails when no server is found: one that is not holds
+    /// up no other.
     pub(crate) fn locate(
         &self,
         netlink: &Netlink,
@@ -117,20 +117,21 @@ impl<'n> Network<'n> {
         Ok(located)
     }
 
-    /// Where a server is. Where it is not found and a LAN does not exist, that LAN is the inner error.
+    /// Where a server is. The inner error: no LAN leads to it now; where a LAN does not exist, it is
+    /// that.
     fn server_or_lan(
         &self,
         netlink: &Netlink,
         server: Ipv4Addr,
     ) -> Result<Result<ServerLocation, Error>> {
-        let located = self.server(netlink, server);
-        let absent = self.lans.iter().find(|lan| !lan.exists());
-        match (located, absent) {
-            (Err(error @ (Error::OtherLan { .. } | Error::NotRoutable { .. })), Some(lan)) => {
+        match self.server(netlink, server) {
+            Err(error @ (Error::OtherLan { .. } | Error::NotRoutable { .. })) => {
+                let absent = self.lans.iter().find(|lan| !lan.exists());
                 // It may have appeared meanwhile.
-                Ok(Err(netlink.link(&lan.name).err().unwrap_or(error)))
+                let missing = absent.and_then(|lan| netlink.link(&lan.name).err());
+                Ok(Err(missing.unwrap_or(error)))
             }
-            (located, _) => located.map(Ok),
+            located => located.map(Ok),
         }
     }
 

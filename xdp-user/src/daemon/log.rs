@@ -73,7 +73,7 @@ pub(super) fn started(plan: &Plan, dataplane: &Dataplane, unfollowed: &[Unfollow
     }
     for service in absent_servers(plan) {
         warn!(
-            "service {}: no route to its server {} yet; its packets are left to this host until there is one",
+            "service {}: no LAN has a route to its server {} yet; its packets are left to this host until one has",
             service.name,
             join(&service.servers, ", ")
         );

@@ -12,7 +12,7 @@ pub(super) fn wan_of(plan: &Plan, vip: Ipv4Addr) -> &str {
     &plan.wans[owner.map_or(0, |wan| wan.number)].name
 }
 
-/// The services whose server is behind a LAN that does not exist yet.
+/// The services to whose server no LAN leads yet.
 pub(super) fn absent_servers(plan: &Plan) -> impl Iterator<Item = &Service> {
     let located = plan.settings.services.iter().zip(&plan.locations);
     let absent = located.filter(|(_, location)| location.server == ServerLocation::Absent);

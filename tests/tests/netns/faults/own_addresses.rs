@@ -10,7 +10,7 @@ use ikenat_tests::lab::capture::PacketSocket;
 use ikenat_tests::lab::frames::{Mac, Packet, not_ipv4, protocol};
 use ikenat_tests::lab::ikenat::Ikenat;
 use ikenat_tests::lab::topology::{
-    CLIENT_MAC, GATEWAY_LAN, LAN, LAN_MAC, SERVER_MAC, WAN, WAN_MAC,
+    CLIENT_MAC, GATEWAY_LAN, LAN, LAN_MAC, SERVER, SERVER_MAC, WAN, WAN_MAC,
 };
 use ikenat_tests::lab::wire::{Wire, at_client, at_server, esp, from_client, from_server};
 use ikenat_tests::suite::Scenario;

@@ -2,6 +2,7 @@
 //! behind two uplinks that answers each client from the VIP that the client uses.
 
 use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use ikenat_tests::lab::Lab;
@@ -24,6 +25,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         Scenario::new("three_services_on_one_wan", three),
         Scenario::new("a_service_that_stays_loses_nothing", exchanged),
         Scenario::new("one_server_behind_two_wans", two_wans),
+        Scenario::new("a_server_without_a_route_holds_up_no_other", without_route),
     ]
 }
 
@@ -257,4 +259,47 @@ fn two_wans(lab: &Lab) -> Result<()> {
         ensure!(stats.session(peer).is_some(), "{peer}: {stats:?}");
     }
     Ok(())
+}
+
+/// The second server is in a network to which the gateway has no route yet. The route is followed.
+fn without_route(lab: &Lab) -> Result<()> {
+    const FAR: Ipv4Addr = Ipv4Addr::new(192, 168, 9, 1);
+    lab.gateway
+        .run(&format!("ip address add {}/24 dev {WAN}", VIPS[1]))?;
+    lab.server
+        .run(&format!("ip address add {FAR}/24 dev {PEER}"))?;
+    let (near, far) = (service(0), format!("far:{}={FAR}", VIPS[1]));
+    let words = [
+        "run",
+        "--wan",
+        WAN,
+        "--lan",
+        LAN,
+        "--service",
+        &near,
+        "--service",
+        &far,
+    ];
+    let ikenat = Ikenat::run(lab, &lab.gateway, "ikenat", &words)?;
+    let said = format!("service far: no LAN has a route to its server {FAR} yet");
+    ensure!(ikenat.log().contains(&said), "{}", ikenat.log());
+    let wire = Wire::open(lab)?;
+    outbound(&wire, 0, &from_server(4500, 4500, esp(OUT, 1, 60)))?;
+    inbound(&wire, 0, &from_client(4500, 4500, esp(IN, 1, 60)))?;
+    lab.gateway
+        .run(&format!("ip route add {FAR}/32 dev {LAN}"))?;
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !ikenat.log().contains("ready again") {
+        ensure!(Instant::now() < deadline, "{}", ikenat.log());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let (mut sent, packet) = (
+        from_client(500, 500, message(1)),
+        from_client(500, 500, message(1)),
+    );
+    sent.destination = VIPS[1];
+    let mut wanted = at_server(&packet);
+    wanted.destination = FAR;
+    wire.inbound_frames(&[sent.build()], &[wanted.build()])?;
+    inbound(&wire, 0, &from_client(4500, 4500, esp(IN, 2, 60)))
 }
