@@ -202,7 +202,15 @@ impl<'l> Siege<'l> {
             slow <= 2 * (took.as_secs() / 3 + 3),
             "{slow} packets of tunnels took the slow path in {took:.1?}"
         );
-        self.is_fast()?;
+        // Flows that share a next hop lose it at one moment every eight seconds
+        // (docs/decisions/hop-word.md). If that was the moment, the next one is far.
+        if self.expired()? > 0.0 {
+            let more = self.expired()?;
+            ensure!(
+                more <= 0.0,
+                "{more} flows too many have no next hop: they are not on the fast path"
+            );
+        }
         self.learns_the_path_mtu()?;
         println!(
             "{}: {shots} packets in {took:.1?} against {} of the tunnels, of which {slow} took the slow path and 0 were lost",
@@ -213,8 +221,9 @@ impl<'l> Siege<'l> {
     }
 
     /// Without routes and neighbours, only the next hops that flows remember lead anywhere: each
-    /// tunnel's do, except for those that have just expired, as each does from time to time.
-    fn is_fast(&mut self) -> Result<()> {
+    /// tunnel's do, except for those that have just expired, as each does from time to time. Returns how
+    /// many more than these have expired.
+    fn expired(&mut self) -> Result<f64> {
         // It may be about to invalidate all next hops, because of the last time.
         kill(self.daemon, Signal::SIGSTOP)?;
         self.all_cross()?;
@@ -242,11 +251,7 @@ impl<'l> Siege<'l> {
         gateway.run(&format!("ip route replace default via {CLIENT}"))?;
         kill(self.daemon, Signal::SIGCONT)?;
         let allowed = 40.0 + 2.0 * f64::from(TUNNELS) * took.as_secs_f64() / 10.0;
-        ensure!(
-            f64::from(expired) <= allowed,
-            "{expired} flows have no next hop: they are not on the fast path"
-        );
-        Ok(())
+        Ok(f64::from(expired) - allowed)
     }
 
     /// The server learns that a packet is too big for the WAN.
