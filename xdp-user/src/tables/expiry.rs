@@ -12,6 +12,8 @@ use crate::error::Result;
 use crate::tables::clock::Clock;
 use crate::tables::reclaim::{self, Reclaimed, TableWords};
 use crate::tables::records::halves;
+use crate::tables::retired::EntryKind;
+use crate::tables::retiring::Retiring;
 use std::ops::Range;
 use xdp_common::Direction;
 use xdp_common::limits::{
@@ -21,14 +23,10 @@ use xdp_common::limits::{
 use xdp_common::meta::FLOW_ENTRIES;
 use xdp_common::slot::{self, STATE, flow, half_of, session};
 use xdp_core::Word;
-use xdp_core::table::{self, Slot, State};
+use xdp_core::table::{Slot, State};
 
 /// The tables are visited in so many slices.
 pub const SLICES: usize = 16;
-
-/// The most entries that are retired before a grace period. It bounds the memory that is needed to
-/// remember them, which is allocated once.
-pub(super) const BATCH: usize = 4096;
 
 /// Ages in jiffies after which entries expire.
 #[derive(Clone, Copy, Debug)]
@@ -62,9 +60,7 @@ pub struct Expiry {
     next: usize,
     /// When the flows of each slice were visited.
     visited: [Option<u64>; SLICES],
-    /// Indices of entries that wait for their grace period.
-    flows: Vec<usize>,
-    sessions: Vec<usize>,
+    retiring: Retiring,
 }
 
 /// What one slice is judged by.
@@ -184,8 +180,7 @@ impl Expiry {
             limits: ExpiryLimits::new(&clock, idle_secs),
             next: 0,
             visited: [None; SLICES],
-            flows: Vec::with_capacity(BATCH),
-            sessions: Vec::with_capacity(BATCH),
+            retiring: Retiring::default(),
         }
     }
 
@@ -236,14 +231,9 @@ impl Expiry {
         for index in slice(words.flows.hot().len(), self.next) {
             let slot = &words.flows.hot()[index];
             let state = slot[STATE].load();
-            if State::of(state) == State::Live
-                && before.is_old_flow(words, slot)
-                && table::retire(slot, state)
-            {
-                self.flows.push(index);
-                if self.flows.len() == BATCH {
-                    freed += self.reclaim(words, &grace)?;
-                }
+            if State::of(state) == State::Live && before.is_old_flow(words, slot) {
+                let entry = (EntryKind::Flow, index, state);
+                freed += self.retiring.retire(entry, words, &grace)?;
             }
         }
         self.visited[self.next] = Some(now);
@@ -254,40 +244,19 @@ impl Expiry {
         for index in slice(words.sessions.hot().len(), self.next) {
             let slot = &words.sessions.hot()[index];
             let state = slot[STATE].load();
-            if State::of(state) == State::Live
-                && judge.is_silent(slot)
-                && table::retire(slot, state)
-            {
-                self.sessions.push(index);
-                if self.sessions.len() == BATCH {
-                    freed += self.reclaim(words, &grace)?;
-                }
+            if State::of(state) == State::Live && judge.is_silent(slot) {
+                let entry = (EntryKind::Session, index, state);
+                freed += self.retiring.retire(entry, words, &grace)?;
             }
         }
         self.next = (self.next + 1) % SLICES;
-        freed += self.reclaim(words, &grace)?;
+        freed += self.retiring.reclaim(words, &grace)?;
         Ok(freed)
     }
 
     fn horizon(&self) -> Option<u64> {
         let mut visited = self.visited.iter().copied();
         visited.try_fold(u64::MAX, |oldest, one| Some(oldest.min(one?)))
-    }
-
-    /// Reclaims what was retired.
-    fn reclaim<W: Word>(
-        &mut self,
-        words: TableWords<'_, W>,
-        grace: impl Fn() -> Result<()>,
-    ) -> Result<Reclaimed> {
-        if self.flows.is_empty() && self.sessions.is_empty() {
-            return Ok(Reclaimed::default());
-        }
-        grace()?;
-        let freed = reclaim::reclaim(words, &self.flows, &self.sessions);
-        self.flows.clear();
-        self.sessions.clear();
-        Ok(freed)
     }
 }
 

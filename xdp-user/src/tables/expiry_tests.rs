@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicU64;
 use xdp_common::slot::{Key, WAYS, flow_key, session_key};
 use xdp_common::{Class, Secret, meta};
 use xdp_core::table::hash::digest_key;
-use xdp_core::table::{Halves, Place};
+use xdp_core::table::{self, Halves, Place};
 
 /// Jiffies per second.
 const RATE: u64 = 1;
@@ -310,13 +310,13 @@ fn a_table_of_which_everything_is_old_needs_no_more_memory() {
         });
     }
     let room = (
-        world.expiry.flows.capacity(),
-        world.expiry.sessions.capacity(),
+        world.expiry.retiring.flows.capacity(),
+        world.expiry.retiring.sessions.capacity(),
     );
     world.run(SWEEP);
     let now = (
-        world.expiry.flows.capacity(),
-        world.expiry.sessions.capacity(),
+        world.expiry.retiring.flows.capacity(),
+        world.expiry.retiring.sessions.capacity(),
     );
     assert_eq!(room, now);
     let freed = retired::read(&world.meta).flows;

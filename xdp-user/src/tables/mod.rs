@@ -16,6 +16,7 @@ pub mod reclaim;
 mod records;
 pub mod removal;
 pub mod retired;
+mod retiring;
 pub mod secret;
 mod service_record;
 pub mod services;

@@ -13,11 +13,12 @@
 
 use crate::error::Result;
 use crate::tables::clock::{Clock, tick_shift};
-use crate::tables::expiry::{BATCH, SLICES, slice};
+use crate::tables::expiry::{SLICES, slice};
 use crate::tables::going::Numbers;
-use crate::tables::reclaim::{self, Reclaimed, TableWords};
+use crate::tables::reclaim::{Reclaimed, TableWords};
+use crate::tables::retired::EntryKind;
+use crate::tables::retiring::Retiring;
 use crate::tables::small::SmallTables;
-
 use xdp_common::limits::{FRAGMENT_TICKS, HALF_OPEN_TICKS};
 use xdp_common::meta;
 use xdp_common::slot::recent::{DETAILS, DIGEST, WORDS};
@@ -26,7 +27,7 @@ use xdp_common::{Config, Secret};
 use xdp_core::Word;
 use xdp_core::table::hash::host_peer_digest;
 use xdp_core::table::recent::{self, Bucket};
-use xdp_core::table::{self, State};
+use xdp_core::table::{Slot, State};
 
 /// Ticks after which nothing counts any more that was written into HALF or FRAGMENT before.
 pub const HOLD: u64 = 2 + HALF_OPEN_TICKS as u64;
@@ -60,9 +61,7 @@ pub struct Removal {
     next: usize,
     /// Whether this sweep began after [`HOLD`] and has found nothing.
     is_clean: bool,
-    /// Indices of entries that wait for their grace period.
-    flows: Vec<usize>,
-    sessions: Vec<usize>,
+    retiring: Retiring,
 }
 
 impl Removal {
@@ -75,8 +74,7 @@ impl Removal {
             since: None,
             next: 0,
             is_clean: false,
-            flows: Vec::new(),
-            sessions: Vec::new(),
+            retiring: Retiring::default(),
         }
     }
 
@@ -101,11 +99,10 @@ impl Removal {
         if self.next == 0 && !self.begin(tick, small, &grace)? {
             return Ok(Removed::default());
         }
-        let mut removed = Removed {
-            entries: self.sweep_flows(words, &grace)?,
-            numbers: 0,
-        };
-        removed.entries += self.sweep_sessions(words, &grace)?;
+        let mut removed = Removed::default();
+        removed.entries += self.sweep(EntryKind::Flow, words, forget_in_flow, &grace)?;
+        removed.entries += self.sweep(EntryKind::Session, words, forget_in_session, &grace)?;
+        removed.entries += self.retiring.reclaim(words, &grace)?;
         self.sweep_small(tick, words.secret, small);
         self.next = (self.next + 1) % SLICES;
         if self.next == 0 && self.is_clean {
@@ -144,88 +141,32 @@ impl Removal {
         Ok(true)
     }
 
-    fn sweep_flows<W: Word>(
+    /// Retires the entries of services that are going, and lets others forget a VIP that is.
+    fn sweep<W: Word>(
         &mut self,
+        kind: EntryKind,
         words: TableWords<'_, W>,
+        forget: impl Fn(&Numbers, &Slot<W>) -> bool,
         grace: impl Fn() -> Result<()>,
     ) -> Result<Reclaimed> {
+        let slots = match kind {
+            EntryKind::Flow => words.flows.hot(),
+            EntryKind::Session => words.sessions.hot(),
+        };
         let mut freed = Reclaimed::default();
-        for index in slice(words.flows.hot().len(), self.next) {
-            let slot = &words.flows.hot()[index];
-            let state = slot[STATE].load();
+        for index in slice(slots.len(), self.next) {
+            let state = slots[index][STATE].load();
             if State::of(state) != State::Live {
                 continue;
             }
             if self.going.has_service(slot::service(state)) {
                 self.is_clean = false;
-                if table::retire(slot, state) {
-                    self.flows.push(index);
-                }
-                if self.flows.len() == BATCH {
-                    freed += self.reclaim(words, &grace)?;
-                }
-                continue;
-            }
-            let word = slot[SPI_VIP].load();
-            if self.going.has_vip(slot::vip(word)) {
+                let entry = (kind, index, state);
+                freed += self.retiring.retire(entry, words, &grace)?;
+            } else if forget(&self.going, &slots[index]) {
                 self.is_clean = false;
-                // A program that writes another VIP at this moment is right, and clears the hop itself.
-                if slot[SPI_VIP].replace(word, slot::with_vip(word, NO_VIP)) {
-                    slot[flow::HOP].store(0);
-                }
             }
         }
-        freed += self.reclaim(words, &grace)?;
-        Ok(freed)
-    }
-
-    fn sweep_sessions<W: Word>(
-        &mut self,
-        words: TableWords<'_, W>,
-        grace: impl Fn() -> Result<()>,
-    ) -> Result<Reclaimed> {
-        let mut freed = Reclaimed::default();
-        for index in slice(words.sessions.hot().len(), self.next) {
-            let slot = &words.sessions.hot()[index];
-            let state = slot[STATE].load();
-            if State::of(state) != State::Live {
-                continue;
-            }
-            if self.going.has_service(slot::service(state)) {
-                self.is_clean = false;
-                if table::retire(slot, state) {
-                    self.sessions.push(index);
-                }
-                if self.sessions.len() == BATCH {
-                    freed += self.reclaim(words, &grace)?;
-                }
-                continue;
-            }
-            let word = slot[session::PIN].load();
-            if session::pinned(word).is_some_and(|vip| self.going.has_vip(vip)) {
-                self.is_clean = false;
-                if slot[session::PIN].replace(word, 0) {
-                    slot[session::HOP].store(0);
-                }
-            }
-        }
-        freed += self.reclaim(words, &grace)?;
-        Ok(freed)
-    }
-
-    /// Reclaims what was retired.
-    fn reclaim<W: Word>(
-        &mut self,
-        words: TableWords<'_, W>,
-        grace: impl Fn() -> Result<()>,
-    ) -> Result<Reclaimed> {
-        if self.flows.is_empty() && self.sessions.is_empty() {
-            return Ok(Reclaimed::default());
-        }
-        grace()?;
-        let freed = reclaim::reclaim(words, &self.flows, &self.sessions);
-        self.flows.clear();
-        self.sessions.clear();
         Ok(freed)
     }
 
@@ -260,6 +201,27 @@ impl Removal {
         }
         self.is_clean &= !found;
     }
+}
+
+/// Lets a flow forget a VIP that is going. True: it had one.
+fn forget_in_flow<W: Word>(going: &Numbers, slot: &Slot<W>) -> bool {
+    let word = slot[SPI_VIP].load();
+    let is_going = going.has_vip(slot::vip(word));
+    // A program that writes another VIP at this moment is right, and clears the hop itself.
+    if is_going && slot[SPI_VIP].replace(word, slot::with_vip(word, NO_VIP)) {
+        slot[flow::HOP].store(0);
+    }
+    is_going
+}
+
+/// The same for a session.
+fn forget_in_session<W: Word>(going: &Numbers, slot: &Slot<W>) -> bool {
+    let word = slot[session::PIN].load();
+    let is_going = session::pinned(word).is_some_and(|vip| going.has_vip(vip));
+    if is_going && slot[session::PIN].replace(word, 0) {
+        slot[session::HOP].store(0);
+    }
+    is_going
 }
 
 /// The details of a way.

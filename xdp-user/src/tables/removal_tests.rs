@@ -14,8 +14,8 @@ use xdp_common::services::{NUMBERS, service, vip};
 use xdp_common::slot::recent::BUCKET_WORDS;
 use xdp_common::slot::{Key, flow_key, peer_words, session_key};
 use xdp_common::{Class, Direction, Vip};
-use xdp_core::table::Place;
 use xdp_core::table::hash::digest_key;
+use xdp_core::table::{self, Place};
 
 const SECRET: Secret = [3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59];
 const BUCKETS: usize = 64;
