@@ -159,9 +159,8 @@ impl<'n> Network<'n> {
             let address = source.unwrap_or(Ipv4Addr::UNSPECIFIED);
             return Ok(ServerLocation::ByLan { lan, address });
         }
-        let mut links = netlink.links()?.into_iter();
-        let found = links.find(|link| link.index == index);
-        let found = found.map_or_else(|| format!("interface {index}"), |link| link.name);
+        let found = netlink.link_by_index(index);
+        let found = found.map_or_else(|_| format!("interface {index}"), |link| link.name);
         Err(match first {
             None => Error::NoLan { server, found },
             Some(lan) => Error::OtherLan {
