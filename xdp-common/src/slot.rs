@@ -1,5 +1,5 @@
-//! The layout of table entries: the words of a slot in FLOW and SESSION, of a way in HALF, FRAGMENT
-//! and HOSTPEER, and of an entry in NEXTHOP.
+//! The layout of table entries: the words of a slot in FLOW and SESSION, of a way in HALF, PIN,
+//! FRAGMENT and HOSTPEER, and of an entry in NEXTHOP.
 //!
 //! A slot of FLOW and SESSION consists of two halves of 64 bytes, a cache line each, in two maps: the
 //! hot half, which every packet reads and writes, and the cold one (FLOW_COLD, SESSION_COLD), which

@@ -1,4 +1,4 @@
-//! The four words of a way in HALF, FRAGMENT and HOSTPEER.
+//! The four words of a way in HALF, PIN, FRAGMENT and HOSTPEER.
 
 /// Words of a way.
 pub const WORDS: usize = 4;

@@ -1,8 +1,8 @@
-//! Connection tracking: the tables FLOW, SESSION, HALF, FRAGMENT and HOSTPEER, and which packets may
-//! create an entry.
+//! Connection tracking: the tables FLOW, SESSION, HALF, PIN, FRAGMENT and HOSTPEER, and which packets
+//! may create an entry.
 //!
-//! Invariant: apart from fragments without ports and from peers of the host itself, forwarding never
-//! depends on it. A packet that finds no room is forwarded as `untracked`.
+//! Invariant: apart from fragments without ports, from peers of the host itself, and from the choice
+//! among several VIPs of a service, forwarding never depends on it. A packet that finds no room is forwarded as `untracked`.
 //!
 //! A peer is established by a proof that a spoofer cannot give: the server sends ESP to the peer
 //! (it shares a key with it), or an IKE message carries the pair of SPIs of a reply to that address
