@@ -15,12 +15,16 @@ use xdp_common::{Config, Vip};
 pub(crate) type VipConstants = (Vip, [Egress; 2]);
 
 impl Plan {
-    /// Those of all VIPs, for the programs of an interface.
+    /// Those of all VIPs to whose servers a LAN leads, or which are this host, for the programs of an
+    /// interface.
     pub(super) fn vip_constants(&self, interface: Interface) -> Vec<VipConstants> {
         let lists = self.lists();
         let located = self.settings.services.iter().zip(&self.locations);
         let numbered = located.zip(&self.numbers);
+        // What the default route would take to the server, out of a WAN, is left to this host.
+        let is_there = |one: &ServiceLocation| one.server != ServerLocation::Absent;
         numbered
+            .filter(|((_, location), _)| is_there(location))
             .flat_map(|((service, location), numbers)| {
                 let list = list_number(&lists, service);
                 self.of_service(interface, (service, location, numbers), list)
@@ -242,6 +246,15 @@ mod tests {
         assert_eq!(plan.lists().len(), 2);
         let by_service: Vec<u16> = plan.lists_by_service().iter().map(|one| one.0).collect();
         assert_eq!(by_service, [4, 9, 1]);
+    }
+
+    #[test]
+    fn a_server_to_which_no_lan_leads_has_no_vip_in_the_programs() {
+        let mut plan = two_services();
+        plan.locations[0].server = ServerLocation::Absent;
+        let vips = plan.vip_constants(WAN).into_iter();
+        let addresses: Vec<_> = vips.map(|(vip, _)| vip.address).collect();
+        assert_eq!(addresses, [[203, 0, 113, 9]]);
     }
 
     #[test]

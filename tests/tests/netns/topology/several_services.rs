@@ -268,6 +268,8 @@ fn without_route(lab: &Lab) -> Result<()> {
         .run(&format!("ip address add {}/24 dev {WAN}", VIPS[1]))?;
     lab.server
         .run(&format!("ip address add {FAR}/24 dev {PEER}"))?;
+    lab.gateway
+        .run(&format!("ip route replace default via {CLIENT}"))?;
     let (near, far) = (service(0), format!("far:{}={FAR}", VIPS[1]));
     let words = [
         "run",
@@ -286,6 +288,13 @@ fn without_route(lab: &Lab) -> Result<()> {
     let wire = Wire::open(lab)?;
     outbound(&wire, 0, &from_server(4500, 4500, esp(OUT, 1, 60)))?;
     inbound(&wire, 0, &from_client(4500, 4500, esp(IN, 1, 60)))?;
+    // Not by the default route, which leaves by the WAN.
+    let mut early = from_client(500, 500, message(1));
+    early.destination = VIPS[1];
+    wire.punted_on_wan(&early.build())?;
+    let to_server = |frame: &[u8]| frame.get(30..34) == Some(&FAR.octets()[..]);
+    let left = wire.client.find(Duration::from_millis(200), to_server)?;
+    ensure!(left.is_none(), "it left by the WAN: {left:02x?}");
     lab.gateway
         .run(&format!("ip route add {FAR}/32 dev {LAN}"))?;
     let deadline = Instant::now() + Duration::from_secs(20);
