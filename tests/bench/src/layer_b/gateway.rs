@@ -64,10 +64,10 @@ struct Now {
     hop: u64,
 }
 
-/// Buckets for this number of flows: two slots each, and not fewer than by default.
-pub(super) fn buckets(flows: u64, default_slots: u32) -> Result<u32> {
+/// Buckets for this number of flows: two slots each, and at least this many slots in all.
+pub(super) fn buckets(flows: u64, at_least: u32) -> Result<u32> {
     let slots = u32::try_from(2 * flows).context("failed to make so large a table")?;
-    Ok(slots.max(default_slots) / slot_ways()?)
+    Ok(slots.max(at_least) / slot_ways()?)
 }
 
 fn slot_ways() -> Result<u32> {
@@ -80,7 +80,7 @@ pub(super) fn secret(seed: u64) -> xdp_common::Secret {
     std::array::from_fn(|_| random.next())
 }
 
-/// The configuration for tables of a size.
+/// The configuration for tables of a size, none of them smaller than by default.
 ///
 /// # Errors
 /// The size does not fit.
