@@ -2,7 +2,7 @@
 //!
 //! The packets go through the slow path's packet logic on the host.
 
-use ikenat_tests::bpf::fixture;
+use ikenat_tests::bpf::fixture::{self, Services, VIP_2};
 use ikenat_tests::bpf::host::{self, Host, Tables};
 use ikenat_tests::lab::frames::icmp::{code, kind, quote};
 use ikenat_tests::lab::frames::{Icmp, Packet, protocol};
@@ -142,7 +142,7 @@ fn an_entry_does_not_count_again_after_18_hours() {
 /// The secret multiplies the first word of a key, the peer, by zero.
 #[test]
 fn a_peer_with_the_same_digest_is_another_peer() {
-    let hosts = Hosts::new(|config| config.secret[7] = 0);
+    let hosts = Hosts::new(|config| config.secret[11] = 0);
     hosts.teach(ike_to(A), START);
     assert!(!hosts.is_hosts(ike_of(B), START));
     assert!(hosts.is_hosts(ike_of(A), START));
@@ -151,10 +151,25 @@ fn a_peer_with_the_same_digest_is_another_peer() {
 /// The ports are the second word.
 #[test]
 fn ports_with_the_same_digest_are_other_ports() {
-    let hosts = Hosts::new(|config| config.secret[8] = 0);
+    let hosts = Hosts::new(|config| config.secret[12] = 0);
     hosts.teach(esp(VIP, A), START);
     assert!(!hosts.is_hosts(ike_of(A), START));
     assert!(hosts.is_hosts(esp(A, VIP), START));
+}
+
+/// The VIP is the third word. Its entry is found at the VIP from which the host has sent.
+#[test]
+fn a_peer_of_another_vip_with_the_same_digest_is_another_peer() {
+    let mut config = fixture::config();
+    config.secret[13] = 0;
+    let config = Services::Many.of(config);
+    let hosts = Hosts {
+        tables: Tables::new(&config),
+        config,
+    };
+    hosts.teach(Packet::udp((VIP_2, 500), (A, 500), [7; 40]), START);
+    assert!(!hosts.is_hosts(ike_of(A), START));
+    assert!(hosts.is_hosts(Packet::udp((A, 500), (VIP_2, 500), [7; 40]), START));
 }
 
 /// On a WAN ikenat drops such a frame, since the host would answer, and so teach a peer. The LAN is

@@ -1,6 +1,23 @@
-//! The third word of the details of an entry in HOSTPEER: [`ANSWERED`] (bit 63),
+//! The details of an entry in HOSTPEER: the number of the VIP from which the host sends; the peer's
+//! address, as in the second of its two words ([`peer_words`]); and in the third word [`ANSWERED`] (bit 63),
 //! the tick of the host's last packet (bits 32-62), and what identifies the entry beside the peer's
 //! address (bits 0-31): ports, zero for ESP, or [`ANY_UDP`].
+
+use crate::slot::{peer_address, peer_words};
+
+/// The words of the VIP and of the peer.
+#[inline(always)]
+#[must_use]
+pub const fn owner(vip: u16, peer: [u8; 4]) -> [u64; 2] {
+    let [_, address] = peer_words(peer);
+    [vip as u64, address]
+}
+
+/// The peer in the second word.
+#[must_use]
+pub const fn peer(address: u64) -> Option<[u8; 4]> {
+    peer_address([0, address])
+}
 
 /// The peer has answered: the entry gives way to no other one.
 pub const ANSWERED: u64 = 1 << 63;

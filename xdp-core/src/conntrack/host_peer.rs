@@ -14,7 +14,7 @@ use crate::table::word::Word;
 use crate::vip;
 use crate::wire::ipv4::Protocol;
 use xdp_common::limits::{HOST_PEER_BUCKETS, HOST_PEER_TICKS, IKE_PORT, NATT_PORT};
-use xdp_common::slot::{self, WAYS, host_peer, recent as recent_slot, session};
+use xdp_common::slot::{WAYS, host_peer, recent as recent_slot, session};
 use xdp_common::{Class, Config, Direction, meta};
 
 /// Two CPUs read the clock at different moments: an entry may be one tick younger than the packet
@@ -228,7 +228,7 @@ fn owner_by_tables<E: Env>(env: &E, config: &Config, packet: &Packet) -> Owner {
 #[inline(always)]
 fn find<E: Env>(env: &E, config: &Config, at: VipPeer, ports: u32, jiffies: u64) -> Entry {
     let (index, digest) = place(config, at, ports);
-    let (_, peer) = at;
+    let (vip, peer) = at;
     let now = recent::short_tick(config, jiffies).wrapping_add(AHEAD);
     let Some(bucket) = env.host_peer_bucket(index) else {
         return Entry::NONE;
@@ -236,10 +236,10 @@ fn find<E: Env>(env: &E, config: &Config, at: VipPeer, ports: u32, jiffies: u64)
     let Some(at) = recent::find(bucket, digest, now, HOST_PEER_TICKS + AHEAD) else {
         return Entry::NONE;
     };
-    let [high, low] = slot::peer_words(peer);
+    let [number, address] = host_peer::owner(vip, peer);
     let word = bucket[at + LAST_DETAIL].load();
-    if bucket[at].load() != high
-        || bucket[at + 1].load() != low
+    if bucket[at].load() != number
+        || bucket[at + 1].load() != address
         || word & 0xffff_ffff != u64::from(ports)
         || !is_recent(config, jiffies, host_peer::tick(word))
     {
@@ -312,7 +312,7 @@ fn refresh<E: Env>(env: &E, config: &Config, at: VipPeer, word: u64, jiffies: u6
     #[expect(clippy::cast_possible_truncation, reason = "the low half is meant")]
     let ports = word as u32;
     let (index, digest) = place(config, at, ports);
-    let (_, peer) = at;
+    let (vip, peer) = at;
     let Some(bucket) = env.host_peer_bucket(index) else {
         return Refreshed::NoRoom;
     };
@@ -332,10 +332,10 @@ fn refresh<E: Env>(env: &E, config: &Config, at: VipPeer, word: u64, jiffies: u6
     } else {
         0
     };
-    let [high, low] = slot::peer_words(peer);
+    let [number, address] = host_peer::owner(vip, peer);
     let tick = jiffies >> config.tick_shift & host_peer::TICK_MASK;
     let word = word | answered | tick << 32;
-    recent::write(bucket, way, digest, short_tick, [high, low, word]);
+    recent::write(bucket, way, digest, short_tick, [number, address, word]);
     if word & host_peer::ANSWERED == 0 {
         Refreshed::Unanswered
     } else {

@@ -82,11 +82,6 @@ impl Numbers {
         self.services.all()
     }
 
-    /// The VIPs, in ascending order.
-    pub(super) fn vips(&self) -> impl Iterator<Item = u16> + '_ {
-        self.vips.all()
-    }
-
     /// Frees the records that are still going, and returns how many.
     pub(super) fn free<W: Word>(&self, services: &[W], vips: &[W]) -> usize {
         // A record of a service names a VIP, so it goes first.

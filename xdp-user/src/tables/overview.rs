@@ -220,7 +220,7 @@ fn host_peers(memory: &Memory<ReadOnlyWord>, clock: &Clock) -> Vec<HostPeer> {
             let is_used = entry[recent::DIGEST].load() != 0
                 && age <= HOST_PEER_TICKS.into()
                 && ports != slot::host_peer::ANY_UDP;
-            let peer = slot::peer_address([detail(0), detail(1)]).filter(|_| is_used)?;
+            let peer = slot::host_peer::peer(detail(1)).filter(|_| is_used)?;
             Some(HostPeer {
                 peer: peer.into(),
                 ports: (ports != 0).then_some(slot::host_peer::split(ports)),

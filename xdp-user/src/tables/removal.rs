@@ -19,14 +19,13 @@ use crate::tables::reclaim::{Reclaimed, TableWords};
 use crate::tables::retired::EntryKind;
 use crate::tables::retiring::Retiring;
 use crate::tables::small::SmallTables;
+use xdp_common::Config;
 use xdp_common::limits::{FRAGMENT_TICKS, HALF_OPEN_TICKS};
 use xdp_common::meta;
 use xdp_common::slot::recent::{DETAILS, DIGEST, WORDS};
 use xdp_common::slot::{self, NO_VIP, SPI_VIP, STATE, WAYS, flow, pin, session};
-use xdp_common::{Config, Secret};
 use xdp_core::Word;
-use xdp_core::table::hash::host_peer_digest;
-use xdp_core::table::recent::{self, Bucket};
+use xdp_core::table::recent::Bucket;
 use xdp_core::table::{Slot, State};
 
 /// Ticks after which nothing counts any more that was written into HALF or FRAGMENT before.
@@ -103,7 +102,7 @@ impl Removal {
         removed.entries += self.sweep(EntryKind::Flow, words, forget_in_flow, &grace)?;
         removed.entries += self.sweep(EntryKind::Session, words, forget_in_session, &grace)?;
         removed.entries += self.retiring.reclaim(words, &grace)?;
-        self.sweep_small(tick, words.secret, small);
+        self.sweep_small(tick, small);
         self.next = (self.next + 1) % SLICES;
         if self.next == 0 && self.is_clean {
             for service in self.going.services() {
@@ -170,7 +169,7 @@ impl Removal {
         Ok(freed)
     }
 
-    fn sweep_small<W: Word>(&mut self, tick: u64, secret: &Secret, small: SmallTables<'_, W>) {
+    fn sweep_small<W: Word>(&mut self, tick: u64, small: SmallTables<'_, W>) {
         let range = |buckets: &[Bucket<W>]| slice(buckets.len(), self.next);
         for bucket in &small.halves[range(small.halves)] {
             erase(bucket, |way| is_old(way, tick, HALF_OPEN_TICKS));
@@ -193,10 +192,8 @@ impl Removal {
         }
         for bucket in &small.host_peers[range(small.host_peers)] {
             found |= erase(bucket, |way| {
-                let (digest, details) = (way[DIGEST].load(), details(way));
-                going
-                    .vips()
-                    .any(|vip| is_host_peer_of(secret, digest, details, vip))
+                let [vip, ..] = details(way);
+                going.has_vip(u16::try_from(vip).unwrap_or(NO_VIP))
             });
         }
         self.is_clean &= !found;
@@ -227,18 +224,6 @@ fn forget_in_session<W: Word>(going: &Numbers, slot: &Slot<W>) -> bool {
 /// The details of a way.
 fn details<W: Word>(way: &[W]) -> [u64; 3] {
     std::array::from_fn(|at| way[DETAILS + at].load())
-}
-
-/// Whether an entry of HOSTPEER is of a peer of a VIP, which is only in the digest.
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "the low half has the ports"
-)]
-fn is_host_peer_of(secret: &Secret, word: u64, [high, low, last]: [u64; 3], vip: u16) -> bool {
-    slot::peer_address([high, low]).is_some_and(|peer| {
-        let digest = host_peer_digest(secret, vip, peer, last as u32);
-        recent::difference(word, digest) == 0
-    })
 }
 
 /// Whether an entry counts no more. Two CPUs read the clock at different moments: one that is a tick

@@ -12,10 +12,10 @@ use std::sync::atomic::AtomicU64;
 use xdp_common::meta::{FLOW_ENTRIES, SESSION_ENTRIES, server_hop};
 use xdp_common::services::{NUMBERS, service, vip};
 use xdp_common::slot::recent::BUCKET_WORDS;
-use xdp_common::slot::{Key, flow_key, peer_words, session_key};
-use xdp_common::{Class, Direction, Vip};
-use xdp_core::table::hash::digest_key;
-use xdp_core::table::{self, Place};
+use xdp_common::slot::{Key, flow_key, host_peer, session_key};
+use xdp_common::{Class, Direction, Secret, Vip};
+use xdp_core::table::hash::{digest_key, host_peer_digest};
+use xdp_core::table::{self, Place, recent};
 
 const SECRET: Secret = [3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59];
 const BUCKETS: usize = 64;
@@ -280,9 +280,9 @@ fn entries_of_small_tables_go_by_number_or_by_age() {
         let first = pin::owner(u32::from_ne_bytes(peer), 0, service);
         put(world, 1, at, 1 << 16, [first, 0, vip]);
     };
-    let host_peer = |world: &World, vip: u16| {
-        let [high, low] = peer_words(peer);
-        let details = [high, low, world.tick << 32 | 4500];
+    let teach = |world: &World, vip: u16| {
+        let [number, address] = host_peer::owner(vip, peer);
+        let details = [number, address, world.tick << 32 | 4500];
         let digest = host_peer_digest(&SECRET, vip, peer, 4500);
         put(world, 3, usize::from(vip), digest, details);
     };
@@ -292,8 +292,8 @@ fn entries_of_small_tables_go_by_number_or_by_age() {
     }
     remember(&world, 0, 0, 0);
     remember(&world, 6, 1, 1);
-    host_peer(&world, 0);
-    host_peer(&world, 1);
+    teach(&world, 0);
+    teach(&world, 1);
     for _ in 0..=HOLD {
         world.pass();
     }
@@ -303,7 +303,7 @@ fn entries_of_small_tables_go_by_number_or_by_age() {
         put(&world, table, 15, 2 << 16, [1, 2, 3]);
     }
     remember(&world, 3, 1, 2);
-    host_peer(&world, 2);
+    teach(&world, 2);
     let (freed, _) = world.until_free();
     assert_eq!(freed, 3);
     let left = |table: usize| -> Vec<usize> {
