@@ -1,10 +1,11 @@
 //! What the FIB is asked for a packet: all that the kernel's rules may look at.
 
-use ikenat_tests::bpf::fixture::{self, PEER, peer_sends, server_sends};
+use ikenat_tests::bpf::fixture::{self, PEER, Services, VIP_2, peer_sends, server_sends};
 use ikenat_tests::bpf::host::{self, Host, Tables};
 use ikenat_tests::lab::frames::{DONT_FRAGMENT, Packet};
 use ikenat_tests::lab::icmp_errors::{about, error_from_outside, time_exceeded};
-use ikenat_tests::lab::topology::{CLIENT, LAN_MAC, SERVER, SERVER_MAC, VIP};
+use ikenat_tests::lab::topology::{CLIENT, CLIENT_MAC, LAN_MAC, SERVER, SERVER_MAC, VIP, WAN_MAC};
+use std::net::Ipv4Addr;
 use xdp_common::{Config, Hook};
 use xdp_core::neighbour::Gateway;
 use xdp_core::{FibQuery, Side};
@@ -78,6 +79,107 @@ fn inside_sources_are_looked_up_as_the_servers_reply() {
         assert_eq!(found.destination, PEER.octets());
         assert_eq!(found.ingress, config.lan_ifindex);
     }
+}
+
+/// A rule may look at the VIP (`ip rule add from VIP`) and at the LAN: both are those of the service.
+#[test]
+fn inside_sources_are_looked_up_for_the_vip_of_the_packet() {
+    const LAN_2: u32 = 9;
+    let mut config = Services::Many.of(fixture::config());
+    config.vips.translations[0][7].egress = LAN_2;
+    let (other, server) = (
+        Ipv4Addr::from(config.vips.vips[7].address),
+        Ipv4Addr::from(config.vips.vips[7].server),
+    );
+    let to = |vip, packet: Packet| {
+        Packet {
+            destination: vip,
+            ..packet
+        }
+        .with_macs(WAN_MAC, CLIENT_MAC)
+    };
+    let udp = |length| Packet::udp((PEER, 4500), (VIP, 4500), vec![0x21; length]);
+    let error = |vip| {
+        let quoted = Packet::udp((vip, 4500), (PEER, 4500), [1; 40]);
+        error_from_outside(PEER, &about(&quoted, &time_exceeded(), 64))
+    };
+    for (vip, server, lan) in [
+        (VIP, SERVER, config.lan_ifindex),
+        (VIP_2, SERVER, config.lan_ifindex),
+        (other, server, LAN_2),
+    ] {
+        let expiring = Packet {
+            ttl: 1,
+            ..udp(MESSAGE)
+        };
+        let segment = Packet::tcp((PEER, 40_000), (VIP, 4500), *b"IKETCP12");
+        let fragments = to(vip, udp(MESSAGE)).build_fragments(&[32]);
+        let own = Packet::raw(vip, PEER, 50, vec![0xc3; MESSAGE])
+            .with_macs(CLIENT_MAC, WAN_MAC)
+            .build();
+        let native = Packet::raw(SERVER, PEER, 50, vec![0xc1; MESSAGE]);
+        let native = Packet {
+            source: server,
+            ..native
+        }
+        .with_macs(LAN_MAC, SERVER_MAC)
+        .build();
+        let proof = Packet::udp((server, 4500), (PEER, 4500), vec![0xc1; MESSAGE]);
+        let proof = proof.with_macs(LAN_MAC, SERVER_MAC).build();
+        let esp = to(vip, Packet::raw(PEER, VIP, 50, vec![0xc2; MESSAGE])).build();
+        let whole = to(vip, udp(MESSAGE)).build();
+        let cases = [
+            ("what no table counts", vec![(Side::Wan, whole)]),
+            ("a stream", vec![(Side::Wan, to(vip, segment).build())]),
+            (
+                "what is answered",
+                vec![(Side::Wan, to(vip, expiring).build())],
+            ),
+            ("an error", vec![(Side::Wan, to(vip, error(vip)).build())]),
+            (
+                "a fragment without its first",
+                vec![(Side::Lan, proof), (Side::Wan, fragments[1].clone())],
+            ),
+            (
+                "ESP that may be the host's",
+                vec![(Side::Lan, native), (Side::Out, own), (Side::Wan, esp)],
+            ),
+        ];
+        for (name, frames) in cases {
+            let asked = ask_all(&config, frames);
+            let about_source: Vec<_> = asked
+                .iter()
+                .filter(|query| query.destination == PEER.octets() && query.ingress != 0)
+                .map(|query| (query.source, query.ingress))
+                .collect();
+            assert!(!about_source.is_empty(), "{name}");
+            for found in about_source {
+                assert_eq!(found, (vip.octets(), lan), "{name}");
+            }
+        }
+    }
+}
+
+/// All that the FIB is asked by tc for frames that come one after the other.
+fn ask_all(config: &Config, frames: Vec<(Side, Vec<u8>)>) -> Vec<FibQuery> {
+    let tables = Tables::new(config);
+    let fib = |_: [u8; 4], destination: [u8; 4], length| match destination {
+        // The other servers.
+        [10, ..] => fixture::fib(config, SERVER.octets(), length),
+        _ => fixture::fib(config, destination, length),
+    };
+    let mut asked = Vec::new();
+    for (side, mut frame) in frames {
+        if side == Side::Out {
+            let host = Host::<true, true>::new(&tables, &fib, 1 << 20);
+            host.run(config, side, &mut frame);
+        } else {
+            let host = Host::<true>::new(&tables, &fib, 1 << 20);
+            host.run(config, side, &mut frame);
+            asked.extend(host.questions());
+        }
+    }
+    asked
 }
 
 /// tc keeps the gateway of the packet's own route, although the route of its source is asked for later.

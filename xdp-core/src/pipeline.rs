@@ -10,9 +10,10 @@ use crate::conntrack::{self, Counted, pin};
 use crate::env::{Env, Side, Verdict};
 use crate::frame::Frame;
 use crate::icmp::rate_limit::{self, Origin};
+use crate::inside::is_inside;
 use crate::packet::Packet;
 use crate::rewrite;
-use crate::route::{Route, cached_route, is_inside, look_up_route};
+use crate::route::{Route, cached_route, look_up_route};
 use crate::table::word::Word;
 use crate::transport::refuse_segment;
 use crate::vip;
@@ -106,7 +107,7 @@ pub fn process<F: Frame + ?Sized, E: Env>(
     if E::HOOK != Hook::Egress
         && !tracked
         && packet.direction == Direction::Inbound
-        && is_inside(env, config, packet.peer)
+        && is_inside(env, config, packet.vip, packet.peer)
     {
         return Verdict::NotForwarded(Reason::InsideSource);
     }
@@ -177,7 +178,7 @@ fn remember_foreign_fragment<F: Frame + ?Sized, E: Env>(
 #[inline(always)]
 fn is_from_inside<E: Env>(env: &E, config: &Config) -> bool {
     let packet = env.load_packet().and_then(Packet::unpack);
-    packet.is_some_and(|packet| is_inside(env, config, packet.peer))
+    packet.is_some_and(|packet| is_inside(env, config, packet.vip, packet.peer))
 }
 
 /// In tc: gives the host a copy of the packet at hand, which is counted under this reason when it
@@ -213,7 +214,7 @@ fn refuse_unusual<F: Frame + ?Sized, E: Env>(
         (Fate::Undecided, Hook::Xdp) => Some(Reason::FragmentUndecided),
         (Fate::Undecided, Hook::Tc) => {
             // Before the host gets a copy, and not only before it is forwarded.
-            if is_inside(env, config, packet.peer) {
+            if is_inside(env, config, packet.vip, packet.peer) {
                 return Some(Reason::InsideSource);
             }
             copy_to_host(env, config, Reason::OtherFragment);
@@ -249,7 +250,7 @@ fn refuse_answer<E: Env>(env: &E, config: &Config, reason: Reason, jiffies: u64)
     let Some(packet) = env.load_packet().and_then(Packet::unpack) else {
         return Some(Reason::Malformed);
     };
-    if packet.direction == Direction::Inbound && is_inside(env, config, packet.peer) {
+    if packet.direction == Direction::Inbound && is_inside(env, config, packet.vip, packet.peer) {
         return Some(Reason::InsideSource);
     }
     // RFC 1122 section 3.2.2: no error about a fragment other than the first.

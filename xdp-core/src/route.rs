@@ -3,7 +3,7 @@
 
 use crate::conntrack::{host_peer, session};
 use crate::env::{Env, FibQuery, FibResult, NextHop};
-use crate::interfaces::{is_lan, is_wan, may_leave_by, position_of};
+use crate::interfaces::{may_leave_by, position_of};
 use crate::neighbour::cached_hop;
 use crate::neighbour::table::{self as neighbour_table, Neighbour};
 use crate::packet::{Packet, is_no_host};
@@ -220,35 +220,6 @@ pub(crate) fn hop_for_tc<E: Env>(env: &E, routed: FibResult) -> Result<NextHop, 
     };
     env.keep_gateway(&gateway);
     Ok(NextHop { ifindex })
-}
-
-/// True for this host's address on the server's side, or one that the route of a LAN leads to: the
-/// source of no packet that comes from outside, whatever `rp_filter` is. On an interface that is both
-/// WAN and LAN nothing shows it.
-///
-/// A session of such a peer cannot exist, since what the server sends to it leaves by no WAN. So only
-/// packets that no table counts have to be examined.
-#[inline(never)]
-pub(crate) fn is_inside<E: Env>(env: &E, config: &Config, source: [u8; 4]) -> bool {
-    // As the server's reply comes, which is not from the WAN: rules may look at the interface.
-    let query = FibQuery {
-        ingress: config.lan_ifindex,
-        ..FibQuery::without_ports((config.vip.address, source), (0, 0), 0)
-    };
-    let ifindex = match env.fib_lookup(&query) {
-        FibResult::Neighbour(neighbour) => neighbour.ifindex,
-        FibResult::Unresolved { ifindex, .. } => ifindex,
-        // An address of this host, or no route at all: the kernel's answer is the same.
-        FibResult::NotForwarded => return is_lan_address(config, source),
-        FibResult::TooBig(_) | FibResult::NoRoute | FibResult::ForwardingDisabled => return false,
-    };
-    !is_wan(config, ifindex) && is_lan(config, ifindex)
-}
-
-/// True for an address of this host on the side of a server.
-#[inline(always)]
-fn is_lan_address(config: &Config, address: [u8; 4]) -> bool {
-    position_of(&config.lan_addresses, u32::from_ne_bytes(address)) != 0
 }
 
 #[inline(always)]

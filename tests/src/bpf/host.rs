@@ -2,7 +2,7 @@
 //! and a FIB of the test. Its result for a packet must be that of the object in the kernel.
 
 use super::tables::{Slot, SlotTable};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
 use xdp_common::counters::{stream, untracked};
@@ -26,7 +26,8 @@ pub struct Host<'t, const TC: bool, const OUT: bool = false> {
     is_handled: bool,
     /// Copies that the host's stack got.
     copies: Cell<u32>,
-    asked: Cell<Option<FibQuery>>,
+    asked: RefCell<Vec<FibQuery>>,
+    rules: Option<&'t Rules<'t>>,
     gateway: Cell<Option<Gateway>>,
     merged: u32,
 }
@@ -110,7 +111,8 @@ impl<'t, const TC: bool, const OUT: bool> Host<'t, TC, OUT> {
             received_on: 0,
             is_handled: false,
             copies: Cell::new(0),
-            asked: Cell::new(None),
+            asked: RefCell::default(),
+            rules: None,
             gateway: Cell::new(None),
             merged: 0,
         }
@@ -139,9 +141,23 @@ impl<'t, const TC: bool, const OUT: bool> Host<'t, TC, OUT> {
         Self { merged, ..self }
     }
 
+    /// The same with rules, which come before the FIB.
+    #[must_use]
+    pub fn with_rules(self, rules: &'t Rules<'t>) -> Self {
+        Self {
+            rules: Some(rules),
+            ..self
+        }
+    }
+
     /// What the FIB was asked last.
     pub fn asked(&self) -> Option<FibQuery> {
-        self.asked.get()
+        self.asked.borrow().last().copied()
+    }
+
+    /// All that the FIB was asked, in this order.
+    pub fn questions(&self) -> Vec<FibQuery> {
+        self.asked.borrow().clone()
     }
 
     /// The gateway to which tc would send the packet.
@@ -184,6 +200,9 @@ impl<'t, const TC: bool, const OUT: bool> Host<'t, TC, OUT> {
 
 /// The FIB: its result for a packet with this source, destination and total length.
 pub type Fib<'f> = dyn Fn([u8; 4], [u8; 4], u16) -> FibResult + 'f;
+
+/// What is decided by more than that.
+pub type Rules<'r> = dyn Fn(&FibQuery) -> Option<FibResult> + 'r;
 
 /// Runs the packet logic of a hook on a frame, always with the same time. An answer of tc replaces
 /// the frame.
@@ -279,7 +298,10 @@ impl<const TC: bool, const OUT: bool> Env for Host<'_, TC, OUT> {
         self.jiffies
     }
     fn fib_lookup(&self, query: &FibQuery) -> FibResult {
-        self.asked.set(Some(*query));
+        self.asked.borrow_mut().push(*query);
+        if let Some(answer) = self.rules.and_then(|rules| rules(query)) {
+            return answer;
+        }
         (self.route)(query.source, query.destination, query.total_length)
     }
     fn merged_size(&self) -> u32 {

@@ -11,9 +11,10 @@ use crate::frame::{Frame, update_field};
 use crate::icmp::quote;
 use crate::icmp::rate_limit::{self, Origin};
 use crate::icmp::report::{OFFSET_MASK, Report};
+use crate::inside::is_inside;
 use crate::interfaces::may_leave_by;
 use crate::packet::is_no_host;
-use crate::route::{fib_refusal, hop_for_tc, is_inside};
+use crate::route::{fib_refusal, hop_for_tc};
 use crate::transport::{checksum_offset, is_service};
 use crate::vip;
 use crate::wire::icmp::{self, Kind};
@@ -251,7 +252,7 @@ fn refuse<F: Frame + ?Sized, E: Env>(
     if E::HOOK == Hook::Egress {
         return None;
     }
-    let inside = inbound && is_inside(env, config, report.source);
+    let inside = inbound && is_inside(env, config, report.vip, report.source);
     inside
         .then_some(Reason::InsideSource)
         .or_else(|| refuse_options(frame))

@@ -55,6 +55,7 @@ const CORE: Crate = Crate {
                 "counters", "env", "frame", "packet", "sequence", "table", "vip", "wire",
             ],
         ),
+        ("inside", &["env", "interfaces", "vip"]),
         (
             "route",
             &[
@@ -90,6 +91,7 @@ const CORE: Crate = Crate {
                 "conntrack",
                 "env",
                 "frame",
+                "inside",
                 "interfaces",
                 "packet",
                 "rewrite",
@@ -108,6 +110,7 @@ const CORE: Crate = Crate {
                 "env",
                 "frame",
                 "icmp",
+                "inside",
                 "neighbour",
                 "packet",
                 "rewrite",
