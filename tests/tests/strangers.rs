@@ -12,7 +12,7 @@ use ikenat_tests::lab::frames::{DONT_FRAGMENT, Icmp, Packet, protocol};
 use ikenat_tests::lab::topology::{
     CLIENT, CLIENT_MAC, GATEWAY_LAN, LAN_MAC, SERVER, SERVER_MAC, VIP, WAN_MAC,
 };
-use xdp_common::Config;
+use xdp_common::{Config, Direction, Hook};
 use xdp_core::neighbour::Gateway as GatewayAddress;
 use xdp_core::{FibResult, Side};
 
@@ -59,7 +59,9 @@ fn inside_addresses_are_no_sources_outside() {
         let error = Icmp::new(kind::UNREACHABLE, code::HOST, quoted);
         Packet::icmp(source, VIP, &error).with_macs(WAN_MAC, CLIENT_MAC)
     };
-    let kinds: [fn(Ipv4Addr) -> Packet; 4] = [
+    let kinds: [fn(Ipv4Addr) -> Packet; 6] = [
+        |source| Packet::tcp((source, 40_000), (VIP, 4500), []),
+        |source| Packet::tcp((source, 40_000), (VIP, 4500), *b"IKETCP12"),
         |source| Packet::udp((source, 500), (VIP, 500), [1; 40]),
         |source| Packet::udp((source, 4500), (VIP, 4500), [1; 40]),
         |source| Packet::udp((source, 4500), (VIP, 4500), [0xff]),
@@ -74,11 +76,14 @@ fn inside_addresses_are_no_sources_outside() {
         let verdict = gateway.verdict(Side::Wan, &error(source), NOW);
         assert_eq!(verdict, "dropped inside-source", "an error of {source}");
     }
+    let streams = || gateway.tables.streams(Hook::Tc, Direction::Inbound);
+    assert_eq!(streams(), 0, "a forged stream is none");
     for kind in kinds {
         let packet = kind(CLIENT).with_macs(WAN_MAC, CLIENT_MAC);
         let verdict = gateway.verdict(Side::Wan, &packet, NOW);
         assert!(verdict.starts_with("forward "), "{verdict}");
     }
+    assert_eq!(streams(), 1);
     assert_eq!(
         gateway.verdict(Side::Wan, &error(CLIENT), NOW),
         "forward icmp in untracked"

@@ -41,19 +41,25 @@ pub fn follow_port<E: Env>(env: &E, config: &Config) {
     }
 }
 
-/// Counts the segment of TCP at hand: with which a stream begins, and in the peer's session.
+/// Counts the segment of TCP at hand in the peer's session.
 // A step of its own, likewise.
 #[inline(never)]
 pub fn count_segment<E: Env>(env: &E, config: &Config, hop: u64) -> Counted {
     let Some(packet) = &env.load_packet().and_then(Packet::unpack) else {
         return Counted::No;
     };
-    if packet.begins_stream
+    Counted::of(session::count_segment(env, config, packet, hop))
+}
+
+/// Counts the stream that the segment at hand begins, if it begins one.
+#[inline(never)]
+pub fn count_stream<E: Env>(env: &E) {
+    if let Some(packet) = env.load_packet().and_then(Packet::unpack)
+        && packet.begins_stream
         && let Some(block) = env.cpu_block()
     {
         counters::count_stream(block, E::HOOK, packet.direction);
     }
-    Counted::of(session::count_segment(env, config, packet, hop))
 }
 
 /// Counts a packet that is about to be forwarded in the table that it belongs to. `hop` is the hop
