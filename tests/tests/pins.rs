@@ -5,12 +5,14 @@
 
 #[path = "pins/connections.rs"]
 mod connections;
+#[path = "pins/routes.rs"]
+mod routes;
 #[path = "pins/services.rs"]
 mod services;
 
 use ikenat_tests::bpf::fixture::{self, PEER, Services, VIP_2};
 use ikenat_tests::bpf::gateway::NOW;
-use ikenat_tests::bpf::host::{Host, Tables, word};
+use ikenat_tests::bpf::host::{Host, Rules, Tables, word};
 use ikenat_tests::lab::frames::icmp::{code, kind, quote};
 use ikenat_tests::lab::frames::{Icmp, Packet, protocol};
 use ikenat_tests::lab::topology::{CLIENT_MAC, LAN_MAC, SERVER, SERVER_MAC, VIP, WAN_MAC};
@@ -70,7 +72,17 @@ impl Uplinks {
         self.tables = Tables::new(&self.config);
     }
 
-    fn run(&self, side: Side, mut frame: Vec<u8>) -> (String, Vec<u8>, Option<FibQuery>) {
+    fn run(&self, side: Side, frame: Vec<u8>) -> (String, Vec<u8>, Vec<FibQuery>) {
+        self.run_with(&|_| None, side, frame)
+    }
+
+    /// The same with rules that come before the usual routes.
+    fn run_with(
+        &self,
+        rules: &Rules<'_>,
+        side: Side,
+        mut frame: Vec<u8>,
+    ) -> (String, Vec<u8>, Vec<FibQuery>) {
         let fib = |source: [u8; 4], destination: [u8; 4], _: u16| {
             let (egress, mac, router) = match (destination[0], source) {
                 (192 | 10, _) => (self.config.lan_ifindex, LAN_MAC, SERVER_MAC),
@@ -87,14 +99,14 @@ impl Uplinks {
         };
         match self.hook {
             Hook::Xdp => {
-                let host = Host::<false>::new(&self.tables, &fib, self.now);
+                let host = Host::<false>::new(&self.tables, &fib, self.now).with_rules(rules);
                 let verdict = host.run(&self.config, side, &mut frame);
-                (word(verdict), frame, host.asked())
+                (word(verdict), frame, host.questions())
             }
             Hook::Tc | Hook::Egress => {
-                let host = Host::<true>::new(&self.tables, &fib, self.now);
+                let host = Host::<true>::new(&self.tables, &fib, self.now).with_rules(rules);
                 let verdict = host.run(&self.config, side, &mut frame);
-                (word(verdict), frame, host.asked())
+                (word(verdict), frame, host.questions())
             }
         }
     }
@@ -378,19 +390,4 @@ fn a_vip_that_is_gone_gives_way_to_the_first() {
         assert_eq!(gateway.server_sends(4500, &esp(0x1001, 2)), VIP);
         assert_eq!(gateway.server_sends(4500, &KEEPALIVE), VIP);
     });
-}
-
-/// The FIB is asked with the WAN of the VIP first: each provider drops the other one's addresses (BCP 38).
-#[test]
-fn replies_leave_by_the_wan_of_their_vip() {
-    for (vip, wan) in [(VIP, 2), (VIP_2, WAN_2)] {
-        Uplinks::both(|gateway| {
-            gateway.peer_sends(vip, 500, &ike(1, Message::InitRequest));
-            let reply = Packet::udp((SERVER, 500), (PEER, 500), ike(1, Message::InitResponse));
-            let reply = reply.with_macs(LAN_MAC, SERVER_MAC);
-            let (_, _, asked) = gateway.run(Side::Lan, reply.build());
-            let asked = asked.expect("the FIB was asked");
-            assert_eq!((asked.source, asked.egress), (vip.octets(), wan));
-        });
-    }
 }

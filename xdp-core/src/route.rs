@@ -120,28 +120,43 @@ fn query_fib<E: Env>(env: &E, config: &Config, packet: &Packet) -> FibResult {
     env.fib_lookup(&query)
 }
 
-/// The WAN that has the VIP of the outbound packet at hand, where its provider expects this source, if
-/// the FIB leads from there to the peer. 0: the FIB decides.
+/// The WAN that has the VIP of the outbound packet at hand ([`owning_wan`]).
+// A step of its own: two look-ups of one function would have their structures on the stack at once.
 #[inline(never)]
 fn wan_of_vip<E: Env>(env: &E, config: &Config) -> u32 {
     let Some(packet) = env.load_packet().and_then(Packet::unpack) else {
         return 0;
     };
-    let vip = vip::by_number::<E>(config, packet.vip);
-    if packet.direction == Direction::Inbound || vip.wan == 0 {
+    if packet.direction == Direction::Inbound {
         return 0;
     }
-    let addresses = (vip.address, packet.peer);
+    let vip = vip::by_number::<E>(config, packet.vip);
+    let header = (packet.protocol.number(), packet.tos);
+    let query = FibQuery {
+        ports: packet.routed_ports(),
+        ..FibQuery::without_ports((vip.address, packet.peer), header, 0)
+    };
+    owning_wan(env, vip, query)
+}
+
+/// The WAN that has a VIP, where its provider expects this source, if the FIB leads from there to the
+/// destination of the query. 0: the FIB decides, as it does for what the host itself forwards.
+#[inline(always)]
+pub(crate) fn owning_wan<E: Env>(env: &E, vip: &Vip, query: FibQuery) -> u32 {
+    if vip.wan == 0 {
+        return 0;
+    }
     let query = FibQuery {
         egress: vip.wan,
-        ..FibQuery::without_ports(addresses, (packet.protocol.number(), packet.tos), 0)
+        ..query
     };
     match env.fib_lookup(&query) {
-        FibResult::Neighbour(_) | FibResult::Unresolved { .. } => vip.wan,
-        FibResult::TooBig(_)
-        | FibResult::NotForwarded
-        | FibResult::NoRoute
-        | FibResult::ForwardingDisabled => 0,
+        // One that is too long for this route is fragmented or answered for it, and takes no other one.
+        FibResult::Neighbour(_) | FibResult::Unresolved { .. } | FibResult::TooBig(_) => vip.wan,
+        // No route leads out of this WAN, or a rule for the VIP forbids it (unreachable, prohibit,
+        // blackhole), and then the next question has the same answer. Or this WAN does not forward: the
+        // kernel lets nothing in there for the VIP either.
+        FibResult::NotForwarded | FibResult::NoRoute | FibResult::ForwardingDisabled => 0,
     }
 }
 

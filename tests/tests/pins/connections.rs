@@ -61,3 +61,25 @@ fn a_forged_segment_moves_no_peer_and_no_other_connection() {
         assert_eq!(uplinks.vip_of(&answer(40_001)), VIP_2);
     });
 }
+
+/// RFC 5508 section 4.2: an error about a segment comes from the VIP of its connection, whatever VIP the
+/// peer uses otherwise.
+#[test]
+fn an_error_about_a_segment_comes_from_the_vip_of_its_connection() {
+    let uplinks = Uplinks::new(Hook::Tc);
+    for (vip, port) in [(VIP_2, 40_001), (VIP, 40_002)] {
+        uplinks.run(Side::Wan, segment(vip, port).build());
+    }
+    let error = |port| {
+        let quoted = quote(&Packet::tcp((PEER, port), (SERVER, 4500), [1; 8]), 8);
+        let error = Icmp::new(kind::UNREACHABLE, code::PORT, quoted);
+        Packet::icmp(SERVER, PEER, &error)
+    };
+    for of_peer in [VIP, VIP_2] {
+        uplinks.handshake(of_peer, 0x11);
+        assert_eq!(uplinks.vip_of(&error(40_001)), VIP_2);
+        assert_eq!(uplinks.vip_of(&error(40_002)), VIP);
+        // Of a connection that is not known.
+        assert_eq!(uplinks.vip_of(&error(40_003)), of_peer);
+    }
+}

@@ -48,7 +48,7 @@ pub fn settle<F: Frame + ?Sized, E: Env>(frame: &F, env: &E, config: &Config, ji
 
 /// Whether a VIP belongs to a service. The number in an entry may be that of an earlier configuration.
 #[inline(always)]
-fn belongs<V: Vips>(config: &Config, number: u16, service: u16) -> bool {
+pub(crate) fn belongs<V: Vips>(config: &Config, number: u16, service: u16) -> bool {
     let vip = vip::by_number::<V>(config, number);
     vip.number == number && vip.service == service && u32::from_ne_bytes(vip.address) != 0
 }
@@ -158,7 +158,7 @@ fn initiator_spi<F: Frame + ?Sized>(frame: &F, packet: &Packet) -> Option<u64> {
 }
 
 /// What an entry of PIN belongs to: a peer of a service, or an IKE SA or a connection of it.
-struct Name([u32; 4]);
+pub(crate) struct Name([u32; 4]);
 
 impl Name {
     /// The connection, or the IKE SA, of a packet.
@@ -171,7 +171,7 @@ impl Name {
     }
 
     #[inline(always)]
-    const fn of_connection(vip: &Vip, peer: [u8; 4], port: u16) -> Self {
+    pub(crate) const fn of_connection(vip: &Vip, peer: [u8; 4], port: u16) -> Self {
         let Self([peer, service, high, low]) = Self::of_peer(vip, peer);
         Self([peer, service | (port as u32) << 16, high, low])
     }
@@ -212,7 +212,7 @@ fn remember<E: Env>(env: &E, config: &Config, name: Name, vip: u64, jiffies: u64
 
 /// The number of the VIP that was remembered.
 #[inline(always)]
-fn recall<E: Env>(env: &E, config: &Config, name: Name, jiffies: u64) -> Option<u16> {
+pub(crate) fn recall<E: Env>(env: &E, config: &Config, name: Name, jiffies: u64) -> Option<u16> {
     let digest = digest(&config.secret, name.0);
     let bucket = env.pin_bucket(recent::index(digest, PIN_BUCKETS - 1))?;
     let tick = short_tick(config, jiffies);

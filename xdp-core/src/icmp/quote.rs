@@ -2,10 +2,12 @@
 
 use crate::conntrack::fragment::{self, Fate};
 use crate::conntrack::host_peer;
+use crate::conntrack::pin::{self, Name};
 use crate::env::Env;
 use crate::frame::Frame;
 use crate::icmp::report::{OFFSET_MASK, Report};
 use crate::packet::Packet;
+use crate::vip;
 use crate::wire::esp;
 use crate::wire::ipv4::{self, Protocol};
 use xdp_common::limits::IKE_PORT;
@@ -70,4 +72,27 @@ pub(super) fn is_of_host<F: Frame + ?Sized, E: Env>(
         packet.esp = header;
     }
     host_peer::has_sent_quoted(env, config, &packet, jiffies)
+}
+
+/// The VIP to which the peer has sent the packet that an error of the server's side quotes: that of the
+/// connection, or that of the peer.
+#[inline(never)]
+pub(super) fn vip_of_peer<E: Env>(env: &E, config: &Config, report: &Report) -> u16 {
+    let vip = vip::by_number::<E>(config, report.vip);
+    if vip.several == 0 {
+        return vip.number;
+    }
+    let jiffies = env.jiffies();
+    // The peer has sent it: its port is the source.
+    let (_, port) = slot::host_peer::split(report.ports);
+    let connection = if report.is_tcp == 0 {
+        None
+    } else {
+        let name = Name::of_connection(vip, report.peer, port);
+        pin::recall(env, config, name, jiffies)
+    };
+    match connection {
+        Some(number) if pin::belongs::<E>(config, number, vip.service) => number,
+        _ => pin::vip_of_peer(env, config, vip, report.peer, jiffies),
+    }
 }

@@ -31,8 +31,8 @@ pub(super) struct Report {
     pub(super) checksum_at: usize,
     /// 1: it is that of TCP.
     pub(super) is_tcp: usize,
-    /// The quoted ports: the peer's (bits 16-31) and the VIP's (0-15), of an error to the VIP; zero: ESP,
-    /// or a fragment without ports.
+    /// The quoted ports: the destination (bits 16-31), which is the peer's in an error to the VIP, and the
+    /// source (0-15); zero: ESP, or a fragment without ports.
     pub(super) ports: u32,
     /// Where the error goes. Here, because the stack has no room for one word more.
     pub(super) hop: NextHop,

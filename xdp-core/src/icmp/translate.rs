@@ -5,7 +5,6 @@
 
 use crate::checksum::Delta;
 use crate::classify::{is_bogus, is_for_us, is_ipv4, refuse_options, refused_by_list};
-use crate::conntrack::pin;
 use crate::env::{Env, FibQuery, FibResult, Side, Verdict};
 use crate::frame::{Frame, update_field};
 use crate::icmp::quote;
@@ -14,7 +13,7 @@ use crate::icmp::report::{OFFSET_MASK, Report};
 use crate::inside::is_inside;
 use crate::interfaces::may_leave_by;
 use crate::packet::is_no_host;
-use crate::route::{fib_refusal, hop_for_tc};
+use crate::route::{fib_refusal, hop_for_tc, owning_wan};
 use crate::transport::{checksum_offset, is_service};
 use crate::vip;
 use crate::wire::icmp::{self, Kind};
@@ -54,8 +53,7 @@ pub fn process<F: Frame + ?Sized, E: Env>(
         return Verdict::NotForwarded(reason);
     }
     if E::has_several(config) && config.pinned != 0 && report.direction == Direction::Outbound {
-        let vip = vip::by_number::<E>(config, report.vip);
-        report.vip = pin::vip_of_peer(env, config, vip, report.peer, env.jiffies());
+        report.vip = quote::vip_of_peer(env, config, &report);
     }
     if let Some(reason) = find_next_hop(env, config, &mut report) {
         return Verdict::NotForwarded(reason);
@@ -258,6 +256,17 @@ fn refuse<F: Frame + ?Sized, E: Env>(
         .or_else(|| refuse_options(frame))
 }
 
+/// The WAN by which an error leaves: that of its VIP, as for every packet with this source
+/// ([`owning_wan`]).
+// A step of its own: two look-ups of one function would have their structures on the stack at once.
+#[inline(never)]
+fn wan_of_vip<E: Env>(env: &E, config: &Config, report: &Report) -> u32 {
+    let vip = vip::by_number::<E>(config, report.vip);
+    let addresses = (vip.address, report.destination);
+    let header = (Protocol::ICMP.number(), report.tos);
+    owning_wan(env, vip, FibQuery::without_ports(addresses, header, 0))
+}
+
 /// Asks the FIB for the next hop of an error with its translated addresses. Unless the FIB
 /// says otherwise, the next hop is the host's own stack.
 #[inline(never)]
@@ -273,7 +282,15 @@ fn find_next_hop<E: Env>(env: &E, config: &Config, report: &mut Report) -> Optio
         (vip.address, report.destination)
     };
     let header = (Protocol::ICMP.number(), report.tos);
-    let query = FibQuery::without_ports(addresses, header, report.total_length);
+    let query = FibQuery {
+        // One WAN has all VIPs.
+        egress: if inbound || config.wans[1] == 0 {
+            0
+        } else {
+            wan_of_vip(env, config, report)
+        },
+        ..FibQuery::without_ports(addresses, header, report.total_length)
+    };
     report.hop = match hop_for_tc(env, env.fib_lookup(&query)) {
         Ok(hop) => hop,
         // No error is sent about an error that is too long.

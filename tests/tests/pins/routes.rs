@@ -1,0 +1,94 @@
+//! By which uplink packets leave that have a VIP as their source: each provider drops the other one's
+//! addresses (BCP 38).
+
+use super::*;
+use ikenat_tests::lab::frames::DONT_FRAGMENT;
+
+/// The FIB is asked with the WAN of the VIP first: each provider drops the other one's addresses (BCP 38).
+#[test]
+fn replies_leave_by_the_wan_of_their_vip() {
+    for (vip, wan) in [(VIP, 2), (VIP_2, WAN_2)] {
+        Uplinks::both(|gateway| {
+            gateway.peer_sends(vip, 500, &ike(1, Message::InitRequest));
+            let reply = Packet::udp((SERVER, 500), (PEER, 500), ike(1, Message::InitResponse));
+            let reply = reply.with_macs(LAN_MAC, SERVER_MAC);
+            let (_, _, asked) = gateway.run(Side::Lan, reply.build());
+            for asked in asked {
+                assert_eq!((asked.source, asked.egress), (vip.octets(), wan));
+                assert_eq!(asked.ports, [500, 500]);
+            }
+        });
+    }
+}
+
+/// A reply of the server on port 4500 to the peer, which uses the second VIP.
+fn reply(flags: u16, length: usize) -> Packet {
+    let packet = Packet::udp((SERVER, 4500), (PEER, 4500), vec![0xc1; length]);
+    Packet { flags, ..packet }.with_macs(LAN_MAC, SERVER_MAC)
+}
+
+/// A reply that is too long for the route out of its own WAN takes no other one, which has room: it is
+/// fragmented or answered.
+#[test]
+fn a_reply_that_is_too_long_for_its_wan_takes_no_other_one() {
+    let small = |query: &FibQuery| (query.egress == WAN_2).then_some(FibResult::TooBig(1400));
+    Uplinks::both(|gateway| {
+        gateway.handshake(VIP_2, 1);
+        for (flags, in_tc) in [
+            (0, "slow to-fragment"),
+            (DONT_FRAGMENT, "answered fragmentation-needed"),
+        ] {
+            let frame = reply(flags, 1420).build();
+            let (word, _, asked) = gateway.run_with(&small, Side::Lan, frame);
+            let expected = match gateway.hook {
+                Hook::Tc => in_tc,
+                Hook::Xdp | Hook::Egress => "slow too-big",
+            };
+            assert_eq!(word, expected);
+            let egresses: Vec<u32> = asked.iter().map(|query| query.egress).collect();
+            assert_eq!(egresses, [WAN_2, WAN_2]);
+        }
+    });
+}
+
+/// Where no route leads out of the WAN of the VIP, or it does not forward, the FIB decides alone.
+#[test]
+fn a_reply_that_its_wan_cannot_send_goes_by_the_fib() {
+    for refusal in [
+        FibResult::NotForwarded,
+        FibResult::NoRoute,
+        FibResult::ForwardingDisabled,
+    ] {
+        let refuse = |query: &FibQuery| (query.egress == WAN_2).then_some(refusal);
+        Uplinks::both(|gateway| {
+            gateway.handshake(VIP_2, 1);
+            let frame = reply(0, 100).build();
+            let (word, _, asked) = gateway.run_with(&refuse, Side::Lan, frame);
+            assert!(word.starts_with("forward esp-in-udp out"), "{word}");
+            let egresses: Vec<u32> = asked.iter().map(|query| query.egress).collect();
+            assert_eq!(egresses, [WAN_2, 0]);
+        });
+    }
+}
+
+/// So does what a host of the server's side reports to a peer.
+#[test]
+fn an_error_of_the_servers_side_leaves_by_the_wan_of_its_vip() {
+    let quoted = quote(&Packet::udp((PEER, 4500), (SERVER, 4500), [1; 40]), 8);
+    let error = Icmp::new(kind::UNREACHABLE, code::PORT, quoted);
+    let router = Ipv4Addr::new(192, 168, 0, 77);
+    for (vip, wan) in [(VIP, 2), (VIP_2, WAN_2)] {
+        for reporter in [SERVER, router] {
+            let gateway = Uplinks::new(Hook::Tc);
+            gateway.handshake(vip, 1);
+            let packet = Packet::icmp(reporter, PEER, &error).with_macs(LAN_MAC, SERVER_MAC);
+            let (word, _, asked) = gateway.run(Side::Lan, packet.build());
+            assert_eq!(word, "forward icmp out untracked");
+            let asked: Vec<_> = asked
+                .iter()
+                .map(|query| (query.source, query.egress))
+                .collect();
+            assert_eq!(asked, [(vip.octets(), wan); 2]);
+        }
+    }
+}
