@@ -50,7 +50,8 @@ impl Uplinks {
             word: 1,
         };
         let second = &config.vips.vips[1];
-        config.vips.translations[1][1] = Translation::new(second, true, by_wan_2);
+        config.vips.translations[1][1] =
+            Translation::new(second, true, by_wan_2, config.tick_shift);
         config.vips.vips[0].wan = config.wan_ifindex;
         config.vips.vips[1].wan = WAN_2;
         Self {

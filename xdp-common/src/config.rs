@@ -152,12 +152,9 @@ pub struct DirectionConfig {
     pub translation: Translation,
     /// Not zero: a checksum may be partial.
     pub partial: u32,
-    /// A remembered next hop is valid for this many jiffies, as a shift.
-    pub hop_shift: u32,
+    /// Keeps the size a multiple of eight.
+    pub reserved: u32,
 }
-
-/// A remembered next hop is valid for at most this many ticks, as a shift: about eight seconds.
-const HOP_TICKS: u32 = 3;
 
 /// A MAC address in the low six bytes of a word, as eight bytes of a packet are loaded.
 #[inline(always)]
@@ -171,7 +168,7 @@ impl VipTable {
     /// That of no VIPs.
     pub const EMPTY: Self = bytemuck::must_cast([0_u64; size_of::<Self>() / size_of::<u64>()]);
 
-    fn of(vips: &[(Vip, [Egress; 2])]) -> Option<Self> {
+    fn of(vips: &[(Vip, [Egress; 2])], tick_shift: u32) -> Option<Self> {
         let mut table = Self::EMPTY;
         let (mut addresses, mut servers) = ([([0; 4], 0); VIPS], [([0; 4], 0); VIPS]);
         let mut server_count = 0;
@@ -184,7 +181,7 @@ impl VipTable {
             *place = *vip;
             for (outbound, egress) in [false, true].into_iter().zip(egresses) {
                 table.translations[usize::from(outbound)][number] =
-                    Translation::new(vip, outbound, *egress);
+                    Translation::new(vip, outbound, *egress, tick_shift);
             }
             *addresses.get_mut(at)? = (vip.address, vip.number);
             if vip.number == vip.first {
@@ -215,20 +212,19 @@ impl Config {
             self.lan_addresses[0] = u32::from_ne_bytes(self.vip.lan_address);
         }
         let (to_wan, to_lan) = (self.first_wan(), self.first_lan());
-        // The flows of a peer that moves to another VIP follow it when their next hops expire.
-        let hop_shift = self.tick_shift + if self.pinned == 0 { HOP_TICKS } else { 0 };
+        let ticks = self.tick_shift;
         self.directions = [
             DirectionConfig {
                 own_mac: mac_word(own_wan) << 16,
-                translation: Translation::new(&self.vip, false, to_lan),
+                translation: Translation::new(&self.vip, false, to_lan, ticks),
                 partial: self.wan_partial as u32,
-                hop_shift,
+                reserved: 0,
             },
             DirectionConfig {
                 own_mac: mac_word(own_lan) << 16,
-                translation: Translation::new(&self.vip, true, to_wan),
+                translation: Translation::new(&self.vip, true, to_wan, ticks),
                 partial: self.lan_partial as u32,
-                hop_shift,
+                reserved: 0,
             },
         ];
         self
@@ -242,7 +238,7 @@ impl Config {
         self.vip = *first;
         if Self::needs_several(vips) {
             self.several_vips = 1;
-            self.vips = VipTable::of(vips)?;
+            self.vips = VipTable::of(vips, self.tick_shift)?;
         }
         let mut places = self.lan_addresses.iter_mut();
         for (at, (vip, _)) in vips.iter().enumerate() {

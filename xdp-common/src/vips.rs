@@ -77,7 +77,14 @@ pub struct Translation {
     pub vip: u16,
     /// Index of the egress's word in a per-CPU block ([`crate::cpu`]).
     pub egress_word: u16,
+    /// A remembered next hop is valid for this many jiffies, as a shift: for about eight seconds.
+    pub hop_shift: u32,
+    /// Keeps the size a multiple of eight.
+    pub reserved: u32,
 }
+
+/// A remembered next hop is valid for at most this many ticks, as a shift.
+const HOP_TICKS: u32 = 3;
 
 /// An egress, as a translation has it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -91,10 +98,11 @@ pub struct Egress {
 }
 
 impl Translation {
-    /// The translation of a VIP, inbound or outbound, of packets that leave by this egress.
+    /// The translation of a VIP, inbound or outbound, of packets that leave by this egress. A tick has
+    /// `1 << tick_shift` jiffies.
     #[must_use]
     #[expect(clippy::cast_possible_truncation, reason = "bits 13 to 21")]
-    pub const fn new(vip: &Vip, outbound: bool, egress: Egress) -> Self {
+    pub const fn new(vip: &Vip, outbound: bool, egress: Egress, tick_shift: u32) -> Self {
         let (old, new) = if outbound {
             (vip.server, vip.address)
         } else {
@@ -119,6 +127,9 @@ impl Translation {
             service_bits: service_bits(vip.service) as u32,
             vip: vip.number,
             egress_word: egress.word,
+            // The flows of a peer that moves to another VIP follow it when their next hops expire.
+            hop_shift: tick_shift + if vip.several == 0 { HOP_TICKS } else { 0 },
+            reserved: 0,
         }
     }
 }

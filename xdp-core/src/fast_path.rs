@@ -242,7 +242,7 @@ fn forward_esp<
     let jiffies = env.jiffies();
     let mac = cached_hop::mac(
         slot[slot::flow::HOP].load(),
-        cached_hop::stamp(config, egress, jiffies),
+        cached_hop::stamp(translation, egress, jiffies),
     )?;
     if total > cpu::egress_mtu(egress) {
         return None;

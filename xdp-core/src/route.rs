@@ -178,7 +178,7 @@ fn route_from_cache<E: Env>(
         return None;
     }
     let hop_word = session::next_hop(env, config, packet)?;
-    let destination = cached_hop::mac(hop_word, cached_hop::stamp(config, egress, jiffies))?;
+    let destination = cached_hop::mac(hop_word, cached_hop::stamp(translation, egress, jiffies))?;
     (packet.total_length <= cpu::shared_mtu(egress)).then_some(Route {
         next_hop: NextHop {
             ifindex: translation.egress,
@@ -270,7 +270,7 @@ fn route_for_xdp<E: Env>(
     let outbound = packet.direction == Direction::Outbound;
     let direction = E::Word::opaque(usize::from(outbound));
     let translation = vip::translation::<E>(config, direction, packet.vip);
-    let hop_word = cached_hop::for_neighbour(config, translation, egress, &neighbour, jiffies);
+    let hop_word = cached_hop::for_neighbour(translation, egress, &neighbour, jiffies);
     if !outbound
         && !host_peer::in_use(env, config, jiffies)
         && let Some(word) = env.meta(meta::server_hop(vip::service_of::<E>(config, packet.vip)))

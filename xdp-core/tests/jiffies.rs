@@ -31,9 +31,16 @@ fn a_next_hop_lives_as_long_across_the_wrap_as_elsewhere() {
     .seal();
     let egress = cpu::egress(1500, 7);
     let life = |from: u64| {
-        let word = cached_hop::word(2, cached_hop::stamp(&config, egress, from));
+        let word = cached_hop::word(
+            2,
+            cached_hop::stamp(&config.directions[0].translation, egress, from),
+        );
         let counts = |jiffies: &u64| {
-            cached_hop::mac(word, cached_hop::stamp(&config, egress, *jiffies)).is_some()
+            cached_hop::mac(
+                word,
+                cached_hop::stamp(&config.directions[0].translation, egress, *jiffies),
+            )
+            .is_some()
         };
         (from..from + (1 << 13)).take_while(counts).count()
     };

@@ -151,11 +151,11 @@ proptest! {
     fn a_next_hop_counts_for_a_while(mac in 1..1_u64 << 48, jiffies in 0_u64..1 << 40, epoch in 0_u16..0xfff0) {
         let config = Config { tick_shift: 8, ..Config::ZERO }.seal();
         let egress = cpu::egress(1500, epoch);
-        let now = cached_hop::stamp(&config, egress, jiffies);
+        let now = cached_hop::stamp(&config.directions[0].translation, egress, jiffies);
         let word = cached_hop::word(mac, now);
         prop_assert_eq!(cached_hop::mac(word, now), Some(mac));
-        prop_assert_eq!(cached_hop::mac(word, cached_hop::stamp(&config, cpu::egress(1500, epoch + 1), jiffies)), None);
-        prop_assert_eq!(cached_hop::mac(word, cached_hop::stamp(&config, egress, jiffies + (1 << 11))), None);
+        prop_assert_eq!(cached_hop::mac(word, cached_hop::stamp(&config.directions[0].translation, cpu::egress(1500, epoch + 1), jiffies)), None);
+        prop_assert_eq!(cached_hop::mac(word, cached_hop::stamp(&config.directions[0].translation, egress, jiffies + (1 << 11))), None);
         prop_assert_eq!(cached_hop::mac(cached_hop::UNKNOWN, now), None, "unknown, and memory that was never written");
     }
 
@@ -288,8 +288,11 @@ fn a_next_hop_is_remembered_only_if_the_fast_path_could_use_it() {
             mtu: 1500,
         };
         let of = |neighbour: Neighbour| {
-            let word = cached_hop::for_neighbour(&config, direction, egress, &neighbour, 9);
-            cached_hop::mac(word, cached_hop::stamp(&config, egress, 9))
+            let word = cached_hop::for_neighbour(direction, egress, &neighbour, 9);
+            cached_hop::mac(
+                word,
+                cached_hop::stamp(&config.directions[0].translation, egress, 9),
+            )
         };
         let known = Some(usual.destination);
         assert_eq!(of(usual), known);
@@ -319,7 +322,11 @@ fn no_stamp_is_zero() {
     }
     .seal();
     for time in 0..=u64::from(u16::MAX) {
-        let stamp = cached_hop::stamp(&config, cpu::egress(1500, 0), time << 11);
+        let stamp = cached_hop::stamp(
+            &config.directions[0].translation,
+            cpu::egress(1500, 0),
+            time << 11,
+        );
         assert_eq!(
             cached_hop::mac(cached_hop::UNKNOWN, stamp),
             None,

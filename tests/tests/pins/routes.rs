@@ -92,3 +92,27 @@ fn an_error_of_the_servers_side_leaves_by_the_wan_of_its_vip() {
         }
     }
 }
+
+/// A cached next hop lasts a second where a service has several VIPs, and eight seconds elsewhere.
+#[test]
+fn only_services_with_several_vips_have_short_lived_next_hops() {
+    let mut uplinks = Uplinks::new(Hook::Xdp);
+    let other = Ipv4Addr::new(100, 64, 0, 7);
+    let routes = |uplinks: &Uplinks, vip| {
+        let request = Packet::udp((PEER, 500), (vip, 500), ike(9, Message::InitRequest));
+        let request = request.with_macs(WAN_MAC, CLIENT_MAC).build();
+        let (word, _, asked) = uplinks.run(Side::Wan, request);
+        assert!(word.starts_with("forward ike in"), "{word}");
+        // Not the question who is inside.
+        asked.iter().filter(|query| query.ingress == 0).count()
+    };
+    for (vip, again) in [(VIP, 1), (VIP_2, 0), (other, 1)] {
+        assert_eq!(routes(&uplinks, vip), again, "{vip}");
+    }
+    uplinks.now += 7 * TICK;
+    for (vip, again) in [(other, 0), (VIP, 1)] {
+        assert_eq!(routes(&uplinks, vip), again, "{vip}");
+    }
+    uplinks.now += TICK;
+    assert_eq!(routes(&uplinks, other), 1);
+}

@@ -8,18 +8,19 @@
 //! `docs/decisions/hop-word.md`.
 
 use crate::neighbour::table::Neighbour;
+use xdp_common::cpu;
 use xdp_common::vips::Translation;
-use xdp_common::{Config, cpu};
 
-/// The current stamp. Time and epoch only grow, so their sum does not repeat before its 15 bits are
-/// exhausted: three days, in which a silent flow has long expired. The upper bit is always set, so
+/// The current stamp of a translation. Time and epoch only grow, so their sum does not repeat before its
+/// 15 bits are exhausted: three days, and nine hours where a service has several VIPs. A flow that was silent for
+/// exactly that long, which it can be with an idle timeout that is longer, uses the next hop of then for
+/// eight seconds, or one. The upper bit is always set, so
 /// that memory that was never written is not a valid address.
 #[inline(always)]
 #[must_use]
 #[expect(clippy::cast_possible_truncation, reason = "16 bits are kept")]
-pub const fn stamp(config: &Config, egress: u64, jiffies: u64) -> u16 {
-    // The shift is the same for both directions.
-    (jiffies >> (config.directions[0].hop_shift & 63)).wrapping_add(egress) as u16 | 0x8000
+pub const fn stamp(translation: &Translation, egress: u64, jiffies: u64) -> u16 {
+    (jiffies >> (translation.hop_shift & 63)).wrapping_add(egress) as u16 | 0x8000
 }
 
 /// The word for a neighbour, valid from now on.
@@ -49,13 +50,12 @@ pub const fn mac(word: u64, stamp: u16) -> Option<u64> {
 #[inline(always)]
 #[must_use]
 pub fn for_neighbour(
-    config: &Config,
     translation: &Translation,
     egress: u64,
     neighbour: &Neighbour,
     jiffies: u64,
 ) -> u64 {
-    let stamp = stamp(config, egress, jiffies);
+    let stamp = stamp(translation, egress, jiffies);
     let fits = neighbour.mtu == 0 || neighbour.mtu >= cpu::egress_mtu(egress);
     if fits && neighbour.ifindex == translation.egress && neighbour.source == translation.source_mac
     {

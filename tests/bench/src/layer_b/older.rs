@@ -112,7 +112,7 @@ impl OlderConfig {
                 source_low,
                 egress,
                 partial: direction.partial,
-                hop_shift: direction.hop_shift,
+                hop_shift: direction.translation.hop_shift,
             }
         });
         Self {
