@@ -7,12 +7,11 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use super::netns::execute;
-use super::strongswan::{End, IDENTITIES};
 
-/// Writes the authority's certificate, a certificate and its key into a `swanctl` directory. The
+/// Writes the authority's certificate, a certificate of `identity` and its key into a `swanctl` directory. The
 /// authority is created on the first call and kept in `lab`. `padding` makes the certificate that
 /// many bytes longer.
-pub(crate) fn install(lab: &Path, swanctl: &Path, end: End, padding: usize) -> Result<()> {
+pub(crate) fn install(lab: &Path, swanctl: &Path, identity: &str, padding: usize) -> Result<()> {
     let (authority, authority_key) = (lab.join("ca.pem"), lab.join("ca.key"));
     if !authority.exists() {
         let mut command = openssl(&authority_key);
@@ -24,10 +23,6 @@ pub(crate) fn install(lab: &Path, swanctl: &Path, end: End, padding: usize) -> R
         ]);
         execute(command.arg("-out").arg(&authority))?;
     }
-    let identity = match end {
-        End::Client => IDENTITIES[0],
-        End::Server => IDENTITIES[1],
-    };
     let mut command = openssl(&swanctl.join("private/own.pem"));
     command
         .args(["-subj", &format!("/CN={identity}")])

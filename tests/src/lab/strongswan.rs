@@ -2,19 +2,21 @@
 //! user space (which works on kernels without ESP).
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::net::Ipv4Addr;
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Map, Value};
 
-use super::netns::{Namespace, execute};
+pub use super::ends::Ends;
+use super::netns::execute;
 use super::process::Process;
-use super::topology::{CLIENT, Lab, SERVER, VIP};
+use super::topology::Lab;
 use super::{certificates, swanctl, vici};
 
 /// The client's address inside the tunnel.
@@ -22,9 +24,7 @@ pub const INNER_CLIENT: &str = "10.10.1.1";
 /// The server's address inside the tunnel.
 pub const INNER_SERVER: &str = "10.10.2.1";
 
-pub(crate) const CONNECTION: &str = "demo";
 pub(crate) const CHILD: &str = "net";
-pub(crate) const IDENTITIES: [&str; 2] = ["client@demo", "server@demo"];
 
 /// The version of IKE, and for version 1 the mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,34 +81,6 @@ pub enum End {
     Server,
 }
 
-/// Where the two daemons of a tunnel run.
-#[derive(Clone, Copy, Debug)]
-pub struct Ends<'lab> {
-    /// Distinguishes the files and addresses of one tunnel in a lab from those of another.
-    pub name: &'static str,
-    /// The namespaces of the initiator and of the responder.
-    pub namespaces: [&'lab Namespace; 2],
-    /// Their addresses there.
-    pub addresses: [Ipv4Addr; 2],
-    /// The address at which the initiator finds the responder.
-    pub responder: Ipv4Addr,
-    /// Their addresses inside the tunnel.
-    pub inner: [&'static str; 2],
-}
-
-impl<'lab> Ends<'lab> {
-    /// Client and server of the lab.
-    pub fn usual(lab: &'lab Lab) -> Self {
-        Self {
-            name: "",
-            namespaces: [&lab.client, &lab.server],
-            addresses: [CLIENT, SERVER],
-            responder: VIP,
-            inner: [INNER_CLIENT, INNER_SERVER],
-        }
-    }
-}
-
 /// One IPsec SA pair as strongSwan counts it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChildSa {
@@ -131,7 +103,7 @@ pub struct ChildSa {
 pub struct Tunnel<'lab> {
     ends: Ends<'lab>,
     client: Daemon,
-    server: Daemon,
+    server: Arc<Daemon>,
 }
 
 #[derive(Debug)]
@@ -148,11 +120,28 @@ impl<'lab> Tunnel<'lab> {
 
     /// The same between other ends.
     pub fn between(lab: &'lab Lab, ends: Ends<'lab>, settings: Settings) -> Result<Self> {
+        let server = Arc::new(Daemon::start(lab, &ends, End::Server, settings)?);
+        Self::to_server(lab, ends, settings, server)
+    }
+
+    /// One more client of the same responder. The ends have another name, and another address
+    /// of the client inside the tunnel.
+    pub fn beside(&self, lab: &'lab Lab, ends: Ends<'lab>, settings: Settings) -> Result<Self> {
+        self.server
+            .add(&swanctl::connection(&ends, End::Server, settings))?;
+        Self::to_server(lab, ends, settings, Arc::clone(&self.server))
+    }
+
+    fn to_server(
+        lab: &'lab Lab,
+        ends: Ends<'lab>,
+        settings: Settings,
+        server: Arc<Daemon>,
+    ) -> Result<Self> {
         for (namespace, inner) in ends.namespaces.into_iter().zip(ends.inner) {
             namespace.run(&format!("ip address replace {inner}/32 dev lo"))?;
         }
         let client = Daemon::start(lab, &ends, End::Client, settings)?;
-        let server = Daemon::start(lab, &ends, End::Server, settings)?;
         Ok(Self {
             ends,
             client,
@@ -177,22 +166,36 @@ impl<'lab> Tunnel<'lab> {
 
     /// Rekeys the child SA, which gives new SPIs.
     pub fn rekey_child(&self) -> Result<()> {
-        self.client.swanctl(&["--rekey", "--child", CHILD])?;
+        self.rekey_child_by(End::Client)
+    }
+
+    /// The same, begun by either end.
+    pub fn rekey_child_by(&self, end: End) -> Result<()> {
+        let connection = self.ends.connection();
+        self.daemon(end)
+            .swanctl(&["--rekey", "--ike", &connection, "--child", CHILD])?;
         Ok(())
     }
 
     /// Ends the tunnel.
     pub fn terminate(&self) -> Result<()> {
-        self.client
-            .swanctl(&["--terminate", "--ike", CONNECTION, "--timeout", "10"])?;
+        self.client.swanctl(&[
+            "--terminate",
+            "--ike",
+            &self.ends.connection(),
+            "--timeout",
+            "10",
+        ])?;
         Ok(())
     }
 
-    /// The IPsec SAs that one end has.
+    /// The IPsec SAs that one end has of this tunnel.
     pub fn child_sas(&self, end: End) -> Result<Vec<ChildSa>> {
         let text = self.daemon(end).swanctl(&["--list-sas", "--raw"])?;
         let mut children = Vec::new();
-        for (_, ike) in vici::events(&text, "list-sa")? {
+        let mut all = vici::events(&text, "list-sa")?;
+        all.retain(|(connection, _)| *connection == self.ends.connection());
+        for (_, ike) in all {
             let Some(Value::Object(sas)) = ike.get("child-sas") else {
                 continue;
             };
@@ -306,7 +309,7 @@ impl Daemon {
             certificates::install(
                 lab.directory(),
                 &directory.join("swanctl"),
-                end,
+                &ends.identities()[end as usize],
                 settings.certificate_padding,
             )?;
         }
@@ -327,6 +330,16 @@ impl Daemon {
         daemon.wait_for_socket()?;
         daemon.swanctl(&["--load-all"])?;
         Ok(daemon)
+    }
+
+    /// Loads more configuration beside what it has.
+    fn add(&self, text: &str) -> Result<()> {
+        let path = self.directory.join("swanctl/swanctl.conf");
+        let file = OpenOptions::new().append(true).open(&path);
+        file.and_then(|mut file| file.write_all(text.as_bytes()))
+            .with_context(|| format!("failed to add to {}", path.display()))?;
+        self.swanctl(&["--load-all"])?;
+        Ok(())
     }
 
     fn socket(&self) -> PathBuf {

@@ -2,9 +2,7 @@
 
 use std::path::Path;
 
-use super::strongswan::{
-    Authentication, CHILD, CONNECTION, End, Ends, IDENTITIES, Settings, Version,
-};
+use super::strongswan::{Authentication, CHILD, End, Ends, Settings, Version};
 
 /// The size of IKE fragments where none are made.
 const UNUSED: u32 = 1280;
@@ -35,9 +33,11 @@ pub(crate) fn daemon(directory: &Path, settings: Settings) -> String {
     )
 }
 
-/// The connection, as `swanctl --load-all` loads it.
+/// The connection, as `swanctl --load-all` loads it. The files of several tunnels, one after the
+/// other, are the configuration of a responder that has them all.
 pub(crate) fn connection(ends: &Ends<'_>, end: End, settings: Settings) -> String {
-    let [client, server] = IDENTITIES;
+    let [client, server] = &ends.identities();
+    let connection = ends.connection();
     let (local, remote, from, to, inner_local, inner_remote) = match end {
         End::Client => (
             client,
@@ -71,7 +71,7 @@ pub(crate) fn connection(ends: &Ends<'_>, end: End, settings: Settings) -> Strin
         "no"
     };
     format!(
-        "connections {{ {CONNECTION} {{
+        "connections {{ {connection} {{
            version = {version}
            aggressive = no
            mobike = no
@@ -90,7 +90,7 @@ pub(crate) fn connection(ends: &Ends<'_>, end: End, settings: Settings) -> Strin
              remote_ts = {inner_remote}/32
              esp_proposals = aes128-sha256 }} }}
          }} }}
-         secrets {{ ike-lab {{
+         secrets {{ ike-{connection} {{
            id-1 = {client}
            id-2 = {server}
            secret = only-for-the-lab }} }}\n"

@@ -11,6 +11,7 @@ use ikenat_tests::lab::ikenat::{binary, usual_arguments};
 use ikenat_tests::lab::load::Load;
 use ikenat_tests::lab::netns::execute;
 use ikenat_tests::lab::process::Process;
+use ikenat_tests::lab::second_wan::{WAN_2, second_wan};
 use ikenat_tests::lab::topology::{LAN, SERVER, VIP, WAN};
 use ikenat_tests::lab::wire::{Wire, at_server, cross, esp, from_client};
 use ikenat_tests::suite::Scenario;
@@ -25,7 +26,7 @@ use crate::support::{
     timed_command, wait_for_log,
 };
 use crate::topology::addresses::start_on;
-use crate::topology::uplinks::{WAN_2, far, second_wan};
+use crate::topology::uplinks::far;
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     const TOOLS: &[&str] = &["tc", "bpftool"];

@@ -12,6 +12,7 @@ use ikenat_tests::lab::Lab;
 use ikenat_tests::lab::frames::Mac;
 use ikenat_tests::lab::ikenat::{binary, usual_arguments};
 use ikenat_tests::lab::process::Process;
+use ikenat_tests::lab::second_wan::WAN_2;
 use ikenat_tests::lab::topology::{CLIENT_MAC, LAN, SERVER, WAN};
 use ikenat_tests::lab::wire::{Wire, esp, from_client};
 use ikenat_tests::suite::Scenario;
@@ -22,7 +23,6 @@ use super::interfaces::followed;
 use super::neighbours::lan_egress;
 use super::own_addresses::set_mac;
 use crate::support::{attachments, count, everything_crosses, patience, pins, wait_for_log};
-use crate::topology::uplinks::WAN_2;
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     const TOOLS: &[&str] = &["tc", "bpftool"];

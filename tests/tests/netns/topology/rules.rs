@@ -10,6 +10,7 @@ use ikenat_tests::lab::capture::PacketSocket;
 use ikenat_tests::lab::frames::Packet;
 use ikenat_tests::lab::ikenat::Ikenat;
 use ikenat_tests::lab::netns::Namespace;
+use ikenat_tests::lab::second_wan::{FAR_CLIENT, FAR_CLIENT_MAC, WAN_2, WAN_2_MAC, second_wan};
 use ikenat_tests::lab::topology::{CLIENT, LAN, PEER, SERVER, VIP, WAN};
 use ikenat_tests::lab::wire::{
     Wire, at_client, at_server, cross, esp, esp_from_server, exchange, from_client, from_server,
@@ -19,7 +20,6 @@ use ikenat_tests::suite::Scenario;
 
 use crate::support::{count, force_slow_path, patience, wait_for_log};
 use crate::topology::addresses::start_on;
-use crate::topology::uplinks::{FAR_CLIENT, FAR_CLIENT_MAC, WAN_2, WAN_2_MAC, second_wan};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![

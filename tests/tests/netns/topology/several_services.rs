@@ -10,15 +10,16 @@ use ikenat_tests::lab::capture::PacketSocket;
 use ikenat_tests::lab::frames::Packet;
 use ikenat_tests::lab::ikenat::Ikenat;
 use ikenat_tests::lab::load::Load;
+use ikenat_tests::lab::second_wan::{
+    FAR_CLIENT, FAR_CLIENT_MAC, WAN_2, WAN_2_ADDRESS, WAN_2_MAC, second_wan,
+};
 use ikenat_tests::lab::topology::{CLIENT, LAN, PEER, SERVER, VIP, WAN};
 use ikenat_tests::lab::wire::{
     Wire, at_client, at_server, cross, esp, from_client, from_server, ike,
 };
 use ikenat_tests::suite::Scenario;
 
-use crate::topology::uplinks::{
-    FAR_CLIENT, FAR_CLIENT_MAC, WAN_2, WAN_2_ADDRESS, WAN_2_MAC, far, second_wan,
-};
+use crate::topology::uplinks::far;
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![

@@ -10,8 +10,8 @@ use ikenat_tests::lab::capture::PacketSocket;
 use ikenat_tests::lab::frames::{Captured, Icmp, Mac, Packet, not_ipv4};
 use ikenat_tests::lab::icmp_errors::{about, error_from_outside, time_exceeded};
 use ikenat_tests::lab::links::{self, Interface};
-use ikenat_tests::lab::netns::Namespace;
-use ikenat_tests::lab::topology::{CLIENT, LAN, LAN_MAC, PEER, SERVER, SERVER_MAC, VIP, WAN};
+use ikenat_tests::lab::second_wan::{FAR_CLIENT, FAR_CLIENT_MAC, WAN_2, WAN_2_MAC, second_wan};
+use ikenat_tests::lab::topology::{CLIENT, LAN, LAN_MAC, SERVER, SERVER_MAC, VIP, WAN};
 use ikenat_tests::lab::wire::{Wire, at_client, at_server, cross, esp, from_client, from_server};
 use ikenat_tests::suite::Scenario;
 
@@ -27,41 +27,11 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
 const SPI: u32 = 0xC321_0005;
 const PATIENCE: Duration = Duration::from_secs(3);
 
-pub(crate) const WAN_2: &str = "wan1";
 const LAN_2: &str = "lan1";
-/// The gateway's address on the second WAN, and a client there.
-pub(crate) const WAN_2_ADDRESS: Ipv4Addr = Ipv4Addr::new(198, 51, 102, 1);
-pub(crate) const FAR_CLIENT: Ipv4Addr = Ipv4Addr::new(198, 51, 102, 10);
-pub(crate) const WAN_2_MAC: Mac = [2, 0, 0, 0, 4, 1];
-pub(crate) const FAR_CLIENT_MAC: Mac = [2, 0, 0, 0, 4, 10];
 const LAN_2_MAC: Mac = [2, 0, 0, 0, 5, 254];
 const SERVER_2_MAC: Mac = [2, 0, 0, 0, 5, 1];
 /// The server's second interface.
 const SERVER_2: &str = "eth1";
-
-/// A second uplink with a client of its own.
-pub(crate) fn second_wan(lab: &Lab) -> Result<(Namespace, PacketSocket)> {
-    let client = lab.add_namespace("client2")?;
-    let port = |namespace, name, mac| Interface {
-        namespace,
-        name,
-        mac,
-    };
-    links::join(
-        port(&client, PEER, FAR_CLIENT_MAC),
-        port(&lab.gateway, WAN_2, WAN_2_MAC),
-    )?;
-    links::prepare_peer(&client, PEER, false)?;
-    client.shell(&format!(
-        "ip address add {FAR_CLIENT}/24 dev {PEER}; ip link set {PEER} up
-         ip route add default via {WAN_2_ADDRESS}"
-    ))?;
-    lab.gateway.shell(&format!(
-        "ip address add {WAN_2_ADDRESS}/24 dev {WAN_2}; ip link set {WAN_2} up"
-    ))?;
-    let socket = PacketSocket::open(&client, PEER)?;
-    Ok((client, socket))
-}
 
 /// A second wire between gateway and server.
 fn second_lan(lab: &Lab) -> Result<PacketSocket> {
