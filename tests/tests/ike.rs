@@ -7,6 +7,8 @@ mod forged;
 mod host_peer;
 #[path = "ike/large.rs"]
 mod large;
+#[path = "ike/services.rs"]
+mod services;
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -50,6 +52,7 @@ fn main() -> ExitCode {
         forged::scenarios(),
         host_peer::scenarios(),
         large::scenarios(),
+        services::scenarios(),
     ];
     suite::run(
         parts
