@@ -9,6 +9,8 @@ mod host_peer;
 mod large;
 #[path = "ike/services.rs"]
 mod services;
+#[path = "ike/uplinks.rs"]
+mod uplinks;
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -53,6 +55,7 @@ fn main() -> ExitCode {
         host_peer::scenarios(),
         large::scenarios(),
         services::scenarios(),
+        uplinks::scenarios(),
     ];
     suite::run(
         parts
