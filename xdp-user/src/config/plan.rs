@@ -19,7 +19,8 @@ pub struct Plan {
     /// The WANs in the order of the settings; those that do not exist are [`Link::absent`]. One at
     /// least exists.
     pub wans: Vec<Link>,
-    /// The LANs likewise: none when the server is this host.
+    /// The LANs likewise: none when the server is this host. One at least exists, unless the server
+    /// of a service is this host.
     pub lans: Vec<Link>,
     /// The macvlans on top of them that have a MAC address of their own.
     pub macvlans: Vec<Macvlan>,
@@ -58,7 +59,8 @@ impl Plan {
             .flat_map(|(service, location)| service.vips_v4().zip(location.vips.iter().copied()))
     }
 
-    /// The same plan with some interfaces absent; `None` when no WAN, or none of the LANs, is left.
+    /// The same plan with some interfaces absent; `None` when no WAN is left, or nothing of the LANs and
+    /// no server is this host.
     pub fn without(&self, names: &[String]) -> Option<Self> {
         let mut plan = self.clone();
         for links in [&mut plan.wans, &mut plan.lans] {
@@ -67,7 +69,8 @@ impl Plan {
             }
         }
         let some = |links: &[Link]| links.iter().any(Link::exists);
-        (some(&plan.wans) && (plan.lans.is_empty() || some(&plan.lans))).then_some(plan)
+        let leads_to_a_server = plan.has_local_server() || some(&plan.lans);
+        (some(&plan.wans) && leads_to_a_server).then_some(plan)
     }
 
     /// The interface itself on its own side, and the first one that exists of the other side.
@@ -348,7 +351,7 @@ pub(super) mod tests {
     #[test]
     fn interfaces_are_left_out_as_long_as_some_remain() {
         let wans = vec![link(5, None), link(7, None)];
-        let plan = plan(wans, vec![link(6, None)]);
+        let mut plan = plan(wans, vec![link(6, None)]);
         let without = |names: &[&str]| {
             let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
             plan.without(&names)
@@ -358,6 +361,15 @@ pub(super) mod tests {
         assert_eq!(one.wans[1], link(7, None));
         assert!(without(&["x5", "x7"]).is_none());
         assert!(without(&["x6"]).is_none());
+        // A server on this host needs no LAN.
+        let here = ServiceLocation {
+            server: ServerLocation::Here,
+            vips: Vec::new(),
+        };
+        plan.locations.push(here);
+        let one = plan.without(&["x6".to_owned()]).expect("a WAN is left");
+        assert_eq!(one.absent(), ["x6"]);
+        assert!(plan.without(&["x5".to_owned(), "x7".to_owned()]).is_none());
     }
 
     #[test]

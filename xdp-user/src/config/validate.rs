@@ -132,7 +132,8 @@ fn look_up(netlink: &Netlink, option: &'static str, names: &[String]) -> Result<
     Ok(names.iter().map(find).collect())
 }
 
-/// Fails when no interface of a side exists: then there is nothing to forward by.
+/// Fails when no WAN exists: then there is nothing to forward by. Without any LAN there still is if a
+/// server is this host; if none is, no server is found.
 fn check_some_exist(netlink: &Netlink, links: &[Link]) -> Result<()> {
     match links.first() {
         Some(first) if !links.iter().any(Link::exists) => netlink.link(&first.name).map(drop),
@@ -168,7 +169,6 @@ impl Plan {
         let wans = look_up(netlink, "--wan", &settings.wans)?;
         let lans = look_up(netlink, "--lan", &settings.lans)?;
         check_some_exist(netlink, &wans)?;
-        check_some_exist(netlink, &lans)?;
         let existing = || wans.iter().chain(&lans).filter(|link| link.exists());
         for link in existing() {
             check_ethernet(link)?;

@@ -1,18 +1,20 @@
 //! Interfaces that do not exist at a start, and such that refuse their program when they appear: they
 //! block nothing else.
 
+use std::net::Ipv4Addr;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use ikenat_tests::lab::Lab;
 use ikenat_tests::lab::capture::PacketSocket;
-use ikenat_tests::lab::ikenat::{binary, usual_arguments};
+use ikenat_tests::lab::ikenat::{Ikenat, binary, usual_arguments};
 use ikenat_tests::lab::load::Load;
 use ikenat_tests::lab::netns::execute;
 use ikenat_tests::lab::process::Process;
 use ikenat_tests::lab::second_wan::{WAN_2, second_wan};
 use ikenat_tests::lab::topology::{LAN, SERVER, VIP, WAN};
+use ikenat_tests::lab::udp_pair::{Server, UdpPair};
 use ikenat_tests::lab::wire::{Wire, at_server, cross, esp, from_client};
 use ikenat_tests::suite::Scenario;
 use nix::sys::signal::{Signal, kill};
@@ -48,6 +50,8 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         )
         .with_programs(TOOLS),
         Scenario::new("without_a_way_to_the_server_a_start_is_refused", no_way)
+            .with_programs(TOOLS),
+        Scenario::new("a_local_server_goes_on_when_the_only_lan_is_gone", no_lan)
             .with_programs(TOOLS),
         Scenario::new(
             "a_device_that_refuses_is_tried_more_and_more_rarely",
@@ -253,6 +257,52 @@ fn no_way(lab: &Lab) -> Result<()> {
         "--wan wan0 --wan up0 --lan up0 --lan lan0",
         &["up0 is both"],
     )
+}
+
+/// A server on this host beside one behind the only LAN, which goes: the WAN is attached again without
+/// it, and a start needs no LAN.
+fn no_lan(lab: &Lab) -> Result<()> {
+    const HERE: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
+    let services = format!("--service here:{VIP}={HERE} --service far:203.0.113.2={SERVER}");
+    let words = format!("run --wan {WAN} --lan {LAN} {services}");
+    let words: Vec<&str> = words.split_whitespace().collect();
+    let start = || Ikenat::run(lab, &lab.gateway, "ikenat", &words);
+    lab.gateway
+        .run(&format!("ip address add {HERE}/32 dev lo"))?;
+    let talks = || -> Result<()> {
+        let server = Server {
+            namespace: &lab.gateway,
+            address: HERE,
+            interface: None,
+        };
+        UdpPair::open(lab, server, 4500)?.exchange(&esp(0xC000_0009, 1, 60))
+    };
+    let ikenat = start()?;
+    talks()?;
+    lab.gateway.run(&format!("ip link del {LAN}"))?;
+    wait_for_log(lab, &format!("{LAN}: interface is gone"))?;
+    let pin = directory(lab).join("link-xdp-wan");
+    execute(
+        Command::new("bpftool")
+            .args(["link", "detach", "pinned"])
+            .arg(pin),
+    )?;
+    wait_for_log(lab, "ready again")?;
+    // XDP, tc ingress and tc egress.
+    attached(lab, 3)?;
+    talks().context("attached again without a LAN")?;
+    ikenat.kill()?;
+    let ikenat = start()?;
+    let said = format!("{LAN}: no such interface; it is attached when one of that name appears");
+    ensure!(ikenat.log().contains(&said), "{}", ikenat.log());
+    attached(lab, 3)?;
+    talks().context("started without a LAN")?;
+    // The LAN comes back to both.
+    let [_, side] = sides(lab);
+    plug_in(lab, &side)?;
+    wait_for_log(lab, "ready again")?;
+    attached(lab, PROGRAMS)?;
+    talks().context("with the LAN")
 }
 
 /// A bridge has no native XDP. Each attempt to attach it costs a run of the verifier.
