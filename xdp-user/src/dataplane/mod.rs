@@ -63,7 +63,8 @@ pub struct Dataplane {
     pub tc_backend: TcBackend,
     /// True when the tables are those of an earlier start.
     pub reused: bool,
-    /// The services of the earlier start.
+    /// The services of the earlier start. One without a name that this start continues has the name of
+    /// now.
     pub earlier_services: Vec<ServiceRecord>,
     /// What was taken over of an older version.
     pub taken_over: Option<TakenOver>,
@@ -122,7 +123,7 @@ pub fn start(plan: &mut Plan, netlink: &Netlink) -> Result<(Dataplane, Vec<Logge
                 attached: loaded.attached,
                 tc_backend: loaded.tc_backend,
                 reused: saved.is_some(),
-                earlier_services: earlier.current(),
+                earlier_services: earlier.current_as(&ServiceRecord::of_plan(plan)),
                 taken_over: loaded.taken_over,
                 lock,
                 held: None,

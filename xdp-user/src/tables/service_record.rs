@@ -4,6 +4,7 @@ use crate::config::location::{ServerLocation, ServiceLocation};
 use crate::config::plan::Plan;
 use crate::config::services::{DEFAULT, Service, join};
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::fmt::{self, Display};
 use std::net::IpAddr;
 
@@ -42,6 +43,13 @@ impl ServiceRecord {
         }
     }
 
+    /// Whether it was given without a name: its first VIP is its name then.
+    fn is_unnamed(&self) -> bool {
+        self.vips
+            .first()
+            .is_some_and(|vip| vip.to_string() == self.name)
+    }
+
     /// Those of the services of a plan.
     pub(crate) fn of_plan(plan: &Plan) -> Vec<Self> {
         let located = plan.settings.services.iter().zip(&plan.locations);
@@ -51,6 +59,30 @@ impl ServiceRecord {
         };
         located.map(of).collect()
     }
+}
+
+/// The new names, by the old ones, of services that go on under another name: one without a name is
+/// known by its server alone when its first VIP is another one than before. `is_known`: a name has a
+/// number.
+pub(super) fn renamed(
+    current: &[ServiceRecord],
+    next: &[ServiceRecord],
+    is_known: impl Fn(&str) -> bool,
+) -> BTreeMap<String, String> {
+    let is_gone = |old: &&ServiceRecord| next.iter().all(|one| one.name != old.name);
+    let gone: Vec<&ServiceRecord> = current.iter().filter(is_gone).collect();
+    let new = next
+        .iter()
+        .filter(|one| one.is_unnamed() && !is_known(&one.name));
+    let pairs = new.filter_map(|one| {
+        let has_its_server = |old: &&&ServiceRecord| {
+            let mut servers = old.servers.iter();
+            servers.any(|server| one.servers.contains(server))
+        };
+        let old = gone.iter().find(has_its_server)?;
+        Some((old.name.clone(), one.name.clone()))
+    });
+    pairs.collect()
 }
 
 impl Display for ServiceRecord {

@@ -7,7 +7,7 @@ use crate::config::services::Service;
 use crate::error::{Result, ServiceError};
 use crate::tables::meta::address;
 use crate::tables::mmap::{self, Memory, ReadOnlyWord};
-use crate::tables::removal;
+use crate::tables::{removal, service_record};
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::net::{IpAddr, Ipv6Addr};
@@ -86,7 +86,12 @@ impl Records {
     /// number.
     pub(crate) fn next(&self, services: &[ServiceRecord]) -> Result<Self> {
         let names: Vec<String> = services.iter().map(|one| one.name.clone()).collect();
-        let before: Vec<_> = self.services.iter().map(|one| one.id.clone()).collect();
+        let renamed = self.renamed(services);
+        let rename = |id: &Numbered<String>| {
+            let key = renamed.get(&id.key).unwrap_or(&id.key).clone();
+            Numbered { key, ..id.clone() }
+        };
+        let before: Vec<_> = self.services.iter().map(|one| rename(&one.id)).collect();
         let service_ids = numbers(&before, &names, "service")?;
         let addresses: Vec<IpAddr> = services.iter().flat_map(|one| one.vips.clone()).collect();
         let before: Vec<_> = self.vips.iter().map(|one| one.id.clone()).collect();
@@ -129,6 +134,25 @@ impl Records {
             services: current,
             vips,
         })
+    }
+
+    /// The new names, by the old ones, of services that these continue under another name.
+    fn renamed(&self, services: &[ServiceRecord]) -> BTreeMap<String, String> {
+        // One that was removed and comes back has a number of its own.
+        let is_known = |name: &str| self.services.iter().any(|one| one.id.key == name);
+        service_record::renamed(&self.current(), services, is_known)
+    }
+
+    /// The current services with the names that they have as these.
+    pub(crate) fn current_as(&self, services: &[ServiceRecord]) -> Vec<ServiceRecord> {
+        let renamed = self.renamed(services);
+        let mut current = self.current();
+        for one in &mut current {
+            if let Some(name) = renamed.get(&one.name) {
+                one.name.clone_from(name);
+            }
+        }
+        current
     }
 
     /// These, and as going what only the next ones have: a start that dies after its programs were

@@ -138,3 +138,40 @@ fn without_a_number_the_error_says_what_frees_one() {
         assert!(error.contains(part), "{part:?} is not in: {error}");
     }
 }
+
+#[test]
+fn a_service_without_a_name_stays_the_same_with_another_first_vip() {
+    let number = |records: &Records, name: &str| {
+        let mut all = records.services.iter().filter(|one| !one.id.going);
+        all.find(|one| one.id.key == name).map(|one| one.id.number)
+    };
+    let first = next(&Records::default(), &[B, "203.0.113.1=192.168.0.1"]);
+    let second = written(&next(&first, &["203.0.113.9,203.0.113.1=192.168.0.1", B]));
+    assert_eq!(number(&second, "203.0.113.9"), Some(1));
+    assert_eq!(second.services.len(), 2, "nothing is going: {second:?}");
+    assert_eq!(second.numbers_of([203, 0, 113, 1].into()), Some((1, 1)));
+    // What the log compares has the new name.
+    let now = wanted(&["203.0.113.9,203.0.113.1=192.168.0.1", B]);
+    let names: Vec<String> = first
+        .current_as(&now)
+        .into_iter()
+        .map(|one| one.name)
+        .collect();
+    assert_eq!(names, ["b", "203.0.113.9"]);
+    // With another server it is another one, and so is one with a name.
+    for other in ["203.0.113.8=192.168.0.8", "c:203.0.113.8=192.168.0.1"] {
+        let third = next(&second, &[other, B]);
+        assert_eq!(third.services.len(), 3, "{third:?}");
+        assert_eq!(third.services[0].id.number, 2);
+    }
+    // The name of one that is still there, or is going, decides.
+    let third = written(&next(
+        &second,
+        &["203.0.113.9=192.168.0.1", "203.0.113.7=192.168.0.7", B],
+    ));
+    assert_eq!(number(&third, "203.0.113.9"), Some(1));
+    assert_eq!(number(&third, "203.0.113.7"), Some(2));
+    let fourth = written(&next(&third, &["203.0.113.9=192.168.0.1", B]));
+    let fifth = next(&fourth, &["203.0.113.7=192.168.0.1", B]);
+    assert_eq!(number(&fifth, "203.0.113.7"), Some(2));
+}
