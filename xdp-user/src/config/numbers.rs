@@ -40,8 +40,12 @@ impl ServiceNumbers {
 pub struct NoNumber<K> {
     /// The key.
     pub key: K,
-    /// How many numbers wait for entries to go.
+    /// How many numbers wait for entries to go since an earlier start.
     pub going: usize,
+    /// How many more would wait after this one.
+    pub leaving: usize,
+    /// How many are free.
+    pub free: usize,
 }
 
 /// The numbers of all that is wanted, in that order, and behind them those that are going. What
@@ -69,9 +73,15 @@ pub fn assign<K: Clone + Eq>(
         let kept = before.iter().find(|one| one.key == *key);
         let number = kept.map(|one| one.number).or_else(|| free.next());
         all.push(Numbered {
-            number: number.ok_or_else(|| NoNumber {
-                key: key.clone(),
-                going: going.len(),
+            number: number.ok_or_else(|| {
+                let were_going = before.iter().filter(|one| one.going);
+                let were_going = were_going.filter(|one| !wanted.contains(&one.key)).count();
+                NoNumber {
+                    key: key.clone(),
+                    going: were_going,
+                    leaving: going.len() - were_going,
+                    free: taken.iter().filter(|taken| !**taken).count(),
+                }
             })?,
             key: key.clone(),
             going: false,
@@ -128,8 +138,21 @@ mod tests {
         let second = next(&first, &["c", "d"]);
         assert_eq!(texts(&second), ["c2", "d3", "a0-", "b1-"]);
         let error = assign(&second, &["c", "d", "e", "f"], 4).expect_err("4 of 4 are taken");
-        assert_eq!(error, NoNumber { key: "e", going: 2 });
+        let of = |key, going, leaving, free| NoNumber {
+            key,
+            going,
+            leaving,
+            free,
+        };
+        assert_eq!(error, of("e", 2, 0, 0));
         // One of those that are going takes none.
         assert!(assign(&second, &["c", "d", "a"], 4).is_ok());
+        // What this change removes is not free before it.
+        let error = assign(&first, &["d", "e", "f"], 4).expect_err("6 of 4 are needed");
+        assert_eq!(error, of("e", 0, 3, 1));
+        // The way out: as many new ones as are free, without the old ones, and then all of them.
+        let begun = next(&first, &["d"]);
+        let gone: Vec<_> = begun.into_iter().filter(|one| !one.going).collect();
+        assert_eq!(texts(&next(&gone, &["d", "e", "f"])), ["d3", "e0", "f1"]);
     }
 }

@@ -83,7 +83,8 @@ pub enum ServiceError {
     },
     /// All numbers are taken.
     #[error(
-        "there is no number left for the {what} {key}: {limit} are in use, {going} of them by removed ones, which a running daemon frees within {seconds} s: start it with the services of before, wait so long and try again, or run `ikenat unload` first (all counters start at zero)"
+        "there is no number left for the {what} {key}: of {limit}, {going} are still those of removed ones and {leaving} those of ones that this start would remove, and a running daemon frees such within {seconds} s: first start it with {}, wait so long and try again, or run `ikenat unload` (all counters start at zero)",
+        first_step(*free, what)
     )]
     NoNumber {
         /// `service` or `VIP`.
@@ -92,11 +93,23 @@ pub enum ServiceError {
         key: String,
         /// How many wait until no entry has them.
         going: usize,
+        /// How many more would have to wait after this start.
+        leaving: usize,
+        /// How many are free.
+        free: usize,
         /// How long they wait at most.
         seconds: u64,
         /// The limit.
         limit: u16,
     },
+}
+
+/// What a start can have as long as no number is free but these.
+fn first_step(free: usize, what: &str) -> String {
+    match free {
+        0 => format!("some of the {what}s of before and no new one"),
+        _ => format!("at most {free} new {what}s and none that is to be removed"),
+    }
 }
 
 fn place(first: &str, second: &str) -> String {

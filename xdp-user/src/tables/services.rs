@@ -253,12 +253,19 @@ fn numbers<K: Clone + Eq + Display>(
     what: &'static str,
 ) -> Result<Vec<Numbered<K>>> {
     let limit = u16::try_from(NUMBERS).unwrap_or(u16::MAX);
-    assign(before, wanted, limit).map_err(|NoNumber { key, going }| {
-        let key = key.to_string();
-        ServiceError::NoNumber {
-            what,
+    assign(before, wanted, limit).map_err(|none| {
+        let NoNumber {
             key,
             going,
+            leaving,
+            free,
+        } = none;
+        ServiceError::NoNumber {
+            what,
+            key: key.to_string(),
+            going,
+            leaving,
+            free,
             seconds: removal::SECONDS,
             limit,
         }

@@ -1,6 +1,7 @@
 //! Tests of the records of services: what is written is read, and numbers stay.
 
 use super::*;
+use std::net::Ipv4Addr;
 
 fn services(texts: &[&str]) -> Vec<Service> {
     texts.iter().map(|text| text.parse().expect(text)).collect()
@@ -134,9 +135,42 @@ fn without_a_number_the_error_says_what_frees_one() {
         .next(&wanted(&[A]))
         .expect_err("512 are taken")
         .to_string();
-    for part in ["service a", "512", "within 118 s", "ikenat unload"] {
+    let start = "first start it with some of the services of before and no new one, wait so long";
+    for part in ["service a", "512", "within 118 s", start, "ikenat unload"] {
         assert!(error.contains(part), "{part:?} is not in: {error}");
     }
+}
+
+/// Twice as many VIPs as there are numbers for both: what the error says leads to the goal.
+#[test]
+fn a_change_of_all_vips_goes_in_two_steps() {
+    let of = |network: u8, number: u16| {
+        let vip = |last: u16| {
+            Ipv4Addr::from_bits(0xcb00_0000 | u32::from(network) << 16 | u32::from(last))
+        };
+        let server = Ipv4Addr::new(192, 168, 0, 1);
+        ServiceRecord {
+            vips: (0..number).map(|last| vip(last).into()).collect(),
+            ..ServiceRecord::of(&Service::new("a", server, server))
+        }
+    };
+    let before = Records::default().next(&[of(1, 300)]).expect("300 of 512");
+    let error = before
+        .next(&[of(2, 300)])
+        .expect_err("600 of 512")
+        .to_string();
+    let parts = [
+        "the VIP 203.2.0.212",
+        "0 are still those of removed ones and 300 those of ones that this start would remove",
+        "first start it with at most 212 new VIPs and none that is to be removed",
+    ];
+    for part in parts {
+        assert!(error.contains(part), "{part:?} is not in: {error}");
+    }
+    let mut first = before.next(&[of(2, 212)]).expect("what the error says");
+    first.vips.retain(|one| !one.id.going);
+    let second = first.next(&[of(2, 300)]).expect("all that was wanted");
+    assert_eq!(second.vips.len(), 300);
 }
 
 #[test]
