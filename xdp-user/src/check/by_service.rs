@@ -3,8 +3,9 @@
 
 use super::context::Context;
 use super::firewall::{self, Rules};
-use super::{Finding, policy, route, sysctl, vip};
+use super::{Finding, route, sysctl, vip};
 use crate::config::services::Service;
+use std::collections::{HashMap, HashSet};
 use std::net::Ipv4Addr;
 
 /// The findings of all services.
@@ -14,11 +15,11 @@ pub(super) fn all(context: &mut Context<'_>) -> Vec<Finding> {
     let mut found = Vec::with_capacity(services.len());
     for service in services {
         let server = service.server_v4().unwrap_or(Ipv4Addr::UNSPECIFIED);
-        let mut findings = Vec::new();
+        let (mut findings, mut seen) = (Vec::new(), HashSet::new());
         for vip in service.vips_v4() {
             context.look_at(vip, server);
             for finding in of_vip(context, &rules) {
-                if !findings.contains(&finding) {
+                if seen.insert(finding.clone()) {
                     findings.push(finding);
                 }
             }
@@ -32,24 +33,26 @@ fn of_vip(context: &Context<'_>, rules: &Rules) -> Vec<Finding> {
     let mut findings = sysctl::all(context);
     findings.extend(vip::all(context));
     findings.extend(route::all(context));
-    findings.extend(policy::all(context));
     findings.extend(firewall::all(context, rules));
     findings
 }
 
 /// Findings that are not those of all services name their service.
 fn merge(found: Vec<(&Service, Vec<Finding>)>) -> Vec<Finding> {
-    let is_shared =
-        |finding: &Finding| found.iter().all(|(_, findings)| findings.contains(finding));
+    // A service has none twice.
+    let mut services: HashMap<&Finding, usize> = HashMap::new();
+    for finding in found.iter().flat_map(|(_, findings)| findings) {
+        *services.entry(finding).or_default() += 1;
+    }
     let mut all: Vec<Finding> = Vec::new();
-    for (service, findings) in &found {
+    for (number, (service, findings)) in found.iter().enumerate() {
         for finding in findings {
-            if !is_shared(finding) {
+            if services.get(finding) != Some(&found.len()) {
                 all.push(Finding {
                     service: Some(service.name.clone()),
                     ..finding.clone()
                 });
-            } else if !all.contains(finding) {
+            } else if number == 0 {
                 all.push(finding.clone());
             }
         }

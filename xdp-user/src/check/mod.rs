@@ -56,7 +56,7 @@ pub struct InstanceCheck {
 }
 
 /// Severity of a finding.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
     /// The condition is met.
@@ -69,7 +69,7 @@ pub enum Level {
 }
 
 /// The result of checking one condition.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct Finding {
     /// Short name of the condition.
     pub code: &'static str,
@@ -151,6 +151,7 @@ pub fn check(
     findings.extend(device::all(&context));
     findings.extend(offload::all(&context));
     findings.extend(by_service::all(&mut context));
+    findings.extend(policy::all(&context));
     findings.extend(start(settings, netlink, &findings));
     Ok(findings)
 }

@@ -4,6 +4,7 @@
 use super::context::Context;
 use super::{Finding, run_command};
 use crate::config::routing_rules;
+use crate::config::services::named;
 use crate::error::word;
 use crate::netlink::Link;
 
@@ -36,6 +37,8 @@ fn rules(context: &Context<'_>) -> Vec<Finding> {
 fn guests(context: &Context<'_>) -> Vec<Finding> {
     const CODE: &str = "other-networks";
     const REASON: &str = "ikenat translates what comes by a WAN; clients in another network of this host that use the public address reach this host instead of the server";
+    let vips = context.settings.vips().map(|vip| vip.to_string());
+    let vips = named(vips.collect(), 1, "VIP");
     let is_known = |link: &Link| context.interfaces().any(|known| known.index == link.index);
     let has_network = |link: &Link| {
         let mut addresses = context.addresses.iter();
@@ -48,8 +51,8 @@ fn guests(context: &Context<'_>) -> Vec<Finding> {
     let others = others.filter(|link| !is_known(link) && has_network(link));
     let finding = |link: &Link| {
         let message = format!(
-            "clients behind {} that connect to {} are not served; if there are any, make it another WAN",
-            link.name, context.vip
+            "clients behind {} that connect to {vips} are not served; if there are any, make it another WAN",
+            link.name
         );
         let mut wider = context.settings.clone();
         wider.wans.push(link.name.clone());

@@ -88,6 +88,18 @@ pub(crate) fn join(addresses: &[IpAddr], between: &str) -> String {
     texts.join(between)
 }
 
+/// The first ones of many things by their names, as `a, b and 7 more VIPs`.
+pub(crate) fn named(mut names: Vec<String>, most: usize, what: &str) -> String {
+    let more = names.len().saturating_sub(most);
+    names.truncate(most);
+    let names = names.join(", ");
+    match more {
+        0 => names,
+        1 => format!("{names} and 1 more {what}"),
+        _ => format!("{names} and {more} more {what}s"),
+    }
+}
+
 /// Reads an address of an option; the error is a sentence.
 pub fn address(text: &str) -> Result<Ipv4Addr, String> {
     match text.parse() {

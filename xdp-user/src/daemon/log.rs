@@ -4,15 +4,13 @@ use crate::config::interfaces::Side;
 use crate::config::macvlans::{TooMany, Unknown, mac_text};
 use crate::config::plan::Plan;
 use crate::config::routing_rules::Unfollowed;
-use crate::config::services::join;
 use crate::config::settings::Mode;
-use crate::daemon::link_change::{LinkChange, Moved};
+use crate::daemon::link_change::LinkChange;
 use crate::daemon::neighbour_probe::{PAUSE, Silence};
 use crate::daemon::reattach::Event;
-use crate::daemon::services;
+use crate::daemon::service_log;
 use crate::daemon::signals::Stop;
-use crate::daemon::vip_watch::VipChange;
-use crate::daemon::wording::{absent_servers, translations, vips, wan_of};
+use crate::daemon::wording::{translations, vips};
 use crate::dataplane::Dataplane;
 use crate::dataplane::attach::AttachAction;
 use crate::dataplane::egress::{self, XmitSupport};
@@ -21,7 +19,6 @@ use crate::netlink::neighbour::NeighbourKey;
 use crate::netlink::rule_depth::RuleDepth;
 use crate::sys::capabilities;
 use crate::tables::usage::{FillLevel, LimitedTable};
-use std::net::Ipv4Addr;
 use std::path::Path;
 use tracing::{info, warn};
 use xdp_common::{Hook, limits};
@@ -62,22 +59,7 @@ pub(super) fn started(plan: &Plan, dataplane: &Dataplane, unfollowed: &[Unfollow
             );
         }
     }
-    for change in services::changes(&dataplane.earlier_services, &plan.settings.services) {
-        warn!("{change}");
-    }
-    for (vip, _) in plan.vips().filter(|(_, location)| !location.is_local) {
-        warn!(
-            "{vip} is not an address of this host, so ARP requests for it may have no answer: route it here, or `ip address add {vip}/32 dev {}`",
-            wan_of(plan, vip)
-        );
-    }
-    for service in absent_servers(plan) {
-        warn!(
-            "service {}: no LAN has a route to its server {} yet; its packets are left to this host until one has",
-            service.name,
-            join(&service.servers, ", ")
-        );
-    }
+    service_log::started(plan, &dataplane.earlier_services);
     if let Some(group) = plan.settings.group
         && let Some(closed) = dataplane.instance.closed_to(group)
     {
@@ -143,12 +125,7 @@ pub(super) fn link_event(event: Event) {
         Event::Changed(interface, LinkChange::NewMacvlans(macvlans)) => {
             new_macvlans(&interface, &macvlans);
         }
-        Event::Moved(Moved::LanAddress { address, server }) => info!(
-            "{address}: the address of this host for the server {server} now, from which the server gets ICMP errors; exchanging the programs"
-        ),
-        Event::Moved(Moved::Vip { vip, wan }) => info!(
-            "{vip}: a VIP of {wan} now, by which replies from it leave; exchanging the programs"
-        ),
+        Event::Moved(all) => service_log::moved(&all),
         Event::NotReattached(why) => warn!(
             "failed to re-attach, trying again when an interface changes, and from time to time: {why}"
         ),
@@ -258,17 +235,6 @@ pub(super) fn pins_hidden(path: &Path) {
         "{} is not reachable any more: its file system was unmounted, or another is mounted over it; packets are translated as long as this process runs, and `stats` finds nothing",
         path.display()
     );
-}
-
-/// Logs that a VIP is no address of this host any more, or is one again.
-pub(super) fn vip(plan: &Plan, vip: Ipv4Addr, change: VipChange) {
-    match change {
-        VipChange::Lost => warn!(
-            "{vip}: not an address of this host any more, so ARP requests for it may have no answer; restore it with `ip address add {vip}/32 dev {}`",
-            wan_of(plan, vip)
-        ),
-        VipChange::Back => info!("{vip}: an address of this host again"),
-    }
 }
 
 /// Logs for which packets the rules of the host ask for more than a cached next hop.

@@ -7,6 +7,7 @@ use crate::daemon::expirer::Expirer;
 use crate::daemon::log;
 use crate::daemon::neighbour_probe::Prober;
 use crate::daemon::reattach::{LinkMonitor, Reattached};
+use crate::daemon::service_log;
 use crate::daemon::vip_watch::VipWatch;
 use crate::dataplane::Dataplane;
 use crate::dataplane::attach::FilterRestore;
@@ -123,9 +124,7 @@ impl Maintenance {
 
     /// Logs whether the VIPs are addresses of this host, when that has changed.
     pub fn watch_vips(&mut self, plan: &Plan, netlink: &Netlink) {
-        for (vip, change) in self.vips.look(netlink) {
-            log::vip(plan, vip, change);
-        }
+        service_log::vips(plan, &self.vips.look(netlink));
     }
 
     /// Makes the dataplane look up every next hop again, from the next call of

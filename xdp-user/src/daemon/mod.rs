@@ -11,6 +11,7 @@ pub mod maintenance;
 pub mod neighbour_probe;
 mod readiness;
 pub mod reattach;
+mod service_log;
 mod services;
 pub mod signals;
 pub mod throttle;

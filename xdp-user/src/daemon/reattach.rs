@@ -38,8 +38,8 @@ pub struct LinkMonitor {
 pub enum Event {
     /// Something has happened to this interface.
     Changed(String, LinkChange),
-    /// This has happened to the location of a service.
-    Moved(Moved),
+    /// This has happened to the locations of services.
+    Moved(Vec<Moved>),
     /// The programs cannot be attached again yet, for this reason.
     NotReattached(String),
 }
@@ -95,7 +95,10 @@ impl LinkMonitor {
             .collect();
         let moved = moved(plan, netlink);
         let new = moved.iter().filter(|one| !self.moved.contains(one));
-        events.extend(new.cloned().map(Event::Moved));
+        let new: Vec<Moved> = new.cloned().collect();
+        if !new.is_empty() {
+            events.push(Event::Moved(new));
+        }
         self.moved = moved;
         let is_needed = changes.iter().any(|(_, change)| change.needs_programs());
         self.reported = changes;

@@ -1,46 +1,119 @@
 //! What a start changes of the services of the earlier one, as messages for the log.
 
-use crate::config::services::{Service, join};
+use crate::config::services::Service;
+use crate::daemon::service_log::lines;
+use crate::daemon::wording::addresses;
 use crate::tables::services::ServiceRecord;
-use std::net::IpAddr;
+use std::collections::{HashMap, HashSet};
 
 /// The changes; none of the first start, which has no earlier services.
 pub(super) fn changes(before: &[ServiceRecord], now: &[Service]) -> Vec<String> {
-    let mut changes = Vec::new();
+    let (mut new, mut vips, mut servers) = (Vec::new(), Vec::new(), Vec::new());
+    let earlier: HashMap<&str, &ServiceRecord> = before
+        .iter()
+        .map(|earlier| (earlier.name.as_str(), earlier))
+        .collect();
     for service in now.iter().filter(|_| !before.is_empty()) {
-        let name = &service.name;
-        let Some(earlier) = before.iter().find(|earlier| earlier.name == *name) else {
-            let (vips, servers) = (text(&service.vips), text(&service.servers));
-            changes.push(format!(
-                "service {name}: new; {vips} is translated to {servers}"
-            ));
+        let Some(earlier) = earlier.get(service.name.as_str()) else {
+            new.push(service);
             continue;
         };
         if earlier.vips != service.vips {
-            let (old, new) = (text(&earlier.vips), text(&service.vips));
-            changes.push(format!(
-                "service {name}: VIP {old} -> {new}; packets to an address that is no VIP any more are left to this host"
-            ));
+            vips.push((service, *earlier));
         }
         if earlier.servers != service.servers {
-            let (old, new) = (text(&earlier.servers), text(&service.servers));
-            changes.push(format!(
-                "service {name}: server {old} -> {new}; all live tunnels go to the new server"
-            ));
+            servers.push((service, *earlier));
         }
     }
-    let is_gone = |earlier: &&ServiceRecord| now.iter().all(|one| one.name != earlier.name);
-    for earlier in before.iter().filter(is_gone) {
-        let (name, vips) = (&earlier.name, text(&earlier.vips));
-        changes.push(format!(
-            "service {name}: removed, with {vips}; its entries leave the tables within minutes, and the totals keep their counters"
-        ));
-    }
-    changes
+    let names: HashSet<&str> = now.iter().map(|one| one.name.as_str()).collect();
+    let is_gone = |earlier: &&ServiceRecord| !names.contains(earlier.name.as_str());
+    let gone: Vec<&ServiceRecord> = before.iter().filter(is_gone).collect();
+    let all = [
+        added(&new),
+        other_vips(&vips),
+        other_servers(&servers),
+        removed(&gone),
+    ];
+    all.concat()
 }
 
-fn text(addresses: &[IpAddr]) -> String {
-    join(addresses, ", ")
+const WHAT: &str = "service";
+
+/// A service, and what it was before.
+type Pair<'s> = (&'s Service, &'s ServiceRecord);
+
+fn name(pair: &Pair<'_>) -> String {
+    pair.0.name.clone()
+}
+
+fn added(all: &[&Service]) -> Vec<String> {
+    lines(
+        all,
+        WHAT,
+        |service| service.name.clone(),
+        |service| {
+            let (vips, servers) = (addresses(&service.vips), addresses(&service.servers));
+            format!(
+                "service {}: new; {vips} is translated to {servers}",
+                service.name
+            )
+        },
+        |_, names| format!("services {names}: new"),
+    )
+}
+
+fn other_vips(all: &[Pair<'_>]) -> Vec<String> {
+    const AND: &str = "packets to an address that is no VIP any more are left to this host";
+    lines(
+        all,
+        WHAT,
+        name,
+        |(service, earlier)| {
+            let (old, new) = (addresses(&earlier.vips), addresses(&service.vips));
+            format!("service {}: VIP {old} -> {new}; {AND}", service.name)
+        },
+        |_, names| format!("services {names}: other VIPs than before; {AND}"),
+    )
+}
+
+fn other_servers(all: &[Pair<'_>]) -> Vec<String> {
+    lines(
+        all,
+        WHAT,
+        name,
+        |(service, earlier)| {
+            let (old, new) = (addresses(&earlier.servers), addresses(&service.servers));
+            format!(
+                "service {}: server {old} -> {new}; all live tunnels go to the new server",
+                service.name
+            )
+        },
+        |_, names| {
+            format!(
+                "services {names}: other servers than before; all live tunnels go to the new servers"
+            )
+        },
+    )
+}
+
+fn removed(all: &[&ServiceRecord]) -> Vec<String> {
+    lines(
+        all,
+        WHAT,
+        |service| service.name.clone(),
+        |service| {
+            format!(
+                "service {}: removed, with {}; its entries leave the tables within minutes, and the totals keep their counters",
+                service.name,
+                addresses(&service.vips)
+            )
+        },
+        |_, names| {
+            format!(
+                "services {names}: removed; their entries leave the tables within minutes, and the totals keep their counters"
+            )
+        },
+    )
 }
 
 #[cfg(test)]
@@ -88,5 +161,29 @@ mod tests {
             "service a: removed, with 203.0.113.1; its entries leave the tables within minutes, and the totals keep their counters",
         ];
         assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn a_change_of_all_services_is_a_few_messages() {
+        let all = |network: u8, server: u8| {
+            let of = |last| format!("s{last}:203.0.{network}.{last}=192.168.{server}.{last}");
+            let texts: Vec<String> = (1..=200).map(of).collect();
+            let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+            services(&texts)
+        };
+        let before: Vec<ServiceRecord> = all(113, 0).iter().map(ServiceRecord::of).collect();
+        let found = changes(&before, &all(114, 1));
+        let first = "services s1, s2, s3, s4, s5, s6, s7, s8 and 192 more services: other";
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert!(
+            found.iter().all(|text| text.starts_with(first)),
+            "{found:?}"
+        );
+        let found = changes(&before, &services(&["b:203.0.113.1=192.168.0.1"]));
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert!(
+            found[1].contains("and 192 more services: removed"),
+            "{found:?}"
+        );
     }
 }

@@ -2,8 +2,8 @@
 
 use crate::config::location::ServerLocation;
 use crate::config::plan::Plan;
-use crate::config::services::{Service, join};
-use std::net::Ipv4Addr;
+use crate::config::services::{self, Service, join};
+use std::net::{IpAddr, Ipv4Addr};
 
 /// The name of the WAN that owns a VIP; of the first one, if none does.
 pub(super) fn wan_of(plan: &Plan, vip: Ipv4Addr) -> &str {
@@ -19,20 +19,34 @@ pub(super) fn absent_servers(plan: &Plan) -> impl Iterator<Item = &Service> {
     absent.map(|(service, _)| service)
 }
 
-/// So many services are named in one line.
-const NAMED: usize = 8;
+/// So many services or VIPs are named in one line.
+pub(super) const NAMED: usize = 8;
 
 /// What is translated, as `203.0.113.1 to 192.168.0.1; 203.0.113.2 to 192.168.0.2`.
 pub(super) fn translations(plan: &Plan) -> String {
     named(plan, |service| {
-        let (vips, servers) = (join(&service.vips, ", "), join(&service.servers, ", "));
+        let (vips, servers) = (vips_of(service), join(&service.servers, ", "));
         format!("{vips} to {servers}")
     })
 }
 
 /// The VIPs.
 pub(super) fn vips(plan: &Plan) -> String {
-    named(plan, |service| join(&service.vips, ", "))
+    named(plan, vips_of)
+}
+
+/// The VIPs of a service, the first ones if there are many.
+pub(super) fn vips_of(service: &Service) -> String {
+    addresses(&service.vips)
+}
+
+/// Addresses, the first ones if there are many.
+pub(super) fn addresses(all: &[IpAddr]) -> String {
+    services::named(
+        all.iter().map(IpAddr::to_string).collect(),
+        NAMED,
+        "address",
+    )
 }
 
 /// A text of each service, of the first ones if there are many.

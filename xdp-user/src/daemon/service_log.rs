@@ -1,0 +1,181 @@
+//! Log messages about services and VIPs. There may be hundreds of them: a few have a line each, and
+//! many have one that names the first ones.
+
+use crate::config::plan::Plan;
+use crate::config::services::{Service, join, named};
+use crate::daemon::link_change::Moved;
+use crate::daemon::services;
+use crate::daemon::vip_watch::VipChange;
+use crate::daemon::wording::{NAMED, absent_servers, wan_of};
+use crate::tables::services::ServiceRecord;
+use std::net::Ipv4Addr;
+use tracing::{info, warn};
+
+/// A line about each of a few, or one about many, which has their names.
+pub(super) fn lines<T>(
+    all: &[T],
+    what: &str,
+    name: impl Fn(&T) -> String,
+    one: impl Fn(&T) -> String,
+    many: impl Fn(&T, &str) -> String,
+) -> Vec<String> {
+    match all {
+        [first, ..] if all.len() > NAMED => {
+            let names = all.iter().map(name).collect();
+            vec![many(first, &named(names, NAMED, what))]
+        }
+        _ => all.iter().map(one).collect(),
+    }
+}
+
+/// Logs what a start finds of its services, and changes of those of the earlier one.
+pub(super) fn started(plan: &Plan, earlier: &[ServiceRecord]) {
+    let changes = services::changes(earlier, &plan.settings.services);
+    let lines = changes.into_iter().chain(foreign_vips(plan));
+    lines.chain(absent(plan)).for_each(|line| warn!("{line}"));
+}
+
+/// The VIPs that are no addresses of this host.
+fn foreign_vips(plan: &Plan) -> Vec<String> {
+    let foreign = plan.vips().filter(|(_, location)| !location.is_local);
+    let foreign: Vec<Ipv4Addr> = foreign.map(|(vip, _)| vip).collect();
+    lines(
+        &foreign,
+        "VIP",
+        Ipv4Addr::to_string,
+        |vip| {
+            format!(
+                "{vip} is not an address of this host, so ARP requests for it may have no answer: route it here, or `ip address add {vip}/32 dev {}`",
+                wan_of(plan, *vip)
+            )
+        },
+        |vip, vips| {
+            format!(
+                "{vips} are not addresses of this host, so ARP requests for them may have no answer: route them here, or add each one, as with `ip address add {vip}/32 dev {}`",
+                wan_of(plan, *vip)
+            )
+        },
+    )
+}
+
+/// The services to whose server no LAN leads yet.
+fn absent(plan: &Plan) -> Vec<String> {
+    let absent: Vec<&Service> = absent_servers(plan).collect();
+    lines(
+        &absent,
+        "service",
+        |service| service.name.clone(),
+        |service| {
+            format!(
+                "service {}: no LAN has a route to its server {} yet; its packets are left to this host until one has",
+                service.name,
+                join(&service.servers, ", ")
+            )
+        },
+        |_, names| {
+            format!(
+                "services {names}: no LAN has a route to their servers yet; their packets are left to this host until one has"
+            )
+        },
+    )
+}
+
+/// Logs which VIPs are no addresses of this host any more, or are such again.
+pub(super) fn vips(plan: &Plan, changes: &[(Ipv4Addr, VipChange)]) {
+    let of = |wanted| {
+        let found = changes.iter().filter(move |(_, change)| *change == wanted);
+        found.map(|(vip, _)| *vip).collect::<Vec<_>>()
+    };
+    let lost = lines(
+        &of(VipChange::Lost),
+        "VIP",
+        Ipv4Addr::to_string,
+        |vip| {
+            format!(
+                "{vip}: not an address of this host any more, so ARP requests for it may have no answer; restore it with `ip address add {vip}/32 dev {}`",
+                wan_of(plan, *vip)
+            )
+        },
+        |vip, vips| {
+            format!(
+                "{vips}: not addresses of this host any more, so ARP requests for them may have no answer; restore each one, as with `ip address add {vip}/32 dev {}`",
+                wan_of(plan, *vip)
+            )
+        },
+    );
+    lost.iter().for_each(|line| warn!("{line}"));
+    let back = lines(
+        &of(VipChange::Back),
+        "VIP",
+        Ipv4Addr::to_string,
+        |vip| format!("{vip}: an address of this host again"),
+        |_, vips| format!("{vips}: addresses of this host again"),
+    );
+    back.iter().for_each(|line| info!("{line}"));
+}
+
+/// Logs what has become of the locations of services.
+pub(super) fn moved(all: &[Moved]) {
+    let (mut addresses, mut vips) = (Vec::new(), Vec::new());
+    for one in all {
+        match one {
+            Moved::LanAddress { address, server } => addresses.push((address, server)),
+            Moved::Vip { vip, wan } => vips.push((vip, wan)),
+        }
+    }
+    let addresses = lines(
+        &addresses,
+        "server",
+        |(_, server)| server.to_string(),
+        |(address, server)| {
+            format!(
+                "{address}: the address of this host for the server {server} now, from which the server gets ICMP errors; exchanging the programs"
+            )
+        },
+        |(address, _), servers| {
+            format!(
+                "{address}: the address of this host for the first of {servers} now, and the others have another one too, from which they get ICMP errors; exchanging the programs"
+            )
+        },
+    );
+    let vips = lines(
+        &vips,
+        "VIP",
+        |(vip, _)| vip.to_string(),
+        |(vip, wan)| {
+            format!(
+                "{vip}: a VIP of {wan} now, by which replies from it leave; exchanging the programs"
+            )
+        },
+        |(_, wan), vips| {
+            format!(
+                "{vips}: VIPs of {wan} or of another WAN now, by which replies from them leave; exchanging the programs"
+            )
+        },
+    );
+    addresses
+        .iter()
+        .chain(&vips)
+        .for_each(|line| info!("{line}"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_have_one_line() {
+        let lines = |number: usize| {
+            let all: Vec<usize> = (0..number).collect();
+            let name = |one: &usize| format!("s{one}");
+            let (one, many) = (name, |first: &usize, names: &str| {
+                format!("{first} of {names}")
+            });
+            lines(&all, "service", name, one, many)
+        };
+        assert_eq!(lines(0), Vec::<String>::new());
+        assert_eq!(lines(8).len(), 8);
+        let many = "0 of s0, s1, s2, s3, s4, s5, s6, s7 and 248 more services";
+        assert_eq!(lines(256), [many]);
+    }
+}
