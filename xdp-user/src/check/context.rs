@@ -2,7 +2,10 @@
 
 use super::veth_peer::{self, VethPeer};
 use crate::bpffs::layout::{self, Instance};
+use crate::bpffs::older::{self, Older};
+use crate::config::location::{Network, ServerLocation};
 use crate::config::macvlans::{self, Macvlan};
+use crate::config::plan::Plan;
 use crate::config::settings::Settings;
 use crate::error::Result;
 use crate::netlink::address::Address;
@@ -43,6 +46,10 @@ pub(super) struct Context<'a> {
     pub(super) bpffs: Option<PathBuf>,
     /// The instance of this name, if it exists, and its tables, if they can be read.
     pub(super) instance: Option<(Instance, Option<Overview>)>,
+    /// The instance of an older version that a start with these settings takes over.
+    pub(super) older: Option<Older>,
+    /// Where the server of each service is; none where no LAN leads to it.
+    servers: Vec<ServerLocation>,
 }
 
 impl<'a> Context<'a> {
@@ -77,7 +84,14 @@ impl<'a> Context<'a> {
             privileged: capabilities::check().is_ok(),
             bpffs,
             instance,
+            older: older(settings, netlink),
+            servers: Vec::new(),
         };
+        let network = context.network();
+        let located = settings
+            .servers()
+            .map(|server| network.server(netlink, server));
+        context.servers = located.filter_map(Result::ok).collect();
         context.veth_peers = veth_peer::find(&context);
         Ok(context)
     }
@@ -89,6 +103,52 @@ impl<'a> Context<'a> {
             self.server = server;
             self.veth_peers = veth_peer::find(self);
         }
+    }
+
+    fn network(&self) -> Network<'_> {
+        Network {
+            wans: &self.wans,
+            lans: &self.lans,
+            macvlans: &self.macvlans,
+        }
+    }
+
+    /// Whether the server of any service is this host.
+    pub(super) fn has_local_server(&self) -> bool {
+        self.servers.contains(&ServerLocation::Here)
+    }
+
+    /// Whether the servers of all services are this host.
+    pub(super) fn has_only_local_servers(&self) -> bool {
+        let mut servers = self.settings.servers();
+        servers.all(|server| self.is_local(server))
+    }
+
+    /// Whether the server of any service is found. Then `run` leaves the packets of the others to this
+    /// host until a LAN leads to theirs.
+    pub(super) fn has_found_server(&self) -> bool {
+        !self.servers.is_empty()
+    }
+
+    /// The WAN with the VIP at hand or with a network around it; the first one, if there is none.
+    pub(super) fn wan_of_vip(&self) -> Option<&Link> {
+        let owner = self.network().owner(&self.addresses, self.vip);
+        let owner = owner.and_then(|wan| self.wans.get(wan.number));
+        owner.or(self.wans.first())
+    }
+
+    /// The name of the LAN in whose network the server at hand is; of the first one, if there is none.
+    pub(super) fn lan_of_server(&self) -> Option<&str> {
+        let near = |lan: &&Link| {
+            let mut addresses = self
+                .addresses
+                .iter()
+                .filter(|one| one.is_on_link(self.server));
+            addresses.any(|one| macvlans::lower_of(&self.macvlans, one.index) == lan.index)
+        };
+        let found = self.lans.iter().find(near).or(self.lans.first());
+        let named = self.settings.lans.first().map(String::as_str);
+        found.map(|lan| lan.name.as_str()).or(named)
     }
 
     /// Whether an interface is one of `links`, or a macvlan on top of one.
@@ -145,6 +205,13 @@ impl<'a> Context<'a> {
             self.netlink.route(EXAMPLE_CLIENT)
         }
     }
+}
+
+fn older(settings: &Settings, netlink: &Netlink) -> Option<Older> {
+    let plan = Plan::check(settings.clone(), netlink).ok()?;
+    let bpffs = layout::bpffs(settings.bpffs.as_deref()).ok()?;
+    let found = older::to_take_over(&Instance::of(&bpffs, &settings.instance), &plan);
+    found.filter(|older| !older.is_spent)
 }
 
 /// A number under /proc/sys; `None` when it cannot be read.

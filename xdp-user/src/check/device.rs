@@ -16,13 +16,15 @@ const ONE_PAGE_MTU: u32 = 3498;
 
 pub(super) fn all(context: &Context<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
-    for (names, others) in [
-        (&context.settings.wans, &context.wans),
-        (&context.settings.lans, &context.lans),
+    // A server on this host needs no LAN.
+    let without_lan = !context.lans.is_empty() || context.has_local_server();
+    for (names, runs_without) in [
+        (&context.settings.wans, !context.wans.is_empty()),
+        (&context.settings.lans, without_lan),
     ] {
         for name in names {
             if !context.links.iter().any(|link| link.name == *name) {
-                findings.push(missing(context, name, others));
+                findings.push(missing(context, name, runs_without));
             }
         }
     }
@@ -43,15 +45,15 @@ pub(super) fn all(context: &Context<'_>) -> Vec<Finding> {
 
 const EXISTS: &str = "WAN and LAN must exist, be up, and be Ethernet interfaces";
 
-/// `others` are the interfaces of the same side that exist.
-fn missing(context: &Context<'_>, name: &str, others: &[Link]) -> Finding {
+/// An interface that does not exist, and whether `run` starts nevertheless.
+fn missing(context: &Context<'_>, name: &str, runs_without: bool) -> Finding {
     let names: Vec<&str> = context
         .links
         .iter()
         .map(|link| link.name.as_str())
         .collect();
     let names = names.join(", ");
-    if others.is_empty() {
+    if !runs_without {
         let message = format!("no interface {name}; existing are {names}");
         return Finding::error("interface", message, EXISTS).on(name);
     }
@@ -168,6 +170,18 @@ fn program(context: &Context<'_>, link: &Link) -> Finding {
         }
         _ if context.settings.dry_run => {
             let message = format!("{program} of another owner; a dry run can run beside it");
+            Finding::ok(CODE, message, REASON)
+        }
+        Some(owner)
+            if context
+                .older
+                .as_ref()
+                .is_some_and(|older| older.instance == owner) =>
+        {
+            let message = format!(
+                "{program} of an older ikenat, with pins in {}; the next start takes it over once the older daemon is stopped",
+                owner.directory.display()
+            );
             Finding::ok(CODE, message, REASON)
         }
         Some(owner) => {

@@ -15,7 +15,11 @@ pub(super) fn all(context: &Context<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
     let route = context.netlink.route(context.server);
     findings.push(to_server(context, &route));
-    if let Ok(Route::Via { index, gateway, .. }) = route {
+    let is_left_to_host =
+        |index| context.has_found_server() && !context.is_by(&context.lans, index);
+    if let Ok(Route::Via { index, gateway, .. }) = route
+        && !is_left_to_host(index)
+    {
         findings.push(neighbour(context, index, gateway));
         findings.push(return_route(context));
     }
@@ -27,13 +31,24 @@ fn to_server(context: &Context<'_>, route: &std::io::Result<Route>) -> Finding {
     const CODE: &str = "server-route";
     const REASON: &str = "packets for the server must leave by a LAN";
     let server = context.server;
-    let lan = context.settings.lans.first();
-    let fix = |finding: Finding| match lan {
-        Some(lan) => finding.fix(format!("ip route replace {server} dev {lan}")),
-        None => finding,
+    // What leads to no LAN is an error only if `run` refuses it.
+    let unreachable = |message: String| {
+        let finding = if context.has_found_server() {
+            let message =
+                format!("{message}; its packets are left to this host until a LAN has a route");
+            Finding::warning(CODE, message, REASON)
+        } else {
+            Finding::error(CODE, message, REASON)
+        };
+        match context.lan_of_server() {
+            Some(lan) => finding.fix(format!("ip route replace {server} dev {lan}")),
+            None => finding,
+        }
     };
     match route {
-        Ok(Route::Local) if context.settings.lans.is_empty() => {
+        Ok(Route::Local)
+            if context.settings.lans.is_empty() || !context.has_only_local_servers() =>
+        {
             Finding::ok(CODE, format!("{server} is an address of this host"), REASON)
         }
         Ok(Route::Local) => {
@@ -67,12 +82,9 @@ fn to_server(context: &Context<'_>, route: &std::io::Result<Route>) -> Finding {
                 "the route to {server} leaves by {}, which is not a LAN",
                 context.name(*index)
             );
-            fix(Finding::error(CODE, message, REASON))
+            unreachable(message)
         }
-        Err(error) => {
-            let message = format!("no route to {server} ({})", word(error));
-            fix(Finding::error(CODE, message, REASON))
-        }
+        Err(error) => unreachable(format!("no route to {server} ({})", word(error))),
     }
 }
 
@@ -176,7 +188,7 @@ fn to_clients(context: &Context<'_>) -> Finding {
     const CODE: &str = "client-route";
     const REASON: &str =
         "replies to clients must leave by a WAN; those that leave elsewhere are not translated";
-    let Some(wan) = context.wans.first() else {
+    let Some(wan) = context.wan_of_vip() else {
         return Finding::not_checked(CODE, "no WAN exists", REASON);
     };
     let fix = format!("ip route replace default via GATEWAY dev {}", wan.name);

@@ -49,7 +49,7 @@ fn of_all_and(interface: &str, setting: &str) -> i64 {
 fn local(context: &Context<'_>, own: &Address) -> Finding {
     let vip = context.vip;
     let holder = context.name(own.index);
-    let Some(wan) = context.wans.first() else {
+    let Some(wan) = context.wan_of_vip() else {
         return Finding::ok(CODE, format!("{vip} is an address of {holder}"), REASON);
     };
     let on_wan = context.is_by(&context.wans, own.index);
@@ -80,7 +80,7 @@ fn local(context: &Context<'_>, own: &Address) -> Finding {
 
 fn foreign(context: &Context<'_>) -> Finding {
     let vip = context.vip;
-    let Some(wan) = context.wans.first() else {
+    let Some(wan) = context.wan_of_vip() else {
         return Finding::warning(
             CODE,
             format!("{vip} is not an address of this host"),

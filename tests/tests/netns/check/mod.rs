@@ -9,6 +9,7 @@ mod memory;
 mod network_cards;
 mod nft_rules;
 mod routing;
+mod services;
 mod vip;
 
 use std::process::{Command, Output};
@@ -32,6 +33,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         nft_rules::scenarios(),
         vip::scenarios(),
         routing::scenarios(),
+        services::scenarios(),
     ];
     parts.into_iter().flatten().collect()
 }

@@ -6,13 +6,14 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use ikenat_tests::kernel::kernel_is_at_least;
 use ikenat_tests::lab::Lab;
-use ikenat_tests::lab::ikenat::Ikenat;
+use ikenat_tests::lab::ikenat::{Ikenat, binary, usual_arguments};
 use ikenat_tests::lab::json::InstanceStats;
 use ikenat_tests::lab::load::Load;
-use ikenat_tests::lab::topology::WAN;
+use ikenat_tests::lab::topology::{LAN, WAN};
 use ikenat_tests::older::{self, Filled, Jiffies, RETIRED, SLOTS, directory};
 use ikenat_tests::suite::Scenario;
 
+use crate::check::{expect, findings_of};
 use crate::faults::start::{die, ends, fail, steps};
 use crate::support::{attachments, full_rate, nothing_is_left, tenth_rate};
 
@@ -95,6 +96,14 @@ fn taken_over(lab: &Lab) -> Result<()> {
     let before = attachments(lab)?;
     let jiffies = jiffies(lab)?;
     let filled = older::start(lab, PEERS, jiffies)?;
+    let mut command = lab.gateway.command(binary()?);
+    command.arg("check").args(&usual_arguments()[1..]);
+    command.arg("--bpffs").arg(lab.bpffs());
+    let findings = findings_of(command)?;
+    for interface in [WAN, LAN] {
+        let words = ["of an older ikenat", "the next start takes it over"];
+        expect(&findings, ("xdp-program", Some(interface)), "ok", &words)?;
+    }
     let rate = full_rate()? / 5;
     let load = Load::start(lab, rate, rate)?;
     load.flows().context("through the older programs")?;

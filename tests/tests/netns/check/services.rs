@@ -1,0 +1,109 @@
+//! Tests of `check` for several services and interfaces: it judges servers as `run` does, and its fixes
+//! name the interface that is meant.
+
+use std::net::Ipv4Addr;
+
+use super::*;
+use crate::topology::uplinks::{WAN_2, second_wan};
+use ikenat_tests::lab::ikenat::Ikenat;
+use ikenat_tests::lab::topology::{CLIENT, LAN, SERVER, VIP};
+
+pub(super) fn scenarios() -> Vec<Scenario> {
+    vec![
+        Scenario::new("check_judges_servers_as_run_does", servers),
+        Scenario::new("a_fix_names_the_interface_that_is_meant", interfaces),
+    ]
+}
+
+const HERE: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
+const FAR: Ipv4Addr = Ipv4Addr::new(192, 168, 9, 1);
+
+/// The findings about several services, and the exit status.
+fn ask(lab: &Lab, words: &str) -> Result<(Vec<Finding>, Option<i32>)> {
+    let mut command = lab.gateway.command(binary()?);
+    command.arg("check").args(words.split_whitespace());
+    command.arg("--bpffs").arg(lab.bpffs()).arg("--json");
+    let output = command.output().context("failed to start ikenat")?;
+    let answer: Answer = serde_json::from_slice(&output.stdout)
+        .with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())?;
+    let findings = answer.checks.into_iter().flat_map(|check| check.findings);
+    Ok((findings.collect(), output.status.code()))
+}
+
+/// A server on this host, one behind the LAN, and one to which no LAN leads.
+fn servers(lab: &Lab) -> Result<()> {
+    lab.gateway.shell(&format!(
+        "ip address add {HERE}/32 dev lo; ip route replace default via {CLIENT}"
+    ))?;
+    let services = format!(
+        "--service here:203.0.113.2={HERE} --service near:{VIP}={SERVER} --service far:203.0.113.3={FAR}"
+    );
+    let words = format!("--wan {WAN} --lan {LAN} {services}");
+    let run = format!("run {words}");
+    let run: Vec<&str> = run.split_whitespace().collect();
+    let ikenat = Ikenat::run(lab, &lab.gateway, "ikenat", &run)?;
+    let looks = |expected: &[(&str, &str)]| -> Result<()> {
+        let (findings, status) = ask(lab, &words)?;
+        let routes = findings.iter().filter(|one| one.code == "server-route");
+        let routes: Vec<&Finding> = routes.collect();
+        let is_expected = |(found, (level, words)): (&&Finding, &(&str, &str))| {
+            found.level == *level && found.message.contains(words)
+        };
+        ensure!(
+            routes.len() == expected.len() && routes.iter().zip(expected).all(is_expected),
+            "{expected:?} were expected: {routes:#?}"
+        );
+        let errors: Vec<&Finding> = findings.iter().filter(|one| one.level == "error").collect();
+        ensure!(errors.is_empty() && status == Some(0), "{errors:#?}");
+        Ok(())
+    };
+    let here = ("ok", "10.77.0.1 is an address of this host");
+    let left = "its packets are left to this host until a LAN has a route";
+    looks(&[here, ("ok", "leaves by lan0"), ("warning", left)])?;
+    // Without the LAN a start is not refused either.
+    ikenat.kill()?;
+    lab.gateway.run(&format!("ip link del {LAN}"))?;
+    Ikenat::run(lab, &lab.gateway, "ikenat", &run)?.kill()?;
+    looks(&[here, ("warning", left), ("warning", left)])?;
+    let (findings, _) = ask(lab, &words)?;
+    let words = ["no interface lan0; it is attached when it appears"];
+    expect(&findings, ("interface", Some(LAN)), "warning", &words)?;
+    // A server alone to which no LAN leads is refused.
+    let alone = format!("--wan {WAN} --lan {LAN} --vip {VIP} --server {FAR}");
+    let (findings, status) = ask(lab, &alone)?;
+    ensure!(status == Some(1), "{status:?}");
+    let words = ["which is not a LAN"];
+    expect(&findings, ("server-route", None), "error", &words).map(drop)
+}
+
+/// The VIP is in the network of the second WAN, the server in that of the second LAN.
+fn interfaces(lab: &Lab) -> Result<()> {
+    let _far = second_wan(lab)?;
+    lab.gateway.shell(&format!(
+        "ip link add lan1 type veth peer name far1; ip address add 192.168.9.254/24 dev lan1
+         ip link set lan1 up; ip link set far1 up
+         ip route add {FAR}/32 via {CLIENT}"
+    ))?;
+    let vip = "198.51.102.77";
+    let words =
+        format!("--wan {WAN} --wan {WAN_2} --lan {LAN} --lan lan1 --vip {vip} --server {FAR}");
+    let (findings, _) = ask(lab, &words)?;
+    let found = expect(&findings, ("vip", None), "warning", &[])?;
+    ensure!(
+        found.fix == [format!("ip address add {vip}/32 dev {WAN_2}")],
+        "{found:#?}"
+    );
+    let found = expect(&findings, ("client-route", None), "warning", &[])?;
+    ensure!(
+        found.fix == [format!("ip route replace default via GATEWAY dev {WAN_2}")],
+        "{found:#?}"
+    );
+    let found = expect(&findings, ("server-route", None), "error", &[])?;
+    ensure!(
+        found.fix == [format!("ip route replace {FAR} dev lan1")],
+        "{found:#?}"
+    );
+    apply_fix(lab, &found)?;
+    let (findings, _) = ask(lab, &words)?;
+    expect(&findings, ("server-route", None), "ok", &["leaves by lan1"]).map(drop)
+}
