@@ -11,7 +11,7 @@ use crate::dataplane::loader::{self, LoadedObject, SavedState};
 use crate::dataplane::refusals::Refusals;
 use crate::dataplane::tc_backend::TcBackend;
 use crate::dataplane::{Dataplane, Logger, egress, loggers, losses};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, causes};
 use crate::failpoints::{Step, pass};
 use crate::netlink::Netlink;
 use crate::tables::mmap::Tables;
@@ -72,6 +72,19 @@ impl Dataplane {
         records.write(directory)
     }
 
+    /// Records what is attached now. The new programs run already, and what was not recorded is what
+    /// reports show: so it is no error.
+    fn record(&self, plan: &Plan, state: &SavedState) {
+        let services = self.write_records(plan);
+        let meta = loader::write_meta(&self.tables, plan, state, &self.grace, false);
+        if let Err(error) = services.and(meta) {
+            tracing::warn!(
+                "the programs are exchanged, but what `status` shows of interfaces and services may be that of before ({}); the next exchange or start records it",
+                self.instance.named(&causes(&error))
+            );
+        }
+    }
+
     /// Attaches programs that were loaded for this plan, or replaces those that are attached. Returns
     /// their loggers. The programs of other interfaces stay.
     ///
@@ -96,8 +109,7 @@ impl Dataplane {
         };
         let attached = attach(&mut context, &self.tables, loaded.tc_backend)
             .inspect_err(|_| attach::rollback(netlink, &self.instance, &created))?;
-        self.write_records(plan)?;
-        loader::write_meta(&self.tables, plan, state, &self.grace, false)?;
+        self.record(plan, state);
         // Programs with the indices of other interfaces are all exchanged.
         let is_complete = loaded.objects.len() == plan.interfaces().len();
         if is_complete && !plan.settings.dry_run {

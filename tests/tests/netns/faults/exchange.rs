@@ -35,6 +35,10 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
             "a_device_that_changes_while_it_is_tried_is_tried_again",
             refused_meanwhile,
         ),
+        test(
+            "an_exchange_that_cannot_be_recorded_is_none_that_failed",
+            unrecorded,
+        ),
         test("a_daemon_that_ends_during_an_exchange_leaves_none", ends),
     ]
 }
@@ -233,5 +237,35 @@ fn refused_meanwhile(lab: &Lab) -> Result<()> {
         );
         std::thread::sleep(Duration::from_millis(20));
     }
+    Ok(())
+}
+
+/// The programs are exchanged, and META cannot be written: they are not exchanged once more for that.
+fn unrecorded(lab: &Lab) -> Result<()> {
+    const WISH: &str = "IKENAT_FAIL_AT";
+    const STEP: &str = ": described";
+    let mut first = start_with(lab, &[], &[(WISH, OsStr::new("list"))])?;
+    set_mac(lab, WAN, FIRST_MAC)?;
+    wait_for_log(lab, "ready again")?;
+    first.kill()?;
+    let log = first.log();
+    let mut described = log.lines().filter(|line| line.ends_with(STEP));
+    // The first one is of the start.
+    let line = described.nth(1).with_context(|| log.clone())?;
+    let number = line.trim_start_matches("failpoint ").trim_end_matches(STEP);
+    lab.unload()?;
+    let wish = format!("error:{number}");
+    let mut second = start_with(lab, &[], &[(WISH, OsStr::new(&wish))])?;
+    set_mac(lab, WAN, SECOND_MAC)?;
+    wait_for_log(lab, "ready again")?;
+    let log = second.log();
+    let words = "the programs are exchanged, but what `status` shows";
+    ensure!(
+        log.contains(words) && log.contains("a test wants it to fail"),
+        "{log}"
+    );
+    ensure!(!log.contains("failed to re-attach"), "{log}");
+    known_to_xdp(lab, SECOND_MAC, 1)?;
+    second.kill()?;
     Ok(())
 }
