@@ -262,15 +262,38 @@ fn table_usages(
     };
     let fragment = Memory::read_if_allowed(&directory.join("FRAGMENT"), "FRAGMENT")?;
     let fragment = fragment.map(|memory| recent("FRAGMENT", &memory, FRAGMENT_TICKS));
+    let pin = Memory::read_if_allowed(&directory.join("PIN"), "PIN")?;
     let mut usages = vec![
         slots(FLOW, meta::FLOW_ENTRIES)?,
         slots(SESSION, meta::SESSION_ENTRIES)?,
     ];
     usages.extend(half.map(|memory| recent("HALF", memory, HALF_OPEN_TICKS)));
+    usages.extend(pin.map(|memory| pin_usage(&memory, tick)));
     usages.extend(fragment);
     usages.push(recent("HOSTPEER", host_peer, HOST_PEER_TICKS));
     usages.push(nexthop_usage(directory)?);
     Ok(usages)
+}
+
+/// An entry of PIN counts for as long as its owner says.
+fn pin_usage(memory: &Memory<ReadOnlyWord>, tick: u16) -> TableUsage {
+    let words = memory.words();
+    TableUsage {
+        name: "PIN",
+        entries: pins(words, tick) as u64,
+        limit: (words.len() / recent::WORDS) as u64,
+        bytes: size_of_val(words) as u64,
+    }
+}
+
+fn pins<W: Word>(words: &[W], tick: u16) -> usize {
+    let (entries, _) = words.as_chunks::<{ recent::WORDS }>();
+    let counts = |entry: &&[W; recent::WORDS]| {
+        let (digest, owner) = (entry[recent::DIGEST].load(), entry[recent::DETAILS].load());
+        let age = tick.wrapping_sub(u16::try_from(digest & 0xffff).unwrap_or_default());
+        digest != 0 && age <= slot::pin::limit(owner)
+    };
+    entries.iter().filter(counts).count()
 }
 
 fn nexthop_usage(directory: &Path) -> Result<TableUsage> {
@@ -285,4 +308,31 @@ fn nexthop_usage(directory: &Path) -> Result<TableUsage> {
         limit: entries.len() as u64,
         bytes: size_of_val(hops.words()) as u64,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicU64;
+    use xdp_common::limits::{PIN_CONNECTION_TICKS, PIN_TICKS};
+
+    #[test]
+    fn a_pin_counts_for_as_long_as_its_owner_says() {
+        let (tick, peer) = (3_u16, 0x0a71_00cb);
+        let [of_peer, of_connection] = [0, 4500].map(|port| slot::pin::owner(peer, port, 1));
+        let mut words = [0_u64; 5 * recent::WORDS];
+        let pins_with_age = [
+            (of_peer, PIN_TICKS),
+            (of_peer, PIN_TICKS + 1),
+            (of_connection, PIN_CONNECTION_TICKS),
+            (of_connection, PIN_CONNECTION_TICKS + 1),
+        ];
+        // The last one is empty.
+        for (at, (owner, age)) in pins_with_age.into_iter().enumerate() {
+            let at = at * recent::WORDS;
+            words[at + recent::DIGEST] = 0xabcd_0000 | u64::from(tick.wrapping_sub(age));
+            words[at + recent::DETAILS] = owner;
+        }
+        assert_eq!(pins(&words.map(AtomicU64::new), tick), 2);
+    }
 }

@@ -198,7 +198,7 @@ fn what_is_seen(lab: &Lab) -> Result<()> {
         tables == ["FLOW", "SESSION", "HOSTPEER", "NEXTHOP"],
         "{tables:?}"
     );
-    ensure!(own.tables.len() == 6, "{:?}", own.tables);
+    ensure!(own.tables.len() == 7, "{:?}", own.tables);
     let stats = seen("stats")?;
     ensure!(stats["sessions"] == serde_json::json!([]), "{stats}");
     ensure!(lab.stats()?.session(CLIENT).is_some(), "no handshake");

@@ -243,6 +243,9 @@ fn two_wans(lab: &Lab) -> Result<()> {
             .try_for_each(|at| both_talk(&wire, &far_client, at + 1))
     };
     talk(3)?;
+    let tables = lab.status()?.tables;
+    let pinned = tables.iter().find(|table| table.name == "PIN");
+    ensure!(pinned.is_some_and(|pin| pin.entries >= 2), "{tables:?}");
     first.terminate()?;
     talk(2)?;
     let second = run()?;
