@@ -86,7 +86,8 @@ pub(crate) fn base(bpffs: &Path) -> Result<bool> {
     let root = fs::metadata(bpffs).map_err(|error| Error::not_readable(bpffs, error))?;
     let exists = directory(&bpffs.join(DIRECTORY), Some(root.uid()))?;
     let mode = root.mode() & 0o7777;
-    if exists && mode & WRITABLE != 0 && mode & STICKY == 0 {
+    // Also before there is one: it would be created there.
+    if mode & WRITABLE != 0 && mode & STICKY == 0 {
         let what = format!(
             "is writable for other users and not sticky (mode {mode:04o}), so they could exchange the directory {DIRECTORY} in it"
         );

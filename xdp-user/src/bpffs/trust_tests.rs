@@ -120,6 +120,9 @@ fn a_directory_that_others_may_write_is_refused() {
         "not sticky",
         &format!("`chmod +t {}`", place.bpffs().display()),
     ]);
+    // Also before there is anything: a start would create it there.
+    fs::remove_dir_all(&base).expect("removed");
+    place.refused(&["not sticky"]);
 }
 
 fn base_is_trusted(place: &Place) {
