@@ -154,12 +154,12 @@ fn constants(secret: Secret, rate: u64) -> Result<Config> {
     Ok(config.seal())
 }
 
-/// Attaches the programs of ABI 3 in the lab's gateway, with a session and two SPIs of each of so many
+/// Attaches the programs of ABI 3 in the lab's gateway by this tc backend, with a session and two SPIs of each of so many
 /// peers in its tables.
 ///
 /// # Errors
 /// The kernel refuses something.
-pub fn start(lab: &Lab, peers: u32, jiffies: Jiffies) -> Result<Filled> {
+pub fn start(lab: &Lab, backend: &str, peers: u32, jiffies: Jiffies) -> Result<Filled> {
     let directory = directory(lab);
     fs::create_dir_all(&directory).context("failed to create the directory of the pins")?;
     lab.gateway.enter(|| {
@@ -169,7 +169,7 @@ pub fn start(lab: &Lab, peers: u32, jiffies: Jiffies) -> Result<Filled> {
         let filled = fill(&directory, &secret, peers, jiffies.now)?;
         write_blocks(&directory, filled)?;
         describe(&directory, &secret, filled, jiffies)?;
-        attach(&mut ebpf, &directory)?;
+        attach(&mut ebpf, &directory, backend == "clsact")?;
         Ok(filled)
     })
 }
@@ -225,7 +225,11 @@ fn write_blocks(directory: &Path, filled: Filled) -> Result<()> {
     Ok(())
 }
 
-fn attach(ebpf: &mut Ebpf, directory: &Path) -> Result<()> {
+fn tc(words: &str) -> Result<()> {
+    execute(Command::new("tc").args(words.split_whitespace())).map(drop)
+}
+
+fn attach(ebpf: &mut Ebpf, directory: &Path, by_clsact: bool) -> Result<()> {
     let pin = |link: FdLink, name: &str| -> Result<()> {
         link.pin(directory.join(name)).map(drop).context("pin")
     };
@@ -239,6 +243,13 @@ fn attach(ebpf: &mut Ebpf, directory: &Path) -> Result<()> {
         let link: XdpLink = program.take_link(id)?;
         pin(link.try_into()?, &format!("link-xdp-{side}"))?;
     }
+    if by_clsact {
+        for interface in [WAN, LAN] {
+            let record = format!("clsact-{}-{}", inode()?, ifindex(interface)?);
+            fs::create_dir(directory.join(record)).context("failed to record a clsact")?;
+            tc(&format!("qdisc add dev {interface} clsact"))?;
+        }
+    }
     let first = || TcAttachOptions::TcxOrder(LinkOrder::first());
     for (name, hook, interface, side, kind) in [
         ("ikenat_tc", "tc", WAN, "wan", TcAttachType::Ingress),
@@ -248,6 +259,16 @@ fn attach(ebpf: &mut Ebpf, directory: &Path) -> Result<()> {
         let program: &mut SchedClassifier = ebpf.program_mut(name).context(name)?.try_into()?;
         if program.fd().is_err() {
             program.load().context(name)?;
+        }
+        if by_clsact {
+            let path = directory.join(format!("filter-{hook}-{side}"));
+            program.pin(&path).context("failed to pin a program")?;
+            let block = if hook == "egress" { hook } else { "ingress" };
+            tc(&format!(
+                "filter add dev {interface} {block} protocol all pref 5 handle 0x1ce bpf direct-action object-pinned {}",
+                path.display()
+            ))?;
+            continue;
         }
         let id = program.attach_with_options(interface, kind, first())?;
         let link: SchedClassifierLink = program.take_link(id)?;

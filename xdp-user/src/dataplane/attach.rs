@@ -133,8 +133,10 @@ enum Pending {
     ReplaceInLink(PinnedLink),
     /// Rename the pin `NAME-new` of the new link over the old pin.
     RenamePin,
-    /// Replace the program of the filter.
+    /// Replace the program of the filter, and then the pin of the old one.
     ReplaceInFilter,
+    /// Replace the pin of the program of a filter on another interface.
+    RenameFilterPin,
     /// Nothing.
     Nothing,
 }
@@ -235,6 +237,7 @@ fn detach_unused(
         layout::remove_file(&instance.pin(&hook_point.link_pin()))?;
         if let Some(pin) = hook_point.filter_pin() {
             layout::remove_file(&instance.pin(&pin))?;
+            layout::remove_file(&instance.pending_pin(&pin))?;
         }
     }
     Ok(())
@@ -285,18 +288,21 @@ fn prepare_filter(
     filter: FilterTarget<'_>,
 ) -> Result<(AttachAction, Pending)> {
     let (netlink, instance) = (context.netlink, context.instance);
+    let pin = target.hook_point.filter_pin().unwrap_or_default();
+    clsact::finish_interrupted_replacement(netlink, instance, &pin, filter)?;
     let found = slot::state(netlink, filter, &InstancePrograms::of(instance))?;
     if let FilterSlot::Foreign(foreign) = &found {
         return Err(slot::occupied(filter, foreign));
     }
-    let pin = target.hook_point.filter_pin().unwrap_or_default();
     let was_pinned = instance.pin(&pin).exists();
     let program = tc(context.ebpf(target)?, target.program)?;
-    let path = instance.pin_program(&pin, program)?;
+    let pending = instance.pin_pending(&pin, program)?;
+    context.created.push(Created::Pin(pending));
     if !was_pinned {
-        context.created.push(Created::Pin(path));
+        instance.commit_pin(&pin)?;
+        context.created.push(Created::Pin(instance.pin(&pin)));
+        pass(Step::ProgramInPlace)?;
     }
-    pass(Step::ProgramInPlace)?;
     if found != FilterSlot::Owned {
         context.created.push(Created::Filter(filter.key()));
     }
@@ -307,12 +313,11 @@ fn prepare_filter(
             let program = tc_program(context.ebpf(target)?, target)?;
             clsact::install(netlink, instance, filter, program)?;
             pass(Step::FilterMade)?;
-            let action = if was_pinned {
-                AttachAction::Reattached
+            Ok(if was_pinned {
+                (AttachAction::Reattached, Pending::RenameFilterPin)
             } else {
-                AttachAction::Attached
-            };
-            Ok((action, Pending::Nothing))
+                (AttachAction::Attached, Pending::Nothing)
+            })
         }
     }
 }
@@ -344,7 +349,17 @@ fn commit(
             if let Some(filter) = FilterTarget::of(target) {
                 clsact::replace(netlink, filter, program)?;
             }
-            pass(Step::FilterExchanged)
+            // The pending pin names what runs now: a failure leaves it for the next start.
+            let pin = target.hook_point.filter_pin().unwrap_or_default();
+            let pending = context.instance.pending_pin(&pin);
+            let is_it = |one: &Created| matches!(one, Created::Pin(path) if *path == pending);
+            context.created.retain(|one| !is_it(one));
+            pass(Step::FilterExchanged)?;
+            context.instance.commit_program(&pin)
+        }
+        Pending::RenameFilterPin => {
+            let pin = target.hook_point.filter_pin().unwrap_or_default();
+            context.instance.commit_program(&pin)
         }
         Pending::Nothing => Ok(()),
     }

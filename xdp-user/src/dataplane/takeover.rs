@@ -16,10 +16,10 @@
 use crate::bpffs::layout::Instance;
 use crate::bpffs::older::{self, Older, OlderLock};
 use crate::config::plan::Plan;
-use crate::dataplane::attach;
 use crate::dataplane::link;
 use crate::dataplane::loader::SavedState;
 use crate::dataplane::tc_backend::TcBackend;
+use crate::dataplane::{attach, bpf_query};
 use crate::error::{InstanceError, Result, log_clean_up};
 use crate::failpoints::{Step, pass};
 use crate::netlink::Netlink;
@@ -29,6 +29,7 @@ use crate::tables::grace::GracePeriod;
 use crate::tables::mmap::{self, Memory, Tables};
 use crate::tables::older::{Numbers, PROGRESS, progress};
 use crate::tables::services::Records;
+use aya::maps::MapInfo;
 use std::net::Ipv4Addr;
 use std::sync::atomic::AtomicU64;
 use xdp_core::Word;
@@ -76,7 +77,12 @@ impl Takeover {
             older.vip,
             older.version
         );
-        let programs = programs_of(&older.instance)?;
+        let mut programs = programs_of(&older.instance)?;
+        // Those whose pins an earlier start has moved before it died; who may not list programs cannot
+        // give them back.
+        if let Ok(meta) = MapInfo::from_pin(older.instance.pin("META")) {
+            programs.extend(bpf_query::programs_using_map(meta.id()));
+        }
         Ok(Some(Self {
             flow: memory("FLOW")?,
             session: memory("SESSION")?,

@@ -1,10 +1,11 @@
 //! A start over what an older version has attached: it takes over programs, entries and counters, and
 //! no packet is lost, whatever step it dies or fails at.
 
+use std::collections::BTreeSet;
+use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use ikenat_tests::kernel::kernel_is_at_least;
 use ikenat_tests::lab::Lab;
 use ikenat_tests::lab::ikenat::{Ikenat, binary, usual_arguments};
 use ikenat_tests::lab::json::InstanceStats;
@@ -15,7 +16,7 @@ use ikenat_tests::suite::Scenario;
 
 use crate::check::{expect, findings_of};
 use crate::faults::start::{die, ends, fail, steps};
-use crate::support::{attachments, full_rate, nothing_is_left, tenth_rate};
+use crate::support::{attachments, full_rate, nothing_is_left, pins, tc_backends, tenth_rate};
 
 /// The steps that only a start over older pins passes.
 pub(crate) const STEPS: [&str; 5] = [
@@ -28,15 +29,7 @@ pub(crate) const STEPS: [&str; 5] = [
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     const TOOLS: &[&str] = &["tc", "bpftool", "gzip"];
-    // An unreadable release runs them.
-    let has_tcx = kernel_is_at_least((6, 6)).unwrap_or(true);
-    let test = |name, test| {
-        let scenario = Scenario::new(name, test).with_programs(TOOLS).alone();
-        scenario.unless(
-            !has_tcx,
-            "the older programs are attached by tcx (Linux 6.6)",
-        )
-    };
+    let test = |name, test| Scenario::new(name, test).with_programs(TOOLS).alone();
     vec![
         test("tables_of_abi_3_are_taken_over_under_traffic", taken_over),
         test(
@@ -44,6 +37,10 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
             dies,
         ),
         test("a_take_over_that_fails_at_any_step_loses_no_packet", fails),
+        test(
+            "a_take_over_that_fails_after_one_that_died_gives_the_programs_back",
+            given_back,
+        ),
     ]
 }
 
@@ -93,9 +90,16 @@ fn is_complete(stats: &InstanceStats, filled: Filled) -> Result<()> {
 }
 
 fn taken_over(lab: &Lab) -> Result<()> {
+    for backend in tc_backends()? {
+        taken_over_by(lab, backend).context(backend)?;
+    }
+    Ok(())
+}
+
+fn taken_over_by(lab: &Lab, backend: &str) -> Result<()> {
     let before = attachments(lab)?;
     let jiffies = jiffies(lab)?;
-    let filled = older::start(lab, PEERS, jiffies)?;
+    let filled = older::start(lab, backend, PEERS, jiffies)?;
     let mut command = lab.gateway.command(binary()?);
     command.arg("check").args(&usual_arguments()[1..]);
     command.arg("--bpffs").arg(lab.bpffs());
@@ -128,12 +132,17 @@ fn taken_over(lab: &Lab) -> Result<()> {
     nothing_is_left(lab, &before)
 }
 
+const FEW: u32 = 500;
+
 /// Lets a start be disturbed at each step over older pins, and the next one go on.
-fn each_step(lab: &Lab, disturb: impl Fn(&Lab, &str, &str, usize) -> Result<()>) -> Result<()> {
-    const FEW: u32 = 500;
+fn each_step(
+    lab: &Lab,
+    backend: &str,
+    disturb: impl Fn(&Lab, &str, &str, usize) -> Result<()>,
+) -> Result<()> {
     let before = attachments(lab)?;
     let jiffies = jiffies(lab)?;
-    older::start(lab, FEW, jiffies)?;
+    older::start(lab, backend, FEW, jiffies)?;
     let steps = steps(lab, "auto", WAN)?;
     lab.unload()?;
     for step in STEPS {
@@ -143,8 +152,8 @@ fn each_step(lab: &Lab, disturb: impl Fn(&Lab, &str, &str, usize) -> Result<()>)
         );
     }
     for (number, step) in ends(&steps, 0) {
-        let context = || format!("at step {number}, {step}");
-        let filled = older::start(lab, FEW, jiffies).with_context(context)?;
+        let context = || format!("{backend}: at step {number}, {step}");
+        let filled = older::start(lab, backend, FEW, jiffies).with_context(context)?;
         let load = Load::start(lab, tenth_rate()?, tenth_rate()?).with_context(context)?;
         load.flows().with_context(context)?;
         disturb(lab, "auto", WAN, number).with_context(context)?;
@@ -170,9 +179,74 @@ fn each_step(lab: &Lab, disturb: impl Fn(&Lab, &str, &str, usize) -> Result<()>)
 }
 
 fn dies(lab: &Lab) -> Result<()> {
-    each_step(lab, die)
+    for backend in tc_backends()? {
+        each_step(lab, backend, die)?;
+    }
+    Ok(())
 }
 
 fn fails(lab: &Lab) -> Result<()> {
-    each_step(lab, fail)
+    for backend in tc_backends()? {
+        each_step(lab, backend, fail)?;
+    }
+    Ok(())
+}
+
+/// The pins of programs that the older instance has.
+fn program_pins(lab: &Lab) -> Result<BTreeSet<String>> {
+    let is_program = |path: &String| {
+        path.contains("link-") || path.contains("filter-") || path.contains("loss-")
+    };
+    let pins = pins(&directory(lab))?.into_iter();
+    Ok(pins.filter(is_program).collect())
+}
+
+/// One start dies when it has moved the first pin of a program; others fail at each step before the
+/// exchange.
+fn given_back(lab: &Lab) -> Result<()> {
+    for backend in tc_backends()? {
+        given_back_by(lab, backend).context(backend)?;
+    }
+    Ok(())
+}
+
+fn given_back_by(lab: &Lab, backend: &str) -> Result<()> {
+    let before = attachments(lab)?;
+    let jiffies = jiffies(lab)?;
+    older::start(lab, backend, FEW, jiffies)?;
+    let steps = steps(lab, "auto", WAN)?;
+    lab.unload()?;
+    let at = |name: &str| {
+        let found = steps.iter().position(|step| step == name);
+        found.with_context(|| format!("no {name} in {steps:?}"))
+    };
+    let (copied, moved) = (at("entries-copied")?, at("program-moved")?);
+    let filled = older::start(lab, backend, FEW, jiffies)?;
+    let wanted = program_pins(lab)?;
+    let attached = attachments(lab)?;
+    let load = Load::start(lab, tenth_rate()?, tenth_rate()?)?;
+    load.flows()?;
+    die(lab, "auto", WAN, moved + 1)?;
+    ensure!(program_pins(lab)? != wanted, "no pin was moved");
+    // A start over tables that are there passes fewer steps before these.
+    for number in copied - 4.. {
+        fail(lab, "auto", WAN, number)?;
+        let log = fs::read_to_string(lab.log("ikenat-fault"))?;
+        let found = program_pins(lab)?;
+        ensure!(found == wanted, "{found:?} instead of {wanted:?}: {log}");
+        ensure!(attachments(lab)? == attached, "{log}");
+        if log.contains("pass the step egresses-set") {
+            break;
+        }
+    }
+    let ikenat = Ikenat::start(lab)?;
+    load.flows()?;
+    std::thread::sleep(Duration::from_millis(100));
+    let transfer = load.finish()?;
+    let stats = lab.stats()?;
+    transfer.check_counted(&stats)?;
+    is_complete(&stats, filled)?;
+    ikenat.kill()?;
+    lab.unload()?;
+    nothing_is_left(lab, &before)
 }

@@ -7,7 +7,8 @@
 //!
 //! The directory of the pins has two kinds of records, written before what they describe. The
 //! program is pinned as `filter-tc-wan`, `filter-egress-wan` and so on, which shows in any network
-//! namespace that there are filters to find. The directory `clsact-NAMESPACE-INDEX` says that
+//! namespace that there are filters to find. The next program of a filter is pinned beside it as
+//! `NAME-new`, and gets the name when the filter runs it. The directory `clsact-NAMESPACE-INDEX` says that
 //! ikenat added the clsact of that interface; ikenat removes it with its filter if nothing else is
 //! in it.
 
@@ -198,6 +199,25 @@ pub(crate) fn remove_orphan(
         FilterSlot::Orphaned => delete_filter(netlink, target.key()),
         FilterSlot::Vacant | FilterSlot::Owned | FilterSlot::Foreign(_) => Ok(()),
     }
+}
+
+/// Completes what an earlier start began before it died: the filter runs the program whose pin is still
+/// pending.
+pub(crate) fn finish_interrupted_replacement(
+    netlink: &Netlink,
+    instance: &Instance,
+    pin: &str,
+    filter: FilterTarget<'_>,
+) -> Result<()> {
+    let Some(pending) = instance.pending_program(pin)? else {
+        return Ok(());
+    };
+    let filters = filter.filters(netlink)?;
+    let mut running = filters.iter().filter(|one| slot::is_in_slot(one));
+    if running.any(|one| one.program == Some(pending)) {
+        instance.commit_pin(pin)?;
+    }
+    Ok(())
 }
 
 /// Installs the filter from its pinned program if other software removed it. Returns true if so.

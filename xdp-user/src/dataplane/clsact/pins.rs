@@ -2,7 +2,7 @@
 //! clsact that ikenat added as a directory. The kernel itself does not record which filters and
 //! qdiscs are ikenat's.
 
-use crate::bpffs::layout::{CLSACT, Instance, remove_file};
+use crate::bpffs::layout::{CLSACT, Instance, NEW, remove_file};
 use crate::error::{Error, Result, causes};
 use crate::failpoints::{Step, pass};
 use aya::programs::{ProgramInfo, SchedClassifier};
@@ -10,19 +10,32 @@ use std::path::PathBuf;
 use std::{fs, io};
 
 impl Instance {
-    /// Pins a program under a name. An old pin of that name is replaced atomically, so that there
-    /// is a pin at every moment.
-    pub fn pin_program(&self, name: &str, program: &mut SchedClassifier) -> Result<PathBuf> {
-        let (path, new) = (self.pin(name), self.pending_pin(name));
+    /// Pins a program as the one that is about to get a name. Until it has it, that of the running
+    /// program stays: the kernel tells who may not list programs by pins alone whose a filter is.
+    pub(crate) fn pin_pending(&self, name: &str, program: &mut SchedClassifier) -> Result<PathBuf> {
+        let new = self.pending_pin(name);
         remove_file(&new)?;
         program.pin(&new).map_err(|error| Error::Pin {
             action: "create",
-            path: path.clone(),
+            path: new.clone(),
             why: causes(&error),
         })?;
         pass(Step::ProgramPinned)?;
+        Ok(new)
+    }
+
+    /// Gives the pending pin of a program the name. The program of an orphan has it: there was no other.
+    pub(crate) fn commit_program(&self, name: &str) -> Result<()> {
+        if !self.pending_pin(name).exists() {
+            return Ok(());
+        }
         self.commit_pin(name)?;
-        Ok(path)
+        pass(Step::ProgramInPlace)
+    }
+
+    /// The id of the program that was about to get a name when a start died.
+    pub(crate) fn pending_program(&self, name: &str) -> Result<Option<u32>> {
+        self.pinned_program(&format!("{name}{NEW}"))
     }
 
     fn clsact_record(&self, namespace: u64, index: u32) -> PathBuf {

@@ -38,8 +38,13 @@ impl InstancePrograms {
     /// CAP_SYS_ADMIN. Without it only the pinned ones are found, which are all of them unless an
     /// earlier start crashed between two of its steps.
     pub(crate) fn of(instance: &Instance) -> Self {
-        let pinned = Instance::filter_pins()
-            .filter_map(|name| instance.pinned_program(&name).ok().flatten());
+        let pinned = Instance::filter_pins().flat_map(|name| {
+            let both = [
+                instance.pinned_program(&name),
+                instance.pending_program(&name),
+            ];
+            both.into_iter().filter_map(|found| found.ok().flatten())
+        });
         let mut own: Vec<u32> = pinned.collect();
         if let Ok(meta) = MapInfo::from_pin(instance.pin("META")) {
             own.extend(bpf_query::programs_using_map(meta.id()));
