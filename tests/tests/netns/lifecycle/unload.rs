@@ -109,6 +109,32 @@ fn no_daemon(lab: &Lab) -> Result<()> {
 fn reused_id(lab: &Lab) -> Result<()> {
     let before = attachments(lab)?;
     daemon(lab)?.kill()?;
+    // It has the name of a daemon, of another instance perhaps.
+    let program = lab.directory().join("ikenat");
+    fs::copy("/bin/sleep", &program).context("failed to copy sleep")?;
+    for _ in 0..20 {
+        let (holder, taker) = lock_of_the_dead(lab)?;
+        let Some(mut stranger) = with_id(lab, &program, taker)? else {
+            continue;
+        };
+        is_spared(lab, &mut stranger, &["does not hold"])?;
+        drop(holder);
+        stranger.kill()?;
+        // It is no child of this process that could be waited for: it ends when it gets a CPU.
+        execute(
+            Command::new("flock")
+                .args(["-w", "10"])
+                .arg(lock_of(lab))
+                .arg("true"),
+        )?;
+        execute(&mut lab.ikenat(&["unload", "--force"])?)?;
+        return nothing_is_left(lab, &before);
+    }
+    bail!("other processes have got the number each time")
+}
+
+/// A process that holds the lock, and the number of the one that took it and has ended.
+fn lock_of_the_dead(lab: &Lab) -> Result<(Orphan, i32)> {
     let mut command = Command::new("flock");
     // In a session of its own, because a process group holds its number as well.
     command.arg(lock_of(lab)).arg("setsid");
@@ -119,15 +145,7 @@ fn reused_id(lab: &Lab) -> Result<()> {
     let holder: i32 = log.split(' ').next().unwrap_or_default().parse()?;
     let holder = Orphan(Pid::from_raw(holder));
     taker.kill()?;
-    // It has the name of a daemon, of another instance perhaps.
-    let program = lab.directory().join("ikenat");
-    fs::copy("/bin/sleep", &program).context("failed to copy sleep")?;
-    let mut stranger = with_id(lab, &program, taker.id())?;
-    is_spared(lab, &mut stranger, &["does not hold"])?;
-    drop(holder);
-    stranger.kill()?;
-    execute(&mut lab.ikenat(&["unload", "--force"])?)?;
-    nothing_is_left(lab, &before)
+    Ok((holder, taker.id()))
 }
 
 /// A process whose parent has ended. It is killed when this is dropped.
@@ -139,19 +157,23 @@ impl Drop for Orphan {
     }
 }
 
-/// Starts a program that sleeps, with this process id.
-fn with_id(lab: &Lab, program: &Path, id: i32) -> Result<Process> {
+/// Starts a program that sleeps, with this process id. `None`: a process or a thread of another test
+/// has it.
+fn with_id(lab: &Lab, program: &Path, id: i32) -> Result<Option<Process>> {
     for _ in 0..200 {
-        // Processes that start beside this one take numbers as well.
         fs::write("/proc/sys/kernel/ns_last_pid", (id - 1).to_string())
             .context("failed to set the next process id")?;
+        // What starts at this moment beside it takes numbers as well.
         let mut process = Process::spawn(Command::new(program).arg("60"), lab.log("stranger"))?;
         if process.id() == id {
-            return Ok(process);
+            return Ok(Some(process));
         }
         process.kill()?;
+        if Path::new("/proc").join(id.to_string()).exists() {
+            return Ok(None);
+        }
     }
-    bail!("no process got the number {id}")
+    Ok(None)
 }
 
 fn unread(lab: &Lab) -> Result<()> {
