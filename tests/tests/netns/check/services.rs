@@ -4,8 +4,8 @@
 use std::net::Ipv4Addr;
 
 use super::*;
-use crate::topology::uplinks::{WAN_2, second_wan};
 use ikenat_tests::lab::ikenat::Ikenat;
+use ikenat_tests::lab::second_wan::{WAN_2, second_wan};
 use ikenat_tests::lab::topology::{CLIENT, LAN, SERVER, VIP};
 
 pub(super) fn scenarios() -> Vec<Scenario> {
