@@ -64,6 +64,13 @@ pub struct Key {
 }
 
 impl Key {
+    /// The number of the service if this is the key of a session, else zero.
+    #[inline(always)]
+    #[must_use]
+    pub const fn service_of_session(&self) -> u16 {
+        (self.bits & SESSION != 0) as u16 * service(self.bits)
+    }
+
     /// Whether state word and [`KEY`] are enough to tell it from every other key.
     #[inline(always)]
     #[must_use]

@@ -87,11 +87,11 @@ pub fn process<F: Frame + ?Sized, E: Env>(
     } else {
         conntrack::count(frame, env, config, jiffies, route.cached_hop)
     };
-    if E::has_several(config) && config.pinned != 0 && !is_shared {
-        pin::note(frame, env, config, jiffies);
-    }
     // A number that the verifier does not know: it goes on once, and not once for each of the three.
     let mut counted = E::Word::opaque(counted as usize);
+    if E::has_several(config) && config.pinned != 0 && !is_shared {
+        counted = pin::note(frame, env, config, jiffies, counted);
+    }
     if counted > Counted::Yes as usize {
         if counted == Counted::Segment as usize {
             let in_session = conntrack::count_segment(env, config, route.cached_hop);

@@ -207,6 +207,25 @@ fn the_oldest_way_is_overwritten() {
     }
 }
 
+/// All come within one tick: each place gives way to a part of them.
+#[test]
+fn of_equally_old_ways_the_digest_chooses() {
+    let lost_by = |choice: u64| {
+        let bucket = recent::Bucket::<AtomicU64>::default();
+        for number in 1..=4 {
+            recent::remember(&bucket, number << 40, 9, [number; 3]);
+        }
+        recent::remember(&bucket, choice << 62 | 5 << 40, 9, [0; 3]);
+        let is_lost = |number: &u64| recent::recall(&bucket, number << 40, 9, 100).is_none();
+        let lost: Vec<u64> = (1..=4).filter(is_lost).collect();
+        assert_eq!(lost.len(), 1, "{choice}: {lost:?}");
+        lost[0]
+    };
+    let mut lost = [0, 1, 2, 3].map(lost_by);
+    lost.sort_unstable();
+    assert_eq!(lost, [1, 2, 3, 4]);
+}
+
 /// The other entries of the bucket stay.
 #[test]
 fn what_is_remembered_again_stays_where_it_is() {

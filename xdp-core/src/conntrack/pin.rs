@@ -78,9 +78,24 @@ pub(crate) fn vip_of_peer<E: Env>(
 }
 
 /// Writes down to which VIP a peer has sent the packet at hand, which has been counted, or that the
-/// server has accepted what the peer sent there.
+/// server has accepted what the peer sent there. Returns what it got in `counted`.
+// It returns something, because the verifier refuses a function that leaves an address of its stack where
+// the result would be.
 #[inline(never)]
-pub fn note<F: Frame + ?Sized, E: Env>(frame: &F, env: &E, config: &Config, jiffies: u64) {
+pub fn note<F: Frame + ?Sized, E: Env>(
+    frame: &F,
+    env: &E,
+    config: &Config,
+    jiffies: u64,
+    counted: usize,
+) -> usize {
+    write_down(frame, env, config, jiffies);
+    // Hidden from the compiler, which would return nothing otherwise.
+    E::Word::opaque(counted)
+}
+
+#[inline(always)]
+fn write_down<F: Frame + ?Sized, E: Env>(frame: &F, env: &E, config: &Config, jiffies: u64) {
     let Some(packet) = env.load_packet().and_then(Packet::unpack) else {
         return;
     };
@@ -97,7 +112,9 @@ pub fn note<F: Frame + ?Sized, E: Env>(frame: &F, env: &E, config: &Config, jiff
     }
     let session = session_of(env, config, vip.service, packet.peer);
     let before = session.map_or(0, |session| session[session::PIN].load());
-    if before == session::proven_pin(packet.vip) {
+    // IKE of the peer is written down all the same: a forged message may have come to another VIP.
+    let is_inbound_ike = packet.direction == Direction::Inbound && packet.ike_at != 0;
+    if before == session::proven_pin(packet.vip) && !is_inbound_ike {
         return;
     }
     let spi = initiator_spi(frame, &packet);
@@ -140,9 +157,11 @@ pub fn note<F: Frame + ?Sized, E: Env>(frame: &F, env: &E, config: &Config, jiff
     if let Some(session) = session
         && now != before
     {
-        session[session::PIN].store(now);
-        // It was that of the other VIP.
-        session[session::HOP].store(0);
+        // Not what another CPU has proven meanwhile.
+        if session[session::PIN].replace(before, now) {
+            // It was that of the other VIP.
+            session[session::HOP].store(0);
+        }
     }
 }
 

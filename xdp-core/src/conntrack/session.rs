@@ -59,13 +59,7 @@ pub(super) fn new_session<'e, E: Env>(
     packet: &Packet,
     jiffies: u64,
 ) -> Option<&'e Slot<E::Word>> {
-    let session = insert_session(
-        env,
-        config,
-        vip::service_of::<E>(config, packet.vip),
-        packet.peer,
-        jiffies,
-    )?;
+    let session = insert_session(env, config, packet.vip, packet.peer, jiffies)?;
     env.established(packet.peer, packet.direction);
     Some(session)
 }
@@ -74,12 +68,19 @@ pub(super) fn new_session<'e, E: Env>(
 fn insert_session<'e, E: Env>(
     env: &'e E,
     config: &Config,
-    service: u16,
+    vip: u16,
     peer: [u8; 4],
     jiffies: u64,
 ) -> Option<&'e Slot<E::Word>> {
-    let key = slot::session_key(peer, service);
+    let vip = vip::by_number::<E>(config, vip);
+    let key = slot::session_key(peer, vip::service::<E>(config, vip));
     let place = Place::new(digest_key(&config.secret, &key), config.session_mask);
+    // Of one VIP there is no doubt; and the service may get more of them while the session lives.
+    let pin = if vip.several == 0 {
+        session::proven_pin(vip.number)
+    } else {
+        session::claim_pin(0, vip.number)
+    };
     if !has_room(env, meta::SESSION_ENTRIES, config.session_limit.into()) {
         refuse(env, Untracked::SessionTableFull);
         return None;
@@ -88,6 +89,7 @@ fn insert_session<'e, E: Env>(
         hot[session::LAST_SEEN].store(jiffies & 0xffff_ffff);
         let tick = jiffies >> config.tick_shift;
         hot[session::PORTS_CREATED].store(session::created_at(tick));
+        hot[session::PIN].store(pin);
     });
     if inserted.is_none() {
         refuse(env, Untracked::SessionTableFull);

@@ -6,6 +6,7 @@
 //! is one multiplication per word. A finisher spreads the sum over all bits.
 
 use xdp_common::Secret;
+use xdp_common::slot::Key;
 
 /// Hashes `N` words under the secret, for a table that only root can read: where entries are, and the
 /// digests in them, show the part of the secret that made them. `N` may be at most 6.
@@ -45,7 +46,7 @@ fn sum_of<const FIRST: usize, const N: usize>(secret: &Secret, words: [u32; N]) 
     sum ^ (sum >> 33)
 }
 
-/// Hashes the word of a key: a peer's IPv4 address and an SPI. Keys that differ only in their kind or
+/// Hashes the word of a key: a peer's IPv4 address and an SPI. Flows that differ only in their kind or
 /// service have the same hash.
 ///
 /// NH (Black, Halevi, Krawczyk, Krovetz and Rogaway, "UMAC", 1999, section 4): the product of two
@@ -66,8 +67,8 @@ pub const fn pair(secret: &Secret, word: u64) -> u64 {
     mixed ^ (mixed >> 32)
 }
 
-/// Hashes a key.
+/// Hashes a key. Of a session with its service, in place of an SPI: a peer may have a session with each.
 #[inline(always)]
-pub const fn digest_key(secret: &Secret, key: &xdp_common::slot::Key) -> u64 {
-    pair(secret, key.word)
+pub const fn digest_key(secret: &Secret, key: &Key) -> u64 {
+    pair(secret, key.word ^ (key.service_of_session() as u64) << 32)
 }

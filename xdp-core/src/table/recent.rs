@@ -1,4 +1,4 @@
-//! The buckets of HALF, FRAGMENT and HOSTPEER: small buckets that remember a digest for a limited time
+//! The buckets of HALF, PIN, FRAGMENT and HOSTPEER: small buckets that remember a digest for a limited time
 //! and overwrite the oldest (in HOSTPEER: that has not been answered).
 //!
 //! An entry is one word (48 bits of a keyed digest, 16 bits of time), so it is written and read
@@ -45,7 +45,7 @@ pub const fn index(digest: u64, mask: u32) -> u32 {
 #[inline(always)]
 pub fn remember<W: Word>(bucket: &Bucket<W>, digest: u64, tick: u16, details: Details) {
     let mut victim = 0;
-    let mut oldest = 0;
+    let mut highest = 0;
     let mut way = 0;
     while way < WAYS {
         let word = bucket[way * WORDS + DIGEST].load();
@@ -54,14 +54,21 @@ pub fn remember<W: Word>(bucket: &Bucket<W>, digest: u64, tick: u16, details: De
             break;
         }
         let age = if word == 0 { u16::MAX } else { age(word, tick) };
-        if age > oldest {
-            oldest = age;
+        // Of several that are equally old the digest chooses: otherwise all that come within a tick
+        // would take the same place, and a flood that of a victim with few packets.
+        let rank = u64::from(age) * WAYS as u64 + (digest >> TIE_SHIFT ^ way as u64);
+        if rank > highest {
+            highest = rank;
             victim = way;
         }
         way += 1;
     }
     write(bucket, victim, digest, tick, details);
 }
+
+/// What is left of a digest is a way: two bits that do not choose its bucket.
+const TIE_SHIFT: u32 = 62;
+const _: () = assert!(WAYS == 4);
 
 /// Whether an entry's word is that of a digest.
 #[inline(always)]
