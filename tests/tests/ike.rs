@@ -9,6 +9,8 @@ mod host_peer;
 mod large;
 #[path = "ike/services.rs"]
 mod services;
+#[path = "ike/tables.rs"]
+mod tables;
 #[path = "ike/uplinks.rs"]
 mod uplinks;
 

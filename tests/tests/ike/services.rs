@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use ikenat_tests::lab::Lab;
 use ikenat_tests::lab::direction::Direction;
 use ikenat_tests::lab::ikenat::Ikenat;
-use ikenat_tests::lab::json::{Amounts, InstanceStats, Kind, State};
+use ikenat_tests::lab::json::{InstanceStats, Kind, State};
 use ikenat_tests::lab::links::compute_checksums;
 use ikenat_tests::lab::netns::Namespace;
 use ikenat_tests::lab::strongswan::{End, Ends, Settings, Tunnel};
@@ -199,12 +199,16 @@ fn three(lab: &Lab) -> Result<()> {
     let _third = pings(&tunnels[..2], &mut sent, || start(lab, &[2, 0, 1]))?;
     pings(&tunnels, &mut sent, || Ok(()))?;
     counted(lab, &tunnels[..2], &sent)?;
-    // What the last one had counted before may have expired since, but it is not lost.
+    // What the last one had counted before may have expired since, but it is not lost. Without its session
+    // its first packet is counted nowhere else than in the totals: the server's answer opens a new one.
     let totals = lab.stats()?.totals;
     let wanted = u64::from(sent.iter().sum::<u32>());
+    let untracked = &totals.untracked;
     ensure!(
-        (totals.esp.inbound.packets, totals.esp.outbound.packets) == (wanted, wanted)
-            && totals.untracked == Amounts::default(),
+        totals.esp.inbound.packets + untracked.inbound.packets == wanted
+            && totals.esp.outbound.packets == wanted
+            && untracked.inbound.packets <= 1
+            && untracked.outbound.packets == 0,
         "{wanted} packets each way were expected: {totals:?}"
     );
     Ok(())
@@ -276,7 +280,9 @@ fn established(stats: &InstanceStats) -> Result<()> {
         ensure!(
             own.peer == CLIENT
                 && own.state == State::Established
-                && (own.natt_ike.inbound, own.natt_ike.outbound) == (1, 1)
+                // One each, and what a busy daemon repeats.
+                && own.natt_ike.inbound > 0
+                && own.natt_ike.outbound > 0
                 && own.spis == 2,
             "{name}: {own:?}"
         );

@@ -2,12 +2,10 @@
 //! comes from its own VIP, by its own uplink, whatever happens to the daemon and to the tables.
 
 use std::net::Ipv4Addr;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use aya::maps::MapData;
 use ikenat_tests::lab::capture::PacketSocket;
 use ikenat_tests::lab::frames::{Captured, protocol};
 use ikenat_tests::lab::ikenat::Ikenat;
@@ -20,9 +18,8 @@ use ikenat_tests::lab::topology::{CLIENT, LAN, PEER, SERVER, VIP, WAN};
 use ikenat_tests::lab::{Host, Lab, Options};
 use ikenat_tests::suite::Scenario;
 use nix::sys::signal::Signal;
-use xdp_common::meta;
-use xdp_user::tables::mmap::Memory;
 
+use super::tables::empty_tables;
 use super::{PATIENCE, PINGS, QUICK};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
@@ -45,6 +42,8 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
 }
 
 /// The clients are behind routers of the two providers: only the VIP says whose packet it is.
+/// Nothing comes for so long once all have been answered.
+const SILENCE: Duration = Duration::from_millis(300);
 const NEAR: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
 const FAR: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 20);
 const INNER_FAR: &str = "10.10.3.1";
@@ -70,11 +69,24 @@ struct Came {
 }
 
 impl Client<'_> {
+    /// Reads what has come since the last call, until it is enough and nothing more comes. What is not
+    /// enough in time is the caller's to judge.
+    fn until(&self, other: Option<Ipv4Addr>, enough: impl Fn(&Came) -> bool) -> Result<Came> {
+        let (mut all, deadline) = (Came::default(), Instant::now() + PATIENCE);
+        while !enough(&all) && Instant::now() < deadline {
+            let came = self.came(other)?;
+            all.ike += came.ike;
+            all.esp += came.esp;
+            all.astray += came.astray;
+        }
+        Ok(all)
+    }
+
     /// Reads what has come since the last call. Anything that is not from its own VIP is an error;
     /// so is a packet for another address, unless it is for `other`.
     fn came(&self, other: Option<Ipv4Addr>) -> Result<Came> {
         let mut came = Came::default();
-        while let Some(frame) = self.wire.receive(Duration::from_millis(100))? {
+        while let Some(frame) = self.wire.receive(SILENCE)? {
             let Ok(ip) = Captured::read(&frame) else {
                 continue;
             };
@@ -150,7 +162,7 @@ impl<'lab> Office<'lab> {
     /// Both bring their tunnels up.
     fn connect(&self) -> Result<()> {
         self.both(|client| client.tunnel.initiate())?;
-        for came in self.both(|client| client.came(None))? {
+        for came in self.both(|client| client.until(None, |came| came.ike >= 2))? {
             ensure!(
                 came.ike >= 2 && came.esp == 0,
                 "to IKE_SA_INIT and IKE_AUTH: {came:?}"
@@ -165,7 +177,8 @@ impl<'lab> Office<'lab> {
             client.tunnel.rekey_child()?;
             client.tunnel.ping(PINGS, QUICK)
         })?;
-        for came in self.both(|client| client.came(None))? {
+        let enough = |came: &Came| came.esp >= PINGS && came.ike >= 2;
+        for came in self.both(|client| client.until(None, enough))? {
             // The answers to CREATE_CHILD_SA and to the deletion of the old SA.
             ensure!(came.esp == PINGS && came.ike >= 2, "{came:?}");
         }
@@ -188,6 +201,10 @@ impl<'lab> Office<'lab> {
         let sent = [near.stop()?, far.stop()?];
         let [near, far] = &self.0;
         let came = [near.came(Some(FAR))?, far.came(None)?];
+        ensure!(
+            came[0].esp <= sent[0] && came[1].esp <= sent[1],
+            "{came:?} came to {sent:?} pings"
+        );
         Ok([0, 1].map(|at| Lost {
             sent: sent[at],
             lost: sent[at] - came[at].esp,
@@ -251,32 +268,6 @@ impl<'a, 'lab> Pings<'a, 'lab> {
         let sent = sent.with_context(|| format!("ping has not counted: {log}"))?;
         Ok(sent.parse()?)
     }
-}
-
-/// Empties the tables under the programs, as if they were new.
-fn empty_tables(lab: &Lab) -> Result<()> {
-    let words = |name: &str| -> Result<Memory<AtomicU64>> {
-        let map = MapData::from_pin(lab.pins().join(name))
-            .with_context(|| format!("failed to open {name}"))?;
-        Ok(Memory::of(&map, name)?)
-    };
-    for name in [
-        "FLOW",
-        "FLOW_COLD",
-        "SESSION",
-        "SESSION_COLD",
-        "HALF",
-        "PIN",
-        "FRAGMENT",
-    ] {
-        for word in words(name)?.words() {
-            word.store(0, Ordering::Relaxed);
-        }
-    }
-    for entries in [meta::FLOW_ENTRIES, meta::SESSION_ENTRIES] {
-        words("META")?.words()[entries].store(0, Ordering::Relaxed);
-    }
-    Ok(())
 }
 
 /// Starts ikenat with one service of two VIPs.
@@ -372,7 +363,10 @@ fn emptied(lab: &Lab) -> Result<()> {
     let [near, far] = &office.0;
     let spi = far.tunnel.installed_sa(End::Client)?.spi_out;
     far.tunnel.rekey_child_by(End::Server)?;
-    let came = [near.came(Some(FAR))?, far.came(None)?];
+    let came = [
+        near.until(Some(FAR), |came| came.astray > 0)?,
+        far.came(None)?,
+    ];
     ensure!(
         came[0].astray > 0 && came[1] == Came::default(),
         "the server has begun: {came:?}"
@@ -387,7 +381,7 @@ fn emptied(lab: &Lab) -> Result<()> {
         );
         thread::sleep(QUICK);
     }
-    let came = far.came(None)?;
+    let came = far.until(None, |came| came.ike > 0 && came.esp > 0)?;
     ensure!(came.ike > 0 && came.esp == 1, "{came:?}");
     near.came(Some(FAR))?;
     office.talk().context("the server has rekeyed")
