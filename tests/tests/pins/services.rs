@@ -56,14 +56,3 @@ fn a_second_vip_takes_no_established_peer() {
         assert_eq!(gateway.server_sends(4500, &KEEPALIVE), VIP_2);
     });
 }
-
-/// Whoever knows the SPI forges a message to the other VIP; the next one of the peer shows where it is.
-#[test]
-fn a_forged_message_of_the_sa_counts_until_the_next_one_of_the_peer() {
-    Uplinks::both(|gateway| {
-        gateway.handshake(VIP, 1);
-        gateway.peer_sends(VIP_2, 4500, &natt(1, Message::Request));
-        gateway.exchange(VIP, 1);
-        assert_eq!(gateway.server_sends(4500, &KEEPALIVE), VIP);
-    });
-}

@@ -112,9 +112,7 @@ fn write_down<F: Frame + ?Sized, E: Env>(frame: &F, env: &E, config: &Config, ji
     }
     let session = session_of(env, config, vip.service, packet.peer);
     let before = session.map_or(0, |session| session[session::PIN].load());
-    // IKE of the peer is written down all the same: a forged message may have come to another VIP.
-    let is_inbound_ike = packet.direction == Direction::Inbound && packet.ike_at != 0;
-    if before == session::proven_pin(packet.vip) && !is_inbound_ike {
+    if before == session::proven_pin(packet.vip) {
         return;
     }
     let spi = initiator_spi(frame, &packet);
