@@ -40,13 +40,9 @@ pub(super) fn vips_of(service: &Service) -> String {
     addresses(&service.vips)
 }
 
-/// Addresses, the first ones if there are many.
+/// VIPs, the first ones if there are many.
 pub(super) fn addresses(all: &[IpAddr]) -> String {
-    services::named(
-        all.iter().map(IpAddr::to_string).collect(),
-        NAMED,
-        "address",
-    )
+    services::named(all.iter().map(IpAddr::to_string).collect(), NAMED, "VIP")
 }
 
 /// A text of each service, of the first ones if there are many.
