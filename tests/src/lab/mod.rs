@@ -28,6 +28,7 @@ pub mod routers;
 pub mod second_wan;
 pub mod strongswan;
 mod swanctl;
+pub mod three_services;
 pub mod topology;
 pub mod traffic;
 pub mod transfer;

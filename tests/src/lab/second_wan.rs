@@ -6,9 +6,10 @@ use anyhow::Result;
 
 use super::capture::PacketSocket;
 use super::frames::Mac;
+use super::ikenat::Ikenat;
 use super::links::{self, Interface};
 use super::netns::Namespace;
-use super::topology::{Lab, PEER};
+use super::topology::{LAN, Lab, PEER, SERVER, VIP, WAN};
 
 /// The gateway's interface.
 pub const WAN_2: &str = "wan1";
@@ -43,4 +44,24 @@ pub fn second_wan(lab: &Lab) -> Result<(Namespace, PacketSocket)> {
     ))?;
     let socket = PacketSocket::open(&client, PEER)?;
     Ok((client, socket))
+}
+
+/// Starts ikenat with one service that has a VIP on each WAN.
+///
+/// # Errors
+/// It does not start.
+pub fn start_office(lab: &Lab) -> Result<Ikenat> {
+    let service = format!("office:{VIP},{WAN_2_ADDRESS}={SERVER}");
+    let words = [
+        "run",
+        "--wan",
+        WAN,
+        "--wan",
+        WAN_2,
+        "--lan",
+        LAN,
+        "--service",
+        &service,
+    ];
+    Ikenat::run(lab, &lab.gateway, "ikenat", &words)
 }

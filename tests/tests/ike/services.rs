@@ -9,12 +9,12 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use ikenat_tests::lab::Lab;
 use ikenat_tests::lab::direction::Direction;
-use ikenat_tests::lab::ikenat::Ikenat;
 use ikenat_tests::lab::json::{InstanceStats, Kind, State};
 use ikenat_tests::lab::links::compute_checksums;
 use ikenat_tests::lab::netns::Namespace;
 use ikenat_tests::lab::strongswan::{End, Ends, Settings, Tunnel};
-use ikenat_tests::lab::topology::{CLIENT, GATEWAY_LAN, LAN, PEER, SERVER, VIP, WAN};
+use ikenat_tests::lab::three_services::{NAMES, SERVERS, VIPS, start};
+use ikenat_tests::lab::topology::{CLIENT, GATEWAY_LAN, PEER, WAN};
 use ikenat_tests::suite::Scenario;
 
 use super::{PATIENCE, QUICK};
@@ -26,17 +26,6 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     )]
 }
 
-const VIPS: [Ipv4Addr; 3] = [
-    VIP,
-    Ipv4Addr::new(203, 0, 113, 2),
-    Ipv4Addr::new(203, 0, 113, 3),
-];
-const SERVERS: [Ipv4Addr; 3] = [
-    SERVER,
-    Ipv4Addr::new(192, 168, 0, 2),
-    Ipv4Addr::new(192, 168, 0, 3),
-];
-const NAMES: [&str; 3] = ["red", "green", "blue"];
 const CLIENTS: [Ipv4Addr; 3] = [
     Ipv4Addr::new(10, 60, 0, 2),
     Ipv4Addr::new(10, 60, 1, 2),
@@ -92,16 +81,6 @@ fn more_servers(lab: &Lab) -> Result<Vec<Namespace>> {
         Ok(server)
     });
     others.collect()
-}
-
-fn start(lab: &Lab, services: &[usize]) -> Result<Ikenat> {
-    let service = |at: &usize| format!("{}:{}={}", NAMES[*at], VIPS[*at], SERVERS[*at]);
-    let services: Vec<String> = services.iter().map(service).collect();
-    let mut words = vec!["run", "--wan", WAN, "--lan", LAN];
-    for service in &services {
-        words.extend(["--service", service]);
-    }
-    Ikenat::run(lab, &lab.gateway, "ikenat", &words)
 }
 
 /// Does something with each of these tunnels at once.

@@ -12,9 +12,9 @@ use ikenat_tests::lab::ikenat::Ikenat;
 use ikenat_tests::lab::json::State;
 use ikenat_tests::lab::netns::Namespace;
 use ikenat_tests::lab::process::Process;
-use ikenat_tests::lab::second_wan::{FAR_CLIENT, WAN_2, WAN_2_ADDRESS, second_wan};
+use ikenat_tests::lab::second_wan::{FAR_CLIENT, WAN_2, WAN_2_ADDRESS, second_wan, start_office};
 use ikenat_tests::lab::strongswan::{End, Ends, INNER_CLIENT, INNER_SERVER, Settings, Tunnel};
-use ikenat_tests::lab::topology::{CLIENT, LAN, PEER, SERVER, VIP, WAN};
+use ikenat_tests::lab::topology::{CLIENT, PEER, SERVER, VIP, WAN};
 use ikenat_tests::lab::{Host, Lab, Options};
 use ikenat_tests::suite::Scenario;
 use nix::sys::signal::Signal;
@@ -270,23 +270,6 @@ impl<'a, 'lab> Pings<'a, 'lab> {
     }
 }
 
-/// Starts ikenat with one service of two VIPs.
-fn start(lab: &Lab) -> Result<Ikenat> {
-    let service = format!("office:{VIP},{WAN_2_ADDRESS}={SERVER}");
-    let words = [
-        "run",
-        "--wan",
-        WAN,
-        "--wan",
-        WAN_2,
-        "--lan",
-        LAN,
-        "--service",
-        &service,
-    ];
-    Ikenat::run(lab, &lab.gateway, "ikenat", &words)
-}
-
 /// The kernel's routing table leads to both clients by the first uplink.
 fn routes(lab: &Lab) -> Result<()> {
     lab.gateway.shell(&format!(
@@ -296,20 +279,30 @@ fn routes(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-fn restarts(lab: &Lab) -> Result<()> {
-    let (far, far_wire) = second_wan(lab)?;
-    let office = Office::new(lab, &far, far_wire)?;
+/// Both clients have a tunnel through ikenat, and have used it.
+fn opened<'lab>(
+    lab: &'lab Lab,
+    far: &'lab Namespace,
+    far_wire: PacketSocket,
+) -> Result<(Office<'lab>, Ikenat)> {
+    let office = Office::new(lab, far, far_wire)?;
     routes(lab)?;
-    let first = start(lab)?;
+    let ikenat = start_office(lab)?;
     office.connect()?;
     office.talk()?;
+    Ok((office, ikenat))
+}
+
+fn restarts(lab: &Lab) -> Result<()> {
+    let (far, far_wire) = second_wan(lab)?;
+    let (office, first) = opened(lab, &far, far_wire)?;
     first.terminate()?;
     office.talk().context("the daemon has ended")?;
-    let second = start(lab)?;
+    let second = start_office(lab)?;
     office.talk().context("another daemon runs")?;
     second.kill()?;
     office.talk().context("the daemon was killed")?;
-    let _third = start(lab)?;
+    let _third = start_office(lab)?;
     office.talk().context("a third daemon runs")?;
     let sessions = lab.stats()?.sessions;
     let established = |peer| {
@@ -325,11 +318,7 @@ fn restarts(lab: &Lab) -> Result<()> {
 
 fn emptied(lab: &Lab) -> Result<()> {
     let (far, far_wire) = second_wan(lab)?;
-    let office = Office::new(lab, &far, far_wire)?;
-    routes(lab)?;
-    let first = start(lab)?;
-    office.connect()?;
-    office.talk()?;
+    let (office, first) = opened(lab, &far, far_wire)?;
     let [near, far] = office.while_both_send(lab, || {
         (0..3).try_for_each(|_| {
             empty_tables(lab)?;
@@ -349,7 +338,7 @@ fn emptied(lab: &Lab) -> Result<()> {
     let [near, far] = office.while_both_send(lab, || {
         drop(first);
         lab.unload()?;
-        ikenat = Some(start(lab)?);
+        ikenat = Some(start_office(lab)?);
         Ok(())
     })?;
     println!("unloaded and started: {near:?} {far:?}");
@@ -359,7 +348,7 @@ fn emptied(lab: &Lab) -> Result<()> {
     // What the server begins, before a client has sent anything, leaves from the first VIP.
     drop(ikenat);
     lab.unload()?;
-    let _last = start(lab)?;
+    let _last = start_office(lab)?;
     let [near, far] = &office.0;
     let spi = far.tunnel.installed_sa(End::Client)?.spi_out;
     far.tunnel.rekey_child_by(End::Server)?;

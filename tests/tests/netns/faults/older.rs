@@ -89,11 +89,14 @@ fn is_complete(stats: &InstanceStats, filled: Filled) -> Result<()> {
     Ok(())
 }
 
+/// The test by each backend of tc that this kernel has.
+fn by_each(lab: &Lab, test: impl Fn(&Lab, &str) -> Result<()>) -> Result<()> {
+    let mut backends = tc_backends()?.into_iter();
+    backends.try_for_each(|backend| test(lab, backend).context(backend))
+}
+
 fn taken_over(lab: &Lab) -> Result<()> {
-    for backend in tc_backends()? {
-        taken_over_by(lab, backend).context(backend)?;
-    }
-    Ok(())
+    by_each(lab, taken_over_by)
 }
 
 fn taken_over_by(lab: &Lab, backend: &str) -> Result<()> {
@@ -179,17 +182,11 @@ fn each_step(
 }
 
 fn dies(lab: &Lab) -> Result<()> {
-    for backend in tc_backends()? {
-        each_step(lab, backend, die)?;
-    }
-    Ok(())
+    by_each(lab, |lab, backend| each_step(lab, backend, die))
 }
 
 fn fails(lab: &Lab) -> Result<()> {
-    for backend in tc_backends()? {
-        each_step(lab, backend, fail)?;
-    }
-    Ok(())
+    by_each(lab, |lab, backend| each_step(lab, backend, fail))
 }
 
 /// The pins of programs that the older instance has.
@@ -204,10 +201,7 @@ fn program_pins(lab: &Lab) -> Result<BTreeSet<String>> {
 /// One start dies when it has moved the first pin of a program; others fail at each step before the
 /// exchange.
 fn given_back(lab: &Lab) -> Result<()> {
-    for backend in tc_backends()? {
-        given_back_by(lab, backend).context(backend)?;
-    }
-    Ok(())
+    by_each(lab, given_back_by)
 }
 
 fn given_back_by(lab: &Lab, backend: &str) -> Result<()> {

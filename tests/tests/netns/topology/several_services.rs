@@ -11,9 +11,10 @@ use ikenat_tests::lab::frames::Packet;
 use ikenat_tests::lab::ikenat::Ikenat;
 use ikenat_tests::lab::load::Load;
 use ikenat_tests::lab::second_wan::{
-    FAR_CLIENT, FAR_CLIENT_MAC, WAN_2, WAN_2_ADDRESS, WAN_2_MAC, second_wan,
+    FAR_CLIENT, FAR_CLIENT_MAC, WAN_2_ADDRESS, WAN_2_MAC, second_wan, start_office,
 };
-use ikenat_tests::lab::topology::{CLIENT, LAN, PEER, SERVER, VIP, WAN};
+use ikenat_tests::lab::three_services::{NAMES, SERVERS, VIPS, service, start};
+use ikenat_tests::lab::topology::{CLIENT, LAN, PEER, WAN};
 use ikenat_tests::lab::wire::{
     Wire, at_client, at_server, cross, esp, from_client, from_server, ike,
 };
@@ -30,17 +31,6 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     ]
 }
 
-const VIPS: [Ipv4Addr; 3] = [
-    VIP,
-    Ipv4Addr::new(203, 0, 113, 2),
-    Ipv4Addr::new(203, 0, 113, 3),
-];
-const SERVERS: [Ipv4Addr; 3] = [
-    SERVER,
-    Ipv4Addr::new(192, 168, 0, 2),
-    Ipv4Addr::new(192, 168, 0, 3),
-];
-const NAMES: [&str; 3] = ["red", "green", "blue"];
 const IN: u32 = 0xC000_0201;
 const OUT: u32 = 0xC000_0202;
 
@@ -58,19 +48,6 @@ fn addresses(lab: &Lab) -> Result<()> {
             .run(&format!("ip address add {server}/24 dev {PEER}"))?;
     }
     Ok(())
-}
-
-fn service(at: usize) -> String {
-    format!("{}:{}={}", NAMES[at], VIPS[at], SERVERS[at])
-}
-
-fn start(lab: &Lab, services: &[usize]) -> Result<Ikenat> {
-    let services: Vec<String> = services.iter().map(|at| service(*at)).collect();
-    let mut words = vec!["run", "--wan", WAN, "--lan", LAN];
-    for service in &services {
-        words.extend(["--service", service]);
-    }
-    Ikenat::run(lab, &lab.gateway, "ikenat", &words)
 }
 
 /// A packet of the client to a VIP arrives at its server.
@@ -221,19 +198,7 @@ fn both_talk(wire: &Wire, far_client: &PacketSocket, sequence: u32) -> Result<()
 
 fn two_wans(lab: &Lab) -> Result<()> {
     let (_namespace, far_client) = second_wan(lab)?;
-    let service = format!("office:{VIP},{WAN_2_ADDRESS}={SERVER}");
-    let words = [
-        "run",
-        "--wan",
-        WAN,
-        "--wan",
-        WAN_2,
-        "--lan",
-        LAN,
-        "--service",
-        &service,
-    ];
-    let run = || Ikenat::run(lab, &lab.gateway, "ikenat", &words);
+    let run = || start_office(lab);
     let wire = Wire::open(lab)?;
     let first = run()?;
     let mut sequence = 0..;
