@@ -77,13 +77,14 @@ pub struct Translation {
     pub vip: u16,
     /// Index of the egress's word in a per-CPU block ([`crate::cpu`]).
     pub egress_word: u16,
-    /// A remembered next hop is valid for this many jiffies, as a shift: for about eight seconds.
+    /// A cached next hop is valid for this many jiffies, as a shift: for about eight seconds, or one where the
+    /// service has several VIPs.
     pub hop_shift: u32,
     /// Keeps the size a multiple of eight.
     pub reserved: u32,
 }
 
-/// A remembered next hop is valid for at most this many ticks, as a shift.
+/// A cached next hop is valid for at most this many ticks, as a shift.
 const HOP_TICKS: u32 = 3;
 
 /// An egress, as a translation has it.

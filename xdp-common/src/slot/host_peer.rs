@@ -8,7 +8,7 @@ use crate::slot::{peer_address, peer_words};
 /// The words of the VIP and of the peer.
 #[inline(always)]
 #[must_use]
-pub const fn owner(vip: u16, peer: [u8; 4]) -> [u64; 2] {
+pub const fn key_words(vip: u16, peer: [u8; 4]) -> [u64; 2] {
     let [_, address] = peer_words(peer);
     [vip as u64, address]
 }

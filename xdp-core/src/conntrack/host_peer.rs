@@ -236,7 +236,7 @@ fn find<E: Env>(env: &E, config: &Config, at: VipPeer, ports: u32, jiffies: u64)
     let Some(at) = recent::find(bucket, digest, now, HOST_PEER_TICKS + AHEAD) else {
         return Entry::NONE;
     };
-    let [number, address] = host_peer::owner(vip, peer);
+    let [number, address] = host_peer::key_words(vip, peer);
     let word = bucket[at + LAST_DETAIL].load();
     if bucket[at].load() != number
         || bucket[at + 1].load() != address
@@ -332,7 +332,7 @@ fn refresh<E: Env>(env: &E, config: &Config, at: VipPeer, word: u64, jiffies: u6
     } else {
         0
     };
-    let [number, address] = host_peer::owner(vip, peer);
+    let [number, address] = host_peer::key_words(vip, peer);
     let tick = jiffies >> config.tick_shift & host_peer::TICK_MASK;
     let word = word | answered | tick << 32;
     recent::write(bucket, way, digest, short_tick, [number, address, word]);

@@ -12,10 +12,10 @@ use xdp_common::cpu;
 use xdp_common::vips::Translation;
 
 /// The current stamp of a translation. Time and epoch only grow, so their sum does not repeat before its
-/// 15 bits are exhausted: three days, and nine hours where a service has several VIPs. A flow that was silent for
-/// exactly that long, which it can be with an idle timeout that is longer, uses the next hop of then for
-/// eight seconds, or one. The upper bit is always set, so
-/// that memory that was never written is not a valid address.
+/// 15 bits are exhausted: after three days, or nine hours where the service has several VIPs. A flow that
+/// was silent for exactly that long, which only a longer idle timeout allows, then uses its old next hop
+/// once more, for eight seconds or one. The upper bit is always set, so that memory that was never
+/// written is not a valid address.
 #[inline(always)]
 #[must_use]
 #[expect(clippy::cast_possible_truncation, reason = "16 bits are kept")]

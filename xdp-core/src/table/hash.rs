@@ -67,7 +67,8 @@ pub const fn pair(secret: &Secret, word: u64) -> u64 {
     mixed ^ (mixed >> 32)
 }
 
-/// Hashes a key. Of a session with its service, in place of an SPI: a peer may have a session with each.
+/// Hashes a key; that of a session with its service in place of the SPI, since a peer may have a session
+/// with each of many services.
 #[inline(always)]
 pub const fn digest_key(secret: &Secret, key: &Key) -> u64 {
     pair(secret, key.word ^ (key.service_of_session() as u64) << 32)

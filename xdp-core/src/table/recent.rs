@@ -54,8 +54,8 @@ pub fn remember<W: Word>(bucket: &Bucket<W>, digest: u64, tick: u16, details: De
             break;
         }
         let age = if word == 0 { u16::MAX } else { age(word, tick) };
-        // Of several that are equally old the digest chooses: otherwise all that come within a tick
-        // would take the same place, and a flood that of a victim with few packets.
+        // The digest chooses among equally old ways. Otherwise all entries of one tick would overwrite
+        // the same one, and few packets would displace a victim's.
         let rank = u64::from(age) * WAYS as u64 + (digest >> TIE_SHIFT ^ way as u64);
         if rank > highest {
             highest = rank;
@@ -66,7 +66,7 @@ pub fn remember<W: Word>(bucket: &Bucket<W>, digest: u64, tick: u16, details: De
     write(bucket, victim, digest, tick, details);
 }
 
-/// What is left of a digest is a way: two bits that do not choose its bucket.
+/// The two highest bits of a digest are the number of a way; its bucket does not depend on them.
 const TIE_SHIFT: u32 = 62;
 const _: () = assert!(WAYS == 4);
 

@@ -48,7 +48,7 @@ pub(super) struct Context<'a> {
     pub(super) instance: Option<(Instance, Option<Overview>)>,
     /// The instance of an older version that a start with these settings takes over.
     pub(super) older: Option<Older>,
-    /// Where the server of each service is; none where no LAN leads to it.
+    /// Where the servers are, as far as they are found: not those to which no LAN leads.
     servers: Vec<ServerLocation>,
 }
 
@@ -126,7 +126,7 @@ impl<'a> Context<'a> {
 
     /// Whether the server of any service is found. Then `run` leaves the packets of the others to this
     /// host until a LAN leads to theirs.
-    pub(super) fn has_found_server(&self) -> bool {
+    pub(super) fn any_server_found(&self) -> bool {
         !self.servers.is_empty()
     }
 

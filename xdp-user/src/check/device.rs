@@ -17,14 +17,14 @@ const ONE_PAGE_MTU: u32 = 3498;
 pub(super) fn all(context: &Context<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
     // A server on this host needs no LAN.
-    let without_lan = !context.lans.is_empty() || context.has_local_server();
-    for (names, runs_without) in [
+    let starts_with_these_lans = !context.lans.is_empty() || context.has_local_server();
+    for (names, still_starts) in [
         (&context.settings.wans, !context.wans.is_empty()),
-        (&context.settings.lans, without_lan),
+        (&context.settings.lans, starts_with_these_lans),
     ] {
         for name in names {
             if !context.links.iter().any(|link| link.name == *name) {
-                findings.push(missing(context, name, runs_without));
+                findings.push(missing(context, name, still_starts));
             }
         }
     }
@@ -46,14 +46,14 @@ pub(super) fn all(context: &Context<'_>) -> Vec<Finding> {
 const EXISTS: &str = "WAN and LAN must exist, be up, and be Ethernet interfaces";
 
 /// An interface that does not exist, and whether `run` starts nevertheless.
-fn missing(context: &Context<'_>, name: &str, runs_without: bool) -> Finding {
+fn missing(context: &Context<'_>, name: &str, still_starts: bool) -> Finding {
     let names: Vec<&str> = context
         .links
         .iter()
         .map(|link| link.name.as_str())
         .collect();
     let names = names.join(", ");
-    if !runs_without {
+    if !still_starts {
         let message = format!("no interface {name}; existing are {names}");
         return Finding::error("interface", message, EXISTS).on(name);
     }

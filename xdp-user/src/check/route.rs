@@ -16,7 +16,7 @@ pub(super) fn all(context: &Context<'_>) -> Vec<Finding> {
     let route = context.netlink.route(context.server);
     findings.push(to_server(context, &route));
     let is_left_to_host =
-        |index| context.has_found_server() && !context.is_by(&context.lans, index);
+        |index| context.any_server_found() && !context.is_by(&context.lans, index);
     if let Ok(Route::Via { index, gateway, .. }) = route
         && !is_left_to_host(index)
     {
@@ -33,7 +33,7 @@ fn to_server(context: &Context<'_>, route: &std::io::Result<Route>) -> Finding {
     let server = context.server;
     // What leads to no LAN is an error only if `run` refuses it.
     let unreachable = |message: String| {
-        let finding = if context.has_found_server() {
+        let finding = if context.any_server_found() {
             let message =
                 format!("{message}; its packets are left to this host until a LAN has a route");
             Finding::warning(CODE, message, REASON)

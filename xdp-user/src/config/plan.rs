@@ -19,8 +19,8 @@ pub struct Plan {
     /// The WANs in the order of the settings; those that do not exist are [`Link::absent`]. One at
     /// least exists.
     pub wans: Vec<Link>,
-    /// The LANs likewise: none when the server is this host. One at least exists, unless the server
-    /// of a service is this host.
+    /// The LANs likewise. There may be none, or none that exists, only if the server of a service is this
+    /// host.
     pub lans: Vec<Link>,
     /// The macvlans on top of them that have a MAC address of their own.
     pub macvlans: Vec<Macvlan>,
@@ -59,7 +59,7 @@ impl Plan {
             .flat_map(|(service, location)| service.vips_v4().zip(location.vips.iter().copied()))
     }
 
-    /// The same plan with some interfaces absent; `None` when no WAN is left, or nothing of the LANs and
+    /// The same plan with some interfaces absent; `None` when no WAN is left, or when no LAN is left and
     /// no server is this host.
     pub fn without(&self, names: &[String]) -> Option<Self> {
         let mut plan = self.clone();

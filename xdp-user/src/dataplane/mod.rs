@@ -63,8 +63,8 @@ pub struct Dataplane {
     pub tc_backend: TcBackend,
     /// True when the tables are those of an earlier start.
     pub reused: bool,
-    /// The services of the earlier start. One without a name that this start continues has the name of
-    /// now.
+    /// The services of the earlier start. One without a name that this start continues has its new
+    /// name.
     pub earlier_services: Vec<ServiceRecord>,
     /// What was taken over of an older version.
     pub taken_over: Option<TakenOver>,

@@ -78,8 +78,8 @@ impl Takeover {
             older.version
         );
         let mut programs = programs_of(&older.instance)?;
-        // Those whose pins an earlier start has moved before it died; who may not list programs cannot
-        // give them back.
+        // Those whose pins an earlier start has moved before it died. They are found, and given back, only
+        // with CAP_SYS_ADMIN.
         if let Ok(meta) = MapInfo::from_pin(older.instance.pin("META")) {
             programs.extend(bpf_query::programs_using_map(meta.id()));
         }

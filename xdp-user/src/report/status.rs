@@ -313,7 +313,7 @@ fn table(usage: &crate::tables::overview::TableUsage) -> TableStatus {
             "the oldest handshake of a bucket is forgotten; its peer is listed once it sends ESP"
         }
         "PIN" => {
-            "the VIP of the peer of a bucket that was silent longest is forgotten; replies without a session leave from the first VIP"
+            "the oldest entry of a bucket is overwritten; replies then leave from the VIP of the session, else from the first one of the service"
         }
         "FRAGMENT" => {
             "the oldest datagram of a bucket is forgotten; its late fragments go to the server and to this host if the peer has a session"

@@ -281,7 +281,7 @@ fn entries_of_small_tables_go_by_number_or_by_age() {
         put(world, 1, at, 1 << 16, [first, 0, vip]);
     };
     let teach = |world: &World, vip: u16| {
-        let [number, address] = host_peer::owner(vip, peer);
+        let [number, address] = host_peer::key_words(vip, peer);
         let details = [number, address, world.tick << 32 | 4500];
         let digest = host_peer_digest(&SECRET, vip, peer, 4500);
         put(world, 3, usize::from(vip), digest, details);

@@ -11,7 +11,7 @@ use std::{fs, io};
 
 impl Instance {
     /// Pins a program as the one that is about to get a name. Until it has it, that of the running
-    /// program stays: the kernel tells who may not list programs by pins alone whose a filter is.
+    /// program stays: without CAP_SYS_ADMIN only the pins show which filters are ikenat's.
     pub(crate) fn pin_pending(&self, name: &str, program: &mut SchedClassifier) -> Result<PathBuf> {
         let new = self.pending_pin(name);
         remove_file(&new)?;
@@ -24,7 +24,7 @@ impl Instance {
         Ok(new)
     }
 
-    /// Gives the pending pin of a program the name. The program of an orphan has it: there was no other.
+    /// Gives the pending pin of a program the name, if there is one: the program of an orphan has it already.
     pub(crate) fn commit_program(&self, name: &str) -> Result<()> {
         if !self.pending_pin(name).exists() {
             return Ok(());
