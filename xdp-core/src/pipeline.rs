@@ -95,6 +95,10 @@ pub fn process<F: Frame + ?Sized, E: Env>(
     if counted > Counted::Yes as usize {
         if counted == Counted::Segment as usize {
             let in_session = conntrack::count_segment(env, config, route.cached_hop);
+            if in_session == Counted::No && is_forged_stream(env, config) {
+                return Verdict::NotForwarded(Reason::InsideSource);
+            }
+            conntrack::count_stream(env);
             counted = E::Word::opaque(in_session as usize);
         } else {
             conntrack::follow_port(env, config);
@@ -110,9 +114,6 @@ pub fn process<F: Frame + ?Sized, E: Env>(
         && is_inside(env, config, packet.vip, packet.peer)
     {
         return Verdict::NotForwarded(Reason::InsideSource);
-    }
-    if packet.begins_stream {
-        conntrack::count_stream(env, packet.direction);
     }
     if config.dry_run == 0 && !write(frame, env, config, &route) {
         return Verdict::NotForwarded(Reason::Unwritable);
@@ -182,6 +183,21 @@ fn remember_foreign_fragment<F: Frame + ?Sized, E: Env>(
 fn is_from_inside<E: Env>(env: &E, config: &Config) -> bool {
     let packet = env.load_packet().and_then(Packet::unpack);
     packet.is_some_and(|packet| is_inside(env, config, packet.vip, packet.peer))
+}
+
+/// True when the segment at hand, which belongs to no session, begins a stream of IKE over TCP and its
+/// source is forged: such a stream is not counted.
+// Asked here, and not after the same question about every packet: one more look at the packet there costs
+// IKE 0.3 %.
+#[inline(never)]
+fn is_forged_stream<E: Env>(env: &E, config: &Config) -> bool {
+    let packet = env.load_packet().and_then(Packet::unpack);
+    E::HOOK != Hook::Egress
+        && packet.is_some_and(|packet| {
+            packet.begins_stream
+                && packet.direction == Direction::Inbound
+                && is_inside(env, config, packet.vip, packet.peer)
+        })
 }
 
 /// In tc: gives the host a copy of the packet at hand, which is counted under this reason when it

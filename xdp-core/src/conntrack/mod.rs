@@ -51,11 +51,14 @@ pub fn count_segment<E: Env>(env: &E, config: &Config, hop: u64) -> Counted {
     Counted::of(session::count_segment(env, config, packet, hop))
 }
 
-/// Counts a stream that begins, of which nothing shows that it is forged.
-#[inline(always)]
-pub fn count_stream<E: Env>(env: &E, direction: Direction) {
-    if let Some(block) = env.cpu_block() {
-        counters::count_stream(block, E::HOOK, direction);
+/// Counts the stream that the segment at hand begins, if it begins one.
+#[inline(never)]
+pub fn count_stream<E: Env>(env: &E) {
+    if let Some(packet) = env.load_packet().and_then(Packet::unpack)
+        && packet.begins_stream
+        && let Some(block) = env.cpu_block()
+    {
+        counters::count_stream(block, E::HOOK, packet.direction);
     }
 }
 
