@@ -111,11 +111,15 @@ impl Load {
     /// machine a receiver finds packets from before a fault only after it.
     pub fn flows_within(&self, patience: Duration) -> Result<()> {
         let deadline = Instant::now() + patience;
-        for (sender, receiver) in self.senders.iter().zip(&self.receivers) {
+        let both = || self.senders.iter().zip(&self.receivers);
+        for (sender, receiver) in both() {
             receiver.mark(sender.sequence());
         }
-        for receiver in &self.receivers {
-            wait_for(|| receiver.later().into(), FLOW.into(), deadline)?;
+        for (to, (sender, receiver)) in ["server", "client"].iter().zip(both()) {
+            wait_for(|| receiver.later().into(), FLOW.into(), deadline).with_context(|| {
+                let sent = sender.sequence();
+                format!("to the {to}: {sent} packets are sent; {}", receiver.state())
+            })?;
         }
         Ok(())
     }

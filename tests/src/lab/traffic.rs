@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -11,6 +11,7 @@ use anyhow::{Context, Result, anyhow};
 use nix::sys::socket::{setsockopt, sockopt};
 
 use super::netns::Namespace;
+use super::udp_pair::receive;
 
 /// Bytes from the SPI on; with the headers around them a frame of 110 bytes.
 const PAYLOAD: usize = 68;
@@ -139,6 +140,8 @@ struct Seen {
     packets: AtomicU64,
     highest: AtomicU32,
     later: Mutex<Later>,
+    /// Why it has ended before it was stopped.
+    failure: OnceLock<String>,
 }
 
 /// The packets whose sequence number is above `mark`.
@@ -220,6 +223,15 @@ impl Receiver {
             .packets
     }
 
+    /// What it is doing, for a failure.
+    pub fn state(&self) -> String {
+        let highest = self.seen.highest.load(Ordering::Relaxed);
+        let packets = self.packets();
+        let failure = self.seen.failure.get();
+        let receiver = failure.map_or("runs", String::as_str);
+        format!("the receiver {receiver}, {packets} packets have come, {highest} is the highest")
+    }
+
     /// How many packets of the flow have come so far.
     pub fn packets(&self) -> u64 {
         self.seen.packets.load(Ordering::Relaxed)
@@ -236,12 +248,15 @@ fn receive_until(
     let (mut duplicates, mut foreign) = (0, 0);
     let mut buffer = [0; 2048];
     while !seen.stop.load(Ordering::Relaxed) {
-        let (length, source) = match socket.recv_from(&mut buffer) {
+        let (length, source) = match receive(socket, &mut buffer) {
             Ok(packet) => packet,
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
                 continue;
             }
-            Err(error) => return Err(error).context("failed to receive"),
+            Err(error) => {
+                _ = seen.failure.set(format!("has ended: {error}"));
+                return Err(error).context("failed to receive");
+            }
         };
         let word = |at: usize| {
             let bytes = buffer.get(at..at + 4).filter(|_| at + 4 <= length)?;

@@ -1,7 +1,8 @@
 //! Two UDP sockets that talk through the gateway as programs do, with a check of their packets on
 //! the wire.
 
-use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -103,10 +104,20 @@ impl UdpPair {
     }
 }
 
+/// Receives a datagram. A receive with a timeout may be interrupted, also without a handler of a signal,
+/// and is not restarted (signal(7)).
+pub fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+    loop {
+        match socket.recv_from(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            outcome => return outcome,
+        }
+    }
+}
+
 fn arrives(at: &UdpSocket, from: SocketAddrV4, payload: &[u8]) -> Result<()> {
     let mut buffer = vec![0; 1 << 16];
-    let (size, came_from) = at
-        .recv_from(&mut buffer)
+    let (size, came_from) = receive(at, &mut buffer)
         .with_context(|| format!("{} bytes did not arrive", payload.len()))?;
     ensure!(
         came_from == from.into() && buffer[..size] == *payload,

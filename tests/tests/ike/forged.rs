@@ -12,6 +12,7 @@ use ikenat_tests::lab::json::State;
 use ikenat_tests::lab::strongswan::{Settings, Tunnel};
 use ikenat_tests::lab::topology::{CLIENT, VIP};
 use ikenat_tests::lab::traffic::socket_in;
+use ikenat_tests::lab::udp_pair::receive;
 use ikenat_tests::suite::Scenario;
 
 use crate::session;
@@ -47,8 +48,8 @@ fn forge(socket: &UdpSocket, port: u16) -> Result<usize> {
             for _ in 0..2 {
                 let message = [marker, &header(version, exchange)].concat();
                 socket.send_to(&message, SocketAddrV4::new(VIP, port))?;
-                match socket.recv(&mut buffer) {
-                    Ok(length) => {
+                match receive(socket, &mut buffer) {
+                    Ok((length, _)) => {
                         let reply = buffer[..length].strip_prefix(marker);
                         echoed += usize::from(reply.is_some_and(|reply| reply.starts_with(&SPIS)));
                     }

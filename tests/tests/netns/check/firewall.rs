@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::*;
 use ikenat_tests::lab::topology::{CLIENT, SERVER, VIP, WAN};
 use ikenat_tests::lab::traffic::socket_in;
+use ikenat_tests::lab::udp_pair::receive;
 
 /// Both kinds of iptables.
 pub(super) const TOOLS: &[&str] = &[
@@ -80,9 +81,7 @@ fn source_at_client(lab: &Lab) -> Result<IpAddr> {
     let server = socket_in(&lab.server, SocketAddrV4::new(SERVER, 4500))?;
     client.set_read_timeout(Some(Duration::from_secs(5)))?;
     server.send_to(b"from the server", (CLIENT, 4500))?;
-    let (_, from) = client
-        .recv_from(&mut [0; 64])
-        .context("nothing came to the client")?;
+    let (_, from) = receive(&client, &mut [0; 64]).context("nothing came to the client")?;
     Ok(from.ip())
 }
 
@@ -337,7 +336,7 @@ fn passes(lab: &Lab) -> Result<()> {
     // The first one may have to wait for ARP.
     for _ in 0..3 {
         server.send_to(b"from the server", (CLIENT, 500))?;
-        if client.recv_from(&mut [0; 64]).is_ok() {
+        if receive(&client, &mut [0; 64]).is_ok() {
             return Ok(());
         }
     }

@@ -10,6 +10,7 @@ use ikenat_tests::lab::frames::{Captured, Checksum, DONT_FRAGMENT, Packet, Verdi
 use ikenat_tests::lab::ikenat::Ikenat;
 use ikenat_tests::lab::topology::{CLIENT, CLIENT_2, PEER, SERVER, VIP};
 use ikenat_tests::lab::traffic::socket_in;
+use ikenat_tests::lab::udp_pair::receive;
 use ikenat_tests::lab::wire::{
     Wire, at_client, at_server, esp, esp_from_server, exchange, from_client, from_server, ike,
     marked, raw_from_client, with_client, with_zero_sum,
@@ -232,12 +233,12 @@ fn partial_checksums(lab: &Lab) -> Result<()> {
         for length in [1, 2, 77, 1300] {
             let payload = esp(SPI, 1, length);
             client.send_to(&payload, (VIP, port))?;
-            let (size, from) = server.recv_from(&mut buffer).context("client to server")?;
+            let (size, from) = receive(&server, &mut buffer).context("client to server")?;
             ensure!(buffer[..size] == payload && from == SocketAddrV4::new(CLIENT, port).into());
             checksum_on_the_wire(&at_server, &payload)?;
 
             server.send_to(&payload, (CLIENT, port))?;
-            let (size, from) = client.recv_from(&mut buffer).context("server to client")?;
+            let (size, from) = receive(&client, &mut buffer).context("server to client")?;
             ensure!(buffer[..size] == payload && from == SocketAddrV4::new(VIP, port).into());
             checksum_on_the_wire(&at_client, &payload)?;
         }

@@ -10,6 +10,7 @@ use ikenat_tests::lab::icmp_errors::Peers;
 use ikenat_tests::lab::ikenat::Ikenat;
 use ikenat_tests::lab::topology::{CLIENT, CLIENT_2, CLIENT_MAC, VIP, WAN_MAC};
 use ikenat_tests::lab::traffic::socket_in;
+use ikenat_tests::lab::udp_pair::receive;
 use ikenat_tests::lab::udp_pair::{Server, UdpPair};
 use ikenat_tests::lab::wire::{
     Wire, at_client, at_server, esp, esp_from_server, exchange, from_client, from_server, ike,
@@ -269,8 +270,7 @@ fn own_answers_reversed(lab: &Lab) -> Result<()> {
             wire.client.send(&pieces[at])?;
         }
         let mut buffer = vec![0; 1 << 16];
-        let (size, from) = own
-            .recv_from(&mut buffer)
+        let (size, from) = receive(&own, &mut buffer)
             .with_context(|| format!("fragments in the order {order:?} did not arrive"))?;
         ensure!(
             buffer[..size] == payload && from == SocketAddrV4::new(CLIENT, 53).into(),

@@ -11,6 +11,7 @@ use ikenat_tests::lab::topology::{
     CLIENT, CLIENT_MAC, GATEWAY_LAN, LAN_MAC, SERVER, SERVER_MAC, VIP, WAN_MAC,
 };
 use ikenat_tests::lab::traffic::socket_in;
+use ikenat_tests::lab::udp_pair::receive;
 use ikenat_tests::lab::wire::{Wire, at_server, esp, from_client, from_server, raw_from_client};
 use ikenat_tests::suite::Scenario;
 
@@ -146,17 +147,13 @@ fn dns(lab: &Lab) -> Result<()> {
     for length in [1, 40, 1400, 3000] {
         let query = vec![0x42; length];
         client.send_to(&query, (VIP, 53))?;
-        let (size, from) = gateway
-            .recv_from(&mut buffer)
-            .context("the query did not come")?;
+        let (size, from) = receive(&gateway, &mut buffer).context("the query did not come")?;
         ensure!(
             buffer[..size] == query && from == client.local_addr()?,
             "another query came"
         );
         gateway.send_to(&query, from)?;
-        let (size, from) = client
-            .recv_from(&mut buffer)
-            .context("the answer did not come")?;
+        let (size, from) = receive(&client, &mut buffer).context("the answer did not come")?;
         ensure!(buffer[..size] == query && from == SocketAddrV4::new(VIP, 53).into());
     }
     Ok(())
@@ -183,9 +180,7 @@ fn server_to_gateway(lab: &Lab) -> Result<()> {
     }
     let mut buffer = [0; 2048];
     server.send_to(b"to the gateway", (GATEWAY_LAN, 500))?;
-    let (size, from) = gateway
-        .recv_from(&mut buffer)
-        .context("the gateway got nothing")?;
+    let (size, from) = receive(&gateway, &mut buffer).context("the gateway got nothing")?;
     ensure!(
         &buffer[..size] == b"to the gateway",
         "the gateway got something else"
@@ -195,9 +190,7 @@ fn server_to_gateway(lab: &Lab) -> Result<()> {
         "the gateway got it from {from}"
     );
     gateway.send_to(b"to the server", from)?;
-    let (size, from) = server
-        .recv_from(&mut buffer)
-        .context("the server got nothing")?;
+    let (size, from) = receive(&server, &mut buffer).context("the server got nothing")?;
     ensure!(
         &buffer[..size] == b"to the server" && from == SocketAddrV4::new(GATEWAY_LAN, 500).into()
     );

@@ -15,6 +15,7 @@ use ikenat_tests::lab::topology::{
     CLIENT, CLIENT_MAC, GATEWAY_LAN, LAN, LAN_MAC, PEER, SERVER, SERVER_MAC, VIP, WAN, WAN_MAC,
 };
 use ikenat_tests::lab::traffic::socket_in;
+use ikenat_tests::lab::udp_pair::receive;
 use ikenat_tests::lab::wire::{at_client, at_server, esp, from_client, from_server};
 use ikenat_tests::suite::Scenario;
 
@@ -267,10 +268,10 @@ fn local_server(lab: &Lab) -> Result<()> {
         }
         let (message, mut buffer) = (esp(0xC000_0021, 1, 60), [0; 2048]);
         at_client.send_to(&message, (VIP, port))?;
-        let (size, from) = at_server.recv_from(&mut buffer).context("to the server")?;
+        let (size, from) = receive(&at_server, &mut buffer).context("to the server")?;
         ensure!(buffer[..size] == message && from == SocketAddrV4::new(CLIENT, port).into());
         at_server.send_to(&message, from)?;
-        let (size, from) = at_client.recv_from(&mut buffer).context("to the client")?;
+        let (size, from) = receive(&at_client, &mut buffer).context("to the client")?;
         ensure!(
             buffer[..size] == message && from == SocketAddrV4::new(VIP, port).into(),
             "the client got it from {from}"
