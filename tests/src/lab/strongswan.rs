@@ -26,6 +26,9 @@ pub const INNER_SERVER: &str = "10.10.2.1";
 
 pub(crate) const CHILD: &str = "net";
 
+/// The server has its end of a tunnel after so long.
+const READY: Duration = Duration::from_secs(5);
+
 /// The version of IKE, and for version 1 the mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
@@ -161,7 +164,15 @@ impl<'lab> Tunnel<'lab> {
         let began = Instant::now();
         self.client
             .swanctl(&["--initiate", "--child", CHILD, "--timeout", "20"])?;
-        Ok(began.elapsed())
+        let took = began.elapsed();
+        // With IKEv1 the client sends the last message (RFC 2409 section 5.5), and the server drops ESP
+        // until it has read it.
+        let deadline = Instant::now() + READY;
+        while let Err(error) = self.installed_sa(End::Server) {
+            ensure!(Instant::now() < deadline, "at the server: {error:#}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(took)
     }
 
     /// Rekeys the child SA, which gives new SPIs.
