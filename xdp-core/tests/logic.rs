@@ -207,6 +207,26 @@ fn the_oldest_way_is_overwritten() {
     }
 }
 
+/// Another CPU may have written an entry after this one has read the clock: it is young.
+#[test]
+fn an_entry_of_the_next_tick_is_young() {
+    let bucket = recent::Bucket::<AtomicU64>::default();
+    let digest = |number: u64| number << 40;
+    for tick in [0_u16, 9, u16::MAX] {
+        let next = tick.wrapping_add(1);
+        recent::remember(&bucket, digest(1), next, [1; 3]);
+        assert_eq!(recent::recall(&bucket, digest(1), tick, 0), Some([1; 3]));
+        for number in 2..=5 {
+            recent::remember(&bucket, digest(number), tick, [number; 3]);
+        }
+        assert_eq!(
+            recent::recall(&bucket, digest(1), tick, 0),
+            Some([1; 3]),
+            "{tick}"
+        );
+    }
+}
+
 /// All come within one tick: each place gives way to a part of them.
 #[test]
 fn of_equally_old_ways_the_digest_chooses() {

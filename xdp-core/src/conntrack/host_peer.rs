@@ -9,17 +9,13 @@ use crate::conntrack::session::session_of;
 use crate::env::Env;
 use crate::packet::Packet;
 use crate::table::hash::host_peer_digest;
-use crate::table::recent;
+use crate::table::recent::{self, AHEAD};
 use crate::table::word::Word;
 use crate::vip;
 use crate::wire::ipv4::Protocol;
 use xdp_common::limits::{HOST_PEER_BUCKETS, HOST_PEER_TICKS, IKE_PORT, NATT_PORT};
 use xdp_common::slot::{WAYS, host_peer, recent as recent_slot, session};
 use xdp_common::{Class, Config, Direction, meta};
-
-/// Two CPUs read the clock at different moments: an entry may be one tick younger than the packet
-/// that asks for it.
-const AHEAD: u16 = 1;
 
 /// True when the host has sent something to a peer of its own lately. Otherwise the table has nothing
 /// to say. Then the server's next hop is cached ([`meta::server_hop`]), and what uses it does not even
@@ -229,11 +225,11 @@ fn owner_by_tables<E: Env>(env: &E, config: &Config, packet: &Packet) -> Owner {
 fn find<E: Env>(env: &E, config: &Config, at: VipPeer, ports: u32, jiffies: u64) -> Entry {
     let (index, digest) = place(config, at, ports);
     let (vip, peer) = at;
-    let now = recent::short_tick(config, jiffies).wrapping_add(AHEAD);
+    let now = recent::short_tick(config, jiffies);
     let Some(bucket) = env.host_peer_bucket(index) else {
         return Entry::NONE;
     };
-    let Some(at) = recent::find(bucket, digest, now, HOST_PEER_TICKS + AHEAD) else {
+    let Some(at) = recent::find(bucket, digest, now, HOST_PEER_TICKS) else {
         return Entry::NONE;
     };
     let [number, address] = host_peer::key_words(vip, peer);

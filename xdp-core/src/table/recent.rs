@@ -19,10 +19,15 @@ pub type Details = [u64; DETAILS_WORDS];
 /// The bits of the digest that a word keeps.
 const KEPT: u64 = !0xffff;
 
+/// Two CPUs read the clock at different moments: an entry may be one tick younger than the packet
+/// that asks for it.
+pub const AHEAD: u16 = 1;
+
+/// The age of an entry, and [`AHEAD`].
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "16 bits of tick are kept")]
 const fn age(word: u64, tick: u16) -> u16 {
-    tick.wrapping_sub(word as u16)
+    tick.wrapping_add(AHEAD).wrapping_sub(word as u16)
 }
 
 /// The current tick, as HALF and FRAGMENT store it.
@@ -44,6 +49,13 @@ pub const fn index(digest: u64, mask: u32) -> u32 {
 /// Remembers a digest: in its own entry if it has one, else in place of the oldest.
 #[inline(always)]
 pub fn remember<W: Word>(bucket: &Bucket<W>, digest: u64, tick: u16, details: Details) {
+    let way = way_for(bucket, digest, tick);
+    write(bucket, way, digest, tick, details);
+}
+
+/// The way for a digest: its own, else that of the oldest entry.
+#[inline(always)]
+pub fn way_for<W: Word>(bucket: &Bucket<W>, digest: u64, tick: u16) -> usize {
     let mut victim = 0;
     let mut highest = 0;
     let mut way = 0;
@@ -63,7 +75,7 @@ pub fn remember<W: Word>(bucket: &Bucket<W>, digest: u64, tick: u16, details: De
         }
         way += 1;
     }
-    write(bucket, victim, digest, tick, details);
+    victim
 }
 
 /// The two highest bits of a digest are the number of a way; its bucket does not depend on them.
@@ -72,7 +84,7 @@ const _: () = assert!(WAYS == 4);
 
 /// Whether an entry's word is that of a digest.
 #[inline(always)]
-const fn is_of(word: u64, digest: u64) -> bool {
+pub const fn is_of(word: u64, digest: u64) -> bool {
     difference(word, digest) == 0
 }
 
@@ -109,7 +121,7 @@ pub fn find<W: Word>(bucket: &Bucket<W>, digest: u64, tick: u16, limit: u16) -> 
     let mut way = 0;
     while way < WAYS {
         let word = bucket[way * WORDS + DIGEST].load();
-        if word != 0 && is_of(word, digest) && age(word, tick) <= limit {
+        if word != 0 && is_of(word, digest) && age(word, tick) <= limit + AHEAD {
             break;
         }
         way += 1;
