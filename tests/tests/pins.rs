@@ -5,6 +5,10 @@
 
 #[path = "pins/connections.rs"]
 mod connections;
+#[path = "pins/forged.rs"]
+mod forged;
+#[path = "pins/messages.rs"]
+mod messages;
 #[path = "pins/routes.rs"]
 mod routes;
 #[path = "pins/services.rs"]
@@ -16,6 +20,8 @@ use ikenat_tests::bpf::host::{Host, Rules, Tables, word};
 use ikenat_tests::lab::frames::icmp::{code, kind, quote};
 use ikenat_tests::lab::frames::{Icmp, Packet, protocol};
 use ikenat_tests::lab::topology::{CLIENT_MAC, LAN_MAC, SERVER, SERVER_MAC, VIP, WAN_MAC};
+use messages::{KEEPALIVE, Message, esp, ike, natt};
+use std::cell::Cell;
 use std::net::Ipv4Addr;
 use xdp_common::config::mac_word;
 use xdp_common::vips::{Egress, Translation};
@@ -37,6 +43,8 @@ struct Uplinks {
     config: Config,
     tables: Tables,
     now: u64,
+    /// The message ID of the peer's last request, in whatever IKE SA.
+    message_id: Cell<u32>,
 }
 
 impl Uplinks {
@@ -59,6 +67,7 @@ impl Uplinks {
             config,
             tables: Tables::new(&config),
             now: NOW,
+            message_id: Cell::new(0),
         }
     }
 
@@ -156,64 +165,15 @@ impl Uplinks {
         self.exchange(vip, initiator);
     }
 
-    /// An encrypted request by a VIP and its response.
+    /// The next encrypted request by a VIP and its response.
     fn exchange(&self, vip: Ipv4Addr, initiator: u8) {
-        self.peer_sends(vip, 4500, &natt(initiator, Message::Request));
-        assert_eq!(
-            self.server_sends(4500, &natt(initiator, Message::Response)),
-            vip
-        );
+        let id = self.message_id.get() + 1;
+        self.message_id.set(id);
+        self.peer_sends(vip, 4500, &natt(initiator, Message::Request(id)));
+        let response = natt(initiator, Message::Response(id));
+        assert_eq!(self.server_sends(4500, &response), vip);
     }
 }
-
-#[derive(Clone, Copy)]
-enum Message {
-    InitRequest,
-    InitResponse,
-    Request,
-    Response,
-    /// A request of the server, who has not begun the SA.
-    ServerRequest,
-}
-
-/// An IKE message of the SA of this initiator (RFC 7296 section 3.1).
-fn ike(initiator: u8, message: Message) -> Vec<u8> {
-    let responder = match message {
-        Message::InitRequest => [0; 8],
-        Message::InitResponse | Message::Request | Message::Response | Message::ServerRequest => {
-            [0x22; 8]
-        }
-    };
-    let (kind, id) = match message {
-        Message::InitRequest => ([33, 0x20, 34, 0x08], 0_u32),
-        Message::InitResponse => ([33, 0x20, 34, 0x20], 0),
-        Message::Request => ([46, 0x20, 37, 0x08], 1),
-        Message::Response => ([46, 0x20, 37, 0x20], 1),
-        Message::ServerRequest => ([46, 0x20, 37, 0x00], 0),
-    };
-    [
-        &[initiator; 8][..],
-        &responder,
-        &kind,
-        &id.to_be_bytes(),
-        &60_u32.to_be_bytes(),
-        &[0x55; 32],
-    ]
-    .concat()
-}
-
-/// The same on port 4500 (RFC 3948 section 2.2).
-fn natt(initiator: u8, message: Message) -> Vec<u8> {
-    [&[0; 4][..], &ike(initiator, message)].concat()
-}
-
-/// ESP of this SPI (RFC 4303 section 2).
-fn esp(spi: u32, sequence: u32) -> Vec<u8> {
-    let [spi, sequence] = [spi, sequence].map(u32::to_be_bytes);
-    [&spi[..], &sequence, &[0xee; 48]].concat()
-}
-
-const KEEPALIVE: [u8; 1] = [0xff];
 
 #[test]
 fn a_reply_leaves_from_the_vip_that_the_peer_has_sent_to() {
@@ -292,8 +252,8 @@ fn forged_packets_do_not_move_an_established_peer() {
         gateway.peer_sends(VIP_2, 4500, &esp(0x2001, 1));
         for forged in [
             natt(9, Message::InitRequest),
-            natt(9, Message::Request),
-            natt(9, Message::Response),
+            natt(9, Message::Request(1)),
+            natt(9, Message::Response(1)),
             esp(0x2001, 2),
             esp(0x3001, 1),
             KEEPALIVE.to_vec(),

@@ -1,11 +1,11 @@
 //! The parsed packet, and the four words that it is packed into between two steps of the pipeline.
 
-use crate::vip::Found;
+use crate::vip::{Found, Vips};
 use crate::wire::ipv4::{self, Protocol};
 use crate::wire::{esp, udp};
 use xdp_common::limits::{IKE_PORT, NATT_PORT};
 use xdp_common::vips::VIPS;
-use xdp_common::{Class, Direction};
+use xdp_common::{Class, Config, Direction};
 
 /// A handled packet, as far as its headers show.
 #[derive(Clone, Copy, Debug)]
@@ -51,6 +51,8 @@ pub struct Packet {
     pub tos: u8,
     /// Number of the VIP.
     pub vip: u16,
+    /// Outbound: nothing shows which of several VIPs the peer uses, and this is the first one.
+    pub vip_guessed: bool,
 }
 
 /// True for an address of no host on the Internet, although a default route leads there. What the
@@ -101,6 +103,18 @@ impl Packet {
             offset: ip.offset(),
             data: 0,
             tos: ip.tos,
+            vip_guessed: false,
+        }
+    }
+
+    /// A hop word for what this packet belongs to: none if its VIP is a guess, which holds for this
+    /// packet alone.
+    #[inline(always)]
+    pub fn hop_to_keep<V: Vips>(&self, config: &Config, hop: u64) -> u64 {
+        if V::has_several(config) {
+            hop & u64::from(self.vip_guessed).wrapping_sub(1)
+        } else {
+            hop
         }
     }
 
@@ -168,6 +182,7 @@ impl Packet {
                 | (self.data as u64) << 32
                 | (self.offset as u64) << 16
                 | (self.tos as u64) << 8
+                | (self.vip_guessed as u64) << 2
                 | (self.begins_stream as u64) << 1
                 | self.dont_fragment as u64,
         ]
@@ -208,6 +223,7 @@ impl Packet {
             data: (cut >> 32) as u16,
             tos: (cut >> 8) as u8,
             vip: (cut >> VIP_SHIFT) as u16,
+            vip_guessed: cut & 4 != 0,
         })
     }
 }

@@ -8,7 +8,7 @@ fn services_have_sessions_of_their_own() {
     Uplinks::both(|gateway| {
         gateway.handshake(VIP, 1);
         let other = Ipv4Addr::new(100, 64, 0, 7);
-        let request = Packet::udp((PEER, 4500), (other, 4500), natt(1, Message::Request));
+        let request = Packet::udp((PEER, 4500), (other, 4500), natt(1, Message::Request(1)));
         let (word, frame, _) =
             gateway.run(Side::Wan, request.with_macs(WAN_MAC, CLIENT_MAC).build());
         assert_eq!(word, "forward natt-ike in untracked");
@@ -31,7 +31,7 @@ fn one_address_has_a_session_with_each_service() {
             };
             let reply = Packet::udp((server, 500), (PEER, 500), ike(1, Message::InitResponse));
             send(Side::Lan, reply, (LAN_MAC, SERVER_MAC));
-            let request = Packet::udp((PEER, 4500), (vip, 4500), natt(1, Message::Request));
+            let request = Packet::udp((PEER, 4500), (vip, 4500), natt(1, Message::Request(1)));
             let word = send(Side::Wan, request, (WAN_MAC, CLIENT_MAC));
             assert_eq!(word, "forward natt-ike in", "{vip}");
         }

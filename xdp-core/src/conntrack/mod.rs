@@ -78,6 +78,7 @@ pub fn count<F: Frame + ?Sized, E: Env>(
         return Counted::No;
     };
     fragment::remember_fragment(env, config, packet, jiffies);
+    let hop = packet.hop_to_keep::<E>(config, hop);
     let Some(key) = flow::FlowKey::of::<E>(packet, config) else {
         return session::count_session(frame, env, config, packet, jiffies, hop);
     };

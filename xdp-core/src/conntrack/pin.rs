@@ -18,7 +18,8 @@ use crate::table::word::Word;
 use crate::vip::{self, Vips};
 use crate::wire::ike;
 use xdp_common::limits::{IKE_PORT, PIN_BUCKETS};
-use xdp_common::slot::{pin, session};
+use xdp_common::slot::recent::{DETAILS, DIGEST, WORDS};
+use xdp_common::slot::{WAYS, pin, session};
 use xdp_common::{Class, Config, Direction, Vip};
 
 /// Gives an outbound packet, the one at hand, the VIP of its peer.
@@ -39,10 +40,12 @@ pub fn settle<F: Frame + ?Sized, E: Env>(frame: &F, env: &E, config: &Config, ji
     } else {
         None
     };
-    packet.vip = match number {
-        Some(number) if belongs::<E>(config, number, vip.service) => number,
-        _ => vip_of_peer(env, config, vip, packet.peer, jiffies),
+    let found = match number {
+        Some(number) if belongs::<E>(config, number, vip.service) => number.into(),
+        _ => find_vip(env, config, vip, packet.peer, jiffies),
     };
+    packet.vip = number_of(found);
+    packet.vip_guessed = found & GUESSED != 0;
     env.store_packet(packet.pack());
 }
 
@@ -54,7 +57,7 @@ pub(crate) fn belongs<V: Vips>(config: &Config, number: u16, service: u16) -> bo
 }
 
 /// The VIP that a peer of a service uses, of which `vip` is one.
-#[inline(never)]
+#[inline(always)]
 pub(crate) fn vip_of_peer<E: Env>(
     env: &E,
     config: &Config,
@@ -62,8 +65,23 @@ pub(crate) fn vip_of_peer<E: Env>(
     peer: [u8; 4],
     jiffies: u64,
 ) -> u16 {
+    number_of(find_vip(env, config, vip, peer, jiffies))
+}
+
+/// Above a number: nothing shows that the peer uses it.
+const GUESSED: u32 = 1 << 16;
+
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "the lower half is meant")]
+const fn number_of(found: u32) -> u16 {
+    found as u16
+}
+
+/// The same, with [`GUESSED`].
+#[inline(never)]
+fn find_vip<E: Env>(env: &E, config: &Config, vip: &Vip, peer: [u8; 4], jiffies: u64) -> u32 {
     if vip.several == 0 {
-        return vip.number;
+        return vip.number.into();
     }
     let session = session_of(env, config, vip.service, peer);
     let pinned = session.and_then(|session| session::pinned(session[session::PIN].load()));
@@ -72,8 +90,8 @@ pub(crate) fn vip_of_peer<E: Env>(
         None => recall(env, config, Name::of_peer(vip, peer), jiffies),
     };
     match number {
-        Some(number) if belongs::<E>(config, number, vip.service) => number,
-        _ => vip.first,
+        Some(number) if belongs::<E>(config, number, vip.service) => number.into(),
+        _ => u32::from(vip.first) | GUESSED,
     }
 }
 
@@ -112,10 +130,18 @@ fn write_down<F: Frame + ?Sized, E: Env>(frame: &F, env: &E, config: &Config, ji
     }
     let session = session_of(env, config, vip.service, packet.peer);
     let before = session.map_or(0, |session| session[session::PIN].load());
+    let spi = initiator_spi(frame, &packet);
     if before == session::proven_pin(packet.vip) {
+        // What the peer sends where it is proven to be gets no entry: all IKE would fill the table. But
+        // what an entry says, which may be forged, is corrected.
+        if packet.direction == Direction::Inbound
+            && let Some(spi) = spi
+            && let Some(entry) = Name::of_sa(vip, packet.peer, spi).find(env, config, jiffies)
+        {
+            entry.store(entry.load() & pin::BEGUN | u64::from(packet.vip));
+        }
         return;
     }
-    let spi = initiator_spi(frame, &packet);
     let now = match packet.direction {
         Direction::Inbound => {
             let number = u64::from(packet.vip);
@@ -141,12 +167,10 @@ fn write_down<F: Frame + ?Sized, E: Env>(frame: &F, env: &E, config: &Config, ji
             session::claim_pin(before, packet.vip)
         }
         Direction::Outbound => {
-            let accepted = spi.is_some_and(|spi| {
-                ike::is_encrypted_reply(frame, packet.ike_at)
-                    && recall(env, config, Name::of_sa(vip, packet.peer, spi), jiffies)
-                        == Some(packet.vip)
-            });
-            if !accepted {
+            let Some(spi) = spi else {
+                return;
+            };
+            if !is_proof(frame, env, config, &packet, spi, jiffies) {
                 return;
             }
             session::proven_pin(packet.vip)
@@ -155,12 +179,80 @@ fn write_down<F: Frame + ?Sized, E: Env>(frame: &F, env: &E, config: &Config, ji
     if let Some(session) = session
         && now != before
     {
-        // Not what another CPU has proven meanwhile.
-        if session[session::PIN].replace(before, now) {
-            // It was that of the other VIP.
-            session[session::HOP].store(0);
+        if packet.direction == Direction::Outbound {
+            session[session::PIN].store(now);
+        } else if !session[session::PIN].replace(before, now) {
+            // Another CPU has proven a VIP meanwhile.
+            return;
         }
+        // It was that of the other VIP.
+        session[session::HOP].store(0);
     }
+}
+
+/// Whether a message of the server in the IKE SA of this initiator proves that the peer uses the VIP that it
+/// leaves from: the server has accepted what the peer has sent there.
+///
+/// Before an initiator has shown who it is, the server answers whoever has begun the IKE SA. So such an
+/// answer proves something only about the address at which it was begun.
+#[inline(always)]
+fn is_proof<F: Frame + ?Sized, E: Env>(
+    frame: &F,
+    env: &E,
+    config: &Config,
+    packet: &Packet,
+    spi: u64,
+    jiffies: u64,
+) -> bool {
+    let kind = kind_of_reply::<F, E>(frame, packet.ike_at);
+    if kind == 0 {
+        return false;
+    }
+    let at = packet.ike_at + ike::RESPONDER_SPI;
+    let Some(responder) = frame.with_bytes::<8, _>(at, |bytes| F::get64::<0, 8>(bytes)) else {
+        return false;
+    };
+    let vip = vip::by_number::<E>(config, packet.vip);
+    let name = Name::of_sa(vip, packet.peer, spi);
+    let Some(entry) = name.find(env, config, jiffies) else {
+        return false;
+    };
+    let (third, begun) = (entry.load(), pin::begun(responder));
+    if kind == CHOOSES_SPI {
+        entry.store(third & !pin::BEGUN | begun);
+        return false;
+    }
+    let shown = if kind == AUTHENTICATED {
+        third & !pin::BEGUN | begun
+    } else {
+        third
+    };
+    shown == begun | u64::from(packet.vip)
+}
+
+/// The server chooses its SPI.
+const CHOOSES_SPI: usize = 1;
+/// The server has accepted an encrypted message of the peer ...
+const ENCRYPTED: usize = 2;
+/// ... in an IKE SA whose initiator has shown who it is.
+const AUTHENTICATED: usize = 3;
+
+/// Which of these a message of the server is; zero: none.
+// Out of line, and hidden from the verifier: the caller goes on once for all of them.
+#[inline(never)]
+fn kind_of_reply<F: Frame + ?Sized, E: Env>(frame: &F, at: usize) -> usize {
+    let kind = match ike::Header::read(frame, at) {
+        Some(header) if header.has_chosen_responder_spi() => CHOOSES_SPI,
+        Some(header) if header.is_encrypted_reply() => {
+            if header.is_authenticated() {
+                AUTHENTICATED
+            } else {
+                ENCRYPTED
+            }
+        }
+        _ => 0,
+    };
+    E::Word::opaque(kind)
 }
 
 /// The initiator's SPI in the IKE message at hand.
@@ -178,13 +270,16 @@ fn initiator_spi<F: Frame + ?Sized>(frame: &F, packet: &Packet) -> Option<u64> {
 pub(crate) struct Name([u32; 4]);
 
 impl Name {
-    /// The connection, or the IKE SA, of a packet.
+    /// The connection, or the IKE SA, that decides about a packet of the server.
     #[inline(always)]
     fn of_packet<F: Frame + ?Sized>(frame: &F, vip: &Vip, packet: &Packet) -> Option<Self> {
         if packet.class == Class::Tcp {
             return Some(Self::of_connection(vip, packet.peer, packet.port));
         }
-        initiator_spi(frame, packet).map(|spi| Self::of_sa(vip, packet.peer, spi))
+        let spi = initiator_spi(frame, packet)?;
+        // Requests of the server go where the peer is proven to be, whatever has come since.
+        let is_request = ike::is_responders_request(frame, packet.ike_at);
+        (!is_request).then(|| Self::of_sa(vip, packet.peer, spi))
     }
 
     #[inline(always)]
@@ -205,6 +300,18 @@ impl Name {
         Self([peer, vip.service as u32, (spi >> 32) as u32, spi as u32])
     }
 
+    /// The third word of the details of its entry, if there is one that counts.
+    #[inline(always)]
+    fn find<'e, E: Env>(&self, env: &'e E, config: &Config, jiffies: u64) -> Option<&'e E::Word> {
+        let digest = digest(&config.secret, self.0);
+        let bucket = env.pin_bucket(recent::index(digest, PIN_BUCKETS - 1))?;
+        let tick = short_tick(config, jiffies);
+        let details = self.details();
+        let at = recent::find(bucket, digest, tick, pin::limit(details[0]))?;
+        let is_own = bucket[at].load() == details[0] && bucket[at + 1].load() == details[1];
+        is_own.then(|| &bucket[at + 2])
+    }
+
     /// The details of its entry, which are compared as a whole, but for the VIP.
     #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "both were u16")]
@@ -223,21 +330,19 @@ fn remember<E: Env>(env: &E, config: &Config, name: Name, vip: u64, jiffies: u64
     if let Some(bucket) = env.pin_bucket(recent::index(digest, PIN_BUCKETS - 1)) {
         let [first, second] = name.details();
         let tick = short_tick(config, jiffies);
-        recent::remember(bucket, digest, tick, [first, second, vip]);
+        let way = recent::way_for(bucket, digest, tick);
+        let at = E::Word::opaque_to_verifier(way) % WAYS * WORDS;
+        let mut third = vip;
+        if recent::is_of(bucket[at + DIGEST].load(), digest) {
+            third |= bucket[at + DETAILS + 2].load() & pin::BEGUN;
+        }
+        recent::write(bucket, way, digest, tick, [first, second, third]);
     }
 }
 
 /// The number of the VIP that was remembered.
 #[inline(always)]
 pub(crate) fn recall<E: Env>(env: &E, config: &Config, name: Name, jiffies: u64) -> Option<u16> {
-    let digest = digest(&config.secret, name.0);
-    let bucket = env.pin_bucket(recent::index(digest, PIN_BUCKETS - 1))?;
-    let tick = short_tick(config, jiffies);
-    let details = name.details();
-    let limit = pin::limit(details[0]);
-    let [first, second, vip] = recent::recall(bucket, digest, tick, limit)?;
-    if [first, second] != details {
-        return None;
-    }
-    u16::try_from(vip).ok()
+    let third = name.find(env, config, jiffies)?;
+    Some(pin::vip(third.load()))
 }

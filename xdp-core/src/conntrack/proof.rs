@@ -31,19 +31,7 @@ pub(super) fn complete_or_remember<F: Frame + ?Sized, E: Env>(
         return None;
     }
     let service = vip::service_of::<E>(config, packet.vip);
-    let [a, b, c, d, e, f, g, h] = header.initiator;
-    let [i, j, k, l, m, n, o, p] = header.responder;
-    let digest = digest(
-        &config.secret,
-        [
-            u32::from_ne_bytes(packet.peer),
-            u32::from_ne_bytes([a, b, c, d]),
-            u32::from_ne_bytes([e, f, g, h]),
-            u32::from_ne_bytes([i, j, k, l]),
-            u32::from_ne_bytes([m, n, o, p]),
-            service.into(),
-        ],
-    );
+    let digest = digest_of(config, service, packet.peer, &header);
     let bucket = env.half_open(recent::index(digest, config.half_mask))?;
     let tick = short_tick(config, jiffies);
     let [high, low] = slot::peer_words(packet.peer);
@@ -73,6 +61,24 @@ pub(super) fn complete_or_remember<F: Frame + ?Sized, E: Env>(
         recent::remember(bucket, digest, tick, [0; 3]);
     }
     None
+}
+
+/// The digest of a peer and both SPIs of an IKE SA.
+#[inline(always)]
+fn digest_of(config: &Config, service: u16, peer: [u8; 4], header: &ike::Header) -> u64 {
+    let [a, b, c, d, e, f, g, h] = header.initiator;
+    let [i, j, k, l, m, n, o, p] = header.responder;
+    digest(
+        &config.secret,
+        [
+            u32::from_ne_bytes(peer),
+            u32::from_ne_bytes([a, b, c, d]),
+            u32::from_ne_bytes([e, f, g, h]),
+            u32::from_ne_bytes([i, j, k, l]),
+            u32::from_ne_bytes([m, n, o, p]),
+            service.into(),
+        ],
+    )
 }
 
 /// The bucket and the digest of the entry that shows that the server has recently answered a peer.

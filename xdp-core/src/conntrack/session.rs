@@ -59,27 +59,31 @@ pub(super) fn new_session<'e, E: Env>(
     packet: &Packet,
     jiffies: u64,
 ) -> Option<&'e Slot<E::Word>> {
-    let session = insert_session(env, config, packet.vip, packet.peer, jiffies)?;
+    let vip = u32::from(packet.vip) | u32::from(packet.vip_guessed) << 16;
+    let session = insert_session(env, config, vip, packet.peer, jiffies)?;
     env.established(packet.peer, packet.direction);
     Some(session)
 }
 
+/// `vip`: its number, and above bit 16 whether it is a guess.
 #[inline(never)]
+#[expect(clippy::cast_possible_truncation, reason = "the low half is meant")]
 fn insert_session<'e, E: Env>(
     env: &'e E,
     config: &Config,
-    vip: u16,
+    vip: u32,
     peer: [u8; 4],
     jiffies: u64,
 ) -> Option<&'e Slot<E::Word>> {
-    let vip = vip::by_number::<E>(config, vip);
+    let is_known = u64::from(vip >> 16 == 0);
+    let vip = vip::by_number::<E>(config, vip as u16);
     let key = slot::session_key(peer, vip::service::<E>(config, vip));
     let place = Place::new(digest_key(&config.secret, &key), config.session_mask);
     // Of one VIP there is no doubt; and the service may get more of them while the session lives.
     let pin = if vip.several == 0 {
         session::proven_pin(vip.number)
     } else {
-        session::claim_pin(0, vip.number)
+        session::claim_pin(0, vip.number) * is_known
     };
     if !has_room(env, meta::SESSION_ENTRIES, config.session_limit.into()) {
         refuse(env, Untracked::SessionTableFull);

@@ -63,6 +63,8 @@ const ENCRYPTED_RESPONSE_MASK: u32 = word(0xff, 0xf0, 0, RESPONSE);
 /// A request of the original initiator in IKEv2.
 const INITIATORS_REQUEST: u32 = word(0, 0x20, 0, INITIATOR);
 const REQUEST_MASK: u32 = word(0, 0xf0, 0, RESPONSE | INITIATOR);
+/// The same of the responder.
+const RESPONDERS_REQUEST: u32 = word(0, 0x20, 0, 0);
 /// A message of main mode and of aggressive mode.
 const MAIN_MODE: u32 = word(0, 0x10, 2, 0);
 const AGGRESSIVE_MODE: u32 = word(0, 0x10, 4, 0);
@@ -165,6 +167,30 @@ impl Header {
                 || exchange == AGGRESSIVE_MODE)
     }
 
+    /// True for a message that shows that its sender has accepted one of the other side: an encrypted
+    /// response, or an encrypted message of ISAKMP, which has no responses.
+    #[inline(always)]
+    pub const fn is_encrypted_reply(&self) -> bool {
+        let word = self.kind();
+        let version_2 = word & ENCRYPTED_RESPONSE_MASK;
+        word & ENCRYPTED_MASK_V1 == ENCRYPTED_V1
+            || version_2 == ENCRYPTED_RESPONSE
+            || version_2 == ENCRYPTED_FRAGMENT_RESPONSE
+    }
+
+    /// True for an exchange of an SA whose initiator has shown who it is: `CREATE_CHILD_SA` (36) and
+    /// `INFORMATIONAL` (37; RFC 7296 section 3.1), `IKE_FOLLOWUP_KE` (44; RFC 9370 section 2.2.4), and
+    /// quick mode (32) of ISAKMP (RFC 2409 section 5.5), whose informational messages come before, too.
+    #[inline(always)]
+    pub const fn is_authenticated(&self) -> bool {
+        let number = self.exchange_type;
+        if self.version >> 4 == 2 {
+            number == 36 || number == 37 || number == 44
+        } else {
+            number == 32
+        }
+    }
+
     /// First payload, version, exchange type and flags as a word of the machine.
     #[inline(always)]
     const fn kind(&self) -> u32 {
@@ -177,17 +203,11 @@ impl Header {
     }
 }
 
-/// True when the message at `at` shows that its sender has accepted one of the other side: an encrypted
-/// response, or an encrypted message of ISAKMP, which has no responses.
+/// True for a request of IKEv2 that its responder sends.
 #[inline(always)]
-pub fn is_encrypted_reply<F: Frame + ?Sized>(frame: &F, at: usize) -> bool {
+pub fn is_responders_request<F: Frame + ?Sized>(frame: &F, at: usize) -> bool {
     let word = frame.with_bytes::<4, _>(at + NEXT_PAYLOAD, |bytes| F::get32::<0, 4>(bytes));
-    word.is_some_and(|word| {
-        let version_2 = word & ENCRYPTED_RESPONSE_MASK;
-        word & ENCRYPTED_MASK_V1 == ENCRYPTED_V1
-            || version_2 == ENCRYPTED_RESPONSE
-            || version_2 == ENCRYPTED_FRAGMENT_RESPONSE
-    })
+    word.is_some_and(|word| word & REQUEST_MASK == RESPONDERS_REQUEST)
 }
 
 /// True when the payloads of the message at `at` are encrypted. Reads no more than it needs.

@@ -181,9 +181,8 @@ impl Removal {
         let mut found = false;
         for bucket in &small.pins[range(small.pins)] {
             found |= erase(bucket, |way| {
-                let [owner, _, vip] = details(way);
-                let vip = u16::try_from(vip).unwrap_or(NO_VIP);
-                going.has_service(pin::service(owner)) || going.has_vip(vip)
+                let [owner, _, third] = details(way);
+                going.has_service(pin::service(owner)) || going.has_vip(pin::vip(third))
             });
             erase(bucket, |way| {
                 let [owner, ..] = details(way);

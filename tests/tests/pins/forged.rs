@@ -1,0 +1,108 @@
+//! What somebody who forges the address of an established peer, or has an IKE SA of its own, does not reach.
+
+use super::*;
+
+/// Somebody else, behind the same gateway.
+const STRANGER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 66);
+
+/// The first messages of an IKE SA that a stranger begins at a VIP, with its own address.
+fn stranger_begins(gateway: &Uplinks, initiator: u8, vip: Ipv4Addr, first: [Message; 2]) {
+    let request = Packet::udp((STRANGER, 500), (vip, 500), ike(initiator, first[0]));
+    let (word, ..) = gateway.run(Side::Wan, request.with_macs(WAN_MAC, CLIENT_MAC).build());
+    assert!(word.starts_with("forward ike in"), "{word}");
+    let reply = Packet::udp((SERVER, 500), (STRANGER, 500), ike(initiator, first[1]));
+    assert_eq!(gateway.vip_of(&reply), vip);
+}
+
+/// The first two messages, and what the server answers under encryption before the peer has shown who it is.
+const HANDSHAKES: [([Message; 2], [Message; 2]); 4] = [
+    (
+        [Message::InitRequest, Message::InitResponse],
+        [Message::AuthRequest, Message::AuthResponse],
+    ),
+    // RFC 2409 section 5.4: messages 1, 2, 5 and 6 of main mode.
+    (
+        [Message::Isakmp(2, 1, 0), Message::Isakmp(2, 1, 0)],
+        [Message::Isakmp(2, 5, 1), Message::Isakmp(2, 5, 1)],
+    ),
+    // The server refuses message 5 in an informational exchange.
+    (
+        [Message::Isakmp(2, 1, 0), Message::Isakmp(2, 1, 0)],
+        [Message::Isakmp(2, 5, 1), Message::Isakmp(5, 8, 1)],
+    ),
+    // Messages 1 and 2 of aggressive mode, and of XAUTH.
+    (
+        [Message::Isakmp(4, 1, 0), Message::Isakmp(4, 1, 0)],
+        [Message::Isakmp(6, 8, 1), Message::Isakmp(6, 8, 1)],
+    ),
+];
+
+/// The server answers IKE_AUTH at the address that it comes from, whoever has begun the IKE SA, and a
+/// refusal is encrypted, too.
+#[test]
+fn an_sa_that_a_stranger_has_begun_moves_no_peer() {
+    for (first, [request, reply]) in HANDSHAKES {
+        Uplinks::both(|gateway| {
+            gateway.handshake(VIP, 1);
+            stranger_begins(&gateway, 9, VIP_2, first);
+            gateway.peer_sends(VIP_2, 4500, &natt(9, request));
+            assert_eq!(gateway.server_sends(4500, &natt(9, reply)), VIP_2);
+            assert_eq!(gateway.server_sends(4500, &KEEPALIVE), VIP);
+            assert_eq!(gateway.server_sends(4500, &esp(0x1001, 1)), VIP);
+            gateway.exchange(VIP, 1);
+        });
+    }
+}
+
+/// The peer itself may do the same.
+#[test]
+fn a_peer_moves_with_an_sa_that_it_has_begun() {
+    for (first, [request, reply]) in HANDSHAKES {
+        Uplinks::both(|gateway| {
+            gateway.handshake(VIP, 1);
+            gateway.peer_sends(VIP_2, 500, &ike(2, first[0]));
+            assert_eq!(gateway.server_sends(500, &ike(2, first[1])), VIP_2);
+            assert_eq!(gateway.server_sends(4500, &KEEPALIVE), VIP);
+            gateway.peer_sends(VIP_2, 4500, &natt(2, request));
+            assert_eq!(gateway.server_sends(4500, &natt(2, reply)), VIP_2);
+            assert_eq!(gateway.server_sends(4500, &KEEPALIVE), VIP_2);
+            assert_eq!(gateway.server_sends(4500, &esp(0x1001, 1)), VIP_2);
+        });
+    }
+}
+
+/// Whoever knows the initiator's SPI sends a message with it to another VIP: what the server asks of its
+/// own accord still goes to the peer, and so does the answer to the peer's next request.
+#[test]
+fn a_forged_message_of_the_sa_takes_no_answer_away() {
+    Uplinks::both(|gateway| {
+        gateway.handshake(VIP, 1);
+        for forged in [Message::Request(77), Message::InitRequest] {
+            gateway.peer_sends(VIP_2, 4500, &natt(1, forged));
+            let request = natt(1, Message::ServerRequest);
+            assert_eq!(gateway.server_sends(4500, &request), VIP);
+            gateway.exchange(VIP, 1);
+            assert_eq!(gateway.server_sends(4500, &KEEPALIVE), VIP);
+        }
+    });
+}
+
+/// What leaves from the first VIP since nothing is known of the peer goes astray alone: the peer's next
+/// packet shows its VIP, and the next answer leaves from there, at once.
+#[test]
+fn a_guess_holds_for_one_packet() {
+    Uplinks::both(|mut gateway| {
+        gateway.handshake(VIP_2, 1);
+        assert_eq!(gateway.server_sends(4500, &esp(0x1001, 1)), VIP_2);
+        for _ in 0..2 {
+            gateway.forget();
+            for sequence in [2, 3] {
+                assert_eq!(gateway.server_sends(4500, &esp(0x1001, sequence)), VIP);
+            }
+            assert_eq!(gateway.server_sends(4500, &KEEPALIVE), VIP);
+            gateway.peer_sends(VIP_2, 4500, &esp(0x2001, 2));
+            assert_eq!(gateway.server_sends(4500, &esp(0x1001, 4)), VIP_2);
+            assert_eq!(gateway.server_sends(4500, &KEEPALIVE), VIP_2);
+        }
+    });
+}
