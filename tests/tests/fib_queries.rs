@@ -78,6 +78,7 @@ fn inside_sources_are_looked_up_as_the_servers_reply() {
         let found = asked(&config, hook, (side, &packet.build()));
         assert_eq!(found.destination, PEER.octets());
         assert_eq!(found.ingress, config.lan_ifindex);
+        assert_eq!(found.total_length, 20, "of no MTU");
     }
 }
 

@@ -14,7 +14,40 @@ use ikenat_tests::lab::topology::{
 };
 use xdp_common::{Config, Direction, Hook};
 use xdp_core::neighbour::Gateway as GatewayAddress;
-use xdp_core::{FibResult, Side};
+use xdp_core::{FibQuery, FibResult, Side};
+
+/// In tc the kernel compares the frame at hand with the MTU of the route if a question has no length. The
+/// LAN of the source has a smaller one than that of the server.
+#[test]
+fn inside_addresses_are_no_sources_outside_in_long_frames() {
+    const MTU_OF_SOURCE: u16 = 1400;
+    let config = fixture::config();
+    let source = Ipv4Addr::new(192, 168, 0, 77);
+    let length = 1500;
+    let rules = |query: &FibQuery| {
+        let compared = match query.total_length {
+            0 => length,
+            asked => asked,
+        };
+        (query.destination == source.octets()).then(|| {
+            if compared > MTU_OF_SOURCE {
+                return FibResult::TooBig(MTU_OF_SOURCE);
+            }
+            FibResult::Unresolved {
+                ifindex: config.lan_ifindex,
+                gateway: GatewayAddress::v4(source.octets()),
+            }
+        })
+    };
+    let tables = Tables::new(&config);
+    let fib = |_: [u8; 4], destination, length| fixture::fib(&config, destination, length);
+    let host = Host::<true>::new(&tables, &fib, NOW).with_rules(&rules);
+    let payload = usize::from(length) - 28;
+    let mut frame = from_client(source, payload).build();
+    assert_eq!(frame.len(), 14 + usize::from(length));
+    let verdict = word(host.run(&config, Side::Wan, &mut frame));
+    assert_eq!(verdict, "dropped inside-source");
+}
 
 /// A default route leads to the WAN whatever the address is: what is no host stays here.
 #[test]

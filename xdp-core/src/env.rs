@@ -46,6 +46,10 @@ pub struct FibQuery {
 }
 
 impl FibQuery {
+    /// The length of a question that is about the route alone: no link is too small for it. Zero is no such
+    /// length: in tc the kernel then compares the frame at hand with the MTU of the interface.
+    pub const ANY_LENGTH: u16 = 20;
+
     /// A packet of a protocol without ports.
     #[inline(always)]
     #[must_use]

@@ -18,7 +18,7 @@ pub(crate) fn is_inside<E: Env>(env: &E, config: &Config, vip: u16, source: [u8;
     let address = vip::by_number::<E>(config, vip).address;
     let query = FibQuery {
         ingress: vip::translation::<E>(config, Direction::Inbound as usize, vip).egress,
-        ..FibQuery::without_ports((address, source), (0, 0), 0)
+        ..FibQuery::without_ports((address, source), (0, 0), FibQuery::ANY_LENGTH)
     };
     let ifindex = match env.fib_lookup(&query) {
         FibResult::Neighbour(neighbour) => neighbour.ifindex,

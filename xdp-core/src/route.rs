@@ -134,7 +134,7 @@ fn wan_of_vip<E: Env>(env: &E, config: &Config) -> u32 {
     let header = (packet.protocol.number(), packet.tos);
     let query = FibQuery {
         ports: packet.routed_ports(),
-        ..FibQuery::without_ports((vip.address, packet.peer), header, 0)
+        ..FibQuery::without_ports((vip.address, packet.peer), header, FibQuery::ANY_LENGTH)
     };
     owning_wan(env, vip, query)
 }
@@ -151,7 +151,8 @@ pub(crate) fn owning_wan<E: Env>(env: &E, vip: &Vip, query: FibQuery) -> u32 {
         ..query
     };
     match env.fib_lookup(&query) {
-        // One that is too long for this route is fragmented or answered for it, and takes no other one.
+        // Its length is not asked about: a packet that is too long for this route is fragmented or answered
+        // for it, and takes no other one.
         FibResult::Neighbour(_) | FibResult::Unresolved { .. } | FibResult::TooBig(_) => vip.wan,
         // No route leads out of this WAN, or a rule for the VIP forbids it (unreachable, prohibit,
         // blackhole), and then the next question has the same answer. Or this WAN does not forward: the

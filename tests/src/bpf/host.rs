@@ -298,6 +298,8 @@ impl<const TC: bool, const OUT: bool> Env for Host<'_, TC, OUT> {
         self.jiffies
     }
     fn fib_lookup(&self, query: &FibQuery) -> FibResult {
+        // In tc the kernel then compares the frame at hand with the MTU of the route.
+        assert_ne!(query.total_length, 0, "a question without a length");
         self.asked.borrow_mut().push(*query);
         if let Some(answer) = self.rules.and_then(|rules| rules(query)) {
             return answer;

@@ -264,7 +264,8 @@ fn wan_of_vip<E: Env>(env: &E, config: &Config, report: &Report) -> u32 {
     let vip = vip::by_number::<E>(config, report.vip);
     let addresses = (vip.address, report.destination);
     let header = (Protocol::ICMP.number(), report.tos);
-    owning_wan(env, vip, FibQuery::without_ports(addresses, header, 0))
+    let query = FibQuery::without_ports(addresses, header, FibQuery::ANY_LENGTH);
+    owning_wan(env, vip, query)
 }
 
 /// Asks the FIB for the next hop of an error with its translated addresses. Unless the FIB

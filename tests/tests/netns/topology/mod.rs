@@ -5,6 +5,7 @@ mod beside_iptables;
 mod bond;
 pub(crate) mod host_peers;
 mod host_peers_learned;
+mod inside;
 mod interfaces;
 mod keepalived;
 mod local_server;
@@ -27,6 +28,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         beside_iptables::scenarios(),
         host_peers::scenarios(),
         host_peers_learned::scenarios(),
+        inside::scenarios(),
         interfaces::scenarios(),
         bond::scenarios(),
         keepalived::scenarios(),

@@ -27,14 +27,15 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
 const SPI: u32 = 0xC321_0005;
 const PATIENCE: Duration = Duration::from_secs(3);
 
-const LAN_2: &str = "lan1";
+/// The gateway's second LAN.
+pub(crate) const LAN_2: &str = "lan1";
 const LAN_2_MAC: Mac = [2, 0, 0, 0, 5, 254];
 const SERVER_2_MAC: Mac = [2, 0, 0, 0, 5, 1];
 /// The server's second interface.
 const SERVER_2: &str = "eth1";
 
 /// A second wire between gateway and server.
-fn second_lan(lab: &Lab) -> Result<PacketSocket> {
+pub(crate) fn second_lan(lab: &Lab) -> Result<PacketSocket> {
     let port = |namespace, name, mac| Interface {
         namespace,
         name,
