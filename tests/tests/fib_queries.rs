@@ -153,9 +153,11 @@ fn inside_sources_are_looked_up_for_the_vip_of_the_packet() {
                 .filter(|query| query.destination == PEER.octets() && query.ingress != 0)
                 .map(|query| (query.source, query.ingress))
                 .collect();
+            // Rules may lead replies of the VIP past the routes of the LAN.
+            let expected = [(vip.octets(), lan), (server.octets(), lan)];
             assert!(!about_source.is_empty(), "{name}");
-            for found in about_source {
-                assert_eq!(found, (vip.octets(), lan), "{name}");
+            for asked in about_source.chunks(2) {
+                assert_eq!(asked, expected, "{name}");
             }
         }
     }

@@ -93,6 +93,47 @@ fn an_error_of_the_servers_side_leaves_by_the_wan_of_its_vip() {
     }
 }
 
+/// A table of its own for the replies of a VIP (`ip rule add from VIP`) may have the default route of its
+/// WAN and nothing else. What the server itself sends shows who is on a LAN.
+#[test]
+fn a_table_for_the_vip_hides_no_source_on_a_lan() {
+    let forged = Ipv4Addr::new(192, 168, 0, 77);
+    let router = Ipv4Addr::new(192, 168, 0, 253);
+    let by = |ifindex, gateway: Ipv4Addr| {
+        Some(FibResult::Unresolved {
+            ifindex,
+            gateway: Gateway::v4(gateway.octets()),
+        })
+    };
+    Uplinks::both(|uplinks| {
+        let lan = uplinks.config.lan_ifindex;
+        // The table of the second VIP; the main table, whose default route leads to a router on the LAN.
+        let rules = |query: &FibQuery| match (query.ingress != 0, query.source) {
+            (false, _) => None,
+            (true, source) if source == VIP_2.octets() => by(WAN_2, Ipv4Addr::new(192, 0, 2, 1)),
+            (true, _) if query.destination == forged.octets() => by(lan, forged),
+            (true, _) => by(lan, router),
+        };
+        let verdict = |source| {
+            let request = Packet::udp((source, 500), (VIP_2, 500), ike(9, Message::InitRequest));
+            let request = request.with_macs(WAN_MAC, CLIENT_MAC).build();
+            let (word, _, asked) = uplinks.run_with(&rules, Side::Wan, request);
+            let asked = asked.iter().filter(|query| query.ingress != 0);
+            (word, asked.map(|query| query.source).collect::<Vec<_>>())
+        };
+        let both = vec![VIP_2.octets(), SERVER.octets()];
+        assert_eq!(
+            verdict(forged),
+            ("dropped inside-source".to_owned(), both.clone())
+        );
+        // A route by a router on the LAN may be the default one, so it shows nothing.
+        assert_eq!(verdict(PEER), ("forward ike in untracked".to_owned(), both));
+        // Who has a session is not asked about.
+        uplinks.handshake(VIP_2, 1);
+        assert_eq!(verdict(PEER), ("forward ike in".to_owned(), Vec::new()));
+    });
+}
+
 /// A cached next hop lasts a second where a service has several VIPs, and eight seconds elsewhere.
 #[test]
 fn only_services_with_several_vips_have_short_lived_next_hops() {

@@ -6,20 +6,22 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use ikenat_tests::lab::Lab;
-use ikenat_tests::lab::frames::not_ipv4;
-use ikenat_tests::lab::topology::{CLIENT_MAC, LAN, VIP, WAN, WAN_MAC};
-use ikenat_tests::lab::wire::{Wire, esp, from_client};
+use ikenat_tests::lab::capture::PacketSocket;
+use ikenat_tests::lab::frames::{Packet, not_ipv4};
+use ikenat_tests::lab::second_wan::{FAR_CLIENT, WAN_2, WAN_2_ADDRESS, second_wan, start_office};
+use ikenat_tests::lab::topology::{CLIENT, CLIENT_MAC, LAN, VIP, WAN, WAN_MAC};
+use ikenat_tests::lab::wire::{Wire, at_server, cross, esp, exchange, from_client, ike};
 use ikenat_tests::suite::Scenario;
 
 use crate::support::{count, force_slow_path, patience, wait_for_log};
 use crate::topology::addresses::start_on;
-use crate::topology::uplinks::{LAN_2, second_lan};
+use crate::topology::uplinks::{LAN_2, far, second_lan};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
-    vec![Scenario::new(
-        "a_long_frame_hides_no_source_of_a_small_lan",
-        small_lan,
-    )]
+    vec![
+        Scenario::new("a_long_frame_hides_no_source_of_a_small_lan", small_lan),
+        Scenario::new("a_table_for_the_vip_hides_no_source_on_the_lan", by_rule),
+    ]
 }
 
 const SPI: u32 = 0xC321_0007;
@@ -28,6 +30,8 @@ const SPI: u32 = 0xC321_0007;
 const SMALL: u16 = 1400;
 /// A host there.
 const ON_SMALL: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 77);
+/// A host of the LAN of the server.
+const ON_LAN: Ipv4Addr = Ipv4Addr::new(192, 168, 0, 77);
 
 /// Until so many packets have been dropped for their sources.
 fn dropped(lab: &Lab, wanted: u64) -> Result<()> {
@@ -82,4 +86,53 @@ fn small_lan(lab: &Lab) -> Result<()> {
     forge(0)?;
     slow_path(lab)?;
     forge(2).context("by tc")
+}
+
+/// The tables for the VIPs have the default route of a WAN and nothing else: of a service with a VIP on
+/// each WAN, and of a single VIP.
+fn by_rule(lab: &Lab) -> Result<()> {
+    let (_namespace, far_client) = second_wan(lab)?;
+    lab.gateway.shell(&format!(
+        "ip route add default via {CLIENT} dev {WAN} table 101
+         ip route add default via {FAR_CLIENT} dev {WAN_2} table 102
+         ip rule add from {VIP} lookup 101
+         ip rule add from {WAN_2_ADDRESS} lookup 102
+         ip neigh replace {ON_LAN} lladdr 02:00:00:00:02:77 dev {LAN} nud permanent"
+    ))?;
+    for interface in ["all", WAN, WAN_2] {
+        lab.gateway
+            .run(&format!("sysctl -qw net.ipv4.conf.{interface}.rp_filter=0"))?;
+    }
+    let wire = Wire::open(lab)?;
+    let message = || ike(0x1111, 0, exchange::IKE_SA_INIT, false, 120);
+    let near = from_client(500, 500, message());
+    let mut far = far(near.clone());
+    let far_arrives = at_server(&far).build();
+    far.destination = WAN_2_ADDRESS;
+    let forge = |socket: &PacketSocket, packet: &Packet| -> Result<()> {
+        let mut forged = packet.clone();
+        forged.source = ON_LAN;
+        wire.server.drain()?;
+        socket.send(&forged.build())?;
+        wire.server
+            .expect_silence(Duration::from_millis(100), not_ipv4)
+    };
+    let office = start_office(lab)?;
+    forge(&far_client, &far).context("to the second VIP")?;
+    dropped(lab, 1)?;
+    forge(&wire.client, &near).context("to the first VIP")?;
+    dropped(lab, 2)?;
+    cross(&far_client, &wire.server, &[far.build()], &[far_arrives])?;
+    wire.inbound(&near)?;
+    office.terminate()?;
+    lab.unload()?;
+
+    let _one = start_on(lab, &format!("--wan {WAN} --wan {WAN_2} --lan {LAN}"), VIP)?;
+    forge(&wire.client, &near).context("to a single VIP")?;
+    dropped(lab, 1)?;
+    wire.inbound(&near)?;
+    slow_path(lab)?;
+    forge(&wire.client, &near).context("by tc")?;
+    dropped(lab, 2)?;
+    wire.inbound(&near)
 }
