@@ -76,6 +76,10 @@ pub(crate) fn refuse_segment<F: Frame + ?Sized, E: Env>(
         // Whatever the first one says: no sender cuts through the header (RFC 3128).
         return (usize::from(packet.offset) * 8 < tcp::LENGTH).then_some(Reason::FragmentTiny);
     }
+    // It is reserved (RFC 6335 section 6), and PIN has the peer itself in its place.
+    if packet.port == 0 {
+        return Some(Reason::Malformed);
+    }
     let ip = ipv4::Header::read_outer(frame)?;
     let Some(header) = tcp::Header::read(frame, packet.transport_at) else {
         return Some(Reason::Malformed);

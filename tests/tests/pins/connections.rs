@@ -62,6 +62,22 @@ fn a_forged_segment_moves_no_peer_and_no_other_connection() {
     });
 }
 
+/// RFC 6335 section 6: port 0 is reserved. Such a segment says nothing about the peer itself, whose entry
+/// has no port.
+#[test]
+fn a_segment_from_port_0_is_none() {
+    Uplinks::both(|uplinks| {
+        uplinks.peer_sends(VIP_2, 500, &ike(0x11, Message::InitRequest));
+        let (word, ..) = uplinks.run(Side::Wan, segment(VIP, 0).build());
+        assert_eq!(word, "punted malformed");
+        let answer = answer(0).with_macs(LAN_MAC, SERVER_MAC);
+        let (word, ..) = uplinks.run(Side::Lan, answer.build());
+        assert_eq!(word, "punted malformed");
+        let other = ike(0x77, Message::ServerRequest);
+        assert_eq!(uplinks.server_sends(500, &other), VIP_2);
+    });
+}
+
 /// RFC 5508 section 4.2: an error about a segment comes from the VIP of its connection, whatever VIP the
 /// peer uses otherwise.
 #[test]

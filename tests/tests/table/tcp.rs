@@ -171,6 +171,7 @@ pub(super) fn damaged() -> Vec<Row> {
         bytes("a header of 16 bytes", |f| f[DATA_OFFSET] = 0x40),
         bytes("a header beyond the packet", |f| f[DATA_OFFSET] = 0x80),
         bytes("19 bytes", |f| f[17] = 39),
+        bytes("from port 0", |f| f[34..36].fill(0)),
         bytes("cut off behind the ports", |f| {
             f[17] = 24;
             f.truncate(38);
