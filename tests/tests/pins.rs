@@ -5,6 +5,8 @@
 
 #[path = "pins/connections.rs"]
 mod connections;
+#[path = "pins/errors.rs"]
+mod errors;
 #[path = "pins/forged.rs"]
 mod forged;
 #[path = "pins/messages.rs"]
@@ -327,16 +329,6 @@ fn later_fragments_leave_from_the_vip_of_the_first() {
             assert_eq!(gateway.vip_of_frame(piece), VIP_2);
         }
     });
-}
-
-/// RFC 5508 section 4.2: the error looks as if it came from the address that the peer has sent to.
-#[test]
-fn an_error_of_the_servers_side_comes_from_the_vip_of_the_peer() {
-    let gateway = Uplinks::new(Hook::Tc);
-    gateway.handshake(VIP_2, 1);
-    let quoted = quote(&Packet::udp((PEER, 4500), (SERVER, 4500), [1; 40]), 8);
-    let error = Icmp::new(kind::UNREACHABLE, code::PORT, quoted);
-    assert_eq!(gateway.vip_of(&Packet::icmp(SERVER, PEER, &error)), VIP_2);
 }
 
 /// The number in an entry may be that of a VIP that a later configuration does not have.

@@ -295,7 +295,7 @@ impl Name {
 
     #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "halves of a word")]
-    const fn of_sa(vip: &Vip, peer: [u8; 4], spi: u64) -> Self {
+    pub(crate) const fn of_sa(vip: &Vip, peer: [u8; 4], spi: u64) -> Self {
         let peer = u32::from_ne_bytes(peer);
         Self([peer, vip.service as u32, (spi >> 32) as u32, spi as u32])
     }

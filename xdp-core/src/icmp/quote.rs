@@ -8,9 +8,9 @@ use crate::frame::Frame;
 use crate::icmp::report::{OFFSET_MASK, Report};
 use crate::packet::Packet;
 use crate::vip;
-use crate::wire::esp;
 use crate::wire::ipv4::{self, Protocol};
-use xdp_common::limits::IKE_PORT;
+use crate::wire::{esp, ethernet, ike, udp};
+use xdp_common::limits::{IKE_PORT, NATT_PORT};
 use xdp_common::slot;
 use xdp_common::{Class, Config, Direction, Hook, Reason};
 
@@ -75,24 +75,56 @@ pub(super) fn is_of_host<F: Frame + ?Sized, E: Env>(
 }
 
 /// The VIP to which the peer has sent the packet that an error of the server's side quotes: that of the
-/// connection, or that of the peer.
+/// connection or of the IKE SA, or that of the peer.
 #[inline(never)]
-pub(super) fn vip_of_peer<E: Env>(env: &E, config: &Config, report: &Report) -> u16 {
+pub(super) fn vip_of_peer<F: Frame + ?Sized, E: Env>(
+    frame: &F,
+    env: &E,
+    config: &Config,
+    report: &Report,
+) -> u16 {
     let vip = vip::by_number::<E>(config, report.vip);
     if vip.several == 0 {
         return vip.number;
     }
     let jiffies = env.jiffies();
     // The peer has sent it: its port is the source.
-    let (_, port) = slot::host_peer::split(report.ports);
-    let connection = if report.is_tcp == 0 {
-        None
+    let (service_port, port) = slot::host_peer::split(report.ports);
+    let name = if report.is_tcp == 0 {
+        quoted_spi(frame, report, (service_port, port))
+            .map(|spi| Name::of_sa(vip, report.peer, spi))
     } else {
-        let name = Name::of_connection(vip, report.peer, port);
-        pin::recall(env, config, name, jiffies)
+        // No connection has port 0.
+        (port != 0).then(|| Name::of_connection(vip, report.peer, port))
     };
-    match connection {
+    match name.and_then(|name| pin::recall(env, config, name, jiffies)) {
         Some(number) if pin::belongs::<E>(config, number, vip.service) => number,
         _ => pin::vip_of_peer(env, config, vip, report.peer, jiffies),
     }
+}
+
+/// The initiator's SPI in the quoted IKE message, if the quote reaches so far.
+#[inline(always)]
+fn quoted_spi<F: Frame + ?Sized>(
+    frame: &F,
+    report: &Report,
+    (service_port, port): (u16, u16),
+) -> Option<u64> {
+    let mut at = report.quote() + report.quote_header + udp::LENGTH;
+    if service_port == NATT_PORT {
+        // Between port 500 and 4500 IKE has no marker.
+        let marker = frame.with_bytes(at & OFFSET_MASK, |bytes| *bytes == esp::NON_ESP_MARKER);
+        if port == IKE_PORT || marker != Some(true) {
+            return None;
+        }
+        at += esp::NON_ESP_MARKER.len();
+    } else if service_port != IKE_PORT {
+        return None;
+    }
+    // What is behind the packet in the frame is no part of the quote.
+    if at + ike::SPI > ethernet::LENGTH + usize::from(report.total_length) {
+        return None;
+    }
+    let spi = frame.with_bytes(at & OFFSET_MASK, |bytes| F::get64::<0, { ike::SPI }>(bytes))?;
+    (spi != 0).then_some(spi)
 }

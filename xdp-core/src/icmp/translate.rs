@@ -53,7 +53,7 @@ pub fn process<F: Frame + ?Sized, E: Env>(
         return Verdict::NotForwarded(reason);
     }
     if E::has_several(config) && config.pinned != 0 && report.direction == Direction::Outbound {
-        report.vip = quote::vip_of_peer(env, config, &report);
+        report.vip = quote::vip_of_peer(frame, env, config, &report);
     }
     if let Some(reason) = find_next_hop(env, config, &mut report) {
         return Verdict::NotForwarded(reason);

@@ -9,6 +9,8 @@ pub const LENGTH: usize = 28;
 pub const INITIATOR_SPI: usize = 0;
 /// Offset of the responder's SPI.
 pub const RESPONDER_SPI: usize = 8;
+/// Length of an SPI.
+pub const SPI: usize = RESPONDER_SPI - INITIATOR_SPI;
 /// Offset of the type of the first payload.
 pub const NEXT_PAYLOAD: usize = 16;
 /// Offset of the version: major in the upper half, minor in the lower one.
