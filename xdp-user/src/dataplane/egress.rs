@@ -10,6 +10,7 @@ use crate::netlink::{Link, Netlink};
 use crate::tables::mmap::Tables;
 use std::sync::atomic::AtomicU64;
 use xdp_common::cpu;
+use xdp_common::limits::INTERFACES;
 
 /// Whether the driver of an interface transmits frames that XDP redirects to it (`ndo_xdp_xmit`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,6 +87,19 @@ fn ready_word(netlink: &Netlink, link: &Link, epoch: u16, rules: RuleDepth) -> u
     }
 }
 
+/// The epoch of an interface, of the one of all: those of two WANs are so far apart that a next hop of one
+/// is never valid on the other. A flow, or a session, whose VIP changes on one CPU while another one caches
+/// a next hop of the VIP before would otherwise send to the router of another WAN until that expires.
+fn epoch_of(wans: &[Link], link: &Link, epoch: u16) -> u16 {
+    // An interface that is a LAN as well has the same word twice.
+    let place = wans.iter().position(|wan| wan.index == link.index);
+    epoch.wrapping_add(FIRST_EPOCHS[place.unwrap_or(0)])
+}
+
+/// How far each WAN is ahead: the 15 bits of a stamp ([`xdp_core::neighbour::cached_hop::stamp`]) in equal
+/// parts.
+const FIRST_EPOCHS: [u16; INTERFACES] = [0, 0x2000, 0x4000, 0x6000];
+
 /// Writes the first egress words of a start, before anything is attached. They have no MTU, so the
 /// dataplane asks the FIB for every packet until the daemon calls [`refresh`]. Interfaces of an
 /// earlier start that the plan no longer has become unusable.
@@ -145,7 +159,7 @@ pub fn refresh(
                 Side::Lan => inbound,
                 Side::Wan => outbound,
             };
-            ready_word(netlink, link, epoch, rules)
+            ready_word(netlink, link, epoch_of(&plan.wans, link, epoch), rules)
         } else {
             0
         };
@@ -165,4 +179,33 @@ pub fn unsupported<'p>(tables: &Tables<AtomicU64>, plan: &'p Plan) -> Vec<&'p st
         .iter()
         .filter(|(interface, _)| tables.egress(interface.egress()) == 0);
     slow.map(|(_, link)| link.name.as_str()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A stamp has 15 bits of the sum of epoch and time.
+    #[test]
+    fn the_epochs_of_wans_are_far_apart() {
+        const STAMP: u16 = 0x7fff;
+        let link = |index| Link {
+            index,
+            ..Link::absent("wan")
+        };
+        let wans: Vec<Link> = (1..).map(link).take(INTERFACES).collect();
+        for epoch in [0, 1, 0x1fff, 0x7fff, 0xffff] {
+            let epochs: Vec<u16> = wans.iter().map(|wan| epoch_of(&wans, wan, epoch)).collect();
+            assert_eq!(epochs[0], epoch);
+            for (at, one) in epochs.iter().enumerate() {
+                for other in &epochs[at + 1..] {
+                    let apart = one.wrapping_sub(*other) & STAMP;
+                    // In steps of a second more than two hours.
+                    assert!(apart.min(STAMP - apart) >= 8000, "{epochs:x?}");
+                }
+            }
+            assert_eq!(epoch_of(&wans, &link(77), epoch), epoch, "a LAN");
+            assert_eq!(epoch_of(&wans, &wans[2].clone(), epoch), epochs[2]);
+        }
+    }
 }
