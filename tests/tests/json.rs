@@ -282,12 +282,14 @@ fn with_daemon() -> InstanceStatus {
         }],
         host_peers: vec![
             HostPeerStatus {
+                service: "office".to_owned(),
                 peer: CLIENT,
                 port: Some(500),
                 vip_port: Some(4500),
                 last_sent_secs: 7,
             },
             HostPeerStatus {
+                service: "office".to_owned(),
                 peer: CLIENT_2,
                 port: None,
                 vip_port: None,

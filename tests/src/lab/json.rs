@@ -258,6 +258,8 @@ pub struct Redirect {
 /// A peer of the gateway itself.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 pub struct HostPeer {
+    /// The name of the service to whose VIP it sends.
+    pub service: String,
     /// Its address.
     pub peer: Ipv4Addr,
     /// Its port.

@@ -4,6 +4,7 @@
 
 pub(crate) mod check;
 pub(crate) mod run;
+mod service_filter;
 pub(crate) mod stats;
 pub(crate) mod status;
 pub(crate) mod table;

@@ -1,8 +1,9 @@
 //! `ikenat stats`: every SPI and every peer, from the tables alone.
 
-use super::table::{Align, age, grouped, prepended, write_rows};
+use super::service_filter::{ServiceFilter, select};
+use super::table::{Align, SERVICE, age, grouped, prepended, write_rows};
 use super::{Errors, InstanceFilter, Reader, heading, print_with, readable};
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::Args;
 use ipnet::Ipv4Net;
 use std::collections::HashMap;
@@ -47,11 +48,8 @@ pub(crate) struct Arguments {
     /// Only the first N SPIs of that order, and their peers
     #[arg(long, value_name = "N", value_parser = top)]
     top: Option<usize>,
-    /// Only the SPIs and peers of this service, of all instances that have it
-    ///
-    /// The totals remain those of all services.
-    #[arg(long, value_name = "NAME")]
-    service: Option<String>,
+    #[command(flatten)]
+    services: ServiceFilter,
     #[command(flatten)]
     which: InstanceFilter,
 }
@@ -80,7 +78,7 @@ impl Arguments {
             spis: self.spi.clone(),
             sort: self.sort,
             top: self.top,
-            service: self.service.clone(),
+            services: self.services.wanted(),
         }
     }
 }
@@ -128,31 +126,10 @@ fn take(arguments: &Arguments, selection: &Selection) -> Result<(Vec<Named>, Err
         let snapshot = readable(pins, report::instance::snapshot(pins, wanted))?;
         Ok((pins.name.clone(), snapshot))
     })?;
-    if let Some(name) = &arguments.service {
-        let services = |(_, one): &Named| one.overview.services.clone();
-        let all: Vec<String> = snapshots
-            .iter()
-            .flat_map(services)
-            .map(|service| service.name)
-            .collect();
-        if !all.contains(name) {
-            // An instance that cannot be read may have it.
-            _ = errors.report();
-            bail!(no_service(name, all));
-        }
-        snapshots.retain(|one| services(one).iter().any(|service| service.name == *name));
-    }
+    select(&selection.services, &mut snapshots, &errors, |(_, one)| {
+        &one.overview.services
+    })?;
     Ok((snapshots, errors))
-}
-
-/// Two instances may have a service of the same name.
-fn no_service(name: &str, mut all: Vec<String>) -> String {
-    all.sort_unstable();
-    all.dedup();
-    format!(
-        "there is no service {name}; give --service one of: {}",
-        all.join(", ")
-    )
 }
 
 fn show(
@@ -216,9 +193,6 @@ fn text(
     }
     totals(instance, is_partial, out)
 }
-
-/// The column of the service.
-const SERVICE: (&str, Align) = ("SERVICE", Align::Left);
 
 /// Whether the rows have to say which service they are of.
 fn has_several(instance: &InstanceStats<'_>) -> bool {
@@ -358,14 +332,6 @@ mod tests {
             let error = spi(wrong).expect_err(wrong);
             assert!(error.contains("0x and up to eight"), "{error}");
         }
-    }
-
-    #[test]
-    fn each_service_that_there_is_is_named_once() {
-        let all = ["default", "office", "default"].map(str::to_owned).to_vec();
-        let text = no_service("home", all);
-        assert!(text.contains("no service home"), "{text}");
-        assert!(text.ends_with("one of: default, office"), "{text}");
     }
 
     #[test]

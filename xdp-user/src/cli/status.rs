@@ -1,6 +1,7 @@
 //! `ikenat status`: what is attached where, how full the tables are, what became of the packets.
 
-use super::table::{Align, TextTable, grouped, size};
+use super::service_filter::{ServiceFilter, select};
+use super::table::{Align, SERVICE, TextTable, grouped, prepended, size};
 use super::{InstanceFilter, heading, print, readable};
 use anyhow::{Context, Result};
 use clap::Args;
@@ -21,6 +22,8 @@ pub(crate) struct Arguments {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
+    services: ServiceFilter,
+    #[command(flatten)]
     which: InstanceFilter,
 }
 
@@ -31,21 +34,27 @@ const HOST_PEERS: usize = 20;
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let netlink = Netlink::open().context("failed to look up interfaces")?;
     let links = netlink.links().context("failed to look up interfaces")?;
-    let (instances, errors) = arguments.which.read(|pins| {
+    let (mut instances, errors) = arguments.which.read(|pins| {
         let overview = readable(pins, report::instance::read(pins))?;
         Ok(InstanceStatus::of(pins, &overview, &netlink, &links)?)
     })?;
+    let wanted = arguments.services.wanted();
+    select(&wanted, &mut instances, &errors, |one| &one.services)?;
+    for instance in &mut instances {
+        instance.keep(&wanted);
+    }
     let status = Status { instances };
     if arguments.json {
         print(&Document::now(&status).indented()?)?;
     } else {
+        let text = |instance| text(instance, wanted.is_partial());
         let texts: Vec<String> = status.instances.iter().map(text).collect();
         print(&texts.join("\n"))?;
     }
     Ok(errors.report())
 }
 
-fn text(instance: &InstanceStatus) -> String {
+fn text(instance: &InstanceStatus, is_partial: bool) -> String {
     let daemon = match instance.daemon {
         Some(pid) => format!("the daemon is process {pid}"),
         None => {
@@ -58,6 +67,9 @@ fn text(instance: &InstanceStatus) -> String {
         heading(&instance.name, &instance.services)
     );
     text.push_str(&unusual(instance));
+    if is_partial {
+        text.push_str("Programs, tables and outcomes below are those of all services\n\n");
+    }
     text.push_str(&attached(&instance.attached));
     for name in &instance.absent {
         text.push_str(&format!(
@@ -75,7 +87,7 @@ fn text(instance: &InstanceStatus) -> String {
     text.push('\n');
     text.push_str(&tables(instance));
     text.push('\n');
-    text.push_str(&host_peers(&instance.host_peers));
+    text.push_str(&host_peers(instance));
     text.push_str(&reasons(instance));
     text
 }
@@ -231,27 +243,28 @@ fn tables(instance: &InstanceStatus) -> String {
 }
 
 /// The peers of this host itself; at most [`HOST_PEERS`] of them.
-fn host_peers(peers: &[HostPeerStatus]) -> String {
+fn host_peers(instance: &InstanceStatus) -> String {
+    let peers = &instance.host_peers;
     if peers.is_empty() {
         return String::new();
     }
-    let mut table = TextTable::new(&[
+    let columns = [
         ("PEER OF THIS HOST", Align::Left),
         ("PACKETS LEFT TO THIS HOST", Align::Left),
         ("LAST SENT", Align::Right),
-    ]);
-    for one in peers.iter().take(HOST_PEERS) {
-        let packets = match (one.port, one.vip_port) {
-            (Some(port), Some(vip_port)) => format!("UDP {port} to {vip_port}"),
-            _ => "ESP".to_owned(),
-        };
-        table.row([
-            one.peer.to_string(),
-            packets,
-            format!("{} s ago", one.last_sent_secs),
-        ]);
-    }
-    let mut text = table.text(0);
+    ];
+    let shown = peers.iter().take(HOST_PEERS);
+    let mut text = if instance.services.len() > 1 {
+        let columns: [_; 4] = prepended(SERVICE, columns);
+        let mut table = TextTable::new(&columns);
+        let row = |one: &HostPeerStatus| prepended(one.service.clone(), host_peer(one));
+        shown.for_each(|one| table.row::<4>(row(one)));
+        table.text(0)
+    } else {
+        let mut table = TextTable::new(&columns);
+        shown.for_each(|one| table.row(host_peer(one)));
+        table.text(0)
+    };
     if peers.len() > HOST_PEERS {
         let more = peers.len() - HOST_PEERS;
         text.push_str(&format!(
@@ -260,6 +273,18 @@ fn host_peers(peers: &[HostPeerStatus]) -> String {
     }
     text.push('\n');
     text
+}
+
+fn host_peer(one: &HostPeerStatus) -> [String; 3] {
+    let packets = match (one.port, one.vip_port) {
+        (Some(port), Some(vip_port)) => format!("UDP {port} to {vip_port}"),
+        _ => "ESP".to_owned(),
+    };
+    [
+        one.peer.to_string(),
+        packets,
+        format!("{} s ago", one.last_sent_secs),
+    ]
 }
 
 fn reasons(instance: &InstanceStatus) -> String {

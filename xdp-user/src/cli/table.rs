@@ -11,6 +11,9 @@ pub(crate) enum Align {
     Right,
 }
 
+/// The column of the service, where there are several.
+pub(crate) const SERVICE: (&str, Align) = ("SERVICE", Align::Left);
+
 /// A table. The first row has the headers.
 #[derive(Clone, Debug)]
 pub(crate) struct TextTable {

@@ -378,7 +378,7 @@ pub enum Error {
         /// What was found instead.
         why: String,
     },
-    /// Services contradict each other.
+    /// Services contradict each other, or there is none of a name.
     #[error(transparent)]
     Service(#[from] ServiceError),
     /// An instance cannot be read or removed.

@@ -1,4 +1,4 @@
-//! The errors of services that contradict each other.
+//! The errors of services that contradict each other or do not exist.
 
 use std::net::IpAddr;
 
@@ -80,6 +80,14 @@ pub enum ServiceError {
         second: String,
         /// The VIPs of both.
         together: String,
+    },
+    /// No instance has a service of this name.
+    #[error("there is no service {name}; give --service one of: {known}")]
+    Unknown {
+        /// The name.
+        name: String,
+        /// The names that there are.
+        known: String,
     },
     /// All numbers are taken.
     #[error(

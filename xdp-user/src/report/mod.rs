@@ -5,3 +5,4 @@ pub mod instance;
 pub mod selection;
 pub mod stats;
 pub mod status;
+pub mod wanted_services;

@@ -1,5 +1,6 @@
 //! Which SPIs `ikenat stats` lists, in which order, and their rates.
 
+use crate::report::wanted_services::WantedServices;
 use crate::tables::clock::Clock;
 use crate::tables::overview::Overview;
 use crate::tables::snapshot::{FlowId, FlowRecord, Snapshot};
@@ -38,8 +39,8 @@ pub struct Selection {
     pub peers: Vec<Ipv4Net>,
     /// Only these SPIs; all without one.
     pub spis: Vec<u32>,
-    /// Only the SPIs and peers of the service of this name.
-    pub service: Option<String>,
+    /// Only the SPIs and peers of these services.
+    pub services: WantedServices,
     /// The order.
     pub sort: Sort,
     /// Only the first so many.
@@ -54,8 +55,7 @@ impl Selection {
 
     /// Whether entries of the service with this number are wanted.
     pub(super) fn wants_service(&self, overview: &Overview, number: u16) -> bool {
-        let name = self.service.as_deref();
-        name.is_none_or(|name| overview.service_name(number) == name)
+        self.services.wants(overview.service_name(number))
     }
 
     /// Whether SPIs are chosen, and not only peers. Then the only peers of interest are theirs.
@@ -65,7 +65,7 @@ impl Selection {
 
     /// Whether anything may be left out.
     pub const fn is_partial(&self) -> bool {
-        self.is_of_spis() || !self.peers.is_empty() || self.service.is_some()
+        self.is_of_spis() || !self.peers.is_empty() || self.services.is_partial()
     }
 
     /// The flows to list, of those of wanted peers.

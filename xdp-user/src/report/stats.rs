@@ -24,7 +24,7 @@ pub struct Stats<'s> {
 pub struct InstanceStats<'s> {
     /// Its name.
     pub name: &'s str,
-    /// What it translates.
+    /// What it translates, of what is selected.
     pub services: Vec<ServiceRecord>,
     /// Identifies the set of tables ([`crate::tables::overview::Overview::generation`]).
     pub generation: u64,
@@ -99,7 +99,7 @@ impl<'s> Sessions<'s> {
         let established = snapshot.sessions.iter().filter(wanted);
         let established = established.map(Listed::Established);
         let half_open = snapshot.half_open.iter().map(Listed::HalfOpen);
-        let half_open = half_open.filter(|_| selection.service.is_none());
+        let half_open = half_open.filter(|_| !selection.services.is_partial());
         let is_listed =
             |one: &Listed<'_>| peers.is_none_or(|peers| peers.binary_search(&one.peer()).is_ok());
         let mut listed: Vec<Listed<'_>> = established.chain(half_open).filter(is_listed).collect();
@@ -257,7 +257,7 @@ impl<'s> InstanceStats<'s> {
         });
         Self {
             name,
-            services: overview.services.clone(),
+            services: selection.services.of(&overview.services),
             generation: overview.generation,
             sessions: Sessions::of(snapshot, selection, peers.as_deref()),
             spis: Spis {

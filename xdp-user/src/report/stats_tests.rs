@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::report::selection::{PreviousCounts, Sort};
+use crate::report::wanted_services::WantedServices;
 use crate::tables::clock::{Clock, Moment};
 use crate::tables::overview::Overview;
 use crate::tables::retired::RetiredTotals;
@@ -205,6 +206,32 @@ fn an_spi_is_listed_with_its_peer() {
         ..Selection::default()
     };
     assert_eq!(listed(&selection), (vec![0xc3], vec![peer(11)]));
+}
+
+#[test]
+fn a_service_is_listed_with_its_spis_and_peers() {
+    let mut snapshot = several();
+    let record = |text: &str| ServiceRecord::of(&text.parse().expect(text));
+    snapshot.overview.services = vec![
+        record("default:203.0.113.1=192.168.0.1"),
+        record("office:203.0.113.2=192.168.0.2"),
+    ];
+    snapshot.flows[2].service = 1;
+    snapshot.sessions[1].service = 1;
+    let selection = Selection {
+        services: WantedServices::new(vec!["office".to_owned()]),
+        ..Selection::default()
+    };
+    assert!(selection.is_partial());
+    let instance = InstanceStats::of("default", &snapshot, &selection, None);
+    let services: Vec<&str> = instance.services.iter().map(|one| &*one.name).collect();
+    let spis: Vec<u32> = instance.spis.iter().map(|spi| spi.spi).collect();
+    // A half-open peer is of no service.
+    let peers: Vec<Ipv4Addr> = instance.sessions.iter().map(|one| one.peer).collect();
+    assert_eq!(
+        (services, spis, peers),
+        (vec!["office"], vec![0xc3], vec![peer(11)])
+    );
 }
 
 #[test]

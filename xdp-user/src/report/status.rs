@@ -12,6 +12,7 @@ use crate::dataplane::link::{self, BpfLink};
 use crate::dataplane::tc_backend::{TcBackend, hook_name};
 use crate::error::Result;
 use crate::netlink::{Block, Link, Netlink};
+use crate::report::wanted_services::WantedServices;
 use crate::sys::netns;
 use crate::tables::grace::GracePeriod;
 use crate::tables::overview::{HostPeer, InterfaceRecord, Overview};
@@ -107,6 +108,8 @@ pub struct TableStatus {
 /// A peer of this host itself: its packets to the VIP are not the server's.
 #[derive(Clone, Debug, Serialize)]
 pub struct HostPeerStatus {
+    /// The name of the service to whose VIP its packets come.
+    pub service: String,
     /// Its address.
     pub peer: Ipv4Addr,
     /// Its UDP port; `None` for native ESP.
@@ -155,19 +158,30 @@ impl InstanceStatus {
             attached,
             redirect: redirect(overview, pins.counts_losses()),
             tables: overview.tables.iter().map(table).collect(),
-            host_peers: overview.host_peers.iter().map(host_peer).collect(),
+            host_peers: host_peers(overview),
             reasons: reasons(overview),
         })
     }
+
+    /// Leaves out what belongs to services that are not wanted. The rest is that of all services.
+    pub fn keep(&mut self, wanted: &WantedServices) {
+        self.services = wanted.of(&self.services);
+        self.host_peers.retain(|one| wanted.wants(&one.service));
+    }
 }
 
-fn host_peer(found: &HostPeer) -> HostPeerStatus {
-    HostPeerStatus {
+fn host_peers(overview: &Overview) -> Vec<HostPeerStatus> {
+    let status = |found: &HostPeer| HostPeerStatus {
+        service: found
+            .service
+            .map_or("?", |number| overview.service_name(number))
+            .to_owned(),
         peer: found.peer,
         port: found.ports.map(|(port, _)| port),
         vip_port: found.ports.map(|(_, port)| port),
         last_sent_secs: found.age_secs,
-    }
+    };
+    overview.host_peers.iter().map(status).collect()
 }
 
 /// Each name once, though it may be on both sides.

@@ -78,6 +78,8 @@ pub struct Overview {
 /// A peer of the host itself, which the egress program has learned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HostPeer {
+    /// The number of the service to whose VIP its packets come, if that VIP has a record.
+    pub service: Option<u16>,
     /// Its address.
     pub peer: Ipv4Addr,
     /// Its UDP port, and the VIP's; `None`: native ESP.
@@ -141,7 +143,7 @@ impl Overview {
                 .filter_map(|interface| Some((interface, absent(meta, interface)?)))
                 .collect(),
             counters: cpu.counters(),
-            host_peers: host_peers(&host_peer, &clock_of(meta)),
+            host_peers: host_peers(host_peer.words(), &clock_of(meta), &records),
             tables: table_usages(directory, meta, half, &host_peer)?,
         })
     }
@@ -205,10 +207,10 @@ pub(super) fn young<W: Word>(words: &[W], tick: u16, limit: u16) -> Vec<(u16, Op
 }
 
 /// The entries of HOSTPEER that count, the latest first.
-fn host_peers(memory: &Memory<ReadOnlyWord>, clock: &Clock) -> Vec<HostPeer> {
+fn host_peers<W: Word>(words: &[W], clock: &Clock, records: &Records) -> Vec<HostPeer> {
     let shift = clock::tick_shift(clock.rate());
     let now = clock.now() >> shift;
-    let (entries, _) = memory.words().as_chunks::<{ recent::WORDS }>();
+    let (entries, _) = words.as_chunks::<{ recent::WORDS }>();
     let mut peers: Vec<HostPeer> = entries
         .iter()
         .filter_map(|entry| {
@@ -221,7 +223,9 @@ fn host_peers(memory: &Memory<ReadOnlyWord>, clock: &Clock) -> Vec<HostPeer> {
                 && age <= HOST_PEER_TICKS.into()
                 && ports != slot::host_peer::ANY_UDP;
             let peer = slot::host_peer::peer(detail(1)).filter(|_| is_used)?;
+            let vip = u16::try_from(detail(0)).ok();
             Some(HostPeer {
+                service: vip.and_then(|vip| records.service_of(vip)),
                 peer: peer.into(),
                 ports: (ports != 0).then_some(slot::host_peer::split(ports)),
                 age_secs: (age << shift) / clock.rate().max(1),

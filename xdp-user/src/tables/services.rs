@@ -159,27 +159,19 @@ impl Records {
     /// attached, before it is recorded what they serve, leaves entries with those numbers.
     pub(crate) fn reserving(&self, next: &Self) -> Self {
         let mut all = self.clone();
-        for one in &next.services {
-            if all
-                .services
-                .iter()
-                .all(|known| known.id.number != one.id.number)
-            {
-                let mut new = one.clone();
-                new.id.going = true;
-                all.services.push(new);
-            }
+        let known: Vec<u16> = self.services.iter().map(|one| one.id.number).collect();
+        let is_new = |one: &&ServiceEntry| !known.contains(&one.id.number);
+        for one in next.services.iter().filter(is_new) {
+            let mut new = one.clone();
+            new.id.going = true;
+            all.services.push(new);
         }
-        for one in &next.vips {
-            if all
-                .vips
-                .iter()
-                .all(|known| known.id.number != one.id.number)
-            {
-                let mut new = one.clone();
-                new.id.going = true;
-                all.vips.push(new);
-            }
+        let known: Vec<u16> = self.vips.iter().map(|one| one.id.number).collect();
+        let is_new = |one: &&VipEntry| !known.contains(&one.id.number);
+        for one in next.vips.iter().filter(is_new) {
+            let mut new = one.clone();
+            new.id.going = true;
+            all.vips.push(new);
         }
         all
     }
@@ -235,6 +227,12 @@ impl Records {
         let mut vips = self.vips.iter().filter(|one| !one.id.going);
         let found = vips.find(|one| one.id.key == vip)?;
         Some((found.service, found.id.number))
+    }
+
+    /// The number of the service of a VIP with this number, also of one that was removed.
+    pub(crate) fn service_of(&self, vip: u16) -> Option<u16> {
+        let found = self.vips.iter().find(|one| one.id.number == vip);
+        found.map(|one| one.service)
     }
 
     fn vips_of(&self, service: u16) -> Vec<IpAddr> {

@@ -42,6 +42,15 @@ fn what_is_written_is_read() {
 }
 
 #[test]
+fn a_vip_has_a_service_as_long_as_it_has_a_record() {
+    let before = next(&Records::default(), &[A, B]);
+    // The second VIP of A and all of B are going.
+    let records = next(&before, &["a:203.0.113.1,203.0.113.4=192.168.0.1"]);
+    let found: Vec<Option<u16>> = (0..5).map(|vip| records.service_of(vip)).collect();
+    assert_eq!(found, [Some(0), Some(0), Some(1), Some(0), None]);
+}
+
+#[test]
 fn an_ipv4_address_is_mapped_and_in_network_order() {
     let records = next(&Records::default(), &[B]);
     let words = records.vips[0].words();

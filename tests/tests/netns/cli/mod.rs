@@ -3,6 +3,7 @@
 mod arguments;
 mod dry_run;
 mod json;
+mod one_service;
 mod output;
 mod peer_lists;
 mod selection;
@@ -15,6 +16,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     let parts = [
         arguments::scenarios(),
         json::scenarios(),
+        one_service::scenarios(),
         output::scenarios(),
         peer_lists::scenarios(),
         selection::scenarios(),

@@ -1,0 +1,207 @@
+//! `--service NAME` of `stats` and `status`: what belongs to other services is left
+//! out, what all services share stays, and a name that no service has is refused.
+
+use std::net::Ipv4Addr;
+
+use anyhow::{Context, Result, ensure};
+use ikenat_tests::lab::Lab;
+use ikenat_tests::lab::frames::{Packet, protocol};
+use ikenat_tests::lab::ikenat::{Ikenat, binary};
+use ikenat_tests::lab::json::{HostPeer, InstanceStats, InstanceStatus, Stats, Status};
+use ikenat_tests::lab::netns::execute;
+use ikenat_tests::lab::raw_sender::raw_sender;
+use ikenat_tests::lab::three_services::{SERVERS, VIPS, service};
+use ikenat_tests::lab::topology::{CLIENT, LAN, PEER, WAN};
+use ikenat_tests::lab::wire::{Wire, esp};
+use ikenat_tests::suite::Scenario;
+use serde::de::DeserializeOwned;
+
+use crate::support::sentence;
+
+pub(crate) fn scenarios() -> Vec<Scenario> {
+    vec![Scenario::new("status_shows_one_service", status)]
+}
+
+const VERBS: [&str; 2] = ["stats", "status"];
+
+/// The peers of the gateway itself, by the VIP that it sends from.
+const HOST_PEERS: [Ipv4Addr; 2] = [
+    Ipv4Addr::new(198, 51, 100, 11),
+    Ipv4Addr::new(198, 51, 100, 12),
+];
+
+/// All VIPs are on the WAN, the second server beside the first, and the third on the gateway.
+fn addresses(lab: &Lab) -> Result<()> {
+    lab.server
+        .run(&format!("ip address add {}/24 dev {PEER}", SERVERS[1]))?;
+    lab.gateway.shell(&format!(
+        "ip address add {}/24 dev {WAN}; ip address add {}/24 dev {WAN}
+         ip address add 10.77.0.1/32 dev lo
+         ip route replace default via {CLIENT}",
+        VIPS[1], VIPS[2]
+    ))?;
+    Ok(())
+}
+
+/// An ordinary service, another one, and one whose server is the gateway.
+fn start_three(lab: &Lab) -> Result<Ikenat> {
+    addresses(lab)?;
+    let (red, green, here) = (
+        service(0),
+        service(1),
+        format!("here:{}=10.77.0.1", VIPS[2]),
+    );
+    let mut words = vec!["run", "--wan", WAN, "--lan", LAN];
+    for one in [&red, &green, &here] {
+        words.extend(["--service", one]);
+    }
+    Ikenat::run(lab, &lab.gateway, "ikenat", &words)
+}
+
+/// The gateway sends native ESP to a peer from each of the first two VIPs.
+fn send_from_vips(lab: &Lab) -> Result<()> {
+    let wire = Wire::open(lab)?;
+    for (vip, peer) in VIPS.into_iter().zip(HOST_PEERS) {
+        let packet = Packet::raw(vip, peer, protocol::ESP, esp(0xC700_0001, 1, 60));
+        let sent = packet.build();
+        raw_sender(&lab.gateway)?.send(&sent)?;
+        let is_it = |frame: &[u8]| frame.get(30..34) == Some(&peer.octets()[..]);
+        let found = wire.client.find(std::time::Duration::from_secs(3), is_it)?;
+        ensure!(found.is_some(), "nothing came from {vip}");
+    }
+    Ok(())
+}
+
+/// The one instance of a document with this part selected.
+fn one<T: DeserializeOwned>(lab: &Lab, verb: &str, services: &[&str]) -> Result<T> {
+    let mut words = vec![verb, "--json"];
+    words.extend(services.iter().flat_map(|name| ["--service", name]));
+    let text = execute(&mut lab.ikenat(&words)?)?;
+    serde_json::from_str(&text).with_context(|| text)
+}
+
+fn status_of(lab: &Lab, services: &[&str]) -> Result<InstanceStatus> {
+    let mut status: Status = one(lab, "status", services)?;
+    ensure!(status.instances.len() == 1, "{status:?}");
+    status.instances.pop().context("no instance")
+}
+
+fn names(instance: &InstanceStatus) -> Vec<&str> {
+    let services = instance.services.iter();
+    services.map(|service| service.name.as_str()).collect()
+}
+
+fn peers(instance: &InstanceStatus) -> Vec<(&str, Ipv4Addr)> {
+    let peer = |one: &'_ HostPeer| one.peer;
+    let all = instance.host_peers.iter();
+    let mut all: Vec<_> = all.map(|one| (one.service.as_str(), peer(one))).collect();
+    all.sort_unstable();
+    all
+}
+
+fn says(text: &str, words: &[&str], others: &[&str]) -> Result<()> {
+    for word in words {
+        ensure!(text.contains(word), "{word:?} is not in: {text}");
+    }
+    for other in others {
+        ensure!(!text.contains(other), "{other:?} is in: {text}");
+    }
+    Ok(())
+}
+
+fn status(lab: &Lab) -> Result<()> {
+    let _ikenat = start_three(lab)?;
+    send_from_vips(lab)?;
+    let all = status_of(lab, &[])?;
+    let [red, green] = [("red", HOST_PEERS[0]), ("green", HOST_PEERS[1])];
+    ensure!(names(&all) == ["red", "green", "here"], "{all:?}");
+    ensure!(peers(&all) == [green, red], "{:?}", all.host_peers);
+    let own = status_of(lab, &["green"])?;
+    ensure!(
+        names(&own) == ["green"] && peers(&own) == [green],
+        "{own:?}"
+    );
+    // What the services share is still there.
+    let shared = |one: &InstanceStatus| {
+        let tables = one.tables.iter().map(|table| table.name.clone());
+        let tables: Vec<String> = tables.collect();
+        (
+            one.attached.len(),
+            one.redirect.len(),
+            tables,
+            one.reasons.len(),
+        )
+    };
+    ensure!(shared(&own) == shared(&all), "{own:?} of {all:?}");
+    let two = status_of(lab, &["here", "red"])?;
+    ensure!(
+        names(&two) == ["red", "here"] && peers(&two) == [red],
+        "{two:?}"
+    );
+    let (vips, local) = (VIPS.map(|vip| vip.to_string()), "The server is this host");
+    let text = |words: &[&str]| execute(&mut lab.ikenat(words)?);
+    says(
+        &text(&["status"])?,
+        &[
+            "here: The server is this host",
+            "SERVICE",
+            &vips[0],
+            &vips[1],
+        ],
+        &["below are those of all"],
+    )?;
+    let shown = text(&["status", "--service", "green"])?;
+    let first = format!("Instance default: service green: VIP {}", vips[1]);
+    ensure!(shown.starts_with(&first), "{shown}");
+    says(
+        &shown,
+        &[
+            "below are those of all services",
+            "FLOW",
+            "native",
+            "198.51.100.12",
+        ],
+        &[
+            "service red",
+            &vips[0],
+            "service here",
+            local,
+            "SERVICE",
+            "198.51.100.11",
+        ],
+    )?;
+    says(
+        &text(&["status", "--service", "here"])?,
+        &[local, &vips[2]],
+        &["here: The", &vips[1], "PEER OF THIS HOST"],
+    )?;
+    // `stats` leaves out the same.
+    let mut stats: Stats = one(lab, "stats", &["green", "here"])?;
+    let stats: InstanceStats = stats.instances.pop().context("no instance")?;
+    let found: Vec<&str> = stats.services.iter().map(|one| one.name.as_str()).collect();
+    ensure!(found == ["green", "here"], "{stats:?}");
+    let shown = text(&["stats", "--service", "green"])?;
+    ensure!(shown.starts_with(&first), "{shown}");
+    says(
+        &shown,
+        &["No SPI of this selection"],
+        &["service red", &vips[0]],
+    )?;
+    unknown(lab, "one of: green, here, red")
+}
+
+/// Each verb refuses a name that no service has, and prints nothing else.
+fn unknown(lab: &Lab, exist: &str) -> Result<()> {
+    for (verb, status) in VERBS.into_iter().zip([1, 1]) {
+        let mut command = lab.gateway.command(binary()?);
+        command.args([verb, "--service", "red", "--service", "home"]);
+        let output = command.arg("--bpffs").arg(lab.bpffs()).output()?;
+        sentence(&output, &["no service home", "--service", exist])
+            .with_context(|| verb.to_owned())?;
+        ensure!(
+            output.stdout.is_empty() && output.status.code() == Some(status),
+            "{verb}: {output:?}"
+        );
+    }
+    Ok(())
+}
