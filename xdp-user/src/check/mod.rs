@@ -27,6 +27,7 @@ use crate::config::settings::Settings;
 use crate::dataplane::other_instances;
 use crate::error::Result;
 use crate::netlink::Netlink;
+use crate::report::wanted_services::WantedServices;
 use crate::tables::services::ServiceRecord;
 use context::Context;
 use serde::Serialize;
@@ -49,7 +50,7 @@ pub struct Checks {
 pub struct InstanceCheck {
     /// Its name.
     pub instance: String,
-    /// What it translates.
+    /// What it translates, of what is wanted.
     pub services: Vec<ServiceRecord>,
     /// One or more for each condition.
     pub findings: Vec<Finding>,
@@ -117,6 +118,12 @@ impl Finding {
         Self::warning(code, format!("not checked: {cause}"), reason)
     }
 
+    /// Whether it is the same for all services, or about one that is wanted.
+    fn is_for(&self, wanted: &WantedServices) -> bool {
+        let service = self.service.as_deref();
+        service.is_none_or(|name| wanted.wants(name))
+    }
+
     fn on(mut self, interface: &str) -> Self {
         self.on = Some(interface.to_owned());
         self
@@ -133,10 +140,12 @@ impl Finding {
     }
 }
 
-/// Checks all conditions, for a number of tunnels if one is wanted. The result is an error only if the host cannot be examined at all; a single
-/// condition that cannot be checked is a finding.
+/// Checks all conditions, for a number of tunnels if one is wanted, and returns the findings about the
+/// wanted services and those that are the same for all. The result is an error only if the host cannot
+/// be examined at all; a single condition that cannot be checked is a finding.
 pub fn check(
     settings: &Settings,
+    wanted: &WantedServices,
     netlink: &Netlink,
     tunnels: Option<TunnelNeed>,
 ) -> Result<Vec<Finding>> {
@@ -151,7 +160,9 @@ pub fn check(
     findings.extend(device::all(&context));
     findings.extend(offload::all(&context));
     findings.extend(by_service::all(&mut context));
-    findings.extend(policy::all(&context));
+    findings.extend(policy::all(&context, wanted));
+    findings.retain(|finding| finding.is_for(wanted));
+    // After that: an error that is left out explains nothing.
     findings.extend(start(settings, netlink, &findings));
     Ok(findings)
 }

@@ -7,18 +7,19 @@ use crate::config::routing_rules;
 use crate::config::services::named;
 use crate::error::word;
 use crate::netlink::Link;
+use crate::report::wanted_services::WantedServices;
 
-pub(super) fn all(context: &Context<'_>) -> Vec<Finding> {
-    let mut findings = rules(context);
+pub(super) fn all(context: &Context<'_>, wanted: &WantedServices) -> Vec<Finding> {
+    let mut findings = rules(context, wanted);
     findings.extend(guests(context));
     findings
 }
 
-fn rules(context: &Context<'_>) -> Vec<Finding> {
+fn rules(context: &Context<'_>, wanted: &WantedServices) -> Vec<Finding> {
     const CODE: &str = "routing-rules";
     const REASON: &str = "ikenat asks the kernel for the route of each packet as it leaves, before the firewall has marked it; rules by source, protocol, port and type of service are followed, with the VIP as the source of what the server sends";
-    let settings = context.settings;
-    let unfollowed = match routing_rules::unfollowed(context.netlink, &settings.services) {
+    let services = wanted.of(&context.settings.services);
+    let unfollowed = match routing_rules::unfollowed(context.netlink, &services) {
         Ok(unfollowed) => unfollowed,
         Err(error) => return vec![Finding::not_checked(CODE, word(&error), REASON)],
     };

@@ -1,6 +1,7 @@
 //! `ikenat check`: prints the findings as text or JSON, and sets the exit status.
 
-use super::run::Arguments as Run;
+use super::run::{Arguments as Run, ServiceArgument};
+use super::service_filter::select;
 use super::{Errors, complain, heading, print};
 use anyhow::{Context, Result, anyhow};
 use clap::builder::Resettable;
@@ -11,8 +12,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use xdp_user::bpffs::find::Selector;
 use xdp_user::check::{Checks, Finding, InstanceCheck, Level, TunnelNeed, check, running};
+use xdp_user::config::settings::Settings;
 use xdp_user::netlink::Netlink;
 use xdp_user::report::document::Document;
+use xdp_user::report::wanted_services::WantedServices;
 use xdp_user::tables::services::ServiceRecord;
 
 /// Check everything that forwarding depends on, and print what is wrong and how to fix it
@@ -21,8 +24,11 @@ use xdp_user::tables::services::ServiceRecord;
 /// --wan, --lan, --vip and --server it checks what is attached. Run it in the network namespace of
 /// the gateway.
 ///
-/// Exit status: 0 when there is no error (warnings may be there), 1 when there is an error, 2 when
-/// the arguments are wrong or there is nothing to check.
+/// With --service NAME it prints only the findings about that service and those that are the same for
+/// all services.
+///
+/// Exit status: 0 when there is no error (warnings may be there) among the findings that it prints, 1
+/// when there is an error, 2 when the arguments are wrong or there is nothing to check.
 #[derive(Args, Clone, Debug)]
 // The group of `run`'s arguments has the name that this one would have.
 #[group(skip)]
@@ -34,7 +40,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "N", value_parser = tunnels)]
     tunnels: Option<TunnelNeed>,
     #[command(flatten)]
-    run: Optional,
+    what: What,
 }
 
 fn tunnels(text: &str) -> Result<TunnelNeed, String> {
@@ -46,9 +52,15 @@ fn tunnels(text: &str) -> Result<TunnelNeed, String> {
     }
 }
 
-/// The arguments of `run`, none of them required.
+/// The arguments of `run`, none of them required, and names of services.
 #[derive(Clone, Debug)]
-enum Optional {
+struct What {
+    instances: Instances,
+    services: WantedServices,
+}
+
+#[derive(Clone, Debug)]
+enum Instances {
     /// The arguments that describe an instance were given.
     Given(Box<Run>),
     /// None of those were given: check what is attached.
@@ -58,20 +70,39 @@ enum Optional {
     },
 }
 
-/// With any of these, all arguments that `run` requires are required; --instance or
-/// --vip alone selects an instance.
-const SAYING: [&str; 4] = ["wan", "lan", "server", "service"];
+/// With any of these, or a service with its server, all arguments that `run` requires are required;
+/// --instance or --vip alone selects an instance, and --service with a name alone a service.
+const SAYING: [&str; 3] = ["wan", "lan", "server"];
+
+/// The option of two meanings.
+const SERVICE: &str = "service";
 
 fn incomplete() -> clap::Error {
     let sentence = "give all of --wan, --lan, --vip and --server (or --service), or none of them to look at what is attached\n";
     clap::Error::raw(ErrorKind::MissingRequiredArgument, sentence)
 }
 
-impl Args for Optional {
+/// `run` refuses it by the declaration of its arguments; here it depends on the value.
+fn conflict() -> clap::Error {
+    let sentence = "a service with its server in --service cannot be used with --vip or --server; give one form of both\n";
+    clap::Error::raw(ErrorKind::ArgumentConflict, sentence)
+}
+
+impl Args for What {
     fn augment_args(command: Command) -> Command {
-        Run::augment_args(command).mut_args(|argument| {
-            let never = Resettable::<Id>::Reset;
-            argument.required(false).required_unless_present(never)
+        let never = || Resettable::<Id>::Reset;
+        let command = Run::augment_args(command)
+            .mut_args(|argument| argument.required(false).required_unless_present(never()));
+        command.mut_arg(SERVICE, |argument| {
+            argument
+                .conflicts_with(never())
+                .value_parser(ServiceArgument::given_or_named)
+                .value_name("NAME|[NAME:]VIP[,VIP...]=SERVER")
+                .help("Only the findings about the service NAME; or VIPs and a server, as in `run`")
+                .long_help(
+                    "Only the findings about the service NAME and those that are the same for all services; or public addresses and the VPN server behind them, as in `run`\n\n\
+                     Both may be given any number of times. NAME is a service of the other --service, or of what is attached.",
+                )
         })
     }
     fn augment_args_for_update(command: Command) -> Command {
@@ -79,9 +110,39 @@ impl Args for Optional {
     }
 }
 
-impl FromArgMatches for Optional {
+impl FromArgMatches for What {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        if SAYING.iter().any(|name| matches.contains_id(name)) {
+        let services = matches.get_many(SERVICE).into_iter().flatten();
+        let (mut names, mut is_given) = (Vec::new(), false);
+        for service in services {
+            match service {
+                ServiceArgument::Named(name) => names.push(name.clone()),
+                ServiceArgument::Given(_) => is_given = true,
+            }
+        }
+        if is_given
+            && ["vip", "server"]
+                .iter()
+                .any(|name| matches.contains_id(name))
+        {
+            return Err(conflict());
+        }
+        let is_said = is_given || SAYING.iter().any(|name| matches.contains_id(name));
+        Ok(Self {
+            instances: Instances::of(matches, is_said)?,
+            services: WantedServices::new(names),
+        })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+impl Instances {
+    fn of(matches: &ArgMatches, is_said: bool) -> Result<Self, clap::Error> {
+        if is_said {
             return match Run::from_arg_matches(matches) {
                 Ok(run) if !run.services().is_empty() => Ok(Self::Given(Box::new(run))),
                 Ok(_) => Err(incomplete()),
@@ -103,22 +164,26 @@ impl FromArgMatches for Optional {
         })
     }
 
-    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
-        *self = Self::from_arg_matches(matches)?;
-        Ok(())
+    /// The settings of each, or why they cannot be read.
+    fn settings(&self) -> Result<Vec<xdp_user::Result<Settings>>> {
+        match self {
+            Self::Given(run) => Ok(vec![Ok(run.settings())]),
+            Self::Missing { wanted, bpffs } => match running(bpffs.as_deref(), wanted) {
+                // Without a BPF file system nothing can be attached.
+                Err(xdp_user::Error::NoBpffs { .. }) => Ok(Vec::new()),
+                found => found.context("failed to look at what is attached"),
+            },
+        }
     }
 }
 
 /// Runs the subcommand.
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
-    let found = match &arguments.run {
-        Optional::Given(run) => vec![Ok(run.settings())],
-        Optional::Missing { wanted, bpffs } => match running(bpffs.as_deref(), wanted) {
-            // Without a BPF file system nothing can be attached.
-            Err(xdp_user::Error::NoBpffs { .. }) => Vec::new(),
-            found => found.context("failed to look at what is attached")?,
-        },
-    };
+    let What {
+        instances,
+        services: wanted,
+    } = &arguments.what;
+    let found = instances.settings()?;
     let tunnels = arguments.tunnels;
     if found.is_empty() && tunnels.is_none() {
         complain(&anyhow!(
@@ -133,19 +198,28 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
             Err(error) => errors.push(error.into()),
         }
     }
+    let errors = Errors(errors);
+    if !subjects.is_empty()
+        && let Err(unknown) = select(wanted, &mut subjects, &errors, |one| &one.services)
+    {
+        complain(&unknown);
+        return Ok(ExitCode::from(2));
+    }
     let netlink = Netlink::open().context("failed to look at this host")?;
     let mut checks = Vec::new();
     for subject in &subjects {
+        let shown = wanted.of(&subject.services);
         checks.push(InstanceCheck {
             instance: subject.instance.clone(),
-            services: subject.services.iter().map(ServiceRecord::of).collect(),
-            findings: check(subject, &netlink, tunnels).context("failed to look at this host")?,
+            services: shown.iter().map(ServiceRecord::of).collect(),
+            findings: check(subject, wanted, &netlink, tunnels)
+                .context("failed to look at this host")?,
         });
     }
     let worst = checks.iter().flat_map(|check| &check.findings);
     let worst = worst.map(|finding| finding.level).max();
     if checks.is_empty() && tunnels.is_none() {
-        return Ok(Errors(errors).report());
+        return Ok(errors.report());
     }
     if arguments.json {
         print(&Document::now(Checks { tunnels, checks }).indented()?)?;
@@ -156,7 +230,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         let texts: Vec<String> = alone.into_iter().chain(checks.iter().map(text)).collect();
         print(&texts.join("\n"))?;
     }
-    let status = Errors(errors).report();
+    let status = errors.report();
     Ok(if worst == Some(Level::Error) {
         ExitCode::FAILURE
     } else {

@@ -52,8 +52,9 @@ pub(crate) struct Arguments {
     /// It may be given for each of up to 256 servers. NAME is that of the service in reports: letters,
     /// digits, `-`, `_` and `.`; without it the first VIP is the name. A server behind several VIPs
     /// answers each client from the VIP that the client uses.
-    #[arg(long, value_name = "[NAME:]VIP[,VIP...]=SERVER", conflicts_with_all = ["vip", "server"])]
-    service: Vec<Service>,
+    #[arg(long, value_name = "[NAME:]VIP[,VIP...]=SERVER", value_parser = ServiceArgument::given,
+          conflicts_with_all = ["vip", "server"])]
+    service: Vec<ServiceArgument>,
     /// Where XDP runs: in the driver (native) or in the stack (generic: any device, slower)
     #[arg(long, value_enum, default_value_t = ModeArgument::Native)]
     mode: ModeArgument,
@@ -114,6 +115,37 @@ pub(crate) struct Arguments {
     log_sessions: bool,
 }
 
+/// A value of `--service`.
+#[derive(Clone, Debug)]
+pub(super) enum ServiceArgument {
+    /// VIPs and their server.
+    Given(Service),
+    /// A name alone, which `check` accepts.
+    Named(String),
+}
+
+impl ServiceArgument {
+    fn given(text: &str) -> Result<Self, String> {
+        text.parse().map(Self::Given)
+    }
+
+    /// The same, or the name of a service. A name has no `=`.
+    pub(super) fn given_or_named(text: &str) -> Result<Self, String> {
+        if services::is_service_name(text) {
+            Ok(Self::Named(text.to_owned()))
+        } else {
+            Self::given(text)
+        }
+    }
+
+    const fn service(&self) -> Option<&Service> {
+        match self {
+            Self::Given(service) => Some(service),
+            Self::Named(_) => None,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum ModeArgument {
     Native,
@@ -161,7 +193,8 @@ impl Arguments {
     pub(super) fn services(&self) -> Vec<Service> {
         let short = self.vip.zip(self.server);
         let short = short.map(|(vip, server)| Service::new(services::DEFAULT, vip, server));
-        let all = short.into_iter().chain(self.service.iter().cloned());
+        let long = self.service.iter().filter_map(ServiceArgument::service);
+        let all = short.into_iter().chain(long.cloned());
         all.map(|service| Service {
             lists: Lists {
                 except: self.except_peer.clone(),

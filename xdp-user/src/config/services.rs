@@ -140,8 +140,13 @@ impl FromStr for Service {
     }
 }
 
+/// Whether a text can be the name of a service.
+pub fn is_service_name(text: &str) -> bool {
+    is_name(text, b"-_.")
+}
+
 fn checked_name(name: &str) -> Result<String, String> {
-    if !is_name(name, b"-_.") {
+    if !is_service_name(name) {
         return Err(format!(
             "the name `{name}` does not have 1 to {LONGEST} letters (a to z, A to Z), digits, `-`, `_` and `.`; {FORM}"
         ));

@@ -8,6 +8,7 @@ mod host;
 mod memory;
 mod network_cards;
 mod nft_rules;
+mod one_service;
 mod routing;
 mod services;
 mod vip;
@@ -31,6 +32,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         host::scenarios(),
         memory::scenarios(),
         nft_rules::scenarios(),
+        one_service::scenarios(),
         vip::scenarios(),
         routing::scenarios(),
         services::scenarios(),

@@ -3,7 +3,7 @@
 mod arguments;
 mod dry_run;
 mod json;
-mod one_service;
+pub(crate) mod one_service;
 mod output;
 mod peer_lists;
 mod selection;

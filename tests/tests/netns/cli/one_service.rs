@@ -1,4 +1,4 @@
-//! `--service NAME` of `stats` and `status`: what belongs to other services is left
+//! `--service NAME` of `stats`, `status` and `check`: what belongs to other services is left
 //! out, what all services share stays, and a name that no service has is refused.
 
 use std::net::Ipv4Addr;
@@ -22,7 +22,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![Scenario::new("status_shows_one_service", status)]
 }
 
-const VERBS: [&str; 2] = ["stats", "status"];
+const VERBS: [&str; 3] = ["stats", "status", "check"];
 
 /// The peers of the gateway itself, by the VIP that it sends from.
 const HOST_PEERS: [Ipv4Addr; 2] = [
@@ -31,7 +31,7 @@ const HOST_PEERS: [Ipv4Addr; 2] = [
 ];
 
 /// All VIPs are on the WAN, the second server beside the first, and the third on the gateway.
-fn addresses(lab: &Lab) -> Result<()> {
+pub(crate) fn addresses(lab: &Lab) -> Result<()> {
     lab.server
         .run(&format!("ip address add {}/24 dev {PEER}", SERVERS[1]))?;
     lab.gateway.shell(&format!(
@@ -99,7 +99,7 @@ fn peers(instance: &InstanceStatus) -> Vec<(&str, Ipv4Addr)> {
     all
 }
 
-fn says(text: &str, words: &[&str], others: &[&str]) -> Result<()> {
+pub(crate) fn says(text: &str, words: &[&str], others: &[&str]) -> Result<()> {
     for word in words {
         ensure!(text.contains(word), "{word:?} is not in: {text}");
     }
@@ -192,7 +192,7 @@ fn status(lab: &Lab) -> Result<()> {
 
 /// Each verb refuses a name that no service has, and prints nothing else.
 fn unknown(lab: &Lab, exist: &str) -> Result<()> {
-    for (verb, status) in VERBS.into_iter().zip([1, 1]) {
+    for (verb, status) in VERBS.into_iter().zip([1, 1, 2]) {
         let mut command = lab.gateway.command(binary()?);
         command.args([verb, "--service", "red", "--service", "home"]);
         let output = command.arg("--bpffs").arg(lab.bpffs()).output()?;
