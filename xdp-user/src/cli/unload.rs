@@ -1,40 +1,53 @@
 //! `ikenat unload`: detaches the programs of an instance and removes its pins.
 
-use super::{InstanceFilter, complain, print};
-use anyhow::{Context, Result, bail};
+use super::service_filter::select;
+use super::{Errors, InstanceFilter, complain, print};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 use std::process::ExitCode;
 use xdp_user::Error;
 use xdp_user::bpffs::layout::Instance;
 use xdp_user::bpffs::stop::Holder;
+use xdp_user::check::{run_command, running};
+use xdp_user::config::settings::Settings;
 use xdp_user::dataplane::detach;
 use xdp_user::netlink::Netlink;
+use xdp_user::report::wanted_services::WantedServices;
 use xdp_user::sys::capabilities;
+use xdp_user::tables::removal;
 
 /// Detach everything and remove all pins and counters
 ///
 /// A stopped or killed daemon leaves its programs attached on purpose, so that tunnels survive a
 /// restart. `unload` removes them. It refuses while a daemon runs, which should be stopped first.
 /// With --force it ends the daemon itself, as SIGTERM does, and after five seconds as SIGKILL does.
+///
+/// It removes whole instances. To remove one service of several, start `run` again without it;
+/// --service NAME prints how, and removes nothing.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Arguments {
     /// Stop the daemon if one runs
     #[arg(long)]
     force: bool,
+    /// Remove nothing, and print how this service is removed from its instance
+    ///
+    /// It may be given any number of times. The exit status is 1.
+    #[arg(long, value_name = "NAME")]
+    service: Vec<String>,
     #[command(flatten)]
     which: InstanceFilter,
 }
 
 /// Runs the subcommand. An instance that cannot be removed keeps none of the others.
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let wanted = WantedServices::new(arguments.service.clone());
+    if wanted.is_partial() {
+        return refuse(&arguments.which, &wanted);
+    }
     capabilities::check()?;
     let instances = arguments.which.instances()?;
     if instances.is_empty() {
-        print(&format!(
-            "Nothing to remove: no ikenat{} is attached.\n",
-            arguments.which.whose()
-        ))?;
-        return Ok(ExitCode::SUCCESS);
+        return nothing(&arguments.which);
     }
     if let (Some(vip), [first, _, ..]) = (arguments.which.vip, &*instances) {
         let names: Vec<&str> = instances.iter().map(|one| one.name.as_str()).collect();
@@ -55,6 +68,58 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         }
     }
     Ok(status)
+}
+
+fn nothing(which: &InstanceFilter) -> Result<ExitCode> {
+    print(&format!(
+        "Nothing to remove: no ikenat{} is attached.\n",
+        which.whose()
+    ))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// All services of an instance have the same programs, and a daemon that runs has them in its command
+/// line, as its unit has for the next start. So a service is removed by a start without it.
+fn refuse(which: &InstanceFilter, wanted: &WantedServices) -> Result<ExitCode> {
+    let found = running(which.bpffs.as_deref(), &which.selector());
+    let (mut instances, mut errors) = (Vec::new(), Vec::new());
+    for one in found.context("failed to find what is attached")? {
+        match one {
+            Ok(settings) => instances.push(settings),
+            Err(error) => errors.push(error.into()),
+        }
+    }
+    if instances.is_empty() && errors.is_empty() {
+        return nothing(which);
+    }
+    let errors = Errors(errors);
+    if !instances.is_empty() {
+        select(wanted, &mut instances, &errors, |one| &one.services)?;
+    }
+    for settings in instances {
+        complain(&refusal(settings, wanted));
+    }
+    _ = errors.report();
+    Ok(ExitCode::FAILURE)
+}
+
+/// How services are removed from an instance that has them.
+fn refusal(mut settings: Settings, wanted: &WantedServices) -> anyhow::Error {
+    let instance = settings.instance.clone();
+    let gone = wanted.of(&settings.services);
+    let names: Vec<&str> = gone.iter().map(|one| one.name.as_str()).collect();
+    let names = names.join(", ");
+    settings.services.retain(|one| !gone.contains(one));
+    if settings.services.is_empty() {
+        return anyhow!(
+            "the instance {instance} has no other service than {names}, and nothing is removed: `ikenat unload --instance {instance}` removes the whole instance"
+        );
+    }
+    anyhow!(
+        "nothing is removed, because all services of an instance have the same programs: to remove {names} from the instance {instance}, stop its daemon (SIGTERM) and start it without; the other services lose no packet, and what {names} has left in the tables is removed within {} s: {}",
+        removal::SECONDS,
+        run_command(&settings)
+    )
 }
 
 /// Removes an instance and says what it was.

@@ -1,4 +1,4 @@
-//! `--service NAME` of `stats`, `status` and `check`: what belongs to other services is left
+//! `--service NAME` of `stats`, `status`, `check` and `unload`: what belongs to other services is left
 //! out, what all services share stays, and a name that no service has is refused.
 
 use std::net::Ipv4Addr;
@@ -10,19 +10,26 @@ use ikenat_tests::lab::ikenat::{Ikenat, binary};
 use ikenat_tests::lab::json::{HostPeer, InstanceStats, InstanceStatus, Stats, Status};
 use ikenat_tests::lab::netns::execute;
 use ikenat_tests::lab::raw_sender::raw_sender;
-use ikenat_tests::lab::three_services::{SERVERS, VIPS, service};
+use ikenat_tests::lab::three_services::{SERVERS, VIPS, service, start};
 use ikenat_tests::lab::topology::{CLIENT, LAN, PEER, WAN};
 use ikenat_tests::lab::wire::{Wire, esp};
 use ikenat_tests::suite::Scenario;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
-use crate::support::sentence;
+use crate::lifecycle::instances::{OTHER_VIP, add_interfaces, start_in};
+use crate::support::{attachments, everything_crosses, nothing_is_left, sentence};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
-    vec![Scenario::new("status_shows_one_service", status)]
+    const TOOLS: &[&str] = &["tc", "bpftool"];
+    vec![
+        Scenario::new("status_shows_one_service", status),
+        Scenario::new("a_service_is_of_one_of_two_instances", instances),
+        Scenario::new("unload_removes_no_single_service", unload).with_programs(TOOLS),
+    ]
 }
 
-const VERBS: [&str; 3] = ["stats", "status", "check"];
+const VERBS: [&str; 4] = ["stats", "status", "check", "unload"];
 
 /// The peers of the gateway itself, by the VIP that it sends from.
 const HOST_PEERS: [Ipv4Addr; 2] = [
@@ -192,7 +199,7 @@ fn status(lab: &Lab) -> Result<()> {
 
 /// Each verb refuses a name that no service has, and prints nothing else.
 fn unknown(lab: &Lab, exist: &str) -> Result<()> {
-    for (verb, status) in VERBS.into_iter().zip([1, 1, 2]) {
+    for (verb, status) in VERBS.into_iter().zip([1, 1, 2, 1]) {
         let mut command = lab.gateway.command(binary()?);
         command.args([verb, "--service", "red", "--service", "home"]);
         let output = command.arg("--bpffs").arg(lab.bpffs()).output()?;
@@ -203,5 +210,92 @@ fn unknown(lab: &Lab, exist: &str) -> Result<()> {
             "{verb}: {output:?}"
         );
     }
+    Ok(())
+}
+
+/// Another instance, without such a service, is not shown.
+fn instances(lab: &Lab) -> Result<()> {
+    add_interfaces(&lab.gateway)?;
+    addresses(lab)?;
+    let _first = start(lab, &[0, 1])?;
+    let _second = start_in(lab, &lab.gateway, OTHER_VIP)?;
+    for verb in VERBS {
+        let key = if verb == "check" {
+            "checks"
+        } else {
+            "instances"
+        };
+        let mut command = lab.gateway.command(binary()?);
+        command.args([verb, "--service", "green"]);
+        if verb == "unload" {
+            let output = command.arg("--bpffs").arg(lab.bpffs()).output()?;
+            sentence(&output, &["the instance default"])?;
+            let text = String::from_utf8_lossy(&output.stderr);
+            says(&text, &[], &["the instance other"])?;
+            continue;
+        }
+        let output = command
+            .arg("--json")
+            .arg("--bpffs")
+            .arg(lab.bpffs())
+            .output()?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let document: Value = serde_json::from_str(&text).with_context(|| text.clone())?;
+        let shown = document[key].as_array().context("an array")?;
+        ensure!(
+            shown.len() == 1 && shown[0]["services"][0]["name"] == "green",
+            "{verb}: {text}"
+        );
+    }
+    unknown(lab, "one of: default, green, red")
+}
+
+/// Neither one of several services nor the only one, whether a daemon runs or not.
+fn unload(lab: &Lab) -> Result<()> {
+    let before = attachments(lab)?;
+    addresses(lab)?;
+    let ikenat = start(lab, &[0, 1])?;
+    let attached = attachments(lab)?;
+    let refuses = |words: &[&str], said: &[&str], not: &[&str]| -> Result<()> {
+        let output = lab.ikenat(&[&["unload"], words].concat())?.output()?;
+        sentence(&output, said).with_context(|| format!("{words:?}"))?;
+        ensure!(output.stdout.is_empty(), "{output:?}");
+        says(&String::from_utf8_lossy(&output.stderr), &[], not)?;
+        ensure!(attachments(lab)? == attached, "{words:?} changed something");
+        everything_crosses(lab)
+    };
+    let run = format!(
+        "ikenat run --wan {WAN} --lan {LAN} --service {}",
+        service(0)
+    );
+    let other = format!("green:{}", VIPS[1]);
+    let green = ["--service", "green"];
+    let stop = "stop its daemon (SIGTERM)";
+    refuses(&green, &["nothing is removed", stop, &run], &[&other])?;
+    let forced = ["--service", "green", "--force"];
+    refuses(&forced, &["nothing is removed", &run], &[&other])?;
+    ikenat.kill()?;
+    refuses(&green, &["nothing is removed", &run], &[&other])?;
+    let whole = "ikenat unload --instance default";
+    let both = ["--service", "green", "--service", "red"];
+    refuses(&both, &["no other service than red, green", whole], &[&run])?;
+    // What it says, done.
+    let one = start(lab, &[0])?;
+    ensure!(names(&lab.status()?) == ["red"], "{:?}", lab.status()?);
+    let red = ["--service", "red"];
+    let output = lab
+        .ikenat(&[&["unload"][..], &red, &["--force"]].concat())?
+        .output()?;
+    sentence(&output, &["no other service than red", whole])?;
+    everything_crosses(lab)?;
+    one.kill()?;
+    execute(&mut lab.ikenat(&["unload", "--instance", "default"])?)?;
+    nothing_is_left(lab, &before)?;
+    let output = lab.ikenat(&["unload", "--service", "red"])?.output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    ensure!(
+        output.status.success() && text.contains("Nothing to remove"),
+        "{output:?}"
+    );
     Ok(())
 }
