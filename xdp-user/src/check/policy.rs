@@ -18,13 +18,15 @@ pub(super) fn all(context: &Context<'_>, wanted: &WantedServices) -> Vec<Finding
 fn rules(context: &Context<'_>, wanted: &WantedServices) -> Vec<Finding> {
     const CODE: &str = "routing-rules";
     const REASON: &str = "ikenat asks the kernel for the route of each packet as it leaves, before the firewall has marked it; rules by source, protocol, port and type of service are followed, with the VIP as the source of what the server sends";
-    let services = wanted.of(&context.settings.services);
-    let unfollowed = match routing_rules::unfollowed(context.netlink, &services) {
+    let mut settings = context.settings.clone();
+    settings.services = wanted.of(&settings.services);
+    let unfollowed = match routing_rules::unfollowed(context.netlink, &settings) {
         Ok(unfollowed) => unfollowed,
         Err(error) => return vec![Finding::not_checked(CODE, word(&error), REASON)],
     };
     if unfollowed.is_empty() {
-        let message = "no rule selects packets by the server's address or by a mark";
+        let message =
+            "no rule by a server's address or a mark is meant for packets that it cannot select";
         return vec![Finding::ok(CODE, message, REASON)];
     }
     let finding = |rule: routing_rules::Unfollowed| {

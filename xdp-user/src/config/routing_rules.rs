@@ -5,10 +5,15 @@
 //! by these are followed. The source of what the server sends is the VIP. With iptables the source
 //! changes after the route is chosen, so rules for such a gateway name the server. Marks are set by
 //! the firewall of the host, which comes after XDP and tc.
+//!
+//! What the kernel itself sends is routed with the server as its source: the replies of a server on this
+//! host, and what is fragmented. With several WANs rules by the server are the only ones for that, so
+//! those that docs/slow-path.md gives for it are as they should be.
 
 use crate::config::services::{Service, named};
-use crate::netlink::Netlink;
+use crate::config::settings::Settings;
 use crate::netlink::rule::Rule;
+use crate::netlink::{Netlink, Route};
 use std::io;
 use std::net::Ipv4Addr;
 
@@ -17,49 +22,89 @@ use std::net::Ipv4Addr;
 pub struct Unfollowed {
     /// What it is, and what happens instead.
     pub message: String,
-    /// A rule in its place.
+    /// A rule for the packets that it does not select.
     pub fix: String,
 }
 
 /// The rules of this host that are not followed for an instance, each once.
-pub fn unfollowed(netlink: &Netlink, services: &[Service]) -> io::Result<Vec<Unfollowed>> {
+pub fn unfollowed(netlink: &Netlink, settings: &Settings) -> io::Result<Vec<Unfollowed>> {
     let rules = netlink.rules()?;
-    let judged = rules.iter().filter_map(|rule| judge(rule, services));
-    Ok(judged.collect())
+    let is_local = |server| {
+        netlink
+            .route(server)
+            .is_ok_and(|route| route == Route::Local)
+    };
+    Ok(judge_all(&rules, settings, is_local))
+}
+
+fn judge_all(
+    rules: &[Rule],
+    settings: &Settings,
+    is_local: impl Fn(Ipv4Addr) -> bool,
+) -> Vec<Unfollowed> {
+    let has_several_wans = settings.wans.len() > 1;
+    let candidates = rules
+        .iter()
+        .enumerate()
+        .filter(|(number, rule)| !has_several_wans || !is_for_the_kernel(rule, &rules[..*number]));
+    let judged = candidates.filter_map(|(_, rule)| judge(rule, &settings.services, &is_local));
+    judged.collect()
+}
+
+/// Whether a rule is one of the two that docs/slow-path.md gives for what the kernel itself sends. The
+/// first one keeps the way to the LANs, and so shows what the second one is for.
+fn is_for_the_kernel(rule: &Rule, earlier: &[Rule]) -> bool {
+    let Some((source, length)) = rule.source.filter(|_| rule.mark.is_none()) else {
+        return false;
+    };
+    let keeps_lans = |first: &Rule| {
+        let contains = first.is_from(source) && first.source.is_some_and(|(_, of)| of <= length);
+        first.suppressed.is_some() && contains && first.mark.is_none() && !first.inverted
+    };
+    keeps_lans(rule) || earlier.iter().any(keeps_lans)
 }
 
 /// A rule may be meant for hundreds of VIPs: the first of them is named.
-fn judge(rule: &Rule, services: &[Service]) -> Option<Unfollowed> {
+fn judge(
+    rule: &Rule,
+    services: &[Service],
+    is_local: impl Fn(Ipv4Addr) -> bool,
+) -> Option<Unfollowed> {
     let servers = services
         .iter()
         .filter_map(|one| Some((one, one.server_v4()?)));
     let vips = servers.flat_map(|(service, server)| {
         let vips = service.vips_v4();
-        vips.filter(move |vip| is_missed(rule, *vip, server))
+        let missed: Vec<Ipv4Addr> = vips.filter(|vip| is_missed(rule, *vip, server)).collect();
+        // The kernel sends the packets of a server on this host, and marks them before it does.
+        let is_followed = !missed.is_empty() && is_local(server);
+        missed.into_iter().filter(move |_| !is_followed)
     });
     let vips: Vec<Ipv4Addr> = vips.collect();
     let first = vips.first()?;
     let named = named(vips.iter().map(Ipv4Addr::to_string).collect(), 1, "VIP");
-    let Rule {
-        priority, table, ..
-    } = rule;
+    let priority = rule.priority;
+    let action = match rule.suppressed {
+        Some(length) => format!("lookup {} suppress_prefixlength {length}", rule.table),
+        None => format!("lookup {}", rule.table),
+    };
     let message = match (rule.mark, rule.source) {
         (Some((mark, mask)), _) => format!(
-            "rule {priority} (fwmark {mark:#x}/{mask:#x} lookup {table}): packets of {named} are routed before the firewall marks them, so it selects none of them"
+            "rule {priority} (fwmark {mark:#x}/{mask:#x} {action}): packets of {named} are routed before the firewall marks them, so it selects none of them"
         ),
         (None, Some((source, length))) => format!(
-            "rule {priority} (from {source}/{length} lookup {table}): what the server sends is routed as it leaves, with its VIP as its source ({named}), so it selects none of it"
+            "rule {priority} (from {source}/{length} {action}): it selects only what the kernel itself sends; what the server sends through this gateway is routed as it leaves, with its VIP as its source ({named})"
         ),
         (None, None) => return None,
     };
-    let mut fix = format!("ip rule add priority {priority} from {first} lookup {table}");
+    let mut fix = format!("ip rule add priority {priority} from {first} {action}");
     if vips.len() > 1 {
         fix.push_str(" # and one for each other VIP");
     }
     Some(Unfollowed { message, fix })
 }
 
-/// Whether a rule is meant for packets of a server or a VIP, and selects none of them.
+/// Whether a rule is meant for packets of a server or a VIP, and selects none of them as they leave.
 fn is_missed(rule: &Rule, vip: Ipv4Addr, server: Ipv4Addr) -> bool {
     match (rule.mark, rule.source) {
         // Packets without a mark do not fit; those that do not fit an inverted rule do.
@@ -85,7 +130,12 @@ mod tests {
             mark,
             inverted: false,
             table: 7,
+            suppressed: None,
         }
+    }
+
+    fn elsewhere(_: Ipv4Addr) -> bool {
+        false
     }
 
     #[test]
@@ -103,7 +153,7 @@ mod tests {
             (rule(None, Some((1, u32::MAX))), "fwmark 0x1/0xffffffff"),
             (rule(Some(([192, 168, 0, 1], 32)), Some((1, 1))), "fwmark"),
         ] {
-            let found = judge(&rule, &[Service::new("a", VIP, SERVER)]).expect(word);
+            let found = judge(&rule, &[Service::new("a", VIP, SERVER)], elsewhere).expect(word);
             assert!(found.message.contains(word), "{}", found.message);
             assert_eq!(found.fix, fix);
         }
@@ -124,7 +174,7 @@ mod tests {
             wireguard,
         ] {
             assert_eq!(
-                judge(&rule, &[Service::new("a", VIP, SERVER)]),
+                judge(&rule, &[Service::new("a", VIP, SERVER)], elsewhere),
                 None,
                 "{rule:?}"
             );
@@ -138,14 +188,79 @@ mod tests {
             Service::new(&format!("s{number}"), at(VIP), at(SERVER))
         };
         let services: Vec<Service> = (0..100).map(service).collect();
-        let found = judge(&rule(None, Some((1, 1))), &services).expect("by a mark");
+        let found = judge(&rule(None, Some((1, 1))), &services, elsewhere).expect("by a mark");
         let words = "packets of 203.0.113.1 and 99 more VIPs are routed";
         assert!(found.message.contains(words), "{}", found.message);
         let fix = "ip rule add priority 100 from 203.0.113.1 lookup 7 # and one for each other VIP";
         assert_eq!(found.fix, fix);
         let from = rule(Some(([192, 168, 0, 2], 31)), None);
-        let found = judge(&from, &services).expect("from two servers");
+        let found = judge(&from, &services, elsewhere).expect("from two servers");
         let words = "(203.0.113.2 and 1 more VIP)";
         assert!(found.message.contains(words), "{}", found.message);
+    }
+    const FROM_SERVER: Option<([u8; 4], u8)> = Some(([192, 168, 0, 1], 32));
+
+    fn settings(wans: &[&str]) -> Settings {
+        Settings {
+            wans: wans.iter().map(|wan| (*wan).to_owned()).collect(),
+            ..Settings::new(VIP, SERVER)
+        }
+    }
+
+    /// The two rules that docs/slow-path.md gives.
+    fn for_the_kernel() -> [Rule; 2] {
+        let first = Rule {
+            table: 254,
+            suppressed: Some(0),
+            ..rule(FROM_SERVER, None)
+        };
+        [first, rule(FROM_SERVER, None)]
+    }
+
+    #[test]
+    fn rules_for_what_the_kernel_sends_are_right_with_several_wans() {
+        let [first, second] = for_the_kernel();
+        let judged = |rules: &[Rule], wans: &[&str]| {
+            let found = judge_all(rules, &settings(wans), elsewhere);
+            found.into_iter().map(|one| one.message).collect::<Vec<_>>()
+        };
+        let both = [first, second.clone()];
+        assert_eq!(judged(&both, &["eth1", "eth2"]), Vec::<String>::new());
+        // The first one may be for all servers, and has to be the first.
+        let mut wide = both.clone();
+        wide[0].source = Some(([192, 168, 0, 0].into(), 24));
+        assert_eq!(judged(&wide, &["eth1", "eth2"]), Vec::<String>::new());
+        wide.reverse();
+        assert_eq!(judged(&wide, &["eth1", "eth2"]).len(), 1);
+        let words = "it selects only what the kernel itself sends";
+        for (rules, wans) in [
+            (&[second][..], &["eth1", "eth2"][..]),
+            (&both[1..], &["eth1"]),
+        ] {
+            let found = judged(rules, wans);
+            assert!(found.len() == 1 && found[0].contains(words), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn a_rule_in_its_place_suppresses_what_it_suppresses() {
+        let found = judge_all(&for_the_kernel(), &settings(&["eth1"]), elsewhere);
+        let fixes: Vec<&str> = found.iter().map(|one| one.fix.as_str()).collect();
+        let expected = [
+            "ip rule add priority 100 from 203.0.113.1 lookup 254 suppress_prefixlength 0",
+            "ip rule add priority 100 from 203.0.113.1 lookup 7",
+        ];
+        assert_eq!(fixes, expected);
+    }
+
+    #[test]
+    fn the_kernel_follows_all_rules_for_a_server_on_this_host() {
+        let rules = [
+            rule(FROM_SERVER, None),
+            rule(FROM_SERVER, Some((1, 1))),
+            rule(None, Some((1, 1))),
+        ];
+        let judged = |is_local: bool| judge_all(&rules, &settings(&["eth1"]), |_| is_local).len();
+        assert_eq!((judged(true), judged(false)), (0, 3));
     }
 }

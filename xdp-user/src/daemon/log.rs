@@ -69,7 +69,7 @@ pub(super) fn started(plan: &Plan, dataplane: &Dataplane, unfollowed: &[Unfollow
         );
     }
     for rule in unfollowed {
-        warn!("{}; instead: `{}`", rule.message, rule.fix);
+        warn!("{}; for these packets: `{}`", rule.message, rule.fix);
     }
     no_xmit_support(plan, dataplane);
     if capabilities::is_hardened() {

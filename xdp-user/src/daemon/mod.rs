@@ -60,7 +60,7 @@ impl Daemon {
         let (mut dataplane, loggers) = dataplane::start(&mut plan, &netlink)?;
         let settings = &plan.settings;
         // `check` says when they cannot be listed.
-        let rules = routing_rules::unfollowed(&netlink, &settings.services);
+        let rules = routing_rules::unfollowed(&netlink, settings);
         log::started(&plan, &dataplane, &rules.unwrap_or_default());
         let directory = dataplane.instance.directory.clone();
         dataplane.hold_pins()?;

@@ -20,6 +20,9 @@ pub struct Rule {
     pub inverted: bool,
     /// The routing table.
     pub table: u32,
+    /// Routes of the table with this length of the prefix, or a shorter one, do not count
+    /// (`suppress_prefixlength`).
+    pub suppressed: Option<u32>,
 }
 
 impl Rule {
@@ -74,6 +77,9 @@ fn rule(message: &RuleMessage) -> Rule {
             mask = *value;
         } else if let RuleAttribute::Table(table) = attribute {
             rule.table = *table;
+        } else if let RuleAttribute::SuppressPrefixLen(length) = attribute {
+            // The kernel writes all ones where there is none.
+            rule.suppressed = (*length != u32::MAX).then_some(*length);
         }
     }
     rule.mark = mark.map(|mark| (mark, mask));
@@ -91,6 +97,19 @@ mod tests {
         let main = rules.iter().find(|rule| rule.table == 254);
         let main = main.expect("a rule for the main table");
         assert!(main.is_from(Ipv4Addr::new(192, 0, 2, 1)) && main.mark.is_none());
+    }
+
+    #[test]
+    fn the_length_of_suppressed_prefixes_is_read() {
+        let suppressed = |length| {
+            let mut message = RuleMessage::default();
+            message
+                .attributes
+                .push(RuleAttribute::SuppressPrefixLen(length));
+            rule(&message).suppressed
+        };
+        assert_eq!(suppressed(0), Some(0));
+        assert_eq!(suppressed(u32::MAX), None);
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod memory;
 mod network_cards;
 mod nft_rules;
 mod one_service;
+mod policy;
 mod routing;
 mod services;
 mod vip;
@@ -34,6 +35,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         nft_rules::scenarios(),
         one_service::scenarios(),
         vip::scenarios(),
+        policy::scenarios(),
         routing::scenarios(),
         services::scenarios(),
     ];

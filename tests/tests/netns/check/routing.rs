@@ -22,8 +22,6 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             return_route,
         ),
         Scenario::new("check_names_a_missing_route_to_clients", client_route),
-        Scenario::new("check_names_rules_that_are_not_followed", rules),
-        Scenario::new("check_names_networks_whose_clients_are_not_served", guests),
         Scenario::new("check_looks_at_what_runs", running),
         Scenario::new("check_infers_the_return_route_from_the_counters", counted)
             .with_programs(&["setpriv"]),
@@ -253,68 +251,6 @@ fn client_route(lab: &Lab) -> Result<()> {
     lab.gateway
         .run(&command.replace("GATEWAY", &CLIENT.to_string()))?;
     expect(&check(lab)?, line, "ok", &["by wan0"])?;
-    Ok(())
-}
-
-/// With iptables, rules name the server; ikenat asks for what leaves, which has the VIP.
-fn rules(lab: &Lab) -> Result<()> {
-    let line = ("routing-rules", None);
-    expect(&check(lab)?, line, "ok", &[])?;
-    lab.gateway
-        .run(&format!("ip rule add priority 100 from {SERVER} lookup 7"))?;
-    let found = expect(
-        &check(lab)?,
-        line,
-        "warning",
-        &["rule 100 (from 192.168.0.1/32 lookup 7)"],
-    )?;
-    ensure!(
-        found.fix == ["ip rule add priority 100 from 203.0.113.1 lookup 7"],
-        "{found:#?}"
-    );
-    let ikenat = Ikenat::start(lab)?;
-    ensure!(
-        ikenat.log().contains("rule 100 (from 192.168.0.1/32"),
-        "{}",
-        ikenat.log()
-    );
-    lab.gateway
-        .shell("ip rule del priority 100; ip rule add priority 101 fwmark 0x10/0xf0 lookup 8")?;
-    let words = ["rule 101 (fwmark 0x10/0xf0 lookup 8)"];
-    expect(&check(lab)?, line, "warning", &words)?;
-    lab.gateway.shell(
-        "ip rule del priority 101
-         ip rule add priority 102 not fwmark 0xca6c lookup main
-         ip rule add priority 103 from 203.0.113.1 lookup main
-         ip rule add priority 104 from 10.0.0.0/8 lookup main",
-    )?;
-    expect(&check(lab)?, line, "ok", &[]).map(drop)
-}
-
-fn guests(lab: &Lab) -> Result<()> {
-    const GUEST: &str = "guest0";
-    let line = ("other-networks", Some(GUEST));
-    lab.gateway.shell(&format!(
-        "ip link add {GUEST} type veth peer name far0; ip address add 10.9.0.1/24 dev {GUEST}"
-    ))?;
-    ensure!(about(&check(lab)?, line.0, line.1).is_empty(), "it is down");
-    lab.gateway.run(&format!("ip link set {GUEST} up"))?;
-    let found = expect(
-        &check(lab)?,
-        line,
-        "warning",
-        &["behind guest0", "203.0.113.1"],
-    )?;
-    ensure!(
-        found.fix.len() == 1 && found.fix[0].contains("--wan guest0"),
-        "{found:#?}"
-    );
-    let served = command(lab, &["--wan", GUEST])?;
-    let served = findings_of(served)?;
-    ensure!(about(&served, line.0, line.1).is_empty(), "{served:#?}");
-    for name in [WAN, LAN] {
-        ensure!(about(&served, line.0, Some(name)).is_empty(), "{served:#?}");
-    }
     Ok(())
 }
 
