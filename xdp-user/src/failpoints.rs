@@ -77,6 +77,8 @@ steps! {
     ClsactMade = "clsact-made";
     /// The clsact has a new filter.
     FilterMade = "filter-made";
+    /// The filter on the interface that an instance leaves is removed.
+    FilterLeft = "filter-left";
     /// The program of a filter was replaced.
     FilterExchanged = "filter-exchanged";
     /// Every program is attached.

@@ -10,7 +10,7 @@ use crate::daemon::reattach::{LinkMonitor, Reattached};
 use crate::daemon::service_log;
 use crate::daemon::vip_watch::VipWatch;
 use crate::dataplane::Dataplane;
-use crate::dataplane::attach::FilterRestore;
+use crate::dataplane::clsact::FilterRestore;
 use crate::dataplane::egress::{self, XmitSupport};
 use crate::dataplane::exchange::LoadedPrograms;
 use crate::error::{Error, Result};

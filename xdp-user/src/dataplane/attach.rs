@@ -75,7 +75,7 @@ pub(crate) fn check_modes(instance: &Instance, plan: &Plan) -> Result<()> {
 }
 
 /// An object that a start created, for [`rollback`].
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Created {
     /// A pin.
     Pin(PathBuf),
@@ -288,7 +288,7 @@ fn prepare_filter(
     filter: FilterTarget<'_>,
 ) -> Result<(AttachAction, Pending)> {
     let (netlink, instance) = (context.netlink, context.instance);
-    let pin = target.hook_point.filter_pin().unwrap_or_default();
+    let pin = filter_pin(target);
     clsact::finish_interrupted_replacement(netlink, instance, &pin, filter)?;
     let found = slot::state(netlink, filter, &InstancePrograms::of(instance))?;
     if let FilterSlot::Foreign(foreign) = &found {
@@ -349,49 +349,32 @@ fn commit(
             if let Some(filter) = FilterTarget::of(target) {
                 clsact::replace(netlink, filter, program)?;
             }
-            // The pending pin names what runs now: a failure leaves it for the next start.
-            let pin = target.hook_point.filter_pin().unwrap_or_default();
-            let pending = context.instance.pending_pin(&pin);
-            let is_it = |one: &Created| matches!(one, Created::Pin(path) if *path == pending);
-            context.created.retain(|one| !is_it(one));
+            // It names what runs now.
+            let pin = context.instance.pending_pin(&filter_pin(target));
+            keep(context, &Created::Pin(pin));
             pass(Step::FilterExchanged)?;
-            context.instance.commit_program(&pin)
+            context.instance.commit_program(&filter_pin(target))
         }
         Pending::RenameFilterPin => {
-            let pin = target.hook_point.filter_pin().unwrap_or_default();
-            context.instance.commit_program(&pin)
+            let pin = context.instance.pending_pin(&filter_pin(target));
+            keep(context, &Created::Pin(pin));
+            if let Some(filter) = FilterTarget::of(target) {
+                keep(context, &Created::Filter(filter.key()));
+                let (netlink, instance) = (context.netlink, context.instance);
+                clsact::complete_move(netlink, instance, &filter_pin(target), filter)?;
+            }
+            pass(Step::FilterLeft)?;
+            context.instance.commit_program(&filter_pin(target))
         }
         Pending::Nothing => Ok(()),
     }
 }
 
-/// The result of restoring a filter that other software removed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum FilterRestore {
-    /// The filter is installed again.
-    Restored,
-    /// It could not be installed, for this reason.
-    Failed(String),
+fn filter_pin(target: &AttachTarget<'_>) -> String {
+    target.hook_point.filter_pin().unwrap_or_default()
 }
 
-/// Restores filters that other software removed. Returns the names of their interfaces; interfaces
-/// that no longer exist are skipped.
-pub(crate) fn restore_filters(
-    netlink: &Netlink,
-    instance: &Instance,
-    plan: &Plan,
-) -> Vec<(String, FilterRestore)> {
-    let mut results = Vec::new();
-    for target in plan.attach_targets() {
-        let Some(filter) = FilterTarget::of(&target) else {
-            continue;
-        };
-        let result = match clsact::restore(netlink, instance, target.hook_point, filter) {
-            Ok(false) => continue,
-            Ok(true) => FilterRestore::Restored,
-            Err(error) => FilterRestore::Failed(instance.named(&causes(&error))),
-        };
-        results.push((target.link.name.clone(), result));
-    }
-    results
+/// Keeps an object that a start created, whatever fails from here on: the next start goes on from it.
+fn keep(context: &mut AttachContext<'_>, object: &Created) {
+    context.created.retain(|one| one != object);
 }

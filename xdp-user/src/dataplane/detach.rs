@@ -23,8 +23,8 @@ pub(crate) fn detach_all(instance: &Instance, netlink: &Netlink) -> Result<Vec<S
     let links = link::all_of(instance);
     let mut programs: Vec<u32> = links.iter().map(|link| link.program).collect();
     programs.extend(losses::attached(instance));
-    for name in Instance::filter_pins() {
-        programs.extend(instance.pinned_program(&name)?);
+    for program in instance.filter_programs() {
+        programs.push(program?);
     }
     // XDP first: what still arrives after that takes the tc slow path.
     let mut removed = instance.clear_links()?;

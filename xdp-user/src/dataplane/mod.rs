@@ -23,7 +23,8 @@ use crate::bpffs::layout::{self, Instance};
 use crate::bpffs::lock::Lock;
 use crate::config::interfaces::Interface;
 use crate::config::plan::Plan;
-use crate::dataplane::attach::{AttachContext, AttachedProgram, Created, FilterRestore};
+use crate::dataplane::attach::{AttachContext, AttachedProgram, Created};
+use crate::dataplane::clsact::FilterRestore;
 use crate::dataplane::loader::{LoadedObject, SavedState};
 use crate::dataplane::takeover::{TakenOver, Takeover};
 use crate::dataplane::tc_backend::TcBackend;
@@ -304,7 +305,7 @@ impl Dataplane {
     pub fn restore_filters(&self, netlink: &Netlink, plan: &Plan) -> Vec<(String, FilterRestore)> {
         match self.tc_backend {
             TcBackend::Tcx => Vec::new(),
-            TcBackend::Clsact => attach::restore_filters(netlink, &self.instance, plan),
+            TcBackend::Clsact => clsact::restore_filters(netlink, &self.instance, plan),
         }
     }
 

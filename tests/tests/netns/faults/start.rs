@@ -260,7 +260,12 @@ fn moves(lab: &Lab) -> Result<()> {
         tried.extend(steps(lab, backend, OTHER)?);
         let steps = steps(lab, backend, WAN)?;
         // After these steps the kernel can no longer refuse anything.
-        let late = [Step::LinkUpdated, Step::LinkInPlace, Step::FilterExchanged];
+        let late = [
+            Step::LinkUpdated,
+            Step::LinkInPlace,
+            Step::FilterLeft,
+            Step::FilterExchanged,
+        ];
         let is_late = |name: &String| late.iter().any(|late| late.name() == name);
         let late = steps.iter().position(is_late).unwrap_or(steps.len());
         // The other tests have tried the earlier steps.

@@ -11,6 +11,7 @@ mod restarts_load;
 mod restarts_slow_path;
 mod services;
 mod unload;
+mod unprivileged_moves;
 
 use ikenat_tests::suite::Scenario;
 
@@ -27,6 +28,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         privileges::scenarios(),
         readers::scenarios(),
         unload::scenarios(),
+        unprivileged_moves::scenarios(),
     ];
     parts.into_iter().flatten().collect()
 }

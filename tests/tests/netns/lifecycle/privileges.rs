@@ -43,7 +43,7 @@ const BPF: u64 = 1 << 39;
 pub(super) const USER: u32 = 64_321;
 
 const TWO: &str = "+bpf,+net_admin";
-const THREE: &str = "+bpf,+net_admin,+perfmon";
+pub(super) const THREE: &str = "+bpf,+net_admin,+perfmon";
 
 /// A mask of /proc/PID/status.
 fn mask(status: &str, name: &str) -> Result<u64> {
@@ -110,7 +110,7 @@ fn root_gives_up(lab: &Lab) -> Result<()> {
 /// system.
 pub(super) struct Place {
     pub(super) ikenat: PathBuf,
-    bpffs: PathBuf,
+    pub(super) bpffs: PathBuf,
 }
 
 pub(super) fn prepare(lab: &Lab) -> Result<Place> {
@@ -124,7 +124,7 @@ pub(super) fn prepare(lab: &Lab) -> Result<Place> {
 
 impl Place {
     /// ikenat as that user with these capabilities, in the gateway.
-    fn command(&self, lab: &Lab, capabilities: &str) -> Command {
+    pub(super) fn command(&self, lab: &Lab, capabilities: &str) -> Command {
         let mut command = lab.gateway.command("setpriv");
         command
             .arg(format!("--reuid={USER}"))
@@ -155,7 +155,7 @@ impl Place {
         Ok(process)
     }
 
-    fn ask(&self, lab: &Lab, verb: &str) -> Result<String> {
+    pub(super) fn ask(&self, lab: &Lab, verb: &str) -> Result<String> {
         let mut command = self.command(lab, THREE);
         execute(command.arg(verb).arg("--bpffs").arg(&self.bpffs))
     }

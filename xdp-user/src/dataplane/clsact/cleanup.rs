@@ -16,9 +16,30 @@ pub(crate) fn remove_filters(
     instance: &Instance,
     keep: &[(u32, Block)],
 ) -> Result<()> {
-    let own = InstancePrograms::of(instance);
+    remove_filters_of(netlink, instance, &InstancePrograms::of(instance), keep)
+}
+
+/// Removes the filters that run a program of an instance, likewise. Its pin has to stay until then:
+/// without CAP_SYS_ADMIN nothing finds them after that.
+pub(crate) fn remove_filters_of_program(
+    netlink: &Netlink,
+    instance: &Instance,
+    program: u32,
+    keep: (u32, Block),
+) -> Result<()> {
+    let programs = InstancePrograms::one(program);
+    remove_filters_of(netlink, instance, &programs, &[keep])
+}
+
+fn remove_filters_of(
+    netlink: &Netlink,
+    instance: &Instance,
+    programs: &InstancePrograms,
+    keep: &[(u32, Block)],
+) -> Result<()> {
     namespaces::visit(netlink, |inside| {
-        remove_in_namespace(inside, instance, &own, if inside.own { keep } else { &[] })?;
+        let keep = if inside.own { keep } else { &[] };
+        remove_in_namespace(inside, instance, programs, keep)?;
         Ok(ControlFlow::Continue(()))
     })
 }
@@ -26,7 +47,7 @@ pub(crate) fn remove_filters(
 fn remove_in_namespace(
     inside: &Namespace<'_>,
     instance: &Instance,
-    own: &InstancePrograms,
+    programs: &InstancePrograms,
     keep: &[(u32, Block)],
 ) -> Result<()> {
     let list = Error::system("list the qdiscs");
@@ -39,7 +60,7 @@ fn remove_in_namespace(
                 .netlink
                 .filters(index, block)
                 .map_err(failed("list", &format!("interface {index}")))?;
-            if filters.iter().any(|filter| own.owns(filter)) {
+            if filters.iter().any(|filter| programs.owns(filter)) {
                 clsact::delete_filter(inside.netlink, (index, block))?;
             }
         }

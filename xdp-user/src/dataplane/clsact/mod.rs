@@ -3,12 +3,12 @@
 //! A filter needs neither process nor pin, so it outlives the daemon until it is deleted. ikenat's
 //! filter has a priority and handle of its own; hence there is never a second one, and its program
 //! is replaced in place. It is recognised by the map that its program uses, the pinned META of the
-//! instance. That holds after a crash at any point.
+//! instance, or by a pin of the program. That holds after a crash at any point.
 //!
 //! The directory of the pins has two kinds of records, written before what they describe. The
 //! program is pinned as `filter-tc-wan`, `filter-egress-wan` and so on, which shows in any network
 //! namespace that there are filters to find. The next program of a filter is pinned beside it as
-//! `NAME-new`, and gets the name when the filter runs it. The directory `clsact-NAMESPACE-INDEX` says that
+//! `NAME-new`, and gets the name when the filter runs it and none runs the earlier one. The directory `clsact-NAMESPACE-INDEX` says that
 //! ikenat added the clsact of that interface; ikenat removes it with its filter if nothing else is
 //! in it.
 
@@ -18,6 +18,7 @@ pub(crate) mod slot;
 
 use crate::bpffs::layout::Instance;
 use crate::config::interfaces::{AttachTarget, HookPoint};
+use crate::config::plan::Plan;
 use crate::dataplane::clsact::slot::{FILTER_ID, FilterSlot, InstancePrograms};
 use crate::error::{Error, Result, causes, log_clean_up, word};
 use crate::failpoints::{Step, pass};
@@ -201,8 +202,9 @@ pub(crate) fn remove_orphan(
     }
 }
 
-/// Completes what an earlier start began before it died: the filter runs the program whose pin is still
-/// pending.
+/// Completes or undoes what an earlier start began before it died. The pending pin is that of the program
+/// of this filter, which then gets the name; of a filter on another interface, to which the instance was
+/// about to move, which is removed; or of none. Afterwards no filter runs a program without a pin.
 pub(crate) fn finish_interrupted_replacement(
     netlink: &Netlink,
     instance: &Instance,
@@ -215,13 +217,74 @@ pub(crate) fn finish_interrupted_replacement(
     let filters = filter.filters(netlink)?;
     let mut running = filters.iter().filter(|one| slot::is_in_slot(one));
     if running.any(|one| one.program == Some(pending)) {
-        instance.commit_pin(pin)?;
+        complete_move(netlink, instance, pin, filter)?;
+        instance.commit_pin(pin)
+    } else {
+        remove_elsewhere(netlink, instance, pending, filter)
     }
-    Ok(())
+}
+
+/// Removes the filter on the interface that the instance leaves, before its program loses its pin.
+pub(crate) fn complete_move(
+    netlink: &Netlink,
+    instance: &Instance,
+    pin: &str,
+    to: FilterTarget<'_>,
+) -> Result<()> {
+    match instance.pinned_program(pin)? {
+        Some(old) => remove_elsewhere(netlink, instance, old, to),
+        None => Ok(()),
+    }
+}
+
+/// Removes the filters that run a program, except this one. A program of an older version may have several
+/// pins, one for each of its filters: then the others go on.
+fn remove_elsewhere(
+    netlink: &Netlink,
+    instance: &Instance,
+    program: u32,
+    except: FilterTarget<'_>,
+) -> Result<()> {
+    let pins = instance.filter_programs().collect::<Result<Vec<_>>>()?;
+    if pins.iter().filter(|one| **one == program).count() > 1 {
+        return Ok(());
+    }
+    cleanup::remove_filters_of_program(netlink, instance, program, except.key())
+}
+
+/// The result of restoring a filter that other software removed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FilterRestore {
+    /// The filter is installed again.
+    Restored,
+    /// It could not be installed, for this reason.
+    Failed(String),
+}
+
+/// Restores filters that other software removed. Returns the names of their interfaces; interfaces
+/// that no longer exist are skipped.
+pub(crate) fn restore_filters(
+    netlink: &Netlink,
+    instance: &Instance,
+    plan: &Plan,
+) -> Vec<(String, FilterRestore)> {
+    let mut results = Vec::new();
+    for target in plan.attach_targets() {
+        let Some(filter) = FilterTarget::of(&target) else {
+            continue;
+        };
+        let result = match restore(netlink, instance, target.hook_point, filter) {
+            Ok(false) => continue,
+            Ok(true) => FilterRestore::Restored,
+            Err(error) => FilterRestore::Failed(instance.named(&causes(&error))),
+        };
+        results.push((target.link.name.clone(), result));
+    }
+    results
 }
 
 /// Installs the filter from its pinned program if other software removed it. Returns true if so.
-pub(crate) fn restore(
+fn restore(
     netlink: &Netlink,
     instance: &Instance,
     hook_point: HookPoint,

@@ -38,6 +38,13 @@ impl Instance {
         self.pinned_program(&format!("{name}{NEW}"))
     }
 
+    /// The ids of the programs of all filters: of those that have their names, and of those that are about
+    /// to get them, one of which a filter runs after a start that died.
+    pub(crate) fn filter_programs(&self) -> impl Iterator<Item = Result<u32>> {
+        let both = Self::filter_pins().flat_map(|name| [format!("{name}{NEW}"), name]);
+        both.filter_map(|name| self.pinned_program(&name).transpose())
+    }
+
     fn clsact_record(&self, namespace: u64, index: u32) -> PathBuf {
         self.pin(&format!("{CLSACT}{namespace}-{index}"))
     }

@@ -34,22 +34,20 @@ pub(crate) enum FilterSlot {
 pub(crate) struct InstancePrograms(Vec<u32>);
 
 impl InstancePrograms {
-    /// Empty when there are no tables yet. Finding programs that are not pinned needs
-    /// CAP_SYS_ADMIN. Without it only the pinned ones are found, which are all of them unless an
-    /// earlier start crashed between two of its steps.
+    /// Empty when there are no tables yet. Finding programs that are not pinned needs CAP_SYS_ADMIN.
+    /// Without it only the pinned ones are found: every step of a start, and one that dies at any of
+    /// them, leaves a pin of each program that a filter runs.
     pub(crate) fn of(instance: &Instance) -> Self {
-        let pinned = Instance::filter_pins().flat_map(|name| {
-            let both = [
-                instance.pinned_program(&name),
-                instance.pending_program(&name),
-            ];
-            both.into_iter().filter_map(|found| found.ok().flatten())
-        });
-        let mut own: Vec<u32> = pinned.collect();
+        let mut own: Vec<u32> = instance.filter_programs().filter_map(Result::ok).collect();
         if let Ok(meta) = MapInfo::from_pin(instance.pin("META")) {
             own.extend(bpf_query::programs_using_map(meta.id()));
         }
         Self(own)
+    }
+
+    /// This one alone.
+    pub(super) fn one(program: u32) -> Self {
+        Self(vec![program])
     }
 
     /// Whether a filter is in the slot and runs one of these programs.
