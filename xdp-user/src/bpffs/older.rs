@@ -5,7 +5,7 @@ use crate::bpffs::find::{self, Selector};
 use crate::bpffs::layout::{CLSACT, Instance, remove_directory, remove_file};
 use crate::bpffs::map_layout::Layout;
 use crate::config::interfaces::HookPoint;
-use crate::config::plan::Plan;
+use crate::config::settings::Settings;
 use crate::error::{Error, InstanceError, Result};
 use crate::tables::mmap::{Memory, ReadOnlyWord};
 use crate::tables::older::{META_WORDS, PROGRESS, VERSIONS, WORDS, block, progress};
@@ -55,18 +55,17 @@ pub(crate) struct Older {
     pub(crate) is_spent: bool,
 }
 
-/// The one that a start with this plan takes over. Of a dry run, or for one, no counter is worth it.
-pub(crate) fn to_take_over(own: &Instance, plan: &Plan) -> Option<Older> {
+/// The one that a start with these settings takes over in a network namespace, whether or not this host
+/// lets it start now. Of a dry run, or for one, no counter is worth it.
+pub(crate) fn to_take_over(own: &Instance, settings: &Settings, namespace: u64) -> Option<Older> {
     let found = find::instances(own.bpffs(), &Selector::default()).ok()?;
     found.into_iter().find_map(|instance| {
         let vip = instance.older_vip()?;
-        let services = &plan.settings.services;
-        let is_served = services
-            .iter()
-            .any(|service| service.vips.contains(&IpAddr::V4(vip)));
+        let mut services = settings.services.iter();
+        let is_served = services.any(|service| service.vips.contains(&IpAddr::V4(vip)));
         let meta = OlderMeta::of(&instance).filter(|_| is_served)?;
-        let is_dry = plan.settings.dry_run || meta.flags & flag::DRY_RUN != 0;
-        (meta.namespace == plan.namespace && !is_dry).then_some(Older {
+        let is_dry = settings.dry_run || meta.flags & flag::DRY_RUN != 0;
+        (meta.namespace == namespace && !is_dry).then_some(Older {
             instance,
             vip,
             version: meta.version,

@@ -5,13 +5,12 @@ use crate::bpffs::layout::{self, Instance};
 use crate::bpffs::older::{self, Older};
 use crate::config::location::{Network, ServerLocation};
 use crate::config::macvlans::{self, Macvlan};
-use crate::config::plan::Plan;
 use crate::config::settings::Settings;
 use crate::error::Result;
 use crate::netlink::address::Address;
 use crate::netlink::{Link, Netlink, Route};
 use crate::report;
-use crate::sys::capabilities;
+use crate::sys::{capabilities, netns};
 use crate::tables::overview::Overview;
 use std::collections::BTreeSet;
 use std::fs;
@@ -84,7 +83,7 @@ impl<'a> Context<'a> {
             privileged: capabilities::check().is_ok(),
             bpffs,
             instance,
-            older: older(settings, netlink),
+            older: older(settings),
             servers: Vec::new(),
         };
         let network = context.network();
@@ -207,10 +206,10 @@ impl<'a> Context<'a> {
     }
 }
 
-fn older(settings: &Settings, netlink: &Netlink) -> Option<Older> {
-    let plan = Plan::check(settings.clone(), netlink).ok()?;
+fn older(settings: &Settings) -> Option<Older> {
     let bpffs = layout::bpffs(settings.bpffs.as_deref()).ok()?;
-    let found = older::to_take_over(&Instance::of(&bpffs, &settings.instance), &plan);
+    let own = Instance::of(&bpffs, &settings.instance);
+    let found = older::to_take_over(&own, settings, netns::own().ok()?);
     found.filter(|older| !older.is_spent)
 }
 

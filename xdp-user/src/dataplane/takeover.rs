@@ -60,7 +60,7 @@ pub(crate) struct Takeover {
 impl Takeover {
     /// Opens the tables that a start with this plan takes over, and locks them. `None`: there are none.
     pub(crate) fn open(own: &Instance, plan: &Plan, netlink: &Netlink) -> Result<Option<Self>> {
-        let Some(older) = older::to_take_over(own, plan) else {
+        let Some(older) = older::to_take_over(own, &plan.settings, plan.namespace) else {
             return Ok(None);
         };
         older.check(own)?;
@@ -203,12 +203,14 @@ fn programs_of(instance: &Instance) -> Result<Vec<u32>> {
 
 /// The programs that a start with this plan replaces beside those of its own instance.
 pub(crate) fn programs(own: &Instance, plan: &Plan) -> Vec<u32> {
-    let links = older::to_take_over(own, plan).map(|older| link::all_of(&older.instance));
+    let links = older::to_take_over(own, &plan.settings, plan.namespace)
+        .map(|older| link::all_of(&older.instance));
     let links = links.into_iter().flatten();
     links.map(|link| link.program).collect()
 }
 
 /// Whether a start with this plan takes this instance over.
 pub(crate) fn is_possible(own: &Instance, plan: &Plan, other: &Instance) -> bool {
-    older::to_take_over(own, plan).is_some_and(|older| older.instance.name == other.name)
+    older::to_take_over(own, &plan.settings, plan.namespace)
+        .is_some_and(|older| older.instance.name == other.name)
 }

@@ -103,13 +103,19 @@ fn taken_over_by(lab: &Lab, backend: &str) -> Result<()> {
     let before = attachments(lab)?;
     let jiffies = jiffies(lab)?;
     let filled = older::start(lab, backend, PEERS, jiffies)?;
-    let mut command = lab.gateway.command(binary()?);
-    command.arg("check").args(&usual_arguments()[1..]);
-    command.arg("--bpffs").arg(lab.bpffs());
-    let findings = findings_of(command)?;
-    for interface in [WAN, LAN] {
-        let words = ["of an older ikenat", "the next start takes it over"];
-        expect(&findings, ("xdp-program", Some(interface)), "ok", &words)?;
+    // Also while another condition keeps a start from it.
+    for forwarding in ["0", "1"] {
+        let set = format!("sysctl -qw net.ipv4.ip_forward={forwarding}");
+        lab.gateway.run(&set)?;
+        let mut command = lab.gateway.command(binary()?);
+        command.arg("check").args(&usual_arguments()[1..]);
+        command.arg("--bpffs").arg(lab.bpffs());
+        let findings = findings_of(command)?;
+        for interface in [WAN, LAN] {
+            let words = ["of an older ikenat", "the next start takes it over"];
+            expect(&findings, ("xdp-program", Some(interface)), "ok", &words)
+                .context(set.clone())?;
+        }
     }
     let rate = full_rate()? / 5;
     let load = Load::start(lab, rate, rate)?;
