@@ -2,7 +2,7 @@
 //! as such a version makes them, their lock, and their removal.
 
 use crate::bpffs::find::{self, Selector};
-use crate::bpffs::layout::{CLSACT, Instance, remove_directory, remove_file};
+use crate::bpffs::layout::{CLSACT, Instance, NEW, remove_directory, remove_file};
 use crate::bpffs::map_layout::Layout;
 use crate::config::interfaces::HookPoint;
 use crate::config::settings::Settings;
@@ -74,10 +74,12 @@ pub(crate) fn to_take_over(own: &Instance, settings: &Settings, namespace: u64) 
     })
 }
 
-/// The names of all pins that keep programs attached.
+/// The names of all pins that keep programs attached, or show whose a filter is: that of the program of
+/// a filter may be pending.
 fn program_pins() -> impl Iterator<Item = String> {
     let links = HookPoint::all().map(HookPoint::link_pin);
-    links.chain(Instance::filter_pins())
+    let filters = Instance::filter_pins().flat_map(|name| [format!("{name}{NEW}"), name]);
+    links.chain(filters)
 }
 
 impl Older {

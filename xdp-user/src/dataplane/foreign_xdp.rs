@@ -9,7 +9,6 @@ use crate::dataplane::{bpf_query, link, takeover};
 use crate::error::{Error, Result};
 use crate::netlink::Link;
 use std::path::Path;
-use xdp_common::Hook;
 
 /// The name of libxdp's program, which calls the programs that are registered with it.
 const DISPATCHER: &str = "xdp_dispatcher";
@@ -33,17 +32,8 @@ pub(crate) fn on_interfaces<'p>(
     if plan.settings.dry_run {
         return Ok(Vec::new());
     }
-    let mut own = takeover::programs(instance, plan);
-    for hook_point in HookPoint::all().filter(|hook_point| hook_point.hook == Hook::Xdp) {
-        let name = hook_point.link_pin();
-        // The second is the pending pin of a start that died while it moved to another
-        // interface.
-        for path in [instance.pin(&name), instance.pending_pin(&name)] {
-            if let Some((_, bpf_link)) = link::open(&path)? {
-                own.push(bpf_link.program);
-            }
-        }
-    }
+    let mut own = takeover::programs(instance, plan)?;
+    own.extend(link::programs_of(instance)?);
     let foreign = plan.interfaces().into_iter().filter_map(|(_, link)| {
         let id = link.xdp.filter(|id| !own.contains(id))?;
         Some((link, other_program(link, id, bpffs)))

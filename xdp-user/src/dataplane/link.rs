@@ -97,6 +97,15 @@ pub fn all_of(instance: &Instance) -> Vec<BpfLink> {
         .collect()
 }
 
+/// The programs of the links of an instance, also of those with pending pins: a start died while it
+/// moved to another interface.
+pub(crate) fn programs_of(instance: &Instance) -> Result<Vec<u32>> {
+    let pins = HookPoint::all().map(HookPoint::link_pin);
+    let both = pins.flat_map(|name| [instance.pin(&name), instance.pending_pin(&name)]);
+    let links = both.filter_map(|path| open(&path).transpose());
+    links.map(|link| Ok(link?.1.program)).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -195,22 +195,22 @@ impl Takeover {
 fn programs_of(instance: &Instance) -> Result<Vec<u32>> {
     let links = link::all_of(instance).into_iter();
     let mut programs: Vec<u32> = links.map(|link| link.program).collect();
-    for name in Instance::filter_pins() {
-        programs.extend(instance.pinned_program(&name)?);
+    for program in instance.filter_programs() {
+        programs.push(program?);
     }
     Ok(programs)
 }
 
 /// The programs that a start with this plan replaces beside those of its own instance.
-pub(crate) fn programs(own: &Instance, plan: &Plan) -> Vec<u32> {
-    let links = older::to_take_over(own, &plan.settings, plan.namespace)
-        .map(|older| link::all_of(&older.instance));
-    let links = links.into_iter().flatten();
-    links.map(|link| link.program).collect()
+pub(crate) fn programs(own: &Instance, plan: &Plan) -> Result<Vec<u32>> {
+    match older::to_take_over(own, &plan.settings, plan.namespace) {
+        Some(older) => link::programs_of(&older.instance),
+        None => Ok(Vec::new()),
+    }
 }
 
 /// Whether a start with this plan takes this instance over.
 pub(crate) fn is_possible(own: &Instance, plan: &Plan, other: &Instance) -> bool {
-    older::to_take_over(own, &plan.settings, plan.namespace)
-        .is_some_and(|older| older.instance.name == other.name)
+    let older = older::to_take_over(own, &plan.settings, plan.namespace);
+    older.is_some_and(|older| older.instance.name == other.name)
 }

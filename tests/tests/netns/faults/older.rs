@@ -10,13 +10,17 @@ use ikenat_tests::lab::Lab;
 use ikenat_tests::lab::ikenat::{Ikenat, binary, usual_arguments};
 use ikenat_tests::lab::json::InstanceStats;
 use ikenat_tests::lab::load::Load;
+use ikenat_tests::lab::process::Process;
 use ikenat_tests::lab::topology::{LAN, WAN};
 use ikenat_tests::older::{self, Filled, Jiffies, RETIRED, SLOTS, directory};
 use ikenat_tests::suite::Scenario;
 
 use crate::check::{expect, findings_of};
 use crate::faults::start::{die, ends, fail, steps};
-use crate::support::{attachments, full_rate, nothing_is_left, pins, tc_backends, tenth_rate};
+use crate::support::{
+    attachments, everything_crosses, full_rate, nothing_is_left, one_filter_each, pins,
+    tc_backends, tenth_rate,
+};
 
 /// The steps that only a start over older pins passes.
 pub(crate) const STEPS: [&str; 5] = [
@@ -41,6 +45,8 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
             "a_take_over_that_fails_after_one_that_died_gives_the_programs_back",
             given_back,
         ),
+        test("a_take_over_goes_on_from_a_pending_pin", pending_pin)
+            .with_programs(&["setpriv", "bpftool", "tc", "gzip"]),
     ]
 }
 
@@ -247,6 +253,46 @@ fn given_back_by(lab: &Lab, backend: &str) -> Result<()> {
     transfer.check_counted(&stats)?;
     is_complete(&stats, filled)?;
     ikenat.kill()?;
+    lab.unload()?;
+    nothing_is_left(lab, &before)
+}
+
+/// The older ikenat died before a pin had its name.
+fn pending_pin(lab: &Lab) -> Result<()> {
+    let rename = |name: &str| {
+        let pin = directory(lab).join(name);
+        fs::rename(&pin, directory(lab).join(format!("{name}-new"))).context("failed to rename")?;
+        Ok::<_, anyhow::Error>(pin)
+    };
+    // It had replaced the program of a filter. Without CAP_SYS_ADMIN only the pins show whose that is.
+    let of_filter = || {
+        let pin = rename("filter-egress-wan")?;
+        let earlier =
+            std::env::var("IKENAT_PEER_OBJECT").context("IKENAT_PEER_OBJECT is not set")?;
+        let load = format!("bpftool prog load {earlier} {} type xdp", pin.display());
+        lab.gateway.run(&load).map(drop)
+    };
+    // It had moved to another interface.
+    let of_link = || rename("link-xdp-wan").map(drop);
+    gone_on(lab, of_filter).context("of a filter")?;
+    gone_on(lab, of_link).context("of a link")
+}
+
+/// A start over what is left by an older ikenat that died.
+fn gone_on(lab: &Lab, died: impl Fn() -> Result<()>) -> Result<()> {
+    let before = attachments(lab)?;
+    older::start(lab, "clsact", FEW, jiffies(lab)?)?;
+    died()?;
+    let mut command = lab.gateway.command("setpriv");
+    command.args(["--bounding-set=-sys_admin", "--inh-caps=-all"]);
+    command.arg(binary()?).args(usual_arguments());
+    command.arg("--bpffs").arg(lab.bpffs());
+    let mut process = Process::spawn(&mut command, lab.log("ikenat-fault"))?;
+    process.wait_for_log("ready: translating", Duration::from_secs(30))?;
+    process.kill()?;
+    one_filter_each(lab)?;
+    ensure!(!directory(lab).exists(), "the old directory is left");
+    everything_crosses(lab)?;
     lab.unload()?;
     nothing_is_left(lab, &before)
 }
