@@ -137,6 +137,7 @@ impl<'a> Context<'a> {
     }
 
     /// The name of the LAN in whose network the server at hand is; of the first one, if there is none.
+    /// `None`: no LAN exists, so no command about one works yet.
     pub(super) fn lan_of_server(&self) -> Option<&str> {
         let near = |lan: &&Link| {
             let mut addresses = self
@@ -146,8 +147,7 @@ impl<'a> Context<'a> {
             addresses.any(|one| macvlans::lower_of(&self.macvlans, one.index) == lan.index)
         };
         let found = self.lans.iter().find(near).or(self.lans.first());
-        let named = self.settings.lans.first().map(String::as_str);
-        found.map(|lan| lan.name.as_str()).or(named)
+        found.map(|lan| lan.name.as_str())
     }
 
     /// Whether an interface is one of `links`, or a macvlan on top of one.

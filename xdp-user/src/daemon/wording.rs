@@ -3,13 +3,16 @@
 use crate::config::location::ServerLocation;
 use crate::config::plan::Plan;
 use crate::config::services::{self, Service, join};
+use crate::netlink::Link;
 use std::net::{IpAddr, Ipv4Addr};
 
-/// The name of the WAN that owns a VIP; of the first one, if none does.
+/// The name of the WAN that owns a VIP; of the first one that exists, if none does.
 pub(super) fn wan_of(plan: &Plan, vip: Ipv4Addr) -> &str {
     let owner = plan.vips().find(|(address, _)| *address == vip);
     let owner = owner.and_then(|(_, location)| location.wan);
-    &plan.wans[owner.map_or(0, |wan| wan.number)].name
+    let first = || plan.wans.iter().position(Link::exists);
+    let number = owner.map(|wan| wan.number).or_else(first);
+    &plan.wans[number.unwrap_or(0)].name
 }
 
 /// The services to whose server no LAN leads yet.

@@ -60,7 +60,7 @@ pub(crate) struct Finding {
     pub(crate) level: String,
     message: String,
     reason: String,
-    fix: Vec<String>,
+    pub(crate) fix: Vec<String>,
 }
 
 /// `ikenat check` with the usual arguments and these, in the gateway.

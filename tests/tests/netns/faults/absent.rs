@@ -49,6 +49,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
             one_is_taken,
         )
         .with_programs(TOOLS),
+        Scenario::new("no_command_names_an_absent_interface", no_command),
         Scenario::new("without_a_way_to_the_server_a_start_is_refused", no_way)
             .with_programs(TOOLS),
         Scenario::new("a_local_server_goes_on_when_the_only_lan_is_gone", no_lan)
@@ -82,6 +83,24 @@ fn crosses_from_far(lab: &Lab, far_client: &PacketSocket) -> Result<()> {
     let wire = Wire::open(lab)?;
     let wanted = at_server(&packet).build();
     cross(far_client, &wire.server, &[packet.build()], &[wanted])
+}
+
+/// A command about an interface that does not exist would fail.
+fn no_command(lab: &Lab) -> Result<()> {
+    const ELSEWHERE: &str = "198.51.100.9";
+    let words = format!("--wan {WAN_2} --wan {WAN} --lan {LAN}");
+    let ikenat = start_on(lab, &words, ELSEWHERE.parse()?)?;
+    let said = format!("`ip address add {ELSEWHERE}/32 dev {WAN}`");
+    ensure!(ikenat.log().contains(&said), "{}", ikenat.log());
+    drop(ikenat);
+    let mut command = lab.gateway.command(binary()?);
+    command.args(["check", "--wan", WAN, "--lan", WAN_2, "--vip", ELSEWHERE]);
+    command.args(["--server", &SERVER.to_string(), "--bpffs"]);
+    command.arg(lab.bpffs());
+    let findings = findings_of(command)?;
+    let route = expect(&findings, ("server-route", None), "error", &["not a LAN"])?;
+    ensure!(route.fix.is_empty(), "{route:#?}");
+    Ok(())
 }
 
 fn uplink(lab: &Lab) -> Result<()> {
