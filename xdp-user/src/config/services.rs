@@ -89,10 +89,15 @@ pub(crate) fn join(addresses: &[IpAddr], between: &str) -> String {
 }
 
 /// The first ones of many things by their names, as `a, b and 7 more VIPs`.
-pub(crate) fn named(mut names: Vec<String>, most: usize, what: &str) -> String {
-    let more = names.len().saturating_sub(most);
-    names.truncate(most);
-    let names = names.join(", ");
+pub(crate) fn named(names: Vec<String>, most: usize, what: &str) -> String {
+    listed(names, (most, ", "), what)
+}
+
+/// The first ones of many texts, with something in between.
+pub(crate) fn listed(mut texts: Vec<String>, (most, between): (usize, &str), what: &str) -> String {
+    let more = texts.len().saturating_sub(most);
+    texts.truncate(most);
+    let names = texts.join(between);
     match more {
         0 => names,
         1 => format!("{names} and 1 more {what}"),

@@ -10,7 +10,7 @@ use crate::daemon::neighbour_probe::{PAUSE, Silence};
 use crate::daemon::reattach::Event;
 use crate::daemon::service_log;
 use crate::daemon::signals::Stop;
-use crate::daemon::wording::{translations, vips};
+use crate::daemon::wording::{translated_vips, translations, vips};
 use crate::dataplane::Dataplane;
 use crate::dataplane::attach::AttachAction;
 use crate::dataplane::egress::{self, XmitSupport};
@@ -174,6 +174,7 @@ pub(super) fn reattached(old: &Plan, plan: &Plan, dataplane: &Dataplane) {
         .filter(|one| !said.contains(one))
         .for_each(|one| too_many_macvlans(&one));
     no_xmit_support(plan, dataplane);
+    service_log::stopped(old, plan);
     let translations = translations(plan);
     if plan.settings.dry_run {
         info!("ready again: counting what would be translated from {translations}");
@@ -334,7 +335,7 @@ pub(super) fn left(plan: &Plan, stop: Stop) {
     };
     info!(
         "{signal}: the daemon ends; the programs stay attached and keep {effect} {} (`ikenat unload` removes them)",
-        vips(plan)
+        translated_vips(plan)
     );
 }
 

@@ -80,6 +80,32 @@ fn absent(plan: &Plan) -> Vec<String> {
     )
 }
 
+/// Logs the services to whose server no LAN leads any more: an exchange of programs has ended their
+/// translation.
+pub(super) fn stopped(old: &Plan, new: &Plan) {
+    let before: Vec<&str> = absent_servers(old).map(|one| one.name.as_str()).collect();
+    let stopped = absent_servers(new).filter(|one| !before.contains(&one.name.as_str()));
+    let stopped: Vec<&Service> = stopped.collect();
+    let lines = lines(
+        &stopped,
+        "service",
+        |service| service.name.clone(),
+        |service| {
+            format!(
+                "service {}: no LAN has a route to its server {} any more; its packets are left to this host until one has",
+                service.name,
+                join(&service.servers, ", ")
+            )
+        },
+        |_, names| {
+            format!(
+                "services {names}: no LAN has a route to their servers any more; their packets are left to this host until one has"
+            )
+        },
+    );
+    lines.iter().for_each(|line| warn!("{line}"));
+}
+
 /// Logs which VIPs are no addresses of this host any more, or are such again.
 pub(super) fn vips(plan: &Plan, changes: &[(Ipv4Addr, VipChange)]) {
     let of = |wanted| {

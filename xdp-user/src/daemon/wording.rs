@@ -25,17 +25,35 @@ pub(super) fn absent_servers(plan: &Plan) -> impl Iterator<Item = &Service> {
 /// So many services or VIPs are named in one line.
 pub(super) const NAMED: usize = 8;
 
-/// What is translated, as `203.0.113.1 to 192.168.0.1; 203.0.113.2 to 192.168.0.2`.
-pub(super) fn translations(plan: &Plan) -> String {
-    named(plan, |service| {
-        let (vips, servers) = (vips_of(service), join(&service.servers, ", "));
-        format!("{vips} to {servers}")
-    })
+/// The services that are translated: not those to whose server no LAN leads yet.
+fn present(plan: &Plan) -> Vec<&Service> {
+    let located = plan.settings.services.iter().zip(&plan.locations);
+    let present = located.filter(|(_, location)| location.server != ServerLocation::Absent);
+    present.map(|(service, _)| service).collect()
 }
 
-/// The VIPs.
+/// What is translated, as `203.0.113.1 to 192.168.0.1; 203.0.113.2 to 192.168.0.2`. Of many services the
+/// rest is logged at level debug.
+pub(super) fn translations(plan: &Plan) -> String {
+    let text = |service: &Service| {
+        let (vips, servers) = (vips_of(service), join(&service.servers, ", "));
+        format!("{vips} to {servers}")
+    };
+    let present = present(plan);
+    let rest = present.iter().skip(NAMED);
+    rest.for_each(|service| tracing::debug!("service {}: {}", service.name, text(service)));
+    of_each(&present, text)
+}
+
+/// The VIPs that are translated.
+pub(super) fn translated_vips(plan: &Plan) -> String {
+    of_each(&present(plan), vips_of)
+}
+
+/// All VIPs.
 pub(super) fn vips(plan: &Plan) -> String {
-    named(plan, vips_of)
+    let all: Vec<&Service> = plan.settings.services.iter().collect();
+    of_each(&all, vips_of)
 }
 
 /// The VIPs of a service, the first ones if there are many.
@@ -49,11 +67,7 @@ pub(super) fn addresses(all: &[IpAddr]) -> String {
 }
 
 /// A text of each service, of the first ones if there are many.
-fn named(plan: &Plan, text: impl Fn(&Service) -> String) -> String {
-    let services = &plan.settings.services;
-    let mut texts: Vec<String> = services.iter().take(NAMED).map(text).collect();
-    if services.len() > NAMED {
-        texts.push(format!("and {} more services", services.len() - NAMED));
-    }
-    texts.join("; ")
+fn of_each(services: &[&Service], text: impl Fn(&Service) -> String) -> String {
+    let texts = services.iter().map(|service| text(service)).collect();
+    services::listed(texts, (NAMED, "; "), "service")
 }

@@ -20,6 +20,7 @@ use ikenat_tests::lab::wire::{
 };
 use ikenat_tests::suite::Scenario;
 
+use crate::support::wait_for_log;
 use crate::topology::uplinks::far;
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
@@ -254,6 +255,8 @@ fn without_route(lab: &Lab) -> Result<()> {
     let ikenat = Ikenat::run(lab, &lab.gateway, "ikenat", &words)?;
     let said = format!("service far: no LAN has a route to its server {FAR} yet");
     ensure!(ikenat.log().contains(&said), "{}", ikenat.log());
+    let far_is_ready = format!("{} to {FAR}", VIPS[1]);
+    ensure!(!ikenat.log().contains(&far_is_ready), "{}", ikenat.log());
     let wire = Wire::open(lab)?;
     outbound(&wire, 0, &from_server(4500, 4500, esp(OUT, 1, 60)))?;
     inbound(&wire, 0, &from_client(4500, 4500, esp(IN, 1, 60)))?;
@@ -279,5 +282,21 @@ fn without_route(lab: &Lab) -> Result<()> {
     let mut wanted = at_server(&packet);
     wanted.destination = FAR;
     wire.inbound_frames(&[sent.build()], &[wanted.build()])?;
-    inbound(&wire, 0, &from_client(4500, 4500, esp(IN, 2, 60)))
+    inbound(&wire, 0, &from_client(4500, 4500, esp(IN, 2, 60)))?;
+    let named = ikenat.log().matches(&far_is_ready).count();
+    ensure!(named == 1, "{}", ikenat.log());
+    // It is lost again, and the log says so beside `ready again`.
+    lab.gateway
+        .run(&format!("ip route del {FAR}/32 dev {LAN}"))?;
+    lab.gateway
+        .run(&format!("ip link set dev {LAN} address 02:00:00:00:77:01"))?;
+    let stopped = format!("service far: no LAN has a route to its server {FAR} any more");
+    wait_for_log(lab, &stopped)?;
+    while ikenat.log().matches("ready again").count() < 2 {
+        ensure!(Instant::now() < deadline, "{}", ikenat.log());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let named = ikenat.log().matches(&far_is_ready).count();
+    ensure!(named == 1, "{}", ikenat.log());
+    Ok(())
 }
