@@ -9,9 +9,10 @@ use crate::daemon::vip_watch::VipChange;
 use crate::daemon::wording::{NAMED, absent_servers, wan_of};
 use crate::tables::services::ServiceRecord;
 use std::net::Ipv4Addr;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
-/// A line about each of a few, or one about many, which has their names.
+/// A line about each of a few, or one about many, which names the first ones; then the line about each is
+/// logged at level debug.
 pub(super) fn lines<T>(
     all: &[T],
     what: &str,
@@ -21,6 +22,7 @@ pub(super) fn lines<T>(
 ) -> Vec<String> {
     match all {
         [first, ..] if all.len() > NAMED => {
+            all.iter().map(one).for_each(|line| debug!("{line}"));
             let names = all.iter().map(name).collect();
             vec![many(first, &named(names, NAMED, what))]
         }
@@ -203,5 +205,38 @@ mod tests {
         assert_eq!(lines(8).len(), 8);
         let many = "0 of s0, s1, s2, s3, s4, s5, s6, s7 and 248 more services";
         assert_eq!(lines(256), [many]);
+    }
+    /// The text that is logged meanwhile.
+    fn logged(log: impl FnOnce()) -> String {
+        let file = std::env::temp_dir().join(format!("ikenat-log-{}", std::process::id()));
+        let writer = std::fs::File::create(&file).expect("a file");
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::DEBUG)
+            .with_ansi(false)
+            .with_writer(writer)
+            .finish();
+        tracing::subscriber::with_default(subscriber, log);
+        let text = std::fs::read_to_string(&file).expect("the log");
+        std::fs::remove_file(&file).expect("it was there");
+        text
+    }
+
+    #[test]
+    fn what_one_line_hides_is_logged_at_level_debug() {
+        let all: Vec<usize> = (0..9).collect();
+        let text = logged(|| {
+            let name = |one: &usize| format!("s{one}");
+            let one = |one: &usize| format!("service s{one}: gone");
+            let many = |_: &usize, names: &str| format!("services {names}: gone");
+            _ = lines(&all, "service", name, one, many);
+        });
+        for one in all {
+            let said = format!("service s{one}: gone");
+            let mut lines = text.lines();
+            assert!(
+                lines.any(|line| line.contains("DEBUG") && line.ends_with(&said)),
+                "{text}"
+            );
+        }
     }
 }
