@@ -43,11 +43,23 @@ impl ServiceRecord {
         }
     }
 
-    /// Whether it was given without a name: its first VIP is its name then.
+    /// Whether it was given without a name: by the short form, or with its first VIP as its name.
     fn is_unnamed(&self) -> bool {
-        self.vips
-            .first()
-            .is_some_and(|vip| vip.to_string() == self.name)
+        let mut vips = self.vips.iter().take(1);
+        self.name == DEFAULT || vips.any(|vip| vip.to_string() == self.name)
+    }
+
+    /// Whether one with a name and one without have a VIP and a server in common.
+    fn is_other_name_of(&self, old: &Self) -> bool {
+        let mut vips = old.vips.iter();
+        (self.is_unnamed() || old.is_unnamed())
+            && vips.any(|vip| self.vips.contains(vip))
+            && self.has_server_of(old)
+    }
+
+    fn has_server_of(&self, old: &Self) -> bool {
+        let mut servers = old.servers.iter();
+        servers.any(|server| self.servers.contains(server))
     }
 
     /// Those of the services of a plan.
@@ -61,28 +73,30 @@ impl ServiceRecord {
     }
 }
 
-/// The new names, by the old ones, of services that go on under another name: one without a name is
-/// known by its server alone when its first VIP is another one than before. `is_known`: a name has a
-/// number.
+/// The new names, by the old ones, of services that go on under another name: one gets its first name or
+/// loses it, with a VIP and the server as before; or one without a name has another first VIP, and is
+/// known by its server alone. `is_known`: a name has a number.
 pub(super) fn renamed(
     current: &[ServiceRecord],
     next: &[ServiceRecord],
     is_known: impl Fn(&str) -> bool,
 ) -> BTreeMap<String, String> {
     let is_gone = |old: &&ServiceRecord| next.iter().all(|one| one.name != old.name);
-    let gone: Vec<&ServiceRecord> = current.iter().filter(is_gone).collect();
-    let new = next
-        .iter()
-        .filter(|one| one.is_unnamed() && !is_known(&one.name));
-    let pairs = new.filter_map(|one| {
-        let has_its_server = |old: &&&ServiceRecord| {
-            let mut servers = old.servers.iter();
-            servers.any(|server| one.servers.contains(server))
-        };
-        let old = gone.iter().find(has_its_server)?;
-        Some((old.name.clone(), one.name.clone()))
-    });
-    pairs.collect()
+    let mut gone: Vec<&ServiceRecord> = current.iter().filter(is_gone).collect();
+    let mut new: Vec<&ServiceRecord> = next.iter().filter(|one| !is_known(&one.name)).collect();
+    let mut names = BTreeMap::new();
+    let mut pair = |is_same: fn(&ServiceRecord, &ServiceRecord) -> bool| {
+        new.retain(|one| {
+            let Some(at) = gone.iter().position(|old| is_same(one, old)) else {
+                return true;
+            };
+            names.insert(gone.remove(at).name.clone(), one.name.clone());
+            false
+        });
+    };
+    pair(ServiceRecord::is_other_name_of);
+    pair(|one, old| one.is_unnamed() && one.has_server_of(old));
+    names
 }
 
 impl Display for ServiceRecord {

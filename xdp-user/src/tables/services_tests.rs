@@ -218,3 +218,48 @@ fn a_service_without_a_name_stays_the_same_with_another_first_vip() {
     let fifth = next(&fourth, &["203.0.113.7=192.168.0.1", B]);
     assert_eq!(number(&fifth, "203.0.113.7"), Some(2));
 }
+
+#[test]
+fn a_service_that_gets_its_first_name_or_loses_it_stays_the_same() {
+    let short = || {
+        let service = Service::new("default", [203, 0, 113, 1].into(), [192, 168, 0, 1].into());
+        vec![ServiceRecord::of(&service)]
+    };
+    let number = |from: &[ServiceRecord], to: &[ServiceRecord]| {
+        let first = Records::default().next(from).expect("a number");
+        let second = first.next(to).expect("a number");
+        second.services[0].id.number
+    };
+    let unnamed = || wanted(&["203.0.113.1=192.168.0.1"]);
+    let named = || wanted(&["office:203.0.113.1=192.168.0.1"]);
+    let more = || wanted(&["office:203.0.113.7,203.0.113.1=192.168.0.1"]);
+    for (from, to) in [
+        (short(), named()),
+        (short(), more()),
+        (short(), unnamed()),
+        (unnamed(), named()),
+        (unnamed(), more()),
+        (unnamed(), short()),
+        (named(), short()),
+        (named(), unnamed()),
+    ] {
+        assert_eq!(number(&from, &to), 0, "{from:?} -> {to:?}");
+    }
+    // Another name, server or VIP is another service.
+    for (from, other) in [
+        (named(), "home:203.0.113.1=192.168.0.1"),
+        (unnamed(), "office:203.0.113.1=192.168.0.2"),
+        (short(), "office:203.0.113.2=192.168.0.1"),
+    ] {
+        assert_eq!(number(&from, &wanted(&[other])), 1, "{from:?} -> {other}");
+    }
+    // One that shares a VIP goes before one that shares the server alone.
+    let first = next(&Records::default(), &["203.0.113.1=192.168.0.1", B]);
+    let both = [
+        "203.0.113.9=192.168.0.1",
+        "office:203.0.113.1=192.168.0.1",
+        B,
+    ];
+    let second = next(&first, &both);
+    assert_eq!(second.services[1].id.number, 0, "{second:?}");
+}
