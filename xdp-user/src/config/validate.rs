@@ -134,9 +134,9 @@ fn look_up(netlink: &Netlink, option: &'static str, names: &[String]) -> Result<
 
 /// Fails when no WAN exists: then there is nothing to forward by. Without any LAN there still is if a
 /// server is this host; if none is, no server is found.
-fn check_some_exist(netlink: &Netlink, links: &[Link]) -> Result<()> {
-    match links.first() {
-        Some(first) if !links.iter().any(Link::exists) => netlink.link(&first.name).map(drop),
+fn check_wan_exists(netlink: &Netlink, wans: &[Link]) -> Result<()> {
+    match wans.first() {
+        Some(first) if !wans.iter().any(Link::exists) => netlink.link(&first.name).map(drop),
         Some(_) | None => Ok(()),
     }
 }
@@ -168,7 +168,7 @@ impl Plan {
         check_addresses(&settings.services, &netlink.addresses()?)?;
         let wans = look_up(netlink, "--wan", &settings.wans)?;
         let lans = look_up(netlink, "--lan", &settings.lans)?;
-        check_some_exist(netlink, &wans)?;
+        check_wan_exists(netlink, &wans)?;
         let existing = || wans.iter().chain(&lans).filter(|link| link.exists());
         for link in existing() {
             check_ethernet(link)?;

@@ -177,7 +177,7 @@ impl LinkMonitor {
         };
         let new = match plan_now(old, netlink) {
             Ok(Some(new)) => new,
-            // All of a side are gone, which is reported.
+            // No WAN is left, which is reported.
             Ok(None) => return (Vec::new(), None),
             Err(error) => {
                 let event = self.not_reattached(dataplane, &causes(&error));
@@ -261,7 +261,8 @@ fn indices(plan: &Plan) -> Vec<u32> {
     links.map(|(_, link)| link.index).collect()
 }
 
-/// The plan for the host as it is now; `None` when all interfaces of a side are gone.
+/// The plan for the host as it is now; `None` when no WAN is left. Without the LAN that leads to a
+/// server it is an error, unless the server of another service is still found.
 fn plan_now(plan: &Plan, netlink: &Netlink) -> Result<Option<Plan>> {
     match Plan::check(settings_now(plan, netlink), netlink) {
         Ok(now) => Ok(Some(Plan {
