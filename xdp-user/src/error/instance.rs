@@ -105,6 +105,18 @@ pub enum InstanceError {
         /// As above.
         whose: String,
     },
+    /// The tables are of an older version, and a start takes them over.
+    #[error(
+        "the tables in {path} are of an older ikenat (version {version}), which this one cannot show: stop its daemon and start this one with the VIP {vip}, which takes over its sessions and counters; `ikenat unload --vip {vip}` would remove them"
+    )]
+    OlderTables {
+        /// The directory of its pins.
+        path: PathBuf,
+        /// The version of its tables.
+        version: u64,
+        /// Its VIP.
+        vip: Ipv4Addr,
+    },
     /// The daemon of an older version runs.
     #[error(
         "an older ikenat serves {vip} and still runs, with pins in {path}: stop it (`systemctl stop ikenat`), which leaves its programs attached, and start again, which takes over its sessions and counters"
