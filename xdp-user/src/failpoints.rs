@@ -4,7 +4,8 @@
 //!
 //! `IKENAT_FAIL_AT=list` writes each step that is passed to stderr, with its number; `kill:N` kills
 //! the process at the Nth step, as `kill -9` would; `stop:N` stops it there until SIGCONT;
-//! `error:N` makes the Nth step fail. The tests find a new step without a list of names.
+//! `error:N` makes the Nth step fail. The tests find a new step without a list of names. In place of N may
+//! stand the name of a step, for the first time that it is passed, or with a number: `error:described:2`.
 //!
 //! `IKENAT_OBJECT` names another object to load, for example one that the verifier refuses.
 //! `IKENAT_HOLD_LOAD` names a file: while it is there, no object is loaded.
@@ -120,6 +121,8 @@ mod armed {
 
     const VARIABLE: &str = "IKENAT_FAIL_AT";
     static PASSED: AtomicU32 = AtomicU32::new(0);
+    /// The same of each step.
+    static PASSED_OF: [AtomicU32; Step::ALL.len()] = [const { AtomicU32::new(0) }; Step::ALL.len()];
 
     /// The object to load: the embedded one, unless a test names another. Waits while a test wants
     /// the load to last.
@@ -155,17 +158,35 @@ mod armed {
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub(super) enum Wish {
         List,
-        Kill(u32),
-        Stop(u32),
-        Error(u32),
+        Kill(At),
+        Stop(At),
+        Error(At),
+    }
+
+    /// When: at the step of this number of all, or of this number of its name.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub(super) enum At {
+        Number(u32),
+        Named(Step, u32),
+    }
+
+    impl At {
+        fn read(text: &str) -> Option<Self> {
+            if let Ok(number) = text.parse() {
+                return Some(Self::Number(number));
+            }
+            let (name, number) = text.split_once(':').unwrap_or((text, "1"));
+            let step = Step::ALL.iter().find(|step| step.name() == name)?;
+            Some(Self::Named(*step, number.parse().ok()?))
+        }
     }
 
     pub(super) fn wish(text: &str) -> Option<Wish> {
         match text.split_once(':') {
             None => (text == "list").then_some(Wish::List),
-            Some(("kill", number)) => number.parse().ok().map(Wish::Kill),
-            Some(("stop", number)) => number.parse().ok().map(Wish::Stop),
-            Some(("error", number)) => number.parse().ok().map(Wish::Error),
+            Some(("kill", at)) => At::read(at).map(Wish::Kill),
+            Some(("stop", at)) => At::read(at).map(Wish::Stop),
+            Some(("error", at)) => At::read(at).map(Wish::Error),
             Some(_) => None,
         }
     }
@@ -176,13 +197,15 @@ mod armed {
             return Ok(());
         };
         let number = PASSED.fetch_add(1, Ordering::Relaxed) + 1;
+        let of_name = PASSED_OF[step as usize].fetch_add(1, Ordering::Relaxed) + 1;
+        let is_now = |at| at == At::Number(number) || at == At::Named(step, of_name);
         let failed = |why: String| {
             let action = format!("pass the step {} ({VARIABLE}={text})", step.name());
             Error::system(action)(io::Error::other(why))
         };
         match wish(&text) {
             Some(Wish::List) => eprintln!("failpoint {number}: {}", step.name()),
-            Some(Wish::Kill(at)) if at == number => {
+            Some(Wish::Kill(at)) if is_now(at) => {
                 eprintln!("failpoint {number}: {}", step.name());
                 let killed = rustix::process::kill_process(
                     rustix::process::getpid(),
@@ -190,7 +213,7 @@ mod armed {
                 );
                 return Err(failed(format!("it survived SIGKILL: {killed:?}")));
             }
-            Some(Wish::Stop(at)) if at == number => {
+            Some(Wish::Stop(at)) if is_now(at) => {
                 eprintln!("failpoint {number}: {}", step.name());
                 let stopped = rustix::process::kill_process(
                     rustix::process::getpid(),
@@ -198,11 +221,15 @@ mod armed {
                 );
                 stopped.map_err(|error| failed(error.to_string()))?;
             }
-            Some(Wish::Error(at)) if at == number => {
+            Some(Wish::Error(at)) if is_now(at) => {
                 return Err(failed("a test wants it to fail".to_owned()));
             }
             Some(Wish::Kill(_) | Wish::Stop(_) | Wish::Error(_)) => {}
-            None => return Err(failed("write list, kill:N, stop:N or error:N".to_owned())),
+            None => {
+                return Err(failed(
+                    "write list, kill:N, stop:N or error:N, or NAME for N".to_owned(),
+                ));
+            }
         }
         Ok(())
     }
@@ -210,17 +237,20 @@ mod armed {
 
 #[cfg(all(test, feature = "failpoints"))]
 mod tests {
-    use super::armed::{Wish, wish};
+    use super::armed::{At, Wish, wish};
     use super::*;
     use std::collections::BTreeSet;
 
     #[test]
     fn wishes_are_read() {
         assert_eq!(wish("list"), Some(Wish::List));
-        assert_eq!(wish("kill:3"), Some(Wish::Kill(3)));
-        assert_eq!(wish("stop:4"), Some(Wish::Stop(4)));
-        assert_eq!(wish("error:12"), Some(Wish::Error(12)));
-        for nonsense in ["", "kill", "kill:", "die:3", "error:x"] {
+        assert_eq!(wish("kill:3"), Some(Wish::Kill(At::Number(3))));
+        assert_eq!(wish("stop:4"), Some(Wish::Stop(At::Number(4))));
+        assert_eq!(wish("error:12"), Some(Wish::Error(At::Number(12))));
+        let described = |number| At::Named(Step::Described, number);
+        assert_eq!(wish("error:described"), Some(Wish::Error(described(1))));
+        assert_eq!(wish("error:described:2"), Some(Wish::Error(described(2))));
+        for nonsense in ["", "kill", "kill:", "die:3", "error:x", "error:described:x"] {
             assert_eq!(wish(nonsense), None, "{nonsense}");
         }
     }

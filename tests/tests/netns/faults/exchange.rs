@@ -18,6 +18,7 @@ use ikenat_tests::lab::wire::{Wire, esp, from_client};
 use ikenat_tests::suite::Scenario;
 use nix::sys::signal::Signal;
 use xdp_common::cpu::egress_mtu;
+use xdp_user::failpoints::Step;
 
 use super::interfaces::followed;
 use super::neighbours::lan_egress;
@@ -242,30 +243,18 @@ fn refused_meanwhile(lab: &Lab) -> Result<()> {
 
 /// The programs are exchanged, and META cannot be written: they are not exchanged once more for that.
 fn unrecorded(lab: &Lab) -> Result<()> {
-    const WISH: &str = "IKENAT_FAIL_AT";
-    const STEP: &str = ": described";
-    let mut first = start_with(lab, &[], &[(WISH, OsStr::new("list"))])?;
+    // The first one is of the start.
+    let wish = format!("error:{}:2", Step::Described.name());
+    let mut daemon = start_with(lab, &[], &[("IKENAT_FAIL_AT", OsStr::new(&wish))])?;
     set_mac(lab, WAN, FIRST_MAC)?;
     wait_for_log(lab, "ready again")?;
-    first.kill()?;
-    let log = first.log();
-    let mut described = log.lines().filter(|line| line.ends_with(STEP));
-    // The first one is of the start.
-    let line = described.nth(1).with_context(|| log.clone())?;
-    let number = line.trim_start_matches("failpoint ").trim_end_matches(STEP);
-    lab.unload()?;
-    let wish = format!("error:{number}");
-    let mut second = start_with(lab, &[], &[(WISH, OsStr::new(&wish))])?;
-    set_mac(lab, WAN, SECOND_MAC)?;
-    wait_for_log(lab, "ready again")?;
-    let log = second.log();
+    let log = daemon.log();
     let words = "the programs are exchanged, but what `status` shows";
     ensure!(
         log.contains(words) && log.contains("a test wants it to fail"),
         "{log}"
     );
     ensure!(!log.contains("failed to re-attach"), "{log}");
-    known_to_xdp(lab, SECOND_MAC, 1)?;
-    second.kill()?;
-    Ok(())
+    known_to_xdp(lab, FIRST_MAC, 1)?;
+    daemon.kill().map(drop)
 }

@@ -14,6 +14,7 @@ use ikenat_tests::lab::process::Process;
 use ikenat_tests::lab::topology::{LAN, WAN};
 use ikenat_tests::older::{self, Filled, Jiffies, RETIRED, SLOTS, directory};
 use ikenat_tests::suite::Scenario;
+use xdp_user::failpoints::Step;
 
 use crate::check::{expect, findings_of};
 use crate::faults::start::{die, ends, fail, steps};
@@ -219,31 +220,26 @@ fn given_back(lab: &Lab) -> Result<()> {
 fn given_back_by(lab: &Lab, backend: &str) -> Result<()> {
     let before = attachments(lab)?;
     let jiffies = jiffies(lab)?;
-    older::start(lab, backend, FEW, jiffies)?;
-    let steps = steps(lab, "auto", WAN)?;
-    lab.unload()?;
-    let at = |name: &str| {
-        let found = steps.iter().position(|step| step == name);
-        found.with_context(|| format!("no {name} in {steps:?}"))
-    };
-    let (copied, moved) = (at("entries-copied")?, at("program-moved")?);
     let filled = older::start(lab, backend, FEW, jiffies)?;
     let wanted = program_pins(lab)?;
     let attached = attachments(lab)?;
     let load = Load::start(lab, tenth_rate()?, tenth_rate()?)?;
     load.flows()?;
-    die(lab, "auto", WAN, moved + 1)?;
+    die(lab, "auto", WAN, Step::ProgramMoved.name())?;
     ensure!(program_pins(lab)? != wanted, "no pin was moved");
-    // A start over tables that are there passes fewer steps before these.
-    for number in copied - 4.. {
-        fail(lab, "auto", WAN, number)?;
+    let again = format!("{}:2", Step::ProgramMoved.name());
+    for at in [
+        Step::ProgramLoaded.name(),
+        Step::EntriesCopied.name(),
+        Step::ProgramMoved.name(),
+        &again,
+        Step::EgressesSet.name(),
+    ] {
+        fail(lab, "auto", WAN, at).context(at.to_owned())?;
         let log = fs::read_to_string(lab.log("ikenat-fault"))?;
         let found = program_pins(lab)?;
         ensure!(found == wanted, "{found:?} instead of {wanted:?}: {log}");
         ensure!(attachments(lab)? == attached, "{log}");
-        if log.contains("pass the step egresses-set") {
-            break;
-        }
     }
     let ikenat = Ikenat::start(lab)?;
     load.flows()?;

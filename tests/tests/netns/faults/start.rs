@@ -5,6 +5,7 @@
 //! each of them.
 
 use std::collections::BTreeSet;
+use std::fmt::Display;
 use std::fs;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
@@ -105,21 +106,25 @@ pub(crate) fn steps(lab: &Lab, backend: &str, wan: &str) -> Result<Vec<String>> 
     Ok(steps)
 }
 
-/// Lets a start die at its step of this number.
-pub(crate) fn die(lab: &Lab, backend: &str, wan: &str, number: usize) -> Result<()> {
-    let mut process = start(lab, backend, wan, &format!("kill:{number}"))?;
+/// Lets a start die at its step of this number or name.
+pub(crate) fn die(lab: &Lab, backend: &str, wan: &str, at: impl Display) -> Result<()> {
+    let mut process = start(lab, backend, wan, &format!("kill:{at}"))?;
     let status = process.wait(PATIENCE)?;
     let log = process.log();
+    let (by_number, by_name) = (format!("failpoint {at}: "), format!(": {at}"));
+    let is_it = |line: &str| {
+        line.starts_with(&by_number) || line.starts_with("failpoint ") && line.ends_with(&by_name)
+    };
     ensure!(
-        status.signal() == Some(KILLED) && log.contains(&format!("failpoint {number}: ")),
+        status.signal() == Some(KILLED) && log.lines().any(is_it),
         "it ended with {status}: {log}"
     );
     Ok(())
 }
 
-/// Lets a start fail at its step of this number.
-pub(crate) fn fail(lab: &Lab, backend: &str, wan: &str, number: usize) -> Result<()> {
-    let mut process = start(lab, backend, wan, &format!("error:{number}"))?;
+/// Lets a start fail at its step of this number or name.
+pub(crate) fn fail(lab: &Lab, backend: &str, wan: &str, at: impl Display) -> Result<()> {
+    let mut process = start(lab, backend, wan, &format!("error:{at}"))?;
     let status = process.wait(PATIENCE)?;
     let log = process.log();
     ensure!(
