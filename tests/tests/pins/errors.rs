@@ -38,8 +38,14 @@ fn an_error_about_ike_comes_from_the_vip_of_its_sa() {
     assert_eq!(vip_of((500, 500), plain(), ALL - 4), VIP);
     assert_eq!(vip_of((61_000, 4500), marked(), ALL), VIP);
     // Of the SA of the session, and of one that is not known.
-    assert_eq!(vip_of((4500, 4500), natt(1, Message::Request), ALL), VIP_2);
-    assert_eq!(vip_of((4500, 4500), natt(9, Message::Request), ALL), VIP_2);
+    assert_eq!(
+        vip_of((4500, 4500), natt(1, Message::Request(1)), ALL),
+        VIP_2
+    );
+    assert_eq!(
+        vip_of((4500, 4500), natt(9, Message::Request(1)), ALL),
+        VIP_2
+    );
     // Quotes without the whole SPI.
     assert_eq!(vip_of((500, 500), plain(), ALL - 5), VIP_2);
     assert_eq!(vip_of((4500, 4500), marked(), ALL - 1), VIP_2);

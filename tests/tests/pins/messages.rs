@@ -20,7 +20,13 @@ pub(crate) enum Message {
 pub(crate) fn ike(initiator: u8, message: Message) -> Vec<u8> {
     let responder = match message {
         Message::InitRequest => [0; 8],
-        _ => [0x22; 8],
+        Message::InitResponse
+        | Message::AuthRequest
+        | Message::AuthResponse
+        | Message::Request(_)
+        | Message::Response(_)
+        | Message::ServerRequest
+        | Message::Isakmp(..) => [0x22; 8],
     };
     let (kind, id) = match message {
         Message::InitRequest => ([33, 0x20, 34, 0x08], 0_u32),
