@@ -253,7 +253,7 @@ fn whole(arguments: RunArguments) -> Result<ExitCode> {
 
 /// Other start times, in milliseconds, to measure at again when a row has risen, or is to be
 /// recorded.
-const AGAIN: [u64; 2] = [7, 13];
+const AGAIN: [u64; 5] = [7, 13, 29, 53, 97];
 
 /// Ends with 1 when a figure has risen.
 fn gate(arguments: &GateArguments) -> Result<ExitCode> {
