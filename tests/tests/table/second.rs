@@ -190,13 +190,21 @@ pub(crate) fn first_of(packet: &Packet, side: Side) -> Packet {
     first
 }
 
+/// A packet of a peer, which shows which VIP it uses: else that of a service with several is a guess, for
+/// which no next hop is remembered.
+fn keepalive_of(peer: Ipv4Addr) -> (Side, Vec<u8>) {
+    let packet = from_client(Packet::udp((peer, 4500), (VIP, 4500), [0xff]));
+    (Side::Wan, packet.build())
+}
+
 /// What comes before the second packet of a flow.
 pub(crate) fn before(first: &Packet, side: Side) -> Vec<(Side, Vec<u8>)> {
-    let mut before = vec![(side, first.build())];
-    if side != Side::Lan {
-        before.insert(0, proof_for(first.source.octets()));
-    }
-    before
+    let earlier = if side == Side::Lan {
+        keepalive_of(first.destination)
+    } else {
+        proof_for(first.source.octets())
+    };
+    vec![earlier, (side, first.build())]
 }
 
 /// The gateway's packet, sent to the remembered next hop.
