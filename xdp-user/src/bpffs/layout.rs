@@ -9,7 +9,7 @@ use rustix::fs::{CWD, Mode, OFlags, openat, statfs};
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _, chown};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 /// `BPF_FS_MAGIC`.
@@ -281,24 +281,15 @@ impl Instance {
 
 /// Creates a directory with this mode whatever the umask, or accepts one of root or of this user.
 pub(super) fn create_directory(path: &Path, mode: u32) -> Result<()> {
-    create_directory_of(path, mode, None)
-}
-
-/// The same for a directory of the user `owner`, to whom a new one is given.
-pub(super) fn create_directory_of(path: &Path, mode: u32, owner: Option<u32>) -> Result<()> {
     let created = DirBuilder::new().mode(mode).create(path);
     let created = created.and_then(|()| fs::set_permissions(path, Permissions::from_mode(mode)));
-    let given = created.and_then(|()| match owner {
-        Some(_) => chown(path, owner, None),
-        None => Ok(()),
-    });
-    match given {
+    match created {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
             return Err(Error::system(format!("create {}", path.display()))(error));
         }
         Ok(()) | Err(_) => {}
     }
-    trust::created(path, owner)
+    trust::created(path)
 }
 
 fn closed(path: &Path, error: &dyn std::error::Error) -> Error {

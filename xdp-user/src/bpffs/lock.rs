@@ -6,8 +6,7 @@
 //! read the tables (`--group`) can open the directory of the pins, and could hold a lock on it for
 //! ever.
 
-use crate::bpffs::layout::{Instance, create_directory_of, remove_directory};
-use crate::bpffs::trust;
+use crate::bpffs::layout::{Instance, create_directory, remove_directory};
 use crate::config::instance_name::LOCKS;
 use crate::error::{Error, InstanceError, Result};
 use rustix::fs::{CWD, FlockOperation, Mode, OFlags, flock, openat};
@@ -42,9 +41,8 @@ impl Instance {
         let place = self.lock_directory();
         let path = place.display();
         // Readers find the daemon by the inode of its lock.
-        let owner = self.other_owner()?;
-        create_directory_of(&self.locks(), 0o711, owner)?;
-        create_directory_of(&place, 0o700, owner)?;
+        create_directory(&self.locks(), 0o711)?;
+        create_directory(&place, 0o700)?;
         let directory = open(&place)?;
         if !locked_within(&directory, &place, patience, || {})? {
             return Err(Error::Locked {
@@ -61,12 +59,6 @@ impl Instance {
         Err(Error::system(format!(
             "lock {path}, which was removed meanwhile; try again"
         ))(gone))
-    }
-
-    /// The user of an instance that root removes: it was trusted with the place.
-    fn other_owner(&self) -> Result<Option<u32>> {
-        let root = rustix::process::geteuid().is_root();
-        Ok(trust::other_owner(&self.directory)?.filter(|_| root))
     }
 
     /// Keeps all other starts in this BPF file system from attaching, until it is dropped or the

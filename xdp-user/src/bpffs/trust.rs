@@ -135,10 +135,9 @@ impl Instance {
     }
 }
 
-/// Fails if a directory that was just created, or existed, cannot be trusted by who pins in it, or by who
-/// removes an instance of the user `also`.
-pub(super) fn created(path: &Path, also: Option<u32>) -> Result<()> {
-    directory(path, also).map(drop)
+/// Fails if a directory that was just created, or existed, cannot be trusted by who pins in it.
+pub(super) fn created(path: &Path) -> Result<()> {
+    directory(path, None).map(drop)
 }
 
 #[cfg(test)]

@@ -28,7 +28,6 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         ),
         Scenario::new("an_ordinary_user_with_capabilities_runs_it", ordinary_user)
             .with_programs(TOOLS),
-        Scenario::new("root_unloads_the_instance_of_a_user", root_unloads).with_programs(TOOLS),
         Scenario::new("it_runs_without_cap_perfmon", without_perfmon).with_programs(TOOLS),
         Scenario::new("an_ordinary_users_daemon_attaches_again", attaches_again)
             .with_programs(TOOLS),
@@ -195,38 +194,6 @@ fn ordinary_user(lab: &Lab) -> Result<()> {
         nothing_is_left(lab, &before)?;
     }
     Ok(())
-}
-
-/// Whose directories the locks are in.
-fn root_unloads(lab: &Lab) -> Result<()> {
-    let before = attachments(lab)?;
-    let place = prepare(lab)?;
-    let unload = |more: &[&str]| {
-        let mut command = lab.gateway.command(binary()?);
-        command.arg("unload").args(more);
-        execute(command.arg("--bpffs").arg(&place.bpffs))
-    };
-    for force in [&[][..], &["--force"]] {
-        let mut process = place.start(lab, &[])?;
-        if force.is_empty() {
-            process.kill()?;
-        }
-        let unloaded = unload(force)?;
-        ensure!(unloaded.contains("detached 5 programs"), "{unloaded}");
-        nothing_is_left(lab, &before)?;
-    }
-    // The lock that root made for the unload is the user's.
-    let mut process = place.start(lab, &[])?;
-    process.kill()?;
-    let lock = place.bpffs.join("ikenat/locks/default");
-    fs::remove_dir(&lock).context("failed to remove the lock")?;
-    let pin = place.bpffs.join("ikenat/default/stays");
-    fs::create_dir(&pin).context("failed to create a directory")?;
-    unload(&[])?;
-    fs::remove_dir(&pin).context("failed to remove a directory")?;
-    place.start(lab, &[])?.kill()?;
-    place.ask(lab, "unload")?;
-    nothing_is_left(lab, &before)
 }
 
 fn attaches_again(lab: &Lab) -> Result<()> {
