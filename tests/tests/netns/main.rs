@@ -5,6 +5,7 @@
 mod check;
 mod cli;
 mod datapath;
+mod failpoints;
 mod faults;
 mod lifecycle;
 mod support;

@@ -18,6 +18,7 @@ use xdp_common::{ABI_VERSION, meta};
 use xdp_user::failpoints::Step;
 use xdp_user::tables::mmap::Tables;
 
+use crate::failpoints::{WISH, died_at};
 use crate::faults::bpffs;
 use crate::faults::start::steps;
 use crate::lifecycle::instances::{OTHER_VIP, add_interfaces, start_in};
@@ -74,7 +75,7 @@ fn starting(lab: &Lab) -> Result<()> {
     lab.unload()?;
     let made = steps.iter().rposition(|name| name == Step::MapsMade.name());
     let made = made.context("no maps are made")? + 1;
-    let mut process = start(lab, "IKENAT_FAIL_AT", &format!("stop:{made}"))?;
+    let mut process = start(lab, WISH, &format!("stop:{made}"))?;
     process.wait_for_log(&format!("failpoint {made}: "), Duration::from_secs(30))?;
     for verb in VERBS {
         says(&lab.ikenat(&[verb])?.output()?, &WORDS, &NOT).with_context(|| verb.to_owned())?;
@@ -91,7 +92,7 @@ fn died(lab: &Lab) -> Result<()> {
     lab.unload()?;
     let made = steps.iter().position(|name| name == Step::MapsMade.name());
     let made = made.context("no maps are made")? + 1;
-    start(lab, "IKENAT_FAIL_AT", &format!("kill:{made}"))?.wait(Duration::from_secs(30))?;
+    died_at(start(lab, WISH, &format!("kill:{made}"))?, made)?;
     for verb in VERBS {
         let words = ["default", "died", "ikenat run"];
         says(&lab.ikenat(&[verb])?.output()?, &words, &["version"])

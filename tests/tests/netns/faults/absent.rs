@@ -23,6 +23,7 @@ use nix::unistd::Pid;
 use super::bpffs::directory;
 use super::devices::{only_the_outage, plug_in, sides};
 use crate::check::{expect, findings_of};
+use crate::failpoints::WISH;
 use crate::support::{
     PROGRAMS, attachments, everything_crosses, no_loss, patience, refused, tenth_rate,
     timed_command, wait_for_log,
@@ -329,10 +330,7 @@ fn refusing(lab: &Lab) -> Result<()> {
     const QUIET: Duration = Duration::from_secs(12);
     let mut command = lab.gateway.command(binary()?);
     command.args(usual_arguments()).args(["--wan", WAN_2]);
-    command
-        .arg("--bpffs")
-        .arg(lab.bpffs())
-        .env("IKENAT_FAIL_AT", "list");
+    command.arg("--bpffs").arg(lab.bpffs()).env(WISH, "list");
     let mut process = Process::spawn(&mut command, lab.log("ikenat"))?;
     process.wait_for_log("ready: translating", patience(Duration::from_secs(30)))?;
     let started = steps(&process);

@@ -23,6 +23,7 @@ use xdp_user::failpoints::Step;
 use super::interfaces::followed;
 use super::neighbours::lan_egress;
 use super::own_addresses::set_mac;
+use crate::failpoints::WISH;
 use crate::support::{attachments, count, everything_crosses, patience, pins, wait_for_log};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
@@ -207,7 +208,7 @@ fn refused_meanwhile(lab: &Lab) -> Result<()> {
     let hold = Hold::of(lab);
     let variables = [
         ("IKENAT_HOLD_LOAD", hold.0.as_os_str()),
-        ("IKENAT_FAIL_AT", OsStr::new("list")),
+        (WISH, OsStr::new("list")),
     ];
     let daemon = start_with(lab, &["--wan", WAN_2], &variables)?;
     let times = |text: &str| daemon.log().matches(text).count();
@@ -245,7 +246,7 @@ fn refused_meanwhile(lab: &Lab) -> Result<()> {
 fn unrecorded(lab: &Lab) -> Result<()> {
     // The first one is of the start.
     let wish = format!("error:{}:2", Step::Described.name());
-    let mut daemon = start_with(lab, &[], &[("IKENAT_FAIL_AT", OsStr::new(&wish))])?;
+    let mut daemon = start_with(lab, &[], &[(WISH, OsStr::new(&wish))])?;
     set_mac(lab, WAN, FIRST_MAC)?;
     wait_for_log(lab, "ready again")?;
     let log = daemon.log();

@@ -7,7 +7,6 @@
 use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::fs;
-use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -21,6 +20,7 @@ use ikenat_tests::suite::Scenario;
 use object::{Object as _, ObjectSection as _, ObjectSymbol as _};
 use xdp_user::failpoints::Step;
 
+use crate::failpoints::{PATIENCE, WISH, died_at, steps_of};
 use crate::faults::older;
 use crate::support::{
     PROGRAMS, arguments_with, attachments, everything_crosses, is_emulated, nothing_is_left,
@@ -43,10 +43,6 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         .alone(),
     ]
 }
-
-const WISH: &str = "IKENAT_FAIL_AT";
-const PATIENCE: Duration = Duration::from_secs(30);
-const KILLED: i32 = 9;
 
 /// The steps to try: the first and the last occurrence of each. The steps before anything is
 /// attached do not depend on the backend, so they are tried with one backend only.
@@ -90,36 +86,12 @@ fn start(lab: &Lab, backend: &str, wan: &str, wish: &str) -> Result<Process> {
 
 /// The steps that such a start passes until it is ready. Leaves it attached and its daemon dead.
 pub(crate) fn steps(lab: &Lab, backend: &str, wan: &str) -> Result<Vec<String>> {
-    let mut process = start(lab, backend, wan, "list")?;
-    process.wait_for_log("ready: translating", PATIENCE)?;
-    process.kill()?;
-    let log = process.log();
-    let lines = log
-        .lines()
-        .filter_map(|line| line.strip_prefix("failpoint "));
-    let names = lines.filter_map(|line| Some(line.split_once(": ")?.1.to_owned()));
-    let steps: Vec<String> = names.collect();
-    ensure!(
-        !steps.is_empty(),
-        "this ikenat has no failpoints: test the one that `cargo xtask build` makes"
-    );
-    Ok(steps)
+    steps_of(start(lab, backend, wan, "list")?)
 }
 
 /// Lets a start die at its step of this number or name.
 pub(crate) fn die(lab: &Lab, backend: &str, wan: &str, at: impl Display) -> Result<()> {
-    let mut process = start(lab, backend, wan, &format!("kill:{at}"))?;
-    let status = process.wait(PATIENCE)?;
-    let log = process.log();
-    let (by_number, by_name) = (format!("failpoint {at}: "), format!(": {at}"));
-    let is_it = |line: &str| {
-        line.starts_with(&by_number) || line.starts_with("failpoint ") && line.ends_with(&by_name)
-    };
-    ensure!(
-        status.signal() == Some(KILLED) && log.lines().any(is_it),
-        "it ended with {status}: {log}"
-    );
-    Ok(())
+    died_at(start(lab, backend, wan, &format!("kill:{at}"))?, at)
 }
 
 /// Lets a start fail at its step of this number or name.

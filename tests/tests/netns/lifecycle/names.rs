@@ -20,6 +20,7 @@ use xdp_common::meta;
 use xdp_user::failpoints::Step;
 use xdp_user::tables::mmap::Tables;
 
+use crate::failpoints::{PATIENCE, WISH, steps_of};
 use crate::lifecycle::instances::{OTHER, OTHER_VIP, add_interfaces, arguments, start_in, try_in};
 use crate::support::{attachments, everything_crosses, nothing_is_left, sentence, timed_command};
 
@@ -145,14 +146,12 @@ fn two_starts(lab: &Lab) -> Result<()> {
     nothing_is_left(lab, &before).map(drop)
 }
 
-const PATIENCE: Duration = Duration::from_secs(30);
-
 /// A start in the gateway with another VIP, and a wish to the failpoints.
 fn with_vip(lab: &Lab, words: &[String], wish: &str, log: &str) -> Result<Process> {
     let mut command = lab.gateway.command(binary()?);
     command.args(words).arg("--bpffs").arg(lab.bpffs());
     if !wish.is_empty() {
-        command.env("IKENAT_FAIL_AT", wish);
+        command.env(WISH, wish);
     }
     Process::spawn(&mut command, lab.log(log))
 }
@@ -164,12 +163,8 @@ fn two_restarts(lab: &Lab) -> Result<()> {
     add_interfaces(&lab.gateway)?;
     start_in(lab, &lab.gateway, OTHER_VIP)?.kill()?;
     Ikenat::start(lab)?.kill()?;
-    let mut listed = with_vip(lab, &usual_arguments(), "list", "listed")?;
-    listed.wait_for_log("ready: translating", PATIENCE)?;
-    listed.kill()?;
-    let log = listed.log();
-    let mut steps = log.lines().filter(|line| line.starts_with("failpoint "));
-    let number = steps.position(|line| line.ends_with(Step::EgressesSet.name()));
+    let steps = steps_of(with_vip(lab, &usual_arguments(), "list", "listed")?)?;
+    let number = steps.iter().position(|one| one == Step::EgressesSet.name());
     let stop = format!("stop:{}", number.context("no such step")? + 1);
     let pair = |vip: &str| -> Result<(Process, Process)> {
         let words = crate::support::arguments_with("--vip", vip);

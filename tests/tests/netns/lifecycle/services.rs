@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::net::Ipv4Addr;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use ikenat_tests::lab::Lab;
@@ -14,6 +13,8 @@ use ikenat_tests::lab::topology::{CLIENT, LAN, SERVER, VIP, WAN};
 use ikenat_tests::lab::wire::{Wire, at_client, at_server, esp, from_client, from_server};
 use ikenat_tests::suite::Scenario;
 use xdp_user::failpoints::Step;
+
+use crate::failpoints::{WISH, died_at, steps_of};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![
@@ -106,29 +107,18 @@ fn faulty(lab: &Lab, wish: &str) -> Result<Process> {
     let mut command = lab.gateway.command(binary()?);
     command.args(["run", "--wan", WAN, "--lan", LAN, "--service"]);
     command.arg(format!("default:{NEW}={SERVER}"));
-    command
-        .arg("--bpffs")
-        .arg(lab.bpffs())
-        .env("IKENAT_FAIL_AT", wish);
+    command.arg("--bpffs").arg(lab.bpffs()).env(WISH, wish);
     Process::spawn(&mut command, lab.log("ikenat-fault"))
 }
 
 /// Before anything is exchanged, when META is described, and at the end.
 fn dies(lab: &Lab) -> Result<()> {
-    const PATIENCE: Duration = Duration::from_secs(30);
     lab.gateway
         .run(&format!("ip address add {NEW}/24 dev {WAN}"))?;
     let wire = Wire::open(lab)?;
     let old = format!("default:{VIP}={SERVER}");
     start(lab, &old)?.kill()?;
-    let mut whole = faulty(lab, "list")?;
-    whole.wait_for_log("ready: translating", PATIENCE)?;
-    whole.kill()?;
-    let log = whole.log();
-    let steps: Vec<&str> = log
-        .lines()
-        .filter_map(|line| Some(line.strip_prefix("failpoint ")?.split_once(": ")?.1))
-        .collect();
+    let steps = steps_of(faulty(lab, "list")?)?;
     let mut proof = at_client(&from_server(4500, 4500, esp(OUT, 1, 52)));
     proof.source = NEW;
     let sent = from_server(4500, 4500, esp(OUT, 1, 52));
@@ -137,7 +127,7 @@ fn dies(lab: &Lab) -> Result<()> {
         start(lab, &old)?.kill()?;
         let number = steps.iter().rposition(|name| *name == step.name());
         let number = number.with_context(|| format!("no {} in {steps:?}", step.name()))? + 1;
-        faulty(lab, &format!("kill:{number}"))?.wait(PATIENCE)?;
+        died_at(faulty(lab, &format!("kill:{number}"))?, number)?;
         // It is readable whatever step was the last one, and the next start completes it.
         let found = lab.status()?;
         ensure!(found.serves(VIP) != found.serves(NEW), "{found:?}");

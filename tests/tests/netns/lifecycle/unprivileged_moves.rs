@@ -2,7 +2,6 @@
 //! programs, so that only pins show which filters are ikenat's.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use ikenat_tests::lab::Lab;
@@ -12,6 +11,7 @@ use ikenat_tests::suite::Scenario;
 use xdp_user::failpoints::Step;
 
 use super::privileges::{Place, THREE, prepare};
+use crate::failpoints::{WISH, died_at, steps_of};
 use crate::support::{
     arguments_with, attachments, everything_crosses, ikenat_egress_filters, ikenat_filters,
     nothing_is_left,
@@ -28,7 +28,6 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
 }
 
 const OTHER: &str = "x0";
-const PATIENCE: Duration = Duration::from_secs(30);
 
 fn start(lab: &Lab, place: &Place, wan: &str, wish: &str) -> Result<Process> {
     let mut command = place.command(lab, THREE);
@@ -36,26 +35,19 @@ fn start(lab: &Lab, place: &Place, wan: &str, wish: &str) -> Result<Process> {
         .args(arguments_with("--wan", wan))
         .args(["--tc", "clsact"]);
     command.arg("--bpffs").arg(&place.bpffs);
-    Process::spawn(command.env("IKENAT_FAIL_AT", wish), lab.log("theirs"))
+    Process::spawn(command.env(WISH, wish), lab.log("theirs"))
 }
 
 /// A start that succeeds. Leaves it attached and its daemon dead. Returns the steps.
 fn run(lab: &Lab, place: &Place, wan: &str) -> Result<Vec<String>> {
-    let mut process = start(lab, place, wan, "list")?;
-    process.wait_for_log("ready: translating", PATIENCE)?;
-    process.kill()?;
-    let log = process.log();
-    let lines = log
-        .lines()
-        .filter_map(|line| line.strip_prefix("failpoint "));
-    let names = lines.filter_map(|line| Some(line.split_once(": ")?.1.to_owned()));
+    let steps = steps_of(start(lab, place, wan, "list")?)?;
     let at = |interface| ikenat_filters(lab, interface);
     let left = if wan == WAN { OTHER } else { WAN };
     let found = [at(wan)?, at(LAN)?, ikenat_egress_filters(lab, wan)?];
     ensure!(found == [1; 3], "on {wan}, {LAN} and egress: {found:?}");
     let found = [at(left)?, ikenat_egress_filters(lab, left)?];
     ensure!(found == [0; 2], "still on {left}: {found:?}");
-    Ok(names.collect())
+    Ok(steps)
 }
 
 fn any_step(lab: &Lab) -> Result<()> {
@@ -77,8 +69,9 @@ fn any_step(lab: &Lab) -> Result<()> {
         for next in [WAN, OTHER] {
             let context = || format!("killed at step {step}, then on {next}");
             run(lab, &place, OTHER).with_context(context)?;
-            let mut process = start(lab, &place, WAN, &format!("kill:{}", at + 1))?;
-            process.wait(PATIENCE)?;
+            let number = at + 1;
+            let process = start(lab, &place, WAN, &format!("kill:{number}"))?;
+            died_at(process, number).with_context(context)?;
             run(lab, &place, next).with_context(context)?;
         }
     }
