@@ -62,24 +62,7 @@ fn foreign_vips(plan: &Plan) -> Vec<String> {
 
 /// The services to whose server no LAN leads yet.
 fn absent(plan: &Plan) -> Vec<String> {
-    let absent: Vec<&Service> = absent_servers(plan).collect();
-    lines(
-        &absent,
-        "service",
-        |service| service.name.clone(),
-        |service| {
-            format!(
-                "service {}: no LAN has a route to its server {} yet; its packets are left to this host until one has",
-                service.name,
-                join(&service.servers, ", ")
-            )
-        },
-        |_, names| {
-            format!(
-                "services {names}: no LAN has a route to their servers yet; their packets are left to this host until one has"
-            )
-        },
-    )
+    without_lan(&absent_servers(plan).collect::<Vec<_>>(), "yet")
 }
 
 /// Logs the services to whose server no LAN leads any more: an exchange of programs has ended their
@@ -87,25 +70,27 @@ fn absent(plan: &Plan) -> Vec<String> {
 pub(super) fn stopped(old: &Plan, new: &Plan) {
     let before: Vec<&str> = absent_servers(old).map(|one| one.name.as_str()).collect();
     let stopped = absent_servers(new).filter(|one| !before.contains(&one.name.as_str()));
-    let stopped: Vec<&Service> = stopped.collect();
-    let lines = lines(
-        &stopped,
+    let lines = without_lan(&stopped.collect::<Vec<_>>(), "any more");
+    lines.iter().for_each(|line| warn!("{line}"));
+}
+
+/// What is said of services without a LAN that leads to their server: that it does not `yet`, or `any more`.
+fn without_lan(services: &[&Service], since: &str) -> Vec<String> {
+    const EFFECT: &str = "packets are left to this host until one has";
+    lines(
+        services,
         "service",
         |service| service.name.clone(),
         |service| {
+            let (name, servers) = (&service.name, join(&service.servers, ", "));
             format!(
-                "service {}: no LAN has a route to its server {} any more; its packets are left to this host until one has",
-                service.name,
-                join(&service.servers, ", ")
+                "service {name}: no LAN has a route to its server {servers} {since}; its {EFFECT}"
             )
         },
         |_, names| {
-            format!(
-                "services {names}: no LAN has a route to their servers any more; their packets are left to this host until one has"
-            )
+            format!("services {names}: no LAN has a route to their servers {since}; their {EFFECT}")
         },
-    );
-    lines.iter().for_each(|line| warn!("{line}"));
+    )
 }
 
 /// Logs which VIPs are no addresses of this host any more, or are such again.
@@ -206,6 +191,7 @@ mod tests {
         let many = "0 of s0, s1, s2, s3, s4, s5, s6, s7 and 248 more services";
         assert_eq!(lines(256), [many]);
     }
+
     /// The text that is logged meanwhile.
     fn logged(log: impl FnOnce()) -> String {
         let file = std::env::temp_dir().join(format!("ikenat-log-{}", std::process::id()));
