@@ -1,7 +1,7 @@
 //! The VIP that a peer uses, of a service with several of them: the server's replies leave from it.
 //!
 //! It is known from, in this order: what the peer has sent with the SPI that an IKE message of the
-//! server carries (PIN); the peer's session; what a peer without session has sent last (PIN); else it
+//! server carries, unless that is a request of the server (PIN); the peer's session; what a peer without session has sent last (PIN); else it
 //! is the first VIP of the service. Whatever comes from outside may be forged, so only an encrypted
 //! message of the server proves a VIP: it has accepted what the peer sent there. A connection of TCP is
 //! asked about first, by the peer's port, and its segments say nothing about the peer. See
@@ -209,7 +209,7 @@ fn is_proof<F: Frame + ?Sized, E: Env>(
         return false;
     }
     let at = packet.ike_at + ike::RESPONDER_SPI;
-    let Some(responder) = frame.with_bytes::<8, _>(at, |bytes| F::get64::<0, 8>(bytes)) else {
+    let Some(responder) = read_spi(frame, at) else {
         return false;
     };
     let vip = vip::by_number::<E>(config, packet.vip);
@@ -262,8 +262,14 @@ fn initiator_spi<F: Frame + ?Sized>(frame: &F, packet: &Packet) -> Option<u64> {
     if packet.ike_at == 0 || (packet.class == Class::NattIke && packet.port == IKE_PORT) {
         return None;
     }
-    let spi = frame.with_bytes::<8, _>(packet.ike_at, |bytes| F::get64::<0, 8>(bytes))?;
+    let spi = read_spi(frame, packet.ike_at + ike::INITIATOR_SPI)?;
     (spi != 0).then_some(spi)
+}
+
+/// The SPI at this offset.
+#[inline(always)]
+fn read_spi<F: Frame + ?Sized>(frame: &F, at: usize) -> Option<u64> {
+    frame.with_bytes::<{ ike::SPI }, _>(at, |bytes| F::get64::<0, { ike::SPI }>(bytes))
 }
 
 /// What an entry of PIN belongs to: a peer of a service, or an IKE SA or a connection of it.
@@ -300,11 +306,22 @@ impl Name {
         Self([peer, vip.service as u32, (spi >> 32) as u32, spi as u32])
     }
 
+    /// The digest of its entry, and the bucket for it.
+    #[inline(always)]
+    fn place<'e, E: Env>(
+        &self,
+        env: &'e E,
+        config: &Config,
+    ) -> Option<(u64, &'e recent::Bucket<E::Word>)> {
+        let digest = digest(&config.secret, self.0);
+        let bucket = env.pin_bucket(recent::index(digest, PIN_BUCKETS - 1))?;
+        Some((digest, bucket))
+    }
+
     /// The third word of the details of its entry, if there is one that counts.
     #[inline(always)]
     fn find<'e, E: Env>(&self, env: &'e E, config: &Config, jiffies: u64) -> Option<&'e E::Word> {
-        let digest = digest(&config.secret, self.0);
-        let bucket = env.pin_bucket(recent::index(digest, PIN_BUCKETS - 1))?;
+        let (digest, bucket) = self.place(env, config)?;
         let tick = short_tick(config, jiffies);
         let details = self.details();
         let at = recent::find(bucket, digest, tick, pin::limit(details[0]))?;
@@ -326,8 +343,7 @@ impl Name {
 
 #[inline(always)]
 fn remember<E: Env>(env: &E, config: &Config, name: Name, vip: u64, jiffies: u64) {
-    let digest = digest(&config.secret, name.0);
-    if let Some(bucket) = env.pin_bucket(recent::index(digest, PIN_BUCKETS - 1)) {
+    if let Some((digest, bucket)) = name.place(env, config) {
         let [first, second] = name.details();
         let tick = short_tick(config, jiffies);
         let way = recent::way_for(bucket, digest, tick);

@@ -33,7 +33,8 @@ const TC_DATA_END: usize = offset_of!(__sk_buff, data_end);
 /// options, and the prefix of a stream. UDP, Non-ESP Marker and IKE are shorter.
 pub const HEADER_BYTES: u32 = 14 + 60 + 60 + 6;
 /// The same for an ICMP error: Ethernet, IPv4 with options, ICMP, and of the quoted packet IPv4
-/// with options and UDP, a Non-ESP Marker and an SPI of IKE, or TCP up to its checksum. The bytes behind them are only summed, which needs no pull.
+/// with options and UDP, a Non-ESP Marker and an SPI of IKE, or TCP up to its checksum. The bytes behind
+/// them are only summed, which needs no pull.
 pub const ICMP_ERROR_BYTES: u32 = 14 + 60 + 8 + 60 + 20;
 
 /// Bytes that `bpf_csum_diff` gets at once: before 6.13 more than 512 were refused.
