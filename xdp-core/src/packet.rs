@@ -55,6 +55,9 @@ pub struct Packet {
     pub vip_guessed: bool,
 }
 
+/// Above the number of a VIP, where both are one number: nothing shows that the peer uses it.
+pub(crate) const VIP_GUESSED: u32 = 1 << 16;
+
 /// True for an address of no host on the Internet, although a default route leads there. What the
 /// server sends to one is left to this host.
 #[inline(always)]

@@ -4,8 +4,8 @@
 //!
 //! `IKENAT_FAIL_AT=list` writes each step that is passed to stderr, with its number; `kill:N` kills
 //! the process at the Nth step, as `kill -9` would; `stop:N` stops it there until SIGCONT;
-//! `error:N` makes the Nth step fail. The tests find a new step without a list of names. In place of N may
-//! stand the name of a step, for the first time that it is passed, or with a number: `error:described:2`.
+//! `error:N` makes the Nth step fail. The tests find a new step without a list of names. N may also be the
+//! name of a step (the first time that it is passed), or NAME:NUMBER, as in `error:described:2`.
 //!
 //! `IKENAT_OBJECT` names another object to load, for example one that the verifier refuses.
 //! `IKENAT_HOLD_LOAD` names a file: while it is there, no object is loaded.
@@ -78,8 +78,8 @@ steps! {
     ClsactMade = "clsact-made";
     /// The clsact has a new filter.
     FilterMade = "filter-made";
-    /// The filter on the interface that an instance leaves is removed.
-    FilterLeft = "filter-left";
+    /// No filter is left on the interface that an instance leaves.
+    OldFilterGone = "old-filter-gone";
     /// The program of a filter was replaced.
     FilterExchanged = "filter-exchanged";
     /// Every program is attached.
@@ -227,7 +227,8 @@ mod armed {
             Some(Wish::Kill(_) | Wish::Stop(_) | Wish::Error(_)) => {}
             None => {
                 return Err(failed(
-                    "write list, kill:N, stop:N or error:N, or NAME for N".to_owned(),
+                    "write list, kill:N, stop:N or error:N; N is a number, NAME or NAME:NUMBER"
+                        .to_owned(),
                 ));
             }
         }

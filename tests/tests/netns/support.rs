@@ -267,3 +267,8 @@ pub(crate) fn one_filter_each(lab: &Lab) -> Result<()> {
     ensure!(found == 1, "{WAN} has {found} ikenat filters on egress");
     Ok(())
 }
+
+/// Another XDP program: that of the far ends of the wires.
+pub(crate) fn peer_object() -> Result<String> {
+    std::env::var("IKENAT_PEER_OBJECT").context("IKENAT_PEER_OBJECT is not set")
+}

@@ -65,7 +65,7 @@ fn a_forged_segment_moves_no_peer_and_no_other_connection() {
 /// RFC 6335 section 6: port 0 is reserved. Such a segment says nothing about the peer itself, whose entry
 /// has no port.
 #[test]
-fn a_segment_from_port_0_is_none() {
+fn a_segment_from_port_0_is_malformed() {
     Uplinks::both(|uplinks| {
         uplinks.peer_sends(VIP_2, 500, &ike(0x11, Message::InitRequest));
         let (word, ..) = uplinks.run(Side::Wan, segment(VIP, 0).build());

@@ -18,7 +18,7 @@ fn an_error_of_the_servers_side_comes_from_the_vip_of_the_peer() {
     assert_eq!(gateway.vip_of(&error_about(&sent, 8)), VIP_2);
 }
 
-/// RFC 1812 section 4.3.2.3: most hosts quote more, and the SPI of an IKE message shows its VIP.
+/// RFC 1122 section 3.2.2: hosts may quote more, and the SPI of an IKE message shows its VIP.
 #[test]
 fn an_error_about_ike_comes_from_the_vip_of_its_sa() {
     const ALL: usize = 8 + 4 + 8;

@@ -39,13 +39,13 @@ pub const fn vip(third: u64) -> u16 {
     third as u16
 }
 
-/// The other bits of the third word.
-pub const BEGUN: u64 = !0xffff;
+/// The bits of the third word that show the responder's SPI.
+pub const RESPONDER_BITS: u64 = !0xffff;
 
 /// Those of an IKE SA of which the responder has chosen this SPI, in a message to the peer's address.
 #[inline(always)]
 #[must_use]
-pub const fn begun(spi: u64) -> u64 {
-    // 2^48 guesses for whoever has chosen neither.
-    (spi ^ spi << 48) & BEGUN
+pub const fn responder_bits(spi: u64) -> u64 {
+    // Whoever chose neither SPI needs 2^48 guesses.
+    (spi ^ spi << 48) & RESPONDER_BITS
 }

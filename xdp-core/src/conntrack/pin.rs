@@ -11,7 +11,7 @@ use crate::conntrack::fragment;
 use crate::conntrack::session::session_of;
 use crate::env::Env;
 use crate::frame::Frame;
-use crate::packet::Packet;
+use crate::packet::{Packet, VIP_GUESSED};
 use crate::table::hash::digest;
 use crate::table::recent::{self, short_tick};
 use crate::table::word::Word;
@@ -45,7 +45,7 @@ pub fn settle<F: Frame + ?Sized, E: Env>(frame: &F, env: &E, config: &Config, ji
         _ => find_vip(env, config, vip, packet.peer, jiffies),
     };
     packet.vip = number_of(found);
-    packet.vip_guessed = found & GUESSED != 0;
+    packet.vip_guessed = found & VIP_GUESSED != 0;
     env.store_packet(packet.pack());
 }
 
@@ -68,16 +68,13 @@ pub(crate) fn vip_of_peer<E: Env>(
     number_of(find_vip(env, config, vip, peer, jiffies))
 }
 
-/// Above a number: nothing shows that the peer uses it.
-const GUESSED: u32 = 1 << 16;
-
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "the lower half is meant")]
 const fn number_of(found: u32) -> u16 {
     found as u16
 }
 
-/// The same, with [`GUESSED`].
+/// The same, with [`VIP_GUESSED`].
 #[inline(never)]
 fn find_vip<E: Env>(env: &E, config: &Config, vip: &Vip, peer: [u8; 4], jiffies: u64) -> u32 {
     if vip.several == 0 {
@@ -91,7 +88,7 @@ fn find_vip<E: Env>(env: &E, config: &Config, vip: &Vip, peer: [u8; 4], jiffies:
     };
     match number {
         Some(number) if belongs::<E>(config, number, vip.service) => number.into(),
-        _ => u32::from(vip.first) | GUESSED,
+        _ => u32::from(vip.first) | VIP_GUESSED,
     }
 }
 
@@ -138,7 +135,7 @@ fn write_down<F: Frame + ?Sized, E: Env>(frame: &F, env: &E, config: &Config, ji
             && let Some(spi) = spi
             && let Some(entry) = Name::of_sa(vip, packet.peer, spi).find(env, config, jiffies)
         {
-            entry.store(entry.load() & pin::BEGUN | u64::from(packet.vip));
+            entry.store(entry.load() & pin::RESPONDER_BITS | u64::from(packet.vip));
         }
         return;
     }
@@ -217,17 +214,17 @@ fn is_proof<F: Frame + ?Sized, E: Env>(
     let Some(entry) = name.find(env, config, jiffies) else {
         return false;
     };
-    let (third, begun) = (entry.load(), pin::begun(responder));
+    let (third, bits) = (entry.load(), pin::responder_bits(responder));
     if kind == CHOOSES_SPI {
-        entry.store(third & !pin::BEGUN | begun);
+        entry.store(third & !pin::RESPONDER_BITS | bits);
         return false;
     }
     let shown = if kind == AUTHENTICATED {
-        third & !pin::BEGUN | begun
+        third & !pin::RESPONDER_BITS | bits
     } else {
         third
     };
-    shown == begun | u64::from(packet.vip)
+    shown == bits | u64::from(packet.vip)
 }
 
 /// The server chooses its SPI.
@@ -244,7 +241,7 @@ fn kind_of_reply<F: Frame + ?Sized, E: Env>(frame: &F, at: usize) -> usize {
     let kind = match ike::Header::read(frame, at) {
         Some(header) if header.has_chosen_responder_spi() => CHOOSES_SPI,
         Some(header) if header.is_encrypted_reply() => {
-            if header.is_authenticated() {
+            if header.follows_authentication() {
                 AUTHENTICATED
             } else {
                 ENCRYPTED
@@ -268,8 +265,9 @@ fn initiator_spi<F: Frame + ?Sized>(frame: &F, packet: &Packet) -> Option<u64> {
 
 /// The SPI at this offset.
 #[inline(always)]
-fn read_spi<F: Frame + ?Sized>(frame: &F, at: usize) -> Option<u64> {
-    frame.with_bytes::<{ ike::SPI }, _>(at, |bytes| F::get64::<0, { ike::SPI }>(bytes))
+pub(crate) fn read_spi<F: Frame + ?Sized>(frame: &F, at: usize) -> Option<u64> {
+    frame
+        .with_bytes::<{ ike::SPI_LENGTH }, _>(at, |bytes| F::get64::<0, { ike::SPI_LENGTH }>(bytes))
 }
 
 /// What an entry of PIN belongs to: a peer of a service, or an IKE SA or a connection of it.
@@ -350,7 +348,7 @@ fn remember<E: Env>(env: &E, config: &Config, name: Name, vip: u64, jiffies: u64
         let at = E::Word::opaque_to_verifier(way) % WAYS * WORDS;
         let mut third = vip;
         if recent::is_of(bucket[at + DIGEST].load(), digest) {
-            third |= bucket[at + DETAILS + 2].load() & pin::BEGUN;
+            third |= bucket[at + DETAILS + 2].load() & pin::RESPONDER_BITS;
         }
         recent::write(bucket, way, digest, tick, [first, second, third]);
     }

@@ -5,7 +5,7 @@ use crate::conntrack::proof::complete_or_remember;
 use crate::counters;
 use crate::env::Env;
 use crate::frame::Frame;
-use crate::packet::Packet;
+use crate::packet::{Packet, VIP_GUESSED};
 use crate::table::hash::digest_key;
 use crate::table::word::Word;
 use crate::table::{self, Buckets, Halves, Place, Slot};
@@ -59,13 +59,14 @@ pub(super) fn new_session<'e, E: Env>(
     packet: &Packet,
     jiffies: u64,
 ) -> Option<&'e Slot<E::Word>> {
-    let vip = u32::from(packet.vip) | u32::from(packet.vip_guessed) << 16;
+    let guessed = u32::from(packet.vip_guessed) * VIP_GUESSED;
+    let vip = u32::from(packet.vip) | guessed;
     let session = insert_session(env, config, vip, packet.peer, jiffies)?;
     env.established(packet.peer, packet.direction);
     Some(session)
 }
 
-/// `vip`: its number, and above bit 16 whether it is a guess.
+/// `vip`: its number (bits 0-15), and [`VIP_GUESSED`] if it is a guess.
 #[inline(never)]
 #[expect(clippy::cast_possible_truncation, reason = "the low half is meant")]
 fn insert_session<'e, E: Env>(
@@ -75,7 +76,7 @@ fn insert_session<'e, E: Env>(
     peer: [u8; 4],
     jiffies: u64,
 ) -> Option<&'e Slot<E::Word>> {
-    let is_known = u64::from(vip >> 16 == 0);
+    let is_known = u64::from(vip & VIP_GUESSED == 0);
     let vip = vip::by_number::<E>(config, vip as u16);
     let key = slot::session_key(peer, vip::service::<E>(config, vip));
     let place = Place::new(digest_key(&config.secret, &key), config.session_mask);

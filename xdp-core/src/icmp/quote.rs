@@ -122,9 +122,9 @@ fn quoted_spi<F: Frame + ?Sized>(
         return None;
     }
     // What is behind the packet in the frame is no part of the quote.
-    if at + ike::SPI > ethernet::LENGTH + usize::from(report.total_length) {
+    if at + ike::SPI_LENGTH > ethernet::LENGTH + usize::from(report.total_length) {
         return None;
     }
-    let spi = frame.with_bytes(at & OFFSET_MASK, |bytes| F::get64::<0, { ike::SPI }>(bytes))?;
+    let spi = pin::read_spi(frame, at & OFFSET_MASK)?;
     (spi != 0).then_some(spi)
 }

@@ -23,7 +23,7 @@ const KEPT: u64 = !0xffff;
 /// that asks for it.
 pub const AHEAD: u16 = 1;
 
-/// The age of an entry, and [`AHEAD`].
+/// The age of an entry plus [`AHEAD`], so that it is never negative.
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "16 bits of tick are kept")]
 const fn age(word: u64, tick: u16) -> u16 {

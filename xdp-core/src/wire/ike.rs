@@ -10,7 +10,7 @@ pub const INITIATOR_SPI: usize = 0;
 /// Offset of the responder's SPI.
 pub const RESPONDER_SPI: usize = 8;
 /// Length of an SPI.
-pub const SPI: usize = RESPONDER_SPI - INITIATOR_SPI;
+pub const SPI_LENGTH: usize = RESPONDER_SPI - INITIATOR_SPI;
 /// Offset of the type of the first payload.
 pub const NEXT_PAYLOAD: usize = 16;
 /// Offset of the version: major in the upper half, minor in the lower one.
@@ -65,7 +65,7 @@ const ENCRYPTED_RESPONSE_MASK: u32 = word(0xff, 0xf0, 0, RESPONSE);
 /// A request of the original initiator in IKEv2.
 const INITIATORS_REQUEST: u32 = word(0, 0x20, 0, INITIATOR);
 const REQUEST_MASK: u32 = word(0, 0xf0, 0, RESPONSE | INITIATOR);
-/// The same of the responder.
+/// A request of the original responder in IKEv2.
 const RESPONDERS_REQUEST: u32 = word(0, 0x20, 0, 0);
 /// A message of main mode and of aggressive mode.
 const MAIN_MODE: u32 = word(0, 0x10, 2, 0);
@@ -184,7 +184,7 @@ impl Header {
     /// `INFORMATIONAL` (37; RFC 7296 section 3.1), `IKE_FOLLOWUP_KE` (44; RFC 9370 section 2.2.4), and
     /// quick mode (32) of ISAKMP (RFC 2409 section 5.5), whose informational messages come before, too.
     #[inline(always)]
-    pub const fn is_authenticated(&self) -> bool {
+    pub const fn follows_authentication(&self) -> bool {
         let number = self.exchange_type;
         if self.version >> 4 == 2 {
             number == 36 || number == 37 || number == 44

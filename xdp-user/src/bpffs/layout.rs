@@ -174,6 +174,11 @@ impl Instance {
         HookPoint::all().filter_map(HookPoint::filter_pin)
     }
 
+    /// The same, and before each the name that its pin has while it is pending.
+    pub(crate) fn all_filter_pins() -> impl Iterator<Item = String> {
+        Self::filter_pins().flat_map(|name| [format!("{name}{NEW}"), name])
+    }
+
     fn foreign(&self, path: &Path, why: String) -> Error {
         Error::ForeignPin {
             path: path.to_path_buf(),

@@ -2,7 +2,7 @@
 //! as such a version makes them, their lock, and their removal.
 
 use crate::bpffs::find::{self, Selector};
-use crate::bpffs::layout::{CLSACT, Instance, NEW, remove_directory, remove_file};
+use crate::bpffs::layout::{CLSACT, Instance, remove_directory, remove_file};
 use crate::bpffs::map_layout::Layout;
 use crate::config::interfaces::HookPoint;
 use crate::config::settings::Settings;
@@ -78,8 +78,7 @@ pub(crate) fn to_take_over(own: &Instance, settings: &Settings, namespace: u64) 
 /// a filter may be pending.
 fn program_pins() -> impl Iterator<Item = String> {
     let links = HookPoint::all().map(HookPoint::link_pin);
-    let filters = Instance::filter_pins().flat_map(|name| [format!("{name}{NEW}"), name]);
-    links.chain(filters)
+    links.chain(Instance::all_filter_pins())
 }
 
 impl Older {

@@ -162,7 +162,7 @@ pub fn check(
     findings.extend(by_service::all(&mut context));
     findings.extend(policy::all(&context, wanted));
     findings.retain(|finding| finding.is_for(wanted));
-    // After that: an error that is left out explains nothing.
+    // After `retain`: an error that is not shown does not explain why a start is refused.
     findings.extend(start(settings, netlink, &findings));
     Ok(findings)
 }

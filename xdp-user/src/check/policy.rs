@@ -25,8 +25,7 @@ fn rules(context: &Context<'_>, wanted: &WantedServices) -> Vec<Finding> {
         Err(error) => return vec![Finding::not_checked(CODE, word(&error), REASON)],
     };
     if unfollowed.is_empty() {
-        let message =
-            "no rule by a server's address or a mark is meant for packets that it cannot select";
+        let message = "no rule by a server's address or a mark misses packets that it is meant for";
         return vec![Finding::ok(CODE, message, REASON)];
     }
     let finding = |rule: routing_rules::Unfollowed| {

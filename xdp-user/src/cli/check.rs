@@ -72,7 +72,7 @@ enum Instances {
 
 /// With any of these, or a service with its server, all arguments that `run` requires are required;
 /// --instance or --vip alone selects an instance, and --service with a name alone a service.
-const SAYING: [&str; 3] = ["wan", "lan", "server"];
+const DESCRIBING: [&str; 3] = ["wan", "lan", "server"];
 
 /// The option of two meanings.
 const SERVICE: &str = "service";
@@ -127,9 +127,9 @@ impl FromArgMatches for What {
         {
             return Err(conflict());
         }
-        let is_said = is_given || SAYING.iter().any(|name| matches.contains_id(name));
+        let is_described = is_given || DESCRIBING.iter().any(|name| matches.contains_id(name));
         Ok(Self {
-            instances: Instances::of(matches, is_said)?,
+            instances: Instances::of(matches, is_described)?,
             services: WantedServices::new(names),
         })
     }
@@ -141,8 +141,8 @@ impl FromArgMatches for What {
 }
 
 impl Instances {
-    fn of(matches: &ArgMatches, is_said: bool) -> Result<Self, clap::Error> {
-        if is_said {
+    fn of(matches: &ArgMatches, is_described: bool) -> Result<Self, clap::Error> {
+        if is_described {
             return match Run::from_arg_matches(matches) {
                 Ok(run) if !run.services().is_empty() => Ok(Self::Given(Box::new(run))),
                 Ok(_) => Err(incomplete()),

@@ -3,7 +3,7 @@
 use super::Errors;
 use anyhow::Result;
 use clap::Args;
-use xdp_user::report::wanted_services::{Named, WantedServices};
+use xdp_user::report::wanted_services::{HasServiceName, WantedServices};
 
 /// The option, where it has no other meaning.
 #[derive(Args, Clone, Debug)]
@@ -25,7 +25,7 @@ impl ServiceFilter {
 
 /// Leaves out instances without a service that is wanted. An instance that cannot be read may have one
 /// that is not found, so such errors come before that one.
-pub(super) fn select<T, S: Named>(
+pub(super) fn select<T, S: HasServiceName>(
     wanted: &WantedServices,
     found: &mut Vec<T>,
     errors: &Errors,

@@ -31,7 +31,7 @@ pub(crate) struct Arguments {
     force: bool,
     /// Remove nothing, and print how this service is removed from its instance
     ///
-    /// It may be given any number of times. The exit status is 1.
+    /// It may be given any number of times. The exit status is 1, or 0 if nothing is attached.
     #[arg(long, value_name = "NAME")]
     service: Vec<String>,
     #[command(flatten)]

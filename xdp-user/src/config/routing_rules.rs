@@ -76,7 +76,7 @@ fn judge(
     let vips = servers.flat_map(|(service, server)| {
         let vips = service.vips_v4();
         let missed: Vec<Ipv4Addr> = vips.filter(|vip| is_missed(rule, *vip, server)).collect();
-        // The kernel sends the packets of a server on this host, and marks them before it does.
+        // The kernel itself routes what a server on this host sends, by its source and its mark.
         let is_followed = !missed.is_empty() && is_local(server);
         missed.into_iter().filter(move |_| !is_followed)
     });
@@ -198,6 +198,7 @@ mod tests {
         let words = "(203.0.113.2 and 1 more VIP)";
         assert!(found.message.contains(words), "{}", found.message);
     }
+
     const FROM_SERVER: Option<([u8; 4], u8)> = Some(([192, 168, 0, 1], 32));
 
     fn settings(wans: &[&str]) -> Settings {

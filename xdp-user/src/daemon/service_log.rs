@@ -195,7 +195,7 @@ mod tests {
     /// The text that is logged meanwhile.
     fn logged(log: impl FnOnce()) -> String {
         let file = std::env::temp_dir().join(format!("ikenat-log-{}", std::process::id()));
-        let writer = std::fs::File::create(&file).expect("a file");
+        let writer = std::fs::File::create_new(&file).expect("a file");
         let subscriber = tracing_subscriber::fmt()
             .with_max_level(tracing::Level::DEBUG)
             .with_ansi(false)

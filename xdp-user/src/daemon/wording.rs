@@ -15,7 +15,7 @@ pub(super) fn wan_of(plan: &Plan, vip: Ipv4Addr) -> &str {
     &plan.wans[number.unwrap_or(0)].name
 }
 
-/// The services to whose server no LAN leads yet.
+/// The services to whose server no LAN leads.
 pub(super) fn absent_servers(plan: &Plan) -> impl Iterator<Item = &Service> {
     let located = plan.settings.services.iter().zip(&plan.locations);
     let absent = located.filter(|(_, location)| location.server == ServerLocation::Absent);
@@ -25,7 +25,7 @@ pub(super) fn absent_servers(plan: &Plan) -> impl Iterator<Item = &Service> {
 /// So many services or VIPs are named in one line.
 pub(super) const NAMED: usize = 8;
 
-/// The services that are translated: not those to whose server no LAN leads yet.
+/// The services that are translated: those to whose server a LAN leads, and those of this host.
 fn present(plan: &Plan) -> Vec<&Service> {
     let located = plan.settings.services.iter().zip(&plan.locations);
     let present = located.filter(|(_, location)| location.server != ServerLocation::Absent);

@@ -349,7 +349,7 @@ fn commit(
             if let Some(filter) = FilterTarget::of(target) {
                 clsact::replace(netlink, filter, program)?;
             }
-            // It names what runs now.
+            // The pending pin is that of the program that runs now.
             let pin = context.instance.pending_pin(&filter_pin(target));
             keep(context, &Created::Pin(pin));
             pass(Step::FilterExchanged)?;
@@ -363,7 +363,7 @@ fn commit(
                 let (netlink, instance) = (context.netlink, context.instance);
                 clsact::complete_move(netlink, instance, &filter_pin(target), filter)?;
             }
-            pass(Step::FilterLeft)?;
+            pass(Step::OldFilterGone)?;
             context.instance.commit_program(&filter_pin(target))
         }
         Pending::Nothing => Ok(()),

@@ -23,9 +23,7 @@ pub(crate) fn detach_all(instance: &Instance, netlink: &Netlink) -> Result<Vec<S
     let links = link::all_of(instance);
     let mut programs: Vec<u32> = links.iter().map(|link| link.program).collect();
     programs.extend(losses::attached(instance));
-    for program in instance.filter_programs() {
-        programs.push(program?);
-    }
+    programs.extend(instance.filter_programs().collect::<Result<Vec<_>>>()?);
     // XDP first: what still arrives after that takes the tc slow path.
     let mut removed = instance.clear_links()?;
     if instance.has_filters() {

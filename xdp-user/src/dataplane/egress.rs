@@ -87,18 +87,18 @@ fn ready_word(netlink: &Netlink, link: &Link, epoch: u16, rules: RuleDepth) -> u
     }
 }
 
-/// The epoch of an interface, of the one of all: those of two WANs are so far apart that a next hop of one
+/// The epoch of an interface, from the one that all share: those of two WANs are so far apart that a next hop of one
 /// is never valid on the other. A flow, or a session, whose VIP changes on one CPU while another one caches
 /// a next hop of the VIP before would otherwise send to the router of another WAN until that expires.
 fn epoch_of(wans: &[Link], link: &Link, epoch: u16) -> u16 {
     // An interface that is a LAN as well has the same word twice.
     let place = wans.iter().position(|wan| wan.index == link.index);
-    epoch.wrapping_add(FIRST_EPOCHS[place.unwrap_or(0)])
+    epoch.wrapping_add(EPOCH_OFFSETS[place.unwrap_or(0)])
 }
 
 /// How far each WAN is ahead: the 15 bits of a stamp ([`xdp_core::neighbour::cached_hop::stamp`]) in equal
 /// parts.
-const FIRST_EPOCHS: [u16; INTERFACES] = [0, 0x2000, 0x4000, 0x6000];
+const EPOCH_OFFSETS: [u16; INTERFACES] = [0, 0x2000, 0x4000, 0x6000];
 
 /// Writes the first egress words of a start, before anything is attached. They have no MTU, so the
 /// dataplane asks the FIB for every packet until the daemon calls [`refresh`]. Interfaces of an

@@ -195,9 +195,7 @@ impl Takeover {
 fn programs_of(instance: &Instance) -> Result<Vec<u32>> {
     let links = link::all_of(instance).into_iter();
     let mut programs: Vec<u32> = links.map(|link| link.program).collect();
-    for program in instance.filter_programs() {
-        programs.push(program?);
-    }
+    programs.extend(instance.filter_programs().collect::<Result<Vec<_>>>()?);
     Ok(programs)
 }
 

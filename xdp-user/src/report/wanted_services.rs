@@ -5,18 +5,18 @@ use crate::error::{Result, ServiceError};
 use crate::tables::services::ServiceRecord;
 
 /// Whatever has the name of a service.
-pub trait Named {
+pub trait HasServiceName {
     /// The name.
     fn name(&self) -> &str;
 }
 
-impl Named for ServiceRecord {
+impl HasServiceName for ServiceRecord {
     fn name(&self) -> &str {
         &self.name
     }
 }
 
-impl Named for Service {
+impl HasServiceName for Service {
     fn name(&self) -> &str {
         &self.name
     }
@@ -43,14 +43,14 @@ impl WantedServices {
     }
 
     /// Those of an instance.
-    pub fn of<S: Named + Clone>(&self, services: &[S]) -> Vec<S> {
+    pub fn of<S: HasServiceName + Clone>(&self, services: &[S]) -> Vec<S> {
         let wanted = services.iter().filter(|one| self.wants(one.name()));
         wanted.cloned().collect()
     }
 
     /// Leaves out instances without any of them. Refuses a name that no instance has; two instances
     /// may have a service of the same name.
-    pub fn select<T, S: Named>(
+    pub fn select<T, S: HasServiceName>(
         &self,
         instances: &mut Vec<T>,
         services: impl Fn(&T) -> &[S],
@@ -58,7 +58,10 @@ impl WantedServices {
         if !self.is_partial() {
             return Ok(());
         }
-        let all = instances.iter().flat_map(&services).map(Named::name);
+        let all = instances
+            .iter()
+            .flat_map(&services)
+            .map(HasServiceName::name);
         let mut known: Vec<&str> = all.collect();
         known.sort_unstable();
         known.dedup();
@@ -79,7 +82,7 @@ impl WantedServices {
 mod tests {
     use super::*;
 
-    impl Named for &str {
+    impl HasServiceName for &str {
         fn name(&self) -> &str {
             self
         }

@@ -103,7 +103,7 @@ fn findings(output: &Output) -> Result<Vec<Finding>> {
     Ok(findings)
 }
 
-fn check(lab: &Lab) -> Result<Vec<Finding>> {
+pub(crate) fn check(lab: &Lab) -> Result<Vec<Finding>> {
     findings_of(command(lab, &[])?)
 }
 
@@ -178,7 +178,7 @@ fn provoked_and_fixed(
 }
 
 /// About another LAN, VIP or server.
-fn question(lab: &Lab, lan: &str, vip: &str, server: &str) -> Result<Vec<Finding>> {
+pub(crate) fn question(lab: &Lab, lan: &str, vip: &str, server: &str) -> Result<Vec<Finding>> {
     let mut command = lab.gateway.command(binary()?);
     command.args([
         "check", "--wan", WAN, "--lan", lan, "--vip", vip, "--server", server,

@@ -22,10 +22,10 @@ use nix::unistd::Pid;
 
 use super::bpffs::directory;
 use super::devices::{only_the_outage, plug_in, sides};
-use crate::check::{expect, findings_of};
+use crate::check::{expect, findings_of, question};
 use crate::failpoints::WISH;
 use crate::support::{
-    PROGRAMS, attachments, everything_crosses, no_loss, patience, refused, tenth_rate,
+    PROGRAMS, attachments, everything_crosses, no_loss, patience, peer_object, refused, tenth_rate,
     timed_command, wait_for_log,
 };
 use crate::topology::addresses::start_on;
@@ -94,11 +94,7 @@ fn no_command(lab: &Lab) -> Result<()> {
     let said = format!("`ip address add {ELSEWHERE}/32 dev {WAN}`");
     ensure!(ikenat.log().contains(&said), "{}", ikenat.log());
     drop(ikenat);
-    let mut command = lab.gateway.command(binary()?);
-    command.args(["check", "--wan", WAN, "--lan", WAN_2, "--vip", ELSEWHERE]);
-    command.args(["--server", &SERVER.to_string(), "--bpffs"]);
-    command.arg(lab.bpffs());
-    let findings = findings_of(command)?;
+    let findings = question(lab, WAN_2, ELSEWHERE, &SERVER.to_string())?;
     let route = expect(&findings, ("server-route", None), "error", &["not a LAN"])?;
     ensure!(route.fix.is_empty(), "{route:#?}");
     Ok(())
@@ -213,7 +209,7 @@ fn one_is_taken(lab: &Lab) -> Result<()> {
     let (_namespace, far_client) = second_wan(lab)?;
     let ikenat = start_on(lab, &interfaces(), VIP)?;
     attached(lab, PROGRAMS_WITH_UPLINK)?;
-    let object = std::env::var("IKENAT_PEER_OBJECT").context("IKENAT_PEER_OBJECT is not set")?;
+    let object = peer_object()?;
     // It looks each second, and would attach its own program first.
     let daemon = Pid::from_raw(ikenat.id());
     kill(daemon, Signal::SIGSTOP)?;

@@ -18,8 +18,8 @@ use ikenat_tests::lab::topology::{
 use ikenat_tests::suite::Scenario;
 
 use crate::support::{
-    PROGRAMS, arguments_with, attachments, everything_crosses, no_loss, patience, pins, tenth_rate,
-    wait_for_log,
+    PROGRAMS, arguments_with, attachments, everything_crosses, no_loss, patience, peer_object,
+    pins, tenth_rate, wait_for_log,
 };
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
@@ -295,7 +295,7 @@ fn in_our_place(lab: &Lab) -> Result<()> {
     let _ikenat = Ikenat::start(lab)?;
     let before = attachments(lab)?;
     let load = Load::start(lab, tenth_rate()?, tenth_rate()?)?;
-    let object = std::env::var("IKENAT_PEER_OBJECT").context("IKENAT_PEER_OBJECT is not set")?;
+    let object = peer_object()?;
     for interface in [WAN, LAN] {
         for mode in ["xdpdrv", "xdpgeneric", "-force link set"] {
             let attempt = match mode {

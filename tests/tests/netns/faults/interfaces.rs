@@ -21,7 +21,8 @@ use xdp_common::cpu::egress_mtu;
 
 use super::neighbours::lan_egress;
 use crate::support::{
-    PROGRAMS, attachments, everything_crosses, no_loss, patience, pins, tenth_rate, timed_command,
+    PROGRAMS, attachments, everything_crosses, no_loss, patience, peer_object, pins, tenth_rate,
+    timed_command,
 };
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
@@ -43,7 +44,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
 /// The program that passes everything, under another name: the name overwrites an unused string of
 /// the object.
 fn renamed_peer(lab: &Lab, name: &str) -> Result<PathBuf> {
-    let path = std::env::var("IKENAT_PEER_OBJECT").context("IKENAT_PEER_OBJECT is not set")?;
+    let path = peer_object()?;
     let mut bytes = fs::read(&path).with_context(|| format!("failed to read {path}"))?;
     let file = object::File::parse(bytes.as_slice()).context("failed to parse the object")?;
     let strings = file.section_by_name(".strtab").context("no .strtab")?;

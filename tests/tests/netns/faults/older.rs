@@ -16,11 +16,11 @@ use ikenat_tests::older::{self, Filled, Jiffies, RETIRED, SLOTS, directory};
 use ikenat_tests::suite::Scenario;
 use xdp_user::failpoints::Step;
 
-use crate::check::{expect, findings_of};
+use crate::check::{check, expect};
 use crate::faults::start::{die, ends, fail, steps};
 use crate::support::{
-    attachments, everything_crosses, full_rate, nothing_is_left, one_filter_each, pins,
-    tc_backends, tenth_rate,
+    attachments, everything_crosses, full_rate, nothing_is_left, one_filter_each, peer_object,
+    pins, tc_backends, tenth_rate,
 };
 
 /// The steps that only a start over older pins passes.
@@ -114,10 +114,7 @@ fn taken_over_by(lab: &Lab, backend: &str) -> Result<()> {
     for forwarding in ["0", "1"] {
         let set = format!("sysctl -qw net.ipv4.ip_forward={forwarding}");
         lab.gateway.run(&set)?;
-        let mut command = lab.gateway.command(binary()?);
-        command.arg("check").args(&usual_arguments()[1..]);
-        command.arg("--bpffs").arg(lab.bpffs());
-        let findings = findings_of(command)?;
+        let findings = check(lab)?;
         for interface in [WAN, LAN] {
             let words = ["of an older ikenat", "the next start takes it over"];
             expect(&findings, ("xdp-program", Some(interface)), "ok", &words)
@@ -263,8 +260,7 @@ fn pending_pin(lab: &Lab) -> Result<()> {
     // It had replaced the program of a filter. Without CAP_SYS_ADMIN only the pins show whose that is.
     let of_filter = || {
         let pin = rename("filter-egress-wan")?;
-        let earlier =
-            std::env::var("IKENAT_PEER_OBJECT").context("IKENAT_PEER_OBJECT is not set")?;
+        let earlier = peer_object()?;
         let load = format!("bpftool prog load {earlier} {} type xdp", pin.display());
         lab.gateway.run(&load).map(drop)
     };

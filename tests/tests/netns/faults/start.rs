@@ -240,7 +240,7 @@ fn moves(lab: &Lab) -> Result<()> {
         let late = [
             Step::LinkUpdated,
             Step::LinkInPlace,
-            Step::FilterLeft,
+            Step::OldFilterGone,
             Step::FilterExchanged,
         ];
         let is_late = |name: &String| late.iter().any(|late| late.name() == name);

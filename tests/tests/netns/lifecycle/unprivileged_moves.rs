@@ -76,7 +76,7 @@ fn any_step(lab: &Lab) -> Result<()> {
         }
     }
     ensure!(
-        seen.iter().any(|step| *step == Step::FilterLeft.name()),
+        seen.iter().any(|step| *step == Step::OldFilterGone.name()),
         "{seen:?}"
     );
     run(lab, &place, WAN)?;

@@ -38,11 +38,10 @@ impl Instance {
         self.pinned_program(&format!("{name}{NEW}"))
     }
 
-    /// The ids of the programs of all filters: of those that have their names, and of those that are about
-    /// to get them, one of which a filter runs after a start that died.
+    /// The ids of the programs that are pinned for filters, by final and by pending pins: after a start that
+    /// died, a filter may run either.
     pub(crate) fn filter_programs(&self) -> impl Iterator<Item = Result<u32>> {
-        let both = Self::filter_pins().flat_map(|name| [format!("{name}{NEW}"), name]);
-        both.filter_map(|name| self.pinned_program(&name).transpose())
+        Self::all_filter_pins().filter_map(|name| self.pinned_program(&name).transpose())
     }
 
     fn clsact_record(&self, namespace: u64, index: u32) -> PathBuf {
