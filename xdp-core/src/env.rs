@@ -1,13 +1,14 @@
 //! The environment of the packet logic: the trait [`Env`] for tables and kernel, and the types that
 //! it exchanges with them (side, next hop, FIB result, verdict).
 
+use crate::frame::Frame;
 use crate::neighbour::table::{self as neighbour_table, Gateway, Neighbour};
 use crate::packet::PackedPacket;
 use crate::table::Buckets;
 use crate::table::recent;
 use crate::table::word::Word;
 use crate::vip::Vips;
-use xdp_common::{Class, Direction, Hook, Reason, cpu};
+use xdp_common::{Class, Config, Direction, Hook, Reason, cpu};
 
 /// Where a frame was seen: the side of the interface that received it, or egress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,6 +172,14 @@ pub trait Env: Vips {
     /// In tc: keeps the gateway to which this packet will be sent, beside the stored packet and for
     /// the same reason.
     fn keep_gateway(&self, gateway: &Gateway);
+    /// Gives the stored packet, if it is outbound, the VIP of its peer ([`crate::conntrack::pin::settle`]).
+    /// This and the next two are steps that the environment calls, so that the verifier can go through each
+    /// of them once.
+    fn settle_vip<F: Frame + ?Sized>(&self, frame: &F, config: &Config, jiffies: u64);
+    /// Writes down which VIP the stored packet shows ([`crate::conntrack::pin::note`]).
+    fn note_vip<F: Frame + ?Sized>(&self, frame: &F, config: &Config, jiffies: u64);
+    /// Where an address is, seen from the server of a VIP ([`crate::inside::place`]).
+    fn place(&self, config: &Config, vip: u16, addresses: ([u8; 4], [u8; 4])) -> usize;
     /// Reports that a peer has given its proof. For the log.
     fn established(&self, peer: [u8; 4], by: Direction);
 }

@@ -20,24 +20,30 @@ use xdp_common::{Config, Direction};
 pub(crate) fn is_inside<E: Env>(env: &E, config: &Config, vip: u16, source: [u8; 4]) -> bool {
     let of_vip = vip::by_number::<E>(config, vip);
     // As the server's reply comes, from this VIP and by the LAN of the server: rules may look at both.
-    if place(env, config, vip, (of_vip.address, source)) != OUTSIDE {
+    if env.place(config, vip, (of_vip.address, source)) != OUTSIDE {
         return true;
     }
     let may_have_rules = E::has_several(config) || config.wans[1] != 0;
-    may_have_rules && place(env, config, vip, (of_vip.server, source)) == ON_LINK
+    may_have_rules && env.place(config, vip, (of_vip.server, source)) == ON_LINK
 }
 
 /// Not on the side of the servers.
-const OUTSIDE: usize = 0;
+pub const OUTSIDE: usize = 0;
 /// Behind a router on a LAN, or an address of this host.
-const BEHIND: usize = 1;
+pub const BEHIND: usize = 1;
 /// On the link of a LAN.
-const ON_LINK: usize = 2;
+pub const ON_LINK: usize = 2;
 
-/// Where the second address is, for a packet from the first one that comes from the LAN of a VIP's server.
+/// Where the second address is, for a packet from the first one that comes from the LAN of a VIP's server:
+/// [`OUTSIDE`], [`BEHIND`] or [`ON_LINK`].
 // Out of line: the stack that the helper needs is not occupied while other functions run.
 #[inline(never)]
-fn place<E: Env>(env: &E, config: &Config, vip: u16, (from, source): ([u8; 4], [u8; 4])) -> usize {
+pub fn place<E: Env>(
+    env: &E,
+    config: &Config,
+    vip: u16,
+    (from, source): ([u8; 4], [u8; 4]),
+) -> usize {
     let query = FibQuery {
         ingress: vip::translation::<E>(config, Direction::Inbound as usize, vip).egress,
         ..FibQuery::without_ports((from, source), (0, 0), FibQuery::ANY_LENGTH)

@@ -19,7 +19,7 @@ pub mod env;
 pub mod fast_path;
 pub mod frame;
 pub mod icmp;
-mod inside;
+pub mod inside;
 mod interfaces;
 pub mod learn;
 pub mod neighbour;

@@ -6,7 +6,7 @@
 use crate::classify::{self, refused_by_list};
 use crate::conntrack::fragment::{self, Fate};
 use crate::conntrack::host_peer::{self, Owner};
-use crate::conntrack::{self, Counted, pin};
+use crate::conntrack::{self, Counted};
 use crate::env::{Env, Side, Verdict};
 use crate::frame::Frame;
 use crate::icmp::rate_limit::{self, Origin};
@@ -44,7 +44,7 @@ pub fn process<F: Frame + ?Sized, E: Env>(
     };
     let jiffies = env.jiffies();
     if E::has_several(config) && config.pinned != 0 {
-        pin::settle(frame, env, config, jiffies);
+        env.settle_vip(frame, config, jiffies);
     }
     let mut route = Route::STACK;
     let mut is_shared = false;
@@ -90,7 +90,7 @@ pub fn process<F: Frame + ?Sized, E: Env>(
     // A number that the verifier does not know: it goes on once, and not once for each of the three.
     let mut counted = E::Word::opaque(counted as usize);
     if E::has_several(config) && config.pinned != 0 && !is_shared {
-        counted = pin::note(frame, env, config, jiffies, counted);
+        env.note_vip(frame, config, jiffies);
     }
     if counted > Counted::Yes as usize {
         if counted == Counted::Segment as usize {

@@ -1,4 +1,4 @@
-//! The atomic word of the kernel programs. One of the five files with `unsafe`.
+//! The atomic word of the kernel programs. One of the six files with `unsafe`.
 //!
 //! `core::sync::atomic` has no compare-and-swap on the BPF target, so these are compiler
 //! intrinsics; with `-C target-cpu=v3` they become `cmpxchg_64`, `lock +=` and `xchg_64`. Those

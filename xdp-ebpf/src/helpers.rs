@@ -1,5 +1,5 @@
 //! Wrappers of kernel helpers: FIB lookup, redirects, tail call, clocks and CPU number. One of the
-//! five files with `unsafe`.
+//! six files with `unsafe`.
 
 #![expect(unsafe_code, reason = "helpers take raw pointers")]
 

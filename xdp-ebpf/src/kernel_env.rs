@@ -3,13 +3,13 @@
 
 use crate::atomic::Shared;
 use crate::maps::PacketPlace;
-use crate::{helpers, log, maps};
+use crate::{helpers, log, maps, steps};
 use aya_ebpf::EbpfContext;
 use xdp_common::{Config, Direction, Hook, Reason, cpu};
 use xdp_core::neighbour::{Gateway, table as neighbour_table};
 use xdp_core::packet::PackedPacket;
 use xdp_core::table::recent;
-use xdp_core::{Env, FibQuery, FibResult, Vips};
+use xdp_core::{Env, FibQuery, FibResult, Frame, Vips, inside};
 
 /// The environment of one packet. `TC`: in a tc program, otherwise in XDP; `OUT`: on egress.
 /// `SEVERAL`: in XDP, for several VIPs.
@@ -20,6 +20,20 @@ pub struct KernelEnv<'c, C, const TC: bool, const OUT: bool = false, const SEVER
     pub ingress: u32,
     /// Where the parsed packet is kept between the steps. The fast path keeps none.
     pub packet: Option<PacketPlace>,
+}
+
+impl<'c, C, const TC: bool, const OUT: bool, const SEVERAL: bool>
+    KernelEnv<'c, C, TC, OUT, SEVERAL>
+{
+    /// That of a step which needs no more than the stored packet.
+    #[inline(always)]
+    pub const fn of_packet(context: &'c C, packet: Option<PacketPlace>) -> Self {
+        Self {
+            context,
+            ingress: 0,
+            packet,
+        }
+    }
 }
 
 impl<C, const TC: bool, const OUT: bool, const SEVERAL: bool> Vips
@@ -165,6 +179,26 @@ impl<C: EbpfContext, const TC: bool, const OUT: bool, const SEVERAL: bool> Env
     fn keep_gateway(&self, gateway: &Gateway) {
         if TC && let Some(place) = PacketPlace::of(Self::HOOK) {
             place.keep_gateway(gateway);
+        }
+    }
+
+    #[inline(always)]
+    fn settle_vip<F: Frame + ?Sized>(&self, _: &F, _: &Config, jiffies: u64) {
+        steps::settle::<TC, OUT>(self.context.as_ptr(), jiffies);
+    }
+
+    #[inline(always)]
+    fn note_vip<F: Frame + ?Sized>(&self, _: &F, _: &Config, jiffies: u64) {
+        steps::note::<TC, OUT>(self.context.as_ptr(), jiffies);
+    }
+
+    #[inline(always)]
+    fn place(&self, config: &Config, vip: u16, addresses: ([u8; 4], [u8; 4])) -> usize {
+        if TC {
+            steps::place(self.context.as_ptr(), vip, addresses)
+        } else {
+            // In XDP the programs for one VIP ask, too, and they stay as they are.
+            inside::place(self, config, vip, addresses)
         }
     }
 

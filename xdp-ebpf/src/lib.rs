@@ -1,5 +1,5 @@
-//! `unsafe` is confined to five files: `frame/xdp.rs`, `frame/tc.rs`, and those of [`maps`],
-//! [`atomic`] and [`helpers`]. This is a library, so that the programs for measurements use the
+//! `unsafe` is confined to six files: `frame/xdp.rs`, `frame/tc.rs`, and those of [`maps`],
+//! [`atomic`], [`helpers`] and [`steps`]. This is a library, so that the programs for measurements use the
 //! same code.
 
 #![no_std]
@@ -23,3 +23,4 @@ mod log;
 #[cfg(not(feature = "without-perfmon"))]
 pub mod losses;
 pub mod maps;
+pub mod steps;

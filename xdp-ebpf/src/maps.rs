@@ -1,4 +1,4 @@
-//! The maps, their names and sizes, and the load-time constants. One of the five files with
+//! The maps, their names and sizes, and the load-time constants. One of the six files with
 //! `unsafe`.
 //!
 //! The sizes here are minimum sizes; the loader sets the real ones.

@@ -7,12 +7,12 @@ use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
 use xdp_common::counters::{stream, untracked};
 use xdp_common::{Class, Config, Direction, Hook, Reason, Untracked, cpu, limits};
+use xdp_core::conntrack::pin;
 use xdp_core::icmp::{error, translate};
-use xdp_core::learn;
 use xdp_core::neighbour::{Gateway, table::Entry};
 use xdp_core::packet::PackedPacket;
 use xdp_core::table::recent;
-use xdp_core::{Env, FibQuery, FibResult, Side, Verdict, Vips, Word};
+use xdp_core::{Env, FibQuery, FibResult, Frame, Side, Verdict, Vips, Word, inside, learn};
 
 /// Tables and FIB of one gateway on the host, for one hook (`TC`: the slow path, otherwise XDP;
 /// `OUT`: its egress program).
@@ -317,6 +317,15 @@ impl<const TC: bool, const OUT: bool> Env for Host<'_, TC, OUT> {
     }
     fn keep_gateway(&self, gateway: &Gateway) {
         self.gateway.set(Some(*gateway));
+    }
+    fn settle_vip<F: Frame + ?Sized>(&self, frame: &F, config: &Config, jiffies: u64) {
+        pin::settle(frame, self, config, jiffies);
+    }
+    fn note_vip<F: Frame + ?Sized>(&self, frame: &F, config: &Config, jiffies: u64) {
+        pin::note(frame, self, config, jiffies);
+    }
+    fn place(&self, config: &Config, vip: u16, addresses: ([u8; 4], [u8; 4])) -> usize {
+        inside::place(self, config, vip, addresses)
     }
     /// The host keeps no log.
     fn established(&self, _: [u8; 4], _: Direction) {}

@@ -23,7 +23,7 @@ use xdp_common::slot::{WAYS, pin, session};
 use xdp_common::{Class, Config, Direction, Vip};
 
 /// Gives an outbound packet, the one at hand, the VIP of its peer.
-#[inline(never)]
+#[inline(always)]
 pub fn settle<F: Frame + ?Sized, E: Env>(frame: &F, env: &E, config: &Config, jiffies: u64) {
     let Some(mut packet) = env.load_packet().and_then(Packet::unpack) else {
         return;
@@ -93,24 +93,9 @@ fn find_vip<E: Env>(env: &E, config: &Config, vip: &Vip, peer: [u8; 4], jiffies:
 }
 
 /// Writes down to which VIP a peer has sent the packet at hand, which has been counted, or that the
-/// server has accepted what the peer sent there. Returns what it got in `counted`.
-// It returns what the verifier cannot know, so that all its paths go on as one: without CAP_PERFMON they
-// would cost a seventh more.
-#[inline(never)]
-pub fn note<F: Frame + ?Sized, E: Env>(
-    frame: &F,
-    env: &E,
-    config: &Config,
-    jiffies: u64,
-    counted: usize,
-) -> usize {
-    write_down(frame, env, config, jiffies);
-    // Hidden from the compiler, which would return nothing otherwise.
-    E::Word::opaque(counted)
-}
-
+/// server has accepted what the peer sent there.
 #[inline(always)]
-fn write_down<F: Frame + ?Sized, E: Env>(frame: &F, env: &E, config: &Config, jiffies: u64) {
+pub fn note<F: Frame + ?Sized, E: Env>(frame: &F, env: &E, config: &Config, jiffies: u64) {
     let Some(packet) = env.load_packet().and_then(Packet::unpack) else {
         return;
     };

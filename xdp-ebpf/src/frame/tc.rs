@@ -1,5 +1,5 @@
 //! The [`Frame`] of an skb in tc, and the conversion of a packet into an ICMP error. One of the
-//! five files with `unsafe`.
+//! six files with `unsafe`.
 //!
 //! Only the linear part of an skb can be read directly: the rest has to be pulled first.
 
@@ -42,9 +42,17 @@ const CHUNK: usize = 512;
 /// The most bytes of a packet that are summed.
 const SUMMED: usize = (SCRATCH_WORDS - 1) * 4;
 
-/// The checksum over a part of a packet. Out of line, so that the verifier goes through it only
-/// once per call.
-#[inline(never)]
+/// No sum: one has 16 bits.
+const NO_SUM: u64 = u64::MAX;
+
+/// The checksum over a part of a packet, or [`NO_SUM`]. A global function, so that the verifier goes
+/// through its loops once: see [`crate::steps`].
+#[unsafe(no_mangle)]
+extern "C" fn ikenat_sum(skb: *mut __sk_buff, offset: u64, length: u64) -> u64 {
+    sum(skb, offset as usize, length as usize).map_or(NO_SUM, u64::from)
+}
+
+#[inline(always)]
 fn sum(skb: *mut __sk_buff, offset: usize, length: usize) -> Option<u16> {
     if !(2..=SUMMED).contains(&length) {
         return None;
@@ -172,7 +180,7 @@ impl Frame for TcFrame<'_> {
     /// with zeroes, and sums them with the kernel's helper.
     #[inline(always)]
     fn sum(&self, offset: usize, length: usize) -> Option<u16> {
-        sum(self.0.skb.skb, offset, length)
+        u16::try_from(ikenat_sum(self.0.skb.skb, offset as u64, length as u64)).ok()
     }
 
     #[inline(always)]

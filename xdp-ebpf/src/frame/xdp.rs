@@ -1,4 +1,4 @@
-//! The [`Frame`] of an XDP context, and the packet pointers that XDP and tc share. One of the five
+//! The [`Frame`] of an XDP context, and the packet pointers that XDP and tc share. One of the six
 //! files with `unsafe`.
 //!
 //! Invariant: every access derives its pointer from the context and no pointer is kept. A helper
