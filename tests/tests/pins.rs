@@ -49,6 +49,17 @@ struct Uplinks {
     message_id: Cell<u32>,
 }
 
+/// A route to the destination of a query by this egress and router.
+fn to_neighbour((ifindex, mac): (u32, [u8; 6]), router: [u8; 6], query: &FibQuery) -> FibResult {
+    FibResult::Neighbour(Neighbour {
+        ifindex,
+        gateway: Gateway::v4(query.destination),
+        destination: mac_word(router),
+        source: mac_word(mac),
+        mtu: fixture::MTU,
+    })
+}
+
 impl Uplinks {
     fn new(hook: Hook) -> Self {
         let mut config = fixture::config();
@@ -64,6 +75,7 @@ impl Uplinks {
             Translation::new(second, true, by_wan_2, config.tick_shift);
         config.vips.vips[0].wan = config.wan_ifindex;
         config.vips.vips[1].wan = WAN_2;
+        config.uplinks = config.wans;
         Self {
             hook,
             config,
@@ -95,19 +107,19 @@ impl Uplinks {
         side: Side,
         mut frame: Vec<u8>,
     ) -> (String, Vec<u8>, Vec<FibQuery>) {
-        let fib = |source: [u8; 4], destination: [u8; 4], _: u16| {
-            let (egress, mac, router) = match (destination[0], source) {
-                (192 | 10, _) => (self.config.lan_ifindex, LAN_MAC, SERVER_MAC),
-                (_, source) if source == VIP_2.octets() => (WAN_2, WAN_2_MAC, ROUTERS[1]),
-                _ => (self.config.wan_ifindex, WAN_MAC, ROUTERS[0]),
-            };
-            FibResult::Neighbour(Neighbour {
-                ifindex: egress,
-                gateway: Gateway::v4(destination),
-                destination: mac_word(router),
-                source: mac_word(mac),
-                mtu: fixture::MTU,
-            })
+        // Both uplinks have a default route, and that of the first one has the smaller metric.
+        let by_second = |query: &FibQuery| {
+            (query.egress == WAN_2).then(|| to_neighbour((WAN_2, WAN_2_MAC), ROUTERS[1], query))
+        };
+        let rules = |query: &FibQuery| rules(query).or_else(|| by_second(query));
+        let rules: &Rules<'_> = &rules;
+        let fib = |source: [u8; 4], destination: [u8; 4], length: u16| {
+            let query = FibQuery::without_ports((source, destination), (0, 0), length);
+            if matches!(destination[0], 192 | 10) {
+                to_neighbour((self.config.lan_ifindex, LAN_MAC), SERVER_MAC, &query)
+            } else {
+                to_neighbour((self.config.wan_ifindex, WAN_MAC), ROUTERS[0], &query)
+            }
         };
         match self.hook {
             Hook::Xdp => {

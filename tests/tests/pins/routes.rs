@@ -4,18 +4,55 @@
 use super::*;
 use ikenat_tests::lab::frames::DONT_FRAGMENT;
 
-/// The FIB is asked with the WAN of the VIP first: each provider drops the other one's addresses (BCP 38).
+/// The FIB is asked with the WAN of the VIP, where the plain route leads elsewhere: each provider drops the
+/// other one's addresses (BCP 38).
 #[test]
 fn replies_leave_by_the_wan_of_their_vip() {
-    for (vip, wan) in [(VIP, 2), (VIP_2, WAN_2)] {
+    for (vip, egresses) in [(VIP, vec![0, 2]), (VIP_2, vec![0, WAN_2, WAN_2])] {
         Uplinks::both(|gateway| {
             gateway.peer_sends(vip, 500, &ike(1, Message::InitRequest));
             let reply = Packet::udp((SERVER, 500), (PEER, 500), ike(1, Message::InitResponse));
             let reply = reply.with_macs(LAN_MAC, SERVER_MAC);
             let (_, _, asked) = gateway.run(Side::Lan, reply.build());
-            for asked in asked {
-                assert_eq!((asked.source, asked.egress), (vip.octets(), wan));
+            for asked in &asked {
+                assert_eq!(asked.source, vip.octets());
                 assert_eq!(asked.ports, [500, 500]);
+            }
+            let asked: Vec<u32> = asked.iter().map(|query| query.egress).collect();
+            assert_eq!(asked, egresses);
+        });
+    }
+}
+
+/// A WAN without a VIP leads to a network of its own, which the default route of the VIP's WAN does not: its
+/// route holds, for packets and for the errors about them.
+#[test]
+fn replies_to_the_network_of_a_wan_without_vip_leave_by_it() {
+    let router = Ipv4Addr::new(192, 168, 0, 77);
+    let quoted = quote(&Packet::udp((PEER, 4500), (SERVER, 4500), [1; 40]), 8);
+    let error = Icmp::new(kind::UNREACHABLE, code::PORT, quoted);
+    let to_guests = |query: &FibQuery| {
+        let guests = to_neighbour((WAN_2, WAN_2_MAC), ROUTERS[1], query);
+        (query.egress == 0 && query.destination == PEER.octets()).then_some(guests)
+    };
+    for vip in [VIP, VIP_2] {
+        Uplinks::both(|mut gateway| {
+            gateway.handshake(vip, 1);
+            gateway.now += 2 * TICK;
+            gateway.config.vips.vips[1].wan = gateway.config.wan_ifindex;
+            gateway.config.uplinks = [gateway.config.wan_ifindex, 0, 0, 0];
+            let frame = reply(0, 100).build();
+            let (word, frame, asked) = gateway.run_with(&to_guests, Side::Lan, frame);
+            assert!(word.starts_with("forward esp-in-udp out"), "{word}");
+            let egresses: Vec<u32> = asked.iter().map(|query| query.egress).collect();
+            assert_eq!(egresses, [0, 0]);
+            if gateway.hook == Hook::Xdp {
+                assert_eq!(frame[..12], [ROUTERS[1], WAN_2_MAC].concat());
+            } else {
+                let packet = Packet::icmp(router, PEER, &error).with_macs(LAN_MAC, SERVER_MAC);
+                let (_, _, asked) = gateway.run_with(&to_guests, Side::Lan, packet.build());
+                let egresses: Vec<u32> = asked.iter().map(|query| query.egress).collect();
+                assert_eq!(egresses, [0, 0]);
             }
         });
     }
@@ -46,7 +83,7 @@ fn a_reply_that_is_too_long_for_its_wan_takes_no_other_one() {
             };
             assert_eq!(word, expected);
             let egresses: Vec<u32> = asked.iter().map(|query| query.egress).collect();
-            assert_eq!(egresses, [WAN_2, WAN_2]);
+            assert_eq!(egresses, [0, WAN_2, WAN_2]);
         }
     });
 }
@@ -66,7 +103,7 @@ fn a_reply_that_its_wan_cannot_send_goes_by_the_fib() {
             let (word, _, asked) = gateway.run_with(&refuse, Side::Lan, frame);
             assert!(word.starts_with("forward esp-in-udp out"), "{word}");
             let egresses: Vec<u32> = asked.iter().map(|query| query.egress).collect();
-            assert_eq!(egresses, [WAN_2, 0]);
+            assert_eq!(egresses, [0, WAN_2, 0]);
         });
     }
 }
@@ -77,18 +114,16 @@ fn an_error_of_the_servers_side_leaves_by_the_wan_of_its_vip() {
     let quoted = quote(&Packet::udp((PEER, 4500), (SERVER, 4500), [1; 40]), 8);
     let error = Icmp::new(kind::UNREACHABLE, code::PORT, quoted);
     let router = Ipv4Addr::new(192, 168, 0, 77);
-    for (vip, wan) in [(VIP, 2), (VIP_2, WAN_2)] {
+    for (vip, egresses) in [(VIP, vec![0, 2]), (VIP_2, vec![0, WAN_2, WAN_2])] {
         for reporter in [SERVER, router] {
             let gateway = Uplinks::new(Hook::Tc);
             gateway.handshake(vip, 1);
             let packet = Packet::icmp(reporter, PEER, &error).with_macs(LAN_MAC, SERVER_MAC);
             let (word, _, asked) = gateway.run(Side::Lan, packet.build());
             assert_eq!(word, "forward icmp out untracked");
-            let asked: Vec<_> = asked
-                .iter()
-                .map(|query| (query.source, query.egress))
-                .collect();
-            assert_eq!(asked, [(vip.octets(), wan); 2]);
+            assert!(asked.iter().all(|query| query.source == vip.octets()));
+            let asked: Vec<u32> = asked.iter().map(|query| query.egress).collect();
+            assert_eq!(asked, egresses);
         }
     }
 }

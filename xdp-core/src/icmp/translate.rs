@@ -265,7 +265,7 @@ fn wan_of_vip<E: Env>(env: &E, config: &Config, report: &Report) -> u32 {
     let addresses = (vip.address, report.destination);
     let header = (Protocol::ICMP.number(), report.tos);
     let query = FibQuery::without_ports(addresses, header, FibQuery::ANY_LENGTH);
-    owning_wan(env, vip, query)
+    owning_wan(env, config, vip, query)
 }
 
 /// Asks the FIB for the next hop of an error with its translated addresses. Unless the FIB

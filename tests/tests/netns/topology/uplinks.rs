@@ -69,6 +69,10 @@ pub(crate) fn far(mut packet: Packet) -> Packet {
 fn two_by_two(lab: &Lab) -> Result<()> {
     let (_namespace, far_client) = second_wan(lab)?;
     let lan_2 = second_lan(lab)?;
+    // As most gateways have it, by the WAN that has the VIP: the route to the network behind the other WAN
+    // is more specific.
+    let default_route = format!("ip route add default via {CLIENT} dev {WAN}");
+    lab.gateway.shell(&default_route)?;
     let _ikenat = start_on(
         lab,
         &format!("--wan {WAN} --wan {WAN_2} --lan {LAN} --lan {LAN_2}"),
