@@ -26,6 +26,7 @@ use messages::{KEEPALIVE, Message, esp, ike, natt};
 use std::cell::Cell;
 use std::net::Ipv4Addr;
 use xdp_common::config::mac_word;
+use xdp_common::slot::session;
 use xdp_common::vips::{Egress, Translation};
 use xdp_common::{Config, Hook};
 use xdp_core::neighbour::{Gateway, Neighbour};
@@ -354,5 +355,9 @@ fn a_vip_that_is_gone_gives_way_to_the_first() {
         gateway.now += TICK;
         assert_eq!(gateway.server_sends(4500, &esp(0x1001, 2)), VIP);
         assert_eq!(gateway.server_sends(4500, &KEEPALIVE), VIP);
+        // It was proven, and what the peer sends replaces it.
+        gateway.peer_sends(VIP, 4500, &KEEPALIVE);
+        let pin = gateway.tables.sessions()[0].hot[session::PIN];
+        assert_eq!(pin, session::claim_pin(0, 0));
     });
 }

@@ -75,11 +75,14 @@ fn proves(gateway: &mut Gateway, port: u16, reply: Fields) -> bool {
 
 /// Whether this message of the peer after this reply of the server does.
 fn completes(gateway: &mut Gateway, port: u16, reply: Fields, next: Fields) -> bool {
+    let peer = (gateway.next_peer(), port);
+    // The server chooses another SPI for each peer.
+    let [a, b, c, d] = peer.0.octets();
+    let responder = [b'r', b'e', b's', b'p', a, b, c, d];
     let message = |fields: Fields| {
         let marker: &[u8] = if port == 4500 { &[0; 4] } else { &[] };
-        [marker, &fields.message(SPI_R)].concat()
+        [marker, &fields.message(responder)].concat()
     };
-    let peer = (gateway.next_peer(), port);
     let sent = gateway.outbound(port, peer, &message(reply), NOW);
     assert!(
         sent.starts_with("forward ") && sent.ends_with("untracked"),
@@ -324,5 +327,29 @@ fn a_reply_to_another_peer_proves_nothing() {
     let got = gateway.inbound(b, 500, &next, NOW);
     assert_eq!(got, "forward ike in untracked");
     let got = gateway.inbound(a, 500, &next, NOW);
+    assert_eq!(got, "forward ike in");
+}
+
+/// A server repeats its reply to whoever repeats the first message (RFC 7296 section 2.1), also at another
+/// address: then one of the two has forged the other's address and knows the responder's SPI, so neither
+/// is established by it, whichever came first and however often.
+#[test]
+fn a_reply_to_two_addresses_proves_nothing() {
+    let reply = Fields::IKE_SA_INIT.message(SPI_R);
+    let next = Fields::IKE_AUTH.message(SPI_R);
+    let mut gateway = Gateway::default();
+    let [a, b] = [(); 2].map(|()| (gateway.next_peer(), 500));
+    for peer in [a, b, a, b] {
+        gateway.outbound(500, peer, &reply, NOW);
+    }
+    for peer in [a, b] {
+        let got = gateway.inbound(peer, 500, &next, NOW);
+        assert_eq!(got, "forward ike in untracked");
+    }
+    assert!(gateway.tables.sessions().is_empty());
+    // The next one that the server sends to one of them alone does.
+    let another = *b"anotherr";
+    gateway.outbound(500, a, &Fields::IKE_SA_INIT.message(another), NOW);
+    let got = gateway.inbound(a, 500, &Fields::IKE_AUTH.message(another), NOW);
     assert_eq!(got, "forward ike in");
 }

@@ -2,6 +2,7 @@
 
 use crate::env::{Env, FibQuery, FibResult};
 use crate::interfaces::{is_lan, is_wan, position_of};
+use crate::neighbour::Gateway;
 use crate::vip;
 use xdp_common::{Config, Direction};
 
@@ -58,7 +59,8 @@ pub fn place<E: Env>(
         }
     };
     let inside = !is_wan(config, ifindex) && is_lan(config, ifindex);
-    let on_link = gateway.words[0] == u32::from_ne_bytes(source);
+    let host = Gateway::v4(source);
+    let on_link = gateway.family == host.family && gateway.words[0] == host.words[0];
     usize::from(inside) * (BEHIND + usize::from(on_link))
 }
 

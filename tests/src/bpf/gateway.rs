@@ -77,8 +77,9 @@ impl Gateway {
     /// It does not.
     pub fn establish_by_ike(&self, peer: Ipv4Addr) {
         let message = |kind: [u8; 4], id: u32| {
-            let spis = *b"initiatoresponde";
             let [id, length] = [id, 40].map(u32::to_be_bytes);
+            // The server chooses another SPI for each of them.
+            let spis = [&b"initiatoresp"[..], &peer.octets()].concat();
             [&spis[..], &kind, &id, &length, &[0x55; 12]].concat()
         };
         // RFC 7296 section 1.2: the response of IKE_SA_INIT begins with SA, IKE_AUTH with SK.

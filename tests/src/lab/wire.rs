@@ -185,6 +185,12 @@ pub mod exchange {
     pub const IKE_AUTH: u8 = 35;
 }
 
+/// The SPI that the server chooses in its first reply to a client. It chooses another one for each: the same
+/// to two addresses proves nothing.
+pub fn responder_spi(client: Ipv4Addr) -> u64 {
+    u32::from(client).into()
+}
+
 /// An IKEv2 message: a header with these SPIs and an arbitrary body.
 pub fn ike(initiator: u64, responder: u64, exchange: u8, response: bool, length: usize) -> Vec<u8> {
     /// The sender of the message is the initiator of the IKE SA.

@@ -54,7 +54,62 @@ fn an_sa_that_a_stranger_has_begun_moves_no_peer() {
     }
 }
 
-/// The peer itself may do the same.
+/// The server repeats its reply to whoever repeats the first message, also at another address. So the
+/// stranger sees the responder's SPI, and what it forges with it is answered under encryption; an informational
+/// request too, though it has not shown who it is. Whichever address comes first.
+#[test]
+fn an_sa_that_was_begun_at_two_addresses_moves_no_peer() {
+    let informational = [Message::Request(1), Message::Response(1)];
+    for (first, second) in HANDSHAKES {
+        for [request, reply] in [second, informational] {
+            for is_stranger_first in [true, false] {
+                Uplinks::both(|gateway| {
+                    gateway.handshake(VIP, 1);
+                    let as_peer = || {
+                        gateway.peer_sends(VIP_2, 500, &ike(9, first[0]));
+                        assert_eq!(gateway.server_sends(500, &ike(9, first[1])), VIP_2);
+                    };
+                    if is_stranger_first {
+                        stranger_begins(&gateway, 9, VIP_2, first);
+                        as_peer();
+                    } else {
+                        as_peer();
+                        stranger_begins(&gateway, 9, VIP_2, first);
+                    }
+                    for _ in 0..2 {
+                        gateway.peer_sends(VIP_2, 4500, &natt(9, request));
+                        assert_eq!(gateway.server_sends(4500, &natt(9, reply)), VIP_2);
+                        assert_eq!(gateway.server_sends(4500, &KEEPALIVE), VIP);
+                        assert_eq!(gateway.server_sends(4500, &esp(0x1001, 1)), VIP);
+                        // Once more in the peer's name.
+                        as_peer();
+                    }
+                    gateway.exchange(VIP, 1);
+                });
+            }
+        }
+    }
+}
+
+/// An IKE SA of which nothing is remembered moves a peer by any encrypted exchange, that of IKEv1 by which a
+/// peer shows that it lives, too (RFC 3706).
+#[test]
+fn an_old_sa_moves_a_peer() {
+    for [request, reply] in [
+        [Message::Request(7), Message::Response(7)],
+        [Message::Isakmp(5, 8, 1), Message::Isakmp(5, 8, 1)],
+        [Message::Isakmp(32, 8, 1), Message::Isakmp(32, 8, 1)],
+    ] {
+        Uplinks::both(|gateway| {
+            gateway.handshake(VIP, 1);
+            gateway.peer_sends(VIP_2, 4500, &natt(2, request));
+            assert_eq!(gateway.server_sends(4500, &natt(2, reply)), VIP_2);
+            assert_eq!(gateway.server_sends(4500, &KEEPALIVE), VIP_2);
+        });
+    }
+}
+
+/// The peer itself moves with an IKE SA that it has begun.
 #[test]
 fn a_peer_moves_with_an_sa_that_it_has_begun() {
     for (first, [request, reply]) in HANDSHAKES {
@@ -79,8 +134,9 @@ fn a_forged_message_of_the_sa_takes_no_answer_away() {
         gateway.handshake(VIP, 1);
         for forged in [Message::Request(77), Message::InitRequest] {
             gateway.peer_sends(VIP_2, 4500, &natt(1, forged));
-            let request = natt(1, Message::ServerRequest);
-            assert_eq!(gateway.server_sends(4500, &request), VIP);
+            for request in [Message::ServerRequest, Message::RekeyedRequest] {
+                assert_eq!(gateway.server_sends(4500, &natt(1, request)), VIP);
+            }
             gateway.exchange(VIP, 1);
             assert_eq!(gateway.server_sends(4500, &KEEPALIVE), VIP);
         }

@@ -12,6 +12,8 @@ pub(crate) enum Message {
     Response(u32),
     /// A request of the server, who has not begun the SA.
     ServerRequest,
+    /// The same after the server has rekeyed the SA, so that it is the initiator (RFC 7296 section 2.18).
+    RekeyedRequest,
     /// Of IKEv1: exchange type, first payload and flags.
     Isakmp(u8, u8, u8),
 }
@@ -26,7 +28,8 @@ pub(crate) fn ike(initiator: u8, message: Message) -> Vec<u8> {
         | Message::Request(_)
         | Message::Response(_)
         | Message::ServerRequest
-        | Message::Isakmp(..) => [0x22; 8],
+        | Message::RekeyedRequest
+        | Message::Isakmp(..) => [!initiator; 8],
     };
     let (kind, id) = match message {
         Message::InitRequest => ([33, 0x20, 34, 0x08], 0_u32),
@@ -36,6 +39,7 @@ pub(crate) fn ike(initiator: u8, message: Message) -> Vec<u8> {
         Message::Request(id) => ([46, 0x20, 37, 0x08], id),
         Message::Response(id) => ([46, 0x20, 37, 0x20], id),
         Message::ServerRequest => ([46, 0x20, 37, 0x00], 0),
+        Message::RekeyedRequest => ([46, 0x20, 37, 0x08], 0),
         Message::Isakmp(exchange, payload, flags) => ([payload, 0x10, exchange, flags], 0),
     };
     [

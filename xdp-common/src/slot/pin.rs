@@ -1,7 +1,7 @@
 //! The first word of the details of an entry in PIN: the peer's IPv4 address in the byte order of the
 //! packet (bits 32-63), the peer's port if the entry is of a connection of TCP (16-31), and the number
 //! of the service (0-15). The second one is the initiator's SPI, or zero; the third one the number of
-//! the VIP (0-15), and for an IKE SA that was begun at this address bits of the responder's SPI.
+//! the VIP (0-15).
 
 use crate::limits::{PIN_CONNECTION_TICKS, PIN_TICKS};
 
@@ -37,15 +37,4 @@ pub const fn service(owner: u64) -> u16 {
 #[expect(clippy::cast_possible_truncation, reason = "the low bits are meant")]
 pub const fn vip(third: u64) -> u16 {
     third as u16
-}
-
-/// The bits of the third word that show the responder's SPI.
-pub const RESPONDER_BITS: u64 = !0xffff;
-
-/// Those of an IKE SA of which the responder has chosen this SPI, in a message to the peer's address.
-#[inline(always)]
-#[must_use]
-pub const fn responder_bits(spi: u64) -> u64 {
-    // Whoever chose neither SPI needs 2^48 guesses.
-    (spi ^ spi << 48) & RESPONDER_BITS
 }

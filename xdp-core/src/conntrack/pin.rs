@@ -7,8 +7,8 @@
 //! asked about first, by the peer's port, and its segments say nothing about the peer. See
 //! `docs/decisions/pinned-vips.md`.
 
-use crate::conntrack::fragment;
 use crate::conntrack::session::session_of;
+use crate::conntrack::{fragment, proof};
 use crate::env::Env;
 use crate::frame::Frame;
 use crate::packet::{Packet, VIP_GUESSED};
@@ -18,8 +18,7 @@ use crate::table::word::Word;
 use crate::vip::{self, Vips};
 use crate::wire::ike;
 use xdp_common::limits::{IKE_PORT, PIN_BUCKETS};
-use xdp_common::slot::recent::{DETAILS, DIGEST, WORDS};
-use xdp_common::slot::{WAYS, pin, session};
+use xdp_common::slot::{pin, session};
 use xdp_common::{Class, Config, Direction, Vip};
 
 /// Gives an outbound packet, the one at hand, the VIP of its peer.
@@ -82,11 +81,12 @@ fn find_vip<E: Env>(env: &E, config: &Config, vip: &Vip, peer: [u8; 4], jiffies:
     }
     let session = session_of(env, config, vip.service, peer);
     let pinned = session.and_then(|session| session::pinned(session[session::PIN].load()));
-    let number = match pinned {
-        Some(number) => Some(number),
-        None => recall(env, config, Name::of_peer(vip, peer), jiffies),
-    };
-    match number {
+    if let Some(number) = pinned
+        && belongs::<E>(config, number, vip.service)
+    {
+        return number.into();
+    }
+    match recall(env, config, Name::of_peer(vip, peer), jiffies) {
         Some(number) if belongs::<E>(config, number, vip.service) => number.into(),
         _ => u32::from(vip.first) | VIP_GUESSED,
     }
@@ -106,7 +106,7 @@ pub fn note<F: Frame + ?Sized, E: Env>(frame: &F, env: &E, config: &Config, jiff
     if packet.class == Class::Tcp {
         if packet.direction == Direction::Inbound {
             let name = Name::of_connection(vip, packet.peer, packet.port);
-            remember(env, config, name, u64::from(packet.vip), jiffies);
+            remember(env, config, name, packet.vip, jiffies);
         }
         return;
     }
@@ -120,13 +120,13 @@ pub fn note<F: Frame + ?Sized, E: Env>(frame: &F, env: &E, config: &Config, jiff
             && let Some(spi) = spi
             && let Some(entry) = Name::of_sa(vip, packet.peer, spi).find(env, config, jiffies)
         {
-            entry.store(entry.load() & pin::RESPONDER_BITS | u64::from(packet.vip));
+            entry.store(packet.vip.into());
         }
         return;
     }
     let now = match packet.direction {
         Direction::Inbound => {
-            let number = u64::from(packet.vip);
+            let number = packet.vip;
             if let Some(spi) = spi {
                 remember(
                     env,
@@ -145,8 +145,11 @@ pub fn note<F: Frame + ?Sized, E: Env>(frame: &F, env: &E, config: &Config, jiff
                     jiffies,
                 );
             }
-            // What is proven is not changed by what may be forged.
-            session::claim_pin(before, packet.vip)
+            // What is proven is not changed by what may be forged, unless that VIP is gone.
+            let is_gone = session::pinned(before)
+                .is_some_and(|number| !belongs::<E>(config, number, vip.service));
+            let standing = if is_gone { 0 } else { before };
+            session::claim_pin(standing, packet.vip)
         }
         Direction::Outbound => {
             let Some(spi) = spi else {
@@ -175,8 +178,8 @@ pub fn note<F: Frame + ?Sized, E: Env>(frame: &F, env: &E, config: &Config, jiff
 /// Whether a message of the server in the IKE SA of this initiator proves that the peer uses the VIP that it
 /// leaves from: the server has accepted what the peer has sent there.
 ///
-/// Before an initiator has shown who it is, the server answers whoever has begun the IKE SA. So such an
-/// answer proves something only about the address at which it was begun.
+/// Before an initiator has shown who it is, the server answers whoever has begun the IKE SA, at any address.
+/// So no message of an IKE SA that was begun at another address lately proves anything.
 #[inline(always)]
 fn is_proof<F: Frame + ?Sized, E: Env>(
     frame: &F,
@@ -186,55 +189,18 @@ fn is_proof<F: Frame + ?Sized, E: Env>(
     spi: u64,
     jiffies: u64,
 ) -> bool {
-    let kind = kind_of_reply::<F, E>(frame, packet.ike_at);
-    if kind == 0 {
-        return false;
-    }
-    let at = packet.ike_at + ike::RESPONDER_SPI;
-    let Some(responder) = read_spi(frame, at) else {
+    let Some(header) = ike::Header::read(frame, packet.ike_at) else {
         return false;
     };
+    if header.has_chosen_responder_spi() {
+        proof::remember_reply(env, config, packet, &header, jiffies);
+        return false;
+    }
     let vip = vip::by_number::<E>(config, packet.vip);
-    let name = Name::of_sa(vip, packet.peer, spi);
-    let Some(entry) = name.find(env, config, jiffies) else {
-        return false;
-    };
-    let (third, bits) = (entry.load(), pin::responder_bits(responder));
-    if kind == CHOOSES_SPI {
-        entry.store(third & !pin::RESPONDER_BITS | bits);
-        return false;
-    }
-    let shown = if kind == AUTHENTICATED {
-        third & !pin::RESPONDER_BITS | bits
-    } else {
-        third
-    };
-    shown == bits | u64::from(packet.vip)
-}
-
-/// The server chooses its SPI.
-const CHOOSES_SPI: usize = 1;
-/// The server has accepted an encrypted message of the peer ...
-const ENCRYPTED: usize = 2;
-/// ... in an IKE SA whose initiator has shown who it is.
-const AUTHENTICATED: usize = 3;
-
-/// Which of these a message of the server is; zero: none.
-// Out of line, and hidden from the verifier: the caller goes on once for all of them.
-#[inline(never)]
-fn kind_of_reply<F: Frame + ?Sized, E: Env>(frame: &F, at: usize) -> usize {
-    let kind = match ike::Header::read(frame, at) {
-        Some(header) if header.has_chosen_responder_spi() => CHOOSES_SPI,
-        Some(header) if header.is_encrypted_reply() => {
-            if header.follows_authentication() {
-                AUTHENTICATED
-            } else {
-                ENCRYPTED
-            }
-        }
-        _ => 0,
-    };
-    E::Word::opaque(kind)
+    let sa = (vip.service, &header);
+    header.is_encrypted_reply()
+        && !proof::is_of_other(env, config, sa, packet.peer, jiffies)
+        && recall(env, config, Name::of_sa(vip, packet.peer, spi), jiffies) == Some(packet.vip)
 }
 
 /// The initiator's SPI in the IKE message at hand.
@@ -267,7 +233,7 @@ impl Name {
         }
         let spi = initiator_spi(frame, packet)?;
         // Requests of the server go where the peer is proven to be, whatever has come since.
-        let is_request = ike::is_responders_request(frame, packet.ike_at);
+        let is_request = ike::is_request(frame, packet.ike_at);
         (!is_request).then(|| Self::of_sa(vip, packet.peer, spi))
     }
 
@@ -325,17 +291,11 @@ impl Name {
 }
 
 #[inline(always)]
-fn remember<E: Env>(env: &E, config: &Config, name: Name, vip: u64, jiffies: u64) {
+fn remember<E: Env>(env: &E, config: &Config, name: Name, vip: u16, jiffies: u64) {
     if let Some((digest, bucket)) = name.place(env, config) {
         let [first, second] = name.details();
         let tick = short_tick(config, jiffies);
-        let way = recent::way_for(bucket, digest, tick);
-        let at = E::Word::opaque_to_verifier(way) % WAYS * WORDS;
-        let mut third = vip;
-        if recent::is_of(bucket[at + DIGEST].load(), digest) {
-            third |= bucket[at + DETAILS + 2].load() & pin::RESPONDER_BITS;
-        }
-        recent::write(bucket, way, digest, tick, [first, second, third]);
+        recent::remember(bucket, digest, tick, [first, second, vip.into()]);
     }
 }
 

@@ -7,7 +7,7 @@ use crate::table::hash::digest;
 use crate::table::recent::{self, short_tick};
 use crate::vip;
 use crate::wire::ike;
-use xdp_common::limits::{HALF_OPEN_TICKS, IKE_PORT};
+use xdp_common::limits::{HALF_OPEN_TICKS, IKE_PORT, UNAUTHENTICATED_TICKS};
 use xdp_common::slot::{self, half};
 use xdp_common::{Class, Config, Direction};
 
@@ -31,47 +31,101 @@ pub(super) fn complete_or_remember<F: Frame + ?Sized, E: Env>(
         return None;
     }
     let service = vip::service_of::<E>(config, packet.vip);
-    let digest = digest_of(config, service, packet.peer, &header);
-    let bucket = env.half_open(recent::index(digest, config.half_mask))?;
-    let tick = short_tick(config, jiffies);
-    let [high, low] = slot::peer_words(packet.peer);
     if packet.direction == Direction::Inbound {
         if !header.continues_handshake() {
             return None;
         }
-        // The peer is compared as well, so that no other peer's entry, whose SPIs the sender may
-        // know, can be hit by a collision of digests.
-        let details = recent::recall(bucket, digest, tick, HALF_OPEN_TICKS)?;
-        let is_peer = details[0] == high && half::peer_word(details[1]) == low;
-        return is_peer.then_some(half::ike_port(details[1]));
+        let limit = HALF_OPEN_TICKS;
+        let [first, second] = begun_by(env, config, (service, &header), jiffies, limit)?;
+        // Compared as a whole, so that no other peer's entry, whose SPIs the sender may know, can be hit
+        // by a collision of digests.
+        let [high, low] = slot::peer_words(packet.peer);
+        let is_peer = first == high && half::peer_word(second) == low;
+        return is_peer.then_some(half::ike_port(second));
     }
     if header.has_chosen_responder_spi() {
-        let port = if packet.class == Class::Ike {
-            packet.port
-        } else {
-            0
-        };
-        let low = half::with_ike_port(low, port);
-        let details = [high, low, u64::from_be_bytes(header.initiator)];
-        recent::remember(bucket, digest, tick, details);
+        remember_reply(env, config, packet, &header, jiffies);
     }
     // Whatever the reply is: remember the peer alone, for its fragments, which show no SPIs. This
     // entry has no details to display.
     if let Some((bucket, digest)) = half_open_bucket(env, config, service, packet.peer) {
+        let tick = short_tick(config, jiffies);
         recent::remember(bucket, digest, tick, [0; 3]);
     }
     None
 }
 
-/// The digest of a peer and both SPIs of an IKE SA.
+/// Remembers to which peer the reply at hand goes, in which the server chose its SPI.
+///
+/// A server repeats its reply to whoever repeats the first message, also at another address. Then one of the
+/// two has forged the other's, and knows both SPIs: from then on the IKE SA is nobody's
+/// ([`half::NOBODY`]).
 #[inline(always)]
-fn digest_of(config: &Config, service: u16, peer: [u8; 4], header: &ike::Header) -> u64 {
+pub(super) fn remember_reply<E: Env>(
+    env: &E,
+    config: &Config,
+    packet: &Packet,
+    header: &ike::Header,
+    jiffies: u64,
+) {
+    let service = vip::service_of::<E>(config, packet.vip);
+    let port = if packet.class == Class::Ike {
+        packet.port
+    } else {
+        0
+    };
+    let [mut high, low] = slot::peer_words(packet.peer);
+    if is_of_other(env, config, (service, header), packet.peer, jiffies) {
+        high = half::NOBODY;
+    }
+    let low = half::with_ike_port(low, port);
+    let digest = digest_of(config, service, header);
+    if let Some(bucket) = env.half_open(recent::index(digest, config.half_mask)) {
+        let details = [high, low, u64::from_be_bytes(header.initiator)];
+        recent::remember(bucket, digest, short_tick(config, jiffies), details);
+    }
+}
+
+/// True when the server chose its SPI in a reply to another address, or to this one and to another one.
+#[inline(always)]
+pub(super) fn is_of_other<E: Env>(
+    env: &E,
+    config: &Config,
+    sa: (u16, &ike::Header),
+    peer: [u8; 4],
+    jiffies: u64,
+) -> bool {
+    let [high, low] = slot::peer_words(peer);
+    match begun_by(env, config, sa, jiffies, UNAUTHENTICATED_TICKS) {
+        Some([first, second]) => (first ^ high) | (half::peer_word(second) ^ low) != 0,
+        None => false,
+    }
+}
+
+/// The details of the entry of an IKE SA of a service, which say to whom the server has sent its SPI.
+#[inline(always)]
+fn begun_by<E: Env>(
+    env: &E,
+    config: &Config,
+    (service, header): (u16, &ike::Header),
+    jiffies: u64,
+    limit: u16,
+) -> Option<[u64; 2]> {
+    let digest = digest_of(config, service, header);
+    let bucket = env.half_open(recent::index(digest, config.half_mask))?;
+    let tick = short_tick(config, jiffies);
+    let [first, second, _] = recent::recall(bucket, digest, tick, limit)?;
+    Some([first, second])
+}
+
+/// The digest of both SPIs of an IKE SA.
+#[inline(always)]
+fn digest_of(config: &Config, service: u16, header: &ike::Header) -> u64 {
     let [a, b, c, d, e, f, g, h] = header.initiator;
     let [i, j, k, l, m, n, o, p] = header.responder;
     digest(
         &config.secret,
         [
-            u32::from_ne_bytes(peer),
             u32::from_ne_bytes([a, b, c, d]),
             u32::from_ne_bytes([e, f, g, h]),
             u32::from_ne_bytes([i, j, k, l]),

@@ -65,8 +65,9 @@ const ENCRYPTED_RESPONSE_MASK: u32 = word(0xff, 0xf0, 0, RESPONSE);
 /// A request of the original initiator in IKEv2.
 const INITIATORS_REQUEST: u32 = word(0, 0x20, 0, INITIATOR);
 const REQUEST_MASK: u32 = word(0, 0xf0, 0, RESPONSE | INITIATOR);
-/// A request of the original responder in IKEv2.
-const RESPONDERS_REQUEST: u32 = word(0, 0x20, 0, 0);
+/// A request in IKEv2.
+const REQUEST: u32 = word(0, 0x20, 0, 0);
+const RESPONSE_MASK: u32 = word(0, 0xf0, 0, RESPONSE);
 /// A message of main mode and of aggressive mode.
 const MAIN_MODE: u32 = word(0, 0x10, 2, 0);
 const AGGRESSIVE_MODE: u32 = word(0, 0x10, 4, 0);
@@ -180,19 +181,6 @@ impl Header {
             || version_2 == ENCRYPTED_FRAGMENT_RESPONSE
     }
 
-    /// True for an exchange of an SA whose initiator has shown who it is: `CREATE_CHILD_SA` (36) and
-    /// `INFORMATIONAL` (37; RFC 7296 section 3.1), `IKE_FOLLOWUP_KE` (44; RFC 9370 section 2.2.4), and
-    /// quick mode (32) of ISAKMP (RFC 2409 section 5.5), whose informational messages come before, too.
-    #[inline(always)]
-    pub const fn follows_authentication(&self) -> bool {
-        let number = self.exchange_type;
-        if self.version >> 4 == 2 {
-            number == 36 || number == 37 || number == 44
-        } else {
-            number == 32
-        }
-    }
-
     /// First payload, version, exchange type and flags as a word of the machine.
     #[inline(always)]
     const fn kind(&self) -> u32 {
@@ -205,11 +193,12 @@ impl Header {
     }
 }
 
-/// True for a request of IKEv2 that its responder sends.
+/// True for a request of IKEv2, whoever has begun the IKE SA: after a side has rekeyed it, that side is the
+/// initiator of the new one (RFC 7296 section 2.18).
 #[inline(always)]
-pub fn is_responders_request<F: Frame + ?Sized>(frame: &F, at: usize) -> bool {
+pub fn is_request<F: Frame + ?Sized>(frame: &F, at: usize) -> bool {
     let word = frame.with_bytes::<4, _>(at + NEXT_PAYLOAD, |bytes| F::get32::<0, 4>(bytes));
-    word.is_some_and(|word| word & REQUEST_MASK == RESPONDERS_REQUEST)
+    word.is_some_and(|word| word & RESPONSE_MASK == REQUEST)
 }
 
 /// True when the payloads of the message at `at` are encrypted. Reads no more than it needs.

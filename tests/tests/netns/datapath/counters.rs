@@ -166,6 +166,7 @@ fn status(lab: &Lab) -> Result<()> {
 fn half_open(lab: &Lab) -> Result<()> {
     const INITIATOR: u64 = 0xAAAA_BBBB_CCCC_DDDD;
     const RESPONDER: u64 = 0x1234_5678_9ABC_DEF0;
+    const RESPONDER_2: u64 = RESPONDER + 2;
     let _ikenat = Ikenat::start(lab)?;
     let wire = Wire::open(lab)?;
     let init = ike(INITIATOR, 0, exchange::IKE_SA_INIT, false, 200);
@@ -177,7 +178,8 @@ fn half_open(lab: &Lab) -> Result<()> {
     wire.inbound(&from_client(500, 500, init.clone()))?;
     wire.inbound(&with_client(from_client(500, 500, init), CLIENT_2))?;
     // The server answers every spoofed IKE_SA_INIT: that proves nothing.
-    wire.outbound(&from_server(500, 500, answer.clone()))?;
+    wire.outbound(&from_server(500, 500, answer))?;
+    let answer = ike(INITIATOR, RESPONDER_2, exchange::IKE_SA_INIT, true, 200);
     let packet = with_client(from_server(500, 500, answer), CLIENT_2);
     wire.outbound_frames(&[packet.build()], &[at_client(&packet).build()])?;
     ensure!(

@@ -13,7 +13,7 @@ use ikenat_tests::lab::ikenat::Ikenat;
 use ikenat_tests::lab::load::Load;
 use ikenat_tests::lab::wire::{
     Wire, at_client, at_server, esp, esp_from_server, exchange, from_client, from_server, ike,
-    marked, raw_from_client, with_client,
+    marked, raw_from_client, responder_spi, with_client,
 };
 use ikenat_tests::suite::Scenario;
 
@@ -59,7 +59,13 @@ fn flood(lab: &Lab) -> Result<()> {
         }
     }
     // A peer in the middle of a handshake completes it, with a message in fragments.
-    let auth = marked(&ike(1, 2, exchange::IKE_AUTH, false, 5000));
+    let auth = marked(&ike(
+        1,
+        responder_spi(client),
+        exchange::IKE_AUTH,
+        false,
+        5000,
+    ));
     let message = with_client(from_client(4500, 4500, auth), client);
     let cuts = [1480, 2960, 4440];
     let (sent, wanted) = (
@@ -90,7 +96,7 @@ fn flood(lab: &Lab) -> Result<()> {
 fn half_open(wire: &Wire, client: Ipv4Addr) -> Result<()> {
     let (request, answer) = (
         ike(1, 0, exchange::IKE_SA_INIT, false, 200),
-        ike(1, 2, exchange::IKE_SA_INIT, true, 200),
+        ike(1, responder_spi(client), exchange::IKE_SA_INIT, true, 200),
     );
     wire.inbound(&with_client(from_client(500, 500, request), client))?;
     wire.outbound(&with_client(from_server(500, 500, answer), client))
@@ -98,7 +104,13 @@ fn half_open(wire: &Wire, client: Ipv4Addr) -> Result<()> {
 
 /// A packet of each kind, large enough to be cut.
 fn packets(direction: Direction, client: Ipv4Addr) -> [Packet; 3] {
-    let handshake = marked(&ike(1, 2, exchange::IKE_AUTH, false, 1300));
+    let handshake = marked(&ike(
+        1,
+        responder_spi(client),
+        exchange::IKE_AUTH,
+        false,
+        1300,
+    ));
     match direction {
         Direction::Inbound => [
             from_client(4500, 4500, handshake),

@@ -14,7 +14,7 @@ use ikenat_tests::lab::udp_pair::receive;
 use ikenat_tests::lab::udp_pair::{Server, UdpPair};
 use ikenat_tests::lab::wire::{
     Wire, at_client, at_server, esp, esp_from_server, exchange, from_client, from_server, ike,
-    marked, raw_from_client, with_client,
+    marked, raw_from_client, responder_spi, with_client,
 };
 use ikenat_tests::suite::Scenario;
 
@@ -197,16 +197,15 @@ fn reversed(lab: &Lab) -> Result<()> {
     in_any_order(&wire, client).context("established")?;
     // The session is half open: the server has answered. The message itself is the proof, so each
     // order needs another peer.
-    let (request, answer) = (
-        ike(1, 0, exchange::IKE_SA_INIT, false, 200),
-        ike(1, 2, exchange::IKE_SA_INIT, true, 200),
-    );
-    let auth = marked(&ike(1, 2, exchange::IKE_AUTH, false, 2000));
+    let request = ike(1, 0, exchange::IKE_SA_INIT, false, 200);
     for order in ORDERS {
         let client = peers.fresh();
+        let responder = responder_spi(client);
+        let answer = ike(1, responder, exchange::IKE_SA_INIT, true, 200);
+        let auth = marked(&ike(1, responder, exchange::IKE_AUTH, false, 2000));
         wire.inbound(&with_client(from_client(500, 500, request.clone()), client))?;
-        wire.outbound(&with_client(from_server(500, 500, answer.clone()), client))?;
-        let message = with_client(from_client(4500, 4500, auth.clone()), client);
+        wire.outbound(&with_client(from_server(500, 500, answer), client))?;
+        let message = with_client(from_client(4500, 4500, auth), client);
         inbound(&wire, &message, &order).context("half open")?;
     }
     Ok(())
