@@ -25,7 +25,10 @@ use xdp_user::netlink::Netlink;
 /// left.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Arguments {
-    /// Interface towards the clients, up to four times; the outbound fast path uses the first
+    /// Interface towards the clients, up to four times
+    ///
+    /// Replies leave by the one that has the VIP, if it has a route to the client. With a single VIP only
+    /// the first one has the fast path outbound.
     #[arg(long, value_name = "IF", required = true)]
     wan: Vec<String>,
     /// Interface towards the server, up to four times; none when the server is this host
