@@ -324,9 +324,12 @@ fn load_with<T: bytemuck::Pod>(file: &str, name: &str, constant: &str, value: &T
     Ok(ebpf)
 }
 
-/// Buckets of four slots for this many flows in each direction, at most half full.
+/// Buckets of four slots for this many flows in each direction: at most half full, and inbound flows
+/// do not get the last eighth of that.
 fn buckets(flows: u32) -> u32 {
-    (flows * 2 * 2 / 4).max(1024).next_power_of_two()
+    let live = 2 * flows;
+    let limit = live + (live >> (limits::FLOW_RESERVE_SHIFT - 1));
+    (limit * 2 / 4).max(1024).next_power_of_two()
 }
 
 fn dataplane(rig: &Rig, config: Config, flows: u32, mode: XdpMode) -> Result<Middle> {
@@ -357,4 +360,18 @@ fn daemon(rig: &Rig, flows: u32, generic: bool) -> Result<Middle> {
     }
     let ikenat = Ikenat::start_with(&rig.lab, &more)?;
     Ok(Middle::Daemon { _ikenat: ikenat })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_inbound_flows_have_room_beside_as_many_outbound_ones() {
+        for flows in [1, 1 << 10, 1 << 16, 1 << 20] {
+            let limit = buckets(flows) * 4 / 2;
+            let for_inbound = limit - (limit >> limits::FLOW_RESERVE_SHIFT);
+            assert!(2 * flows <= for_inbound, "{flows}: {for_inbound}");
+        }
+    }
 }
