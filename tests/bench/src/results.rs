@@ -242,6 +242,9 @@ pub struct BAgainst {
     pub way: Direction,
     /// Flows in the table, visited in random order; each packet finds its own.
     pub flows: u64,
+    /// Slots of FLOW, in both objects.
+    #[serde(default)]
+    pub slots: u64,
     /// ns per packet with the older object.
     pub older: Spread,
     /// ns per packet with that of this build.

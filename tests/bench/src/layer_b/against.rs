@@ -1,17 +1,19 @@
 //! The object of this build against an older one: the same packets over the same flows, in turns.
 //!
-//! The figure is the ratio of the two in each round, since they share the round's conditions.
+//! The figure is the ratio of the two in each round, since they share the round's conditions. Cache misses
+//! are measured in the same rounds.
 
 use super::cases::{Case, Fate};
-use super::gateway::{Age, Filling, Gateway};
+use super::gateway::{Age, Filling, Gateway, Size};
+use super::misses::{self, Chain};
 use super::older::Older;
 use super::packets::{check, frame, plan_of};
 use super::programs::{PASS, RESTORE, check_counters, prepared};
 use super::rounds::{Samples, go_first, spread};
 use super::wrapper::{Instrument, Packet, load, program};
 use super::{FLOWS, Options};
-use crate::results::{BAgainst, Direction, Traffic, Walk};
-use anyhow::{Context, Result};
+use crate::results::{BAgainst, BMiss, Direction, Traffic, Walk};
+use anyhow::{Context, Result, ensure};
 use aya::EbpfLoader;
 use aya::programs::Xdp;
 use ikenat_bench_abi::measure::Plan;
@@ -25,14 +27,18 @@ use xdp_common::{Config, Hook};
 /// Rounds: more than of other rows, since a ratio close to one matters.
 const ROUNDS: usize = 31;
 
+/// Both have as many slots: two a flow, and for 65,536 flows also as many as by default, which is four.
 fn cases() -> impl Iterator<Item = Case> {
-    FLOWS.into_iter().map(|flows| Case {
-        traffic: Traffic::EspInUdp,
-        way: Direction::Inbound,
-        flows,
-        fate: Fate::Flow(Age::Fresh),
-        walk: Walk::Random,
-    })
+    let half = FLOWS.into_iter().map(|flows| (flows, Size::HalfLoad));
+    half.chain([(1 << 16, Size::Default)])
+        .map(|(flows, size)| Case {
+            traffic: Traffic::EspInUdp,
+            way: Direction::Inbound,
+            flows,
+            fate: Fate::Flow(Age::Fresh),
+            walk: Walk::Random,
+            size,
+        })
 }
 
 /// One of the two.
@@ -74,6 +80,13 @@ impl Side {
         }
     }
 
+    fn slots(&self) -> u64 {
+        match self {
+            Self::Present(gateway) => gateway.slots(),
+            Self::Older(older) => older.slots(),
+        }
+    }
+
     fn freshen(&mut self, ingress: u32, first: &[u8]) -> Result<()> {
         match self {
             Self::Present(gateway) => gateway.set_age(Age::Fresh, ingress, first),
@@ -100,15 +113,18 @@ struct Row {
     samples: [Vec<f64>; 2],
 }
 
+/// Their rows, and those of cache misses.
+type Rows = (Vec<BAgainst>, Vec<BMiss>);
+
 /// Measures both.
 ///
 /// # Errors
 /// See [`super::run`].
-pub(super) fn measure(options: &Options<'_>, path: &Path) -> Result<Vec<BAgainst>> {
+pub(super) fn measure(options: &Options<'_>, path: &Path) -> Result<Rows> {
     let wanted: Vec<Case> = cases()
         .filter(|case| options.wants(&case.label()))
         .collect();
-    let mut results = Vec::new();
+    let mut results = Rows::default();
     with_lab(lab::Options::default(), |lab| {
         let config = prepared(lab)?;
         lab.gateway.enter(|| {
@@ -119,12 +135,7 @@ pub(super) fn measure(options: &Options<'_>, path: &Path) -> Result<Vec<BAgainst
     Ok(results)
 }
 
-fn rows(
-    options: &Options<'_>,
-    path: &Path,
-    config: &Config,
-    cases: &[Case],
-) -> Result<Vec<BAgainst>> {
+fn rows(options: &Options<'_>, path: &Path, config: &Config, cases: &[Case]) -> Result<Rows> {
     // See `Bench::attached`.
     let mut attached = Dataplane::load(config)?;
     attached.attach(WAN)?;
@@ -137,6 +148,7 @@ fn rows(
     });
     let mut rows: Vec<Row> = rows.collect::<Result<_>>()?;
     go_first()?;
+    let mut chains = chains(options)?;
     let rounds = if options.quick { ROUNDS / 2 } else { ROUNDS };
     for round in 0..rounds {
         for row in &mut rows {
@@ -145,8 +157,17 @@ fn rows(
             row.round(round, (&mut wrapper, pass), options.packets())
                 .with_context(|| format!("failed to measure {label}"))?;
         }
+        chains.iter_mut().try_for_each(Chain::round)?;
     }
-    Ok(rows.iter().map(|row| row.result(path)).collect())
+    let ratios = rows.iter().map(|row| row.result(path)).collect();
+    Ok((ratios, chains.iter().map(Chain::result).collect()))
+}
+
+fn chains(options: &Options<'_>) -> Result<Vec<Chain>> {
+    let cases = misses::cases_of_both().into_iter();
+    let wanted = cases.filter(|case| options.wants(&case.label()));
+    let chains: Result<Vec<_>> = wanted.map(Chain::new).collect();
+    Ok(chains?.into_iter().flatten().collect())
 }
 
 impl Row {
@@ -176,6 +197,11 @@ impl Row {
             Side::new(Some(path), config, filling)?,
             Side::new(None, config, filling)?,
         ];
+        let [older, present] = sides.each_ref().map(Side::slots);
+        ensure!(
+            older == present,
+            "FLOW has {older} slots in the older object and {present} in this one"
+        );
         for side in &sides {
             wrapper.before(side.program(packet.ingress)?)?;
             let (_, seen) = wrapper.once(RESTORE, &plan, &packet)?;
@@ -232,6 +258,11 @@ impl Row {
         }
     }
 
+    /// Slots of FLOW, of which one object has as many as the other.
+    fn slots(&self) -> u64 {
+        self.sides[1].slots()
+    }
+
     fn result(&self, path: &Path) -> BAgainst {
         let [older, present] = &self.samples;
         let pairs = present.iter().zip(older);
@@ -241,6 +272,7 @@ impl Row {
             traffic: self.case.traffic,
             way: self.case.way,
             flows: self.case.flows,
+            slots: self.slots(),
             older: spread(older),
             present: spread(present),
             ratio: spread(&ratios),

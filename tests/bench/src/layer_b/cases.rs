@@ -1,6 +1,6 @@
 //! The rows of the dataplane in layer B.
 
-use super::gateway::{Age, Filling};
+use super::gateway::{Age, Filling, Size};
 use super::packets::{class, direction, is_esp};
 use super::{FLOWS, flows_text, name, walk_text};
 use crate::results::{Direction, Traffic, Walk};
@@ -27,6 +27,7 @@ pub(super) struct Case {
     pub flows: u64,
     pub fate: Fate,
     pub walk: Walk,
+    pub size: Size,
 }
 
 /// All rows.
@@ -41,6 +42,7 @@ pub(super) fn cases() -> Vec<Case> {
             flows,
             fate,
             walk: Walk::Random,
+            size: Size::HalfLoad,
         });
     };
     for flows in FLOWS {
@@ -68,6 +70,7 @@ pub(super) fn cases() -> Vec<Case> {
             flows,
             fate: F::Flow(Age::Fresh),
             walk,
+            size: Size::HalfLoad,
         }));
     }
     cases
@@ -83,8 +86,12 @@ impl Case {
         };
         let flows = flows_text(self.flows);
         let walk = walk_text(self.walk);
+        let size = match self.size {
+            Size::HalfLoad => "",
+            Size::Default => ", default tables",
+        };
         format!(
-            "{} {} {flows} {fate}{walk}",
+            "{} {} {flows} {fate}{walk}{size}",
             name(self.traffic),
             name(self.way)
         )
@@ -103,6 +110,7 @@ impl Case {
         Filling {
             // The smallest table also serves for one flow.
             flows: self.flows.max(FLOWS[1]),
+            size: self.size,
             class: class.unwrap_or(Class::EspInUdp),
             direction,
         }

@@ -25,11 +25,47 @@ pub(super) const SPI: u32 = 0x4000_0000;
 /// learnt stays fresh for a round.
 const LONG_TICK: u32 = 16;
 
+/// The fewest slots of FLOW in a table at half load, and of SESSION: one flow alone has 1,024 beside it
+/// and room around them.
+const LEAST: Slots = Slots {
+    flows: 1 << 16,
+    sessions: 1 << 15,
+};
+
+/// Numbers of slots.
+struct Slots {
+    flows: u32,
+    sessions: u32,
+}
+
+/// How large the tables are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Size {
+    /// Two slots a flow: the load beyond which a table accepts no more.
+    HalfLoad,
+    /// No smaller than `ikenat run` makes them without an option.
+    Default,
+}
+
+impl Size {
+    const fn least(self) -> Slots {
+        match self {
+            Self::HalfLoad => LEAST,
+            Self::Default => Slots {
+                flows: limits::FLOW_SLOTS,
+                sessions: limits::SESSION_SLOTS,
+            },
+        }
+    }
+}
+
 /// The flows in FLOW of an instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Filling {
     /// Number of flows, a power of two.
     pub flows: u64,
+    /// The size of the tables.
+    pub size: Size,
     /// Their class.
     pub class: Class,
     /// Their direction.
@@ -80,16 +116,17 @@ pub(super) fn secret(seed: u64) -> xdp_common::Secret {
     std::array::from_fn(|_| random.next())
 }
 
-/// The configuration for tables of a size, none of them smaller than by default.
+/// The configuration for tables for so many flows and sessions.
 ///
 /// # Errors
 /// The size does not fit.
-pub(super) fn sized(base: Config, flows: u64, sessions: u64) -> Result<Config> {
-    let flow_buckets = buckets(flows, limits::FLOW_SLOTS)?;
+pub(super) fn sized(base: Config, size: Size, flows: u64, sessions: u64) -> Result<Config> {
+    let least = size.least();
+    let flow_buckets = buckets(flows, least.flows)?;
     let session_buckets = if sessions == 0 {
         1
     } else {
-        buckets(sessions, limits::SESSION_SLOTS)?
+        buckets(sessions, least.sessions)?
     };
     let mut config = with_sizes(base, flow_buckets, session_buckets);
     config.tick_shift = LONG_TICK;
@@ -115,7 +152,7 @@ pub(super) fn sized_for(base: &Config, filling: Filling) -> Result<Config> {
         secret: secret(1),
         ..*base
     };
-    sized(base, filling.flows, sessions)
+    sized(base, filling.size, filling.flows, sessions)
 }
 
 /// The key of a flow.
@@ -223,6 +260,11 @@ impl Gateway {
         }
         self.now = Some(now);
         Ok(())
+    }
+
+    /// Slots of FLOW.
+    pub(super) fn slots(&self) -> u64 {
+        self.flows.arrays().hot().len() as u64
     }
 
     /// The packets that each slot of FLOW has counted.

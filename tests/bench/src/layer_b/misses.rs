@@ -58,6 +58,19 @@ pub(super) fn cases() -> Vec<Case> {
         .collect()
 }
 
+/// Those for slots of 64 bytes and, as those of twice as many flows, of 128 bytes: what an older object
+/// had.
+pub(super) fn cases_of_both() -> Vec<Case> {
+    let one = cases();
+    let both = one.iter().flat_map(|case| {
+        [1, 2].map(|times| Case {
+            flows: times * case.flows,
+            ..*case
+        })
+    });
+    both.collect()
+}
+
 /// A chain that is being measured.
 pub(super) struct Chain {
     /// What it is.

@@ -62,8 +62,10 @@ impl Options<'_> {
 /// to be measured.
 pub fn run(options: &Options<'_>) -> Result<LayerB> {
     if let Some(path) = &options.against {
+        let (against, misses) = against::measure(options, path)?;
         return Ok(LayerB {
-            against: against::measure(options, path)?,
+            against,
+            misses,
             ..LayerB::default()
         });
     }

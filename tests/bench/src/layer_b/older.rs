@@ -11,11 +11,11 @@ use ikenat_tests::bpf::fixture;
 use ikenat_tests::bpf::tables::SlotTable;
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
-use xdp_common::counters::{self, Counters};
+use xdp_common::counters::{self, CLASSES, Counters};
 use xdp_common::limits::{INTERFACES, MACVLANS, NATT_PORT};
 use xdp_common::slot::{ADDRESS, KEY, NUMBER, STATE};
 use xdp_common::vips::Translation;
-use xdp_common::{Config, Hook, Secret, cpu};
+use xdp_common::{Config, Secret, cpu};
 use xdp_core::Word;
 use xdp_user::tables::mmap::Memory;
 
@@ -23,6 +23,16 @@ use xdp_user::tables::mmap::Memory;
 const WAN: &str = "ikenat_xdp_wan";
 /// Words of a slot.
 const WORDS: usize = 16;
+/// Counters of a hook before those of the classes.
+const REASONS: usize = 64;
+/// Counters of the classes in one direction: eight classes of four.
+const OF_DIRECTION: usize = 32;
+/// Counters of a class.
+const QUANTITIES: usize = 4;
+/// Counters of a hook.
+const HOOK_WORDS: usize = REASONS + 2 * OF_DIRECTION;
+/// The block of a CPU: the egress words are where they are today.
+type Block = [u64; cpu::COUNTERS + 3 * HOOK_WORDS];
 /// The port word of a flow.
 const FIRST: usize = 9;
 /// Time and highest sequence number of a flow.
@@ -247,8 +257,8 @@ impl Older {
     /// The interfaces accept frames from XDP.
     fn open_egresses(&mut self, blocks: u32) -> Result<()> {
         let map = self.ebpf.map_mut("CPU").context("failed to find CPU")?;
-        let mut map: Array<&mut MapData, [u64; cpu::WORDS]> = map.try_into()?;
-        let mut block = [0; cpu::WORDS];
+        let mut map: Array<&mut MapData, Block> = map.try_into()?;
+        let mut block = Block::zeroed();
         block[cpu::EGRESS_WAN] = cpu::egress(fixture::MTU, 1);
         block[cpu::EGRESS_LAN] = block[cpu::EGRESS_WAN];
         for number in 0..blocks {
@@ -265,22 +275,29 @@ impl Older {
         program(&self.ebpf, WAN)
     }
 
+    /// Slots of FLOW.
+    pub(super) fn slots(&self) -> u64 {
+        (self.flows.words().len() / WORDS) as u64
+    }
+
     /// Number of keys that have found no slot.
     pub(super) const fn without_slot(&self) -> u64 {
         self.without_slot
     }
 
-    /// The counters of XDP, summed over all CPUs.
+    /// The counters of XDP, summed over all CPUs, where they stand today.
     ///
     /// # Errors
     /// The map cannot be read.
     pub(super) fn counters(&self) -> Result<Counters> {
         let map = self.ebpf.map("CPU").context("failed to find CPU")?;
-        let map: Array<&MapData, [u64; cpu::WORDS]> = map.try_into()?;
+        let map: Array<&MapData, Block> = map.try_into()?;
         let mut sum = [0; counters::WORDS];
         for block in map.iter() {
-            for (total, word) in sum.iter_mut().zip(&block?[cpu::counters(Hook::Xdp)..]) {
-                *total += word;
+            // XDP is the first hook.
+            let of_xdp = &block?[cpu::COUNTERS..][..HOOK_WORDS];
+            for (at, word) in of_xdp.iter().enumerate() {
+                sum[place_now(at)] += word;
             }
         }
         Ok(sum)
@@ -324,6 +341,15 @@ impl Older {
     }
 }
 
+/// Where the counter of a hook stands today that stood at this place.
+const fn place_now(at: usize) -> usize {
+    if at < REASONS {
+        return at;
+    }
+    let (direction, rest) = ((at - REASONS) / OF_DIRECTION, (at - REASONS) % OF_DIRECTION);
+    REASONS + direction * CLASSES * QUANTITIES + rest
+}
+
 /// The words of a slot.
 fn words(flows: &Memory<AtomicU64>, number: usize) -> Result<&[AtomicU64; WORDS]> {
     let slots = flows.words().as_chunks::<WORDS>().0;
@@ -335,11 +361,24 @@ fn words(flows: &Memory<AtomicU64>, number: usize) -> Result<&[AtomicU64; WORDS]
 #[cfg(test)]
 mod tests {
     use super::*;
+    use xdp_common::{Class, Direction};
 
     #[test]
     fn the_constants_have_the_size_that_they_had() {
         // `size_of::<Config>()` of commit 3ce6ab9, the last one of ABI 6.
         assert_eq!(size_of::<OlderConfig>(), 480);
         assert_eq!(size_of::<OlderDirection>(), 56);
+    }
+
+    #[test]
+    fn counters_are_read_from_where_they_were() {
+        // `size_of` of its block of a CPU.
+        assert_eq!(size_of::<Block>(), 3136);
+        let (way, class) = (Direction::Outbound, Class::EspInUdp);
+        let then = REASONS + way as usize * OF_DIRECTION + class as usize * QUANTITIES;
+        assert_eq!(place_now(then), counters::class(way, class));
+        let (way, class) = (Direction::Inbound, Class::Esp);
+        let then = REASONS + class as usize * QUANTITIES;
+        assert_eq!(place_now(then), counters::class(way, class));
     }
 }

@@ -18,10 +18,11 @@ pub fn print(results: &LayerB) {
     }
     for row in &results.against {
         let name = format!(
-            "{} {} {}",
+            "{} {} {} in {} slots",
             name(row.traffic),
             name(row.way),
-            flows_text(row.flows)
+            flows_text(row.flows),
+            flows_text(row.slots)
         );
         println!(
             "{:<48}{}",
@@ -30,7 +31,7 @@ pub fn print(results: &LayerB) {
         );
         println!("{:<48}{}", format!("{name}, this one"), spread(row.present));
         let Spread { median, low, high } = row.ratio;
-        println!("{name:<40}ratio {median:.3} ({low:.3} to {high:.3})");
+        println!("{name:<42}ratio {median:.3} ({low:.3} to {high:.3})");
     }
     for row in &results.misses {
         let flows = flows_text(row.flows);

@@ -1,6 +1,6 @@
 //! The memory of the tables, and how full they can be.
 
-use super::gateway::{fill, secret, sized};
+use super::gateway::{Size, fill, secret, sized};
 use super::rounds::Random;
 use crate::results::{BLoad, BMemory};
 use anyhow::{Context, Result};
@@ -26,7 +26,7 @@ const BUCKETS: u32 = 1 << 18;
 pub(super) fn memory() -> Result<Vec<BMemory>> {
     let mut rows = Vec::new();
     for flows in SIZES {
-        let config: Config = sized(Config::ZERO, flows, flows / 2)?;
+        let config: Config = sized(Config::ZERO, Size::HalfLoad, flows, flows / 2)?;
         let ebpf = EbpfLoader::new()
             .override_global("CONFIG", bytemuck::bytes_of(&config), true)
             .map_max_entries("FLOW", config.flow_mask + 1)

@@ -189,6 +189,7 @@ fn layer_b() -> LayerB {
             traffic: Traffic::EspInUdp,
             way: Direction::Inbound,
             flows: 65_536,
+            slots: 131_072,
             older: spread(100.0),
             present: spread(70.0),
             ratio: spread(0.7),

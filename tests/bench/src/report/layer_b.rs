@@ -197,6 +197,7 @@ fn against(rows: &[BAgainst]) -> Table {
     let head = vec![
         column("packets"),
         number("flows"),
+        number("slots"),
         number("older object"),
         number("this one"),
         number("ratio"),
@@ -214,6 +215,7 @@ fn against(rows: &[BAgainst]) -> Table {
         table.push(vec![
             format!("{}, {}", words::traffic(row.traffic), words::way(row.way)),
             words::grouped(row.flows),
+            words::grouped(row.slots),
             words::spread(&row.older),
             words::spread(&row.present),
             words::interval(&Interval { median, low, high }),
