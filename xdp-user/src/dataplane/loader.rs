@@ -60,19 +60,29 @@ impl SavedState {
     /// Reads META; `None` when there are no tables. Pins that are left from a start that died
     /// before it attached anything are removed first.
     pub(crate) fn of(instance: &Instance, plan: &Plan) -> Result<Option<Self>> {
-        let complete = || {
+        let version = || {
             let meta = mmap::open(&instance.pin("META")).ok()?;
             let meta = Memory::<ReadOnlyWord>::of(&meta, "META").ok()?;
-            meta.words().get(meta::VERSION).map(|word| word.load() != 0)
+            let version = meta.words().get(meta::VERSION).map(|word| word.load());
+            // Zero until everything has been written.
+            version.filter(|version| *version != 0)
         };
-        if !instance.has_programs() && !complete().unwrap_or(false) {
+        let version = version();
+        if !instance.has_programs() && version.is_none() {
             instance.clear()?;
             return Ok(None);
         }
+        // First: another version has maps of other sizes too.
+        if let Some(version) = version {
+            check_version(&instance.directory, &instance.name, version)?;
+        }
         instance.check_maps(&plan.settings.sizes)?;
         let tables = Tables::<ReadOnlyWord>::open(&instance.directory)?;
-        let version = tables.meta(meta::VERSION).load();
-        check_version(&instance.directory, &instance.name, version)?;
+        check_version(
+            &instance.directory,
+            &instance.name,
+            tables.meta(meta::VERSION).load(),
+        )?;
         Ok(Some(Self {
             flags: tables.meta(meta::FLAGS).load(),
             secret: secret::read(&instance.directory)?,
