@@ -1,6 +1,8 @@
 //! The load-time constants of ABI 3, as the last commit with it has them (6dfc561,
-//! xdp-common/src/config.rs): what the object in `tests/older` is loaded with.
+//! xdp-common/src/config.rs), and what later versions made of them: what the objects in `tests/older`
+//! are loaded with.
 
+use super::Version;
 use bytemuck::{Pod, Zeroable};
 use xdp_common::Secret;
 use xdp_common::limits::INTERFACES;
@@ -104,6 +106,8 @@ pub(super) struct DirectionConfig {
     pub(super) hop_shift: u32,
 }
 
+/// Macvlans of a side, and further MAC addresses of an interface, since ABI 5.
+const MACVLANS: usize = 8;
 /// A remembered next hop is valid for at most this many ticks, as a shift: about eight seconds.
 const HOP_TICKS: u32 = 3;
 
@@ -169,6 +173,61 @@ impl Config {
     pub(super) const ZERO: Self =
         bytemuck::must_cast([0_u64; size_of::<Self>() / size_of::<u64>()]);
 
+    /// The constants as a version has them.
+    pub(super) fn bytes(&self, version: Version) -> Vec<u8> {
+        let has_macvlans = version >= Version::Five;
+        let mut bytes = Vec::new();
+        let mut put = |field: &[u8]| bytes.extend_from_slice(field);
+        put(bytemuck::bytes_of(&self.secret));
+        if has_macvlans {
+            put(&[0; size_of::<[u64; MACVLANS]>()]);
+        }
+        put(bytemuck::bytes_of(&[
+            self.vip,
+            self.server,
+            self.lan_address,
+        ]));
+        put(bytemuck::bytes_of(&[self.wans, self.lans]));
+        if has_macvlans {
+            put(&[0; size_of::<[[u32; MACVLANS]; 2]>()]);
+        }
+        put(bytemuck::bytes_of(&[
+            self.wan_ifindex,
+            self.lan_ifindex,
+            self.flow_mask,
+            self.session_mask,
+            self.half_mask,
+            self.fragment_mask,
+            self.flow_limit,
+            self.session_limit,
+        ]));
+        if version == Version::Three {
+            put(bytemuck::bytes_of(&self.spis_per_session));
+        }
+        put(bytemuck::bytes_of(&[self.tick_shift, self.confirm_ticks]));
+        put(bytemuck::bytes_of(&[self.wan_mac, self.lan_mac]));
+        if has_macvlans {
+            put(&[0; 6]);
+        }
+        put(&[
+            self.wan_partial,
+            self.lan_partial,
+            self.log,
+            self.dry_run,
+            self.dedicated,
+            self.server_is_local,
+            self.lists,
+        ]);
+        let reserved = match version {
+            Version::Three => 5,
+            Version::Four => 1,
+            Version::Five | Version::Six => 3,
+        };
+        put(&[0; 5][..reserved]);
+        put(bytemuck::bytes_of(&self.directions));
+        bytes
+    }
+
     /// Fills in [`Config::directions`]. Call this last.
     #[must_use]
     pub(super) const fn seal(mut self) -> Self {
@@ -192,5 +251,22 @@ impl Config {
             ),
         ];
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_constants_have_the_sizes_that_they_had() {
+        let size = |version| Config::ZERO.bytes(version).len();
+        assert_eq!(size(Version::Three), size_of::<Config>());
+        // `size_of::<Config>()` of the commits that [`Version`] names.
+        assert_eq!(size(Version::Four), size_of::<Config>() - 8);
+        assert_eq!(size(Version::Five), 480);
+        assert_eq!(size(Version::Six), 480);
+        let three = Config::ZERO.bytes(Version::Three);
+        assert_eq!(three, bytemuck::bytes_of(&Config::ZERO));
     }
 }

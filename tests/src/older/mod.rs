@@ -1,10 +1,11 @@
-//! An instance of ABI 3, as its daemon leaves it: programs attached, pins, and tables with entries.
+//! An instance of ABI 3 to 6, as its daemon leaves it: programs attached, pins, and tables with entries.
 //!
 //! `tests/older/ikenat-abi3.o.gz` is the object of the last commit with that ABI, 6dfc561: its
-//! `target/bpf/ikenat.o` after `cargo xtask build`, `llvm-strip --strip-debug` and `gzip -9n`. The old
-//! daemon is not there; this is what it did.
+//! `target/bpf/ikenat.o` after `cargo xtask build`, `llvm-strip --strip-debug` and `gzip -9n`; those of
+//! the others were made likewise ([`Version`]). The old daemons are not there; this is what they did.
 
 mod config;
+mod tables;
 
 use crate::lab::Lab;
 use crate::lab::netns::execute;
@@ -14,7 +15,7 @@ use aya::maps::{Array, MapData};
 use aya::programs::links::FdLink;
 use aya::programs::tc::{SchedClassifierLink, TcAttachOptions, TcAttachType};
 use aya::programs::xdp::{XdpLink, XdpMode};
-use aya::programs::{LinkOrder, SchedClassifier, Xdp};
+use aya::programs::{LinkOrder, RawTracePoint, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use config::Config;
 use std::fs;
@@ -22,25 +23,45 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
+pub use tables::began;
+use tables::{describe, fill};
 use xdp_common::counters::{Class, Direction};
 use xdp_common::limits::{self, INTERFACES};
 use xdp_common::{Secret, cpu, meta};
-use xdp_core::table::Place;
-use xdp_core::table::hash::pair;
 use xdp_user::tables::clock::{self, Clock, Moment};
 use xdp_user::tables::mmap::{Bytes, Tables};
 
 /// Slots of FLOW and of SESSION: so many that every entry finds room.
 pub const SLOTS: u32 = 1 << 17;
 const WAYS: u32 = 4;
-const WORDS: usize = 16;
-type Bucket = [[u64; WORDS]; WAYS as usize];
-/// Bytes, as the kernel sees a value: aya has to know that a bucket is plain bytes.
-type Value = Bytes<Bucket>;
 const META_WORDS: usize = 512;
 /// Counters of a hook, the place of those of a class, and words of the block of a CPU.
 const HOOK_WORDS: usize = 128;
 const CPU_WORDS: usize = INTERFACES * 2 + 3 * HOOK_WORDS;
+
+/// A version of the ABI.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Version {
+    /// Of commit 6dfc561.
+    Three = 3,
+    /// Of commit 3daa8d7.
+    Four = 4,
+    /// Of commit 8aebc8d.
+    Five = 5,
+    /// Of commit adbe7b7, the last one whose pins are named after the VIP.
+    Six = 6,
+}
+
+impl Version {
+    /// Those after the third.
+    pub const LATER: [Self; 3] = [Self::Four, Self::Five, Self::Six];
+
+    /// Its number.
+    #[must_use]
+    pub const fn number(self) -> u64 {
+        self as u64
+    }
+}
 
 /// Packets of an inbound SPI that has expired.
 pub const RETIRED: u64 = 5;
@@ -61,8 +82,9 @@ pub fn directory(lab: &Lab) -> PathBuf {
     lab.bpffs().join("ikenat").join(name)
 }
 
-fn object() -> Result<Vec<u8>> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("older/ikenat-abi3.o.gz");
+fn object(version: Version) -> Result<Vec<u8>> {
+    let name = format!("older/ikenat-abi{}.o.gz", version.number());
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
     let output = Command::new("gzip").arg("-dc").arg(&path).output();
     let output = output.context("failed to start gzip")?;
     ensure!(
@@ -160,25 +182,46 @@ fn constants(secret: Secret, rate: u64) -> Result<Config> {
 /// # Errors
 /// The kernel refuses something.
 pub fn start(lab: &Lab, backend: &str, peers: u32, jiffies: Jiffies) -> Result<Filled> {
-    let directory = directory(lab);
-    fs::create_dir_all(&directory).context("failed to create the directory of the pins")?;
+    start_in(
+        lab,
+        &directory(lab),
+        (Version::Three, backend),
+        (peers, jiffies),
+    )
+}
+
+/// The same with a version, whose pins are in this directory.
+///
+/// # Errors
+/// The kernel refuses something.
+pub fn start_in(
+    lab: &Lab,
+    directory: &Path,
+    (version, backend): (Version, &str),
+    (peers, jiffies): (u32, Jiffies),
+) -> Result<Filled> {
+    fs::create_dir_all(directory).context("failed to create the directory of the pins")?;
     lab.gateway.enter(|| {
         let secret: Secret =
             std::array::from_fn(|i| 0x9E37_79B9_7F4A_7C15_u64.wrapping_mul(2 * i as u64 + 1));
-        let mut ebpf = load(&directory, constants(secret, jiffies.rate)?)?;
-        let filled = fill(&directory, &secret, peers, jiffies.now)?;
-        write_blocks(&directory, filled)?;
-        describe(&directory, &secret, filled, jiffies)?;
-        attach(&mut ebpf, &directory, backend == "clsact")?;
+        let mut ebpf = load(directory, version, &constants(secret, jiffies.rate)?)?;
+        let filled = fill(directory, &secret, peers, (version, jiffies))?;
+        write_blocks(directory, filled)?;
+        describe(directory, (version, &secret), filled, jiffies)?;
+        attach(&mut ebpf, directory, backend == "clsact")?;
+        if version == Version::Six {
+            attach_tracepoints(&mut ebpf, directory)?;
+        }
         Ok(filled)
     })
 }
 
-fn load(directory: &Path, config: Config) -> Result<Ebpf> {
-    let constants = Bytes(config);
+fn load(directory: &Path, version: Version, config: &Config) -> Result<Ebpf> {
+    let constants = config.bytes(version);
     let mut loader = EbpfLoader::new();
     let cpus = u32::try_from(aya::util::nr_cpus().map_err(|(_, error)| error)?)?;
-    for (name, entries) in [
+    let of_six = [("HOSTPEER", limits::HOST_PEER_BUCKETS), ("SECRET", 1)];
+    let of_all = [
         ("FLOW", SLOTS / WAYS),
         ("SESSION", SLOTS / WAYS),
         ("HALF", limits::HALF_BUCKETS),
@@ -187,13 +230,16 @@ fn load(directory: &Path, config: Config) -> Result<Ebpf> {
         ("LIMIT", limits::ICMP_BUCKETS),
         ("META", 1),
         ("CPU", cpus),
-    ] {
+    ];
+    let more = of_six.iter().filter(|_| version == Version::Six);
+    for (name, entries) in of_all.iter().chain(more).copied() {
         loader
             .map_max_entries(name, entries)
             .map_pin_path(name, directory.join(name));
     }
-    loader.override_global("CONFIG", &constants, true);
-    loader.load(&object()?).context("failed to load ABI 3")
+    loader.override_global("CONFIG", &constants[..], true);
+    let load = loader.load(&object(version)?);
+    load.with_context(|| format!("failed to load ABI {}", version.number()))
 }
 
 /// Egress words and counters: both egresses accept frames of XDP, with an MTU of 1500, in epoch 1.
@@ -277,111 +323,20 @@ fn attach(ebpf: &mut Ebpf, directory: &Path, by_clsact: bool) -> Result<()> {
     Ok(())
 }
 
-/// A bucketed table that is written before programs use it.
-struct Table(Vec<Bucket>);
-
-impl Table {
-    fn put(
-        &mut self,
-        secret: &Secret,
-        kind: u64,
-        (peer, spi): ([u8; 4], u32),
-        words: &[(usize, u64)],
-    ) {
-        let key = u64::from(spi.to_be()) << 32 | u64::from(u32::from_ne_bytes(peer));
-        for bucket in Place::new(pair(secret, key), SLOTS / WAYS - 1).buckets() {
-            let bucket = &mut self.0[bucket as usize];
-            let free = bucket
-                .iter_mut()
-                .zip(0_u64..)
-                .find(|(slot, _)| slot[0] == 0);
-            if let Some((slot, way)) = free {
-                for (word, value) in words {
-                    slot[*word] = *value;
-                }
-                // Live.
-                slot[0] = 2 | way << 7 | kind << 9;
-                slot[1] = key;
-                return;
-            }
-        }
+/// Counts what is lost after a redirect, with constants that say that the kernel's structures are not
+/// known, as on a kernel without BTF.
+fn attach_tracepoints(ebpf: &mut Ebpf, directory: &Path) -> Result<()> {
+    for (name, point) in [
+        ("ikenat_lost_bulk", "xdp_devmap_xmit"),
+        ("ikenat_lost_refused", "xdp_redirect_err"),
+        ("ikenat_lost_generic", "xdp_exception"),
+    ] {
+        let program: &mut RawTracePoint = ebpf.program_mut(name).context(name)?.try_into()?;
+        program.load().context(name)?;
+        let id = program.attach(point).context(point)?;
+        let link: FdLink = program.take_link(id)?.into();
+        link.pin(directory.join(format!("loss-{point}")))
+            .context("failed to pin a tracepoint")?;
     }
-
-    fn write(self, directory: &Path, name: &str) -> Result<u64> {
-        let map = MapData::from_pin(directory.join(name))?;
-        let mut map: Array<_, Value> = Array::try_from(aya::maps::Map::Array(map))?;
-        let live = self.0.iter().flatten().filter(|slot| slot[0] != 0).count();
-        for (index, bucket) in (0..).zip(self.0) {
-            if bucket.iter().any(|slot| slot[0] != 0) {
-                map.set(index, Bytes(bucket), 0)?;
-            }
-        }
-        Ok(live as u64)
-    }
-}
-
-fn fill(directory: &Path, secret: &Secret, peers: u32, now: u64) -> Result<Filled> {
-    let empty = || Table(vec![[[0; WORDS]; WAYS as usize]; (SLOTS / WAYS) as usize]);
-    let (mut flows, mut sessions) = (empty(), empty());
-    let mut filled = Filled {
-        peers,
-        ..Filled::default()
-    };
-    let stamp = now & 0xffff_ffff;
-    for number in 0..peers {
-        let [_, a, b, c] = number.to_be_bytes();
-        let peer = [100, 64 + a, b, c];
-        let packets = u64::from(number % 1000) + 1;
-        for (kind, spi, packets) in [(0, 0x1000_0000, packets), (1, 0x2000_0000, 2 * packets)] {
-            flows.put(
-                secret,
-                kind,
-                (peer, spi + number),
-                &[
-                    (4, packets),
-                    (5, packets * 100),
-                    (6, stamp << 32 | packets),
-                    (8, now),
-                    (9, 1 << 32 | 4500),
-                ],
-            );
-            filled.packets[usize::from(kind != 0)] += packets;
-        }
-        sessions.put(
-            secret,
-            4,
-            (peer, 0),
-            &[(4, stamp), (5, 1), (7, 500 << 16 | 4500), (8, 3), (9, 2)],
-        );
-    }
-    let flows = flows.write(directory, "FLOW")?;
-    let sessions = sessions.write(directory, "SESSION")?;
-    ensure!(
-        (flows, sessions) == (2 * u64::from(peers), peers.into()),
-        "{flows} flows and {sessions} sessions found room"
-    );
-    Ok(filled)
-}
-
-fn describe(directory: &Path, secret: &Secret, filled: Filled, jiffies: Jiffies) -> Result<()> {
-    let map = MapData::from_pin(directory.join("META"))?;
-    let mut map: Array<_, Bytes<[u64; META_WORDS]>> = Array::try_from(aya::maps::Map::Array(map))?;
-    let mut meta = [0_u64; META_WORDS];
-    let address = |octets| u64::from(u32::from_ne_bytes(octets));
-    (meta[0], meta[1]) = (2 * u64::from(filled.peers), filled.peers.into());
-    (meta[2], meta[3], meta[4]) = (3, jiffies.rate, jiffies.now);
-    meta[5] = clock::monotonic();
-    (meta[9], meta[10]) = (address(VIP.octets()), address(SERVER.octets()));
-    meta[11] = inode()?;
-    meta[16..32].copy_from_slice(secret);
-    for (at, name) in [(40, WAN), (52, LAN)] {
-        let mut bytes = [0; 16];
-        bytes[..name.len()].copy_from_slice(name.as_bytes());
-        let words: [u64; 2] = bytemuck::cast(bytes);
-        meta[at] = ifindex(name)?.into();
-        meta[at + 1..at + 3].copy_from_slice(&words);
-    }
-    (meta[64], meta[65], meta[74], meta[75]) = (RETIRED, RETIRED * 100, 1, 1);
-    map.set(0, Bytes(meta), 0)?;
     Ok(())
 }

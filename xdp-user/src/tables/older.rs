@@ -14,7 +14,8 @@
 //! | 7 | slots in two halves and maps, META of two pages, SERVICE, VIP and PIN, counters of TCP | this one |
 //!
 //! The words that 3 to 6 share have one meaning, and a word that an earlier one of them does not have
-//! is zero there, so one conversion serves all four. An ABI 6 whose pins have the name of an instance
+//! is zero there, so one conversion serves all four. 4 to 6 were in commits of one day (2026-11-27) and
+//! in no release; who built one of these may have them. An ABI 6 whose pins have the name of an instance
 //! (no release had it) is not taken over: its place is that of the new tables.
 //!
 //! Not carried: HALF, FRAGMENT, HOSTPEER, NEXTHOP, LIMIT and cached next hops. They are learned again,

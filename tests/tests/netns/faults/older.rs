@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -12,15 +13,20 @@ use ikenat_tests::lab::json::InstanceStats;
 use ikenat_tests::lab::load::Load;
 use ikenat_tests::lab::process::Process;
 use ikenat_tests::lab::topology::{LAN, WAN};
-use ikenat_tests::older::{self, Filled, Jiffies, RETIRED, SLOTS, directory};
+use ikenat_tests::older::{self, Filled, Jiffies, RETIRED, SLOTS, Version, directory};
 use ikenat_tests::suite::Scenario;
+use xdp_common::ABI_VERSION;
+use xdp_common::slot::{self, session};
+use xdp_core::table::{Slot, State};
 use xdp_user::failpoints::Step;
+use xdp_user::tables::mmap::Tables;
 
 use crate::check::{check, expect};
+use crate::faults::bpffs::says;
 use crate::faults::start::{die, ends, fail, steps};
 use crate::support::{
-    attachments, everything_crosses, full_rate, nothing_is_left, one_filter_each, peer_object,
-    pins, tc_backends, tenth_rate,
+    attachments, everything_crosses, full_rate, no_loss, nothing_is_left, one_filter_each,
+    peer_object, pins, tc_backends, tenth_rate, timed_command,
 };
 
 /// The steps that only a start over older pins passes.
@@ -37,6 +43,14 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     let test = |name, test| Scenario::new(name, test).with_programs(TOOLS).alone();
     vec![
         test("tables_of_abi_3_are_taken_over_under_traffic", taken_over),
+        test(
+            "tables_of_abi_4_to_6_are_taken_over_under_traffic",
+            later_ones,
+        ),
+        test(
+            "tables_of_abi_6_in_the_place_of_the_new_ones_are_refused",
+            in_place,
+        ),
         test(
             "a_take_over_that_dies_at_any_step_is_finished_by_the_next",
             dies,
@@ -146,6 +160,95 @@ fn taken_over_by(lab: &Lab, backend: &str) -> Result<()> {
 }
 
 const FEW: u32 = 500;
+
+/// The versions after the third, each with the object of its last commit.
+fn later_ones(lab: &Lab) -> Result<()> {
+    by_each(lab, |lab, backend| {
+        Version::LATER.into_iter().try_for_each(|version| {
+            later(lab, version, backend).with_context(|| format!("{version:?}"))
+        })
+    })
+}
+
+fn later(lab: &Lab, version: Version, backend: &str) -> Result<()> {
+    let before = attachments(lab)?;
+    let jiffies = jiffies(lab)?;
+    let filled = older::start_in(lab, &directory(lab), (version, backend), (FEW, jiffies))?;
+    let load = Load::start(lab, tenth_rate()?, tenth_rate()?)?;
+    load.flows().context("through the older programs")?;
+    let ikenat = Ikenat::start(lab)?;
+    load.flows().context("through the new programs")?;
+    let log = ikenat.log();
+    let tables = format!("tables of version {}", version.number());
+    for said in [&tables, "took over 100"] {
+        ensure!(log.contains(said), "{said:?} is not in: {log}");
+    }
+    ensure!(!directory(lab).exists(), "the old directory is left");
+    let transfer = load.finish()?;
+    println!("{version:?} taken over: {transfer}");
+    let stats = lab.stats()?;
+    transfer.check_counted(&stats)?;
+    is_complete(&stats, filled)?;
+    has_sessions(lab, version, jiffies)?;
+    ikenat.kill()?;
+    lab.unload()?;
+    nothing_is_left(lab, &before)
+}
+
+/// When the old sessions began, and the SPIs that each of them has: as ABI 6 recorded it, and as the
+/// flows show it of earlier ones.
+fn has_sessions(lab: &Lab, version: Version, jiffies: Jiffies) -> Result<()> {
+    let created = older::began(version, jiffies);
+    let tables = Tables::<AtomicU64>::open(&lab.pins())?;
+    let word = |slot: &Slot<AtomicU64>, at: usize| slot[at].load(Ordering::SeqCst);
+    let slots = tables.session.arrays();
+    let old = slots.hot().iter().filter(|slot| {
+        let is_live = State::of(word(slot, slot::STATE)) == State::Live;
+        is_live && word(slot, slot::KEY).to_le_bytes()[0] == 100
+    });
+    let old: Vec<_> = old.collect();
+    ensure!(old.len() == FEW as usize, "{} old sessions", old.len());
+    for slot in old {
+        let ports = word(slot, session::PORTS_CREATED);
+        ensure!(
+            u64::from(session::created(ports)) == created
+                && word(slot, session::SPIS) == 1 << 32 | 1,
+            "created at tick {}, not {created}; SPIs {:#x}",
+            session::created(ports),
+            word(slot, session::SPIS)
+        );
+    }
+    Ok(())
+}
+
+/// An ABI 6 whose pins have the name of the instance. It is left alone, until `unload`.
+fn in_place(lab: &Lab) -> Result<()> {
+    let before = attachments(lab)?;
+    let jiffies = jiffies(lab)?;
+    let place = lab.bpffs().join("ikenat/default");
+    let backend = tc_backends()?[0];
+    older::start_in(lab, &place, (Version::Six, backend), (FEW, jiffies))?;
+    let (attached, pinned) = (attachments(lab)?, pins(&place)?);
+    let load = Load::start(lab, tenth_rate()?, tenth_rate()?)?;
+    load.flows()?;
+    let mut command = timed_command(lab, &usual_arguments())?;
+    let start = command.arg("--bpffs").arg(lab.bpffs()).output()?;
+    let said = format!("its layout is version 6 and this ikenat has version {ABI_VERSION}");
+    let words = [&said, "`ikenat unload --instance default`"];
+    says(&start, &words).context("run")?;
+    for verb in ["stats", "status"] {
+        says(&lab.ikenat(&[verb])?.output()?, &words).context(verb)?;
+    }
+    ensure!(attachments(lab)? == attached, "something has changed");
+    ensure!(pins(&place)? == pinned, "a pin has changed");
+    load.flows()?;
+    no_loss(&load.losses("an ABI 6 in the place of the new tables")?)?;
+    // The remedy that the message names.
+    lab.unload()?;
+    nothing_is_left(lab, &before)?;
+    let _ikenat = Ikenat::start(lab)?;
+    everything_crosses(lab)
+}
 
 /// Lets a start be disturbed at each step over older pins, and the next one go on.
 fn each_step(
