@@ -9,13 +9,14 @@ use ikenat_tests::lab::Host;
 
 /// Calls that register a test: those of `Scenario`, and the local closures around them. The name is
 /// the first argument.
-const REGISTER: [(&str, Suffix); 8] = [
+const REGISTER: [(&str, Suffix); 9] = [
     ("Scenario::new(", Suffix::None),
     ("Scenario::on_every_host(", Suffix::Host),
     ("Scenario::on_host(", Suffix::Host),
     ("Scenario::in_a_guest(", Suffix::Guest),
     ("in_a_guest(", Suffix::Guest),
     ("named(", Suffix::Host),
+    ("scenario(", Suffix::None),
     ("load(", Suffix::None),
     ("test(", Suffix::None),
 ];

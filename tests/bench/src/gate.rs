@@ -14,7 +14,7 @@ const RISE: f64 = 1.01;
 
 /// What ESP may cost with 256 services, as a multiple of one.
 const SERVICES: f64 = 1.15;
-/// And everything else. The aim is the same; inbound IKE takes 1.16, for an address is looked up three
+/// And everything else. The aim is the same; inbound IKE takes 1.17, for an address is looked up three
 /// times, of which the fast path discards one.
 const SERVICES_BESIDE_ESP: f64 = 1.2;
 
