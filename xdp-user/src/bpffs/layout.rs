@@ -258,7 +258,7 @@ impl Instance {
 
     /// Removes the pins of the filters' programs, which leaves the filters themselves.
     pub(crate) fn clear_filters(&self) -> Result<Vec<String>> {
-        self.clear_named(Self::filter_pins())
+        self.clear_named(Self::filter_pins().chain(self.pins_aside()))
     }
 
     fn clear_named(&self, names: impl Iterator<Item = String>) -> Result<Vec<String>> {

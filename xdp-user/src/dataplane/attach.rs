@@ -6,7 +6,7 @@ use crate::config::interfaces::{AttachTarget, HookPoint};
 use crate::config::plan::Plan;
 use crate::config::settings::Mode;
 use crate::dataplane::clsact::slot::{self, FilterSlot, InstancePrograms};
-use crate::dataplane::clsact::{self, FilterTarget, cleanup};
+use crate::dataplane::clsact::{self, FilterTarget, cleanup, pending};
 use crate::dataplane::detach;
 use crate::dataplane::link;
 use crate::dataplane::loader::{LoadedObject, tc};
@@ -226,6 +226,7 @@ fn detach_unused(
             .map(|filter| filter.key())
             .collect();
         cleanup::remove_filters(context.netlink, instance, &keep)?;
+        pending::remove_pins_aside(context.netlink, instance)?;
     }
     // The gateway has fewer interfaces than before, or has become one-armed.
     let unused = HookPoint::all().filter(|hook_point| {
@@ -289,7 +290,7 @@ fn prepare_filter(
 ) -> Result<(AttachAction, Pending)> {
     let (netlink, instance) = (context.netlink, context.instance);
     let pin = filter_pin(target);
-    clsact::finish_interrupted_replacement(netlink, instance, &pin, filter)?;
+    pending::settle_pending_program(netlink, instance, &pin, filter)?;
     let found = slot::state(netlink, filter, &InstancePrograms::of(instance))?;
     if let FilterSlot::Foreign(foreign) = &found {
         return Err(slot::occupied(filter, foreign));
@@ -361,7 +362,7 @@ fn commit(
             if let Some(filter) = FilterTarget::of(target) {
                 keep(context, &Created::Filter(filter.key()));
                 let (netlink, instance) = (context.netlink, context.instance);
-                clsact::complete_move(netlink, instance, &filter_pin(target), filter)?;
+                pending::complete_move(netlink, instance, &filter_pin(target), filter)?;
             }
             pass(Step::OldFilterGone)?;
             context.instance.commit_program(&filter_pin(target))

@@ -5,16 +5,17 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, ensure};
 use ikenat_tests::lab::Lab;
+use ikenat_tests::lab::netns::Namespace;
 use ikenat_tests::lab::process::Process;
 use ikenat_tests::lab::topology::{LAN, WAN};
 use ikenat_tests::suite::Scenario;
 use xdp_user::failpoints::Step;
 
 use super::privileges::{Place, THREE, prepare};
-use crate::failpoints::{WISH, died_at, steps_of};
+use crate::failpoints::{PATIENCE, WISH, died_at, steps_of};
 use crate::support::{
-    arguments_with, attachments, everything_crosses, ikenat_egress_filters, ikenat_filters,
-    nothing_is_left,
+    arguments_with, attachments, everything_crosses, force_slow_path, ikenat_egress_filters,
+    ikenat_filters, nothing_is_left, pins,
 };
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
@@ -22,6 +23,11 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         Scenario::new(
             "a_users_filters_move_and_none_is_lost_at_any_step",
             any_step,
+        )
+        .with_programs(&["tc", "bpftool", "setpriv"]),
+        Scenario::new(
+            "a_refused_start_after_one_that_died_removes_no_filter",
+            refused_after_death,
         )
         .with_programs(&["tc", "bpftool", "setpriv"]),
     ]
@@ -50,10 +56,15 @@ fn run(lab: &Lab, place: &Place, wan: &str) -> Result<Vec<String>> {
     Ok(steps)
 }
 
-fn any_step(lab: &Lab) -> Result<()> {
-    lab.gateway.shell(&format!(
+fn add_another(gateway: &Namespace) -> Result<()> {
+    let add = format!(
         "ip link add {OTHER} type veth peer name x1; ip link set {OTHER} up; ip link set x1 up"
-    ))?;
+    );
+    gateway.shell(&add).map(drop)
+}
+
+fn any_step(lab: &Lab) -> Result<()> {
+    add_another(&lab.gateway)?;
     let before = attachments(lab)?;
     let place = prepare(lab)?;
     run(lab, &place, OTHER)?;
@@ -83,4 +94,76 @@ fn any_step(lab: &Lab) -> Result<()> {
     everything_crosses(lab)?;
     place.ask(lab, "unload")?;
     nothing_is_left(lab, &before)
+}
+
+/// All filters of the gateway, with the ids of their programs.
+fn filters(lab: &Lab) -> Result<String> {
+    let show = |interface, block| {
+        let show = format!("tc filter show dev {interface} {block}");
+        lab.gateway.run(&show)
+    };
+    let mut text = String::new();
+    for interface in [WAN, LAN, OTHER] {
+        for block in ["ingress", "egress"] {
+            text += &format!("{interface} {block}: {}\n", show(interface, block)?);
+        }
+    }
+    Ok(text)
+}
+
+/// A start dies in the middle of a move, and the next one, on either interface, is refused when it has
+/// prepared all filters.
+fn refused_after_death(lab: &Lab) -> Result<()> {
+    add_another(&lab.gateway)?;
+    force_slow_path(lab)?;
+    let before = attachments(lab)?;
+    let place = prepare(lab)?;
+    let last_filter = format!("{}:3", Step::ProgramPinned.name());
+    for (from, to) in [(WAN, OTHER), (OTHER, WAN)] {
+        for step in [Step::FilterMade, Step::OldFilterGone, Step::FilterExchanged] {
+            for next in [to, from] {
+                let context = || {
+                    let step = step.name();
+                    format!("from {from} to {to}, killed at {step}, then refused on {next}")
+                };
+                run(lab, &place, from).with_context(context)?;
+                let process = start(lab, &place, to, &format!("kill:{}", step.name()))?;
+                died_at(process, step.name()).with_context(context)?;
+                let there = filters(lab)?;
+                // Twice: the pins that the first one leaves are no worse.
+                for _ in 0..2 {
+                    refuse(lab, &place, next, &last_filter).with_context(context)?;
+                    let now = filters(lab)?;
+                    ensure!(there == now, "{there}\nbecame\n{now}\n{}", context());
+                }
+                if ikenat_filters(lab, WAN)? == 1 && ikenat_egress_filters(lab, WAN)? == 1 {
+                    everything_crosses(lab).with_context(context)?;
+                }
+                run(lab, &place, next).with_context(context)?;
+                let aside = pins(&place.bpffs)?;
+                let aside = aside.iter().find(|pin| pin.contains("-aside-"));
+                ensure!(aside.is_none(), "{aside:?}: {}", context());
+            }
+        }
+    }
+    // `unload` finds what is left of that too.
+    run(lab, &place, WAN)?;
+    let made = Step::FilterMade.name();
+    let process = start(lab, &place, OTHER, &format!("kill:{made}"))?;
+    died_at(process, made)?;
+    refuse(lab, &place, WAN, &last_filter)?;
+    place.ask(lab, "unload")?;
+    nothing_is_left(lab, &before)
+}
+
+/// A start that fails at a step.
+fn refuse(lab: &Lab, place: &Place, wan: &str, at: &str) -> Result<()> {
+    let mut process = start(lab, place, wan, &format!("error:{at}"))?;
+    let status = process.wait(PATIENCE)?;
+    let log = process.log();
+    ensure!(
+        status.code() == Some(1) && log.contains("a test wants it to fail"),
+        "it ended with {status}: {log}"
+    );
+    Ok(())
 }

@@ -2,7 +2,7 @@
 //! they run.
 
 use crate::bpffs::layout::Instance;
-use crate::dataplane::clsact::slot::InstancePrograms;
+use crate::dataplane::clsact::slot::{self, InstancePrograms};
 use crate::dataplane::clsact::{self, failed};
 use crate::error::{Error, Result};
 use crate::netlink::namespaces::{self, Namespace};
@@ -67,6 +67,24 @@ fn remove_in_namespace(
         clsact::remove_unused_clsact(inside.netlink, instance, inside.number, index)?;
     }
     Ok(())
+}
+
+/// The programs that filters in the slot run, in all network namespaces, of whatever instance.
+pub(crate) fn running(netlink: &Netlink) -> Result<Vec<u32>> {
+    let mut programs = Vec::new();
+    namespaces::visit(netlink, |inside| {
+        let list = Error::system("list the qdiscs");
+        for (index, blocks) in inside.netlink.clsacts().map_err(list)? {
+            for &block in blocks {
+                let filters = inside.netlink.filters(index, block);
+                let filters = filters.map_err(failed("list", &format!("interface {index}")))?;
+                let in_slot = filters.iter().filter(|filter| slot::is_in_slot(filter));
+                programs.extend(in_slot.filter_map(|filter| filter.program));
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(programs)
 }
 
 /// A filter of an instance that [`find`] found.

@@ -8,11 +8,13 @@
 //! The directory of the pins has two kinds of records, written before what they describe. The
 //! program is pinned as `filter-tc-wan`, `filter-egress-wan` and so on, which shows in any network
 //! namespace that there are filters to find. The next program of a filter is pinned beside it as
-//! `NAME-new`, and gets the name when the filter runs it and none runs the earlier one. The directory `clsact-NAMESPACE-INDEX` says that
-//! ikenat added the clsact of that interface; ikenat removes it with its filter if nothing else is
-//! in it.
+//! `NAME-new`, and gets the name when the filter runs it and none runs the earlier one. As
+//! `NAME-aside-ID` is pinned what `pending` sets aside after starts that died. The directory
+//! `clsact-NAMESPACE-INDEX` says that ikenat added the clsact of that interface; ikenat removes it
+//! with its filter if nothing else is in it.
 
 pub mod cleanup;
+pub(crate) mod pending;
 pub mod pins;
 pub(crate) mod slot;
 
@@ -200,56 +202,6 @@ pub(crate) fn remove_orphan(
         FilterSlot::Orphaned => delete_filter(netlink, target.key()),
         FilterSlot::Vacant | FilterSlot::Owned | FilterSlot::Foreign(_) => Ok(()),
     }
-}
-
-/// Completes or undoes what an earlier start began before it died. The pending pin is that of the program
-/// of this filter, which then gets the name; of a filter on another interface, to which the instance was
-/// about to move, which is removed; or of none. Afterwards no filter runs a program without a pin.
-pub(crate) fn finish_interrupted_replacement(
-    netlink: &Netlink,
-    instance: &Instance,
-    pin: &str,
-    filter: FilterTarget<'_>,
-) -> Result<()> {
-    let Some(pending) = instance.pending_program(pin)? else {
-        return Ok(());
-    };
-    let filters = filter.filters(netlink)?;
-    let mut running = filters.iter().filter(|one| slot::is_in_slot(one));
-    if running.any(|one| one.program == Some(pending)) {
-        complete_move(netlink, instance, pin, filter)?;
-        instance.commit_pin(pin)
-    } else {
-        remove_elsewhere(netlink, instance, pending, filter)
-    }
-}
-
-/// Removes the filter on the interface that the instance leaves, before its program loses its pin.
-pub(crate) fn complete_move(
-    netlink: &Netlink,
-    instance: &Instance,
-    pin: &str,
-    to: FilterTarget<'_>,
-) -> Result<()> {
-    match instance.pinned_program(pin)? {
-        Some(old) => remove_elsewhere(netlink, instance, old, to),
-        None => Ok(()),
-    }
-}
-
-/// Removes the filters that run a program, except this one. A program of an older version may have several
-/// pins, one for each of its filters: then the others go on.
-fn remove_elsewhere(
-    netlink: &Netlink,
-    instance: &Instance,
-    program: u32,
-    except: FilterTarget<'_>,
-) -> Result<()> {
-    let pins = instance.filter_programs().collect::<Result<Vec<_>>>()?;
-    if pins.iter().filter(|one| **one == program).count() > 1 {
-        return Ok(());
-    }
-    cleanup::remove_filters_of_program(netlink, instance, program, except.key())
 }
 
 /// The result of restoring a filter that other software removed.

@@ -6,8 +6,11 @@ use crate::bpffs::layout::{CLSACT, Instance, NEW, remove_file};
 use crate::error::{Error, Result, causes};
 use crate::failpoints::{Step, pass};
 use aya::programs::{ProgramInfo, SchedClassifier};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::{fs, io};
+
+/// Between the name of a pin that was set aside and the id of its program.
+const ASIDE: &str = "-aside-";
 
 impl Instance {
     /// Pins a program as the one that is about to get a name. Until it has it, that of the running
@@ -38,10 +41,40 @@ impl Instance {
         self.pinned_program(&format!("{name}{NEW}"))
     }
 
-    /// The ids of the programs that are pinned for filters, by final and by pending pins: after a start that
-    /// died, a filter may run either.
+    /// The ids of the programs that are pinned for filters, by final and by pending pins and by those set
+    /// aside: after a start that died, a filter may run any of them.
     pub(crate) fn filter_programs(&self) -> impl Iterator<Item = Result<u32>> {
-        Self::all_filter_pins().filter_map(|name| self.pinned_program(&name).transpose())
+        let names = Self::all_filter_pins().chain(self.pins_aside());
+        names.filter_map(|name| self.pinned_program(&name).transpose())
+    }
+
+    /// Keeps the pin of a program that a filter runs while another program gets the name.
+    pub(crate) fn set_aside(&self, name: &str, program: u32) -> Result<()> {
+        self.rename(&self.pin(name), name, program)
+    }
+
+    /// The same of the program whose pin is pending.
+    pub(crate) fn set_pending_aside(&self, name: &str, program: u32) -> Result<()> {
+        self.rename(&self.pending_pin(name), name, program)
+    }
+
+    fn rename(&self, from: &Path, name: &str, program: u32) -> Result<()> {
+        let to = self.pin(&format!("{name}{ASIDE}{program}"));
+        fs::rename(from, to).map_err(Error::system(format!("rename {}", from.display())))
+    }
+
+    /// The names of the pins that were set aside.
+    pub(crate) fn pins_aside(&self) -> Vec<String> {
+        let entries = fs::read_dir(&self.directory).into_iter().flatten();
+        let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        let is_aside = |name: &String| {
+            let mut pins = Self::filter_pins();
+            pins.any(|pin| {
+                let rest = name.strip_prefix(&pin);
+                rest.is_some_and(|rest| rest.starts_with(ASIDE))
+            })
+        };
+        names.filter(is_aside).collect()
     }
 
     fn clsact_record(&self, namespace: u64, index: u32) -> PathBuf {
