@@ -8,7 +8,8 @@
 //!
 //! What the kernel itself sends is routed with the server as its source: the replies of a server on this
 //! host, and what is fragmented. With several WANs rules by the server are the only ones for that, so
-//! those that docs/slow-path.md gives for it are as they should be.
+//! those that docs/slow-path.md gives for it are as they should be, beside a rule by the VIP for all
+//! other packets.
 
 use crate::config::services::{Service, named};
 use crate::config::settings::Settings;
@@ -16,6 +17,9 @@ use crate::netlink::rule::Rule;
 use crate::netlink::{Netlink, Route};
 use std::io;
 use std::net::Ipv4Addr;
+
+/// The number of the table `main` (`RT_TABLE_MAIN`).
+const MAIN: u32 = 254;
 
 /// A rule that is not followed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,32 +47,59 @@ fn judge_all(
     is_local: impl Fn(Ipv4Addr) -> bool,
 ) -> Vec<Unfollowed> {
     let has_several_wans = settings.wans.len() > 1;
-    let candidates = rules
-        .iter()
-        .enumerate()
-        .filter(|(number, rule)| !has_several_wans || !is_for_the_kernel(rule, &rules[..*number]));
-    let judged = candidates.filter_map(|(_, rule)| judge(rule, &settings.services, &is_local));
+    let judged = rules.iter().enumerate().filter_map(|(number, rule)| {
+        let part = part(rule, &rules[..number]).filter(|_| has_several_wans);
+        let is_served = |vip| part == Some(Part::Default) && has_rule(rules, vip);
+        if part == Some(Part::Lans) {
+            return None;
+        }
+        judge(rule, &settings.services, &is_local, is_served)
+    });
     judged.collect()
 }
 
-/// Whether a rule is one of the two that docs/slow-path.md gives for what the kernel itself sends. The
-/// first one keeps the way to the LANs, and so shows what the second one is for.
-fn is_for_the_kernel(rule: &Rule, earlier: &[Rule]) -> bool {
-    let Some((source, length)) = rule.source.filter(|_| rule.mark.is_none()) else {
-        return false;
-    };
-    let keeps_lans = |first: &Rule| {
-        let contains = first.is_from(source) && first.source.is_some_and(|(_, of)| of <= length);
-        first.suppressed.is_some() && contains && first.mark.is_none() && !first.inverted
-    };
-    keeps_lans(rule) || earlier.iter().any(keeps_lans)
+/// Which of the two rules that docs/slow-path.md gives for what the kernel itself sends a rule is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    /// The first one keeps the way to the LANs, and so shows what the second one is for.
+    Lans,
+    /// The second one chooses the WAN. It is enough where rules by the VIPs choose that of all other
+    /// packets.
+    Default,
 }
 
-/// A rule may be meant for hundreds of VIPs: the first of them is named.
+fn part(rule: &Rule, earlier: &[Rule]) -> Option<Part> {
+    let (source, length) = rule.source.filter(|_| rule.mark.is_none())?;
+    let keeps_lans = |first: &Rule| {
+        let contains = first.is_from(source) && first.source.is_some_and(|(_, of)| of <= length);
+        first.suppressed.is_some() && first.table == MAIN && contains && is_plain(first)
+    };
+    if keeps_lans(rule) {
+        return Some(Part::Lans);
+    }
+    earlier.iter().any(keeps_lans).then_some(Part::Default)
+}
+
+/// Whether a rule by its source names a table for the packets of a VIP.
+fn has_rule(rules: &[Rule], vip: Ipv4Addr) -> bool {
+    let is_by_source = |rule: &Rule| rule.source.is_some_and(|(_, length)| length > 0);
+    let names_it = |rule: &Rule| is_by_source(rule) && rule.is_from(vip) && is_plain(rule);
+    let mut rules = rules.iter();
+    rules.any(|rule| names_it(rule) && rule.suppressed.is_none())
+}
+
+/// Whether a rule selects packets by what they are, and not by a mark or by what they are not.
+fn is_plain(rule: &Rule) -> bool {
+    rule.mark.is_none() && !rule.inverted
+}
+
+/// A rule may be meant for hundreds of VIPs: the first of them is named. Those that are served by
+/// another rule are left out.
 fn judge(
     rule: &Rule,
     services: &[Service],
     is_local: impl Fn(Ipv4Addr) -> bool,
+    is_served: impl Fn(Ipv4Addr) -> bool,
 ) -> Option<Unfollowed> {
     let servers = services
         .iter()
@@ -80,7 +111,7 @@ fn judge(
         let is_followed = !missed.is_empty() && is_local(server);
         missed.into_iter().filter(move |_| !is_followed)
     });
-    let vips: Vec<Ipv4Addr> = vips.collect();
+    let vips: Vec<Ipv4Addr> = vips.filter(|vip| !is_served(*vip)).collect();
     let first = vips.first()?;
     let named = named(vips.iter().map(Ipv4Addr::to_string).collect(), 1, "VIP");
     let priority = rule.priority;
@@ -138,6 +169,15 @@ mod tests {
         false
     }
 
+    /// No VIP has a rule.
+    fn nowhere(_: Ipv4Addr) -> bool {
+        false
+    }
+
+    fn judged_for_one(rule: &Rule) -> Option<Unfollowed> {
+        judge(rule, &[Service::new("a", VIP, SERVER)], elsewhere, nowhere)
+    }
+
     #[test]
     fn rules_by_the_server_and_by_marks_are_not_followed() {
         let fix = "ip rule add priority 100 from 203.0.113.1 lookup 7";
@@ -153,7 +193,7 @@ mod tests {
             (rule(None, Some((1, u32::MAX))), "fwmark 0x1/0xffffffff"),
             (rule(Some(([192, 168, 0, 1], 32)), Some((1, 1))), "fwmark"),
         ] {
-            let found = judge(&rule, &[Service::new("a", VIP, SERVER)], elsewhere).expect(word);
+            let found = judged_for_one(&rule).expect(word);
             assert!(found.message.contains(word), "{}", found.message);
             assert_eq!(found.fix, fix);
         }
@@ -173,11 +213,7 @@ mod tests {
             rule(Some(([10, 0, 0, 0], 8)), Some((1, 1))),
             wireguard,
         ] {
-            assert_eq!(
-                judge(&rule, &[Service::new("a", VIP, SERVER)], elsewhere),
-                None,
-                "{rule:?}"
-            );
+            assert_eq!(judged_for_one(&rule), None, "{rule:?}");
         }
     }
 
@@ -188,13 +224,14 @@ mod tests {
             Service::new(&format!("s{number}"), at(VIP), at(SERVER))
         };
         let services: Vec<Service> = (0..100).map(service).collect();
-        let found = judge(&rule(None, Some((1, 1))), &services, elsewhere).expect("by a mark");
+        let found =
+            judge(&rule(None, Some((1, 1))), &services, elsewhere, nowhere).expect("by a mark");
         let words = "packets of 203.0.113.1 and 99 more VIPs are routed";
         assert!(found.message.contains(words), "{}", found.message);
         let fix = "ip rule add priority 100 from 203.0.113.1 lookup 7 # and one for each other VIP";
         assert_eq!(found.fix, fix);
         let from = rule(Some(([192, 168, 0, 2], 31)), None);
-        let found = judge(&from, &services, elsewhere).expect("from two servers");
+        let found = judge(&from, &services, elsewhere, nowhere).expect("from two servers");
         let words = "(203.0.113.2 and 1 more VIP)";
         assert!(found.message.contains(words), "{}", found.message);
     }
@@ -225,14 +262,19 @@ mod tests {
             let found = judge_all(rules, &settings(wans), elsewhere);
             found.into_iter().map(|one| one.message).collect::<Vec<_>>()
         };
-        let both = [first, second.clone()];
+        let by_vip = rule(Some(([203, 0, 113, 1], 32)), None);
+        let both = [first, second.clone(), by_vip];
         assert_eq!(judged(&both, &["eth1", "eth2"]), Vec::<String>::new());
-        // The first one may be for all servers, and has to be the first.
+        // The first one may be for all servers, and has to come before the second one.
         let mut wide = both.clone();
         wide[0].source = Some(([192, 168, 0, 0].into(), 24));
         assert_eq!(judged(&wide, &["eth1", "eth2"]), Vec::<String>::new());
         wide.reverse();
         assert_eq!(judged(&wide, &["eth1", "eth2"]).len(), 1);
+        // It has to keep the routes of the main table.
+        let mut other_table = both.clone();
+        other_table[0].table = 7;
+        assert_eq!(judged(&other_table, &["eth1", "eth2"]).len(), 2);
         let words = "it selects only what the kernel itself sends";
         for (rules, wans) in [
             (&[second][..], &["eth1", "eth2"][..]),
@@ -241,6 +283,42 @@ mod tests {
             let found = judged(rules, wans);
             assert!(found.len() == 1 && found[0].contains(words), "{found:?}");
         }
+    }
+
+    /// Otherwise what the server sends follows no rule at all.
+    #[test]
+    fn rules_for_what_the_kernel_sends_need_one_by_the_vip() {
+        let [first, second] = for_the_kernel();
+        let fixes = |more: Option<Rule>| {
+            let rules: Vec<Rule> = [first.clone(), second.clone()]
+                .into_iter()
+                .chain(more)
+                .collect();
+            let found = judge_all(&rules, &settings(&["eth1", "eth2"]), elsewhere);
+            found.into_iter().map(|one| one.fix).collect::<Vec<_>>()
+        };
+        let fix = "ip rule add priority 100 from 203.0.113.1 lookup 7";
+        assert_eq!(fixes(None), [fix]);
+        let by_vip = rule(Some(([203, 0, 113, 0], 24)), None);
+        assert_eq!(fixes(Some(by_vip.clone())), Vec::<String>::new());
+        let suppressed = Rule {
+            suppressed: Some(0),
+            ..by_vip
+        };
+        let inverted = Rule {
+            inverted: true,
+            ..by_vip
+        };
+        let marked = Rule {
+            mark: Some((1, 1)),
+            ..by_vip
+        };
+        let of_another = rule(Some(([203, 0, 113, 2], 32)), None);
+        let of_all = rule(Some(([0, 0, 0, 0], 0)), None);
+        for other in [suppressed, inverted, of_another, of_all] {
+            assert_eq!(fixes(Some(other.clone())), [fix], "{other:?}");
+        }
+        assert_eq!(fixes(Some(marked)).len(), 2, "the mark is not seen either");
     }
 
     #[test]

@@ -57,8 +57,18 @@ fn rules_for_the_kernel(lab: &Lab) -> Result<()> {
          ip rule add pref 105 from {SERVER} lookup main suppress_prefixlength 0
          ip rule add pref 106 from {SERVER} lookup 101"
     ))?;
-    let two_wans = findings_of(command(lab, &["--wan", "up1"])?)?;
-    expect(&two_wans, line, "ok", &[])?;
+    // What the server sends needs a rule by the VIP. That of priority 103 is one.
+    let two_wans = || findings_of(command(lab, &["--wan", "up1"])?);
+    expect(&two_wans()?, line, "ok", &[])?;
+    lab.gateway.run("ip rule del priority 103")?;
+    let found = expect(&two_wans()?, line, "warning", &["rule 106"])?;
+    ensure!(
+        found.fix == ["ip rule add priority 106 from 203.0.113.1 lookup 101"],
+        "{found:#?}"
+    );
+    // Its command is right.
+    lab.gateway.run(&found.fix[0])?;
+    expect(&two_wans()?, line, "ok", &[])?;
     let found = check(lab)?;
     let found = about(&found, line.0, line.1);
     let fixes: Vec<_> = found.iter().flat_map(|one| &one.fix).collect();
