@@ -40,6 +40,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     })?;
     let wanted = arguments.services.wanted();
     select(&wanted, &mut instances, &errors, |one| &one.services)?;
+    // Devices are those of all services.
+    let redirects: Vec<bool> = instances.iter().map(has_lan_servers).collect();
     for instance in &mut instances {
         instance.keep(&wanted);
     }
@@ -47,14 +49,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     if arguments.json {
         print(&Document::now(&status).indented()?)?;
     } else {
-        let text = |instance| text(instance, wanted.is_partial());
-        let texts: Vec<String> = status.instances.iter().map(text).collect();
+        let instances = status.instances.iter().zip(redirects);
+        let text = |(instance, redirects)| text(instance, redirects, wanted.is_partial());
+        let texts: Vec<String> = instances.map(text).collect();
         print(&texts.join("\n"))?;
     }
     Ok(errors.report())
 }
 
-fn text(instance: &InstanceStatus, is_partial: bool) -> String {
+fn text(instance: &InstanceStatus, redirects: bool, is_partial: bool) -> String {
     let daemon = match instance.daemon {
         Some(pid) => format!("the daemon is process {pid}"),
         None => {
@@ -77,7 +80,7 @@ fn text(instance: &InstanceStatus, is_partial: bool) -> String {
         ));
     }
     let slow = instance.redirect.iter().filter(|redirect| !redirect.ready);
-    for redirect in slow.filter(|_| !instance.dry_run && has_lan_servers(instance)) {
+    for redirect in slow.filter(|_| !instance.dry_run && redirects) {
         text.push_str(&format!(
             "{}: no XDP transmit (ndo_xdp_xmit); egress uses the tc slow path\n",
             redirect.interface
@@ -139,6 +142,7 @@ fn unusual(instance: &InstanceStatus) -> String {
     text
 }
 
+/// Whether XDP redirects anything: it does not to a server on this host.
 fn has_lan_servers(instance: &InstanceStatus) -> bool {
     let mut services = instance.services.iter();
     services.any(|service| !service.server_is_local)

@@ -18,7 +18,9 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::lifecycle::instances::{OTHER_VIP, add_interfaces, start_in};
-use crate::support::{attachments, everything_crosses, nothing_is_left, sentence};
+use crate::support::{
+    attachments, everything_crosses, force_slow_path, nothing_is_left, sentence, wait_for_log,
+};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     const TOOLS: &[&str] = &["tc", "bpftool"];
@@ -182,6 +184,15 @@ fn status(lab: &Lab) -> Result<()> {
         &[local, &vips[2]],
         &["here: The", &vips[1], "PEER OF THIS HOST"],
     )?;
+    // Devices are those of all services: also for the one whose packets XDP does not redirect.
+    force_slow_path(lab)?;
+    for interface in [WAN, LAN] {
+        wait_for_log(lab, &format!("{interface}: driver has no XDP transmit"))?;
+    }
+    for words in [&["status"][..], &["status", "--service", "here"]] {
+        let lines = [WAN, LAN].map(|name| format!("{name}: no XDP transmit"));
+        says(&text(words)?, &[&lines[0], &lines[1]], &[])?;
+    }
     // `stats` leaves out the same.
     let mut stats: Stats = one(lab, "stats", &["green", "here"])?;
     let stats: InstanceStats = stats.instances.pop().context("no instance")?;
