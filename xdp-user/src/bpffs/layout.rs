@@ -2,7 +2,7 @@
 
 use crate::bpffs::trust::{self, other_owner};
 use crate::config::interfaces::HookPoint;
-use crate::config::settings::Sizes;
+use crate::config::settings::{Sizes, USUAL_BPFFS};
 use crate::error::{Error, InstanceError, Result, causes, is_denied};
 use aya::maps::MapInfo;
 use rustix::fs::{CWD, Mode, OFlags, openat, statfs};
@@ -14,9 +14,6 @@ use std::path::{Path, PathBuf};
 
 /// `BPF_FS_MAGIC`.
 const MAGIC: u64 = 0xcafe_4a11;
-/// Where it is usually mounted; then the same as seen by process 1, because `ip netns exec` mounts
-/// a new /sys over it.
-const USUAL: [&str; 2] = ["/sys/fs/bpf", "/proc/1/root/sys/fs/bpf"];
 /// The directory of ikenat in it.
 pub(crate) const DIRECTORY: &str = "ikenat";
 
@@ -28,7 +25,7 @@ fn is_bpffs(path: &Path) -> bool {
 pub fn bpffs(named: Option<&Path>) -> Result<PathBuf> {
     let looked = match named {
         Some(path) => vec![path.to_path_buf()],
-        None => USUAL.map(PathBuf::from).to_vec(),
+        None => USUAL_BPFFS.map(PathBuf::from).to_vec(),
     };
     match looked.iter().find(|path| is_bpffs(path)) {
         Some(path) => Ok(path.clone()),

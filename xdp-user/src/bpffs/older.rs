@@ -5,7 +5,7 @@ use crate::bpffs::find::{self, Selector};
 use crate::bpffs::layout::{CLSACT, Instance, remove_directory, remove_file};
 use crate::bpffs::map_layout::Layout;
 use crate::config::interfaces::HookPoint;
-use crate::config::settings::Settings;
+use crate::config::settings::{Settings, bpffs_option};
 use crate::error::{Error, InstanceError, Result};
 use crate::tables::mmap::{Memory, ReadOnlyWord};
 use crate::tables::older::{META_WORDS, PROGRESS, VERSIONS, WORDS, block, progress};
@@ -87,6 +87,7 @@ impl Older {
             vip: self.vip,
             path: self.instance.directory.clone(),
             whose: self.instance.whose(),
+            bpffs: bpffs_option(&self.instance.directory),
         }
         .into()
     }

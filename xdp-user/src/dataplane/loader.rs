@@ -60,29 +60,30 @@ impl SavedState {
     /// Reads META; `None` when there are no tables. Pins that are left from a start that died
     /// before it attached anything are removed first.
     pub(crate) fn of(instance: &Instance, plan: &Plan) -> Result<Option<Self>> {
-        let version = || {
+        let words = || -> Option<Vec<u64>> {
             let meta = mmap::open(&instance.pin("META")).ok()?;
             let meta = Memory::<ReadOnlyWord>::of(&meta, "META").ok()?;
-            let version = meta.words().get(meta::VERSION).map(|word| word.load());
+            let words: Vec<u64> = meta.words().iter().map(Word::load).collect();
             // Zero until everything has been written.
-            version.filter(|version| *version != 0)
+            words
+                .get(meta::VERSION)
+                .is_some_and(|version| *version != 0)
+                .then_some(words)
         };
-        let version = version();
-        if !instance.has_programs() && version.is_none() {
+        let words = words();
+        if !instance.has_programs() && words.is_none() {
             instance.clear()?;
             return Ok(None);
         }
         // First: another version has maps of other sizes too.
-        if let Some(version) = version {
-            check_version(&instance.directory, &instance.name, version)?;
+        if let Some(words) = words {
+            let word = |at: usize| words.get(at).copied().unwrap_or_default();
+            check_version(&instance.directory, &instance.name, word)?;
         }
         instance.check_maps(&plan.settings.sizes)?;
         let tables = Tables::<ReadOnlyWord>::open(&instance.directory)?;
-        check_version(
-            &instance.directory,
-            &instance.name,
-            tables.meta(meta::VERSION).load(),
-        )?;
+        let word = |at| tables.meta(at).load();
+        check_version(&instance.directory, &instance.name, word)?;
         Ok(Some(Self {
             flags: tables.meta(meta::FLAGS).load(),
             secret: secret::read(&instance.directory)?,

@@ -5,6 +5,7 @@ use crate::bpffs::find::{self, Selector};
 use crate::bpffs::layout::Instance;
 use crate::bpffs::owner::Location;
 use crate::config::plan::Plan;
+use crate::config::settings::bpffs_option;
 use crate::dataplane::takeover;
 use crate::error::{InstanceError, Result};
 use std::net::Ipv4Addr;
@@ -36,6 +37,7 @@ fn check_vip(plan: &Plan, own: &Instance, vip: Ipv4Addr) -> Result<()> {
         let error = match other.older_vip() {
             Some(_) => InstanceError::OlderServes {
                 vip,
+                bpffs: bpffs_option(&other.directory),
                 path: other.directory,
                 whose,
             },

@@ -16,6 +16,7 @@
 use crate::bpffs::layout::Instance;
 use crate::bpffs::older::{self, Older, OlderLock};
 use crate::config::plan::Plan;
+use crate::config::settings::bpffs_option;
 use crate::dataplane::link;
 use crate::dataplane::loader::SavedState;
 use crate::dataplane::tc_backend::TcBackend;
@@ -121,6 +122,7 @@ impl Takeover {
             vip: self.older.vip,
             path: self.older.instance.directory.clone(),
             whose: String::new(),
+            bpffs: bpffs_option(&self.older.instance.directory),
         })?;
         Ok(NewTables {
             words: tables.table_words(&state.secret),

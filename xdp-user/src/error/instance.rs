@@ -95,7 +95,7 @@ pub enum InstanceError {
     },
     /// An instance of an older version serves a VIP.
     #[error(
-        "an older ikenat{whose} serves {vip}, with pins in {path}: stop it, run `ikenat unload --vip {vip}` and start again (all counters start at zero)"
+        "an older ikenat{whose} serves {vip}, with pins in {path}: stop it, run `ikenat unload --vip {vip}{bpffs}` and start again (all counters start at zero)"
     )]
     OlderServes {
         /// The VIP.
@@ -104,18 +104,20 @@ pub enum InstanceError {
         path: PathBuf,
         /// As above.
         whose: String,
+        /// ` --bpffs DIR`, if the command needs it.
+        bpffs: String,
     },
-    /// The tables are of an older version, and a start takes them over.
+    /// The tables are of an older version that a start can take over.
     #[error(
-        "the tables in {path} are of an older ikenat (version {version}), which this one cannot show: stop its daemon and start this one with the VIP {vip}, which takes over its sessions and counters; `ikenat unload --vip {vip}` would remove them"
+        "the tables in {path} are of an older ikenat (version {version}), which this one cannot show: {remedy}"
     )]
     OlderTables {
         /// The directory of its pins.
         path: PathBuf,
         /// The version of its tables.
         version: u64,
-        /// Its VIP.
-        vip: Ipv4Addr,
+        /// What a start makes of them, and what removes them.
+        remedy: String,
     },
     /// The daemon of an older version runs.
     #[error(

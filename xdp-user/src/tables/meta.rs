@@ -3,11 +3,13 @@
 
 use crate::config::instance_name;
 use crate::config::interfaces::Interface;
+use crate::config::settings::bpffs_option;
 use crate::error::{Error, InstanceError, Result};
 use crate::tables::older;
 use std::net::Ipv4Addr;
 use std::path::Path;
 use xdp_common::ABI_VERSION;
+use xdp_common::meta::{FLAGS, VERSION, flag};
 use xdp_core::Word;
 
 /// The index and the name of an interface; `None` when the instance has no such interface, or when
@@ -39,9 +41,14 @@ pub(crate) fn address(word: u64) -> Ipv4Addr {
     Ipv4Addr::from((word as u32).to_ne_bytes())
 }
 
-/// Refuses tables of another version of the ABI: of those that a start takes over, it says that.
-pub(crate) fn check_version(directory: &Path, instance: &str, found: u64) -> Result<()> {
-    let expected = u64::from(ABI_VERSION);
+/// Refuses tables of another version of the ABI, by the words of their META. Of those that a start may
+/// take over, it says what the next one does.
+pub(crate) fn check_version(
+    directory: &Path,
+    instance: &str,
+    word: impl Fn(usize) -> u64,
+) -> Result<()> {
+    let (found, expected) = (word(VERSION), u64::from(ABI_VERSION));
     if found == expected {
         return Ok(());
     }
@@ -51,7 +58,7 @@ pub(crate) fn check_version(directory: &Path, instance: &str, found: u64) -> Res
         return Err(InstanceError::OlderTables {
             path: directory.to_path_buf(),
             version: found,
-            vip,
+            remedy: remedy_of_older(directory, vip, word),
         }
         .into());
     }
@@ -62,32 +69,81 @@ pub(crate) fn check_version(directory: &Path, instance: &str, found: u64) -> Res
     })
 }
 
+/// What is to be done about tables that a start may take over.
+fn remedy_of_older(directory: &Path, vip: Ipv4Addr, word: impl Fn(usize) -> u64) -> String {
+    let option = bpffs_option(directory);
+    let unload = format!("`ikenat unload --vip {vip}{option}`");
+    if word(older::PROGRESS) >= older::progress::DONE {
+        return format!(
+            "a start has taken over all that they held, and the next one with the VIP {vip} removes what is left; {unload} does it too"
+        );
+    }
+    if word(FLAGS) & flag::DRY_RUN != 0 {
+        return format!(
+            "they are of a dry run, of which no start takes anything over: stop its daemon and run {unload}"
+        );
+    }
+    let bpffs = if option.is_empty() {
+        option
+    } else {
+        format!(" and{option}")
+    };
+    format!(
+        "stop its daemon and start this one with the VIP {vip}{bpffs}, without --dry-run, which takes over its sessions and counters; {unload} would remove them"
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn tables_of_another_version_are_refused_with_their_remedy() {
-        let said = |instance: &str, version: u64| {
-            let refused = check_version(Path::new("/pins"), instance, version);
-            refused.expect_err("another version").to_string()
+        let refused = |directory: &str, instance: &str, [version, flags, progress]: [u64; 3]| {
+            let word = |at: usize| match at {
+                VERSION => version,
+                FLAGS => flags,
+                older::PROGRESS => progress,
+                _ => 0,
+            };
+            let refused = check_version(Path::new(directory), instance, word);
+            refused.map_err(|error| error.to_string())
         };
+        let said = |directory: &str, instance: &str, words: [u64; 3]| {
+            refused(directory, instance, words).expect_err("another version")
+        };
+        const OLDER: &str = "203_0_113_1";
+        let directory = |bpffs: &str| format!("{bpffs}/ikenat/{OLDER}");
+        let [usual, other] = ["/sys/fs/bpf", "/run/bpf"].map(directory);
         for version in 3..=6 {
-            let text = said("203_0_113_1", version);
+            let text = said(&usual, OLDER, [version, 0, older::progress::RETIRED]);
             let words = [
                 "(version ",
-                "start this one with the VIP 203.0.113.1",
-                "takes over",
+                "start this one with the VIP 203.0.113.1, without --dry-run, which takes over",
+                "`ikenat unload --vip 203.0.113.1`",
             ];
             let has_all = words.iter().all(|word| text.contains(word));
             assert!(has_all && !text.contains("start at zero"), "{text}");
+            let text = said(&other, OLDER, [version, 0, 0]);
+            let words = [
+                "with the VIP 203.0.113.1 and --bpffs /run/bpf,",
+                "`ikenat unload --vip 203.0.113.1 --bpffs /run/bpf`",
+            ];
+            assert!(words.iter().all(|word| text.contains(word)), "{text}");
         }
-        for (instance, version) in [("203_0_113_1", 2), ("default", 6), ("default", 8)] {
-            let text = said(instance, version);
+        let unload = "`ikenat unload --vip 203.0.113.1 --bpffs /run/bpf`";
+        let dry = said(&other, OLDER, [6, flag::DRY_RUN, 0]);
+        let spent = said(&other, OLDER, [6, 0, older::progress::DONE]);
+        for (text, word) in [(dry, "of a dry run"), (spent, "has taken over all")] {
+            assert!(text.contains(word) && text.contains(unload), "{text}");
+            assert!(!text.contains("takes over"), "{text}");
+        }
+        for (instance, version) in [(OLDER, 2), ("default", 6), ("default", 8)] {
+            let text = said("/pins", instance, [version, 0, 0]);
             let words = format!("`ikenat unload --instance {instance}` and start again");
             assert!(text.contains(&words), "{text}");
         }
-        let current = check_version(Path::new("/pins"), "default", ABI_VERSION.into());
+        let current = refused("/pins", "default", [ABI_VERSION.into(), 0, 0]);
         assert!(current.is_ok());
     }
 }

@@ -167,7 +167,8 @@ pub(super) fn read_meta(directory: &Path, instance: &str) -> Result<Memory<ReadO
     if version == 0 {
         return Err(unfinished(instance));
     }
-    check_version(directory, instance, version)?;
+    let word = |at: usize| meta.words().get(at).map_or(0, Word::load);
+    check_version(directory, instance, word)?;
     Ok(meta)
 }
 
