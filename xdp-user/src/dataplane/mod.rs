@@ -134,7 +134,7 @@ pub fn start(plan: &mut Plan, netlink: &Netlink) -> Result<(Dataplane, Vec<Logge
         Err(error) => {
             attach::rollback(netlink, &instance, &created);
             // Also if an earlier start that died has left the tables: then these stay.
-            let is_given_back = takeover.is_none_or(|takeover| takeover.undo(&instance));
+            let is_given_back = takeover.is_none_or(|takeover| takeover.undo(netlink, &instance));
             if saved.is_none() && is_given_back {
                 log_clean_up(instance.remove().map(drop));
             }

@@ -13,10 +13,11 @@
 //! While there is an old directory that is not spent, a start does all steps again. Each of them
 //! leaves alone what was done before.
 
-use crate::bpffs::layout::Instance;
+use crate::bpffs::layout::{self, Instance};
 use crate::bpffs::older::{self, Older, OlderLock};
 use crate::config::plan::Plan;
 use crate::config::settings::bpffs_option;
+use crate::dataplane::clsact::cleanup;
 use crate::dataplane::link;
 use crate::dataplane::loader::SavedState;
 use crate::dataplane::tc_backend::TcBackend;
@@ -176,17 +177,30 @@ impl Takeover {
 
     /// After a start that failed: gives the programs back to the older instance if none of them was
     /// replaced. False: some were, so the new instance has to stay for the next start.
-    pub(crate) fn undo(&self, own: &Instance) -> bool {
-        self.try_undo(own).unwrap_or_else(|error| {
+    pub(crate) fn undo(&self, netlink: &Netlink, own: &Instance) -> bool {
+        self.try_undo(netlink, own).unwrap_or_else(|error| {
             log_clean_up(Err(error));
             false
         })
     }
 
-    fn try_undo(&self, own: &Instance) -> Result<bool> {
-        let moved = programs_of(own)?;
-        if moved.iter().any(|program| !self.programs.contains(program)) {
+    /// A start may have pinned a program, and died before a filter ran it: such a pin is removed.
+    fn try_undo(&self, netlink: &Netlink, own: &Instance) -> Result<bool> {
+        let is_older = |program: &u32| self.programs.contains(program);
+        let links = link::all_of(own);
+        let running = cleanup::running(netlink)?;
+        let filters = own.pinned_filters().collect::<Result<Vec<_>>>()?;
+        let (mut given_back, mut unused) =
+            (links.iter().all(|link| is_older(&link.program)), vec![]);
+        for (name, program) in filters.iter().filter(|(_, program)| !is_older(program)) {
+            given_back &= !running.contains(program);
+            unused.push(name);
+        }
+        if !given_back {
             return Ok(false);
+        }
+        for name in unused {
+            layout::remove_file(&own.pin(name))?;
         }
         self.older.move_back(own)?;
         Ok(true)

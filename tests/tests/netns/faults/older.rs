@@ -311,6 +311,15 @@ fn program_pins(lab: &Lab) -> Result<BTreeSet<String>> {
     Ok(pins.filter(is_program).collect())
 }
 
+/// The older instance has these pins of programs, and these are attached.
+fn given_back_to(lab: &Lab, wanted: &BTreeSet<String>, attached: &str) -> Result<()> {
+    let log = fs::read_to_string(lab.log("ikenat-fault"))?;
+    let found = program_pins(lab)?;
+    ensure!(found == *wanted, "{found:?} instead of {wanted:?}: {log}");
+    ensure!(attachments(lab)? == attached, "{log}");
+    Ok(())
+}
+
 /// One start dies when it has moved the first pin of a program; others fail at each step before the
 /// exchange.
 fn given_back(lab: &Lab) -> Result<()> {
@@ -325,6 +334,14 @@ fn given_back_by(lab: &Lab, backend: &str) -> Result<()> {
     let attached = attachments(lab)?;
     let load = Load::start(lab, tenth_rate()?, tenth_rate()?)?;
     load.flows()?;
+    if backend == "clsact" {
+        // It leaves a pin of a program that no filter runs. The first one fails before its own.
+        die(lab, "auto", WAN, Step::ProgramPinned.name())?;
+        fail(lab, "auto", WAN, Step::EgressesSet.name())?;
+        given_back_to(lab, &wanted, &attached).context("a pending pin")?;
+        fail(lab, "auto", WAN, Step::ProgramPinned.name())?;
+        given_back_to(lab, &wanted, &attached).context("a pending pin of its own")?;
+    }
     die(lab, "auto", WAN, Step::ProgramMoved.name())?;
     ensure!(program_pins(lab)? != wanted, "no pin was moved");
     let again = format!("{}:2", Step::ProgramMoved.name());
@@ -336,10 +353,7 @@ fn given_back_by(lab: &Lab, backend: &str) -> Result<()> {
         Step::EgressesSet.name(),
     ] {
         fail(lab, "auto", WAN, at).context(at.to_owned())?;
-        let log = fs::read_to_string(lab.log("ikenat-fault"))?;
-        let found = program_pins(lab)?;
-        ensure!(found == wanted, "{found:?} instead of {wanted:?}: {log}");
-        ensure!(attachments(lab)? == attached, "{log}");
+        given_back_to(lab, &wanted, &attached).context(at.to_owned())?;
     }
     let ikenat = Ikenat::start(lab)?;
     load.flows()?;

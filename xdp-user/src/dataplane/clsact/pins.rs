@@ -44,8 +44,17 @@ impl Instance {
     /// The ids of the programs that are pinned for filters, by final and by pending pins and by those set
     /// aside: after a start that died, a filter may run any of them.
     pub(crate) fn filter_programs(&self) -> impl Iterator<Item = Result<u32>> {
+        let pinned = self.pinned_filters();
+        pinned.map(|pinned| pinned.map(|(_, program)| program))
+    }
+
+    /// The same, each with the name of its pin.
+    pub(crate) fn pinned_filters(&self) -> impl Iterator<Item = Result<(String, u32)>> {
         let names = Self::all_filter_pins().chain(self.pins_aside());
-        names.filter_map(|name| self.pinned_program(&name).transpose())
+        names.filter_map(|name| {
+            let program = self.pinned_program(&name).transpose()?;
+            Some(program.map(|program| (name, program)))
+        })
     }
 
     /// Keeps the pin of a program that a filter runs while another program gets the name.
