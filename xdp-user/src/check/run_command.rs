@@ -7,6 +7,9 @@ use crate::config::services::Service;
 use crate::config::settings::{Mode, Modes, Settings, Sizes, Tc};
 use xdp_common::limits;
 
+/// What the tables of a running instance do not hold.
+const MISSING: &str = "# and --except-peer, --deny, --group, --idle-timeout and --log-sessions as at the last start, if it had them";
+
 /// The command line. Options with their default value are left out. What the tables of a running
 /// instance do not hold cannot be given, so a comment says that it is missing.
 pub fn run_command(settings: &Settings) -> String {
@@ -80,7 +83,7 @@ pub fn run_command(settings: &Settings) -> String {
             .map(|path| format!("--bpffs {}", path.display())),
     );
     if !complete {
-        words.push("# and the other options of the last start".to_owned());
+        words.push(MISSING.to_owned());
     }
     words.join(" ")
 }
@@ -166,7 +169,6 @@ mod tests {
             complete: false,
             ..settings()
         };
-        let comment = "# and the other options of the last start";
-        assert_eq!(run_command(&settings), format!("{USUAL} {comment}"));
+        assert_eq!(run_command(&settings), format!("{USUAL} {MISSING}"));
     }
 }

@@ -1,8 +1,9 @@
 //! `ikenat run`: its arguments, and the daemon from the start to the signal that ends it.
 
 use anyhow::{Context, Result};
-use clap::{Args, ValueEnum};
+use clap::{Args, Command, FromArgMatches as _, ValueEnum};
 use ipnet::Ipv4Net;
+use std::ffi::OsStr;
 use std::io::{self, IsTerminal as _};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
@@ -238,6 +239,17 @@ impl Arguments {
     }
 }
 
+/// The settings that a command line gives, with the program as its first word; `None` if it is not one of
+/// `ikenat run`.
+pub(super) fn settings_of(words: &[&OsStr]) -> Option<Settings> {
+    let (verb, _) = words.get(1..)?.split_first()?;
+    (*verb == "run").then_some(())?;
+    let command = Arguments::augment_args(Command::new("run"));
+    let matches = command.try_get_matches_from(words.get(1..)?).ok()?;
+    let arguments = Arguments::from_arg_matches(&matches).ok()?;
+    Some(arguments.settings())
+}
+
 /// Runs the daemon until a signal ends it.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let netlink = Netlink::open()?;
@@ -262,14 +274,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::Parser;
     use xdp_user::check::run_command;
-
-    #[derive(Parser)]
-    struct Run {
-        #[command(flatten)]
-        arguments: Arguments,
-    }
 
     /// What `check` prints as a fix is read back as the settings that it was printed for.
     #[test]
@@ -287,8 +292,22 @@ mod tests {
     }
 
     fn reads_back(text: &str) {
-        let parsed = Run::try_parse_from(text.split(' ').skip(1)).expect("valid arguments");
-        let settings = parsed.arguments.settings();
+        let words: Vec<&OsStr> = text.split(' ').map(OsStr::new).collect();
+        let settings = settings_of(&words).expect("valid arguments");
         assert_eq!(run_command(&settings), text);
+    }
+
+    #[test]
+    fn what_is_no_start_has_no_settings() {
+        for text in [
+            "",
+            "ikenat",
+            "ikenat status",
+            "ikenat run --wan eth1",
+            "sh run",
+        ] {
+            let words: Vec<&OsStr> = text.split(' ').map(OsStr::new).collect();
+            assert!(settings_of(&words).is_none(), "{text}");
+        }
     }
 }

@@ -1,12 +1,17 @@
 //! `ikenat unload`: detaches the programs of an instance and removes its pins.
 
+use super::run::settings_of;
 use super::service_filter::select;
 use super::{Errors, InstanceFilter, complain, print};
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
 use std::process::ExitCode;
 use xdp_user::Error;
-use xdp_user::bpffs::layout::Instance;
+use xdp_user::bpffs::layout::{self, Instance};
 use xdp_user::bpffs::stop::Holder;
 use xdp_user::check::{run_command, running};
 use xdp_user::config::settings::Settings;
@@ -97,10 +102,31 @@ fn refuse(which: &InstanceFilter, wanted: &WantedServices) -> Result<ExitCode> {
         select(wanted, &mut instances, &errors, |one| &one.services)?;
     }
     for settings in instances {
+        let settings = of_daemon(&settings).unwrap_or(settings);
         complain(&refusal(settings, wanted));
     }
     _ = errors.report();
     Ok(ExitCode::FAILURE)
+}
+
+/// The settings of an instance with all options, which only the command line of its daemon has. `None` if no
+/// daemon runs, or if this is not its command line.
+fn of_daemon(settings: &Settings) -> Option<Settings> {
+    let bpffs = layout::bpffs(settings.bpffs.as_deref()).ok()?;
+    let pid = Instance::of(&bpffs, &settings.instance).owner()?;
+    let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let line = line.strip_suffix(b"\0")?;
+    let words: Vec<&OsStr> = line
+        .split(|byte| *byte == 0)
+        .map(OsStr::from_bytes)
+        .collect();
+    let given = settings_of(&words)?;
+    let names = |settings: &Settings| -> BTreeSet<String> {
+        let services = settings.services.iter();
+        services.map(|service| service.name.clone()).collect()
+    };
+    let is_it = given.instance == settings.instance && names(&given) == names(settings);
+    is_it.then_some(given)
 }
 
 /// How services are removed from an instance that has them.
@@ -111,12 +137,16 @@ fn refusal(mut settings: Settings, wanted: &WantedServices) -> anyhow::Error {
     let names = names.join(", ");
     settings.services.retain(|one| !gone.contains(one));
     if settings.services.is_empty() {
+        let bpffs = settings.bpffs.iter();
+        let bpffs: String = bpffs
+            .map(|path| format!(" --bpffs {}", path.display()))
+            .collect();
         return anyhow!(
-            "the instance {instance} has no other service than {names}, and nothing is removed: `ikenat unload --instance {instance}` removes the whole instance"
+            "the instance {instance} has no other service than {names}, and nothing is removed: `ikenat unload --instance {instance}{bpffs}` removes the whole instance"
         );
     }
     anyhow!(
-        "nothing is removed, because all services of an instance have the same programs: to remove {names} from the instance {instance}, stop its daemon (SIGTERM) and start it without; the other services lose no packet, and what {names} has left in the tables is removed within {} s: {}",
+        "nothing is removed, because all services of an instance have the same programs: to remove {names} from the instance {instance}, stop its daemon (SIGTERM) and start it without (if a systemd unit starts it, change the command in the unit and restart that); the other services lose no packet, and what {names} has left in the tables is removed within {} s: {}",
         removal::SECONDS,
         run_command(&settings)
     )

@@ -386,7 +386,7 @@ fn fix_keeps_options(lab: &Lab) -> Result<()> {
     // The tables of an instance do not hold them.
     let fix = expect(&about_running(lab)?, no_daemon, "warning", &["no daemon"])?.fix;
     ensure!(
-        fix[0].ends_with(" # and the other options of the last start"),
+        fix[0].ends_with("--log-sessions as at the last start, if it had them"),
         "{fix:?}"
     );
     Ok(())

@@ -266,8 +266,8 @@ fn unload(lab: &Lab) -> Result<()> {
     let before = attachments(lab)?;
     addresses(lab)?;
     let ikenat = start(lab, &[0, 1])?;
-    let attached = attachments(lab)?;
     let refuses = |words: &[&str], said: &[&str], not: &[&str]| -> Result<()> {
+        let attached = attachments(lab)?;
         let output = lab.ikenat(&[&["unload"], words].concat())?.output()?;
         sentence(&output, said).with_context(|| format!("{words:?}"))?;
         ensure!(output.stdout.is_empty(), "{output:?}");
@@ -287,7 +287,25 @@ fn unload(lab: &Lab) -> Result<()> {
     refuses(&forced, &["nothing is removed", &run], &[&other])?;
     ikenat.kill()?;
     refuses(&green, &["nothing is removed", &run], &[&other])?;
-    let whole = "ikenat unload --instance default";
+    let bpffs = format!("--bpffs {}", lab.bpffs().display());
+    refuses(
+        &green,
+        &[&format!("{run} {bpffs} # and --except-peer, --deny")],
+        &[],
+    )?;
+    // The daemon has options that the tables do not hold.
+    let options = "--except-peer 198.51.100.0/24 --deny 192.0.2.7/32 --idle-timeout 600";
+    let more = format!(
+        "run --wan {WAN} --lan {LAN} --service {} --service {} {options}",
+        service(0),
+        service(1)
+    );
+    let words: Vec<&str> = more.split(' ').collect();
+    let ikenat = Ikenat::run(lab, &lab.gateway, "ikenat", &words)?;
+    let said = format!("{run} {options} {bpffs}");
+    refuses(&green, &[&said, "systemd unit"], &["# and", &other])?;
+    ikenat.kill()?;
+    let whole = &format!("ikenat unload --instance default {bpffs}");
     let both = ["--service", "green", "--service", "red"];
     refuses(&both, &["no other service than red, green", whole], &[&run])?;
     // What it says, done.
