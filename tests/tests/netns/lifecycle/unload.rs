@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::pipe;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -71,7 +72,11 @@ fn stuck(lab: &Lab) -> Result<()> {
     daemon.signal(Signal::SIGSTOP)?;
     let said = execute(&mut lab.ikenat(&["unload", "--force"])?)?;
     ensure!(said.contains("killed process"), "{said}");
-    daemon.wait(patience(Duration::from_secs(5)))?;
+    let status = daemon.wait(patience(Duration::from_secs(5)))?;
+    ensure!(
+        status.signal() == Some(Signal::SIGKILL as i32),
+        "it ended with {status}"
+    );
     nothing_is_left(lab, &before)
 }
 
