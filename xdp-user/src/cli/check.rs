@@ -40,7 +40,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "N", value_parser = tunnels)]
     tunnels: Option<TunnelNeed>,
     #[command(flatten)]
-    what: What,
+    scope: Scope,
 }
 
 fn tunnels(text: &str) -> Result<TunnelNeed, String> {
@@ -54,7 +54,7 @@ fn tunnels(text: &str) -> Result<TunnelNeed, String> {
 
 /// The arguments of `run`, none of them required, and names of services.
 #[derive(Clone, Debug)]
-struct What {
+struct Scope {
     instances: Instances,
     services: WantedServices,
 }
@@ -88,7 +88,7 @@ fn conflict() -> clap::Error {
     clap::Error::raw(ErrorKind::ArgumentConflict, sentence)
 }
 
-impl Args for What {
+impl Args for Scope {
     fn augment_args(command: Command) -> Command {
         let never = || Resettable::<Id>::Reset;
         let command = Run::augment_args(command)
@@ -110,7 +110,7 @@ impl Args for What {
     }
 }
 
-impl FromArgMatches for What {
+impl FromArgMatches for Scope {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let services = matches.get_many(SERVICE).into_iter().flatten();
         let (mut names, mut is_given) = (Vec::new(), false);
@@ -179,10 +179,10 @@ impl Instances {
 
 /// Runs the subcommand.
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
-    let What {
+    let Scope {
         instances,
         services: wanted,
-    } = &arguments.what;
+    } = &arguments.scope;
     let found = instances.settings()?;
     let tunnels = arguments.tunnels;
     if found.is_empty() && tunnels.is_none() {

@@ -208,7 +208,7 @@ pub(super) fn young<W: Word>(words: &[W], tick: u16, limit: u16) -> Vec<(u16, Op
 }
 
 /// The entries of HOSTPEER that count, the latest first.
-fn host_peers<W: Word>(words: &[W], clock: &Clock, records: &Records) -> Vec<HostPeer> {
+fn host_peers(words: &[ReadOnlyWord], clock: &Clock, records: &Records) -> Vec<HostPeer> {
     let shift = clock::tick_shift(clock.rate());
     let now = clock.now() >> shift;
     let (entries, _) = words.as_chunks::<{ recent::WORDS }>();
