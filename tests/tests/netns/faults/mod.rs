@@ -10,6 +10,7 @@ mod interfaces;
 mod messages;
 mod neighbours;
 mod older;
+mod older_interrupted;
 mod own_addresses;
 pub(crate) mod start;
 
@@ -25,6 +26,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         devices::scenarios(),
         neighbours::scenarios(),
         older::scenarios(),
+        older_interrupted::scenarios(),
         events::scenarios(),
         exchange::scenarios(),
         messages::scenarios(),
