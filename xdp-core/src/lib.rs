@@ -31,6 +31,7 @@ pub mod sequence;
 mod service;
 pub mod table;
 mod transport;
+mod uplink;
 pub mod vip;
 pub mod wire;
 

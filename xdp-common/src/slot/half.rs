@@ -3,7 +3,7 @@
 
 /// The first word of the peer of an IKE SA whose first reply went to two addresses: no unicast address of
 /// IPv6 begins so.
-pub const NOBODY: u64 = u64::MAX;
+pub const NO_PEER: u64 = u64::MAX;
 
 const PORT_SHIFT: u32 = 48;
 

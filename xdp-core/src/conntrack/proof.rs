@@ -58,8 +58,8 @@ pub(super) fn complete_or_remember<F: Frame + ?Sized, E: Env>(
 /// Remembers to which peer the reply at hand goes, in which the server chose its SPI.
 ///
 /// A server repeats its reply to whoever repeats the first message, also at another address. Then one of the
-/// two has forged the other's, and knows both SPIs: from then on the IKE SA is nobody's
-/// ([`half::NOBODY`]).
+/// two has forged the other's, and knows both SPIs: from then on the IKE SA is no one's
+/// ([`half::NO_PEER`]).
 #[inline(always)]
 pub(super) fn remember_reply<E: Env>(
     env: &E,
@@ -76,7 +76,7 @@ pub(super) fn remember_reply<E: Env>(
     };
     let [mut high, low] = slot::peer_words(packet.peer);
     if is_of_other(env, config, (service, header), packet.peer, jiffies) {
-        high = half::NOBODY;
+        high = half::NO_PEER;
     }
     let low = half::with_ike_port(low, port);
     let digest = digest_of(config, service, header);

@@ -34,7 +34,7 @@ const CORE: Crate = Crate {
         ("neighbour", &["table"]),
         ("counters", &["table"]),
         ("packet", &["vip", "wire"]),
-        ("env", &["neighbour", "packet", "table", "vip"]),
+        ("env", &["frame", "neighbour", "packet", "table", "vip"]),
         ("service", &["env", "vip", "wire"]),
         ("transport", &["checksum", "env", "frame", "packet", "wire"]),
         (
@@ -55,7 +55,8 @@ const CORE: Crate = Crate {
                 "counters", "env", "frame", "packet", "sequence", "table", "vip", "wire",
             ],
         ),
-        ("inside", &["env", "interfaces", "vip"]),
+        ("inside", &["env", "interfaces", "neighbour", "vip"]),
+        ("uplink", &["env", "interfaces"]),
         (
             "route",
             &[
@@ -65,6 +66,7 @@ const CORE: Crate = Crate {
                 "neighbour",
                 "packet",
                 "table",
+                "uplink",
                 "vip",
             ],
         ),
@@ -98,6 +100,7 @@ const CORE: Crate = Crate {
                 "route",
                 "table",
                 "transport",
+                "uplink",
                 "vip",
                 "wire",
             ],
