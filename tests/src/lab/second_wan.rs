@@ -46,22 +46,22 @@ pub fn second_wan(lab: &Lab) -> Result<(Namespace, PacketSocket)> {
     Ok((client, socket))
 }
 
+/// The arguments of one service that has a VIP on each WAN.
+#[must_use]
+pub fn office() -> Vec<String> {
+    let service = format!("office:{VIP},{WAN_2_ADDRESS}={SERVER}");
+    let words = ["--wan", WAN, "--wan", WAN_2, "--lan", LAN, "--service"];
+    let words = words.into_iter().map(str::to_owned);
+    words.chain([service]).collect()
+}
+
 /// Starts ikenat with one service that has a VIP on each WAN.
 ///
 /// # Errors
 /// It does not start.
 pub fn start_office(lab: &Lab) -> Result<Ikenat> {
-    let service = format!("office:{VIP},{WAN_2_ADDRESS}={SERVER}");
-    let words = [
-        "run",
-        "--wan",
-        WAN,
-        "--wan",
-        WAN_2,
-        "--lan",
-        LAN,
-        "--service",
-        &service,
-    ];
+    let office = office();
+    let mut words = vec!["run"];
+    words.extend(office.iter().map(String::as_str));
     Ikenat::run(lab, &lab.gateway, "ikenat", &words)
 }

@@ -3,7 +3,8 @@
 use super::veth_peer::{self, VethPeer};
 use crate::bpffs::layout::{self, Instance};
 use crate::bpffs::older::{self, Older};
-use crate::config::location::{Network, ServerLocation};
+use crate::config::client_routes::{ClientRoutes, Unrouted};
+use crate::config::location::{Network, ServerLocation, VipLocation};
 use crate::config::macvlans::{self, Macvlan};
 use crate::config::settings::Settings;
 use crate::error::Result;
@@ -17,10 +18,6 @@ use std::fs;
 use std::io;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
-
-/// An address that stands for the clients. It is from a documentation network (RFC 5737), so its route
-/// is the default route, unless the administrator has added one for that network.
-pub(super) const EXAMPLE_CLIENT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 
 /// This host, as seen from the network namespace of this process.
 pub(super) struct Context<'a> {
@@ -49,6 +46,8 @@ pub(super) struct Context<'a> {
     pub(super) older: Option<Older>,
     /// Where the servers are, as far as they are found: not those to which no LAN leads.
     servers: Vec<ServerLocation>,
+    /// The numbers of the WANs that have a VIP.
+    with_vip: BTreeSet<usize>,
 }
 
 impl<'a> Context<'a> {
@@ -85,12 +84,16 @@ impl<'a> Context<'a> {
             instance,
             older: older(settings),
             servers: Vec::new(),
+            with_vip: BTreeSet::new(),
         };
         let network = context.network();
         let located = settings
             .servers()
             .map(|server| network.server(netlink, server));
         context.servers = located.filter_map(Result::ok).collect();
+        let owner = |vip| context.network().owner(&context.addresses, vip);
+        let owners = settings.vips().filter_map(owner);
+        context.with_vip = owners.map(|wan| wan.number).collect();
         context.veth_peers = veth_peer::find(&context);
         Ok(context)
     }
@@ -196,13 +199,24 @@ impl<'a> Context<'a> {
         best.or(near.first()).map(|one| one.address)
     }
 
-    /// The route of replies to clients.
+    /// The route of replies to clients, as the host has it.
     pub(super) fn route_to_clients(&self) -> io::Result<Route> {
-        if self.is_local(self.vip) {
-            self.netlink.route_from(self.vip, EXAMPLE_CLIENT)
-        } else {
-            self.netlink.route(EXAMPLE_CLIENT)
-        }
+        ClientRoutes::of_host(self.netlink, self.vip, self.location())
+    }
+
+    /// The WAN by which replies from the VIP leave because it has the VIP; `None`: the route of the host
+    /// decides.
+    pub(super) fn wan_to_clients(&self) -> Result<Option<&Link>, Unrouted> {
+        let routes = ClientRoutes {
+            network: self.network(),
+            names: self.settings.wans.iter().map(String::as_str).collect(),
+            with_vip: &self.with_vip,
+        };
+        routes.of_vip(self.netlink, self.vip, self.location())
+    }
+
+    fn location(&self) -> VipLocation {
+        self.network().vip(self.netlink, &self.addresses, self.vip)
     }
 }
 

@@ -1,8 +1,9 @@
 //! Checks of routing: to the server, to the clients, and from the server back to this gateway.
 
-use super::context::{Context, EXAMPLE_CLIENT};
+use super::context::Context;
 use super::veth_peer::VethPeer;
 use super::{Finding, run_command};
+use crate::config::client_routes::{EXAMPLE_CLIENT, Unrouted};
 use crate::error::word;
 use crate::netlink::Route;
 use crate::netlink::neighbour::Neighbour;
@@ -191,6 +192,17 @@ fn to_clients(context: &Context<'_>) -> Finding {
     let Some(wan) = context.wan_of_vip() else {
         return Finding::not_checked(CODE, "no WAN exists", REASON);
     };
+    match context.wan_to_clients() {
+        Ok(Some(wan)) => {
+            let message = format!("a default route leaves by {}", wan.name);
+            return Finding::ok(CODE, message, REASON);
+        }
+        Err(Unrouted { wan, effect, fix }) => {
+            let message = format!("no default route leaves by {wan}; {effect}");
+            return Finding::warning(CODE, message, REASON).fix(fix);
+        }
+        Ok(None) => {}
+    }
     let fix = format!("ip route replace default via GATEWAY dev {}", wan.name);
     match context.route_to_clients() {
         Ok(Route::Via { index, .. }) if context.is_by(&context.wans, index) => {

@@ -1,7 +1,8 @@
 //! Checks of IPv4 settings and MTUs: forwarding, reverse path filter, ICMP redirects.
 
 use super::Finding;
-use super::context::{Context, EXAMPLE_CLIENT, sysctl};
+use super::context::{Context, sysctl};
+use crate::config::client_routes::EXAMPLE_CLIENT;
 use crate::config::validate::{sysctl_key as key, sysctl_path as path};
 use crate::netlink::{Link, Route};
 

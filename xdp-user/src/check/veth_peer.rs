@@ -1,7 +1,8 @@
 //! The peers of veth interfaces, and the network namespaces that they are in. A container's end of a
 //! veth can be inspected from this host; the far end of a cable cannot.
 
-use super::context::{Context, EXAMPLE_CLIENT};
+use super::context::Context;
+use crate::config::client_routes::EXAMPLE_CLIENT;
 use crate::netlink::namespaces::{self, Namespace};
 use crate::netlink::{Link, Route};
 use std::collections::BTreeSet;

@@ -172,7 +172,13 @@ impl<'n> Network<'n> {
         })
     }
 
-    fn vip(&self, netlink: &Netlink, addresses: &[Address], vip: Ipv4Addr) -> VipLocation {
+    /// Where a VIP is.
+    pub(crate) fn vip(
+        &self,
+        netlink: &Netlink,
+        addresses: &[Address],
+        vip: Ipv4Addr,
+    ) -> VipLocation {
         VipLocation {
             is_local: matches!(netlink.route(vip), Ok(Route::Local)),
             wan: self.owner(addresses, vip),

@@ -18,6 +18,7 @@ pub mod throttle;
 mod vip_watch;
 mod wording;
 
+use crate::config::client_routes;
 use crate::config::plan::Plan;
 use crate::config::routing_rules;
 use crate::daemon::loggers::Loggers;
@@ -62,6 +63,7 @@ impl Daemon {
         // `check` says when they cannot be listed.
         let rules = routing_rules::unfollowed(&netlink, settings);
         log::started(&plan, &dataplane, &rules.unwrap_or_default());
+        service_log::unrouted(&client_routes::unrouted(&netlink, &plan));
         let directory = dataplane.instance.directory.clone();
         dataplane.hold_pins()?;
         let kept = capabilities::give_up()?;

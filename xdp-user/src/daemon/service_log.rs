@@ -1,6 +1,7 @@
 //! Log messages about services and VIPs. There may be hundreds of them: a few have a line each, and
 //! many have one that names the first ones.
 
+use crate::config::client_routes::Unrouted;
 use crate::config::plan::Plan;
 use crate::config::services::{Service, join, named};
 use crate::daemon::link_change::Moved;
@@ -63,6 +64,13 @@ fn foreign_vips(plan: &Plan) -> Vec<String> {
 /// The services to whose server no LAN leads yet.
 fn absent(plan: &Plan) -> Vec<String> {
     without_lan(&absent_servers(plan).collect::<Vec<_>>(), "yet")
+}
+
+/// Logs the WANs that have VIPs and lack a default route.
+pub(super) fn unrouted(wans: &[Unrouted]) {
+    for Unrouted { wan, effect, fix } in wans {
+        warn!("{wan}: no default route leaves by it; {effect}; add one with `{fix}`");
+    }
 }
 
 /// Logs the services to whose server no LAN leads any more: an exchange of programs has ended their

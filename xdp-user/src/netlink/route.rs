@@ -2,8 +2,11 @@
 
 use super::Netlink;
 use super::socket::{another, get};
-use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteType,
+};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use rustix::io::Errno;
 use std::io;
 use std::net::Ipv4Addr;
 
@@ -44,16 +47,32 @@ impl Route {
 impl Netlink {
     /// The route to an address. When there is none, the error is the kernel's.
     pub fn route(&self, to: Ipv4Addr) -> io::Result<Route> {
-        self.get_route(to, None)
+        self.get_route(to, None, None)
     }
 
     /// The route to an address for packets from a local address, which policy routing may look at
     /// (`ip rule from`).
     pub fn route_from(&self, source: Ipv4Addr, to: Ipv4Addr) -> io::Result<Route> {
-        self.get_route(to, Some(source))
+        self.get_route(to, Some(source), None)
     }
 
-    fn get_route(&self, to: Ipv4Addr, from: Option<Ipv4Addr>) -> io::Result<Route> {
+    /// The route to an address among those that leave by an interface, for packets from a local address
+    /// if one is given.
+    pub fn route_by(
+        &self,
+        interface: u32,
+        source: Option<Ipv4Addr>,
+        to: Ipv4Addr,
+    ) -> io::Result<Route> {
+        self.get_route(to, source, Some(interface))
+    }
+
+    fn get_route(
+        &self,
+        to: Ipv4Addr,
+        from: Option<Ipv4Addr>,
+        by: Option<u32>,
+    ) -> io::Result<Route> {
         let mut message = RouteMessage::default();
         message.header.address_family = AddressFamily::Inet;
         message.header.destination_prefix_length = 32;
@@ -64,9 +83,16 @@ impl Netlink {
             let source = RouteAttribute::Source(RouteAddress::Inet(from));
             message.attributes.push(source);
         }
+        if let Some(interface) = by {
+            message.attributes.push(RouteAttribute::Oif(interface));
+            message.header.flags = RouteFlags::LookupTable;
+        }
         let reply = get(&self.route, RouteNetlinkMessage::GetRoute(message))?;
         if !is_about(&reply, to) {
             return Err(another());
+        }
+        if by.is_some() && is_assumed(&reply) {
+            return Err(Errno::NETUNREACH.into());
         }
         route(&reply).ok_or_else(|| io::Error::other("the kernel names no interface"))
     }
@@ -78,6 +104,15 @@ fn is_about(reply: &RouteNetlinkMessage, to: Ipv4Addr) -> bool {
     };
     let destination = RouteAttribute::Destination(RouteAddress::Inet(to));
     reply.attributes.contains(&destination)
+}
+
+/// Where no route leaves by the interface that was asked about, the kernel takes the destination for a
+/// neighbour there (`ip_route_output_key_hash_rcu`). Such an answer is from no table.
+fn is_assumed(reply: &RouteNetlinkMessage) -> bool {
+    let RouteNetlinkMessage::NewRoute(reply) = reply else {
+        return false;
+    };
+    reply.header.table == RouteHeader::RT_TABLE_UNSPEC
 }
 
 fn route(message: &RouteNetlinkMessage) -> Option<Route> {

@@ -5,13 +5,16 @@ use std::net::Ipv4Addr;
 
 use super::*;
 use ikenat_tests::lab::ikenat::Ikenat;
-use ikenat_tests::lab::second_wan::{WAN_2, second_wan};
+use ikenat_tests::lab::second_wan::{
+    FAR_CLIENT, WAN_2, WAN_2_ADDRESS, office, second_wan, start_office,
+};
 use ikenat_tests::lab::topology::{CLIENT, LAN, SERVER, VIP};
 
 pub(super) fn scenarios() -> Vec<Scenario> {
     vec![
         Scenario::new("check_judges_servers_as_run_does", servers),
         Scenario::new("a_fix_names_the_interface_that_is_meant", interfaces),
+        Scenario::new("check_names_an_uplink_without_a_route_to_clients", uplinks),
     ]
 }
 
@@ -95,7 +98,10 @@ fn interfaces(lab: &Lab) -> Result<()> {
     );
     let found = expect(&findings, ("client-route", None), "warning", &[])?;
     ensure!(
-        found.fix == [format!("ip route replace default via GATEWAY dev {WAN_2}")],
+        found.fix
+            == [format!(
+                "ip route add default via GATEWAY dev {WAN_2} metric 200"
+            )],
         "{found:#?}"
     );
     let found = expect(&findings, ("server-route", None), "error", &[])?;
@@ -106,4 +112,86 @@ fn interfaces(lab: &Lab) -> Result<()> {
     apply_fix(lab, &found)?;
     let (findings, _) = ask(lab, &words)?;
     expect(&findings, ("server-route", None), "ok", &["leaves by lan1"]).map(drop)
+}
+
+/// A VIP on each uplink, and a LAN that is none of them: each uplink gets a default route by the fix that
+/// is proposed for it, and none undoes that of another.
+fn uplinks(lab: &Lab) -> Result<()> {
+    let _far = second_wan(lab)?;
+    let office = office();
+    let words = office.join(" ");
+    let looks = |expected: &[(&str, &str, &str)]| -> Result<Vec<Finding>> {
+        let (findings, _) = ask(lab, &words)?;
+        let routes = findings
+            .into_iter()
+            .filter(|one| one.code == "client-route");
+        let routes: Vec<Finding> = routes.collect();
+        let is_expected = |(found, (level, message, fix)): (&Finding, &(&str, &str, &str))| {
+            found.level == *level
+                && found.message == *message
+                && found.fix.iter().eq(Some(fix).filter(|fix| !fix.is_empty()))
+        };
+        ensure!(
+            routes.len() == expected.len() && routes.iter().zip(expected).all(is_expected),
+            "{expected:?} were expected: {routes:#?}"
+        );
+        Ok(routes)
+    };
+    let add = |wan, metric| format!("ip route add default via GATEWAY dev {wan} metric {metric}");
+    let (first_fix, second_fix) = (add(WAN, 100), add(WAN_2, 200));
+    let fix = |command: &str, router: Ipv4Addr| {
+        let command = command.replace("GATEWAY", &router.to_string());
+        lab.gateway.run(&command).map(drop)
+    };
+    let none = "only clients in networks with a route by a WAN receive replies from its VIPs";
+    let [first_lacks, second_lacks] =
+        [WAN, WAN_2].map(|wan| format!("no default route leaves by {wan}; {none}"));
+    looks(&[
+        ("warning", &first_lacks, &first_fix),
+        ("warning", &second_lacks, &second_fix),
+    ])?;
+    fix(&first_fix, CLIENT)?;
+    let first = ("ok", "a default route leaves by wan0", "");
+    let by_first = "replies from its VIPs leave by wan0, whose provider may drop them";
+    let second_lacks = format!("no default route leaves by {WAN_2}; {by_first}");
+    looks(&[first, ("warning", &second_lacks, &second_fix)])?;
+    // A start logs it too, and says nothing of the first.
+    let said =
+        format!("{WAN_2}: no default route leaves by it; {by_first}; add one with `{second_fix}`");
+    let ikenat = start_office(lab)?;
+    let log = ikenat.log();
+    ensure!(
+        log.contains(&said) && log.matches("no default route").count() == 1,
+        "{log}"
+    );
+    ikenat.kill()?;
+    fix(&second_fix, FAR_CLIENT)?;
+    let second = ("ok", "a default route leaves by wan1", "");
+    looks(&[first, second])?;
+    let ikenat = start_office(lab)?;
+    ensure!(
+        !ikenat.log().contains("no default route"),
+        "{}",
+        ikenat.log()
+    );
+    ikenat.kill()?;
+    // A table for the VIP is such a route too, and the LAN is no uplink.
+    lab.gateway.shell(&format!(
+        "ip route del default dev {WAN_2}; ip route del default dev {WAN}
+         ip route add default via {FAR_CLIENT} dev {WAN_2} table 102
+         ip rule add from {WAN_2_ADDRESS} lookup 102
+         ip route add default via {SERVER} dev {LAN}"
+    ))?;
+    let by_lan = "replies from its VIPs leave by lan0, which is not a WAN, and are not translated";
+    let first_lacks = format!("no default route leaves by {WAN}; {by_lan}");
+    looks(&[("warning", &first_lacks, &first_fix), second])?;
+    // Replies may leave by a WAN that has no VIP.
+    lab.gateway.shell(&format!(
+        "ip route del default dev {LAN}; ip rule del from {WAN_2_ADDRESS} lookup 102
+         ip route add default via {FAR_CLIENT} dev {WAN_2}"
+    ))?;
+    let words = format!("--wan {WAN} --wan {WAN_2} --lan {LAN} --vip {VIP} --server {SERVER}");
+    let (findings, _) = ask(lab, &words)?;
+    let found = ["the default route leaves by wan1"];
+    expect(&findings, ("client-route", None), "ok", &found).map(drop)
 }
