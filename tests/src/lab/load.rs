@@ -2,7 +2,7 @@
 //! lost.
 
 use std::fmt::{self, Display, Formatter};
-use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -76,12 +76,21 @@ impl Load {
     /// Starts to send this many packets a second in each direction. The server begins, because its
     /// ESP is the proof that the peer has a tunnel: so every packet can be counted for its SPI.
     pub fn start(lab: &Lab, inbound: u32, outbound: u32) -> Result<Self> {
-        let client = socket_in(&lab.client, SocketAddrV4::new(CLIENT, 4500))?;
-        let server = socket_in(&lab.server, SocketAddrV4::new(SERVER, 4500))?;
-        let to_server = Flow::natt(CLIENT, VIP, SPI_IN);
-        let to_client = Flow::natt(SERVER, CLIENT, SPI_OUT);
+        Self::between(lab, [CLIENT, VIP, SERVER], [inbound, outbound])
+    }
+
+    /// The same between another client and server, by another VIP.
+    pub fn between(
+        lab: &Lab,
+        [peer, vip, behind]: [Ipv4Addr; 3],
+        [inbound, outbound]: [u32; 2],
+    ) -> Result<Self> {
+        let client = socket_in(&lab.client, SocketAddrV4::new(peer, 4500))?;
+        let server = socket_in(&lab.server, SocketAddrV4::new(behind, 4500))?;
+        let to_server = Flow::natt(peer, vip, SPI_IN);
+        let to_client = Flow::natt(behind, peer, SPI_OUT);
         // The client sees the VIP as its peer, the server sees the client itself.
-        let (seen_by_client, seen_by_server) = (SocketAddrV4::new(VIP, 4500), to_server.from);
+        let (seen_by_client, seen_by_server) = (SocketAddrV4::new(vip, 4500), to_server.from);
         let receivers = [
             Receiver::start(server.try_clone()?, seen_by_server, SPI_IN)?,
             Receiver::start(client.try_clone()?, seen_by_client, SPI_OUT)?,
