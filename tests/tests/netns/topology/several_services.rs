@@ -11,7 +11,7 @@ use ikenat_tests::lab::frames::Packet;
 use ikenat_tests::lab::ikenat::Ikenat;
 use ikenat_tests::lab::load::Load;
 use ikenat_tests::lab::second_wan::{
-    FAR_CLIENT, FAR_CLIENT_MAC, WAN_2_ADDRESS, WAN_2_MAC, second_wan, start_office,
+    FAR_CLIENT, FAR_CLIENT_MAC, WAN_2, WAN_2_ADDRESS, WAN_2_MAC, second_wan, start_office,
 };
 use ikenat_tests::lab::three_services::{NAMES, SERVERS, VIPS, service, start};
 use ikenat_tests::lab::topology::{CLIENT, LAN, PEER, WAN};
@@ -28,6 +28,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         Scenario::new("three_services_on_one_wan", three),
         Scenario::new("a_service_that_stays_loses_nothing", exchanged).alone(),
         Scenario::new("one_server_behind_two_wans", two_wans),
+        Scenario::new("a_vip_of_an_uplink_that_appears_is_used", appears),
         Scenario::new("a_server_without_a_route_holds_up_no_other", without_route),
     ]
 }
@@ -315,6 +316,23 @@ fn two_wans(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
+/// The second uplink does not exist when the daemon starts. Later the first one takes its VIP over.
+fn appears(lab: &Lab) -> Result<()> {
+    let _ikenat = start_office(lab)?;
+    let wire = Wire::open(lab)?;
+    wire.outbound(&from_server(4500, 4500, esp(OUT, 1, 60)))?;
+    let (_namespace, far_client) = second_wan(lab)?;
+    wait_for_log(lab, "ready again")?;
+    (2..=4).try_for_each(|at| both_talk(&wire, &far_client, at))?;
+    lab.gateway.shell(&format!(
+        "ip address del {WAN_2_ADDRESS}/24 dev {WAN_2}; ip address add {WAN_2_ADDRESS}/32 dev {WAN}"
+    ))?;
+    wait_for_log(
+        lab,
+        &format!("{WAN_2_ADDRESS}: a VIP of {WAN} now, by which"),
+    )
+}
+
 /// The second server is in a network to which the gateway has no route yet. The route is followed.
 fn without_route(lab: &Lab) -> Result<()> {
     const FAR: Ipv4Addr = Ipv4Addr::new(192, 168, 9, 1);
@@ -324,19 +342,8 @@ fn without_route(lab: &Lab) -> Result<()> {
         .run(&format!("ip address add {FAR}/24 dev {PEER}"))?;
     lab.gateway
         .run(&format!("ip route replace default via {CLIENT}"))?;
-    let (near, far) = (service(0), format!("far:{}={FAR}", VIPS[1]));
-    let words = [
-        "run",
-        "--wan",
-        WAN,
-        "--lan",
-        LAN,
-        "--service",
-        &near,
-        "--service",
-        &far,
-    ];
-    let ikenat = Ikenat::run(lab, &lab.gateway, "ikenat", &words)?;
+    let far = format!("far:{}={FAR}", VIPS[1]);
+    let ikenat = start_all(lab, &[service(0), far])?;
     let said = format!("service far: no LAN has a route to its server {FAR} yet");
     ensure!(ikenat.log().contains(&said), "{}", ikenat.log());
     let far_is_ready = format!("{} to {FAR}", VIPS[1]);
