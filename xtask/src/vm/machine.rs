@@ -6,6 +6,7 @@ use std::{
     io::{self, Read, Write},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
+    sync::{Arc, atomic::AtomicU64, atomic::Ordering::Relaxed},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
@@ -40,12 +41,13 @@ const BOOTS: u32 = 3;
 enum Ended {
     /// With the report of its command.
     WithReport(Report),
-    /// By a panic of its kernel, before anything has run.
+    /// By a panic of its kernel, or because a CPU stopped, before anything has run.
     AtBoot,
 }
 
-/// How often the guest is looked after.
+/// How often the guest is looked after, and its console.
 const LOOK: Duration = Duration::from_millis(20);
+const LOOK_AT_CONSOLE: Duration = Duration::from_secs(1);
 
 /// What of the console an error shows.
 const CONSOLE_LINES: usize = 40;
@@ -56,15 +58,16 @@ impl Machine<'_> {
         self.dir.join("initramfs")
     }
 
-    /// Runs the command of the initramfs. A kernel that panics before it runs anything is booted again:
-    /// with two CPUs under emulation, a CPU sometimes runs into the breakpoint of a jump label that the
-    /// other one has just patched (`int3` in `sched_clock_cpu`, at 3 s).
+    /// Runs the command of the initramfs. A kernel that panics or stops before it runs anything is booted
+    /// again: with two CPUs under emulation, a CPU sometimes runs into the breakpoint of a jump label that the
+    /// other one has just patched (`int3` in `sched_clock_cpu`, at 3 s), or gets no interrupt of its timer
+    /// any more ("rcu_preempt kthread timer wakeup didn't happen", from 64 s on).
     pub(crate) fn run(&self) -> Result<Report> {
         for boot in 2..=BOOTS {
             match self.boot()? {
                 Ended::WithReport(report) => return Ok(report),
                 Ended::AtBoot => println!(
-                    "vm: the guest's kernel panicked before it ran anything; boot {boot} of {BOOTS}; the end of its console:\n{}",
+                    "vm: the guest's kernel panicked or stopped before it ran anything; boot {boot} of {BOOTS}; the end of its console:\n{}",
                     self.console()
                 ),
             }
@@ -72,7 +75,7 @@ impl Machine<'_> {
         match self.boot()? {
             Ended::WithReport(report) => Ok(report),
             Ended::AtBoot => bail!(
-                "the guest's kernel panicked {BOOTS} times before it ran anything; the end of its console:\n{}",
+                "the guest's kernel panicked or stopped {BOOTS} times before it ran anything; the end of its console:\n{}",
                 self.console()
             ),
         }
@@ -94,21 +97,24 @@ impl Machine<'_> {
             .stderr(Stdio::piped());
         let started = Instant::now();
         let mut child = Guest::start(&mut qemu)?;
+        let printed = Arc::new(AtomicU64::new(0));
         let streams = [
-            pass_on(child.0.stdout.take(), io::stdout()),
-            pass_on(child.0.stderr.take(), io::stderr()),
+            pass_on(child.0.stdout.take(), io::stdout(), &printed),
+            pass_on(child.0.stderr.take(), io::stderr(), &printed),
         ];
-        let ended = child.wait(started + self.timeout)?;
+        let has_stopped = || printed.load(Relaxed) == 0 && self.has_stopped();
+        let ended = child.wait(started + self.timeout, has_stopped)?;
         // Kills QEMU if it still runs, which closes its ends of the pipes.
         drop(child);
-        let printed: u64 = streams
-            .into_iter()
-            .map(|stream| stream.join().unwrap_or(0))
-            .sum();
+        for stream in streams {
+            let _ = stream.join();
+        }
+        let is_at_boot = printed.load(Relaxed) == 0;
         let said = fs::read(self.dir.join("report")).unwrap_or_default();
         match (Report::read(&said), ended) {
             (Some(report), _) => Ok(Ended::WithReport(report)),
-            (None, Some(_)) if printed == 0 && self.has_panicked() => Ok(Ended::AtBoot),
+            (None, Some(_)) if is_at_boot && self.has_panicked() => Ok(Ended::AtBoot),
+            (None, None) if is_at_boot && self.has_stopped() => Ok(Ended::AtBoot),
             (None, Some(ended)) => bail!(
                 "the guest ended without an exit status (QEMU: {ended}); the end of its console:\n{}",
                 self.console()
@@ -175,6 +181,11 @@ impl Machine<'_> {
 
     fn has_panicked(&self) -> bool {
         self.console().contains("Kernel panic")
+    }
+
+    fn has_stopped(&self) -> bool {
+        self.console()
+            .contains("kthread timer wakeup didn't happen")
     }
 
     fn console(&self) -> String {
@@ -312,12 +323,23 @@ impl Guest {
         Ok(Self(child))
     }
 
-    /// Waits for the end, or returns nothing at the deadline.
-    fn wait(&mut self, deadline: Instant) -> Result<Option<ExitStatus>> {
+    /// Waits for the end, or returns nothing at the deadline or when the guest has stopped.
+    fn wait(
+        &mut self,
+        deadline: Instant,
+        has_stopped: impl Fn() -> bool,
+    ) -> Result<Option<ExitStatus>> {
+        let mut looked = Instant::now();
         loop {
             let ended = self.0.try_wait().context("failed to wait for QEMU")?;
             if ended.is_some() || Instant::now() > deadline {
                 return Ok(ended);
+            }
+            if looked.elapsed() > LOOK_AT_CONSOLE {
+                looked = Instant::now();
+                if has_stopped() {
+                    return Ok(None);
+                }
             }
             thread::sleep(LOOK);
         }
@@ -332,23 +354,23 @@ impl Drop for Guest {
     }
 }
 
-/// Copies a stream of the guest to one of this process as it comes. Returns the number of bytes.
+/// Copies a stream of the guest to one of this process as it comes, and adds up the bytes.
 fn pass_on(
     from: Option<impl Read + Send + 'static>,
     mut to: impl Write + Send + 'static,
-) -> JoinHandle<u64> {
+    copied: &Arc<AtomicU64>,
+) -> JoinHandle<()> {
+    let copied = Arc::clone(copied);
     thread::spawn(move || {
-        let Some(mut from) = from else { return 0 };
+        let Some(mut from) = from else { return };
         let mut chunk = [0; 1 << 16];
-        let mut copied = 0;
         while let Ok(size) = from.read(&mut chunk)
             && size > 0
         {
-            copied += size as u64;
+            copied.fetch_add(size as u64, Relaxed);
             // A reader that has gone does not end the guest.
             let _ = to.write_all(&chunk[..size]).and_then(|()| to.flush());
         }
-        copied
     })
 }
 
