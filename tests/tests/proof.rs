@@ -338,7 +338,7 @@ fn a_reply_to_two_addresses_proves_nothing() {
     let reply = Fields::IKE_SA_INIT.message(SPI_R);
     let next = Fields::IKE_AUTH.message(SPI_R);
     let mut gateway = Gateway::default();
-    let [a, b] = [(); 2].map(|()| (gateway.next_peer(), 500));
+    let [a, b, c] = [(); 3].map(|()| (gateway.next_peer(), 500));
     for peer in [a, b, a, b] {
         gateway.outbound(500, peer, &reply, NOW);
     }
@@ -347,6 +347,14 @@ fn a_reply_to_two_addresses_proves_nothing() {
         assert_eq!(got, "forward ike in untracked");
     }
     assert!(gateway.tables.sessions().is_empty());
+    // Also if the first of them has a session.
+    gateway.establish_by_ike(c.0);
+    let third = *b"thirdone";
+    for peer in [c, b] {
+        gateway.outbound(500, peer, &Fields::IKE_SA_INIT.message(third), NOW);
+    }
+    let got = gateway.inbound(b, 500, &Fields::IKE_AUTH.message(third), NOW);
+    assert_eq!(got, "forward ike in untracked");
     // The next one that the server sends to one of them alone does.
     let another = *b"anotherr";
     gateway.outbound(500, a, &Fields::IKE_SA_INIT.message(another), NOW);

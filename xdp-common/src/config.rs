@@ -47,8 +47,10 @@ pub struct Config {
     pub wans: [u32; INTERFACES],
     /// Interface indices of all LANs, likewise.
     pub lans: [u32; INTERFACES],
-    /// Those of the WANs that have a VIP ([`Vip::wan`]), in any order. 0: none.
+    /// Those of the WANs that have a VIP ([`Vip::wan`]), in the same order. 0: none.
     pub uplinks: [u32; INTERFACES],
+    /// Those of the macvlans on top of these WANs. 0: none.
+    pub uplink_macvlans: [u32; MACVLANS],
     /// Interface indices of the macvlans on top of all WANs, which have MAC addresses of
     /// their own: a route that leaves by one of them leaves by a WAN. 0: none.
     pub wan_macvlans: [u32; MACVLANS],
@@ -241,16 +243,6 @@ impl Config {
         if Self::needs_several(vips) {
             self.several_vips = 1;
             self.vips = VipTable::of(vips, self.tick_shift)?;
-        }
-        let mut places = self.uplinks.iter_mut();
-        for (at, (vip, _)) in vips.iter().enumerate() {
-            let is_known = vips[..at].iter().any(|(other, _)| other.wan == vip.wan);
-            if vip.wan != 0
-                && !is_known
-                && let Some(place) = places.next()
-            {
-                *place = vip.wan;
-            }
         }
         let mut places = self.lan_addresses.iter_mut();
         for (at, (vip, _)) in vips.iter().enumerate() {

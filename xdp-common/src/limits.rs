@@ -16,7 +16,7 @@ pub const FLOW_SLOTS: u32 = 2 * SPIS_PER_TUNNEL * TUNNELS;
 pub const SESSION_SLOTS: u32 = 2 * TUNNELS;
 /// The fewest and the most slots of either table.
 pub const SLOTS: core::ops::RangeInclusive<u32> = 64..=1 << 24;
-/// Buckets of HALF: four half-open handshakes each; the oldest is overwritten.
+/// Buckets of HALF: four entries each, of which a handshake has two; the oldest is overwritten.
 pub const HALF_BUCKETS: u32 = 1 << 12;
 /// Buckets of PIN: the VIPs of four peers or IKE SAs each; the oldest is overwritten.
 pub const PIN_BUCKETS: u32 = 1 << 12;

@@ -100,6 +100,8 @@ pub fn process<F: Frame + ?Sized, E: Env>(
             }
             conntrack::count_stream(env);
             counted = E::Word::opaque(in_session as usize);
+        } else if counted == Counted::InTheClear as usize {
+            conntrack::remember_choice(frame, env, config, jiffies);
         } else {
             conntrack::follow_port(env, config);
         }

@@ -1,25 +1,22 @@
 //! By which WAN a packet with a VIP as its source leaves.
 
 use crate::env::{Env, FibQuery, FibResult};
-use crate::interfaces::position_of;
+use crate::interfaces::is_uplink;
 use xdp_common::{Config, Vip};
 
 /// The WAN that has a VIP, where its provider expects this source, if the FIB leads from there to the
 /// destination of the query. 0: the FIB decides, as it does for what the host itself forwards.
 ///
-/// What lies behind a WAN that has no VIP (a guest network, a branch) is not on the Internet: a route that
-/// leaves by it holds. Asked with an egress the FIB ignores it, however specific it is, and answers with the
-/// default route of the VIP's WAN.
+/// That is so for a route that leaves by no uplink. What lies behind a WAN that has no VIP (a guest network, a
+/// branch), or behind a LAN, is not on the Internet; asked with an egress the FIB ignores such a route, however
+/// specific it is, and answers with the default route of the VIP's WAN.
 #[inline(always)]
 pub(crate) fn owning_wan<E: Env>(env: &E, config: &Config, vip: &Vip, query: FibQuery) -> u32 {
     if vip.wan == 0 {
         return 0;
     }
     let plain = egress_of(env, &query);
-    if plain == vip.wan {
-        return vip.wan;
-    }
-    if !is_by_uplink(config, plain) {
+    if plain == vip.wan || (plain != 0 && !is_uplink(config, plain)) {
         return 0;
     }
     let query = FibQuery {
@@ -34,13 +31,6 @@ pub(crate) fn owning_wan<E: Env>(env: &E, config: &Config, vip: &Vip, query: Fib
     } else {
         vip.wan
     }
-}
-
-/// False for a WAN that has no VIP. No route at all (0) counts as one by an uplink: the WAN of the VIP is
-/// asked.
-#[inline(always)]
-fn is_by_uplink(config: &Config, ifindex: u32) -> bool {
-    position_of(&config.wans, ifindex) == 0 || position_of(&config.uplinks, ifindex) != 0
 }
 
 /// The interface by which a route leaves; 0: there is none. The length is not asked about: a packet that is

@@ -41,9 +41,15 @@ const HANDSHAKES: [([Message; 2], [Message; 2]); 4] = [
 /// refusal is encrypted, too.
 #[test]
 fn an_sa_that_a_stranger_has_begun_moves_no_peer() {
-    for (first, [request, reply]) in HANDSHAKES {
+    let informational = [Message::Request(1), Message::Response(1)];
+    let cases =
+        HANDSHAKES.map(|(first, second)| [(first, second, false), (first, informational, true)]);
+    for (first, [request, reply], has_session) in cases.into_iter().flatten() {
         Uplinks::both(|gateway| {
             gateway.handshake(VIP, 1);
+            if has_session {
+                stranger_has_session(&gateway, VIP_2);
+            }
             stranger_begins(&gateway, 9, VIP_2, first);
             gateway.peer_sends(VIP_2, 4500, &natt(9, request));
             assert_eq!(gateway.server_sends(4500, &natt(9, reply)), VIP_2);
@@ -54,6 +60,17 @@ fn an_sa_that_a_stranger_has_begun_moves_no_peer() {
     }
 }
 
+/// A stranger who has a session, as everybody gets one that goes on with what the server has answered.
+fn stranger_has_session(gateway: &Uplinks, vip: Ipv4Addr) {
+    stranger_begins(gateway, 8, vip, HANDSHAKES[0].0);
+    let request = Packet::udp((STRANGER, 4500), (vip, 4500), natt(8, Message::AuthRequest));
+    let (word, ..) = gateway.run(Side::Wan, request.with_macs(WAN_MAC, CLIENT_MAC).build());
+    assert_eq!(word, "forward natt-ike in");
+    let refused = natt(8, Message::AuthResponse);
+    let refused = Packet::udp((SERVER, 4500), (STRANGER, 4500), refused);
+    assert_eq!(gateway.vip_of(&refused), vip);
+}
+
 /// The server repeats its reply to whoever repeats the first message, also at another address. So the
 /// stranger sees the responder's SPI, and what it forges with it is answered under encryption; an informational
 /// request too, though it has not shown who it is. Whichever address comes first.
@@ -62,9 +79,14 @@ fn an_sa_that_was_begun_at_two_addresses_moves_no_peer() {
     let informational = [Message::Request(1), Message::Response(1)];
     for (first, second) in HANDSHAKES {
         for [request, reply] in [second, informational] {
-            for is_stranger_first in [true, false] {
+            for (is_stranger_first, has_session) in
+                [(true, false), (false, false), (true, true), (false, true)]
+            {
                 Uplinks::both(|gateway| {
                     gateway.handshake(VIP, 1);
+                    if has_session {
+                        stranger_has_session(&gateway, VIP_2);
+                    }
                     let as_peer = || {
                         gateway.peer_sends(VIP_2, 500, &ike(9, first[0]));
                         assert_eq!(gateway.server_sends(500, &ike(9, first[1])), VIP_2);
@@ -109,6 +131,19 @@ fn an_old_sa_moves_a_peer() {
     }
 }
 
+/// A server may begin an IKE SA itself: its messages go where the peer has answered in that SA.
+#[test]
+fn an_sa_that_the_server_begins_stays_at_the_vip_of_the_answer() {
+    Uplinks::both(|gateway| {
+        let first = natt(5, Message::InitRequest);
+        assert_eq!(gateway.server_sends(4500, &first), VIP);
+        gateway.peer_sends(VIP_2, 4500, &natt(5, Message::InitResponse));
+        gateway.peer_sends(VIP, 4500, &KEEPALIVE);
+        let auth = natt(5, Message::AuthRequest);
+        assert_eq!(gateway.server_sends(4500, &auth), VIP_2);
+    });
+}
+
 /// The peer itself moves with an IKE SA that it has begun.
 #[test]
 fn a_peer_moves_with_an_sa_that_it_has_begun() {
@@ -137,6 +172,11 @@ fn a_forged_message_of_the_sa_takes_no_answer_away() {
             for request in [Message::ServerRequest, Message::RekeyedRequest] {
                 assert_eq!(gateway.server_sends(4500, &natt(1, request)), VIP);
             }
+            // An answer before IKE_AUTH would prove something only if the server had begun here lately.
+            let early = natt(3, Message::AuthResponse);
+            gateway.peer_sends(VIP_2, 4500, &natt(3, Message::AuthRequest));
+            assert_eq!(gateway.server_sends(4500, &early), VIP_2);
+            assert_eq!(gateway.server_sends(4500, &KEEPALIVE), VIP);
             gateway.exchange(VIP, 1);
             assert_eq!(gateway.server_sends(4500, &KEEPALIVE), VIP);
         }

@@ -10,6 +10,9 @@ pub enum Counted {
     /// Its flow has, and the server sends to another port of the peer than before: to be followed by
     /// [`super::follow_port`].
     PortChanged,
+    /// Its session has, and it is IKE of the server in the clear: it may be a reply that has to be remembered by
+    /// [`super::remember_choice`].
+    InTheClear,
     /// It is a segment of TCP: to be counted by [`super::count_segment`].
     Segment,
 }

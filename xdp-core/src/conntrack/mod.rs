@@ -5,8 +5,8 @@
 //! among several VIPs of a service, forwarding never depends on it. A packet that finds no room is forwarded as `untracked`.
 //!
 //! A peer is established by a proof that a spoofer cannot give: the server sends ESP to the peer
-//! (it shares a key with it), or an IKE message carries the pair of SPIs of a reply to that address
-//! in which the server chose its SPI. See `docs/decisions/proof-of-establishment.md`.
+//! (it shares a key with it), or an IKE message carries the pair of SPIs of a reply to that address,
+//! and to no other one, in which the server chose its SPI. See `docs/decisions/proof-of-establishment.md`.
 
 mod counted;
 pub mod flow;
@@ -38,6 +38,20 @@ pub fn follow_port<E: Env>(env: &E, config: &Config) {
         )
     {
         session::note_peer(session, packet.class, packet.port);
+    }
+}
+
+/// Remembers the reply at hand to a peer with a session, if the server chose its SPI there.
+// A step of its own, likewise.
+#[inline(never)]
+pub fn remember_choice<F: Frame + ?Sized, E: Env>(
+    frame: &F,
+    env: &E,
+    config: &Config,
+    jiffies: u64,
+) {
+    if let Some(packet) = &env.load_packet().and_then(Packet::unpack) {
+        proof::remember_choice(frame, env, config, packet, jiffies);
     }
 }
 

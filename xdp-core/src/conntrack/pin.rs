@@ -179,7 +179,8 @@ pub fn note<F: Frame + ?Sized, E: Env>(frame: &F, env: &E, config: &Config, jiff
 /// leaves from: the server has accepted what the peer has sent there.
 ///
 /// Before an initiator has shown who it is, the server answers whoever has begun the IKE SA, at any address.
-/// So no message of an IKE SA that was begun at another address lately proves anything.
+/// So no message of an IKE SA that was begun at another address lately proves anything; nor, of an IKE SA of
+/// which nothing is remembered, one that may come so early.
 #[inline(always)]
 fn is_proof<F: Frame + ?Sized, E: Env>(
     frame: &F,
@@ -192,14 +193,12 @@ fn is_proof<F: Frame + ?Sized, E: Env>(
     let Some(header) = ike::Header::read(frame, packet.ike_at) else {
         return false;
     };
-    if header.has_chosen_responder_spi() {
-        proof::remember_reply(env, config, packet, &header, jiffies);
+    if !header.is_encrypted_reply() {
         return false;
     }
     let vip = vip::by_number::<E>(config, packet.vip);
-    let sa = (vip.service, &header);
-    header.is_encrypted_reply()
-        && !proof::is_of_other(env, config, sa, packet.peer, jiffies)
+    let begun = proof::is_begun_by(env, config, (vip.service, &header), packet.peer, jiffies);
+    begun.unwrap_or(header.follows_authentication())
         && recall(env, config, Name::of_sa(vip, packet.peer, spi), jiffies) == Some(packet.vip)
 }
 

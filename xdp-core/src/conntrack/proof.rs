@@ -22,8 +22,7 @@ pub(super) fn complete_or_remember<F: Frame + ?Sized, E: Env>(
     packet: &Packet,
     jiffies: u64,
 ) -> Option<u16> {
-    // Between port 500 and 4500 IKE has no marker, so what looks like one is part of an SPI.
-    if packet.ike_at == 0 || (packet.class == Class::NattIke && packet.port == IKE_PORT) {
+    if packet.ike_at == 0 || may_be_unmarked(packet) {
         return None;
     }
     let header = ike::Header::read(frame, packet.ike_at)?;
@@ -55,13 +54,37 @@ pub(super) fn complete_or_remember<F: Frame + ?Sized, E: Env>(
     None
 }
 
+/// Remembers a message of the server to a peer with a session, if the server chose its SPI there. Who has a
+/// session may forge the address of another peer as well.
+#[inline(always)]
+pub(super) fn remember_choice<F: Frame + ?Sized, E: Env>(
+    frame: &F,
+    env: &E,
+    config: &Config,
+    packet: &Packet,
+    jiffies: u64,
+) {
+    if !may_be_unmarked(packet)
+        && let Some(header) = ike::Header::read(frame, packet.ike_at)
+        && header.has_chosen_responder_spi()
+    {
+        remember_reply(env, config, packet, &header, jiffies);
+    }
+}
+
+/// Between port 500 and 4500 IKE has no marker, so what looks like one is part of an SPI.
+#[inline(always)]
+fn may_be_unmarked(packet: &Packet) -> bool {
+    packet.class == Class::NattIke && packet.port == IKE_PORT
+}
+
 /// Remembers to which peer the reply at hand goes, in which the server chose its SPI.
 ///
 /// A server repeats its reply to whoever repeats the first message, also at another address. Then one of the
 /// two has forged the other's, and knows both SPIs: from then on the IKE SA is no one's
 /// ([`half::NO_PEER`]).
 #[inline(always)]
-pub(super) fn remember_reply<E: Env>(
+fn remember_reply<E: Env>(
     env: &E,
     config: &Config,
     packet: &Packet,
@@ -75,7 +98,7 @@ pub(super) fn remember_reply<E: Env>(
         0
     };
     let [mut high, low] = slot::peer_words(packet.peer);
-    if is_of_other(env, config, (service, header), packet.peer, jiffies) {
+    if is_begun_by(env, config, (service, header), packet.peer, jiffies) == Some(false) {
         high = half::NO_PEER;
     }
     let low = half::with_ike_port(low, port);
@@ -86,20 +109,19 @@ pub(super) fn remember_reply<E: Env>(
     }
 }
 
-/// True when the server chose its SPI in a reply to another address, or to this one and to another one.
+/// Whether the server chose its SPI in a reply to this peer, and in none to another address. `None`: nothing
+/// is remembered of the IKE SA.
 #[inline(always)]
-pub(super) fn is_of_other<E: Env>(
+pub(super) fn is_begun_by<E: Env>(
     env: &E,
     config: &Config,
     sa: (u16, &ike::Header),
     peer: [u8; 4],
     jiffies: u64,
-) -> bool {
+) -> Option<bool> {
     let [high, low] = slot::peer_words(peer);
-    match begun_by(env, config, sa, jiffies, UNAUTHENTICATED_TICKS) {
-        Some([first, second]) => (first ^ high) | (half::peer_word(second) ^ low) != 0,
-        None => false,
-    }
+    let [first, second] = begun_by(env, config, sa, jiffies, UNAUTHENTICATED_TICKS)?;
+    Some((first ^ high) | (half::peer_word(second) ^ low) == 0)
 }
 
 /// The details of the entry of an IKE SA of a service, which say to whom the server has sent its SPI.

@@ -222,6 +222,7 @@ pub(super) fn count_session<F: Frame + ?Sized, E: Env>(
             new
         }
     };
+    let mut counted = Counted::Yes;
     if packet.direction == Direction::Outbound {
         if is_refresh(frame, packet) {
             session[session::LAST_SEEN].store(jiffies & 0xffff_ffff);
@@ -229,6 +230,8 @@ pub(super) fn count_session<F: Frame + ?Sized, E: Env>(
             if session::port_on(known, packet.class == Class::Ike) != packet.port {
                 note_peer(session, packet.class, packet.port);
             }
+        } else if packet.ike_at != 0 {
+            counted = Counted::InTheClear;
         }
         if hop != 0 && is_pinned::<E>(config, session, packet) {
             session[session::HOP].store(hop);
@@ -238,7 +241,7 @@ pub(super) fn count_session<F: Frame + ?Sized, E: Env>(
         let half = 2 * (session::COUNTERS + counter) + packet.direction as usize;
         E::Word::add_to_half(cold, E::Word::opaque(half), 1);
     }
-    Counted::Yes
+    counted
 }
 
 /// The word of counters of TCP in a session.

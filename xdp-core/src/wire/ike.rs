@@ -68,6 +68,10 @@ const REQUEST_MASK: u32 = word(0, 0xf0, 0, RESPONSE | INITIATOR);
 /// A request in IKEv2.
 const REQUEST: u32 = word(0, 0x20, 0, 0);
 const RESPONSE_MASK: u32 = word(0, 0xf0, 0, RESPONSE);
+/// The exchanges by which an IKE SA begins.
+const SA_INIT: u32 = word(0, 0x20, 34, 0);
+const AUTH: u32 = word(0, 0x20, 35, 0);
+const INTERMEDIATE: u32 = word(0, 0x20, 43, 0);
 /// A message of main mode and of aggressive mode.
 const MAIN_MODE: u32 = word(0, 0x10, 2, 0);
 const AGGRESSIVE_MODE: u32 = word(0, 0x10, 4, 0);
@@ -181,6 +185,20 @@ impl Header {
             || version_2 == ENCRYPTED_FRAGMENT_RESPONSE
     }
 
+    /// True for an exchange that an initiator begins, or a server accepts, after the former has shown who it
+    /// is: `CREATE_CHILD_SA` (36) and `INFORMATIONAL` (37; RFC 7296 section 3.1), `IKE_FOLLOWUP_KE` (44;
+    /// RFC 9370 section 2.2.4), and of ISAKMP quick mode (32; RFC 2409 section 5.5) and informational (5), by
+    /// which a peer also shows that it lives (RFC 3706).
+    #[inline(always)]
+    pub const fn follows_authentication(&self) -> bool {
+        let number = self.exchange_type;
+        if self.version >> 4 == 2 {
+            number == 36 || number == 37 || number == 44
+        } else {
+            number == 32 || number == 5
+        }
+    }
+
     /// First payload, version, exchange type and flags as a word of the machine.
     #[inline(always)]
     const fn kind(&self) -> u32 {
@@ -193,12 +211,17 @@ impl Header {
     }
 }
 
-/// True for a request of IKEv2, whoever has begun the IKE SA: after a side has rekeyed it, that side is the
-/// initiator of the new one (RFC 7296 section 2.18).
+/// True for a request of IKEv2 in an IKE SA that exists, whoever has begun it: after a side has rekeyed it, that
+/// side is the initiator of the new one (RFC 7296 section 2.18). Not for the exchanges by which a host begins
+/// an IKE SA: `IKE_SA_INIT` (34), `IKE_AUTH` (35) and `IKE_INTERMEDIATE` (43).
 #[inline(always)]
 pub fn is_request<F: Frame + ?Sized>(frame: &F, at: usize) -> bool {
     let word = frame.with_bytes::<4, _>(at + NEXT_PAYLOAD, |bytes| F::get32::<0, 4>(bytes));
-    word.is_some_and(|word| word & RESPONSE_MASK == REQUEST)
+    word.is_some_and(|word| {
+        let exchange = word & EXCHANGE_MASK;
+        let begins = exchange == SA_INIT || exchange == AUTH || exchange == INTERMEDIATE;
+        word & RESPONSE_MASK == REQUEST && !begins
+    })
 }
 
 /// True when the payloads of the message at `at` are encrypted. Reads no more than it needs.

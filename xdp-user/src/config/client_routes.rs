@@ -48,7 +48,7 @@ impl<'r> ClientRoutes<'r> {
     }
 
     /// The WAN that has the VIP, if a default route leaves by it. `None`: the route of the host decides,
-    /// because no WAN has the VIP, or because the host sends by a WAN that has none.
+    /// because no WAN has the VIP, or because the host sends by an interface that has none.
     pub(crate) fn of_vip(
         &self,
         netlink: &Netlink,
@@ -63,7 +63,8 @@ impl<'r> ClientRoutes<'r> {
         let host = Self::of_host(netlink, vip, location).ok();
         let host = host.and_then(|route| route.interface());
         let by = host.and_then(|index| self.number(index));
-        if by.is_some_and(|by| !self.with_vip.contains(&by)) {
+        let is_uplink = by.is_some_and(|by| self.with_vip.contains(&by));
+        if host.is_some() && !is_uplink {
             return Ok(None);
         }
         let wan = &self.network.wans[number];
@@ -71,23 +72,18 @@ impl<'r> ClientRoutes<'r> {
         if netlink.route_by(index, source, EXAMPLE_CLIENT).is_ok() {
             return Ok(Some(wan));
         }
-        let effect = match (host, by) {
-            (_, Some(by)) => format!(
-                "replies from its VIPs leave by {}, whose provider may drop them",
-                self.network.wans[by].name
-            ),
-            (Some(host), None) => {
-                let found = netlink.link_by_index(host);
-                let name = found.map_or_else(|_| format!("interface {host}"), |link| link.name);
-                format!(
-                    "replies from its VIPs leave by {name}, which is not a WAN, and are not translated"
-                )
-            }
-            (None, None) => {
+        let effect = by.map_or_else(
+            || {
                 "only clients in networks with a route by a WAN receive replies from its VIPs"
                     .to_owned()
-            }
-        };
+            },
+            |by| {
+                format!(
+                    "replies from its VIPs leave by {}, whose provider may drop them",
+                    self.network.wans[by].name
+                )
+            },
+        );
         Err(Unrouted {
             wan: wan.name.clone(),
             effect,

@@ -118,11 +118,14 @@ impl Plan {
         let (wan_ifindex, wan_mac, wan_partial) = side(Side::Wan);
         let (lan_ifindex, lan_mac, lan_partial) = side(Side::Lan);
         let Macs { main, more } = self.macs_of(self.own_or_first(interface, interface.side));
+        let uplinks = self.uplinks();
         let config = Config {
             secret,
             accepted_macs: more,
             wans: indexes(&self.wans),
             lans: indexes(&self.lans),
+            uplinks: indexes(&uplinks),
+            uplink_macvlans: self.indices_on(&uplinks),
             wan_macvlans: self.indices_on(&self.wans),
             lan_macvlans: self.indices_on(&self.lans),
             wan_ifindex,

@@ -98,6 +98,15 @@ impl Plan {
             .unwrap_or_default()
     }
 
+    /// The WANs that have a VIP.
+    pub(super) fn uplinks(&self) -> Vec<Link> {
+        let has_vip = |wan: &&Link| {
+            let mut owners = self.vips().filter_map(|(_, location)| location.wan);
+            wan.exists() && owners.any(|owner| owner.index == wan.index)
+        };
+        self.wans.iter().filter(has_vip).cloned().collect()
+    }
+
     /// Whether the programs for several VIPs are needed.
     pub(crate) fn needs_several(&self) -> bool {
         const ANY: Interface = Interface {

@@ -14,7 +14,7 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 use std::{fs, io};
 use xdp_common::counters::Counters;
-use xdp_common::limits::{FRAGMENT_TICKS, HALF_OPEN_TICKS, HOST_PEER_TICKS};
+use xdp_common::limits::{FRAGMENT_TICKS, HOST_PEER_TICKS, UNAUTHENTICATED_TICKS};
 use xdp_common::slot::{self, recent};
 use xdp_common::{Hook, meta};
 use xdp_core::Word;
@@ -272,7 +272,7 @@ fn table_usages(
         slots(FLOW, meta::FLOW_ENTRIES)?,
         slots(SESSION, meta::SESSION_ENTRIES)?,
     ];
-    usages.extend(half.map(|memory| recent("HALF", memory, HALF_OPEN_TICKS)));
+    usages.extend(half.map(|memory| recent("HALF", memory, UNAUTHENTICATED_TICKS)));
     usages.extend(pin.map(|memory| pin_usage(&memory, tick)));
     usages.extend(fragment);
     usages.push(recent("HOSTPEER", host_peer, HOST_PEER_TICKS));
