@@ -98,13 +98,15 @@ impl Plan {
             .unwrap_or_default()
     }
 
-    /// The WANs that have a VIP.
+    /// The WANs that have a VIP, also by a macvlan on top of them.
     pub(super) fn uplinks(&self) -> Vec<Link> {
-        let has_vip = |wan: &&Link| {
+        let has_vip = |number: usize| {
             let mut owners = self.vips().filter_map(|(_, location)| location.wan);
-            wan.exists() && owners.any(|owner| owner.index == wan.index)
+            owners.any(|owner| owner.number == number)
         };
-        self.wans.iter().filter(has_vip).cloned().collect()
+        let numbered = self.wans.iter().enumerate();
+        let existing = numbered.filter(|(number, wan)| wan.exists() && has_vip(*number));
+        existing.map(|(_, wan)| wan.clone()).collect()
     }
 
     /// Whether the programs for several VIPs are needed.
@@ -227,6 +229,23 @@ mod tests {
             [lan_addresses[0], lan_addresses[1], 0]
         );
         assert!(config.vips.vips[11].several == 1 && config.vips.vips[3].several == 0);
+    }
+
+    /// Also where a macvlan on top of it has the VIP.
+    #[test]
+    fn a_wan_with_a_vip_is_an_uplink() {
+        let mut plan = two_services();
+        plan.wans.push(link(9, None));
+        let uplinks = |plan: &Plan| plan.constants(Secret::default(), 8, LAN).uplinks;
+        assert_eq!(uplinks(&plan), [5, 7, 0, 0]);
+        let on_macvlan = OwningWan {
+            number: 1,
+            index: 20,
+        };
+        plan.locations[0].vips[1].wan = Some(on_macvlan);
+        assert_eq!(uplinks(&plan), [5, 7, 0, 0]);
+        plan.locations[0].vips[1].wan = None;
+        assert_eq!(uplinks(&plan), [5, 0, 0, 0]);
     }
 
     #[test]
