@@ -9,8 +9,9 @@ use anyhow::{Context, Result, ensure};
 
 use super::direction::Direction;
 use super::json::InstanceStats;
+use super::sender::{Flow, Sender, socket_in};
 use super::topology::{CLIENT, Lab, SERVER, VIP};
-use super::traffic::{FLOW, Flow, Received, Receiver, Sender, socket_in};
+use super::traffic::{FLOW, Received, Receiver};
 
 /// SPI from the client to the server.
 pub const SPI_IN: u32 = 0xC0DE_0001;

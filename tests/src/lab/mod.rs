@@ -26,6 +26,7 @@ pub mod process;
 pub mod raw_sender;
 pub mod routers;
 pub mod second_wan;
+pub mod sender;
 pub mod strongswan;
 mod swanctl;
 pub mod three_services;

@@ -1,137 +1,18 @@
-//! Numbered ESP-in-UDP packets at a steady rate, and a receiver that records which of them arrived.
+//! A receiver that records which packets of [`super::sender`] arrived.
 
 use std::io::ErrorKind;
-use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::net::{SocketAddrV4, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
-use nix::sys::socket::{setsockopt, sockopt};
 
-use super::netns::Namespace;
 use super::udp_pair::receive;
 
-/// Bytes from the SPI on; with the headers around them a frame of 110 bytes.
-const PAYLOAD: usize = 68;
-/// The receive buffer for packets that arrive while the receiver does not run.
-const BUFFER: usize = 256 << 20;
-/// Half of what the ring of a veth holds.
-const BURST: u128 = 128;
-const TICK: Duration = Duration::from_millis(1);
 /// This many consecutive packets are a flow; fewer are stragglers.
 pub const FLOW: u32 = 100;
-
-/// One flow of ESP in UDP.
-#[derive(Clone, Copy, Debug)]
-pub struct Flow {
-    /// Where it comes from.
-    pub from: SocketAddrV4,
-    /// Where the sender sends it.
-    pub to: SocketAddrV4,
-    /// Its SPI.
-    pub spi: u32,
-}
-
-impl Flow {
-    /// A flow between two ports 4500.
-    pub fn natt(from: Ipv4Addr, to: Ipv4Addr, spi: u32) -> Self {
-        Self {
-            from: SocketAddrV4::new(from, 4500),
-            to: SocketAddrV4::new(to, 4500),
-            spi,
-        }
-    }
-}
-
-/// A UDP socket inside a namespace.
-pub fn socket_in(namespace: &Namespace, at: SocketAddrV4) -> Result<UdpSocket> {
-    namespace.enter(|| {
-        let socket = UdpSocket::bind(at).with_context(|| format!("failed to bind {at}"))?;
-        setsockopt(&socket, sockopt::RcvBufForce, &BUFFER)
-            .context("failed to enlarge a receive buffer")?;
-        Ok(socket)
-    })
-}
-
-/// A thread that sends a flow until it is stopped.
-#[derive(Debug)]
-pub struct Sender {
-    shared: Arc<Sending>,
-    thread: JoinHandle<Result<u32>>,
-}
-
-#[derive(Debug, Default)]
-struct Sending {
-    stop: AtomicBool,
-    /// The sequence number of the packet that is being sent, or was sent last.
-    sequence: AtomicU32,
-}
-
-impl Sender {
-    /// Sends `rate` packets a second from `socket`, with sequence numbers from 1 on.
-    pub fn start(socket: UdpSocket, flow: Flow, rate: u32) -> Self {
-        let shared = Arc::new(Sending::default());
-        let state = Arc::clone(&shared);
-        let thread = std::thread::spawn(move || send_until(&socket, flow, rate, &state));
-        Self { shared, thread }
-    }
-
-    /// The highest sequence number so far: a packet with a higher one is sent after this call.
-    pub fn sequence(&self) -> u32 {
-        self.shared.sequence.load(Ordering::SeqCst)
-    }
-
-    /// Ends it and returns the number of packets sent.
-    pub fn stop(self) -> Result<u32> {
-        self.shared.stop.store(true, Ordering::Relaxed);
-        self.thread
-            .join()
-            .map_err(|_| anyhow!("the sender panicked"))?
-    }
-}
-
-fn send_until(socket: &UdpSocket, flow: Flow, rate: u32, state: &Sending) -> Result<u32> {
-    let mut packet = [0xA5; PAYLOAD];
-    packet[..4].copy_from_slice(&flow.spi.to_be_bytes());
-    let began = Instant::now();
-    let mut sent = 0_u32;
-    while !state.stop.load(Ordering::Relaxed) {
-        let due = began.elapsed().as_micros() * u128::from(rate) / 1_000_000;
-        // After a pause it catches up, but not with everything at once: a burst longer than the
-        // ring of a veth would be lost before it reaches the gateway.
-        let burst = due.min(u128::from(sent) + BURST);
-        while u128::from(sent) < burst {
-            sent += 1;
-            state.sequence.store(sent, Ordering::SeqCst);
-            packet[4..8].copy_from_slice(&sent.to_be_bytes());
-            match socket.send_to(&packet, flow.to) {
-                Ok(_) => {}
-                // The interface is gone: the packet counts as sent, and its receiver will report it
-                // as lost.
-                Err(error) if is_without_a_way(&error) => {}
-                Err(error) => {
-                    return Err(error)
-                        .with_context(|| format!("failed to send packet {sent} to {}", flow.to));
-                }
-            }
-        }
-        if burst < due {
-            std::thread::yield_now();
-        } else {
-            std::thread::sleep(TICK);
-        }
-    }
-    Ok(sent)
-}
-
-fn is_without_a_way(error: &std::io::Error) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::NetworkUnreachable | ErrorKind::NetworkDown | ErrorKind::HostUnreachable
-    )
-}
 
 /// What a receiver has seen so far.
 #[derive(Debug, Default)]
@@ -155,7 +36,8 @@ struct Later {
 #[derive(Debug)]
 pub struct Receiver {
     seen: Arc<Seen>,
-    thread: JoinHandle<Result<Received>>,
+    /// None once it has ended.
+    thread: Option<JoinHandle<Result<Received>>>,
 }
 
 /// The outcome.
@@ -182,11 +64,14 @@ impl Receiver {
         let seen = Arc::new(Seen::default());
         let shared = Arc::clone(&seen);
         let thread = std::thread::spawn(move || receive_until(&socket, from, spi, &shared));
-        Ok(Self { seen, thread })
+        Ok(Self {
+            seen,
+            thread: Some(thread),
+        })
     }
 
     /// Waits until `sent` packets have come, or nothing has come for a second, and ends it.
-    pub fn finish(self, sent: u32) -> Result<Received> {
+    pub fn finish(mut self, sent: u32) -> Result<Received> {
         let mut last = (0, Instant::now());
         loop {
             let packets = self.packets();
@@ -200,10 +85,14 @@ impl Receiver {
         }
         // One more moment for what should not come: duplicates.
         std::thread::sleep(Duration::from_millis(50));
-        self.seen.stop.store(true, Ordering::Relaxed);
-        self.thread
-            .join()
+        self.end()
+            .context("it has ended before")?
             .map_err(|_| anyhow!("the receiver panicked"))?
+    }
+
+    fn end(&mut self) -> Option<std::thread::Result<Result<Received>>> {
+        self.seen.stop.store(true, Ordering::Relaxed);
+        self.thread.take().map(JoinHandle::join)
     }
 
     /// From now on [`Self::later`] counts the packets with a higher sequence number.
@@ -235,6 +124,13 @@ impl Receiver {
     /// How many packets of the flow have come so far.
     pub fn packets(&self) -> u64 {
         self.seen.packets.load(Ordering::Relaxed)
+    }
+}
+
+/// Likewise.
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 

@@ -10,8 +10,8 @@ use anyhow::{Context, Result, bail, ensure};
 use super::capture::PacketSocket;
 use super::frames::{Captured, Verdict, describe};
 use super::netns::Namespace;
+use super::sender::socket_in;
 use super::topology::{CLIENT, Lab, PEER, SERVER, VIP};
-use super::traffic::socket_in;
 
 /// Time for a datagram to cross the lab, with neighbours to be resolved first.
 const PATIENCE: Duration = Duration::from_secs(3);

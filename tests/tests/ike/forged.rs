@@ -9,9 +9,9 @@ use anyhow::{Context, Result, ensure};
 use ikenat_tests::lab::Lab;
 use ikenat_tests::lab::ikenat::Ikenat;
 use ikenat_tests::lab::json::State;
+use ikenat_tests::lab::sender::socket_in;
 use ikenat_tests::lab::strongswan::{Settings, Tunnel};
 use ikenat_tests::lab::topology::{CLIENT, VIP};
-use ikenat_tests::lab::traffic::socket_in;
 use ikenat_tests::lab::udp_pair::receive;
 use ikenat_tests::suite::Scenario;
 

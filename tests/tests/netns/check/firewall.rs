@@ -5,8 +5,8 @@ use std::net::{IpAddr, SocketAddrV4};
 use std::time::Duration;
 
 use super::*;
+use ikenat_tests::lab::sender::socket_in;
 use ikenat_tests::lab::topology::{CLIENT, SERVER, VIP, WAN};
-use ikenat_tests::lab::traffic::socket_in;
 use ikenat_tests::lab::udp_pair::receive;
 
 /// Both kinds of iptables.

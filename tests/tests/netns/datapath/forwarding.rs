@@ -8,8 +8,8 @@ use anyhow::{Context, Result, ensure};
 use ikenat_tests::lab::capture::PacketSocket;
 use ikenat_tests::lab::frames::{Captured, Checksum, DONT_FRAGMENT, Packet, Verdict, protocol};
 use ikenat_tests::lab::ikenat::Ikenat;
+use ikenat_tests::lab::sender::socket_in;
 use ikenat_tests::lab::topology::{CLIENT, CLIENT_2, PEER, SERVER, VIP};
-use ikenat_tests::lab::traffic::socket_in;
 use ikenat_tests::lab::udp_pair::receive;
 use ikenat_tests::lab::wire::{
     Wire, at_client, at_server, esp, esp_from_server, exchange, from_client, from_server, ike,

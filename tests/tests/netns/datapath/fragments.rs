@@ -8,8 +8,8 @@ use ikenat_tests::lab::Lab;
 use ikenat_tests::lab::frames::{Packet, protocol};
 use ikenat_tests::lab::icmp_errors::Peers;
 use ikenat_tests::lab::ikenat::Ikenat;
+use ikenat_tests::lab::sender::socket_in;
 use ikenat_tests::lab::topology::{CLIENT, CLIENT_2, CLIENT_MAC, VIP, WAN_MAC};
-use ikenat_tests::lab::traffic::socket_in;
 use ikenat_tests::lab::udp_pair::receive;
 use ikenat_tests::lab::udp_pair::{Server, UdpPair};
 use ikenat_tests::lab::wire::{

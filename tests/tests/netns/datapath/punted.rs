@@ -7,10 +7,10 @@ use anyhow::{Context, Result, ensure};
 use ikenat_tests::lab::Lab;
 use ikenat_tests::lab::frames::{Packet, protocol};
 use ikenat_tests::lab::ikenat::Ikenat;
+use ikenat_tests::lab::sender::socket_in;
 use ikenat_tests::lab::topology::{
     CLIENT, CLIENT_MAC, GATEWAY_LAN, LAN_MAC, SERVER, SERVER_MAC, VIP, WAN_MAC,
 };
-use ikenat_tests::lab::traffic::socket_in;
 use ikenat_tests::lab::udp_pair::receive;
 use ikenat_tests::lab::wire::{Wire, at_server, esp, from_client, from_server, raw_from_client};
 use ikenat_tests::suite::Scenario;

@@ -11,10 +11,10 @@ use ikenat_tests::lab::capture::PacketSocket;
 use ikenat_tests::lab::frames::{Mac, Packet, not_ipv4};
 use ikenat_tests::lab::ikenat::{Ikenat, usual_arguments};
 use ikenat_tests::lab::netns::{Namespace, execute};
+use ikenat_tests::lab::sender::socket_in;
 use ikenat_tests::lab::topology::{
     CLIENT, CLIENT_MAC, GATEWAY_LAN, LAN, LAN_MAC, PEER, SERVER, SERVER_MAC, VIP, WAN, WAN_MAC,
 };
-use ikenat_tests::lab::traffic::socket_in;
 use ikenat_tests::lab::udp_pair::receive;
 use ikenat_tests::lab::wire::{at_client, at_server, esp, from_client, from_server};
 use ikenat_tests::suite::Scenario;
