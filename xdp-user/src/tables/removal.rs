@@ -20,7 +20,7 @@ use crate::tables::retired::EntryKind;
 use crate::tables::retiring::Retiring;
 use crate::tables::small::SmallTables;
 use xdp_common::Config;
-use xdp_common::limits::{FRAGMENT_TICKS, HALF_OPEN_TICKS, UNAUTHENTICATED_TICKS};
+use xdp_common::limits::{FRAGMENT_TICKS, HALF_OPEN_TICKS};
 use xdp_common::meta;
 use xdp_common::slot::recent::{DETAILS, DIGEST, WORDS};
 use xdp_common::slot::{self, NO_VIP, SPI_VIP, STATE, WAYS, flow, pin, session};
@@ -28,8 +28,8 @@ use xdp_core::Word;
 use xdp_core::table::recent::Bucket;
 use xdp_core::table::{Slot, State};
 
-/// Ticks after which nothing proves anything any more that was written into HALF or FRAGMENT before. An entry of
-/// HALF is kept for longer ([`UNAUTHENTICATED_TICKS`]), and then says of two SPIs alone that they prove nothing.
+/// Ticks after which nothing proves anything any more that was written into HALF or FRAGMENT before. What an
+/// entry of HALF shows against a proof for longer is lost meanwhile.
 pub const HOLD: u64 = 2 + HALF_OPEN_TICKS as u64;
 const _: () = assert!(FRAGMENT_TICKS <= HALF_OPEN_TICKS);
 
@@ -173,7 +173,7 @@ impl Removal {
     fn sweep_small<W: Word>(&mut self, tick: u64, small: SmallTables<'_, W>) {
         let range = |buckets: &[Bucket<W>]| slice(buckets.len(), self.next);
         for bucket in &small.halves[range(small.halves)] {
-            erase(bucket, |way| is_old(way, tick, UNAUTHENTICATED_TICKS));
+            erase(bucket, |way| is_old(way, tick, HALF_OPEN_TICKS));
         }
         for bucket in &small.fragments[range(small.fragments)] {
             erase(bucket, |way| is_old(way, tick, FRAGMENT_TICKS));

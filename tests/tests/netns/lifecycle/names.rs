@@ -218,11 +218,12 @@ fn older(lab: &Lab) -> Result<()> {
             let tables = Tables::<AtomicU64>::open(&directory("203_0_113_1"))?;
             tables.meta(meta::VERSION).store(version, Ordering::SeqCst);
         }
-        let words = [
-            "older ikenat",
-            "203.0.113.1",
-            "`ikenat unload --vip 203.0.113.1`",
-        ];
+        let bpffs = lab.bpffs();
+        let remedy = format!(
+            "`ikenat unload --vip 203.0.113.1 --bpffs {}`",
+            bpffs.display()
+        );
+        let words = ["older ikenat", "203.0.113.1", &remedy];
         sentence(&start(lab, &[])?, &words).with_context(|| format!("{version:?}"))?;
         // It has the interfaces too.
         let mut command = timed_command(
@@ -243,10 +244,8 @@ fn older(lab: &Lab) -> Result<()> {
             .arg(SERVER.to_string())
             .arg("--bpffs")
             .arg(lab.bpffs());
-        sentence(
-            &command.output()?,
-            &[WAN, "`ikenat unload --vip 203.0.113.1`"],
-        )?;
+        let foreign = [WAN, "`ikenat unload --vip 203.0.113.1`"];
+        sentence(&command.output()?, &foreign)?;
         ensure!(attachments(lab)? == before, "something has changed");
         ensure!(!directory("default").exists(), "a directory is left");
     }
