@@ -354,6 +354,7 @@ fn commit(
             let pin = context.instance.pending_pin(&filter_pin(target));
             keep(context, &Created::Pin(pin));
             pass(Step::FilterExchanged)?;
+            pending::keep_named_program(netlink, context.instance, &filter_pin(target))?;
             context.instance.commit_program(&filter_pin(target))
         }
         Pending::RenameFilterPin => {

@@ -112,7 +112,7 @@ fn filters(lab: &Lab) -> Result<String> {
 }
 
 /// A start dies in the middle of a move, and the next one, on either interface, is refused when it has
-/// prepared all filters.
+/// prepared all filters. The one after that is on the other interface, or on the same.
 fn refused_after_death(lab: &Lab) -> Result<()> {
     add_another(&lab.gateway)?;
     force_slow_path(lab)?;
@@ -121,10 +121,17 @@ fn refused_after_death(lab: &Lab) -> Result<()> {
     let last_filter = format!("{}:3", Step::ProgramPinned.name());
     for (from, to) in [(WAN, OTHER), (OTHER, WAN)] {
         for step in [Step::FilterMade, Step::OldFilterGone, Step::FilterExchanged] {
-            for next in [to, from] {
+            let same = if step == Step::FilterMade {
+                vec![(to, to), (from, from)]
+            } else {
+                Vec::new()
+            };
+            for (refused, next) in [(to, from), (from, to)].into_iter().chain(same) {
                 let context = || {
                     let step = step.name();
-                    format!("from {from} to {to}, killed at {step}, then refused on {next}")
+                    format!(
+                        "from {from} to {to}, killed at {step}, refused on {refused}, then on {next}"
+                    )
                 };
                 run(lab, &place, from).with_context(context)?;
                 let process = start(lab, &place, to, &format!("kill:{}", step.name()))?;
@@ -132,7 +139,7 @@ fn refused_after_death(lab: &Lab) -> Result<()> {
                 let there = filters(lab)?;
                 // Twice: the pins that the first one leaves are no worse.
                 for _ in 0..2 {
-                    refuse(lab, &place, next, &last_filter).with_context(context)?;
+                    refuse(lab, &place, refused, &last_filter).with_context(context)?;
                     let now = filters(lab)?;
                     ensure!(there == now, "{there}\nbecame\n{now}\n{}", context());
                 }

@@ -43,6 +43,17 @@ pub(crate) fn settle_pending_program(
     instance.commit_pin(pin)
 }
 
+/// Keeps the pin of the named program, before that of another one takes the name, if a filter on another
+/// interface still runs it.
+pub(crate) fn keep_named_program(netlink: &Netlink, instance: &Instance, pin: &str) -> Result<()> {
+    if let Some(named) = instance.pinned_program(pin)?
+        && cleanup::running(netlink)?.contains(&named)
+    {
+        instance.set_aside(pin, named)?;
+    }
+    Ok(())
+}
+
 /// Removes the pins that were set aside whose filters are gone, after everything was attached.
 pub(crate) fn remove_pins_aside(netlink: &Netlink, instance: &Instance) -> Result<()> {
     let aside = instance.pins_aside();
