@@ -176,6 +176,12 @@ impl Instance {
         Self::filter_pins().flat_map(|name| [format!("{name}{NEW}"), name])
     }
 
+    /// The names of all that is in its directory.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = String> {
+        let entries = fs::read_dir(&self.directory).into_iter().flatten();
+        entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+    }
+
     fn foreign(&self, path: &Path, why: String) -> Error {
         Error::ForeignPin {
             path: path.to_path_buf(),

@@ -230,9 +230,7 @@ fn movable(instance: &Instance) -> Vec<String> {
         .filter(|name| instance.pin(name).exists())
         .collect();
     names.extend(instance.pins_aside());
-    let entries = fs::read_dir(&instance.directory).into_iter().flatten();
-    let entries = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    names.extend(entries.filter(|name| name.starts_with(CLSACT)));
+    names.extend(instance.entries().filter(|name| name.starts_with(CLSACT)));
     names
 }
 

@@ -47,7 +47,7 @@ pub(super) struct Context<'a> {
     /// Where the servers are, as far as they are found: not those to which no LAN leads.
     servers: Vec<ServerLocation>,
     /// The numbers of the WANs that have a VIP.
-    with_vip: BTreeSet<usize>,
+    uplinks: BTreeSet<usize>,
 }
 
 impl<'a> Context<'a> {
@@ -84,7 +84,7 @@ impl<'a> Context<'a> {
             instance,
             older: older(settings),
             servers: Vec::new(),
-            with_vip: BTreeSet::new(),
+            uplinks: BTreeSet::new(),
         };
         let network = context.network();
         let located = settings
@@ -93,7 +93,7 @@ impl<'a> Context<'a> {
         context.servers = located.filter_map(Result::ok).collect();
         let owner = |vip| context.network().owner(&context.addresses, vip);
         let owners = settings.vips().filter_map(owner);
-        context.with_vip = owners.map(|wan| wan.number).collect();
+        context.uplinks = owners.map(|wan| wan.number).collect();
         context.veth_peers = veth_peer::find(&context);
         Ok(context)
     }
@@ -210,7 +210,7 @@ impl<'a> Context<'a> {
         let routes = ClientRoutes {
             network: self.network(),
             names: self.settings.wans.iter().map(String::as_str).collect(),
-            with_vip: &self.with_vip,
+            uplinks: &self.uplinks,
         };
         routes.of_vip(self.netlink, self.vip, self.location())
     }

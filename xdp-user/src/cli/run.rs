@@ -28,8 +28,9 @@ use xdp_user::netlink::Netlink;
 pub(crate) struct Arguments {
     /// Interface towards the clients, up to four times
     ///
-    /// Replies leave by the one that has the VIP, if it has a route to the client. With a single VIP only
-    /// the first one has the fast path outbound.
+    /// Replies leave by the one that has the VIP, if it has a route to the client; otherwise, and to a client
+    /// behind a WAN without a VIP, by the kernel's route. With a single VIP only the first one has the fast
+    /// path outbound.
     #[arg(long, value_name = "IF", required = true)]
     wan: Vec<String>,
     /// Interface towards the server, up to four times; none when the server is this host
@@ -241,7 +242,7 @@ impl Arguments {
 
 /// The settings that a command line gives, with the program as its first word; `None` if it is not one of
 /// `ikenat run`.
-pub(super) fn settings_of(words: &[&OsStr]) -> Option<Settings> {
+pub(super) fn parse_command_line(words: &[&OsStr]) -> Option<Settings> {
     let (verb, _) = words.get(1..)?.split_first()?;
     (*verb == "run").then_some(())?;
     let command = Arguments::augment_args(Command::new("run"));
@@ -293,12 +294,12 @@ mod tests {
 
     fn reads_back(text: &str) {
         let words: Vec<&OsStr> = text.split(' ').map(OsStr::new).collect();
-        let settings = settings_of(&words).expect("valid arguments");
+        let settings = parse_command_line(&words).expect("valid arguments");
         assert_eq!(run_command(&settings), text);
     }
 
     #[test]
-    fn what_is_no_start_has_no_settings() {
+    fn other_command_lines_have_no_settings() {
         for text in [
             "",
             "ikenat",
@@ -307,7 +308,7 @@ mod tests {
             "sh run",
         ] {
             let words: Vec<&OsStr> = text.split(' ').map(OsStr::new).collect();
-            assert!(settings_of(&words).is_none(), "{text}");
+            assert!(parse_command_line(&words).is_none(), "{text}");
         }
     }
 }

@@ -1,6 +1,6 @@
 //! `ikenat unload`: detaches the programs of an instance and removes its pins.
 
-use super::run::settings_of;
+use super::run::parse_command_line;
 use super::service_filter::select;
 use super::{Errors, InstanceFilter, complain, print};
 use anyhow::{Context, Result, anyhow, bail};
@@ -102,7 +102,7 @@ fn refuse(which: &InstanceFilter, wanted: &WantedServices) -> Result<ExitCode> {
         select(wanted, &mut instances, &errors, |one| &one.services)?;
     }
     for settings in instances {
-        let settings = of_daemon(&settings).unwrap_or(settings);
+        let settings = settings_of_daemon(&settings).unwrap_or(settings);
         complain(&refusal(settings, wanted));
     }
     _ = errors.report();
@@ -111,7 +111,7 @@ fn refuse(which: &InstanceFilter, wanted: &WantedServices) -> Result<ExitCode> {
 
 /// The settings of an instance with all options, which only the command line of its daemon has. `None` if no
 /// daemon runs, or if this is not its command line.
-fn of_daemon(settings: &Settings) -> Option<Settings> {
+fn settings_of_daemon(settings: &Settings) -> Option<Settings> {
     let bpffs = layout::bpffs(settings.bpffs.as_deref()).ok()?;
     let pid = Instance::of(&bpffs, &settings.instance).owner()?;
     let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
@@ -120,7 +120,7 @@ fn of_daemon(settings: &Settings) -> Option<Settings> {
         .split(|byte| *byte == 0)
         .map(OsStr::from_bytes)
         .collect();
-    let given = settings_of(&words)?;
+    let given = parse_command_line(&words)?;
     let names = |settings: &Settings| -> BTreeSet<String> {
         let services = settings.services.iter();
         services.map(|service| service.name.clone()).collect()

@@ -20,17 +20,17 @@ pub struct Unrouted {
     pub wan: String,
     /// What becomes of the replies from its VIPs.
     pub effect: String,
-    /// The command that adds the route, and replaces that of no other WAN.
+    /// The command that adds the route without replacing that of another WAN.
     pub fix: String,
 }
 
-/// The WANs as routes to clients are judged by them.
+/// What decides by which WAN replies leave.
 pub(crate) struct ClientRoutes<'r> {
     pub(crate) network: Network<'r>,
     /// The names of all WANs, also of absent ones, in the order of the settings.
     pub(crate) names: Vec<&'r str>,
     /// The numbers of the WANs that have a VIP.
-    pub(crate) with_vip: &'r BTreeSet<usize>,
+    pub(crate) uplinks: &'r BTreeSet<usize>,
 }
 
 impl<'r> ClientRoutes<'r> {
@@ -63,7 +63,7 @@ impl<'r> ClientRoutes<'r> {
         let host = Self::of_host(netlink, vip, location).ok();
         let host = host.and_then(|route| route.interface());
         let by = host.and_then(|index| self.number(index));
-        let is_uplink = by.is_some_and(|by| self.with_vip.contains(&by));
+        let is_uplink = by.is_some_and(|by| self.uplinks.contains(&by));
         if host.is_some() && !is_uplink {
             return Ok(None);
         }
@@ -108,12 +108,11 @@ impl<'r> ClientRoutes<'r> {
 
 /// The WANs of a plan that have VIPs and lack a default route, each once.
 pub fn unrouted(netlink: &Netlink, plan: &Plan) -> Vec<Unrouted> {
-    let owners = plan.vips().filter_map(|(_, location)| location.wan);
-    let with_vip = owners.map(|wan| wan.number).collect();
+    let uplinks = plan.uplink_numbers();
     let routes = ClientRoutes {
         network: Network::of(plan),
         names: plan.wans.iter().map(|wan| wan.name.as_str()).collect(),
-        with_vip: &with_vip,
+        uplinks: &uplinks,
     };
     let mut found: Vec<Unrouted> = Vec::new();
     for (vip, location) in plan.vips() {

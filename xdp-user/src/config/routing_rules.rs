@@ -15,11 +15,9 @@ use crate::config::services::{Service, named};
 use crate::config::settings::Settings;
 use crate::netlink::rule::Rule;
 use crate::netlink::{Netlink, Route};
+use netlink_packet_route::route::RouteHeader;
 use std::io;
 use std::net::Ipv4Addr;
-
-/// The number of the table `main` (`RT_TABLE_MAIN`).
-const MAIN: u32 = 254;
 
 /// A rule that is not followed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,36 +46,43 @@ fn judge_all(
 ) -> Vec<Unfollowed> {
     let has_several_wans = settings.wans.len() > 1;
     let judged = rules.iter().enumerate().filter_map(|(number, rule)| {
-        let part = part(rule, &rules[..number]).filter(|_| has_several_wans);
-        let is_served = |vip| part == Some(Part::Default) && has_rule(rules, vip);
-        if part == Some(Part::Lans) {
+        let kernel_rule = kernel_rule(rule, &rules[..number]).filter(|_| has_several_wans);
+        let has_own_rule =
+            |vip| kernel_rule == Some(KernelRule::ChoosesWan) && has_rule(rules, vip);
+        if kernel_rule == Some(KernelRule::KeepsLans) {
             return None;
         }
-        judge(rule, &settings.services, &is_local, is_served)
+        judge(rule, &settings.services, &is_local, has_own_rule)
     });
     judged.collect()
 }
 
-/// Which of the two rules that docs/slow-path.md gives for what the kernel itself sends a rule is.
+/// The two rules of docs/slow-path.md for what the kernel itself sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Part {
+enum KernelRule {
     /// The first one keeps the way to the LANs, and so shows what the second one is for.
-    Lans,
+    KeepsLans,
     /// The second one chooses the WAN. It is enough where rules by the VIPs choose that of all other
     /// packets.
-    Default,
+    ChoosesWan,
 }
 
-fn part(rule: &Rule, earlier: &[Rule]) -> Option<Part> {
+fn kernel_rule(rule: &Rule, earlier: &[Rule]) -> Option<KernelRule> {
     let (source, length) = rule.source.filter(|_| rule.mark.is_none())?;
     let keeps_lans = |first: &Rule| {
         let contains = first.is_from(source) && first.source.is_some_and(|(_, of)| of <= length);
-        first.suppressed.is_some() && first.table == MAIN && contains && is_plain(first)
+        first.suppressed.is_some()
+            && first.table == u32::from(RouteHeader::RT_TABLE_MAIN)
+            && contains
+            && is_plain(first)
     };
     if keeps_lans(rule) {
-        return Some(Part::Lans);
+        return Some(KernelRule::KeepsLans);
     }
-    earlier.iter().any(keeps_lans).then_some(Part::Default)
+    earlier
+        .iter()
+        .any(keeps_lans)
+        .then_some(KernelRule::ChoosesWan)
 }
 
 /// Whether a rule by its source names a table for the packets of a VIP.
@@ -99,7 +104,7 @@ fn judge(
     rule: &Rule,
     services: &[Service],
     is_local: impl Fn(Ipv4Addr) -> bool,
-    is_served: impl Fn(Ipv4Addr) -> bool,
+    has_own_rule: impl Fn(Ipv4Addr) -> bool,
 ) -> Option<Unfollowed> {
     let servers = services
         .iter()
@@ -111,7 +116,7 @@ fn judge(
         let is_followed = !missed.is_empty() && is_local(server);
         missed.into_iter().filter(move |_| !is_followed)
     });
-    let vips: Vec<Ipv4Addr> = vips.filter(|vip| !is_served(*vip)).collect();
+    let vips: Vec<Ipv4Addr> = vips.filter(|vip| !has_own_rule(*vip)).collect();
     let first = vips.first()?;
     let named = named(vips.iter().map(Ipv4Addr::to_string).collect(), 1, "VIP");
     let priority = rule.priority;
@@ -170,12 +175,17 @@ mod tests {
     }
 
     /// No VIP has a rule.
-    fn nowhere(_: Ipv4Addr) -> bool {
+    fn without_rule(_: Ipv4Addr) -> bool {
         false
     }
 
     fn judged_for_one(rule: &Rule) -> Option<Unfollowed> {
-        judge(rule, &[Service::new("a", VIP, SERVER)], elsewhere, nowhere)
+        judge(
+            rule,
+            &[Service::new("a", VIP, SERVER)],
+            elsewhere,
+            without_rule,
+        )
     }
 
     #[test]
@@ -224,14 +234,19 @@ mod tests {
             Service::new(&format!("s{number}"), at(VIP), at(SERVER))
         };
         let services: Vec<Service> = (0..100).map(service).collect();
-        let found =
-            judge(&rule(None, Some((1, 1))), &services, elsewhere, nowhere).expect("by a mark");
+        let found = judge(
+            &rule(None, Some((1, 1))),
+            &services,
+            elsewhere,
+            without_rule,
+        )
+        .expect("by a mark");
         let words = "packets of 203.0.113.1 and 99 more VIPs are routed";
         assert!(found.message.contains(words), "{}", found.message);
         let fix = "ip rule add priority 100 from 203.0.113.1 lookup 7 # and one for each other VIP";
         assert_eq!(found.fix, fix);
         let from = rule(Some(([192, 168, 0, 2], 31)), None);
-        let found = judge(&from, &services, elsewhere, nowhere).expect("from two servers");
+        let found = judge(&from, &services, elsewhere, without_rule).expect("from two servers");
         let words = "(203.0.113.2 and 1 more VIP)";
         assert!(found.message.contains(words), "{}", found.message);
     }

@@ -7,6 +7,7 @@ use crate::config::peer_lists::Lists;
 use crate::config::plan::Plan;
 use crate::config::services::Service;
 use crate::netlink::Link;
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use xdp_common::vips::Egress;
 use xdp_common::{Config, Vip};
@@ -98,15 +99,17 @@ impl Plan {
             .unwrap_or_default()
     }
 
-    /// The WANs that have a VIP, also by a macvlan on top of them.
+    /// The numbers of the WANs that have a VIP, also by a macvlan on top of them.
+    pub(super) fn uplink_numbers(&self) -> BTreeSet<usize> {
+        let owners = self.vips().filter_map(|(_, location)| location.wan);
+        owners.map(|owner| owner.number).collect()
+    }
+
+    /// The same WANs, as far as they exist.
     pub(super) fn uplinks(&self) -> Vec<Link> {
-        let has_vip = |number: usize| {
-            let mut owners = self.vips().filter_map(|(_, location)| location.wan);
-            owners.any(|owner| owner.number == number)
-        };
-        let numbered = self.wans.iter().enumerate();
-        let existing = numbered.filter(|(number, wan)| wan.exists() && has_vip(*number));
-        existing.map(|(_, wan)| wan.clone()).collect()
+        let numbers = self.uplink_numbers().into_iter();
+        let links = numbers.filter_map(|number| self.wans.get(number));
+        links.filter(|wan| wan.exists()).cloned().collect()
     }
 
     /// Whether the programs for several VIPs are needed.

@@ -87,8 +87,8 @@ fn ready_word(netlink: &Netlink, link: &Link, epoch: u16, rules: RuleDepth) -> u
     }
 }
 
-/// The epoch of an interface, from the one that all share: those of two WANs are so far apart that a next hop of one
-/// is never valid on the other. A flow, or a session, whose VIP changes on one CPU while another one caches
+/// The epoch of an interface, from the one that all share. Those of two WANs are so far apart that a next
+/// hop of one is never valid on the other. A flow, or a session, whose VIP changes on one CPU while another one caches
 /// a next hop of the VIP before would otherwise send to the router of another WAN until that expires.
 fn epoch_of(wans: &[Link], link: &Link, epoch: u16) -> u16 {
     // An interface that is a LAN as well has the same word twice.

@@ -76,14 +76,16 @@ impl SavedState {
             return Ok(None);
         }
         // First: another version has maps of other sizes too.
-        if let Some(words) = words {
+        if let Some(words) = &words {
             let word = |at: usize| words.get(at).copied().unwrap_or_default();
             check_version(&instance.directory, &instance.name, word)?;
         }
         instance.check_maps(&plan.settings.sizes)?;
         let tables = Tables::<ReadOnlyWord>::open(&instance.directory)?;
-        let word = |at| tables.meta(at).load();
-        check_version(&instance.directory, &instance.name, word)?;
+        if words.is_none() {
+            let word = |at| tables.meta(at).load();
+            check_version(&instance.directory, &instance.name, word)?;
+        }
         Ok(Some(Self {
             flags: tables.meta(meta::FLAGS).load(),
             secret: secret::read(&instance.directory)?,

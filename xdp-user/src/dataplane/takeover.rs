@@ -188,15 +188,15 @@ impl Takeover {
     fn try_undo(&self, netlink: &Netlink, own: &Instance) -> Result<bool> {
         let is_older = |program: &u32| self.programs.contains(program);
         let links = link::all_of(own);
-        let running = cleanup::running(netlink)?;
+        let running = cleanup::running_programs(netlink)?;
         let filters = own.pinned_filters().collect::<Result<Vec<_>>>()?;
-        let (mut given_back, mut unused) =
+        let (mut can_give_back, mut unused) =
             (links.iter().all(|link| is_older(&link.program)), vec![]);
         for (name, program) in filters.iter().filter(|(_, program)| !is_older(program)) {
-            given_back &= !running.contains(program);
+            can_give_back &= !running.contains(program);
             unused.push(name);
         }
-        if !given_back {
+        if !can_give_back {
             return Ok(false);
         }
         for name in unused {

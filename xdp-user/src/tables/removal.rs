@@ -28,8 +28,8 @@ use xdp_core::Word;
 use xdp_core::table::recent::Bucket;
 use xdp_core::table::{Slot, State};
 
-/// Ticks after which nothing proves anything any more that was written into HALF or FRAGMENT before. What an
-/// entry of HALF shows against a proof for longer is lost meanwhile.
+/// Ticks after which nothing proves anything any more that was written into HALF or FRAGMENT before. What HALF
+/// shows for longer (a second address of an IKE SA) is erased with it.
 pub const HOLD: u64 = 2 + HALF_OPEN_TICKS as u64;
 const _: () = assert!(FRAGMENT_TICKS <= HALF_OPEN_TICKS);
 

@@ -6,7 +6,7 @@ use crate::dataplane::clsact::slot::{self, InstancePrograms};
 use crate::dataplane::clsact::{self, failed};
 use crate::error::{Error, Result};
 use crate::netlink::namespaces::{self, Namespace};
-use crate::netlink::{Block, Netlink};
+use crate::netlink::{Block, Filter, Netlink};
 use std::ops::ControlFlow;
 
 /// Removes the filters of an instance in all network namespaces, except those in this process's own
@@ -56,10 +56,7 @@ fn remove_in_namespace(
             if keep.contains(&(index, block)) {
                 continue;
             }
-            let filters = inside
-                .netlink
-                .filters(index, block)
-                .map_err(failed("list", &format!("interface {index}")))?;
+            let filters = filters_of(inside, index, block)?;
             if filters.iter().any(|filter| programs.owns(filter)) {
                 clsact::delete_filter(inside.netlink, (index, block))?;
             }
@@ -69,15 +66,19 @@ fn remove_in_namespace(
     Ok(())
 }
 
+fn filters_of(inside: &Namespace<'_>, index: u32, block: Block) -> Result<Vec<Filter>> {
+    let filters = inside.netlink.filters(index, block);
+    filters.map_err(failed("list", &format!("interface {index}")))
+}
+
 /// The programs that filters in the slot run, in all network namespaces, of whatever instance.
-pub(crate) fn running(netlink: &Netlink) -> Result<Vec<u32>> {
+pub(crate) fn running_programs(netlink: &Netlink) -> Result<Vec<u32>> {
     let mut programs = Vec::new();
     namespaces::visit(netlink, |inside| {
         let list = Error::system("list the qdiscs");
         for (index, blocks) in inside.netlink.clsacts().map_err(list)? {
             for &block in blocks {
-                let filters = inside.netlink.filters(index, block);
-                let filters = filters.map_err(failed("list", &format!("interface {index}")))?;
+                let filters = filters_of(inside, index, block)?;
                 let in_slot = filters.iter().filter(|filter| slot::is_in_slot(filter));
                 programs.extend(in_slot.filter_map(|filter| filter.program));
             }
@@ -111,10 +112,7 @@ pub fn find(
             if found.is_some() {
                 continue;
             }
-            let filters = inside
-                .netlink
-                .filters(*index, *block)
-                .map_err(failed("list", &format!("interface {index}")))?;
+            let filters = filters_of(inside, *index, *block)?;
             let mut owned = filters.iter().filter(|filter| own.owns(filter));
             *found = owned
                 .find_map(|filter| filter.program)

@@ -9,7 +9,8 @@
 //! program is pinned as `filter-tc-wan`, `filter-egress-wan` and so on, which shows in any network
 //! namespace that there are filters to find. The next program of a filter is pinned beside it as
 //! `NAME-new`, and gets the name when the filter runs it and none runs the earlier one. As
-//! `NAME-aside-ID` is pinned what `pending` sets aside after starts that died. The directory
+//! `NAME-aside-ID` is pinned a program that a filter on another interface still runs, after starts that
+//! died (`pending`). The directory
 //! `clsact-NAMESPACE-INDEX` says that ikenat added the clsact of that interface; ikenat removes it
 //! with its filter if nothing else is in it.
 

@@ -25,7 +25,7 @@ pub(crate) fn settle_pending_program(
     let Some(pending) = instance.pending_program(pin)? else {
         return Ok(());
     };
-    let running = cleanup::running(netlink)?;
+    let running = cleanup::running_programs(netlink)?;
     if !running.contains(&pending) {
         // The program of this start replaces it.
         return Ok(());
@@ -46,8 +46,12 @@ pub(crate) fn settle_pending_program(
 /// Keeps the pin of the named program, before that of another one takes the name, if a filter on another
 /// interface still runs it.
 pub(crate) fn keep_named_program(netlink: &Netlink, instance: &Instance, pin: &str) -> Result<()> {
+    // Otherwise the filter here had the name.
+    if instance.pins_aside().is_empty() {
+        return Ok(());
+    }
     if let Some(named) = instance.pinned_program(pin)?
-        && cleanup::running(netlink)?.contains(&named)
+        && cleanup::running_programs(netlink)?.contains(&named)
     {
         instance.set_aside(pin, named)?;
     }
@@ -60,7 +64,7 @@ pub(crate) fn remove_pins_aside(netlink: &Netlink, instance: &Instance) -> Resul
     if aside.is_empty() {
         return Ok(());
     }
-    let running = cleanup::running(netlink)?;
+    let running = cleanup::running_programs(netlink)?;
     for name in aside {
         let program = instance.pinned_program(&name)?;
         if program.is_none_or(|program| !running.contains(&program)) {

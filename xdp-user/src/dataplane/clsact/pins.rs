@@ -74,8 +74,6 @@ impl Instance {
 
     /// The names of the pins that were set aside.
     pub(crate) fn pins_aside(&self) -> Vec<String> {
-        let entries = fs::read_dir(&self.directory).into_iter().flatten();
-        let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
         let is_aside = |name: &String| {
             let mut pins = Self::filter_pins();
             pins.any(|pin| {
@@ -83,7 +81,7 @@ impl Instance {
                 rest.is_some_and(|rest| rest.starts_with(ASIDE))
             })
         };
-        names.filter(is_aside).collect()
+        self.entries().filter(is_aside).collect()
     }
 
     fn clsact_record(&self, namespace: u64, index: u32) -> PathBuf {
