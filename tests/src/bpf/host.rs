@@ -324,8 +324,8 @@ impl<const TC: bool, const OUT: bool> Env for Host<'_, TC, OUT> {
     fn note_vip<F: Frame + ?Sized>(&self, frame: &F, config: &Config, jiffies: u64) {
         pin::note(frame, self, config, jiffies);
     }
-    fn place(&self, config: &Config, vip: u16, addresses: ([u8; 4], [u8; 4])) -> usize {
-        inside::place(self, config, vip, addresses)
+    fn locate(&self, config: &Config, vip: u16, addresses: ([u8; 4], [u8; 4])) -> usize {
+        inside::locate(self, config, vip, addresses)
     }
     /// The host keeps no log.
     fn established(&self, _: [u8; 4], _: Direction) {}

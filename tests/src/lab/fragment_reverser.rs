@@ -7,11 +7,11 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use super::background::Background;
 use super::capture::PacketSocket;
 use super::frames::Captured;
 use super::links::{self, Interface};
@@ -24,9 +24,9 @@ const PATIENCE: Duration = Duration::from_millis(50);
 /// The wire between client and gateway. Dropping it ends its threads and removes it.
 #[derive(Debug)]
 pub struct FragmentReverser {
-    stop: Arc<AtomicBool>,
     reversed: Arc<AtomicU32>,
-    threads: Vec<JoinHandle<()>>,
+    // Before the namespace, which they use.
+    _threads: Vec<Background<()>>,
     _namespace: Namespace,
 }
 
@@ -64,19 +64,19 @@ impl FragmentReverser {
             wire.run(&format!("ip link set {port} up"))?;
         }
         let open = |name| PacketSocket::open(&wire, name);
-        let (stop, reversed) = (Arc::default(), Arc::default());
+        let reversed = Arc::default();
         let mut threads = Vec::new();
         for (from, to) in [(TO_CLIENT, TO_GATEWAY), (TO_GATEWAY, TO_CLIENT)] {
             let (from, to) = (open(from)?, open(to)?);
-            let (stop, reversed) = (Arc::clone(&stop), Arc::clone(&reversed));
-            threads.push(std::thread::spawn(move || {
-                copy(&from, &to, &stop, &reversed);
+            let reversed = Arc::clone(&reversed);
+            threads.push(Background::start(move |stop| {
+                copy(&from, &to, stop, &reversed);
+                Ok(())
             }));
         }
         Ok(Self {
-            stop,
             reversed,
-            threads,
+            _threads: threads,
             _namespace: wire,
         })
     }
@@ -84,15 +84,6 @@ impl FragmentReverser {
     /// Datagrams whose fragments it has reversed so far.
     pub fn reversed(&self) -> u32 {
         self.reversed.load(Ordering::Relaxed)
-    }
-}
-
-impl Drop for FragmentReverser {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        for thread in self.threads.drain(..) {
-            let _ = thread.join();
-        }
     }
 }
 

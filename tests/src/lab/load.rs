@@ -9,9 +9,9 @@ use anyhow::{Context, Result, ensure};
 
 use super::direction::Direction;
 use super::json::InstanceStats;
+use super::receiver::{ENOUGH, Received, Receiver};
 use super::sender::{Flow, Sender, socket_in};
 use super::topology::{CLIENT, Lab, SERVER, VIP};
-use super::traffic::{FLOW, Received, Receiver};
 
 /// SPI from the client to the server.
 pub const SPI_IN: u32 = 0xC0DE_0001;
@@ -126,7 +126,7 @@ impl Load {
             receiver.mark(sender.sequence());
         }
         for (to, (sender, receiver)) in ["server", "client"].iter().zip(both()) {
-            wait_for(|| receiver.later().into(), FLOW.into(), deadline).with_context(|| {
+            wait_for(|| receiver.later().into(), ENOUGH.into(), deadline).with_context(|| {
                 let sent = sender.sequence();
                 format!("to the {to}: {sent} packets are sent; {}", receiver.state())
             })?;

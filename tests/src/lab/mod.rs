@@ -5,6 +5,7 @@
 //! none of the other crates.
 
 pub mod ageing;
+mod background;
 pub mod capture;
 mod certificates;
 pub mod cgroup;
@@ -24,6 +25,7 @@ mod network_cards;
 pub mod path_mtu;
 pub mod process;
 pub mod raw_sender;
+pub mod receiver;
 pub mod routers;
 pub mod second_wan;
 pub mod sender;
@@ -31,7 +33,6 @@ pub mod strongswan;
 mod swanctl;
 pub mod three_services;
 pub mod topology;
-pub mod traffic;
 pub mod transfer;
 pub mod udp_pair;
 pub mod vici;

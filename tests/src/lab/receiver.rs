@@ -4,20 +4,19 @@ use std::io::ErrorKind;
 use std::net::{SocketAddrV4, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 
+use super::background::Background;
 use super::udp_pair::receive;
 
 /// This many consecutive packets are a flow; fewer are stragglers.
-pub const FLOW: u32 = 100;
+pub const ENOUGH: u32 = 100;
 
 /// What a receiver has seen so far.
 #[derive(Debug, Default)]
 struct Seen {
-    stop: AtomicBool,
     packets: AtomicU64,
     highest: AtomicU32,
     later: Mutex<Later>,
@@ -36,8 +35,7 @@ struct Later {
 #[derive(Debug)]
 pub struct Receiver {
     seen: Arc<Seen>,
-    /// None once it has ended.
-    thread: Option<JoinHandle<Result<Received>>>,
+    thread: Background<Received>,
 }
 
 /// The outcome.
@@ -63,15 +61,13 @@ impl Receiver {
             .context("failed to set a timeout")?;
         let seen = Arc::new(Seen::default());
         let shared = Arc::clone(&seen);
-        let thread = std::thread::spawn(move || receive_until(&socket, from, spi, &shared));
-        Ok(Self {
-            seen,
-            thread: Some(thread),
-        })
+        let receive = move |stop: &AtomicBool| receive_until(&socket, (from, spi), &shared, stop);
+        let thread = Background::start(receive);
+        Ok(Self { seen, thread })
     }
 
     /// Waits until `sent` packets have come, or nothing has come for a second, and ends it.
-    pub fn finish(mut self, sent: u32) -> Result<Received> {
+    pub fn finish(self, sent: u32) -> Result<Received> {
         let mut last = (0, Instant::now());
         loop {
             let packets = self.packets();
@@ -85,14 +81,7 @@ impl Receiver {
         }
         // One more moment for what should not come: duplicates.
         std::thread::sleep(Duration::from_millis(50));
-        self.end()
-            .context("it has ended before")?
-            .map_err(|_| anyhow!("the receiver panicked"))?
-    }
-
-    fn end(&mut self) -> Option<std::thread::Result<Result<Received>>> {
-        self.seen.stop.store(true, Ordering::Relaxed);
-        self.thread.take().map(JoinHandle::join)
+        self.thread.end().context("the receiver")
     }
 
     /// From now on [`Self::later`] counts the packets with a higher sequence number.
@@ -127,23 +116,16 @@ impl Receiver {
     }
 }
 
-/// Likewise.
-impl Drop for Receiver {
-    fn drop(&mut self) {
-        self.end();
-    }
-}
-
 fn receive_until(
     socket: &UdpSocket,
-    from: SocketAddrV4,
-    spi: u32,
+    (from, spi): (SocketAddrV4, u32),
     seen: &Seen,
+    stop: &AtomicBool,
 ) -> Result<Received> {
     let mut came = Bits::default();
     let (mut duplicates, mut foreign) = (0, 0);
     let mut buffer = [0; 2048];
-    while !seen.stop.load(Ordering::Relaxed) {
+    while !stop.load(Ordering::Relaxed) {
         let (length, source) = match receive(socket, &mut buffer) {
             Ok(packet) => packet,
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
@@ -189,7 +171,7 @@ impl Received {
         let mut longest = 0;
         for (first, last) in self.missing.iter().copied().chain(tail) {
             let begin = match outage {
-                Some((begin, end)) if first - end - 1 < FLOW => begin,
+                Some((begin, end)) if first - end - 1 < ENOUGH => begin,
                 _ => first,
             };
             outage = Some((begin, last));
@@ -257,10 +239,10 @@ mod tests {
             200
         );
         // So many in a row are a flow, one less are not.
-        let flow = [(100, 199), (200 + FLOW, 210 + FLOW)];
+        let flow = [(100, 199), (200 + ENOUGH, 210 + ENOUGH)];
         assert_eq!(received(&flow, 900).longest_outage(900), 100);
-        let less = [(100, 199), (199 + FLOW, 210 + FLOW)];
-        assert_eq!(received(&less, 900).longest_outage(900), 111 + FLOW);
+        let less = [(100, 199), (199 + ENOUGH, 210 + ENOUGH)];
+        assert_eq!(received(&less, 900).longest_outage(900), 111 + ENOUGH);
         // What is lost at the end is lost too.
         assert_eq!(received(&[(100, 199)], 200).longest_outage(400), 301);
         assert_eq!(received(&[], 300).longest_outage(400), 100);

@@ -4,12 +4,12 @@ use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use nix::sys::socket::{setsockopt, sockopt};
 
+use super::background::Background;
 use super::netns::Namespace;
 
 /// Bytes from the SPI on; with the headers around them a frame of 110 bytes.
@@ -51,71 +51,53 @@ pub fn socket_in(namespace: &Namespace, at: SocketAddrV4) -> Result<UdpSocket> {
     })
 }
 
-/// A thread that sends a flow until it is stopped.
+/// A thread that sends a flow until it is stopped. Its port is free when it is dropped.
 #[derive(Debug)]
 pub struct Sender {
-    shared: Arc<Sending>,
-    /// None once it has ended.
-    thread: Option<JoinHandle<Result<u32>>>,
-}
-
-#[derive(Debug, Default)]
-struct Sending {
-    stop: AtomicBool,
     /// The sequence number of the packet that is being sent, or was sent last.
-    sequence: AtomicU32,
+    sequence: Arc<AtomicU32>,
+    thread: Background<u32>,
 }
 
 impl Sender {
     /// Sends `rate` packets a second from `socket`, with sequence numbers from 1 on.
     pub fn start(socket: UdpSocket, flow: Flow, rate: u32) -> Self {
-        let shared = Arc::new(Sending::default());
-        let state = Arc::clone(&shared);
-        let thread = std::thread::spawn(move || send_until(&socket, flow, rate, &state));
-        Self {
-            shared,
-            thread: Some(thread),
-        }
+        let sequence = Arc::new(AtomicU32::new(0));
+        let shared = Arc::clone(&sequence);
+        let send = move |stop: &AtomicBool| send_until(&socket, flow, rate, (&shared, stop));
+        let thread = Background::start(send);
+        Self { sequence, thread }
     }
 
     /// The highest sequence number so far: a packet with a higher one is sent after this call.
     pub fn sequence(&self) -> u32 {
-        self.shared.sequence.load(Ordering::SeqCst)
+        self.sequence.load(Ordering::SeqCst)
     }
 
     /// Ends it and returns the number of packets sent.
-    pub fn stop(mut self) -> Result<u32> {
-        self.end()
-            .context("it has ended before")?
-            .map_err(|_| anyhow!("the sender panicked"))?
-    }
-
-    fn end(&mut self) -> Option<std::thread::Result<Result<u32>>> {
-        self.shared.stop.store(true, Ordering::Relaxed);
-        self.thread.take().map(JoinHandle::join)
+    pub fn stop(self) -> Result<u32> {
+        self.thread.end().context("the sender")
     }
 }
 
-/// Its port is free afterwards.
-impl Drop for Sender {
-    fn drop(&mut self) {
-        self.end();
-    }
-}
-
-fn send_until(socket: &UdpSocket, flow: Flow, rate: u32, state: &Sending) -> Result<u32> {
+fn send_until(
+    socket: &UdpSocket,
+    flow: Flow,
+    rate: u32,
+    (sequence, stop): (&AtomicU32, &AtomicBool),
+) -> Result<u32> {
     let mut packet = [0xA5; PAYLOAD];
     packet[..4].copy_from_slice(&flow.spi.to_be_bytes());
     let began = Instant::now();
     let mut sent = 0_u32;
-    while !state.stop.load(Ordering::Relaxed) {
+    while !stop.load(Ordering::Relaxed) {
         let due = began.elapsed().as_micros() * u128::from(rate) / 1_000_000;
         // After a pause it catches up, but not with everything at once: a burst longer than the
         // ring of a veth would be lost before it reaches the gateway.
         let burst = due.min(u128::from(sent) + BURST);
         while u128::from(sent) < burst {
             sent += 1;
-            state.sequence.store(sent, Ordering::SeqCst);
+            sequence.store(sent, Ordering::SeqCst);
             packet[4..8].copy_from_slice(&sent.to_be_bytes());
             match socket.send_to(&packet, flow.to) {
                 Ok(_) => {}

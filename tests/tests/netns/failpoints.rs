@@ -44,3 +44,14 @@ pub(crate) fn died_at(mut process: Process, at: impl Display) -> Result<()> {
     );
     Ok(())
 }
+
+/// Waits until a start has failed because a step was to fail.
+pub(crate) fn failed(mut process: Process) -> Result<()> {
+    let status = process.wait(PATIENCE)?;
+    let log = process.log();
+    ensure!(
+        status.code() == Some(1) && log.contains("a test wants it to fail"),
+        "it ended with {status}: {log}"
+    );
+    Ok(())
+}

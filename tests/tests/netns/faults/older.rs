@@ -39,11 +39,11 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         test("tables_of_abi_3_are_taken_over_under_traffic", taken_over),
         test(
             "tables_of_abi_4_to_6_are_taken_over_under_traffic",
-            later_ones,
+            abi_4_to_6,
         ),
         test(
             "tables_of_abi_6_in_the_place_of_the_new_ones_are_refused",
-            in_place,
+            abi_6_in_own_directory,
         ),
     ]
 }
@@ -145,15 +145,15 @@ fn taken_over_by(lab: &Lab, backend: &str) -> Result<()> {
 pub(super) const FEW: u32 = 500;
 
 /// The versions after the third, each with the object of its last commit.
-fn later_ones(lab: &Lab) -> Result<()> {
+fn abi_4_to_6(lab: &Lab) -> Result<()> {
     by_each(lab, |lab, backend| {
         Version::LATER.into_iter().try_for_each(|version| {
-            later(lab, version, backend).with_context(|| format!("{version:?}"))
+            one_version(lab, version, backend).with_context(|| format!("{version:?}"))
         })
     })
 }
 
-fn later(lab: &Lab, version: Version, backend: &str) -> Result<()> {
+fn one_version(lab: &Lab, version: Version, backend: &str) -> Result<()> {
     let before = attachments(lab)?;
     let jiffies = jiffies(lab)?;
     let filled = older::start_in(lab, &directory(lab), (version, backend), (FEW, jiffies))?;
@@ -205,7 +205,7 @@ fn has_sessions(lab: &Lab, version: Version, jiffies: Jiffies) -> Result<()> {
 }
 
 /// An ABI 6 whose pins have the name of the instance. It is left alone, until `unload`.
-fn in_place(lab: &Lab) -> Result<()> {
+fn abi_6_in_own_directory(lab: &Lab) -> Result<()> {
     let before = attachments(lab)?;
     let jiffies = jiffies(lab)?;
     let place = lab.bpffs().join("ikenat/default");

@@ -20,7 +20,7 @@ use ikenat_tests::suite::Scenario;
 use object::{Object as _, ObjectSection as _, ObjectSymbol as _};
 use xdp_user::failpoints::Step;
 
-use crate::failpoints::{PATIENCE, WISH, died_at, steps_of};
+use crate::failpoints::{PATIENCE, WISH, died_at, failed, steps_of};
 use crate::faults::older;
 use crate::support::{
     PROGRAMS, arguments_with, attachments, everything_crosses, is_emulated, nothing_is_left,
@@ -96,14 +96,7 @@ pub(crate) fn die(lab: &Lab, backend: &str, wan: &str, at: impl Display) -> Resu
 
 /// Lets a start fail at its step of this number or name.
 pub(crate) fn fail(lab: &Lab, backend: &str, wan: &str, at: impl Display) -> Result<()> {
-    let mut process = start(lab, backend, wan, &format!("error:{at}"))?;
-    let status = process.wait(PATIENCE)?;
-    let log = process.log();
-    ensure!(
-        status.code() == Some(1) && log.contains("a test wants it to fail"),
-        "it ended with {status}: {log}"
-    );
-    Ok(())
+    failed(start(lab, backend, wan, &format!("error:{at}"))?)
 }
 
 fn nothing_stays(lab: &Lab, before: &str) -> Result<()> {

@@ -12,7 +12,7 @@ use ikenat_tests::suite::Scenario;
 use xdp_user::failpoints::Step;
 
 use super::privileges::{Place, THREE, prepare};
-use crate::failpoints::{PATIENCE, WISH, died_at, steps_of};
+use crate::failpoints::{WISH, died_at, failed, steps_of};
 use crate::support::{
     arguments_with, attachments, everything_crosses, force_slow_path, ikenat_egress_filters,
     ikenat_filters, nothing_is_left, pins,
@@ -165,12 +165,5 @@ fn refused_after_death(lab: &Lab) -> Result<()> {
 
 /// A start that fails at a step.
 fn refuse(lab: &Lab, place: &Place, wan: &str, at: &str) -> Result<()> {
-    let mut process = start(lab, place, wan, &format!("error:{at}"))?;
-    let status = process.wait(PATIENCE)?;
-    let log = process.log();
-    ensure!(
-        status.code() == Some(1) && log.contains("a test wants it to fail"),
-        "it ended with {status}: {log}"
-    );
-    Ok(())
+    failed(start(lab, place, wan, &format!("error:{at}"))?)
 }
