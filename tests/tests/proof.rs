@@ -361,3 +361,34 @@ fn a_reply_to_two_addresses_proves_nothing() {
     let got = gateway.inbound(a, 500, &Fields::IKE_AUTH.message(another), NOW);
     assert_eq!(got, "forward ike in");
 }
+
+/// The same if the first of the two addresses is reached from port 4500 at port 500, where IKE has no marker: its
+/// first word may be zero, like a marker, or anything else.
+#[test]
+fn a_reply_without_a_marker_and_one_to_another_address_prove_nothing() {
+    for has_session in [false, true] {
+        for first in [0, b'i'] {
+            let message = |fields: Fields| {
+                let mut message = fields.message(SPI_R);
+                message[..4].fill(first);
+                message
+            };
+            let reply = message(Fields::IKE_SA_INIT);
+            let mut gateway = Gateway::default();
+            let [stranger, peer] = [(); 2].map(|()| gateway.next_peer());
+            if has_session {
+                gateway.establish_by_ike(stranger);
+            }
+            let sent = gateway.outbound(4500, (stranger, 500), &reply, NOW);
+            assert_eq!(
+                sent.ends_with("untracked"),
+                !has_session || first != 0,
+                "{sent}"
+            );
+            gateway.outbound(500, (peer, 500), &reply, NOW);
+            let next = message(Fields::IKE_AUTH);
+            let got = gateway.inbound((peer, 500), 500, &next, NOW);
+            assert_eq!(got, "forward ike in untracked", "{has_session} {first}");
+        }
+    }
+}

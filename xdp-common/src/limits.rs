@@ -94,8 +94,8 @@ pub const UNPROVEN_SECS: u32 = 10;
 /// How long the server's reply counts as half of the proof of establishment (RFC 7296 section 2.4:
 /// retransmissions take minutes).
 pub const HALF_OPEN_TICKS: u16 = 60;
-/// How long HALF shows that the peer of an IKE SA may not be the one that began it: a server keeps an IKE SA
-/// whose initiator does not show who it is for less (libreswan 200 seconds, strongSwan 30).
+/// How long HALF shows to which address the server has sent its SPI. Servers drop an IKE SA that is not
+/// authenticated sooner (libreswan after 200 seconds, strongSwan after 30).
 pub const UNAUTHENTICATED_TICKS: u16 = 240;
 /// How long the first fragment of a datagram decides about the later ones (RFC 791 section 3.2
 /// suggests 15 s and more).

@@ -178,8 +178,8 @@ pub trait Env: Vips {
     fn settle_vip<F: Frame + ?Sized>(&self, frame: &F, config: &Config, jiffies: u64);
     /// Writes down which VIP the stored packet shows ([`crate::conntrack::pin::note`]).
     fn note_vip<F: Frame + ?Sized>(&self, frame: &F, config: &Config, jiffies: u64);
-    /// Where an address is, seen from the server of a VIP ([`crate::inside::place`]).
-    fn place(&self, config: &Config, vip: u16, addresses: ([u8; 4], [u8; 4])) -> usize;
+    /// Where an address is, seen from the server of a VIP ([`crate::inside::locate`]).
+    fn locate(&self, config: &Config, vip: u16, addresses: ([u8; 4], [u8; 4])) -> usize;
     /// Reports that a peer has given its proof. For the log.
     fn established(&self, peer: [u8; 4], by: Direction);
 }

@@ -21,11 +21,11 @@ use xdp_common::{Config, Direction};
 pub(crate) fn is_inside<E: Env>(env: &E, config: &Config, vip: u16, source: [u8; 4]) -> bool {
     let of_vip = vip::by_number::<E>(config, vip);
     // As the server's reply comes, from this VIP and by the LAN of the server: rules may look at both.
-    if env.place(config, vip, (of_vip.address, source)) != OUTSIDE {
+    if env.locate(config, vip, (of_vip.address, source)) != OUTSIDE {
         return true;
     }
     let may_have_rules = E::has_several(config) || config.wans[1] != 0;
-    may_have_rules && env.place(config, vip, (of_vip.server, source)) == ON_LINK
+    may_have_rules && env.locate(config, vip, (of_vip.server, source)) == ON_LINK
 }
 
 /// Not on the side of the servers.
@@ -39,7 +39,7 @@ pub const ON_LINK: usize = 2;
 /// [`OUTSIDE`], [`BEHIND`] or [`ON_LINK`].
 // Out of line: the stack that the helper needs is not occupied while other functions run.
 #[inline(never)]
-pub fn place<E: Env>(
+pub fn locate<E: Env>(
     env: &E,
     config: &Config,
     vip: u16,

@@ -33,16 +33,16 @@ pub(crate) fn is_wan(config: &Config, ifindex: u32) -> bool {
     position_of(&config.wans, ifindex) != 0 || is_macvlan(&config.wan_macvlans, ifindex)
 }
 
-/// True for a WAN that has a VIP, or a macvlan on top of one.
-#[inline(always)]
-pub(crate) fn is_uplink(config: &Config, ifindex: u32) -> bool {
-    position_of(&config.uplinks, ifindex) != 0 || is_macvlan(&config.uplink_macvlans, ifindex)
-}
-
 /// The same for a LAN.
 #[inline(always)]
 pub(crate) fn is_lan(config: &Config, ifindex: u32) -> bool {
     position_of(&config.lans, ifindex) != 0 || is_macvlan(&config.lan_macvlans, ifindex)
+}
+
+/// True for a WAN that has a VIP, or a macvlan on top of one.
+#[inline(always)]
+pub(crate) fn is_uplink(config: &Config, ifindex: u32) -> bool {
+    position_of(&config.uplinks, ifindex) != 0 || is_macvlan(&config.uplink_macvlans, ifindex)
 }
 
 /// Whether an interface is in a list of macvlans.

@@ -55,7 +55,7 @@ pub struct Packet {
     pub vip_guessed: bool,
 }
 
-/// Above the number of a VIP, where both are one number: nothing shows that the peer uses it.
+/// A bit above the number of a VIP: nothing shows that the peer uses it.
 pub(crate) const VIP_GUESSED: u32 = 1 << 16;
 
 /// True for an address of no host on the Internet, although a default route leads there. What the
@@ -81,6 +81,23 @@ const TRANSPORT_SHIFT: u32 = 8;
 const _: () = assert!(VIPS <= 1 << (64 - VIP_SHIFT));
 
 impl Packet {
+    /// Where its IKE header is, if it has one, but not one without a marker.
+    #[inline(always)]
+    pub(crate) const fn ike_header(&self) -> Option<usize> {
+        if self.ike_at == 0 || self.is_unmarked_ike() {
+            None
+        } else {
+            Some(self.ike_at)
+        }
+    }
+
+    /// True for IKE between port 500 and 4500, which has no marker: what looks like one, or like ESP, is part of
+    /// an SPI.
+    #[inline(always)]
+    pub(crate) const fn is_unmarked_ike(&self) -> bool {
+        matches!(self.class, Class::NattIke | Class::EspInUdp) && self.port == IKE_PORT
+    }
+
     /// A packet of which only the IPv4 header is known, such as a fragment without ports, or one
     /// that an ICMP error quotes.
     #[inline(always)]

@@ -6,7 +6,7 @@
 use crate::classify::{self, refused_by_list};
 use crate::conntrack::fragment::{self, Fate};
 use crate::conntrack::host_peer::{self, Owner};
-use crate::conntrack::{self, Counted};
+use crate::conntrack::{self, Counted, proof};
 use crate::env::{Env, Side, Verdict};
 use crate::frame::Frame;
 use crate::icmp::rate_limit::{self, Origin};
@@ -100,8 +100,10 @@ pub fn process<F: Frame + ?Sized, E: Env>(
             }
             conntrack::count_stream(env);
             counted = E::Word::opaque(in_session as usize);
-        } else if counted == Counted::InTheClear as usize {
-            conntrack::remember_choice(frame, env, config, jiffies);
+        } else if counted != Counted::PortChanged as usize {
+            proof::remember_choice(frame, env, config, jiffies);
+            // A session has counted the one, and nothing the other.
+            counted = E::Word::opaque(usize::from(counted == Counted::ChoosesSpi as usize));
         } else {
             conntrack::follow_port(env, config);
         }

@@ -33,8 +33,9 @@ pub(crate) fn owning_wan<E: Env>(env: &E, config: &Config, vip: &Vip, query: Fib
     }
 }
 
-/// The interface by which a route leaves; 0: there is none. The length is not asked about: a packet that is
-/// too long for this route is fragmented or answered for it, and takes no other one.
+/// The interface by which a route leaves; 0: there is none. The length is not asked about
+/// ([`FibQuery::ANY_LENGTH`], for which no link is too small): a packet that is too long for this route is
+/// fragmented or answered for it, and takes no other one.
 // Out of line: two look-ups of one function would have their structures on the stack at once.
 #[inline(never)]
 fn egress_of<E: Env>(env: &E, query: &FibQuery) -> u32 {

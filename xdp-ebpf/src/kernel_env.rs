@@ -193,12 +193,12 @@ impl<C: EbpfContext, const TC: bool, const OUT: bool, const SEVERAL: bool> Env
     }
 
     #[inline(always)]
-    fn place(&self, config: &Config, vip: u16, addresses: ([u8; 4], [u8; 4])) -> usize {
+    fn locate(&self, config: &Config, vip: u16, addresses: ([u8; 4], [u8; 4])) -> usize {
         if TC {
-            steps::place(self.context.as_ptr(), vip, addresses)
+            steps::locate(self.context.as_ptr(), vip, addresses)
         } else {
             // In XDP the programs for one VIP ask, too, and they stay as they are.
-            inside::place(self, config, vip, addresses)
+            inside::locate(self, config, vip, addresses)
         }
     }
 

@@ -2,8 +2,9 @@
 //! which it knows only the types of the arguments and of the result. Through any other function it goes
 //! once for each state of a caller, as if it were inlined. See `docs/decisions/global-functions.md`.
 //!
-//! One of the six files with `unsafe`: for the names of the symbols, which must not be changed, since the
-//! compiler keeps the arguments only of what another object might call.
+//! One of the six files with `unsafe`, for `no_mangle`: of a function whose symbol is not exported the compiler
+//! drops arguments that no caller varies. A step without a result returns 0, since the verifier of Linux 6.1
+//! wants a number.
 
 #![expect(unsafe_code, reason = "exported symbols")]
 
@@ -28,81 +29,75 @@ const fn tc_hook(out: bool) -> Hook {
     if out { Hook::Egress } else { Hook::Tc }
 }
 
+/// Runs a step with the frame and the environment of the packet of a context.
 #[inline(always)]
-fn settle_tc<const OUT: bool>(context: *mut __sk_buff, jiffies: u64) -> u64 {
+fn in_tc<const OUT: bool>(
+    context: *mut __sk_buff,
+    step: impl FnOnce(&TcFrame<'_>, &TcEnv<'_, OUT>),
+) -> u64 {
     let pointer = TcContext::new(context);
-    let packet = PacketPlace::of(tc_hook(OUT));
-    let env = TcEnv::<OUT>::of_packet(&pointer, packet);
-    let mut context = TcContext::new(context);
-    pin::settle(&TcFrame::new(&mut context), &env, maps::config(), jiffies);
+    let env = TcEnv::<OUT>::of_packet(&pointer, PacketPlace::of(tc_hook(OUT)));
+    step(&TcFrame::new(&mut TcContext::new(context)), &env);
     0
 }
 
 #[inline(always)]
-fn note_tc<const OUT: bool>(context: *mut __sk_buff, jiffies: u64) -> u64 {
-    let pointer = TcContext::new(context);
-    let packet = PacketPlace::of(tc_hook(OUT));
-    let env = TcEnv::<OUT>::of_packet(&pointer, packet);
-    let mut context = TcContext::new(context);
-    pin::note(&TcFrame::new(&mut context), &env, maps::config(), jiffies);
+fn in_xdp(context: *mut xdp_md, step: impl FnOnce(&XdpFrame<'_, true>, &XdpEnv<'_>)) -> u64 {
+    let pointer = XdpContext::new(context);
+    let env = XdpEnv::of_packet(&pointer, PacketPlace::of(Hook::Xdp));
+    step(&XdpFrame::new(&mut XdpContext::new(context)), &env);
     0
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn ikenat_settle_tc(context: *mut __sk_buff, jiffies: u64) -> u64 {
-    settle_tc::<false>(context, jiffies)
+    in_tc::<false>(context, |frame, env| {
+        pin::settle(frame, env, maps::config(), jiffies)
+    })
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn ikenat_settle_egress(context: *mut __sk_buff, jiffies: u64) -> u64 {
-    settle_tc::<true>(context, jiffies)
+    in_tc::<true>(context, |frame, env| {
+        pin::settle(frame, env, maps::config(), jiffies)
+    })
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn ikenat_settle_xdp(context: *mut xdp_md, jiffies: u64) -> u64 {
-    let pointer = XdpContext::new(context);
-    let env = XdpEnv::of_packet(&pointer, PacketPlace::of(Hook::Xdp));
-    let mut context = XdpContext::new(context);
-    pin::settle(
-        &XdpFrame::<true>::new(&mut context),
-        &env,
-        maps::config(),
-        jiffies,
-    );
-    0
+    in_xdp(context, |frame, env| {
+        pin::settle(frame, env, maps::config(), jiffies)
+    })
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn ikenat_note_tc(context: *mut __sk_buff, jiffies: u64) -> u64 {
-    note_tc::<false>(context, jiffies)
+    in_tc::<false>(context, |frame, env| {
+        pin::note(frame, env, maps::config(), jiffies)
+    })
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn ikenat_note_egress(context: *mut __sk_buff, jiffies: u64) -> u64 {
-    note_tc::<true>(context, jiffies)
+    in_tc::<true>(context, |frame, env| {
+        pin::note(frame, env, maps::config(), jiffies)
+    })
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn ikenat_note_xdp(context: *mut xdp_md, jiffies: u64) -> u64 {
-    let pointer = XdpContext::new(context);
-    let env = XdpEnv::of_packet(&pointer, PacketPlace::of(Hook::Xdp));
-    let mut context = XdpContext::new(context);
-    pin::note(
-        &XdpFrame::<true>::new(&mut context),
-        &env,
-        maps::config(),
-        jiffies,
-    );
-    0
+    in_xdp(context, |frame, env| {
+        pin::note(frame, env, maps::config(), jiffies)
+    })
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn ikenat_place_tc(context: *mut __sk_buff, vip: u64, from: u64, source: u64) -> u64 {
+extern "C" fn ikenat_locate_tc(context: *mut __sk_buff, vip: u64, from: u64, source: u64) -> u64 {
     let pointer = TcContext::new(context);
     let mut env = TcEnv::<false>::of_packet(&pointer, None);
     env.ingress = helpers::ingress_tc(&pointer);
     let addresses = [from, source].map(|address| (address as u32).to_ne_bytes());
-    inside::place(&env, maps::config(), vip as u16, addresses.into()) as u64
+    inside::locate(&env, maps::config(), vip as u16, addresses.into()) as u64
 }
 
 /// [`pin::settle`] for the packet of this context, in tc (`TC`, `OUT`) or in XDP for several VIPs.
@@ -125,9 +120,9 @@ pub fn note<const TC: bool, const OUT: bool>(context: *mut c_void, jiffies: u64)
     };
 }
 
-/// [`inside::place`] in tc on ingress.
+/// [`inside::locate`] in tc on ingress.
 #[inline(always)]
-pub fn place(context: *mut c_void, vip: u16, (from, source): ([u8; 4], [u8; 4])) -> usize {
+pub fn locate(context: *mut c_void, vip: u16, (from, source): ([u8; 4], [u8; 4])) -> usize {
     let word = |address: [u8; 4]| u64::from(u32::from_ne_bytes(address));
-    ikenat_place_tc(context.cast(), vip.into(), word(from), word(source)) as usize
+    ikenat_locate_tc(context.cast(), vip.into(), word(from), word(source)) as usize
 }

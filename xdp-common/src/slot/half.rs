@@ -1,8 +1,9 @@
+//! The first word of the details of an entry in HALF is that of the peer's address, or [`NO_PEER`].
 //! The second word of the details of an entry in HALF: that of the peer's address, whose upper bits are
 //! the same for every IPv4 address, and in their place the peer's port on 500 to which the reply went.
 
-/// The first word of the peer of an IKE SA whose first reply went to two addresses: no unicast address of
-/// IPv6 begins so.
+/// In place of the first word of the peer's address, if the server has sent its SPI to two addresses. No unicast
+/// address of IPv6 begins like this.
 pub const NO_PEER: u64 = u64::MAX;
 
 const PORT_SHIFT: u32 = 48;

@@ -13,7 +13,7 @@ pub mod flow;
 pub mod fragment;
 pub mod host_peer;
 pub mod pin;
-mod proof;
+pub mod proof;
 pub mod session;
 
 pub use counted::Counted;
@@ -38,20 +38,6 @@ pub fn follow_port<E: Env>(env: &E, config: &Config) {
         )
     {
         session::note_peer(session, packet.class, packet.port);
-    }
-}
-
-/// Remembers the reply at hand to a peer with a session, if the server chose its SPI there.
-// A step of its own, likewise.
-#[inline(never)]
-pub fn remember_choice<F: Frame + ?Sized, E: Env>(
-    frame: &F,
-    env: &E,
-    config: &Config,
-    jiffies: u64,
-) {
-    if let Some(packet) = &env.load_packet().and_then(Packet::unpack) {
-        proof::remember_choice(frame, env, config, packet, jiffies);
     }
 }
 
@@ -104,5 +90,9 @@ pub fn count<F: Frame + ?Sized, E: Env>(
             Counted::Yes
         };
     }
-    Counted::of(flow::admit_flow(env, config, key, packet, jiffies, hop))
+    if flow::admit_flow(env, config, key, packet, jiffies, hop) {
+        Counted::Yes
+    } else {
+        Counted::none(packet)
+    }
 }

@@ -17,7 +17,7 @@ use crate::table::recent::{self, short_tick};
 use crate::table::word::Word;
 use crate::vip::{self, Vips};
 use crate::wire::ike;
-use xdp_common::limits::{IKE_PORT, PIN_BUCKETS};
+use xdp_common::limits::PIN_BUCKETS;
 use xdp_common::slot::{pin, session};
 use xdp_common::{Class, Config, Direction, Vip};
 
@@ -112,12 +112,13 @@ pub fn note<F: Frame + ?Sized, E: Env>(frame: &F, env: &E, config: &Config, jiff
     }
     let session = session_of(env, config, vip.service, packet.peer);
     let before = session.map_or(0, |session| session[session::PIN].load());
-    let spi = initiator_spi(frame, &packet);
+    // Zero: none. Of an `Option` the verifier refuses to read, without CAP_PERFMON, what was never written.
+    let spi = initiator_spi(frame, &packet).unwrap_or(0);
     if before == session::proven_pin(packet.vip) {
         // What the peer sends where it is proven to be gets no entry: all IKE would fill the table. But
         // what an entry says, which may be forged, is corrected.
         if packet.direction == Direction::Inbound
-            && let Some(spi) = spi
+            && spi != 0
             && let Some(entry) = Name::of_sa(vip, packet.peer, spi).find(env, config, jiffies)
         {
             entry.store(packet.vip.into());
@@ -126,36 +127,18 @@ pub fn note<F: Frame + ?Sized, E: Env>(frame: &F, env: &E, config: &Config, jiff
     }
     let now = match packet.direction {
         Direction::Inbound => {
-            let number = packet.vip;
-            if let Some(spi) = spi {
-                remember(
-                    env,
-                    config,
-                    Name::of_sa(vip, packet.peer, spi),
-                    number,
-                    jiffies,
-                );
+            if spi != 0 {
+                let name = Name::of_sa(vip, packet.peer, spi);
+                remember(env, config, name, packet.vip, jiffies);
             }
             if session.is_none() {
-                remember(
-                    env,
-                    config,
-                    Name::of_peer(vip, packet.peer),
-                    number,
-                    jiffies,
-                );
+                let name = Name::of_peer(vip, packet.peer);
+                remember(env, config, name, packet.vip, jiffies);
             }
-            // What is proven is not changed by what may be forged, unless that VIP is gone.
-            let is_gone = session::pinned(before)
-                .is_some_and(|number| !belongs::<E>(config, number, vip.service));
-            let standing = if is_gone { 0 } else { before };
-            session::claim_pin(standing, packet.vip)
+            claim::<E>(config, vip, before)
         }
         Direction::Outbound => {
-            let Some(spi) = spi else {
-                return;
-            };
-            if !is_proof(frame, env, config, &packet, spi, jiffies) {
+            if spi == 0 || !is_proof(frame, env, config, &packet, spi, jiffies) {
                 return;
             }
             session::proven_pin(packet.vip)
@@ -175,12 +158,21 @@ pub fn note<F: Frame + ?Sized, E: Env>(frame: &F, env: &E, config: &Config, jiff
     }
 }
 
+/// What a session records after a packet that may be forged has come to a VIP: what is proven stays, unless that
+/// VIP is gone.
+#[inline(always)]
+fn claim<V: Vips>(config: &Config, vip: &Vip, before: u64) -> u64 {
+    let is_gone =
+        session::pinned(before).is_some_and(|number| !belongs::<V>(config, number, vip.service));
+    session::claim_pin(if is_gone { 0 } else { before }, vip.number)
+}
+
 /// Whether a message of the server in the IKE SA of this initiator proves that the peer uses the VIP that it
 /// leaves from: the server has accepted what the peer has sent there.
 ///
-/// Before an initiator has shown who it is, the server answers whoever has begun the IKE SA, at any address.
-/// So no message of an IKE SA that was begun at another address lately proves anything; nor, of an IKE SA of
-/// which nothing is remembered, one that may come so early.
+/// Before an initiator has authenticated, the server answers whoever has begun the IKE SA, at any address. So a
+/// message proves nothing if the server has lately sent its SPI to another address; nor if nothing is remembered
+/// of that, and the exchange comes before the authentication.
 #[inline(always)]
 fn is_proof<F: Frame + ?Sized, E: Env>(
     frame: &F,
@@ -197,19 +189,15 @@ fn is_proof<F: Frame + ?Sized, E: Env>(
         return false;
     }
     let vip = vip::by_number::<E>(config, packet.vip);
-    let begun = proof::is_begun_by(env, config, (vip.service, &header), packet.peer, jiffies);
-    begun.unwrap_or(header.follows_authentication())
+    let sent = proof::was_sent_to_alone(env, config, (vip.service, &header), packet.peer, jiffies);
+    sent.unwrap_or(header.follows_authentication())
         && recall(env, config, Name::of_sa(vip, packet.peer, spi), jiffies) == Some(packet.vip)
 }
 
 /// The initiator's SPI in the IKE message at hand.
 #[inline(always)]
 fn initiator_spi<F: Frame + ?Sized>(frame: &F, packet: &Packet) -> Option<u64> {
-    // Between port 500 and 4500 IKE has no marker, so what looks like one is part of an SPI.
-    if packet.ike_at == 0 || (packet.class == Class::NattIke && packet.port == IKE_PORT) {
-        return None;
-    }
-    let spi = read_spi(frame, packet.ike_at + ike::INITIATOR_SPI)?;
+    let spi = read_spi(frame, packet.ike_header()? + ike::INITIATOR_SPI)?;
     (spi != 0).then_some(spi)
 }
 
@@ -232,7 +220,8 @@ impl Name {
         }
         let spi = initiator_spi(frame, packet)?;
         // Requests of the server go where the peer is proven to be, whatever has come since.
-        let is_request = ike::is_request(frame, packet.ike_at);
+        let is_request =
+            ike::Kind::read(frame, packet.ike_at).is_some_and(ike::Kind::is_request_in_sa);
         (!is_request).then(|| Self::of_sa(vip, packet.peer, spi))
     }
 

@@ -171,16 +171,12 @@ fn is_pinned<E: Env>(config: &Config, session: &Slot<E::Word>, packet: &Packet) 
         || session::pinned(session[session::PIN].load()) == Some(packet.vip)
 }
 
-/// True for a message of the server that shows that the peer's SA is alive: a keepalive, or
-/// encrypted IKE. What comes from outside may be forged, and so may be what makes the server answer
-/// in the clear; either would keep a session that has ended for ever (RFC 4787 REQ-6). ESP refreshes
-/// its flow instead.
+/// True for a message of the server that shows that the peer's SA is alive: a keepalive, or encrypted IKE of
+/// this kind. What comes from outside may be forged, and so may be what makes the server answer in the clear;
+/// either would keep a session that has ended for ever (RFC 4787 REQ-6). ESP refreshes its flow instead.
 #[inline(always)]
-fn is_refresh<F: Frame + ?Sized>(frame: &F, packet: &Packet) -> bool {
-    match packet.ike_at {
-        0 => packet.class == Class::Keepalive,
-        at => ike::is_encrypted(frame, at),
-    }
+fn is_refresh(packet: &Packet, kind: ike::Kind) -> bool {
+    packet.class == Class::Keepalive || kind.is_encrypted()
 }
 
 /// Counts IKE, keepalives and other packets in the peer's session.
@@ -212,7 +208,7 @@ pub(super) fn count_session<F: Frame + ?Sized, E: Env>(
         Some(found) => found,
         None => {
             let Some(port) = complete_or_remember(frame, env, config, packet, jiffies) else {
-                return Counted::No;
+                return Counted::none(packet);
             };
             let Some(new) = new_session(env, config, packet, jiffies) else {
                 return Counted::No;
@@ -224,14 +220,18 @@ pub(super) fn count_session<F: Frame + ?Sized, E: Env>(
     };
     let mut counted = Counted::Yes;
     if packet.direction == Direction::Outbound {
-        if is_refresh(frame, packet) {
+        let kind = match packet.ike_at {
+            0 => ike::Kind::NONE,
+            at => ike::Kind::read(frame, at).unwrap_or(ike::Kind::NONE),
+        };
+        if is_refresh(packet, kind) {
             session[session::LAST_SEEN].store(jiffies & 0xffff_ffff);
             let known = session[session::PORTS_CREATED].load();
             if session::port_on(known, packet.class == Class::Ike) != packet.port {
                 note_peer(session, packet.class, packet.port);
             }
-        } else if packet.ike_at != 0 {
-            counted = Counted::InTheClear;
+        } else if kind.chooses_spi() || packet.is_unmarked_ike() {
+            counted = Counted::ChoosesSpi;
         }
         if hop != 0 && is_pinned::<E>(config, session, packet) {
             session[session::HOP].store(hop);

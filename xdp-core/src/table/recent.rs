@@ -3,7 +3,7 @@
 //!
 //! An entry is one word (48 bits of a keyed digest, 16 bits of time), so it is written and read
 //! whole: no lock, no claim, no expiry, no daemon. Two CPUs that write one index at the same moment
-//! lose one entry, which costs a statistic, or of HALF one of two addresses of an IKE SA. The details before the word may be torn, so what is
+//! lose one entry, which costs a statistic; in HALF it may hide that an SPI went to two addresses. The details before the word may be torn, so what is
 //! decided by them has to show that it belongs to the digest; the rest is for display.
 
 use crate::table::word::Word;
