@@ -52,42 +52,42 @@ fn in_xdp(context: *mut xdp_md, step: impl FnOnce(&XdpFrame<'_, true>, &XdpEnv<'
 #[unsafe(no_mangle)]
 extern "C" fn ikenat_settle_tc(context: *mut __sk_buff, jiffies: u64) -> u64 {
     in_tc::<false>(context, |frame, env| {
-        pin::settle(frame, env, maps::config(), jiffies)
+        pin::settle(frame, env, maps::config(), jiffies);
     })
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn ikenat_settle_egress(context: *mut __sk_buff, jiffies: u64) -> u64 {
     in_tc::<true>(context, |frame, env| {
-        pin::settle(frame, env, maps::config(), jiffies)
+        pin::settle(frame, env, maps::config(), jiffies);
     })
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn ikenat_settle_xdp(context: *mut xdp_md, jiffies: u64) -> u64 {
     in_xdp(context, |frame, env| {
-        pin::settle(frame, env, maps::config(), jiffies)
+        pin::settle(frame, env, maps::config(), jiffies);
     })
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn ikenat_note_tc(context: *mut __sk_buff, jiffies: u64) -> u64 {
     in_tc::<false>(context, |frame, env| {
-        pin::note(frame, env, maps::config(), jiffies)
+        pin::note(frame, env, maps::config(), jiffies);
     })
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn ikenat_note_egress(context: *mut __sk_buff, jiffies: u64) -> u64 {
     in_tc::<true>(context, |frame, env| {
-        pin::note(frame, env, maps::config(), jiffies)
+        pin::note(frame, env, maps::config(), jiffies);
     })
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn ikenat_note_xdp(context: *mut xdp_md, jiffies: u64) -> u64 {
     in_xdp(context, |frame, env| {
-        pin::note(frame, env, maps::config(), jiffies)
+        pin::note(frame, env, maps::config(), jiffies);
     })
 }
 
