@@ -65,7 +65,8 @@ pub(crate) fn cached_route<E: Env>(
     }
 }
 
-/// Asks the FIB for the route and fills it in, or returns the reason why the packet has none.
+/// Asks the FIB for the route, by a WAN unless it is 0, and fills it in, or returns the reason why the packet has
+/// none.
 // Out of line: the stack that the helper needs is not occupied while other functions run.
 #[inline(never)]
 pub(crate) fn look_up_route<E: Env>(
@@ -73,13 +74,20 @@ pub(crate) fn look_up_route<E: Env>(
     config: &Config,
     jiffies: u64,
     route: &mut Route,
+    wan: u32,
 ) -> Option<Reason> {
     let Some(packet) = &env.load_packet().and_then(Packet::unpack) else {
         return Some(Reason::Malformed);
     };
     let found = match E::HOOK {
-        Hook::Xdp => route_for_xdp(env, config, packet, query_fib(env, config, packet), jiffies),
-        Hook::Tc => route_for_tc(env, config, packet, route),
+        Hook::Xdp => route_for_xdp(
+            env,
+            config,
+            packet,
+            query_fib(env, config, packet, wan),
+            jiffies,
+        ),
+        Hook::Tc => route_for_tc(env, config, packet, route, wan),
         // The kernel has already found the route.
         Hook::Egress => Ok(Route::STACK),
     };
@@ -95,7 +103,7 @@ pub(crate) fn look_up_route<E: Env>(
 /// Asks the FIB for the route of a packet with its translated addresses, so that policy routing for
 /// the VIP applies, and with all else that rules may look at.
 #[inline(always)]
-fn query_fib<E: Env>(env: &E, config: &Config, packet: &Packet) -> FibResult {
+fn query_fib<E: Env>(env: &E, config: &Config, packet: &Packet, wan: u32) -> FibResult {
     let vip = vip::by_number::<E>(config, packet.vip);
     let (source, destination) = match packet.direction {
         Direction::Inbound => (packet.peer, vip.server),
@@ -111,12 +119,7 @@ fn query_fib<E: Env>(env: &E, config: &Config, packet: &Packet) -> FibResult {
         protocol: packet.protocol.number(),
         ports: packet.routed_ports(),
         ingress: 0,
-        // One WAN has all VIPs.
-        egress: if config.wans[1] == 0 {
-            0
-        } else {
-            wan_of_vip(env, config)
-        },
+        egress: wan,
     };
     env.fib_lookup(&query)
 }
@@ -124,11 +127,11 @@ fn query_fib<E: Env>(env: &E, config: &Config, packet: &Packet) -> FibResult {
 /// The WAN that has the VIP of the outbound packet at hand ([`owning_wan`]).
 // A step of its own: two look-ups of one function would have their structures on the stack at once.
 #[inline(never)]
-fn wan_of_vip<E: Env>(env: &E, config: &Config) -> u32 {
+pub(crate) fn wan_of_vip<E: Env>(env: &E, config: &Config) -> usize {
     let Some(packet) = env.load_packet().and_then(Packet::unpack) else {
         return 0;
     };
-    if packet.direction == Direction::Inbound {
+    if packet.direction == Direction::Inbound || is_no_host(packet.peer) {
         return 0;
     }
     let vip = vip::by_number::<E>(config, packet.vip);
@@ -137,7 +140,8 @@ fn wan_of_vip<E: Env>(env: &E, config: &Config) -> u32 {
         ports: packet.routed_ports(),
         ..FibQuery::without_ports((vip.address, packet.peer), header, FibQuery::ANY_LENGTH)
     };
-    owning_wan(env, config, vip, query)
+    // One state for what follows, whatever the WAN.
+    E::Word::opaque(owning_wan(env, config, vip, query) as usize)
 }
 
 #[inline(always)]
@@ -303,13 +307,14 @@ fn route_for_tc<E: Env>(
     config: &Config,
     packet: &Packet,
     route: &mut Route,
+    wan: u32,
 ) -> Result<Route, Reason> {
     let inbound = packet.direction == Direction::Inbound;
     let vip = vip::by_number::<E>(config, packet.vip);
     if inbound && vip.server_is_local != 0 {
         return Ok(Route::STACK);
     }
-    let hop = match hop_for_tc(env, query_fib(env, config, packet)) {
+    let hop = match hop_for_tc(env, query_fib(env, config, packet, wan)) {
         Ok(hop) => hop,
         Err(FibResult::TooBig(_)) if packet.ttl <= 1 => return Err(ttl_exceeded(vip, packet)),
         Err(FibResult::TooBig(mtu)) => {

@@ -132,6 +132,25 @@ impl Services {
 /// The second VIP of the usual service, where it has one.
 pub const VIP_2: Ipv4Addr = Ipv4Addr::new(100, 65, 0, 1);
 
+/// The same configuration with all that adds to the programs: as many interfaces as there may be, each VIP with a
+/// WAN of its own, lists, a log.
+pub fn with_everything(config: Config) -> Config {
+    let mut config = config;
+    config.wans = [2, 4, 5, 6];
+    config.uplinks = config.wans;
+    config.lans[1] = 7;
+    config.wan_macvlans[0] = 8;
+    config.lan_macvlans[0] = 9;
+    config.uplink_macvlans[0] = 8;
+    config.accepted_macs[0] = mac_word(CLIENT_MAC);
+    (config.log, config.lists) = (1, 1);
+    config.vip.wan = 4;
+    for vip in &mut config.vips.vips {
+        vip.wan = 5;
+    }
+    config.seal()
+}
+
 /// The same configuration for a one-armed gateway: its WAN is its LAN.
 pub fn one_armed(config: Config) -> Config {
     let wan_only = Config {
