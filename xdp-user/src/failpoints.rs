@@ -64,6 +64,8 @@ steps! {
     LinkMade = "link-made";
     /// The link is pinned beside the pin that it will replace.
     LinkPinned = "link-pinned";
+    /// All that the kernel may refuse is done, beside what is attached.
+    Prepared = "prepared";
     /// The program of a live link was replaced.
     LinkUpdated = "link-updated";
     /// The new pin of a link has replaced the old one.

@@ -1,5 +1,6 @@
 //! The pins: the BPF file system, and one directory for each instance in it.
 
+use crate::bpffs::pin_names::NEW;
 use crate::bpffs::trust::{self, other_owner};
 use crate::config::interfaces::HookPoint;
 use crate::config::settings::{Sizes, USUAL_BPFFS};
@@ -35,8 +36,6 @@ pub fn bpffs(named: Option<&Path>) -> Result<PathBuf> {
     }
 }
 
-/// Suffix of a pin that is about to replace the old one.
-pub(crate) const NEW: &str = "-new";
 /// Prefix of the record of a clsact that ikenat has added; namespace and interface index follow.
 pub(crate) const CLSACT: &str = "clsact-";
 
@@ -103,17 +102,6 @@ impl Instance {
         self.directory.join(name)
     }
 
-    /// The path of a pin until it may replace an old one.
-    pub(crate) fn pending_pin(&self, name: &str) -> PathBuf {
-        self.pin(&format!("{name}{NEW}"))
-    }
-
-    /// Replaces a pin by the new one that was created beside it.
-    pub(crate) fn commit_pin(&self, name: &str) -> Result<()> {
-        let new = self.pending_pin(name);
-        fs::rename(&new, self.pin(name)).map_err(Error::system(format!("rename {}", new.display())))
-    }
-
     /// Creates the directory, for root and its group only.
     pub fn create(&self) -> Result<()> {
         // A bpffs is often writable for all users: another user may have created the directory
@@ -157,29 +145,13 @@ impl Instance {
 
     /// True when a link or a filter's program is pinned.
     pub fn has_programs(&self) -> bool {
-        HookPoint::all().any(|hook_point| self.pin(&hook_point.link_pin()).exists())
-            || self.has_filters()
+        let mut links = HookPoint::all().flat_map(|hook_point| self.pins_of_link(hook_point));
+        links.any(|name| self.pin(&name).exists()) || self.has_filters()
     }
 
     /// True when the program of a filter is pinned.
     pub fn has_filters(&self) -> bool {
         Self::filter_pins().any(|name| self.pin(&name).exists())
-    }
-
-    /// The names of all pins that filters can have.
-    pub(crate) fn filter_pins() -> impl Iterator<Item = String> {
-        HookPoint::all().filter_map(HookPoint::filter_pin)
-    }
-
-    /// The same, and before each the name that its pin has while it is pending.
-    pub(crate) fn all_filter_pins() -> impl Iterator<Item = String> {
-        Self::filter_pins().flat_map(|name| [format!("{name}{NEW}"), name])
-    }
-
-    /// The names of all that is in its directory.
-    pub(crate) fn entries(&self) -> impl Iterator<Item = String> {
-        let entries = fs::read_dir(&self.directory).into_iter().flatten();
-        entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok())
     }
 
     fn foreign(&self, path: &Path, why: String) -> Error {
@@ -243,7 +215,8 @@ impl Instance {
 
     /// Removes the pins of the links alone, which detaches them.
     pub fn clear_links(&self) -> Result<Vec<String>> {
-        let mut removed = self.clear_named(HookPoint::all().map(HookPoint::link_pin))?;
+        let links = HookPoint::all().map(HookPoint::link_pin);
+        let mut removed = self.clear_named(links.chain(self.links_aside()))?;
         removed.extend(self.clear_tracepoints()?);
         Ok(removed)
     }
@@ -261,7 +234,7 @@ impl Instance {
 
     /// Removes the pins of the filters' programs, which leaves the filters themselves.
     pub(crate) fn clear_filters(&self) -> Result<Vec<String>> {
-        self.clear_named(Self::filter_pins().chain(self.pins_aside()))
+        self.clear_named(Self::filter_pins().chain(self.filters_aside()))
     }
 
     fn clear_named(&self, names: impl Iterator<Item = String>) -> Result<Vec<String>> {

@@ -8,5 +8,6 @@ pub mod map_layout;
 pub(crate) mod older;
 pub mod owner;
 pub mod permissions;
+pub(crate) mod pin_names;
 pub mod stop;
 pub(crate) mod trust;

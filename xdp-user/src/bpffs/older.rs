@@ -4,7 +4,6 @@
 use crate::bpffs::find::{self, Selector};
 use crate::bpffs::layout::{CLSACT, Instance, remove_directory, remove_file};
 use crate::bpffs::map_layout::Layout;
-use crate::config::interfaces::HookPoint;
 use crate::config::settings::{Settings, bpffs_option};
 use crate::error::{Error, InstanceError, Result};
 use crate::tables::mmap::{Memory, ReadOnlyWord};
@@ -74,11 +73,9 @@ pub(crate) fn to_take_over(own: &Instance, settings: &Settings, namespace: u64) 
     })
 }
 
-/// The names of all pins that keep programs attached, or show whose a filter is: that of the program of
-/// a filter may be pending.
+/// The names of all pins that keep programs attached, or show whose a filter is: they may be pending.
 fn program_pins() -> impl Iterator<Item = String> {
-    let links = HookPoint::all().map(HookPoint::link_pin);
-    links.chain(Instance::all_filter_pins())
+    Instance::all_link_pins().chain(Instance::all_filter_pins())
 }
 
 impl Older {
@@ -229,7 +226,8 @@ fn movable(instance: &Instance) -> Vec<String> {
     let mut names: Vec<String> = program_pins()
         .filter(|name| instance.pin(name).exists())
         .collect();
-    names.extend(instance.pins_aside());
+    names.extend(instance.links_aside());
+    names.extend(instance.filters_aside());
     names.extend(instance.entries().filter(|name| name.starts_with(CLSACT)));
     names
 }

@@ -7,8 +7,7 @@ use crate::config::plan::Plan;
 use crate::config::settings::Mode;
 use crate::dataplane::clsact::slot::{self, FilterSlot, InstancePrograms};
 use crate::dataplane::clsact::{self, FilterTarget, cleanup, pending};
-use crate::dataplane::detach;
-use crate::dataplane::link;
+use crate::dataplane::link_moves::{self, LiveLink, live_link};
 use crate::dataplane::loader::{LoadedObject, tc};
 use crate::dataplane::program::{attach, attach_failed, replace};
 use crate::dataplane::refusals::Refusals;
@@ -18,7 +17,6 @@ use crate::failpoints::{Step, pass};
 use crate::netlink::{Block, Netlink};
 use aya::Ebpf;
 use aya::programs::ProgramError;
-use aya::programs::links::PinnedLink;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::PathBuf;
 use xdp_common::Hook;
@@ -50,19 +48,14 @@ pub struct AttachedProgram {
 /// Fails when an XDP program of the instance is attached in another mode than the plan asks for: a
 /// link cannot change its mode.
 pub(crate) fn check_modes(instance: &Instance, plan: &Plan) -> Result<()> {
-    for AttachTarget {
-        hook_point, link, ..
-    } in plan.attach_targets()
-    {
-        if hook_point.hook != Hook::Xdp {
-            continue;
-        }
-        let Some((_, bpf_link)) = link::open(&instance.pin(&hook_point.link_pin()))? else {
-            continue;
-        };
+    for target in plan.attach_targets() {
+        let AttachTarget {
+            hook_point, link, ..
+        } = target;
         let current = Mode::of(!link.native_xdp);
-        if link::is_on(&bpf_link, hook_point.hook, link)
+        if hook_point.hook == Hook::Xdp
             && current != plan.settings.modes.of(hook_point.interface.side)
+            && live_link(instance, &target)?.is_some()
         {
             return Err(Error::OtherMode {
                 instance: instance.name.clone(),
@@ -129,8 +122,8 @@ impl AttachContext<'_> {
 
 /// The step that remains at a target once nothing can be refused any more.
 enum Pending {
-    /// Replace the program of this live link.
-    ReplaceInLink(PinnedLink),
+    /// Replace the program of this live link. Then its pin gets the name, if it has another one.
+    ReplaceInLink(LiveLink),
     /// Rename the pin `NAME-new` of the new link over the old pin.
     RenamePin,
     /// Replace the program of the filter, and then the pin of the old one.
@@ -139,25 +132,6 @@ enum Pending {
     RenameFilterPin,
     /// Nothing.
     Nothing,
-}
-
-/// Completes or undoes a move to another interface that an earlier start began before it died. Its
-/// new link is pinned as `NAME-new` beside the old one. A live old link is kept.
-pub(crate) fn finish_interrupted_moves(netlink: &Netlink, instance: &Instance) -> Result<()> {
-    for name in HookPoint::all().map(HookPoint::link_pin) {
-        let pending = instance.pending_pin(&name);
-        let Some((_, new)) = link::open(&pending)? else {
-            continue;
-        };
-        let old = link::open(&instance.pin(&name))?;
-        if old.is_some_and(|(_, old)| old.ifindex != 0) {
-            layout::remove_file(&pending)?;
-            detach::wait_until_gone(netlink, &[new], &[new.program]);
-        } else {
-            instance.commit_pin(&name)?;
-        }
-    }
-    Ok(())
 }
 
 /// Attaches or replaces every program of the plan, and detaches those of hook points that the plan
@@ -199,6 +173,7 @@ pub(crate) fn attach_all(
         });
     }
     refused?;
+    pass(Step::Prepared)?;
     for (target, pending) in all_pending {
         commit(context, target, pending)?;
         if let (Some(filter), TcBackend::Tcx) = (FilterTarget::of(target), tc_backend) {
@@ -217,6 +192,7 @@ fn detach_unused(
     targets: &[AttachTarget<'_>],
 ) -> Result<()> {
     let instance = context.instance;
+    link_moves::detach_others(context.netlink, instance)?;
     if tc_backend == TcBackend::Clsact {
         // A link goes with its pin; a filter does not. No pin shows whether there are filters on
         // other interfaces, because a start may have died in the middle of a move.
@@ -257,13 +233,15 @@ fn prepare_link(
     target: &AttachTarget<'_>,
 ) -> Result<(AttachAction, Pending)> {
     let pin = target.hook_point.link_pin();
-    let (action, path) = match link::open(&context.instance.pin(&pin))? {
-        Some((link, found)) if link::is_on(&found, target.hook_point.hook, target.link) => {
-            return Ok((AttachAction::Replaced, Pending::ReplaceInLink(link)));
-        }
+    if let Some(live) = live_link(context.instance, target)? {
+        return Ok((AttachAction::Replaced, Pending::ReplaceInLink(live)));
+    }
+    let (action, path) = if context.instance.pin(&pin).exists() {
         // The old link stays until nothing can fail any more.
-        Some(_) => (AttachAction::Reattached, context.instance.pending_pin(&pin)),
-        None => (AttachAction::Attached, context.instance.pin(&pin)),
+        link_moves::set_pending_aside(context.instance, target.hook_point)?;
+        (AttachAction::Reattached, context.instance.pending_pin(&pin))
+    } else {
+        (AttachAction::Attached, context.instance.pin(&pin))
     };
     let mode = context
         .plan
@@ -330,18 +308,28 @@ fn tc_program<'e>(ebpf: &'e mut Ebpf, target: &AttachTarget<'_>) -> Result<Borro
     Ok(program.as_fd())
 }
 
+/// Invariant: once a hook point has moved, what was created for the others stays, whatever fails: the
+/// new interface has all programs, the old one no longer. The next start goes on from there.
 fn commit(
     context: &mut AttachContext<'_>,
     target: &AttachTarget<'_>,
     pending: Pending,
 ) -> Result<()> {
     match pending {
-        Pending::ReplaceInLink(link) => {
+        Pending::ReplaceInLink(LiveLink { link, pin }) => {
             replace(context.ebpf(target)?, target, link)?;
-            pass(Step::LinkUpdated)
+            pass(Step::LinkUpdated)?;
+            let name = target.hook_point.link_pin();
+            if pin == name {
+                return Ok(());
+            }
+            context.instance.rename_pin(&pin, &name)?;
+            context.created.clear();
+            pass(Step::LinkInPlace)
         }
         Pending::RenamePin => {
             context.instance.commit_pin(&target.hook_point.link_pin())?;
+            context.created.clear();
             pass(Step::LinkInPlace)
         }
         Pending::ReplaceInFilter => {
@@ -365,6 +353,7 @@ fn commit(
                 let (netlink, instance) = (context.netlink, context.instance);
                 pending::complete_move(netlink, instance, &filter_pin(target), filter)?;
             }
+            context.created.clear();
             pass(Step::OldFilterGone)?;
             context.instance.commit_program(&filter_pin(target))
         }

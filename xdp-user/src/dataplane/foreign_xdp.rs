@@ -3,7 +3,6 @@
 
 use crate::bpffs::find::{self, Selector};
 use crate::bpffs::layout::Instance;
-use crate::config::interfaces::HookPoint;
 use crate::config::plan::Plan;
 use crate::dataplane::{bpf_query, link, takeover};
 use crate::error::{Error, Result};
@@ -84,11 +83,7 @@ pub fn removal_command(interface: &str, program: u32) -> String {
 pub fn instance_of(bpffs: &Path, program: u32) -> Option<Instance> {
     let instances = find::instances(bpffs, &Selector::default()).ok()?;
     instances.into_iter().find(|instance| {
-        HookPoint::all().any(|hook_point| {
-            let found = link::open(&instance.pin(&hook_point.link_pin()))
-                .ok()
-                .flatten();
-            found.is_some_and(|(_, bpf_link)| bpf_link.program == program)
-        })
+        let links = link::all_of(instance);
+        links.iter().any(|bpf_link| bpf_link.program == program)
     })
 }

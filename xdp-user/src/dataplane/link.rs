@@ -8,7 +8,7 @@ use crate::tables::bpf_syscall;
 use aya::programs::links::{FdLink, PinnedLink};
 use rustix::fs::{Access, access};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use xdp_common::Hook;
 
 /// The kernel's description of a BPF link.
@@ -89,21 +89,22 @@ pub fn is_on(bpf_link: &BpfLink, hook: Hook, link: &Link) -> bool {
     bpf_link.ifindex == link.index && runs_here
 }
 
-/// The links of an instance.
+/// The links of an instance, also those that starts left pending or set aside when they died while
+/// they moved to another interface.
 pub fn all_of(instance: &Instance) -> Vec<BpfLink> {
-    HookPoint::all()
-        .filter_map(|hook_point| open(&instance.pin(&hook_point.link_pin())).ok().flatten())
-        .map(|(_, bpf_link)| bpf_link)
-        .collect()
+    let opened = pins(instance).filter_map(|path| open(&path).ok().flatten());
+    opened.map(|(_, bpf_link)| bpf_link).collect()
 }
 
-/// The programs of the links of an instance, also of those with pending pins: a start died while it
-/// moved to another interface.
+/// The programs of the same links. Fails if one cannot be opened.
 pub(crate) fn programs_of(instance: &Instance) -> Result<Vec<u32>> {
-    let pins = HookPoint::all().map(HookPoint::link_pin);
-    let both = pins.flat_map(|name| [instance.pin(&name), instance.pending_pin(&name)]);
-    let links = both.filter_map(|path| open(&path).transpose());
+    let links = pins(instance).filter_map(|path| open(&path).transpose());
     links.map(|link| Ok(link?.1.program)).collect()
+}
+
+fn pins(instance: &Instance) -> impl Iterator<Item = PathBuf> {
+    let names = HookPoint::all().flat_map(|hook_point| instance.pins_of_link(hook_point));
+    names.map(|name| instance.pin(&name))
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ pub mod egress;
 pub(crate) mod exchange;
 pub mod foreign_xdp;
 pub mod link;
+pub(crate) mod link_moves;
 pub mod loader;
 pub(crate) mod losses;
 mod namespace;
@@ -97,7 +98,7 @@ pub fn start(plan: &mut Plan, netlink: &Netlink) -> Result<(Dataplane, Vec<Logge
     let lock = instance.lock()?;
     let found = pass(Step::Locked)
         .and_then(|()| adopt_existing(&instance, plan, netlink))
-        .and_then(|saved| Ok((saved, Takeover::open(&instance, plan, netlink)?)));
+        .and_then(|saved| Ok((saved, Takeover::open(&instance, plan)?)));
     let (saved, takeover) = match found {
         Ok(found) => found,
         Err(error) => {
@@ -152,7 +153,6 @@ pub(crate) fn adopt_existing(
 ) -> Result<Option<SavedState>> {
     // A second time, now under the lock.
     namespace::check(instance, plan, netlink)?;
-    attach::finish_interrupted_moves(netlink, instance)?;
     let saved = SavedState::of(instance, plan)?;
     pass(Step::EarlierFound)?;
     let Some(saved) = saved else {

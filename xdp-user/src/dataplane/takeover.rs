@@ -61,7 +61,7 @@ pub(crate) struct Takeover {
 
 impl Takeover {
     /// Opens the tables that a start with this plan takes over, and locks them. `None`: there are none.
-    pub(crate) fn open(own: &Instance, plan: &Plan, netlink: &Netlink) -> Result<Option<Self>> {
+    pub(crate) fn open(own: &Instance, plan: &Plan) -> Result<Option<Self>> {
         let Some(older) = older::to_take_over(own, &plan.settings, plan.namespace) else {
             return Ok(None);
         };
@@ -71,7 +71,6 @@ impl Takeover {
             older.remove()?;
             return Ok(None);
         }
-        attach::finish_interrupted_moves(netlink, &older.instance)?;
         attach::check_modes(&older.instance, plan)?;
         let memory = |name: &str| Memory::of(&mmap::open(&older.instance.pin(name))?, name);
         tracing::warn!(

@@ -8,6 +8,7 @@ mod events;
 mod exchange;
 mod interfaces;
 mod messages;
+mod moves;
 mod neighbours;
 mod older;
 mod older_interrupted;
@@ -30,6 +31,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         events::scenarios(),
         exchange::scenarios(),
         messages::scenarios(),
+        moves::scenarios(),
         own_addresses::scenarios(),
     ];
     parts.into_iter().flatten().collect()

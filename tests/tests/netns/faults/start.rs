@@ -56,7 +56,7 @@ fn to_try<'s>(steps: &'s [String], backend: &str) -> Result<Vec<(usize, &'s str)
 }
 
 /// The number of steps before anything is attached.
-fn attaching(steps: &[String]) -> Result<usize> {
+pub(crate) fn attaching(steps: &[String]) -> Result<usize> {
     let last = |name: &String| name == Step::EgressesSet.name();
     let at = steps.iter().position(last);
     Ok(at.context("nothing is attached")? + 1)
@@ -229,15 +229,9 @@ fn moves(lab: &Lab) -> Result<()> {
     for backend in tc_backends()? {
         tried.extend(steps(lab, backend, OTHER)?);
         let steps = steps(lab, backend, WAN)?;
-        // After these steps the kernel can no longer refuse anything.
-        let late = [
-            Step::LinkUpdated,
-            Step::LinkInPlace,
-            Step::OldFilterGone,
-            Step::FilterExchanged,
-        ];
-        let is_late = |name: &String| late.iter().any(|late| late.name() == name);
-        let late = steps.iter().position(is_late).unwrap_or(steps.len());
+        // After this step the kernel can no longer refuse anything.
+        let is_last = |name: &String| name == Step::Prepared.name();
+        let early = steps.iter().position(is_last).context("not prepared")? + 1;
         // The other tests have tried the earlier steps.
         let mut seen = BTreeSet::new();
         for (number, step) in ends(&steps, attaching(&steps)?) {
@@ -246,7 +240,7 @@ fn moves(lab: &Lab) -> Result<()> {
             }
             let context = || format!("{backend}: step {number}, {step}");
             self::steps(lab, backend, OTHER).with_context(context)?;
-            if number <= late {
+            if number <= early {
                 let there = attached_programs(lab)?;
                 fail(lab, backend, WAN, number).with_context(context)?;
                 let now = attached_programs(lab)?;

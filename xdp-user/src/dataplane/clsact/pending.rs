@@ -47,7 +47,7 @@ pub(crate) fn settle_pending_program(
 /// interface still runs it.
 pub(crate) fn keep_named_program(netlink: &Netlink, instance: &Instance, pin: &str) -> Result<()> {
     // Otherwise the filter here had the name.
-    if instance.pins_aside().is_empty() {
+    if instance.filters_aside().is_empty() {
         return Ok(());
     }
     if let Some(named) = instance.pinned_program(pin)?
@@ -60,7 +60,7 @@ pub(crate) fn keep_named_program(netlink: &Netlink, instance: &Instance, pin: &s
 
 /// Removes the pins that were set aside whose filters are gone, after everything was attached.
 pub(crate) fn remove_pins_aside(netlink: &Netlink, instance: &Instance) -> Result<()> {
-    let aside = instance.pins_aside();
+    let aside = instance.filters_aside();
     if aside.is_empty() {
         return Ok(());
     }

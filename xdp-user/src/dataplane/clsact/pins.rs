@@ -2,15 +2,13 @@
 //! clsact that ikenat added as a directory. The kernel itself does not record which filters and
 //! qdiscs are ikenat's.
 
-use crate::bpffs::layout::{CLSACT, Instance, NEW, remove_file};
+use crate::bpffs::layout::{CLSACT, Instance, remove_file};
+use crate::bpffs::pin_names::NEW;
 use crate::error::{Error, Result, causes};
 use crate::failpoints::{Step, pass};
 use aya::programs::{ProgramInfo, SchedClassifier};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::{fs, io};
-
-/// Between the name of a pin that was set aside and the id of its program.
-const ASIDE: &str = "-aside-";
 
 impl Instance {
     /// Pins a program as the one that is about to get a name. Until it has it, that of the running
@@ -50,38 +48,11 @@ impl Instance {
 
     /// The same, each with the name of its pin.
     pub(crate) fn pinned_filters(&self) -> impl Iterator<Item = Result<(String, u32)>> {
-        let names = Self::all_filter_pins().chain(self.pins_aside());
+        let names = Self::all_filter_pins().chain(self.filters_aside());
         names.filter_map(|name| {
             let program = self.pinned_program(&name).transpose()?;
             Some(program.map(|program| (name, program)))
         })
-    }
-
-    /// Keeps the pin of a program that a filter runs while another program gets the name.
-    pub(crate) fn set_aside(&self, name: &str, program: u32) -> Result<()> {
-        self.rename(&self.pin(name), name, program)
-    }
-
-    /// The same of the program whose pin is pending.
-    pub(crate) fn set_pending_aside(&self, name: &str, program: u32) -> Result<()> {
-        self.rename(&self.pending_pin(name), name, program)
-    }
-
-    fn rename(&self, from: &Path, name: &str, program: u32) -> Result<()> {
-        let to = self.pin(&format!("{name}{ASIDE}{program}"));
-        fs::rename(from, to).map_err(Error::system(format!("rename {}", from.display())))
-    }
-
-    /// The names of the pins that were set aside.
-    pub(crate) fn pins_aside(&self) -> Vec<String> {
-        let is_aside = |name: &String| {
-            let mut pins = Self::filter_pins();
-            pins.any(|pin| {
-                let rest = name.strip_prefix(&pin);
-                rest.is_some_and(|rest| rest.starts_with(ASIDE))
-            })
-        };
-        self.entries().filter(is_aside).collect()
     }
 
     fn clsact_record(&self, namespace: u64, index: u32) -> PathBuf {

@@ -1,0 +1,264 @@
+//! A start on another interface that dies or fails half-way, and starts after it that are refused: a
+//! refused one changes nothing of what is attached, whatever interface it is for, and the one that
+//! is accepted leaves no program where it is not.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Debug;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use ikenat_tests::lab::Lab;
+use ikenat_tests::lab::topology::WAN;
+use ikenat_tests::suite::Scenario;
+use xdp_user::dataplane::link::{self, BpfLink};
+use xdp_user::failpoints::Step;
+
+use crate::faults::start::{attaching, die, ends, fail, steps};
+use crate::support::{
+    PROGRAMS, attachments, everything_crosses, log_of, nothing_is_left, pins, tc_backends,
+};
+
+pub(crate) fn scenarios() -> Vec<Scenario> {
+    const TOOLS: &[&str] = &["tc", "bpftool"];
+    let test = |name, test| Scenario::new(name, test).with_programs(TOOLS);
+    vec![
+        test(
+            "a_refused_start_after_a_move_that_died_changes_nothing",
+            refused_after_death,
+        ),
+        test(
+            "a_move_that_fails_after_its_first_exchange_is_complete_on_one_interface",
+            failed_half_way,
+        ),
+        test(
+            "a_refused_start_keeps_what_a_move_left_when_its_old_interface_is_gone",
+            old_interface_gone,
+        ),
+        test("unload_removes_what_several_moves_left", unloaded),
+        test(
+            "a_move_that_died_is_not_continued_in_another_xdp_mode",
+            other_mode,
+        ),
+    ]
+}
+
+const OTHER: &str = "x0";
+const THIRD: &str = "y0";
+/// XDP, tc ingress and tc egress.
+const ON_WAN: usize = PROGRAMS - 2;
+const ALL: [&str; 3] = [WAN, OTHER, THIRD];
+
+fn add(lab: &Lab, interface: &str) -> Result<()> {
+    let add = format!(
+        "ip link add {interface} type veth peer name {interface}p; \
+         ip link set {interface} up; ip link set {interface}p up"
+    );
+    lab.gateway.shell(&add).map(drop)
+}
+
+/// The ids of the programs of each interface of the gateway: XDP, filters, and of tcx, which an old
+/// bpftool does not list, what the pinned links hold.
+fn programs(lab: &Lab) -> Result<BTreeMap<String, BTreeSet<u64>>> {
+    let read = |command: &str| -> Result<serde_json::Value> {
+        serde_json::from_str(&lab.gateway.run(command)?).with_context(|| command.to_owned())
+    };
+    let mut links: Vec<BpfLink> = Vec::new();
+    let pins = pins(&lab.bpffs())?;
+    for pin in pins.iter().filter(|pin| pin.contains("/link-")) {
+        links.extend(link::open(Path::new(pin))?.map(|(_, found)| found));
+    }
+    let mut all = BTreeMap::new();
+    for interface in read("ip -json link show")?.as_array().into_iter().flatten() {
+        let name = interface["ifname"].as_str().context("no name")?;
+        let on_it = |link: &&BpfLink| interface["ifindex"] == link.ifindex;
+        let mut ids: BTreeSet<u64> = links
+            .iter()
+            .filter(on_it)
+            .map(|link| link.program.into())
+            .collect();
+        let net = read(&format!("bpftool --json net show dev {name}"))?;
+        for hook in ["xdp", "tc"] {
+            let found = net[0][hook].as_array().into_iter().flatten();
+            ids.extend(found.filter_map(|one| one["id"].as_u64()));
+        }
+        all.insert(name.to_owned(), ids);
+    }
+    Ok(all)
+}
+
+/// Waits until an interface has so many programs, or all have these. The kernel takes links down in
+/// the background.
+fn wait_for<T: Debug>(
+    lab: &Lab,
+    wanted: &T,
+    is_it: impl Fn(&BTreeMap<String, BTreeSet<u64>>) -> bool,
+) -> Result<()> {
+    let began = Instant::now();
+    loop {
+        let found = programs(lab)?;
+        if is_it(&found) {
+            return Ok(());
+        }
+        ensure!(
+            began.elapsed() < Duration::from_secs(5),
+            "{found:?} instead of {wanted:?}"
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn has(lab: &Lab, interface: &str, count: usize) -> Result<()> {
+    let wanted = (interface, count);
+    wait_for(lab, &wanted, |all| {
+        all.get(interface).is_some_and(|ids| ids.len() == count)
+    })
+}
+
+/// A start that is refused after it has prepared everything.
+fn refuse(lab: &Lab, backend: &str, wan: &str) -> Result<()> {
+    let there = programs(lab)?;
+    fail(lab, backend, wan, Step::Prepared.name())
+        .and_then(|()| wait_for(lab, &there, |all| *all == there))
+        .with_context(|| format!("refused on {wan}"))
+}
+
+/// A start that is accepted, and nothing is left of the others. Leaves it attached.
+fn moves_to(lab: &Lab, backend: &str, wan: &str) -> Result<()> {
+    steps(lab, backend, wan)?;
+    let attached = lab.status()?.attached;
+    let on_wan = attached.iter().filter(|one| one.interface == wan).count();
+    ensure!(
+        attached.len() == PROGRAMS && on_wan == ON_WAN,
+        "on {wan}: {attached:?}"
+    );
+    for other in ALL.into_iter().filter(|other| *other != wan) {
+        has(lab, other, 0)?;
+    }
+    let left = pins(&lab.bpffs())?;
+    let is_left = |pin: &&String| pin.ends_with("-new") || pin.contains("-aside-");
+    let left: Vec<&String> = left.iter().filter(is_left).collect();
+    ensure!(left.is_empty(), "{left:?}");
+    if wan == WAN {
+        everything_crosses(lab)?;
+    }
+    Ok(())
+}
+
+fn refused_after_death(lab: &Lab) -> Result<()> {
+    add(lab, OTHER)?;
+    add(lab, THIRD)?;
+    let before = attachments(lab)?;
+    for backend in tc_backends()? {
+        moves_to(lab, backend, OTHER)?;
+        let steps = steps(lab, backend, WAN)?;
+        for (nth, (number, step)) in ends(&steps, attaching(&steps)?).into_iter().enumerate() {
+            let next = ALL[nth % ALL.len()];
+            let context = || format!("{backend}: killed at step {number}, {step}; then on {next}");
+            moves_to(lab, backend, OTHER).with_context(context)?;
+            die(lab, backend, WAN, number).with_context(context)?;
+            refuse(lab, backend, WAN).with_context(context)?;
+            refuse(lab, backend, OTHER).with_context(context)?;
+            if next == THIRD {
+                // The second one finds what the first one has put aside.
+                refuse(lab, backend, THIRD).with_context(context)?;
+                refuse(lab, backend, THIRD).with_context(context)?;
+            }
+            moves_to(lab, backend, next).with_context(context)?;
+        }
+        lab.unload()?;
+        nothing_is_left(lab, &before)?;
+    }
+    Ok(())
+}
+
+/// The last step of a move's first exchange, by backend.
+fn first_exchange(backend: &str) -> Step {
+    match backend {
+        "tcx" => Step::LinkInPlace,
+        _ => Step::OldFilterGone,
+    }
+}
+
+/// No start is refused there by the kernel, but it may run out of memory.
+fn failed_half_way(lab: &Lab) -> Result<()> {
+    add(lab, OTHER)?;
+    add(lab, THIRD)?;
+    let before = attachments(lab)?;
+    for backend in tc_backends()? {
+        for next in ALL {
+            moves_to(lab, backend, OTHER)?;
+            fail(lab, backend, WAN, first_exchange(backend).name())?;
+            has(lab, WAN, ON_WAN).with_context(|| format!("{backend}: failed"))?;
+            refuse(lab, backend, next)?;
+            moves_to(lab, backend, next)?;
+        }
+        lab.unload()?;
+        nothing_is_left(lab, &before)?;
+    }
+    Ok(())
+}
+
+fn old_interface_gone(lab: &Lab) -> Result<()> {
+    add(lab, THIRD)?;
+    let before = attachments(lab)?;
+    for backend in tc_backends()? {
+        for at in [Step::Prepared, first_exchange(backend)] {
+            let context = || format!("{backend}: killed at {}", at.name());
+            add(lab, OTHER)?;
+            moves_to(lab, backend, OTHER).with_context(context)?;
+            die(lab, backend, WAN, at.name()).with_context(context)?;
+            lab.gateway.run(&format!("ip link delete {OTHER}"))?;
+            refuse(lab, backend, WAN).with_context(context)?;
+            refuse(lab, backend, THIRD).with_context(context)?;
+            steps(lab, backend, WAN).with_context(context)?;
+            has(lab, THIRD, 0)?;
+            everything_crosses(lab).with_context(context)?;
+        }
+        lab.unload()?;
+        nothing_is_left(lab, &before)?;
+    }
+    Ok(())
+}
+
+/// Two moves that died one after the other leave programs on three interfaces.
+fn unloaded(lab: &Lab) -> Result<()> {
+    add(lab, OTHER)?;
+    add(lab, THIRD)?;
+    let before = attachments(lab)?;
+    for backend in tc_backends()? {
+        moves_to(lab, backend, OTHER)?;
+        die(lab, backend, WAN, first_exchange(backend).name())?;
+        die(lab, backend, THIRD, Step::Prepared.name())?;
+        for interface in ALL {
+            let ids = &programs(lab)?[interface];
+            ensure!(!ids.is_empty(), "{backend}: nothing is on {interface}");
+        }
+        lab.unload()?;
+        nothing_is_left(lab, &before)?;
+    }
+    Ok(())
+}
+
+/// A link cannot change its mode, and an interface has one XDP program: what a start that died has
+/// left on the new interface is as attached as a completed move.
+fn other_mode(lab: &Lab) -> Result<()> {
+    add(lab, OTHER)?;
+    add(lab, THIRD)?;
+    let before = attachments(lab)?;
+    for backend in tc_backends()? {
+        moves_to(lab, backend, OTHER)?;
+        die(lab, backend, WAN, first_exchange(backend).name())?;
+        let there = programs(lab)?;
+        let log = log_of(lab, WAN, &["--tc", backend, "--wan-mode", "generic"])?;
+        for words in ["in native mode", "ikenat unload"] {
+            ensure!(log.contains(words), "{backend}: {words:?}: {log}");
+        }
+        wait_for(lab, &there, |all| *all == there)?;
+        steps(lab, backend, WAN)?;
+        everything_crosses(lab)?;
+        lab.unload()?;
+        nothing_is_left(lab, &before)?;
+    }
+    Ok(())
+}
