@@ -112,6 +112,15 @@ pub(crate) fn sentence(output: &Output, names: &[&str]) -> Result<()> {
     Ok(())
 }
 
+/// The command by which messages say how an instance of the lab is removed.
+pub(crate) fn unload_command(lab: &Lab, instance: &str) -> String {
+    let bpffs = lab.bpffs();
+    format!(
+        "ikenat unload --instance {instance} --bpffs {}",
+        bpffs.display()
+    )
+}
+
 /// The log of an `ikenat run` that is stopped after two seconds or ends by itself.
 pub(crate) fn log_of(lab: &Lab, wan: &str, more: &[&str]) -> Result<String> {
     let mut command = lab.gateway.command("timeout");

@@ -2,8 +2,9 @@
 
 use crate::bpffs::pin_names::NEW;
 use crate::bpffs::trust::{self, other_owner};
+use crate::config::commands::{USUAL_BPFFS, bpffs_option, unload_command};
 use crate::config::interfaces::HookPoint;
-use crate::config::settings::{Sizes, USUAL_BPFFS};
+use crate::config::settings::Sizes;
 use crate::error::{Error, InstanceError, Result, causes, is_denied};
 use aya::maps::MapInfo;
 use rustix::fs::{CWD, Mode, OFlags, openat, statfs};
@@ -127,12 +128,26 @@ impl Instance {
         Ok((instance, root_descriptor))
     }
 
+    /// The command that removes it.
+    pub fn unload_command(&self) -> String {
+        self.named(&unload_command(&self.directory))
+    }
+
+    /// The option, to append to another command that acts on it.
+    pub fn bpffs_option(&self) -> String {
+        self.named(&bpffs_option(self.bpffs()))
+    }
+
     /// A message with the paths of the pins by their names.
     pub(crate) fn named(&self, message: &str) -> String {
         match &self.named {
             Some(name) => {
-                let [root, name] = [self.bpffs(), name].map(|path| path.join(DIRECTORY));
-                message.replace(&root.display().to_string(), &name.display().to_string())
+                let roots = [self.bpffs(), name];
+                let [root, named] = roots.map(|path| path.join(DIRECTORY).display().to_string());
+                let [option, option_named] = roots.map(bpffs_option);
+                message
+                    .replace(&root, &named)
+                    .replace(&option, &option_named)
             }
             None => message.to_owned(),
         }
@@ -158,7 +173,7 @@ impl Instance {
         Error::ForeignPin {
             path: path.to_path_buf(),
             why,
-            instance: self.name.clone(),
+            unload: self.unload_command(),
         }
     }
 
@@ -310,6 +325,34 @@ pub(super) fn remove_directory(path: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn commands_of_an_instance_by_descriptor_name_its_file_system() {
+        let held = |bpffs: &str| Instance {
+            named: Some(PathBuf::from(bpffs)),
+            ..Instance::of(Path::new("/proc/self/fd/7"), "office-2")
+        };
+        const UNLOAD: &str = "ikenat unload --instance office-2";
+        for (bpffs, option) in [
+            ("/sys/fs/bpf", ""),
+            ("/run/bpf", " --bpffs /run/bpf"),
+            ("/run/my bpf", " --bpffs '/run/my bpf'"),
+        ] {
+            let instance = held(bpffs);
+            assert_eq!(instance.bpffs_option(), option);
+            assert_eq!(instance.unload_command(), format!("{UNLOAD}{option}"));
+            // As a message by the path of the directory has it.
+            let message = format!(
+                "remove {} with `{}`",
+                instance.pin("META").display(),
+                unload_command(&instance.directory)
+            );
+            assert_eq!(
+                instance.named(&message),
+                format!("remove {bpffs}/ikenat/office-2/META with `{UNLOAD}{option}`")
+            );
+        }
+    }
 
     #[test]
     fn a_directory_that_is_no_bpffs_is_refused_by_name() {

@@ -4,7 +4,7 @@
 use crate::bpffs::find::{self, Selector};
 use crate::bpffs::layout::{CLSACT, Instance, remove_directory, remove_file};
 use crate::bpffs::map_layout::Layout;
-use crate::config::settings::{Settings, bpffs_option};
+use crate::config::settings::Settings;
 use crate::error::{Error, InstanceError, Result};
 use crate::tables::mmap::{Memory, ReadOnlyWord};
 use crate::tables::older::{META_WORDS, PROGRESS, VERSIONS, WORDS, block, progress};
@@ -84,7 +84,7 @@ impl Older {
             vip: self.vip,
             path: self.instance.directory.clone(),
             whose: self.instance.whose(),
-            bpffs: bpffs_option(&self.instance.directory),
+            bpffs: self.instance.bpffs_option(),
         }
         .into()
     }
@@ -123,7 +123,7 @@ impl Older {
         let foreign = |why: String| Error::ForeignPin {
             path: path.clone(),
             why,
-            instance: self.instance.name.clone(),
+            unload: self.instance.unload_command(),
         };
         let info = MapInfo::from_pin(&path)
             .map_err(|error| foreign(format!("it is not a map ({error})")))?;

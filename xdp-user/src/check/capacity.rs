@@ -89,7 +89,7 @@ fn enough(context: &Context<'_>, wanted: TunnelNeed) -> Finding {
 /// The commands that start with other sizes. Those of live tables cannot change.
 fn resize(context: &Context<'_>, finding: Finding, sizes: Sizes) -> Finding {
     let finding = match &context.instance {
-        Some((instance, _)) => finding.fix(format!("ikenat unload --instance {}", instance.name)),
+        Some((instance, _)) => finding.fix(instance.unload_command()),
         None => finding,
     };
     finding.fix(run_command(&Settings {

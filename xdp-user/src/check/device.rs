@@ -186,7 +186,11 @@ fn program(context: &Context<'_>, link: &Link) -> Finding {
         }
         Some(owner) => {
             let message = format!("{program} of the ikenat instance {}", owner.name_and_vips());
-            Finding::error(CODE, message, REASON).fix(format!("ikenat unload {}", owner.selector()))
+            Finding::error(CODE, message, REASON).fix(format!(
+                "ikenat unload {}{}",
+                owner.selector(),
+                owner.bpffs_option()
+            ))
         }
         None => {
             let message = format!("{program} of another owner");

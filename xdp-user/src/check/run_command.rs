@@ -1,5 +1,6 @@
 //! The command line that starts ikenat with given settings, for a fix that can be pasted.
 
+use crate::config::commands::quoted;
 use crate::config::instance_name;
 use crate::config::interfaces::Side;
 use crate::config::peer_lists::Lists;
@@ -33,8 +34,8 @@ pub fn run_command(settings: &Settings) -> String {
     if instance != instance_name::DEFAULT {
         words.push(format!("--instance {instance}"));
     }
-    words.extend(wans.iter().map(|name| format!("--wan {name}")));
-    words.extend(lans.iter().map(|name| format!("--lan {name}")));
+    words.extend(wans.iter().map(|name| format!("--wan {}", quoted(name))));
+    words.extend(lans.iter().map(|name| format!("--lan {}", quoted(name))));
     words.extend(services.iter().map(Service::arguments));
     // They are options of the instance, so all services have the same.
     let usual = Lists::default();
@@ -80,7 +81,7 @@ pub fn run_command(settings: &Settings) -> String {
     words.extend(
         bpffs
             .iter()
-            .map(|path| format!("--bpffs {}", path.display())),
+            .map(|path| format!("--bpffs {}", quoted(&path.display().to_string()))),
     );
     if !complete {
         words.push(MISSING.to_owned());
@@ -120,6 +121,18 @@ mod tests {
     #[test]
     fn defaults_are_left_out() {
         assert_eq!(run_command(&settings()), USUAL);
+    }
+
+    #[test]
+    fn words_with_characters_of_the_shell_are_quoted() {
+        let settings = Settings {
+            wans: vec!["eth$1".to_owned(), "eth2".to_owned()],
+            bpffs: Some(PathBuf::from("/run/my bpf")),
+            ..settings()
+        };
+        let quoted = USUAL.replace("eth1", "'eth$1'");
+        let command = run_command(&settings);
+        assert_eq!(command, format!("{quoted} --bpffs '/run/my bpf'"));
     }
 
     #[test]

@@ -99,12 +99,12 @@ pub(super) fn attached(context: &Context<'_>) -> Vec<Finding> {
         return vec![Finding::warning(CODE, message, REASON).fix(run)];
     };
     match InstanceStatus::of(pins, overview, context.netlink, &context.links) {
-        Ok(instance) => examine(context, &instance),
+        Ok(instance) => examine(context, &instance, &pins.unload_command()),
         Err(error) => vec![Finding::not_checked(CODE, error, REASON)],
     }
 }
 
-fn examine(context: &Context<'_>, instance: &InstanceStatus) -> Vec<Finding> {
+fn examine(context: &Context<'_>, instance: &InstanceStatus, unload: &str) -> Vec<Finding> {
     const DAEMON: &str = "packets are forwarded, but idle entries do not expire, and changes of routes and neighbours take effect after eight seconds instead of one";
     let run = || run_command(context.settings);
     if instance.attached.is_empty() {
@@ -117,7 +117,7 @@ fn examine(context: &Context<'_>, instance: &InstanceStatus) -> Vec<Finding> {
     let mut findings: Vec<Finding> = instance
         .attached
         .iter()
-        .map(|program| attachment(context, instance, program).on(&program.interface))
+        .map(|program| attachment(context, unload, program).on(&program.interface))
         .collect();
     if instance.daemon.is_none() {
         findings.push(Finding::warning("daemon", "no daemon is running", DAEMON).fix(run()));
@@ -125,11 +125,7 @@ fn examine(context: &Context<'_>, instance: &InstanceStatus) -> Vec<Finding> {
     findings
 }
 
-fn attachment(
-    context: &Context<'_>,
-    instance: &InstanceStatus,
-    attached: &ProgramStatus,
-) -> Finding {
+fn attachment(context: &Context<'_>, unload: &str, attached: &ProgramStatus) -> Finding {
     const CODE: &str = "attached";
     const ELSEWHERE: &str = "all other lines describe this network namespace: run `ikenat check` in the namespace of the gateway";
     let program = attached.program.map_or_else(
@@ -149,7 +145,7 @@ fn attachment(
         (false, _) => {
             let message = format!("{what} is no longer attached to an interface");
             Finding::error(CODE, message, REASON)
-                .fix(format!("ikenat unload --instance {}", instance.name))
+                .fix(unload)
                 .fix(run_command(context.settings))
         }
     }

@@ -14,6 +14,7 @@ use xdp_user::Error;
 use xdp_user::bpffs::layout::{self, Instance};
 use xdp_user::bpffs::stop::Holder;
 use xdp_user::check::{run_command, running};
+use xdp_user::config::commands::bpffs_option;
 use xdp_user::config::settings::Settings;
 use xdp_user::dataplane::detach;
 use xdp_user::netlink::Netlink;
@@ -57,10 +58,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     if let (Some(vip), [first, _, ..]) = (arguments.which.vip, &*instances) {
         let names: Vec<&str> = instances.iter().map(|one| one.name.as_str()).collect();
         bail!(
-            "{} instances have the VIP {vip}: {}; name the one to remove with --instance, as in `ikenat unload --instance {}`",
+            "{} instances have the VIP {vip}: {}; name the one to remove with --instance, as in `{}`",
             names.len(),
             names.join(", "),
-            first.name
+            first.unload_command()
         );
     }
     let netlink = Netlink::open()?;
@@ -137,10 +138,8 @@ fn refusal(mut settings: Settings, wanted: &WantedServices) -> anyhow::Error {
     let names = names.join(", ");
     settings.services.retain(|one| !gone.contains(one));
     if settings.services.is_empty() {
-        let bpffs = settings.bpffs.iter();
-        let bpffs: String = bpffs
-            .map(|path| format!(" --bpffs {}", path.display()))
-            .collect();
+        let bpffs = settings.bpffs.as_deref();
+        let bpffs = bpffs.map_or_else(String::new, bpffs_option);
         return anyhow!(
             "the instance {instance} has no other service than {names}, and nothing is removed: `ikenat unload --instance {instance}{bpffs}` removes the whole instance"
         );

@@ -1,6 +1,7 @@
 //! What the administrator asks for, checked against this host before anything is changed.
 
 pub mod client_routes;
+pub mod commands;
 pub mod instance_name;
 pub mod interfaces;
 pub mod location;

@@ -7,23 +7,8 @@ use crate::config::instance_name;
 use crate::config::interfaces::Side;
 use crate::config::services::{self, Service};
 use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use xdp_common::limits;
-
-/// Where the BPF file system is usually mounted; then the same as seen by process 1, because
-/// `ip netns exec` mounts a new /sys over it.
-pub(crate) const USUAL_BPFFS: [&str; 2] = ["/sys/fs/bpf", "/proc/1/root/sys/fs/bpf"];
-
-/// The option, to append to a command that acts on an instance whose pins are in this directory. Empty
-/// where the command finds it by itself.
-pub(crate) fn bpffs_option(directory: &Path) -> String {
-    match directory.ancestors().nth(2) {
-        Some(bpffs) if USUAL_BPFFS.iter().all(|usual| Path::new(usual) != bpffs) => {
-            format!(" --bpffs {}", bpffs.display())
-        }
-        Some(_) | None => String::new(),
-    }
-}
 
 /// How the XDP programs run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -198,14 +183,6 @@ impl Settings {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_command_names_an_unusual_bpffs() {
-        let option = |directory: &str| bpffs_option(Path::new(directory));
-        assert_eq!(option("/sys/fs/bpf/ikenat/default"), "");
-        assert_eq!(option("/proc/1/root/sys/fs/bpf/ikenat/default"), "");
-        assert_eq!(option("/run/bpf/ikenat/default"), " --bpffs /run/bpf");
-    }
 
     #[test]
     fn the_default_is_for_32768_tunnels() {

@@ -1,5 +1,6 @@
 //! The messages that the daemon logs: at its start, when something changes, and at its end.
 
+use crate::config::commands::bpffs_option;
 use crate::config::interfaces::Side;
 use crate::config::macvlans::{TooMany, Unknown, mac_text};
 use crate::config::plan::Plan;
@@ -49,8 +50,12 @@ pub(super) fn started(plan: &Plan, dataplane: &Dataplane, unfollowed: &[Unfollow
     if let Some(taken) = dataplane.taken_over {
         let carried = taken.carried;
         warn!(
-            "took over {} SPIs and {} peers of {} from an older ikenat (tables of version {}), and all counters; the older version starts again only after `ikenat unload`",
-            carried.flows, carried.sessions, taken.vip, taken.version
+            "took over {} SPIs and {} peers of {} from an older ikenat (tables of version {}), and all counters; the older version starts again only after `{}`",
+            carried.flows,
+            carried.sessions,
+            taken.vip,
+            taken.version,
+            dataplane.instance.unload_command()
         );
         if carried.without_room > 0 {
             warn!(
@@ -93,7 +98,11 @@ pub(super) fn ready(plan: &Plan) {
     let translations = translations(plan);
     if plan.settings.dry_run {
         warn!(
-            "dry run: nothing is forwarded, no packet is changed; `ikenat status` counts what would have been done"
+            "dry run: nothing is forwarded, no packet is changed; `ikenat status{}` counts what would have been done",
+            plan.settings
+                .bpffs
+                .as_deref()
+                .map_or_else(String::new, bpffs_option)
         );
         info!("ready: counting what would be translated from {translations}");
     } else {
@@ -288,7 +297,7 @@ pub(super) fn filter_lost(interface: &str, why: &str) {
 
 /// Logs that a table is filling up or full, and what raises its limit.
 pub(super) fn table_fills(
-    instance: &str,
+    unload: &str,
     table: &LimitedTable,
     level: FillLevel,
     (entries, slots): (u64, u32),
@@ -303,7 +312,7 @@ pub(super) fn table_fills(
     let limit = slots / 2;
     let remedy = if slots < *limits::SLOTS.end() {
         format!(
-            "for more room `ikenat unload --instance {instance}`, then `ikenat run` with `{option} {}`",
+            "for more room `{unload}`, then `ikenat run` with `{option} {}`",
             slots * 2
         )
     } else {
@@ -322,7 +331,7 @@ pub(super) fn table_fills(
 }
 
 /// Logs the end of the daemon when the programs stay attached.
-pub(super) fn left(plan: &Plan, stop: Stop) {
+pub(super) fn left(plan: &Plan, stop: Stop, unload: &str) {
     let signal = match stop {
         Stop::Terminated => "SIGTERM",
         Stop::HungUp => "SIGHUP: the terminal is closed",
@@ -334,7 +343,7 @@ pub(super) fn left(plan: &Plan, stop: Stop) {
         "translating"
     };
     info!(
-        "{signal}: the daemon ends; the programs stay attached and keep {effect} {} (`ikenat unload` removes them)",
+        "{signal}: the daemon ends; the programs stay attached and keep {effect} {} (`{unload}` removes them)",
         translated_vips(plan)
     );
 }

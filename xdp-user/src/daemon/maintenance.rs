@@ -176,7 +176,8 @@ impl Maintenance {
         for ((mark, table), slots) in self.watermarks.iter_mut().zip(TABLES).zip(slots) {
             let entries = Word::load(dataplane.tables.meta(table.number));
             if let Some(level) = mark.reached(entries, u64::from(slots / 2)) {
-                log::table_fills(&plan.settings.instance, &table, level, (entries, slots));
+                let unload = dataplane.instance.unload_command();
+                log::table_fills(&unload, &table, level, (entries, slots));
             }
         }
     }

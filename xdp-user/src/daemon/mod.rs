@@ -163,7 +163,7 @@ impl Daemon {
 
     /// Ends and leaves the programs attached.
     pub fn leave(self, stop: Stop) {
-        log::left(&self.plan, stop);
+        log::left(&self.plan, stop, &self.dataplane.instance.unload_command());
     }
 
     /// Ends, detaches the programs and removes the tables.

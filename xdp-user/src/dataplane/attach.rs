@@ -61,6 +61,7 @@ pub(crate) fn check_modes(instance: &Instance, plan: &Plan) -> Result<()> {
                 instance: instance.name.clone(),
                 interface: link.name.clone(),
                 current: current.name(),
+                unload: instance.unload_command(),
             });
         }
     }
@@ -83,9 +84,10 @@ pub(crate) fn rollback(netlink: &Netlink, instance: &Instance, created: &[Create
             Created::Pin(path) => layout::remove_file(path).map(drop),
             Created::Filter(block) => clsact::remove(netlink, instance, *block),
         };
-        log_clean_up(removed.map_err(|error| InstanceError::Detach {
+        let removed = removed.map_err(|error| InstanceError::Detach {
             why: instance.named(&causes(&error)),
-        }));
+        });
+        log_clean_up(removed, &instance.unload_command());
     }
 }
 

@@ -68,7 +68,8 @@ impl Dataplane {
     /// Records what this host says of the services now.
     fn write_records(&self, plan: &Plan) -> Result<()> {
         let directory = &self.instance.directory;
-        let records = Records::read(directory)?.next(&ServiceRecord::of_plan(plan))?;
+        let unload = self.instance.unload_command();
+        let records = Records::read(directory)?.next(&ServiceRecord::of_plan(plan), &unload)?;
         records.write(directory)
     }
 

@@ -50,9 +50,10 @@ fn other_program(link: &Link, id: u32, bpffs: &Path) -> Error {
     let name = &link.name;
     let remedy = match instance_of(bpffs, id) {
         Some(other) => format!(
-            "it belongs to the ikenat instance {}, and an interface can have only one; remove it with `ikenat unload {}`",
+            "it belongs to the ikenat instance {}, and an interface can have only one; remove it with `ikenat unload {}{}`",
             other.name_and_vips(),
-            other.selector()
+            other.selector(),
+            other.bpffs_option()
         ),
         // It runs several programs, but only those that were built for it.
         None if called.as_deref() == Some(DISPATCHER) => format!(

@@ -57,7 +57,10 @@ pub(crate) fn attach(objects: &mut [LoadedObject], instance: &Instance, namespac
             "packets lost after the redirect are not counted: {}",
             instance.named(&causes(&error))
         );
-        log_clean_up(instance.clear_tracepoints().map(drop));
+        log_clean_up(
+            instance.clear_tracepoints().map(drop),
+            &instance.unload_command(),
+        );
     }
 }
 

@@ -29,7 +29,7 @@ use crate::dataplane::clsact::FilterRestore;
 use crate::dataplane::loader::{LoadedObject, SavedState};
 use crate::dataplane::takeover::{TakenOver, Takeover};
 use crate::dataplane::tc_backend::TcBackend;
-use crate::error::{Error, InstanceError, Result, causes, log_clean_up};
+use crate::error::{InstanceError, Result, causes, log_clean_up};
 use crate::failpoints::{Step, pass};
 use crate::netlink::Netlink;
 use crate::tables::clock::Clock;
@@ -103,7 +103,7 @@ pub fn start(plan: &mut Plan, netlink: &Netlink) -> Result<(Dataplane, Vec<Logge
         Ok(found) => found,
         Err(error) => {
             if !instance.is_used() {
-                log_clean_up(instance.remove().map(drop));
+                log_clean_up(instance.remove().map(drop), &instance.unload_command());
             }
             return Err(error);
         }
@@ -137,7 +137,7 @@ pub fn start(plan: &mut Plan, netlink: &Netlink) -> Result<(Dataplane, Vec<Logge
             // Also if an earlier start that died has left the tables: then these stay.
             let is_given_back = takeover.is_none_or(|takeover| takeover.undo(netlink, &instance));
             if saved.is_none() && is_given_back {
-                log_clean_up(instance.remove().map(drop));
+                log_clean_up(instance.remove().map(drop), &instance.unload_command());
             }
             Err(error)
         }
@@ -160,9 +160,11 @@ pub(crate) fn adopt_existing(
     };
     let was_dry = saved.flags & flag::DRY_RUN != 0;
     match (was_dry, plan.settings.dry_run) {
-        (false, true) if instance.has_programs() => Err(Error::IsLive {
+        (false, true) if instance.has_programs() => Err(InstanceError::IsLive {
             instance: instance.name.clone(),
-        }),
+            unload: instance.unload_command(),
+        }
+        .into()),
         // No packet depends on a dry run, and what it counted was not forwarded: the live instance
         // starts with new tables.
         (true, false) => {
@@ -199,7 +201,7 @@ fn load_and_attach(
     grace: &GracePeriod,
     created: &mut Vec<Created>,
 ) -> Result<Started> {
-    let services = earlier.next(&ServiceRecord::of_plan(plan))?;
+    let services = earlier.next(&ServiceRecord::of_plan(plan), &instance.unload_command())?;
     plan.numbers = services.numbers(&plan.settings.services);
     let plan = &*plan;
     let state = match saved {

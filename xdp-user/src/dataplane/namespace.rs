@@ -21,6 +21,7 @@ pub(crate) fn check(instance: &Instance, plan: &Plan, netlink: &Netlink) -> Resu
         return Err(Error::OtherNamespace {
             instance: instance.name.clone(),
             whose: instance.whose(),
+            unload: instance.unload_command(),
         });
     }
     Ok(())

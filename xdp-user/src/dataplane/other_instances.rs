@@ -5,7 +5,6 @@ use crate::bpffs::find::{self, Selector};
 use crate::bpffs::layout::Instance;
 use crate::bpffs::owner::Location;
 use crate::config::plan::Plan;
-use crate::config::settings::bpffs_option;
 use crate::dataplane::takeover;
 use crate::error::{InstanceError, Result};
 use std::net::Ipv4Addr;
@@ -37,12 +36,13 @@ fn check_vip(plan: &Plan, own: &Instance, vip: Ipv4Addr) -> Result<()> {
         let error = match other.older_vip() {
             Some(_) => InstanceError::OlderServes {
                 vip,
-                bpffs: bpffs_option(&other.directory),
+                bpffs: other.bpffs_option(),
                 path: other.directory,
                 whose,
             },
             None => InstanceError::VipServed {
                 vip,
+                unload: other.unload_command(),
                 instance: other.name,
                 whose,
             },

@@ -16,7 +16,6 @@
 use crate::bpffs::layout::{self, Instance};
 use crate::bpffs::older::{self, Older, OlderLock};
 use crate::config::plan::Plan;
-use crate::config::settings::bpffs_option;
 use crate::dataplane::clsact::cleanup;
 use crate::dataplane::link;
 use crate::dataplane::loader::SavedState;
@@ -74,9 +73,10 @@ impl Takeover {
         attach::check_modes(&older.instance, plan)?;
         let memory = |name: &str| Memory::of(&mmap::open(&older.instance.pin(name))?, name);
         tracing::warn!(
-            "{}: an older ikenat is attached (tables of version {}), and this start takes over its programs, sessions and counters; back to the older version leads `ikenat unload` alone, before it starts",
+            "{}: an older ikenat is attached (tables of version {}), and this start takes over its programs, sessions and counters; back to the older version leads `{}` alone, before it starts",
             older.vip,
-            older.version
+            older.version,
+            own.unload_command()
         );
         let mut programs = programs_of(&older.instance)?;
         // Those whose pins an earlier start has moved before it died. They are found, and given back, only
@@ -122,7 +122,7 @@ impl Takeover {
             vip: self.older.vip,
             path: self.older.instance.directory.clone(),
             whose: String::new(),
-            bpffs: bpffs_option(&self.older.instance.directory),
+            bpffs: self.older.instance.bpffs_option(),
         })?;
         Ok(NewTables {
             words: tables.table_words(&state.secret),
@@ -178,7 +178,7 @@ impl Takeover {
     /// replaced. False: some were, so the new instance has to stay for the next start.
     pub(crate) fn undo(&self, netlink: &Netlink, own: &Instance) -> bool {
         self.try_undo(netlink, own).unwrap_or_else(|error| {
-            log_clean_up(Err(error));
+            log_clean_up(Err(error), &own.unload_command());
             false
         })
     }

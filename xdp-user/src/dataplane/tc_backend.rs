@@ -58,6 +58,7 @@ impl TcBackend {
             (Some(in_use), Some(asked)) if in_use != asked => Err(Error::OtherTcBackend {
                 instance: instance.name.clone(),
                 current: in_use.name(),
+                unload: instance.unload_command(),
             }),
             (Some(in_use), _) => Ok(in_use),
             (None, Some(asked)) => Ok(asked),

@@ -48,11 +48,11 @@ pub fn causes(error: &dyn std::error::Error) -> String {
 }
 
 /// Logs the error of a clean-up, if there is one. It is made because of another error, which is the
-/// one to return.
-pub(crate) fn log_clean_up<E: std::error::Error>(cleaned: Result<(), E>) {
+/// one to return. `unload` is the command that removes the instance.
+pub(crate) fn log_clean_up<E: std::error::Error>(cleaned: Result<(), E>, unload: &str) {
     if let Err(error) = cleaned {
         tracing::warn!(
-            "clean-up: {}; `ikenat unload` removes what is left",
+            "clean-up: {}; `{unload}` removes what is left",
             causes(&error)
         );
     }

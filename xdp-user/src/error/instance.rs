@@ -15,11 +15,23 @@ pub enum InstanceError {
     },
     /// A start has not finished the tables, and nothing is attached.
     #[error(
-        "the instance {instance} has no tables, because an earlier start died before anything was attached: `ikenat run` completes it, `ikenat unload --instance {instance}` removes what is left"
+        "the instance {instance} has no tables, because an earlier start died before anything was attached: the same `ikenat run` completes it, `{unload}` removes what is left"
     )]
     Unfinished {
         /// The instance.
         instance: String,
+        /// The command that removes the instance.
+        unload: String,
+    },
+    /// A live instance cannot become a dry run.
+    #[error(
+        "the instance {instance} is live, and a dry run would interrupt its tunnels: run `{unload}` first, if that is what you want"
+    )]
+    IsLive {
+        /// The instance.
+        instance: String,
+        /// The command that removes the instance.
+        unload: String,
     },
     /// A directory in the BPF file system is another user's, or none.
     #[error(
@@ -73,7 +85,7 @@ pub enum InstanceError {
     },
     /// Another instance serves a VIP.
     #[error(
-        "the instance {instance}{whose} serves {vip} in this network namespace: give `--instance {instance}` to continue it, or run `ikenat unload --instance {instance}` first (packets are not translated until the next start)"
+        "the instance {instance}{whose} serves {vip} in this network namespace: give `--instance {instance}` to continue it, or run `{unload}` first (packets are not translated until the next start)"
     )]
     VipServed {
         /// The VIP.
@@ -82,6 +94,8 @@ pub enum InstanceError {
         instance: String,
         /// ` (process 123, on eth1 and eth0)`, as far as that is known.
         whose: String,
+        /// The command that removes it.
+        unload: String,
     },
     /// Another start does not end.
     #[error(
@@ -135,4 +149,72 @@ pub enum InstanceError {
         /// The error, with the paths of the pins.
         why: String,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::{Error, ServiceError};
+
+    #[test]
+    fn a_remedy_is_the_whole_command() {
+        const UNLOAD: &str = "ikenat unload --instance office-2 --bpffs '/run/my bpf'";
+        let (unload, instance) = (|| UNLOAD.to_owned(), || "office-2".to_owned());
+        let of_instance = [
+            InstanceError::Unfinished {
+                instance: instance(),
+                unload: unload(),
+            },
+            InstanceError::IsLive {
+                instance: instance(),
+                unload: unload(),
+            },
+            InstanceError::VipServed {
+                vip: Ipv4Addr::new(203, 0, 113, 1),
+                instance: instance(),
+                whose: String::new(),
+                unload: unload(),
+            },
+        ];
+        let others = [
+            Error::OtherTcBackend {
+                instance: instance(),
+                current: "tcx",
+                unload: unload(),
+            },
+            Error::ForeignPin {
+                path: PathBuf::from("/run/my bpf/ikenat/office-2/META"),
+                why: "it is missing".to_owned(),
+                unload: unload(),
+            },
+            Error::OtherMode {
+                instance: instance(),
+                interface: "eth1".to_owned(),
+                current: "native",
+                unload: unload(),
+            },
+            Error::OtherNamespace {
+                instance: instance(),
+                whose: String::new(),
+                unload: unload(),
+            },
+            Error::Service(ServiceError::NoNumber {
+                what: "VIP",
+                key: "203.0.113.1".to_owned(),
+                going: 0,
+                leaving: 0,
+                free: 0,
+                seconds: 118,
+                limit: 512,
+                unload: unload(),
+            }),
+        ];
+        let all = of_instance.into_iter().map(Error::from).chain(others);
+        for error in all {
+            let text = error.to_string();
+            let words = format!("`{UNLOAD}`");
+            assert!(text.contains(&words), "{text}");
+            assert_eq!(text.matches("ikenat unload").count(), 1, "{text}");
+        }
+    }
 }

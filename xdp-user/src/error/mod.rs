@@ -208,13 +208,15 @@ pub enum Error {
     NoTcx,
     /// The tc backend of an instance cannot change.
     #[error(
-        "the tc programs of the instance {instance} are attached by {current}, and attaching them the other way as well would count every packet twice: leave --tc out, or run `ikenat unload --instance {instance}` first (packets are not translated until the next start)"
+        "the tc programs of the instance {instance} are attached by {current}, and attaching them the other way as well would count every packet twice: leave --tc out, or run `{unload}` first (packets are not translated until the next start)"
     )]
     OtherTcBackend {
         /// The instance.
         instance: String,
         /// The backend that it has.
         current: &'static str,
+        /// The command that removes the instance.
+        unload: String,
     },
     /// There is no BPF file system.
     #[error(
@@ -226,19 +228,19 @@ pub enum Error {
     },
     /// A pin cannot be reused.
     #[error(
-        "the pin {path} cannot be reused: {why}; remove it with `ikenat unload --instance {instance}` and start again (all counters start at zero)"
+        "the pin {path} cannot be reused: {why}; remove it with `{unload}` and start again (all counters start at zero)"
     )]
     ForeignPin {
         /// The pin.
         path: PathBuf,
         /// What is wrong with it.
         why: String,
-        /// The instance.
-        instance: String,
+        /// The command that removes the instance.
+        unload: String,
     },
     /// The mode cannot change.
     #[error(
-        "{interface} has the XDP program of the instance {instance} in {current} mode, and a link cannot change its mode: run `ikenat unload --instance {instance}` first (packets are not translated until the next start)"
+        "{interface} has the XDP program of the instance {instance} in {current} mode, and a link cannot change its mode: run `{unload}` first (packets are not translated until the next start)"
     )]
     OtherMode {
         /// The instance.
@@ -247,14 +249,8 @@ pub enum Error {
         interface: String,
         /// The mode that it has.
         current: &'static str,
-    },
-    /// A live instance cannot become a dry run.
-    #[error(
-        "the instance {instance} is live, and a dry run would interrupt its tunnels: run `ikenat unload --instance {instance}` first, if that is what you want"
-    )]
-    IsLive {
-        /// The instance.
-        instance: String,
+        /// The command that removes the instance.
+        unload: String,
     },
     /// The lock is held.
     #[error(
@@ -276,13 +272,15 @@ pub enum Error {
     },
     /// The instance is attached in another network namespace.
     #[error(
-        "another ikenat{whose} runs the instance {instance} in another network namespace: give this one another name with --instance, or remove the other one with `ikenat unload --instance {instance}`"
+        "another ikenat{whose} runs the instance {instance} in another network namespace: give this one another name with --instance, or remove the other one with `{unload}`"
     )]
     OtherNamespace {
         /// The instance.
         instance: String,
         /// As above.
         whose: String,
+        /// The command that removes the instance.
+        unload: String,
     },
     /// The driver refuses native XDP.
     #[error("{interface} refuses native XDP ({why}): {remedy}")]

@@ -91,7 +91,7 @@ pub enum ServiceError {
     },
     /// All numbers are taken.
     #[error(
-        "there is no number left for the {what} {key}: of {limit}, {going} are still those of removed ones and {leaving} those of ones that this start would remove, and a running daemon frees such within {seconds} s: first start it with {}, wait so long and try again, or run `ikenat unload` (all counters start at zero)",
+        "there is no number left for the {what} {key}: of {limit}, {going} are still those of removed ones and {leaving} those of ones that this start would remove, and a running daemon frees such within {seconds} s: first start it with {}, wait so long and try again, or run `{unload}` (all counters start at zero)",
         first_step(*free, what)
     )]
     NoNumber {
@@ -109,6 +109,8 @@ pub enum ServiceError {
         seconds: u64,
         /// The limit.
         limit: u16,
+        /// The command that removes the instance.
+        unload: String,
     },
 }
 

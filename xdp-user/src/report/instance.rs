@@ -39,8 +39,13 @@ fn unfinished(instance: &Instance) -> Error {
         return Error::ForeignPin {
             path: instance.pin("META"),
             why: "it is missing".to_owned(),
-            instance: name,
+            unload: instance.unload_command(),
         };
     }
-    InstanceError::Unfinished { instance: name }.into()
+    let unload = instance.unload_command();
+    InstanceError::Unfinished {
+        instance: name,
+        unload,
+    }
+    .into()
 }

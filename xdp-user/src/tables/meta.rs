@@ -1,9 +1,9 @@
 //! The words of META as values: what an instance records about itself, whether or not its daemon
 //! runs.
 
+use crate::config::commands::{bpffs_option_of, unload_command};
 use crate::config::instance_name;
 use crate::config::interfaces::Interface;
-use crate::config::settings::bpffs_option;
 use crate::error::{Error, InstanceError, Result};
 use crate::tables::older;
 use std::net::Ipv4Addr;
@@ -65,13 +65,13 @@ pub(crate) fn check_version(
     Err(Error::ForeignPin {
         path: directory.join("META"),
         why: format!("its layout is version {found} and this ikenat has version {expected}"),
-        instance: instance.to_owned(),
+        unload: unload_command(directory),
     })
 }
 
 /// What is to be done about tables that a start may take over.
 fn remedy_of_older(directory: &Path, vip: Ipv4Addr, word: impl Fn(usize) -> u64) -> String {
-    let option = bpffs_option(directory);
+    let option = bpffs_option_of(directory);
     let unload = format!("`ikenat unload --vip {vip}{option}`");
     if word(older::PROGRESS) >= older::progress::DONE {
         return format!(
@@ -139,8 +139,10 @@ mod tests {
             assert!(!text.contains("takes over"), "{text}");
         }
         for (instance, version) in [(OLDER, 2), ("default", 6), ("default", 8)] {
-            let text = said("/pins", instance, [version, 0, 0]);
-            let words = format!("`ikenat unload --instance {instance}` and start again");
+            let directory = format!("/run/bpf/ikenat/{instance}");
+            let text = said(&directory, instance, [version, 0, 0]);
+            let unload = format!("ikenat unload --instance {instance} --bpffs /run/bpf");
+            let words = format!("`{unload}` and start again");
             assert!(text.contains(&words), "{text}");
         }
         let current = refused("/pins", "default", [ABI_VERSION.into(), 0, 0]);

@@ -1,6 +1,7 @@
 //! What an instance records about itself, its counters, and how full its tables are: everything
 //! but the entries of FLOW and SESSION, which may take gigabytes.
 
+use crate::config::commands::unload_command;
 use crate::config::interfaces::Interface;
 use crate::config::settings::Mode;
 use crate::error::{Error, InstanceError, Result};
@@ -149,9 +150,10 @@ impl Overview {
     }
 }
 
-fn unfinished(instance: &str) -> Error {
+fn unfinished(directory: &Path, instance: &str) -> Error {
     let instance = instance.to_owned();
-    InstanceError::Unfinished { instance }.into()
+    let unload = unload_command(directory);
+    InstanceError::Unfinished { instance, unload }.into()
 }
 
 /// META of an instance whose tables are complete and of this version.
@@ -159,13 +161,13 @@ pub(super) fn read_meta(directory: &Path, instance: &str) -> Result<Memory<ReadO
     let path = directory.join("META");
     let is_missing = |error: io::Error| error.kind() == io::ErrorKind::NotFound;
     if fs::symlink_metadata(&path).is_err_and(is_missing) {
-        return Err(unfinished(instance));
+        return Err(unfinished(directory, instance));
     }
     let meta = Memory::<ReadOnlyWord>::read(&path, "META")?;
     let version = meta.words()[meta::VERSION].load();
     // It is written last.
     if version == 0 {
-        return Err(unfinished(instance));
+        return Err(unfinished(directory, instance));
     }
     let word = |at: usize| meta.words().get(at).map_or(0, Word::load);
     check_version(directory, instance, word)?;

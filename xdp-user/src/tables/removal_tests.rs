@@ -98,7 +98,8 @@ impl World {
             .iter()
             .map(|text| ServiceRecord::of(&service(text)))
             .collect();
-        let next = self.records().next(&services).expect("there are numbers");
+        let records = self.records();
+        let next = records.next(&services, "").expect("there are numbers");
         next.encode(&self.services, &self.vips);
     }
 

@@ -83,8 +83,8 @@ impl Records {
     }
 
     /// Those of the next start, with these services. Fails when one of them or of their VIPs gets no
-    /// number.
-    pub(crate) fn next(&self, services: &[ServiceRecord]) -> Result<Self> {
+    /// number; `unload` is the command that removes the instance.
+    pub(crate) fn next(&self, services: &[ServiceRecord], unload: &str) -> Result<Self> {
         let names: Vec<String> = services.iter().map(|one| one.name.clone()).collect();
         let renamed = self.renamed(services);
         let rename = |id: &Numbered<String>| {
@@ -92,10 +92,10 @@ impl Records {
             Numbered { key, ..id.clone() }
         };
         let before: Vec<_> = self.services.iter().map(|one| rename(&one.id)).collect();
-        let service_ids = numbers(&before, &names, "service")?;
+        let service_ids = numbers(&before, &names, ("service", unload))?;
         let addresses: Vec<IpAddr> = services.iter().flat_map(|one| one.vips.clone()).collect();
         let before: Vec<_> = self.vips.iter().map(|one| one.id.clone()).collect();
-        let vip_ids = numbers(&before, &addresses, "VIP")?;
+        let vip_ids = numbers(&before, &addresses, ("VIP", unload))?;
         // Both lists begin with what is wanted, in that order; what is going follows.
         let mut vips = Vec::with_capacity(vip_ids.len());
         let mut current = Vec::with_capacity(service_ids.len());
@@ -248,7 +248,7 @@ impl Records {
 fn numbers<K: Clone + Eq + Display>(
     before: &[Numbered<K>],
     wanted: &[K],
-    what: &'static str,
+    (what, unload): (&'static str, &str),
 ) -> Result<Vec<Numbered<K>>> {
     let limit = u16::try_from(NUMBERS).unwrap_or(u16::MAX);
     assign(before, wanted, limit).map_err(|none| {
@@ -266,6 +266,7 @@ fn numbers<K: Clone + Eq + Display>(
             free,
             seconds: removal::SECONDS,
             limit,
+            unload: unload.to_owned(),
         }
         .into()
     })

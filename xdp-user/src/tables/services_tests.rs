@@ -11,8 +11,12 @@ fn wanted(texts: &[&str]) -> Vec<ServiceRecord> {
     services(texts).iter().map(ServiceRecord::of).collect()
 }
 
+const UNLOAD: &str = "ikenat unload --instance a";
+
 fn next(before: &Records, texts: &[&str]) -> Records {
-    before.next(&wanted(texts)).expect("there are numbers")
+    before
+        .next(&wanted(texts), UNLOAD)
+        .expect("there are numbers")
 }
 
 /// As a map has them.
@@ -141,11 +145,17 @@ fn without_a_number_the_error_says_what_frees_one() {
         records.services.push(more);
     }
     let error = records
-        .next(&wanted(&[A]))
+        .next(&wanted(&[A]), UNLOAD)
         .expect_err("512 are taken")
         .to_string();
     let start = "first start it with some of the services of before and no new one, wait so long";
-    for part in ["service a", "512", "within 118 s", start, "ikenat unload"] {
+    for part in [
+        "service a",
+        "512",
+        "within 118 s",
+        start,
+        "or run `ikenat unload --instance a` (all",
+    ] {
         assert!(error.contains(part), "{part:?} is not in: {error}");
     }
 }
@@ -163,9 +173,11 @@ fn a_change_of_all_vips_goes_in_two_steps() {
             ..ServiceRecord::of(&Service::new("a", server, server))
         }
     };
-    let before = Records::default().next(&[of(1, 300)]).expect("300 of 512");
+    let before = Records::default()
+        .next(&[of(1, 300)], UNLOAD)
+        .expect("300 of 512");
     let error = before
-        .next(&[of(2, 300)])
+        .next(&[of(2, 300)], UNLOAD)
         .expect_err("600 of 512")
         .to_string();
     let parts = [
@@ -176,9 +188,13 @@ fn a_change_of_all_vips_goes_in_two_steps() {
     for part in parts {
         assert!(error.contains(part), "{part:?} is not in: {error}");
     }
-    let mut first = before.next(&[of(2, 212)]).expect("what the error says");
+    let mut first = before
+        .next(&[of(2, 212)], UNLOAD)
+        .expect("what the error says");
     first.vips.retain(|one| !one.id.going);
-    let second = first.next(&[of(2, 300)]).expect("all that was wanted");
+    let second = first
+        .next(&[of(2, 300)], UNLOAD)
+        .expect("all that was wanted");
     assert_eq!(second.vips.len(), 300);
 }
 
@@ -226,8 +242,8 @@ fn a_service_that_gets_its_first_name_or_loses_it_stays_the_same() {
         vec![ServiceRecord::of(&service)]
     };
     let number = |from: &[ServiceRecord], to: &[ServiceRecord]| {
-        let first = Records::default().next(from).expect("a number");
-        let second = first.next(to).expect("a number");
+        let first = Records::default().next(from, UNLOAD).expect("a number");
+        let second = first.next(to, UNLOAD).expect("a number");
         second.services[0].id.number
     };
     let unnamed = || wanted(&["203.0.113.1=192.168.0.1"]);

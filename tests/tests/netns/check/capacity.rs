@@ -6,7 +6,7 @@ use super::*;
 use ikenat_tests::lab::ikenat::Ikenat;
 use ikenat_tests::lab::wire::{Wire, esp, from_server};
 
-use crate::support::wait_for_log;
+use crate::support::{unload_command, wait_for_log};
 
 pub(super) fn scenarios() -> Vec<Scenario> {
     vec![
@@ -40,7 +40,7 @@ fn fills(lab: &Lab) -> Result<()> {
     let found = expect(&look(lab, &SMALL)?, CAPACITY, "warning", &["26 of 32 SPIs"])?;
     ensure!(
         found.fix.len() == 2
-            && found.fix[0] == "ikenat unload --instance default"
+            && found.fix[0] == unload_command(lab, "default")
             && found.fix[1].contains("--flow-slots 128 --session-slots 64"),
         "{found:#?}"
     );
@@ -52,12 +52,11 @@ fn fills(lab: &Lab) -> Result<()> {
         log.matches("SPIs are in use").count() == 2,
         "not once for each level:\n{log}"
     );
-    ensure!(
-        log.contains(
-            "`ikenat unload --instance default`, then `ikenat run` with `--flow-slots 128`"
-        ),
-        "{log}"
+    let said = format!(
+        "`{}`, then `ikenat run` with `--flow-slots 128`",
+        unload_command(lab, "default")
     );
+    ensure!(log.contains(&said), "{log}");
     Ok(())
 }
 

@@ -8,6 +8,8 @@ use ikenat_tests::lab::ikenat::Ikenat;
 use ikenat_tests::lab::topology::{CLIENT, GATEWAY_LAN, LAN, PEER, SERVER, WAN};
 use ikenat_tests::lab::wire::{Wire, at_client, esp, from_server};
 
+use crate::support::unload_command;
+
 pub(super) fn scenarios() -> Vec<Scenario> {
     vec![
         Scenario::new("check_names_interfaces_that_do_not_forward", forwarding),
@@ -303,10 +305,7 @@ fn running(lab: &Lab) -> Result<()> {
         "error",
         &["no longer attached"],
     )?;
-    ensure!(
-        found.fix[0] == "ikenat unload --instance default",
-        "{found:#?}"
-    );
+    ensure!(found.fix[0] == unload_command(lab, "default"), "{found:#?}");
     Ok(())
 }
 

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use crate::support::{
     attachments, count, everything_crosses, nothing_is_left, tenth_rate, timed_command,
+    unload_command,
 };
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
@@ -146,8 +147,9 @@ fn refused_when_live(lab: &Lab) -> Result<()> {
         .output()
         .context("failed to start ikenat")?;
     let text = String::from_utf8_lossy(&output.stderr);
+    let unload = format!("`{}`", unload_command(lab, "default"));
     ensure!(
-        !output.status.success() && text.contains("is live") && text.contains("ikenat unload"),
+        !output.status.success() && text.contains("is live") && text.contains(&unload),
         "{text}"
     );
     everything_crosses(lab).context("after the refusal")?;

@@ -22,7 +22,7 @@ use crate::failpoints::{WISH, died_at};
 use crate::faults::bpffs;
 use crate::faults::start::steps;
 use crate::lifecycle::instances::{OTHER_VIP, add_interfaces, start_in};
-use crate::support::{patience, tc_backends};
+use crate::support::{patience, tc_backends, unload_command};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![
@@ -115,7 +115,8 @@ fn another(lab: &Lab) -> Result<()> {
     version(ABI_VERSION - 1)?;
     for verb in VERBS {
         let output = lab.ikenat(&[verb, "--json"])?.output()?;
-        let words = ["META", "version", "ikenat unload --instance other"];
+        let unload = unload_command(lab, "other");
+        let words = ["META", "version", &unload];
         says(&output, &words, &[]).with_context(|| verb.to_owned())?;
         let text = String::from_utf8_lossy(&output.stdout);
         let document: serde_json::Value =

@@ -22,7 +22,7 @@ use xdp_user::tables::mmap::Tables;
 
 use crate::support::{
     PROGRAMS, attachments, everything_crosses, no_loss, patience, pins, refused, tenth_rate,
-    timed_command,
+    timed_command, unload_command,
 };
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
@@ -118,7 +118,10 @@ fn layouts(lab: &Lab) -> Result<()> {
         refusal(
             lab,
             &[
-                &[name.as_str(), "ikenat unload --instance default"],
+                &[
+                    name.as_str(),
+                    &format!("`{}`", unload_command(lab, "default")),
+                ],
                 reasons,
             ]
             .concat(),
@@ -153,7 +156,8 @@ fn version(lab: &Lab) -> Result<()> {
         .meta(meta::VERSION)
         .store(u64::from(other), Ordering::SeqCst);
     let words = [format!("version {other}"), format!("version {ABI_VERSION}")];
-    let words = [&words[0], &words[1], "ikenat unload --instance default"].map(|word: &str| word);
+    let unload = format!("`{}`", unload_command(lab, "default"));
+    let words = [&words[0], &words[1], &unload].map(|word: &String| word.as_str());
     refusal(lab, &words)?;
     for verb in ["stats", "status"] {
         says(&lab.ikenat(&[verb])?.output()?, &words).with_context(|| verb.to_owned())?;

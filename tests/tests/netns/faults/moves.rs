@@ -17,6 +17,7 @@ use xdp_user::failpoints::Step;
 use crate::faults::start::{attaching, die, ends, fail, steps};
 use crate::support::{
     PROGRAMS, attachments, everything_crosses, log_of, nothing_is_left, pins, tc_backends,
+    unload_command,
 };
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
@@ -251,7 +252,7 @@ fn other_mode(lab: &Lab) -> Result<()> {
         die(lab, backend, WAN, first_exchange(backend).name())?;
         let there = programs(lab)?;
         let log = log_of(lab, WAN, &["--tc", backend, "--wan-mode", "generic"])?;
-        for words in ["in native mode", "ikenat unload"] {
+        for words in ["in native mode", &unload_command(lab, "default")] {
             ensure!(log.contains(words), "{backend}: {words:?}: {log}");
         }
         wait_for(lab, &there, |all| *all == there)?;

@@ -20,7 +20,7 @@ use crate::check::{check, expect};
 use crate::faults::bpffs::says;
 use crate::support::{
     attachments, everything_crosses, full_rate, no_loss, nothing_is_left, pins, tc_backends,
-    tenth_rate, timed_command,
+    tenth_rate, timed_command, unload_command,
 };
 
 /// The steps that only a start over older pins passes.
@@ -125,8 +125,10 @@ fn taken_over_by(lab: &Lab, backend: &str) -> Result<()> {
     let ikenat = Ikenat::start_with(lab, &["--flow-slots", &slots])?;
     load.flows().context("through the new programs")?;
     let log = ikenat.log();
+    let unload = unload_command(lab, "default");
     for said in [
-        "back to the older version leads `ikenat unload` alone",
+        &format!("back to the older version leads `{unload}` alone"),
+        &format!("the older version starts again only after `{unload}`"),
         "took over 3000",
     ] {
         ensure!(log.contains(said), "{said:?} is not in: {log}");
@@ -217,7 +219,8 @@ fn abi_6_in_own_directory(lab: &Lab) -> Result<()> {
     let mut command = timed_command(lab, &usual_arguments())?;
     let start = command.arg("--bpffs").arg(lab.bpffs()).output()?;
     let said = format!("its layout is version 6 and this ikenat has version {ABI_VERSION}");
-    let words = [&said, "`ikenat unload --instance default`"];
+    let unload = format!("`{}`", unload_command(lab, "default"));
+    let words = [said.as_str(), &unload];
     says(&start, &words).context("run")?;
     for verb in ["stats", "status"] {
         says(&lab.ikenat(&[verb])?.output()?, &words).context(verb)?;

@@ -17,6 +17,7 @@ use ikenat_tests::suite::Scenario;
 use crate::support::{
     arguments_with, attachments, count, everything_crosses, force_slow_path, ikenat_egress_filters,
     ikenat_filters, log_of, nothing_is_left, one_filter_each, pins, refused, timed_command,
+    unload_command,
 };
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
@@ -248,7 +249,8 @@ fn way_stays(lab: &Lab) -> Result<()> {
     ensure!(slow_hooks(lab)? == ["clsact"; 3]);
     let log = log_of(lab, WAN, &["--tc", "tcx"])?;
     let has_tcx = kernel_is_at_least((6, 6))?;
-    let expected = if has_tcx { "ikenat unload" } else { "6.6" };
+    let unload = unload_command(lab, "default");
+    let expected = if has_tcx { &unload } else { "6.6" };
     ensure!(log.contains(expected) && !log.contains("ready"), "{log}");
     one_filter_each(lab)?;
     lab.unload()?;

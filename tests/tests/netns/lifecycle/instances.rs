@@ -12,7 +12,9 @@ use ikenat_tests::lab::process::Process;
 use ikenat_tests::lab::topology::{LAN, SERVER, VIP, WAN};
 use ikenat_tests::suite::Scenario;
 
-use crate::support::{attachments, everything_crosses, nothing_is_left, timed_command};
+use crate::support::{
+    attachments, everything_crosses, nothing_is_left, timed_command, unload_command,
+};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     const TOOLS: &[&str] = &["tc", "bpftool"];
@@ -163,7 +165,12 @@ fn same_name(lab: &Lab) -> Result<()> {
     let dead = try_in(lab, &lab.client, "default", &vip)?;
     names(
         &dead,
-        &[WAN, LAN, "another network namespace", "ikenat unload"],
+        &[
+            WAN,
+            LAN,
+            "another network namespace",
+            &unload_command(lab, "default"),
+        ],
     )?;
     ensure!(!dead.contains("process"), "{dead}");
     ensure!(attachments(lab)? == before, "the first one was touched");

@@ -22,7 +22,9 @@ use xdp_user::tables::mmap::Tables;
 
 use crate::failpoints::{PATIENCE, WISH, steps_of};
 use crate::lifecycle::instances::{OTHER, OTHER_VIP, add_interfaces, arguments, start_in, try_in};
-use crate::support::{attachments, everything_crosses, nothing_is_left, sentence, timed_command};
+use crate::support::{
+    attachments, everything_crosses, nothing_is_left, sentence, timed_command, unload_command,
+};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     const TOOLS: &[&str] = &["tc", "bpftool"];
@@ -84,7 +86,8 @@ fn vip_of_another(lab: &Lab) -> Result<()> {
     let text = try_in(lab, &lab.gateway, OTHER, &VIP.to_string())?;
     let owner = format!("process {}", first.id());
     let words = ["instance default", &owner, WAN, "serves 203.0.113.1"];
-    for word in words.into_iter().chain(["unload --instance default"]) {
+    let unload = format!("`{}`", unload_command(lab, "default"));
+    for word in words.into_iter().chain([unload.as_str()]) {
         ensure!(text.contains(word), "{word:?} is not in: {text}");
     }
     ensure!(attachments(lab)? == before, "something has changed");
@@ -244,7 +247,7 @@ fn older(lab: &Lab) -> Result<()> {
             .arg(SERVER.to_string())
             .arg("--bpffs")
             .arg(lab.bpffs());
-        let foreign = [WAN, "`ikenat unload --vip 203.0.113.1`"];
+        let foreign = [WAN, &remedy];
         sentence(&command.output()?, &foreign)?;
         ensure!(attachments(lab)? == before, "something has changed");
         ensure!(!directory("default").exists(), "a directory is left");

@@ -98,9 +98,10 @@ pub(crate) fn install(
     match put {
         Ok(()) => Ok(added),
         Err(error) => {
-            log_clean_up(netns::own().and_then(|namespace| {
+            let removed = netns::own().and_then(|namespace| {
                 remove_unused_clsact(netlink, instance, namespace, target.index)
-            }));
+            });
+            log_clean_up(removed, &instance.unload_command());
             Err(not_attached(target, "cls_bpf", &error))
         }
     }
@@ -145,7 +146,7 @@ fn ensure_clsact(netlink: &Netlink, instance: &Instance, target: FilterTarget<'_
             if !was_recorded {
                 let forgotten = netns::own()
                     .and_then(|namespace| instance.forget_clsact_record(namespace, target.index));
-                log_clean_up(forgotten.map(drop));
+                log_clean_up(forgotten.map(drop), &instance.unload_command());
             }
             if is_there {
                 return Ok(false);

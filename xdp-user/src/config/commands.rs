@@ -1,0 +1,82 @@
+//! The commands that messages name as a remedy, complete: with the options that find the instance, and
+//! so that they can be pasted into a shell.
+
+use std::path::Path;
+
+/// Where the BPF file system is usually mounted; then the same as seen by process 1, because
+/// `ip netns exec` mounts a new /sys over it.
+pub(crate) const USUAL_BPFFS: [&str; 2] = ["/sys/fs/bpf", "/proc/1/root/sys/fs/bpf"];
+
+/// A word as a shell reads it: in quotes if it has characters with a meaning to one.
+pub(crate) fn quoted(word: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "_-+=:,./@%".contains(c);
+    if !word.is_empty() && word.chars().all(is_plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+/// The option, to append to a command that acts on instances in this BPF file system. Empty where
+/// the command finds it by itself.
+pub fn bpffs_option(bpffs: &Path) -> String {
+    if USUAL_BPFFS.iter().any(|usual| Path::new(usual) == bpffs) {
+        return String::new();
+    }
+    format!(" --bpffs {}", quoted(&bpffs.display().to_string()))
+}
+
+/// The same for an instance whose pins are in this directory.
+pub(crate) fn bpffs_option_of(directory: &Path) -> String {
+    directory
+        .ancestors()
+        .nth(2)
+        .map_or_else(String::new, bpffs_option)
+}
+
+/// The command that removes the instance whose pins are in this directory, and no other.
+pub fn unload_command(directory: &Path) -> String {
+    let name = directory.file_name().unwrap_or_default();
+    format!(
+        "ikenat unload --instance {}{}",
+        name.display(),
+        bpffs_option_of(directory)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_names_an_unusual_bpffs() {
+        let command = |bpffs: &str| unload_command(&Path::new(bpffs).join("ikenat/office-2"));
+        const USUAL: &str = "ikenat unload --instance office-2";
+        assert_eq!(command("/sys/fs/bpf"), USUAL);
+        assert_eq!(command("/proc/1/root/sys/fs/bpf"), USUAL);
+        assert_eq!(command("/run/bpf"), format!("{USUAL} --bpffs /run/bpf"));
+        // As with `--bpffs .`.
+        assert_eq!(command("."), format!("{USUAL} --bpffs ."));
+        assert_eq!(bpffs_option(Path::new("/run/bpf")), " --bpffs /run/bpf");
+    }
+
+    #[test]
+    fn a_path_with_characters_of_the_shell_is_quoted() {
+        for (path, words) in [
+            ("/run/my bpf", "'/run/my bpf'"),
+            ("/run/a;b", "'/run/a;b'"),
+            ("/run/$HOME", "'/run/$HOME'"),
+            ("/run/o'clock", r"'/run/o'\''clock'"),
+            ("/run/~", "'/run/~'"),
+            ("/run/büro", "'/run/büro'"),
+            ("", "''"),
+            ("/run/a_b-1.2+c:d@e,f=g%h", "/run/a_b-1.2+c:d@e,f=g%h"),
+        ] {
+            assert_eq!(quoted(path), words);
+        }
+        let command = unload_command(Path::new("/run/my bpf/ikenat/default"));
+        assert_eq!(
+            command,
+            "ikenat unload --instance default --bpffs '/run/my bpf'"
+        );
+    }
+}
