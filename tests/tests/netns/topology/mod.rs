@@ -9,6 +9,7 @@ mod inside;
 mod interfaces;
 mod keepalived;
 mod local_server;
+mod office;
 mod rules;
 mod several_services;
 mod two_gateways;
@@ -24,6 +25,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         uplinks::scenarios(),
         rules::scenarios(),
         several_services::scenarios(),
+        office::scenarios(),
         two_gateways::scenarios(),
         beside_iptables::scenarios(),
         host_peers::scenarios(),

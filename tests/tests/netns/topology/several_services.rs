@@ -1,5 +1,4 @@
-//! Several VIPs and several servers in one instance: counters apart, changes under load, and a server
-//! behind two uplinks that answers each client from the VIP that the client uses.
+//! Several VIPs and several servers in one instance: counters apart, and changes under load.
 
 use std::net::Ipv4Addr;
 use std::thread;
@@ -7,38 +6,29 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use ikenat_tests::lab::Lab;
-use ikenat_tests::lab::capture::PacketSocket;
 use ikenat_tests::lab::frames::Packet;
 use ikenat_tests::lab::ikenat::Ikenat;
 use ikenat_tests::lab::load::Load;
-use ikenat_tests::lab::second_wan::{
-    FAR_CLIENT, FAR_CLIENT_MAC, WAN_2, WAN_2_ADDRESS, WAN_2_MAC, second_wan, start_office,
-};
 use ikenat_tests::lab::three_services::{NAMES, SERVERS, VIPS, service, start};
 use ikenat_tests::lab::topology::{CLIENT, LAN, PEER, WAN};
-use ikenat_tests::lab::wire::{
-    Wire, at_client, at_server, cross, esp, from_client, from_server, ike,
-};
+use ikenat_tests::lab::wire::{Wire, at_client, at_server, esp, from_client, from_server, ike};
 use ikenat_tests::suite::Scenario;
 
 use crate::support::{full_rate, tenth_rate, wait_for_log};
-use crate::topology::uplinks::far;
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![
         Scenario::new("three_services_on_one_wan", three),
         Scenario::new("a_service_that_stays_loses_nothing", exchanged).alone(),
-        Scenario::new("one_server_behind_two_wans", two_wans),
-        Scenario::new("a_vip_of_an_uplink_that_appears_is_used", appears),
         Scenario::new("a_server_without_a_route_holds_up_no_other", without_route),
     ]
 }
 
-const IN: u32 = 0xC000_0201;
-const OUT: u32 = 0xC000_0202;
+pub(super) const IN: u32 = 0xC000_0201;
+pub(super) const OUT: u32 = 0xC000_0202;
 
 /// An IKE message of an exchange that is under way.
-fn message(number: u32) -> Vec<u8> {
+pub(super) fn message(number: u32) -> Vec<u8> {
     ike(u64::from(number) + 1, 0x1234, 37, false, 80)
 }
 
@@ -235,102 +225,6 @@ fn exchanged(lab: &Lab) -> Result<()> {
     let mut wanted = at_client(&sent);
     (sent.source, wanted.source) = (new_server, new_vip);
     wire.outbound_frames(&[sent.build()], &[wanted.build()])
-}
-
-/// What a client on the second WAN sends to its VIP, and what it gets.
-fn far_pair(client: &Packet, server: &Packet) -> [(Packet, Packet); 2] {
-    let mut sent = far(client.clone());
-    let arrives = at_server(&sent);
-    sent.destination = WAN_2_ADDRESS;
-    let answer = far(server.clone());
-    let mut comes = at_client(&answer).with_macs(FAR_CLIENT_MAC, WAN_2_MAC);
-    comes.source = WAN_2_ADDRESS;
-    [(sent, arrives), (answer, comes)]
-}
-
-/// Both clients talk, each by its own WAN and VIP.
-fn both_talk(wire: &Wire, far_client: &PacketSocket, sequence: u32) -> Result<()> {
-    let kinds = [
-        (
-            from_client(500, 500, message(sequence)),
-            from_server(500, 500, message(sequence)),
-        ),
-        (
-            from_client(4500, 4500, esp(IN, sequence, 60)),
-            from_server(4500, 4500, esp(OUT, sequence, 60)),
-        ),
-    ];
-    for (client, server) in kinds {
-        wire.inbound(&client)?;
-        let [(sent, arrives), (answer, comes)] = far_pair(&client, &server);
-        cross(
-            far_client,
-            &wire.server,
-            &[sent.build()],
-            &[arrives.build()],
-        )
-        .context("from the second WAN")?;
-        wire.outbound(&server)?;
-        cross(
-            &wire.server,
-            far_client,
-            &[answer.build()],
-            &[comes.build()],
-        )
-        .context("to the second WAN")?;
-    }
-    Ok(())
-}
-
-fn two_wans(lab: &Lab) -> Result<()> {
-    let (_namespace, far_client) = second_wan(lab)?;
-    let run = || start_office(lab);
-    let wire = Wire::open(lab)?;
-    let first = run()?;
-    let mut sequence = 0..;
-    let mut talk = |times: usize| -> Result<()> {
-        let next = sequence.by_ref().take(times);
-        next.into_iter()
-            .try_for_each(|at| both_talk(&wire, &far_client, at + 1))
-    };
-    talk(3)?;
-    let tables = lab.status()?.tables;
-    let pinned = tables.iter().find(|table| table.name == "PIN");
-    ensure!(pinned.is_some_and(|pin| pin.entries >= 2), "{tables:?}");
-    first.terminate()?;
-    talk(2)?;
-    let second = run()?;
-    talk(3)?;
-    second.kill()?;
-    let third = run()?;
-    talk(3)?;
-    drop(third);
-    // The tables are lost; the next packet of a client says which VIP it uses.
-    lab.unload()?;
-    let _fourth = run()?;
-    talk(3)?;
-    let stats = lab.stats()?;
-    for peer in [CLIENT, FAR_CLIENT] {
-        ensure!(stats.session(peer).is_some(), "{peer}: {stats:?}");
-    }
-    Ok(())
-}
-
-/// The second uplink does not exist when the daemon starts. Later the first one takes its VIP over.
-fn appears(lab: &Lab) -> Result<()> {
-    let _ikenat = start_office(lab)?;
-    let wire = Wire::open(lab)?;
-    wire.outbound(&from_server(4500, 4500, esp(OUT, 1, 60)))?;
-    let (_namespace, far_client) = second_wan(lab)?;
-    wait_for_log(lab, "ready again")?;
-    (2..=4).try_for_each(|at| both_talk(&wire, &far_client, at))?;
-    lab.gateway.shell(&format!(
-        "ip address del {WAN_2_ADDRESS}/24 dev {WAN_2}; ip address add {WAN_2_ADDRESS}/32 dev {WAN}"
-    ))?;
-    wait_for_log(
-        lab,
-        &format!("{WAN_2_ADDRESS}: a VIP of {WAN} now, by which"),
-    )
 }
 
 /// The second server is in a network to which the gateway has no route yet. The route is followed.
