@@ -6,11 +6,13 @@ use std::net::Ipv4Addr;
 use anyhow::{Context, Result, ensure};
 use ikenat_tests::lab::Lab;
 use ikenat_tests::lab::capture::PacketSocket;
+use ikenat_tests::lab::direction::Direction;
 use ikenat_tests::lab::frames::Packet;
+use ikenat_tests::lab::ikenat::Ikenat;
 use ikenat_tests::lab::second_wan::{
     FAR_CLIENT, FAR_CLIENT_MAC, WAN_2, WAN_2_ADDRESS, WAN_2_MAC, second_wan, start_office,
 };
-use ikenat_tests::lab::topology::{CLIENT, WAN};
+use ikenat_tests::lab::topology::{CLIENT, LAN, SERVER, VIP, WAN};
 use ikenat_tests::lab::wire::{Wire, at_client, at_server, cross, esp, from_client, from_server};
 use ikenat_tests::suite::Scenario;
 
@@ -22,6 +24,10 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![
         Scenario::new("one_server_behind_two_wans", two_wans),
         Scenario::new("a_vip_of_an_uplink_that_appears_is_used", appears),
+        Scenario::new(
+            "an_uplink_that_loses_its_link_keeps_its_sessions",
+            link_lost,
+        ),
     ]
 }
 
@@ -106,6 +112,69 @@ fn both_talk(wire: &Wire, far_client: &PacketSocket, sequence: u32) -> Result<()
         wire.outbound(&near(server))?;
     }
     far_talks(wire, far_client, (REMOTE[1], WAN_2_ADDRESS), sequence)
+}
+
+/// The second uplink has two VIPs, and loses its link and its route for a while: the sessions of both go on,
+/// with their counters.
+fn link_lost(lab: &Lab) -> Result<()> {
+    const THIRD: FarClient = (Ipv4Addr::new(192, 0, 2, 30), Ipv4Addr::new(198, 51, 102, 3));
+    const ROUNDS: u32 = 5;
+    let (_namespace, far_client) = second_wan(lab)?;
+    default_routes(lab)?;
+    lab.gateway
+        .run(&format!("ip address add {}/24 dev {WAN_2}", THIRD.1))?;
+    let service = format!("office:{VIP},{WAN_2_ADDRESS},{}={SERVER}", THIRD.1);
+    let words = ["run", "--wan", WAN, "--wan", WAN_2, "--lan", LAN];
+    let words = [&words[..], &["--service", &service]].concat();
+    let _ikenat = Ikenat::run(lab, &lab.gateway, "ikenat", &words)?;
+    let wire = Wire::open(lab)?;
+    let talk = |first: u32| {
+        (first..first + ROUNDS).try_for_each(|at| {
+            both_talk(&wire, &far_client, at)?;
+            far_talks(&wire, &far_client, THIRD, at)
+        })
+    };
+    talk(1)?;
+    let generation = lab.stats()?.generation;
+    lab.gateway.run(&format!("ip link set {WAN_2} down"))?;
+    let routes = lab.gateway.run("ip route show default")?;
+    ensure!(!routes.contains(WAN_2), "{routes}");
+    // The client of the other uplink notices nothing.
+    for (client, server) in kinds(ROUNDS + 1) {
+        wire.inbound(&near(client))?;
+        wire.outbound(&near(server))?;
+    }
+    lab.gateway.run(&format!("ip link set {WAN_2} up"))?;
+    second_default_route(lab)?;
+    talk(ROUNDS + 2)?;
+    let stats = lab.stats()?;
+    ensure!(stats.generation == generation, "{stats:?}");
+    // From the IP header on.
+    let length = u64::try_from(kinds(1)[1].0.build().len() - 14)?;
+    for (peer, rounds) in [
+        (REMOTE[0], 2 * ROUNDS + 1),
+        (REMOTE[1], 2 * ROUNDS),
+        (THIRD.0, 2 * ROUNDS),
+    ] {
+        // What comes before the server's first ESP, which proves the client, has no entry yet.
+        let rounds = u64::from(rounds);
+        for (spi, direction, packets) in [
+            (IN, Direction::Inbound, rounds - 1),
+            (OUT, Direction::Outbound, rounds),
+        ] {
+            let found = stats.spi(peer, spi, direction);
+            let found = found.with_context(|| format!("{peer}: {stats:?}"))?;
+            ensure!(
+                (found.packets, found.bytes) == (packets, packets * length),
+                "{peer}: {found:?}, but {packets} of {length} bytes"
+            );
+        }
+        let session = stats.session(peer);
+        let session = session.with_context(|| format!("{peer}: {stats:?}"))?;
+        let ike = (session.ike.inbound, session.ike.outbound);
+        ensure!(ike == (rounds - 1, rounds - 1), "{session:?}");
+    }
+    Ok(())
 }
 
 fn two_wans(lab: &Lab) -> Result<()> {
