@@ -136,19 +136,25 @@ pub const VIP_2: Ipv4Addr = Ipv4Addr::new(100, 65, 0, 1);
 /// WAN of its own, lists, a log.
 pub fn with_everything(config: Config) -> Config {
     let mut config = config;
-    config.wans = [2, 4, 5, 6];
-    config.uplinks = config.wans;
-    config.lans[1] = 7;
-    config.wan_macvlans[0] = 8;
-    config.lan_macvlans[0] = 9;
-    config.uplink_macvlans[0] = 8;
-    config.accepted_macs[0] = mac_word(CLIENT_MAC);
+    let (wans, lans) = ([2, 4, 5, 6], [3, 7, 8, 9]);
+    config.lans = if config.lans == config.wans { wans } else { lans };
+    (config.wans, config.uplinks) = (wans, wans);
+    config.wan_macvlans = numbers(2000);
+    config.uplink_macvlans = numbers(2000);
+    config.lan_macvlans = numbers(3000);
+    config.accepted_macs = numbers(4000).map(u64::from);
     (config.log, config.lists) = (1, 1);
     config.vip.wan = 4;
     for vip in &mut config.vips.vips {
         vip.wan = 5;
     }
     config.seal()
+}
+
+/// Different numbers, from one on.
+fn numbers<const N: usize>(first: u32) -> [u32; N] {
+    let mut next = first..;
+    std::array::from_fn(|_| next.next().unwrap_or_default())
 }
 
 /// The same configuration for a one-armed gateway: its WAN is its LAN.

@@ -106,7 +106,7 @@ fn far_talks(
 }
 
 /// Both clients talk, each by its own WAN and VIP.
-fn both_talk(wire: &Wire, far_client: &PacketSocket, sequence: u32) -> Result<()> {
+pub(crate) fn both_talk(wire: &Wire, far_client: &PacketSocket, sequence: u32) -> Result<()> {
     for (client, server) in kinds(sequence) {
         wire.inbound(&near(client))?;
         wire.outbound(&near(server))?;

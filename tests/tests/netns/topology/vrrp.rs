@@ -6,6 +6,7 @@ use ikenat_tests::lab::direction::Direction;
 use ikenat_tests::lab::frames::icmp::kind;
 use ikenat_tests::lab::frames::{Captured, Mac, Packet, not_ipv4};
 use ikenat_tests::lab::ikenat::{Ikenat, usual_arguments};
+use ikenat_tests::lab::second_wan::{FAR_CLIENT, WAN_2, WAN_2_ADDRESS, second_wan, start_office};
 use ikenat_tests::lab::topology::{
     CLIENT, CLIENT_MAC, GATEWAY_LAN, LAN, LAN_MAC, SERVER, SERVER_MAC, VIP, WAN, WAN_MAC,
 };
@@ -14,6 +15,7 @@ use ikenat_tests::lab::{Host, Lab};
 use ikenat_tests::suite::Scenario;
 
 use super::addresses::packets;
+use super::office::both_talk;
 use crate::support::{count, force_slow_path, patience, timed_command, wait_for_log};
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
@@ -27,6 +29,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         named("virtual_interfaces_that_come_and_go_are_followed", followed),
         named("routes_by_virtual_interfaces_are_used", routed),
         Scenario::new("fragments_of_the_kernel_for_a_virtual_mac", fragmented),
+        named("two_uplinks_have_virtual_addresses", two_uplinks),
     ]
 }
 
@@ -226,4 +229,37 @@ fn fragmented(lab: &Lab) -> Result<()> {
         .server
         .find(patience(Duration::from_secs(3)), is_fragment)?;
     came.map(drop).context("no fragment has reached the server")
+}
+
+/// The VIP of each of two uplinks is on a macvlan, and so is the address on the LAN.
+fn two_uplinks(lab: &Lab) -> Result<()> {
+    let (_far, far_client) = second_wan(lab)?;
+    make_virtual(lab, Own::Addresses)?;
+    lab.gateway.shell(&format!(
+        "ip address del {WAN_2_ADDRESS}/24 dev {WAN_2}; ip address add 198.51.102.2/24 dev {WAN_2}
+         ip link add vrrp.54 link {WAN_2} address 00:00:5e:00:01:36 type macvlan mode private
+         ip link set vrrp.54 up; ip address add {WAN_2_ADDRESS}/32 dev vrrp.54
+         ip route add default via {CLIENT} dev {WAN}
+         ip route add default via {FAR_CLIENT} dev {WAN_2} table 102
+         ip rule add pref 1000 from {WAN_2_ADDRESS} lookup main suppress_prefixlength 0
+         ip rule add pref 1001 from {WAN_2_ADDRESS} lookup 102"
+    ))?;
+    let ikenat = start_office(lab)?;
+    ensure!(
+        !ikenat.log().contains("no default route"),
+        "{}",
+        ikenat.log()
+    );
+    let wire = Wire::open(lab)?;
+    (1..=ROUNDS).try_for_each(|at| both_talk(&wire, &far_client, at))?;
+    let stats = lab.stats()?;
+    let mut counts: Vec<u64> = stats.spis.iter().map(|spi| spi.packets).collect();
+    counts.sort_unstable();
+    // A client's first packet comes before the server has proved it.
+    let (inbound, outbound) = (u64::from(ROUNDS) - 1, u64::from(ROUNDS));
+    ensure!(
+        counts == [inbound, inbound, outbound, outbound],
+        "{stats:?}"
+    );
+    Ok(())
 }
