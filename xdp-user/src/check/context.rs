@@ -201,22 +201,27 @@ impl<'a> Context<'a> {
 
     /// The route of replies to clients, as the host has it.
     pub(super) fn route_to_clients(&self) -> io::Result<Route> {
-        ClientRoutes::of_host(self.netlink, self.vip, self.location())
+        ClientRoutes::of_host(self.netlink, self.vip, self.location(self.vip))
     }
 
-    /// The WAN by which replies from the VIP leave because it has the VIP; `None`: the route of the host
-    /// decides.
-    pub(super) fn wan_to_clients(&self) -> Result<Option<&Link>, Unrouted> {
+    /// The interface by which replies from the VIP leave because it is of the WAN that has the VIP; `None`:
+    /// the route of the host decides.
+    pub(super) fn wan_to_clients(&self) -> Result<Option<&str>, Unrouted> {
+        self.wan_from(self.vip)
+    }
+
+    /// The same for any VIP.
+    pub(super) fn wan_from(&self, vip: Ipv4Addr) -> Result<Option<&str>, Unrouted> {
         let routes = ClientRoutes {
             network: self.network(),
             names: self.settings.wans.iter().map(String::as_str).collect(),
             uplinks: &self.uplinks,
         };
-        routes.of_vip(self.netlink, self.vip, self.location())
+        routes.of_vip(self.netlink, vip, self.location(vip))
     }
 
-    fn location(&self) -> VipLocation {
-        self.network().vip(self.netlink, &self.addresses, self.vip)
+    fn location(&self, vip: Ipv4Addr) -> VipLocation {
+        self.network().vip(self.netlink, &self.addresses, vip)
     }
 }
 

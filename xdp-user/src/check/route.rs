@@ -194,7 +194,7 @@ fn to_clients(context: &Context<'_>) -> Finding {
     };
     match context.wan_to_clients() {
         Ok(Some(wan)) => {
-            let message = format!("a default route leaves by {}", wan.name);
+            let message = format!("a default route leaves by {wan}");
             return Finding::ok(CODE, message, REASON);
         }
         Err(Unrouted { wan, effect, fix }) => {

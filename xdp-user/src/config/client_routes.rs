@@ -4,6 +4,7 @@
 use crate::config::location::{Network, OwningWan, VipLocation};
 use crate::config::macvlans;
 use crate::config::plan::Plan;
+use crate::config::vip_route;
 use crate::netlink::{Link, Netlink, Route};
 use std::collections::BTreeSet;
 use std::io;
@@ -13,10 +14,10 @@ use std::net::Ipv4Addr;
 /// is the default route, unless the administrator has added one for that network.
 pub(crate) const EXAMPLE_CLIENT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 
-/// A WAN that has VIPs, and by which no default route leaves.
+/// An interface that has VIPs, and by which no default route leaves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unrouted {
-    /// The WAN.
+    /// The WAN, or the macvlan on top of it that has the VIPs.
     pub wan: String,
     /// What becomes of the replies from its VIPs.
     pub effect: String,
@@ -43,18 +44,33 @@ impl<'r> ClientRoutes<'r> {
         if location.is_local {
             netlink.route_from(vip, EXAMPLE_CLIENT)
         } else {
-            netlink.route(EXAMPLE_CLIENT)
+            vip_route::route(netlink, vip, EXAMPLE_CLIENT, None)
         }
     }
 
-    /// The WAN that has the VIP, if a default route leaves by it. `None`: the route of the host decides,
-    /// because no WAN has the VIP, or because the host sends by an interface that has none.
+    /// The same among those that leave by an interface.
+    fn by(
+        netlink: &Netlink,
+        vip: Ipv4Addr,
+        location: VipLocation,
+        index: u32,
+    ) -> io::Result<Route> {
+        if location.is_local {
+            netlink.route_by(index, Some(vip), EXAMPLE_CLIENT)
+        } else {
+            vip_route::route(netlink, vip, EXAMPLE_CLIENT, Some(index))
+        }
+    }
+
+    /// The interface by which replies leave because it is of the WAN that has the VIP. `None`: the route of
+    /// the host decides, because no WAN has the VIP, or because the host sends by an interface that has none.
+    /// As the dataplane decides it (`xdp-core/src/uplink.rs`).
     pub(crate) fn of_vip(
         &self,
         netlink: &Netlink,
         vip: Ipv4Addr,
         location: VipLocation,
-    ) -> Result<Option<&'r Link>, Unrouted> {
+    ) -> Result<Option<&'r str>, Unrouted> {
         let existing = self.network.wans.iter().filter(|wan| wan.exists());
         let Some(OwningWan { number, index }) = location.wan.filter(|_| existing.count() > 1)
         else {
@@ -67,10 +83,12 @@ impl<'r> ClientRoutes<'r> {
         if host.is_some() && !is_uplink {
             return Ok(None);
         }
-        let wan = &self.network.wans[number];
-        let source = location.is_local.then_some(vip);
-        if netlink.route_by(index, source, EXAMPLE_CLIENT).is_ok() {
-            return Ok(Some(wan));
+        if Self::by(netlink, vip, location, index).is_ok() {
+            return Ok(Some(self.name(number, index)));
+        }
+        // A macvlan has the VIP, and the route of the host leaves by the WAN beneath it.
+        if let Some(host) = host.filter(|_| by == Some(number)) {
+            return Ok(Some(self.name(number, host)));
         }
         let effect = by.map_or_else(
             || {
@@ -84,10 +102,11 @@ impl<'r> ClientRoutes<'r> {
                 )
             },
         );
+        let name = self.name(number, index);
         Err(Unrouted {
-            wan: wan.name.clone(),
+            wan: name.to_owned(),
             effect,
-            fix: self.fix(&wan.name),
+            fix: self.fix(netlink, (number, index), name),
         })
     }
 
@@ -98,29 +117,68 @@ impl<'r> ClientRoutes<'r> {
         self.network.wans.iter().position(is_it)
     }
 
-    /// Routes to the same network need different metrics, and the first WAN the smallest one.
-    fn fix(&self, wan: &str) -> String {
-        let number = self.names.iter().position(|name| *name == wan);
-        let metric = (number.unwrap_or_default() + 1) * 100;
-        format!("ip route add default via GATEWAY dev {wan} metric {metric}")
+    /// The name of a WAN, or of the macvlan on top of it that has this index.
+    fn name(&self, number: usize, index: u32) -> &'r str {
+        let macvlan = self.network.macvlans.iter().find(|one| one.index == index);
+        macvlan.map_or(&self.network.wans[number].name, |one| &one.name)
+    }
+
+    /// Routes to the same network need different metrics, and the first WAN the smallest one. What the host
+    /// itself sends keeps its default route: the new one comes after it, also if it has the same metric, since
+    /// it is appended.
+    fn fix(&self, netlink: &Netlink, (number, index): (usize, u32), name: &str) -> String {
+        let wan = &self.network.wans[number].name;
+        let number = self.names.iter().position(|name| name == wan);
+        let wanted = u32::try_from(number.unwrap_or_default() + 1).map_or(u32::MAX, |at| at * 100);
+        let metric = netlink.metric(EXAMPLE_CLIENT).unwrap_or(0).max(wanted);
+        // Without a network on the interface, the kernel takes no router for one that it reaches.
+        let addresses = netlink.addresses().unwrap_or_default();
+        let mut own = addresses.iter().filter(|one| one.index == index);
+        let onlink = if own.any(|one| one.prefix < 32) {
+            ""
+        } else {
+            " onlink"
+        };
+        format!("ip route append default via GATEWAY dev {name}{onlink} metric {metric}")
     }
 }
 
-/// The WANs of a plan that have VIPs and lack a default route, each once.
+/// The interfaces of a plan that have VIPs and lack a default route, each once.
 pub fn unrouted(netlink: &Netlink, plan: &Plan) -> Vec<Unrouted> {
+    let mut found: Vec<Unrouted> = Vec::new();
+    of_plan(netlink, plan, |_, by| {
+        if let Err(one) = by
+            && !found.iter().any(|known| known.wan == one.wan)
+        {
+            found.push(one);
+        }
+    });
+    found
+}
+
+/// The VIPs of a plan whose replies leave by the WAN that has them, of several.
+pub fn routed_by_owner(netlink: &Netlink, plan: &Plan) -> BTreeSet<Ipv4Addr> {
+    let mut found = BTreeSet::new();
+    of_plan(netlink, plan, |vip, by| {
+        if matches!(by, Ok(Some(_))) {
+            found.insert(vip);
+        }
+    });
+    found
+}
+
+fn of_plan(
+    netlink: &Netlink,
+    plan: &Plan,
+    mut each: impl FnMut(Ipv4Addr, Result<Option<&str>, Unrouted>),
+) {
     let uplinks = plan.uplink_numbers();
     let routes = ClientRoutes {
         network: Network::of(plan),
         names: plan.wans.iter().map(|wan| wan.name.as_str()).collect(),
         uplinks: &uplinks,
     };
-    let mut found: Vec<Unrouted> = Vec::new();
     for (vip, location) in plan.vips() {
-        if let Err(one) = routes.of_vip(netlink, vip, location)
-            && !found.iter().any(|known| known.wan == one.wan)
-        {
-            found.push(one);
-        }
+        each(vip, routes.of_vip(netlink, vip, location));
     }
-    found
 }

@@ -15,3 +15,4 @@ pub mod services;
 pub mod settings;
 pub mod validate;
 mod vip_constants;
+mod vip_route;

@@ -61,7 +61,9 @@ impl Daemon {
         let (mut dataplane, loggers) = dataplane::start(&mut plan, &netlink)?;
         let settings = &plan.settings;
         // `check` says when they cannot be listed.
-        let rules = routing_rules::unfollowed(&netlink, settings);
+        let routed = client_routes::routed_by_owner(&netlink, &plan);
+        let is_routed = |vip| routed.contains(&vip);
+        let rules = routing_rules::unfollowed(&netlink, settings, is_routed);
         log::started(&plan, &dataplane, &rules.unwrap_or_default());
         service_log::unrouted(&client_routes::unrouted(&netlink, &plan));
         let directory = dataplane.instance.directory.clone();

@@ -13,6 +13,7 @@ pub mod monitor;
 pub mod namespaces;
 pub mod neighbour;
 mod route;
+pub mod route_table;
 pub mod rule;
 pub mod rule_depth;
 mod socket;

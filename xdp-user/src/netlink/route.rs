@@ -56,6 +56,17 @@ impl Netlink {
         self.get_route(to, Some(source), None)
     }
 
+    /// The metric of the route to an address.
+    pub fn metric(&self, to: Ipv4Addr) -> io::Result<u32> {
+        let mut message = request(to);
+        message.header.flags = RouteFlags::FibMatch;
+        let reply = get(&self.route, RouteNetlinkMessage::GetRoute(message))?;
+        let RouteNetlinkMessage::NewRoute(reply) = reply else {
+            return Err(another());
+        };
+        Ok(metric(&reply))
+    }
+
     /// The route to an address among those that leave by an interface, for packets from a local address
     /// if one is given.
     pub fn route_by(
@@ -73,11 +84,7 @@ impl Netlink {
         from: Option<Ipv4Addr>,
         by: Option<u32>,
     ) -> io::Result<Route> {
-        let mut message = RouteMessage::default();
-        message.header.address_family = AddressFamily::Inet;
-        message.header.destination_prefix_length = 32;
-        let destination = RouteAttribute::Destination(RouteAddress::Inet(to));
-        message.attributes.push(destination);
+        let mut message = request(to);
         if let Some(from) = from {
             message.header.source_prefix_length = 32;
             let source = RouteAttribute::Source(RouteAddress::Inet(from));
@@ -96,6 +103,28 @@ impl Netlink {
         }
         route(&reply).ok_or_else(|| io::Error::other("the kernel names no interface"))
     }
+}
+
+/// The question for the route to an address.
+fn request(to: Ipv4Addr) -> RouteMessage {
+    let mut message = RouteMessage::default();
+    message.header.address_family = AddressFamily::Inet;
+    message.header.destination_prefix_length = 32;
+    let destination = RouteAttribute::Destination(RouteAddress::Inet(to));
+    message.attributes.push(destination);
+    message
+}
+
+/// Without one it is 0.
+pub(super) fn metric(message: &RouteMessage) -> u32 {
+    let metric = |attribute: &RouteAttribute| {
+        if let RouteAttribute::Priority(metric) = attribute {
+            Some(*metric)
+        } else {
+            None
+        }
+    };
+    message.attributes.iter().find_map(metric).unwrap_or(0)
 }
 
 fn is_about(reply: &RouteNetlinkMessage, to: Ipv4Addr) -> bool {
