@@ -77,19 +77,7 @@ fn check(lab: &Lab) -> Result<()> {
         let words = format!("Instance default: service {name}: VIP");
         says(&text, &[&words], &[&format!("service {other}")])?;
     }
-    // A rule by the server of one service.
-    lab.gateway.run(&format!(
-        "ip rule add priority 100 from {} lookup 7",
-        SERVERS[1]
-    ))?;
-    for (name, expected) in [("red", "ok"), ("green", "warning")] {
-        let (_, findings) = found(&ask(lab, &format!("{given} --service {name} --json"))?)?;
-        let rules = findings
-            .iter()
-            .filter(|[_, code, _]| code == "routing-rules");
-        let levels: Vec<&str> = rules.map(|[level, ..]| level.as_str()).collect();
-        ensure!(levels == [expected], "{name}: {levels:?}");
-    }
+    rules(lab, &given)?;
     // The same of what is attached.
     let _ikenat = start(lab, &[0, 1])?;
     let output = ask(lab, "--service red --json")?;
@@ -103,6 +91,28 @@ fn check(lab: &Lab) -> Result<()> {
     );
     let both = ask(lab, &format!("--vip {} --service red --json", VIPS[0]))?;
     ensure!(found(&both)?.0 == ["red"], "{both:?}");
+    arguments(lab, &given)
+}
+
+/// A rule by the server of one service.
+fn rules(lab: &Lab, given: &str) -> Result<()> {
+    lab.gateway.run(&format!(
+        "ip rule add priority 100 from {} lookup 7",
+        SERVERS[1]
+    ))?;
+    for (name, expected) in [("red", "ok"), ("green", "warning")] {
+        let (_, findings) = found(&ask(lab, &format!("{given} --service {name} --json"))?)?;
+        let rules = findings
+            .iter()
+            .filter(|[_, code, _]| code == "routing-rules");
+        let levels: Vec<&str> = rules.map(|[level, ..]| level.as_str()).collect();
+        ensure!(levels == [expected], "{name}: {levels:?}");
+    }
+    Ok(())
+}
+
+/// Names beside the arguments of `run`.
+fn arguments(lab: &Lab, given: &str) -> Result<()> {
     // Not half of an instance.
     let none = ask(lab, &format!("--wan {WAN} --service red"))?;
     sentence(&none, &["give all of", "--service"])?;

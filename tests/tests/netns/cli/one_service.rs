@@ -28,6 +28,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         Scenario::new("status_shows_one_service", status),
         Scenario::new("a_service_is_of_one_of_two_instances", instances),
         Scenario::new("unload_removes_no_single_service", unload).with_programs(TOOLS),
+        Scenario::new("unload_of_all_services_names_the_instance", unload_all).with_programs(TOOLS),
     ]
 }
 
@@ -147,10 +148,24 @@ fn status(lab: &Lab) -> Result<()> {
         names(&two) == ["red", "here"] && peers(&two) == [red],
         "{two:?}"
     );
+    status_as_text(lab)?;
+    stats(lab)?;
+    unknown(lab, "one of: green, here, red")
+}
+
+fn text(lab: &Lab, words: &[&str]) -> Result<String> {
+    execute(&mut lab.ikenat(words)?)
+}
+
+/// How what is said of one service begins.
+fn first_words() -> String {
+    format!("Instance default: service green: VIP {}", VIPS[1])
+}
+
+fn status_as_text(lab: &Lab) -> Result<()> {
     let (vips, local) = (VIPS.map(|vip| vip.to_string()), "The server is this host");
-    let text = |words: &[&str]| execute(&mut lab.ikenat(words)?);
     says(
-        &text(&["status"])?,
+        &text(lab, &["status"])?,
         &[
             "here: The server is this host",
             "SERVICE",
@@ -159,9 +174,8 @@ fn status(lab: &Lab) -> Result<()> {
         ],
         &["below are those of all"],
     )?;
-    let shown = text(&["status", "--service", "green"])?;
-    let first = format!("Instance default: service green: VIP {}", vips[1]);
-    ensure!(shown.starts_with(&first), "{shown}");
+    let shown = text(lab, &["status", "--service", "green"])?;
+    ensure!(shown.starts_with(&first_words()), "{shown}");
     says(
         &shown,
         &[
@@ -180,7 +194,7 @@ fn status(lab: &Lab) -> Result<()> {
         ],
     )?;
     says(
-        &text(&["status", "--service", "here"])?,
+        &text(lab, &["status", "--service", "here"])?,
         &[local, &vips[2]],
         &["here: The", &vips[1], "PEER OF THIS HOST"],
     )?;
@@ -191,21 +205,25 @@ fn status(lab: &Lab) -> Result<()> {
     }
     for words in [&["status"][..], &["status", "--service", "here"]] {
         let lines = [WAN, LAN].map(|name| format!("{name}: no XDP transmit"));
-        says(&text(words)?, &[&lines[0], &lines[1]], &[])?;
+        says(&text(lab, words)?, &[&lines[0], &lines[1]], &[])?;
     }
-    // `stats` leaves out the same.
+    Ok(())
+}
+
+/// `stats` leaves out the same.
+fn stats(lab: &Lab) -> Result<()> {
     let mut stats: Stats = one(lab, "stats", &["green", "here"])?;
     let stats: InstanceStats = stats.instances.pop().context("no instance")?;
     let found: Vec<&str> = stats.services.iter().map(|one| one.name.as_str()).collect();
     ensure!(found == ["green", "here"], "{stats:?}");
-    let shown = text(&["stats", "--service", "green"])?;
-    ensure!(shown.starts_with(&first), "{shown}");
+    let shown = text(lab, &["stats", "--service", "green"])?;
+    ensure!(shown.starts_with(&first_words()), "{shown}");
+    let red = VIPS[0].to_string();
     says(
         &shown,
         &["No SPI of this selection"],
-        &["service red", &vips[0]],
-    )?;
-    unknown(lab, "one of: green, here, red")
+        &["service red", &red],
+    )
 }
 
 /// Each verb refuses a name that no service has, and prints nothing else.
@@ -262,19 +280,21 @@ fn instances(lab: &Lab) -> Result<()> {
 }
 
 /// Neither one of several services nor the only one, whether a daemon runs or not.
+/// `unload` with these words refuses with these sentences and not with others, and changes nothing.
+fn refuses(lab: &Lab, words: &[&str], said: &[&str], not: &[&str]) -> Result<()> {
+    let attached = attachments(lab)?;
+    let output = lab.ikenat(&[&["unload"], words].concat())?.output()?;
+    sentence(&output, said).with_context(|| format!("{words:?}"))?;
+    ensure!(output.stdout.is_empty(), "{output:?}");
+    says(&String::from_utf8_lossy(&output.stderr), &[], not)?;
+    ensure!(attachments(lab)? == attached, "{words:?} changed something");
+    everything_crosses(lab)
+}
+
+/// One of two services stays if it is started alone, with the options of the daemon.
 fn unload(lab: &Lab) -> Result<()> {
-    let before = attachments(lab)?;
     addresses(lab)?;
     let ikenat = start(lab, &[0, 1])?;
-    let refuses = |words: &[&str], said: &[&str], not: &[&str]| -> Result<()> {
-        let attached = attachments(lab)?;
-        let output = lab.ikenat(&[&["unload"], words].concat())?.output()?;
-        sentence(&output, said).with_context(|| format!("{words:?}"))?;
-        ensure!(output.stdout.is_empty(), "{output:?}");
-        says(&String::from_utf8_lossy(&output.stderr), &[], not)?;
-        ensure!(attachments(lab)? == attached, "{words:?} changed something");
-        everything_crosses(lab)
-    };
     let run = format!(
         "ikenat run --wan {WAN} --lan {LAN} --service {}",
         service(0)
@@ -282,17 +302,14 @@ fn unload(lab: &Lab) -> Result<()> {
     let other = format!("green:{}", VIPS[1]);
     let green = ["--service", "green"];
     let stop = "stop its daemon (SIGTERM)";
-    refuses(&green, &["nothing is removed", stop, &run], &[&other])?;
+    refuses(lab, &green, &["nothing is removed", stop, &run], &[&other])?;
     let forced = ["--service", "green", "--force"];
-    refuses(&forced, &["nothing is removed", &run], &[&other])?;
+    refuses(lab, &forced, &["nothing is removed", &run], &[&other])?;
     ikenat.kill()?;
-    refuses(&green, &["nothing is removed", &run], &[&other])?;
+    refuses(lab, &green, &["nothing is removed", &run], &[&other])?;
     let bpffs = format!("--bpffs {}", lab.bpffs().display());
-    refuses(
-        &green,
-        &[&format!("{run} {bpffs} # and --except-peer, --deny")],
-        &[],
-    )?;
+    let more = format!("{run} {bpffs} # and --except-peer, --deny");
+    refuses(lab, &green, &[&more], &[])?;
     // The daemon has options that the tables do not hold.
     let options = "--except-peer 198.51.100.0/24 --deny 192.0.2.7/32 --idle-timeout 600";
     let more = format!(
@@ -301,23 +318,27 @@ fn unload(lab: &Lab) -> Result<()> {
         service(1)
     );
     let words: Vec<&str> = more.split(' ').collect();
-    let ikenat = Ikenat::run(lab, &lab.gateway, "ikenat", &words)?;
+    let _ikenat = Ikenat::run(lab, &lab.gateway, "ikenat", &words)?;
     let said = format!("{run} {options} {bpffs}");
-    refuses(&green, &[&said, "systemd unit"], &["# and", &other])?;
-    ikenat.kill()?;
+    refuses(lab, &green, &[&said, "systemd unit"], &["# and", &other])
+}
+
+/// Without one that stays it is the whole instance, and that is removed by its name.
+fn unload_all(lab: &Lab) -> Result<()> {
+    let before = attachments(lab)?;
+    addresses(lab)?;
+    start(lab, &[0, 1])?.kill()?;
+    let bpffs = format!("--bpffs {}", lab.bpffs().display());
     let whole = &format!("ikenat unload --instance default {bpffs}");
     let both = ["--service", "green", "--service", "red"];
-    refuses(&both, &["no other service than red, green", whole], &[&run])?;
-    // What it says, done.
+    let said = ["no other service than red, green", whole];
+    refuses(lab, &both, &said, &["ikenat run"])?;
     let one = start(lab, &[0])?;
     ensure!(names(&lab.status()?) == ["red"], "{:?}", lab.status()?);
-    let red = ["--service", "red"];
-    let output = lab
-        .ikenat(&[&["unload"][..], &red, &["--force"]].concat())?
-        .output()?;
-    sentence(&output, &["no other service than red", whole])?;
-    everything_crosses(lab)?;
+    let red = ["--service", "red", "--force"];
+    refuses(lab, &red, &["no other service than red", whole], &[])?;
     one.kill()?;
+    // What it says, done.
     execute(&mut lab.ikenat(&["unload", "--instance", "default"])?)?;
     nothing_is_left(lab, &before)?;
     let output = lab.ikenat(&["unload", "--service", "red"])?.output()?;
