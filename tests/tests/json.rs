@@ -1,10 +1,7 @@
 //! The JSON documents of `stats`, `status` and `check`, byte for byte: each has a snapshot in
-//! `tests/snapshots`, and `docs/json.md` names every field of it.
+//! `tests/snapshots`, and `docs/json.md` has every field of it with its type.
 //!
 //! The values are fixed and have every field, also those that may be null.
-
-#[path = "json/page.rs"]
-mod page;
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
@@ -12,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result, bail};
+use ikenat_tests::json_page;
 use serde::Serialize;
 use xdp_common::counters::{Quantity, WORDS, class};
 use xdp_common::{Class, Direction, Hook};
@@ -74,12 +72,12 @@ fn check_is_that_of_the_snapshot() -> Result<()> {
 }
 
 #[test]
-fn the_documentation_names_every_field_and_no_other() -> Result<()> {
+fn the_documentation_has_every_field_with_its_type_and_no_other() -> Result<()> {
     let page = root().join("docs/json.md");
     let page =
         fs::read_to_string(&page).with_context(|| format!("failed to read {}", page.display()))?;
     for verb in ["stats", "status", "check"] {
-        page::compare(&page, verb, &serde_json::from_str(&read(verb)?)?)?;
+        json_page::compare(&page, verb, &serde_json::from_str(&read(verb)?)?)?;
     }
     Ok(())
 }
@@ -268,11 +266,7 @@ fn with_daemon() -> InstanceStatus {
                 in_this_namespace: false,
             },
         ],
-        redirect: vec![Redirect {
-            interface: "eth1".to_owned(),
-            ready: true,
-            lost: Some(12),
-        }],
+        redirect: redirect(),
         tables: vec![TableStatus {
             name: "FLOW",
             entries: 2,
@@ -303,6 +297,15 @@ fn with_daemon() -> InstanceStatus {
             count: 95,
         }],
     }
+}
+
+fn redirect() -> Vec<Redirect> {
+    let of = |interface: &str, lost| Redirect {
+        interface: interface.to_owned(),
+        ready: true,
+        lost,
+    };
+    vec![of("eth1", Some(12)), of("eth0", None)]
 }
 
 /// Without a daemon, and with empty lists.

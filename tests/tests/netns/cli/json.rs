@@ -4,13 +4,18 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use ikenat_tests::json_page;
 use ikenat_tests::lab::Lab;
 use ikenat_tests::lab::ikenat::{Ikenat, binary, usual_arguments};
 use ikenat_tests::lab::json::Header;
 use ikenat_tests::lab::netns::execute;
 use ikenat_tests::lab::process::Process;
+use ikenat_tests::lab::wire::Wire;
 use ikenat_tests::suite::Scenario;
+use serde_json::Value;
 use xdp_user::tables::clock::monotonic;
+
+use crate::topology::addresses::packets;
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![
@@ -19,6 +24,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         Scenario::new("status_in_json_begins_with_the_header", status),
         Scenario::new("check_in_json_begins_with_the_header", check),
         Scenario::new("the_generation_changes_with_the_tables", generation),
+        Scenario::new("real_documents_have_the_documented_types", types),
     ]
 }
 
@@ -129,5 +135,40 @@ fn generation(lab: &Lab) -> Result<()> {
     let _new = Ikenat::start(lab)?;
     let second = generation_of(lab)?;
     ensure!(second > first, "{first}, and {second} with new tables");
+    Ok(())
+}
+
+/// The documents of an instance with flows and a session.
+fn types(lab: &Lab) -> Result<()> {
+    let page = include_str!("../../../../docs/json.md");
+    let _ikenat = Ikenat::start(lab)?;
+    let wire = Wire::open(lab)?;
+    for (inbound, outbound) in packets(1) {
+        wire.inbound(&inbound)?;
+        wire.outbound(&outbound)?;
+    }
+    let document = |verb: &str, words: &[&str]| -> Result<Value> {
+        let mut command = lab.ikenat(&[&[verb, "--json"], words].concat())?;
+        let text = command.output()?.stdout;
+        let document = serde_json::from_slice(&text)?;
+        json_page::fits(page, verb, &document)?;
+        Ok(document)
+    };
+    let has = |document: &Value, parts: &[&str]| -> Result<()> {
+        for part in parts {
+            let elements = document["instances"][0][part].as_array();
+            ensure!(elements.is_some_and(|all| !all.is_empty()), "no {part}");
+        }
+        Ok(())
+    };
+    let stats = document("stats", &[])?;
+    has(&stats, &["services", "spis", "sessions"])?;
+    let status = document("status", &[])?;
+    let parts = ["services", "attached", "redirect", "tables", "reasons"];
+    has(&status, &parts)?;
+    let check = document("check", &["--tunnels", "1000"])?;
+    let findings = check["checks"][0]["findings"].as_array();
+    ensure!(findings.is_some_and(|all| all.len() > 10), "{check}");
+    ensure!(check["tunnels"].is_object(), "{check}");
     Ok(())
 }
