@@ -1,6 +1,8 @@
 //! Real IKE and real ESP between two strongSwan daemons through the gateway. These tests check what
 //! IPsec promises its users and what `ikenat` reports; they look at no packet.
 
+#[path = "ike/answers.rs"]
+mod answers;
 #[path = "ike/forged.rs"]
 mod forged;
 #[path = "ike/host_peer.rs"]

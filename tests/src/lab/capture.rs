@@ -79,6 +79,19 @@ impl PacketSocket {
 
     /// The next frame that came in from the wire, if one comes in time.
     pub fn receive(&self, patience: Duration) -> Result<Option<Vec<u8>>> {
+        self.receive_of(patience, |kind| kind != OUTGOING)
+    }
+
+    /// The next frame that came in or went out, likewise.
+    pub fn receive_either(&self, patience: Duration) -> Result<Option<Vec<u8>>> {
+        self.receive_of(patience, |_| true)
+    }
+
+    fn receive_of(
+        &self,
+        patience: Duration,
+        is_wanted: impl Fn(u8) -> bool,
+    ) -> Result<Option<Vec<u8>>> {
         let deadline = Instant::now() + patience;
         let mut buffer = vec![0; LARGEST];
         loop {
@@ -92,7 +105,7 @@ impl PacketSocket {
             )?;
             match recvfrom::<LinkAddr>(self.fd.as_raw_fd(), &mut buffer) {
                 Ok((length, Some(from))) => {
-                    if from.ifindex() == self.index && from.pkttype() != OUTGOING {
+                    if from.ifindex() == self.index && is_wanted(from.pkttype()) {
                         buffer.truncate(length);
                         return Ok(Some(buffer));
                     }

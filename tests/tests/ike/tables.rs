@@ -8,7 +8,8 @@ use ikenat_tests::lab::Lab;
 use xdp_common::meta;
 use xdp_user::tables::mmap::Memory;
 
-/// Empties the tables under the programs, as if they were new.
+/// Empties the tables under the programs, as if they were new. For a peer all is over with its session: what
+/// PIN has of it by then is from before, and what comes later is new.
 pub(super) fn empty_tables(lab: &Lab) -> Result<()> {
     let words = |name: &str| -> Result<Memory<AtomicU64>> {
         let map = MapData::from_pin(lab.pins().join(name))
@@ -18,11 +19,11 @@ pub(super) fn empty_tables(lab: &Lab) -> Result<()> {
     for name in [
         "FLOW",
         "FLOW_COLD",
-        "SESSION",
-        "SESSION_COLD",
         "HALF",
         "PIN",
         "FRAGMENT",
+        "SESSION_COLD",
+        "SESSION",
     ] {
         for word in words(name)?.words() {
             word.store(0, Ordering::Relaxed);

@@ -201,9 +201,15 @@ fn two_wans(lab: &Lab) -> Result<()> {
     let third = run()?;
     talk(3)?;
     drop(third);
-    // The tables are lost; the next packet of a client says which VIP it uses.
+    // The tables are lost; the next packet of a client says which VIP it uses. What the server sends before
+    // leaves from the first one, however much that is.
     lab.unload()?;
     let _fourth = run()?;
+    for at in 100..110 {
+        let mut early = from_server(4500, 4500, esp(OUT, at, 60));
+        early.destination = REMOTE[1];
+        wire.outbound(&early).context("a client that is silent")?;
+    }
     talk(3)?;
     let stats = lab.stats()?;
     for peer in REMOTE {
