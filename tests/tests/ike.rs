@@ -9,6 +9,8 @@ mod forged;
 mod host_peer;
 #[path = "ike/large.rs"]
 mod large;
+#[path = "ike/mobike.rs"]
+mod mobike;
 #[path = "ike/services.rs"]
 mod services;
 #[path = "ike/tables.rs"]
@@ -58,6 +60,7 @@ fn main() -> ExitCode {
         forged::scenarios(),
         host_peer::scenarios(),
         large::scenarios(),
+        mobike::scenarios(),
         services::scenarios(),
         uplinks::scenarios(),
     ];

@@ -61,6 +61,8 @@ pub struct Settings {
     pub certificate_padding: usize,
     /// NAT-keepalives are sent after this many idle seconds.
     pub keep_alive_secs: u32,
+    /// The ends may move to other addresses (RFC 4555).
+    pub mobike: bool,
 }
 
 impl Default for Settings {
@@ -71,6 +73,7 @@ impl Default for Settings {
             fragment_size: Some(1280),
             certificate_padding: 0,
             keep_alive_secs: 20,
+            mobike: false,
         }
     }
 }

@@ -9,8 +9,7 @@ const UNUSED: u32 = 1280;
 
 /// What the daemon reads when it starts.
 pub(crate) fn daemon(directory: &Path, settings: Settings) -> String {
-    // Only what the lab needs is loaded: kernel-libipsec must be the one that does ESP. MOBIKE's
-    // reaction to the tun device that kernel-libipsec makes would be noise.
+    // Only what the lab needs is loaded: kernel-libipsec must be the one that does ESP.
     format!(
         "charon-systemd {{
            load_modular = no
@@ -70,11 +69,12 @@ pub(crate) fn connection(ends: &Ends<'_>, end: End, settings: Settings) -> Strin
     } else {
         "no"
     };
+    let mobike = if settings.mobike { "yes" } else { "no" };
     format!(
         "connections {{ {connection} {{
            version = {version}
            aggressive = no
-           mobike = no
+           mobike = {mobike}
            fragmentation = {fragmentation}
            {send}
            local_addrs = {from}
