@@ -137,7 +137,11 @@ pub const VIP_2: Ipv4Addr = Ipv4Addr::new(100, 65, 0, 1);
 pub fn with_everything(config: Config) -> Config {
     let mut config = config;
     let (wans, lans) = ([2, 4, 5, 6], [3, 7, 8, 9]);
-    config.lans = if config.lans == config.wans { wans } else { lans };
+    config.lans = if config.lans == config.wans {
+        wans
+    } else {
+        lans
+    };
     (config.wans, config.uplinks) = (wans, wans);
     config.wan_macvlans = numbers(2000);
     config.uplink_macvlans = numbers(2000);
