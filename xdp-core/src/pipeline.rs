@@ -13,7 +13,7 @@ use crate::icmp::rate_limit::{self, Origin};
 use crate::inside::is_inside;
 use crate::packet::Packet;
 use crate::rewrite;
-use crate::route::{Route, cached_route, look_up_route, wan_of_vip};
+use crate::route::{Route, cached_route, find_route};
 use crate::table::word::Word;
 use crate::transport::refuse_segment;
 use crate::vip;
@@ -77,8 +77,7 @@ pub fn process<F: Frame + ?Sized, E: Env>(
                 }
             }
         }
-        let wan = asked_wan(env, config);
-        if let Some(reason) = look_up_route(env, config, jiffies, &mut route, wan) {
+        if let Some(reason) = find_route(env, config, jiffies, &mut route) {
             return answer_or_refuse(env, config, reason, route.mtu, jiffies);
         }
     }
@@ -129,19 +128,6 @@ pub fn process<F: Frame + ?Sized, E: Env>(
         class: packet.class,
         bytes: packet.total_length,
         tracked,
-    }
-}
-
-/// The WAN for which the FIB is asked; 0: for any. Before [`look_up_route`] and not within it: together they
-/// would need more stack than Linux 6.1 lets a program have.
-#[inline(always)]
-#[expect(clippy::cast_possible_truncation, reason = "it was a u32")]
-fn asked_wan<E: Env>(env: &E, config: &Config) -> u32 {
-    // One WAN has all VIPs. On egress the kernel has found the route.
-    if E::HOOK == Hook::Egress || config.wans[1] == 0 {
-        0
-    } else {
-        wan_of_vip(env, config) as u32
     }
 }
 

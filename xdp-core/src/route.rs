@@ -65,11 +65,30 @@ pub(crate) fn cached_route<E: Env>(
     }
 }
 
-/// Asks the FIB for the route, by a WAN unless it is 0, and fills it in, or returns the reason why the packet has
-/// none.
+/// Asks the FIB for the route and fills it in, or returns the reason why the packet has none.
+// The WAN is asked before the look-up and not within it: together they would need more stack than Linux 6.1 lets
+// a program have. Out of line, so that the general path is the same without several WANs.
+#[inline(never)]
+#[expect(clippy::cast_possible_truncation, reason = "it was a u32")]
+pub(crate) fn find_route<E: Env>(
+    env: &E,
+    config: &Config,
+    jiffies: u64,
+    route: &mut Route,
+) -> Option<Reason> {
+    // One WAN has all VIPs. On egress the kernel has found the route.
+    let wan = if E::HOOK == Hook::Egress || config.wans[1] == 0 {
+        0
+    } else {
+        wan_of_vip(env, config) as u32
+    };
+    look_up_route(env, config, jiffies, route, wan)
+}
+
+/// The same by a WAN, unless it is 0.
 // Out of line: the stack that the helper needs is not occupied while other functions run.
 #[inline(never)]
-pub(crate) fn look_up_route<E: Env>(
+fn look_up_route<E: Env>(
     env: &E,
     config: &Config,
     jiffies: u64,
@@ -127,7 +146,7 @@ fn query_fib<E: Env>(env: &E, config: &Config, packet: &Packet, wan: u32) -> Fib
 /// The WAN that has the VIP of the outbound packet at hand ([`owning_wan`]).
 // A step of its own: two look-ups of one function would have their structures on the stack at once.
 #[inline(never)]
-pub(crate) fn wan_of_vip<E: Env>(env: &E, config: &Config) -> usize {
+fn wan_of_vip<E: Env>(env: &E, config: &Config) -> usize {
     let Some(packet) = env.load_packet().and_then(Packet::unpack) else {
         return 0;
     };
