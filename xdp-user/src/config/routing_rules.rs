@@ -12,7 +12,7 @@
 //! other packets.
 //!
 //! With several WANs, too, replies leave by the WAN that has their VIP if it has a default route, whatever
-//! rules choose a WAN by the server or by a mark.
+//! rules choose a WAN by the server or by a mark, or forbid what no such rule has chosen one for.
 
 use crate::config::services::{Service, named};
 use crate::config::settings::Settings;
@@ -61,11 +61,11 @@ fn judge_all(
             return None;
         }
         let chooses_wan = kernel_rule == Some(KernelRule::ChoosesWan);
-        let looks_up = matches!(rule.action, Action::Lookup { .. });
+        // Also where the rule forbids: in its place by the VIP it would forbid all replies from there.
         let is_served = |vip| {
             has_same(rules, rule, vip)
                 || (chooses_wan && has_rule(rules, lans, vip))
-                || (has_several_wans && looks_up && is_routed(vip))
+                || (has_several_wans && is_routed(vip))
         };
         judge(rule, settings, &is_local, is_served)
     });
@@ -105,6 +105,16 @@ fn kernel_rule(rule: &Rule, earlier: &[Rule]) -> Option<KernelRule> {
         .then_some(KernelRule::ChoosesWan)
 }
 
+/// The rules that come before the main table decides.
+fn before_main(rules: &[Rule]) -> impl Iterator<Item = &Rule> {
+    const MAIN: Action = Action::lookup(RouteHeader::RT_TABLE_MAIN as u32);
+    let is_for_all =
+        |rule: &Rule| rule.source.is_none_or(|(_, length)| length == 0) && is_plain(rule, &[]);
+    rules
+        .iter()
+        .take_while(move |rule| rule.action != MAIN || !is_for_all(rule))
+}
+
 /// Whether a rule by its source names a table for all packets of a VIP.
 fn has_rule(rules: &[Rule], lans: &[String], vip: Ipv4Addr) -> bool {
     let names_it = |rule: &Rule| names(rule, vip) && is_plain(rule, lans);
@@ -117,8 +127,7 @@ fn has_rule(rules: &[Rule], lans: &[String], vip: Ipv4Addr) -> bool {
             }
         )
     };
-    let mut rules = rules.iter();
-    rules.any(|rule| names_it(rule) && has_table(rule))
+    before_main(rules).any(|rule| names_it(rule) && has_table(rule))
 }
 
 /// Whether there is the rule that [`judge`] proposes for a VIP, or one that does the same for more packets.
@@ -130,7 +139,7 @@ fn has_same(rules: &[Rule], rule: &Rule, vip: Ipv4Addr) -> bool {
         let selects = names(other, vip) && is_plain && others && includes(&other.ingress);
         selects && other.action == rule.action
     };
-    rules.iter().any(|other| is_same(&other))
+    before_main(rules).any(|other| is_same(&other))
 }
 
 /// Whether a rule is for some sources, among them the VIP.
@@ -158,7 +167,7 @@ fn judge(
     is_served: impl Fn(Ipv4Addr) -> bool,
 ) -> Option<Unfollowed> {
     let comes_by_lan = |name: &String| settings.lans.contains(name);
-    if rule.is_special || !rule.ingress.as_ref().is_none_or(comes_by_lan) {
+    if rule.is_special || !rule.ingress.as_ref().is_none_or(comes_by_lan) || is_for_sockets(rule) {
         return None;
     }
     let servers = settings
@@ -194,6 +203,19 @@ fn judge(
         fix.push_str(" # and one for each other VIP");
     }
     Some(Unfollowed { message, fix })
+}
+
+/// Whether a rule by a mark is not meant for what the server sends. VPN programs of the host (Tailscale, for
+/// example) mark their own sockets: what they send takes the usual tables, and is stopped if these lead nowhere.
+fn is_for_sockets(rule: &Rule) -> bool {
+    /// `linux/rtnetlink.h`.
+    const RT_TABLE_DEFAULT: u32 = 253;
+    const USUAL: [u32; 2] = [RouteHeader::RT_TABLE_MAIN as u32, RT_TABLE_DEFAULT];
+    let chooses = matches!(
+        rule.action,
+        Action::Lookup { table, suppressed } if suppressed.is_some() || !USUAL.contains(&table)
+    );
+    rule.mark.is_some() && !chooses
 }
 
 /// Whether a rule is meant for packets of a server or a VIP, and selects none of them as they leave.

@@ -222,10 +222,55 @@ fn rules_that_choose_a_wan_are_not_needed_where_routes_do() {
         let found = judge_all(&rules, &settings(wans), elsewhere, |_| is_routed);
         found.into_iter().map(|one| one.fix).collect::<Vec<_>>()
     };
-    let unreachable = "ip rule add priority 100 from 203.0.113.1 unreachable";
-    assert_eq!(found(&["eth1", "eth2"], true), [unreachable]);
+    assert_eq!(found(&["eth1", "eth2"], true), Vec::<String>::new());
     assert_eq!(found(&["eth1", "eth2"], false).len(), 3);
     assert_eq!(found(&["eth1"], true).len(), 3, "one WAN has no other");
+}
+
+/// They are for what the program itself sends; one that forbids, given for the VIP, would stop all replies.
+#[test]
+fn the_rules_of_tailscale_are_not_meant() {
+    let marked = Some((0x8_0000, 0xff_0000));
+    let by_mark = |priority, action| Rule {
+        priority,
+        action,
+        ..rule(None, marked)
+    };
+    let for_all = |priority, table| Rule {
+        priority,
+        action: Action::lookup(table),
+        ..rule(None, None)
+    };
+    let rules = [
+        by_mark(5210, Action::lookup(254)),
+        by_mark(5230, Action::lookup(253)),
+        by_mark(5250, Action::Unreachable),
+        for_all(5270, 52),
+        for_all(32_766, 254),
+    ];
+    for wans in [&["eth1"][..], &["eth1", "eth2"]] {
+        for is_routed in [false, true] {
+            let found = judge_all(&rules, &settings(wans), elsewhere, |_| is_routed);
+            assert_eq!(found, Vec::new(), "{wans:?} {is_routed}");
+        }
+    }
+}
+
+#[test]
+fn a_rule_behind_the_main_table_serves_nothing() {
+    let main = Rule {
+        priority: 32_766,
+        action: Action::lookup(254),
+        ..rule(None, None)
+    };
+    let late = Rule {
+        priority: 40_000,
+        ..rule(Some(([203, 0, 113, 1], 32)), None)
+    };
+    let by_server = rule(FROM_SERVER, None);
+    let judged = |rules: &[Rule]| judge_all(rules, &settings(&["eth1"]), elsewhere, unrouted).len();
+    assert_eq!(judged(&[by_server.clone(), late.clone(), main.clone()]), 0);
+    assert_eq!(judged(&[by_server, main, late]), 1);
 }
 
 /// Those of [`for_the_kernel`] need one that serves all packets of the VIP.
