@@ -5,6 +5,7 @@
 //! passed here, and no symbolic link is followed.
 
 use crate::bpffs::layout::{DIRECTORY, Instance};
+use crate::config::commands::quoted_path;
 use crate::error::{Error, InstanceError, Result};
 use std::fs::{self, Metadata};
 use std::io;
@@ -51,7 +52,7 @@ fn directory(path: &Path, also: Option<u32>) -> Result<bool> {
     let Some(meta) = look(path)? else {
         return Ok(false);
     };
-    let shown = path.display();
+    let shown = quoted_path(path);
     if !meta.is_dir() {
         let what = if meta.is_symlink() {
             let target = fs::read_link(path).unwrap_or_default();
@@ -94,7 +95,7 @@ pub(crate) fn base(bpffs: &Path) -> Result<bool> {
         return Err(refusal(
             bpffs,
             what,
-            format!("chmod +t {}", bpffs.display()),
+            format!("chmod +t {}", quoted_path(bpffs)),
         ));
     }
     Ok(exists)
@@ -127,7 +128,7 @@ impl Instance {
                     "is a symbolic link to {}, and no pin is one",
                     target.display()
                 );
-                let fix = format!("rm {}", path.display());
+                let fix = format!("rm {}", quoted_path(&path));
                 return Err(refusal(&path, what, fix));
             }
         }

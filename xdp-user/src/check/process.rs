@@ -3,6 +3,7 @@
 use super::Finding;
 use super::context::Context;
 use crate::bpffs::layout::{self, Instance};
+use crate::config::commands::quoted_path;
 use crate::error::{Error, InstanceError};
 use crate::sys::capabilities::knows_barriers;
 use crate::sys::kernel_version;
@@ -64,18 +65,19 @@ pub(super) fn bpffs(context: &Context<'_>) -> Vec<Finding> {
     const REASON: &str = "programs and tables are pinned there, so that they outlive the daemon and `stats` finds them";
     let Some(path) = &context.bpffs else {
         let path = context.settings.bpffs.as_deref();
-        let path = path.unwrap_or(Path::new("/sys/fs/bpf")).display();
-        let message = format!("{path} is not a BPF file system");
+        let path = path.unwrap_or(Path::new("/sys/fs/bpf"));
+        let message = format!("{} is not a BPF file system", path.display());
         let mut finding = Finding::error(CODE, message, REASON);
-        if !Path::new(&path.to_string()).is_dir() {
-            finding = finding.fix(format!("mkdir -p {path}"));
+        let word = quoted_path(path);
+        if !path.is_dir() {
+            finding = finding.fix(format!("mkdir -p {word}"));
         }
-        return vec![finding.fix(format!("mount -t bpf bpf {path}"))];
+        return vec![finding.fix(format!("mount -t bpf bpf {word}"))];
     };
     let shown = path.display();
     if statvfs(path).is_ok_and(|fs| fs.f_flag.contains(StatVfsMountFlags::RDONLY)) {
         let message = format!("{shown} is mounted read-only");
-        let fix = format!("mount -o remount,rw {shown}");
+        let fix = format!("mount -o remount,rw {}", quoted_path(path));
         return vec![Finding::error(CODE, message, REASON).fix(fix)];
     }
     if let Some(finding) = distrusted(path, &context.settings.instance) {
@@ -90,7 +92,7 @@ pub(super) fn bpffs(context: &Context<'_>) -> Vec<Finding> {
     if access(target, Access::WRITE_OK).is_err() {
         let user = rustix::process::geteuid().as_raw();
         let message = format!("{} is not writable for user {user}", target.display());
-        let fix = format!("chown {user} {}", target.display());
+        let fix = format!("chown {user} {}", quoted_path(target));
         return vec![Finding::error(CODE, message, REASON).fix(fix)];
     }
     vec![Finding::ok(

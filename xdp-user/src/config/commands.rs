@@ -16,13 +16,18 @@ pub(crate) fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }
 
+/// A path as a shell reads it.
+pub(crate) fn quoted_path(path: &Path) -> String {
+    quoted(&path.display().to_string())
+}
+
 /// The option, to append to a command that acts on instances in this BPF file system. Empty where
 /// the command finds it by itself.
 pub fn bpffs_option(bpffs: &Path) -> String {
     if USUAL_BPFFS.iter().any(|usual| Path::new(usual) == bpffs) {
         return String::new();
     }
-    format!(" --bpffs {}", quoted(&bpffs.display().to_string()))
+    format!(" --bpffs {}", quoted_path(bpffs))
 }
 
 /// The same for an instance whose pins are in this directory.
