@@ -124,13 +124,14 @@ impl<'r> ClientRoutes<'r> {
     }
 
     /// Routes to the same network need different metrics, and the first WAN the smallest one. What the host
-    /// itself sends keeps its default route: the new one comes after it, also if it has the same metric, since
-    /// it is appended.
+    /// itself sends keeps its default route: the new one has a larger metric, and is appended to others that
+    /// have that. With an equal one, the order would change when the first one goes and comes back.
     fn fix(&self, netlink: &Netlink, (number, index): (usize, u32), name: &str) -> String {
         let wan = &self.network.wans[number].name;
         let number = self.names.iter().position(|name| name == wan);
         let wanted = u32::try_from(number.unwrap_or_default() + 1).map_or(u32::MAX, |at| at * 100);
-        let metric = netlink.metric(EXAMPLE_CLIENT).unwrap_or(0).max(wanted);
+        let host = netlink.metric(EXAMPLE_CLIENT);
+        let metric = host.map_or(wanted, |own| own.saturating_add(1).max(wanted));
         // Without a network on the interface, the kernel takes no router for one that it reaches.
         let addresses = netlink.addresses().unwrap_or_default();
         let mut own = addresses.iter().filter(|one| one.index == index);

@@ -203,7 +203,7 @@ fn metrics(lab: &Lab) -> Result<()> {
         let existing = format!("default via {CLIENT} dev {WAN} metric {metric}");
         lab.gateway.run(&format!("ip route add {existing}"))?;
         let lacks = format!("no default route leaves by {WAN_2}; {BY_FIRST}");
-        let fix = append(WAN_2, metric.max(200));
+        let fix = append(WAN_2, (metric + 1).max(200));
         client_routes(lab, &words, &[FIRST, ("warning", &lacks, &fix)])?;
         apply(lab, &fix, FAR_CLIENT).with_context(|| format!("beside metric {metric}"))?;
         client_routes(lab, &words, &[FIRST, SECOND])?;
