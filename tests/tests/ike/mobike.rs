@@ -121,11 +121,17 @@ fn moves(lab: &Lab) -> Result<()> {
     moved(&tunnel, &second)?;
     // The IKE SA is the same. The child SA is a new one: with ESP in user space strongSwan rekeys it instead of
     // giving it another address.
-    let log = tunnel.log(End::Client);
-    ensure!(
-        log.contains("N(UPD_SA_ADDR)") && log.matches("IKE_SA_INIT request").count() == 1,
-        "{log}"
-    );
+    let deadline = Instant::now() + PATIENCE;
+    let log = loop {
+        let log = tunnel.log(End::Client);
+        // It comes after the answer to the first probe of the path.
+        if log.contains("N(UPD_SA_ADDR)") {
+            break log;
+        }
+        ensure!(Instant::now() < deadline, "no UPDATE_SA_ADDRESSES: {log}");
+        thread::sleep(Duration::from_millis(50));
+    };
+    ensure!(log.matches("IKE_SA_INIT request").count() == 1, "{log}");
     let deadline = Instant::now() + PATIENCE;
     while tunnel.ping(1, QUICK).is_err() {
         ensure!(Instant::now() < deadline, "no ESP by the second uplink");

@@ -109,6 +109,25 @@ fn wait_for<T: Debug>(
     }
 }
 
+/// The programs when none is on its way out any more: the kernel detaches a link some time after its last name or
+/// descriptor is gone.
+fn settled(lab: &Lab) -> Result<BTreeMap<String, BTreeSet<u64>>> {
+    let began = Instant::now();
+    let mut before = programs(lab)?;
+    loop {
+        std::thread::sleep(Duration::from_millis(200));
+        let now = programs(lab)?;
+        if now == before {
+            return Ok(now);
+        }
+        ensure!(
+            began.elapsed() < Duration::from_secs(5),
+            "{now:?} after {before:?}"
+        );
+        before = now;
+    }
+}
+
 fn has(lab: &Lab, interface: &str, count: usize) -> Result<()> {
     let wanted = (interface, count);
     wait_for(lab, &wanted, |all| {
@@ -118,7 +137,7 @@ fn has(lab: &Lab, interface: &str, count: usize) -> Result<()> {
 
 /// A start that is refused after it has prepared everything.
 fn refuse(lab: &Lab, backend: &str, wan: &str) -> Result<()> {
-    let there = programs(lab)?;
+    let there = settled(lab)?;
     fail(lab, backend, wan, Step::Prepared.name())
         .and_then(|()| wait_for(lab, &there, |all| *all == there))
         .with_context(|| format!("refused on {wan}"))
@@ -250,7 +269,7 @@ fn other_mode(lab: &Lab) -> Result<()> {
     for backend in tc_backends()? {
         moves_to(lab, backend, OTHER)?;
         die(lab, backend, WAN, first_exchange(backend).name())?;
-        let there = programs(lab)?;
+        let there = settled(lab)?;
         let log = log_of(lab, WAN, &["--tc", backend, "--wan-mode", "generic"])?;
         for words in ["in native mode", &unload_command(lab, "default")] {
             ensure!(log.contains(words), "{backend}: {words:?}: {log}");
