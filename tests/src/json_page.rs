@@ -83,13 +83,12 @@ pub fn compare(page: &str, verb: &str, document: &Value) -> Result<()> {
     let found = values(document);
     let described = described(page, verb)?;
     let own = section(page, verb)?;
-    let names = |fields: &BTreeMap<String, _>| fields.keys().cloned().collect();
     let mut left: BTreeMap<String, BTreeSet<String>> = described
         .iter()
-        .map(|(holder, fields)| (holder.clone(), fields.keys().cloned().collect()))
+        .map(|(holder, fields)| (holder.clone(), names(fields)))
         .collect();
     for (holder, fields) in &found {
-        let names: BTreeSet<String> = names(fields);
+        let names = names(fields);
         match left.remove(holder) {
             Some(mut rows) => {
                 // The answer's own arrays and objects have tables, and no rows in another one.
@@ -146,6 +145,10 @@ pub fn fits(page: &str, verb: &str, document: &Value) -> Result<()> {
         }
     }
     types_fit(verb, &found, &described)
+}
+
+fn names<T>(fields: &BTreeMap<String, T>) -> BTreeSet<String> {
+    fields.keys().cloned().collect()
 }
 
 fn values(document: &Value) -> Values<'_> {

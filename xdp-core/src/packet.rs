@@ -81,7 +81,7 @@ const TRANSPORT_SHIFT: u32 = 8;
 const _: () = assert!(VIPS <= 1 << (64 - VIP_SHIFT));
 
 impl Packet {
-    /// Where its IKE header is, if it has one, but not one without a marker.
+    /// Where its IKE header is. `None`: it has none, or one without a marker.
     #[inline(always)]
     pub(crate) const fn ike_header(&self) -> Option<usize> {
         if self.ike_at == 0 || self.is_unmarked_ike() {

@@ -102,7 +102,7 @@ pub fn process<F: Frame + ?Sized, E: Env>(
             counted = E::Word::opaque(in_session as usize);
         } else if counted != Counted::PortChanged as usize {
             proof::remember_choice(frame, env, config, jiffies);
-            // A session has counted the one, and nothing the other.
+            // `ChoosesSpi`: its session has counted it; `Unmarked`: no table has.
             counted = E::Word::opaque(usize::from(counted == Counted::ChoosesSpi as usize));
         } else {
             conntrack::follow_port(env, config);

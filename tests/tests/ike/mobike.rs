@@ -1,5 +1,5 @@
-//! A client of one uplink that moves to the other one with MOBIKE (RFC 4555): the server does not notice, and
-//! ikenat answers from the other VIP.
+//! A client of one uplink that moves to the other one with MOBIKE (RFC 4555): for the server no
+//! address changes, and its replies leave from the other VIP.
 
 use std::net::Ipv4Addr;
 use std::thread;
@@ -17,6 +17,7 @@ use ikenat_tests::lab::strongswan::{End, Ends, INNER_CLIENT, INNER_SERVER, Setti
 use ikenat_tests::lab::topology::{CLIENT, PEER, SERVER, VIP, WAN};
 use ikenat_tests::suite::Scenario;
 
+use super::uplinks::SILENCE;
 use super::{PINGS, QUICK};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
@@ -30,8 +31,6 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
 const OWN: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
 /// The client's interface to the router of the second provider.
 const SECOND: &str = "up1";
-/// Nothing comes for so long once all has been answered.
-const SILENCE: Duration = Duration::from_millis(300);
 /// strongSwan reacts to a change of routes within two seconds.
 const PATIENCE: Duration = Duration::from_secs(15);
 

@@ -42,9 +42,9 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     ]
 }
 
-/// The clients are behind routers of the two providers: only the VIP says whose packet it is.
 /// Nothing comes for so long once all have been answered.
 pub(super) const SILENCE: Duration = Duration::from_millis(300);
+/// The clients are behind routers of the two providers: only the VIP says whose packet it is.
 const NEAR: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
 const FAR: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 20);
 const INNER_FAR: &str = "10.10.3.1";

@@ -1,6 +1,6 @@
-//! The first word of the details of an entry in HALF is that of the peer's address, or [`NO_PEER`].
-//! The second word of the details of an entry in HALF: that of the peer's address, whose upper bits are
-//! the same for every IPv4 address, and in their place the peer's port on 500 to which the reply went.
+//! The first two words of the details of an entry in HALF: those of the peer's address, or [`NO_PEER`] in
+//! the first one. The upper bits of the second one are the same for every IPv4 address; in their place is the
+//! peer's port on 500 to which the reply went.
 
 /// In place of the first word of the peer's address, if the server has sent its SPI to two addresses. No unicast
 /// address of IPv6 begins like this.

@@ -171,8 +171,8 @@ fn is_pinned<E: Env>(config: &Config, session: &Slot<E::Word>, packet: &Packet) 
         || session::pinned(session[session::PIN].load()) == Some(packet.vip)
 }
 
-/// True for a message of the server that shows that the peer's SA is alive: a keepalive, or encrypted IKE of
-/// this kind. What comes from outside may be forged, and so may be what makes the server answer in the clear;
+/// True for a message of the server that shows that the peer's SA is alive: a keepalive, or encrypted IKE.
+/// What comes from outside may be forged, and so may be what makes the server answer in the clear;
 /// either would keep a session that has ended for ever (RFC 4787 REQ-6). ESP refreshes its flow instead.
 #[inline(always)]
 fn is_refresh(packet: &Packet, kind: ike::Kind) -> bool {

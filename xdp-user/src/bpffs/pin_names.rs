@@ -1,6 +1,7 @@
 //! The names of the pins of links and of filters' programs. Beside the usual one, `NAME`, there may be
-//! `NAME-new`, which is about to replace it, and `NAME-aside-ID`, of what is on another interface
-//! since a start died while it moved there.
+//! `NAME-new`, which is about to replace it, and
+//! `NAME-aside-ID`, of a link or program that is still on another interface because a start died while it
+//! moved.
 
 use crate::bpffs::layout::Instance;
 use crate::config::interfaces::HookPoint;

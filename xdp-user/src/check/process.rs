@@ -3,7 +3,7 @@
 use super::Finding;
 use super::context::Context;
 use crate::bpffs::layout::{self, Instance};
-use crate::config::commands::quoted_path;
+use crate::config::commands::{USUAL_BPFFS, quoted_path};
 use crate::error::{Error, InstanceError};
 use crate::sys::capabilities::knows_barriers;
 use crate::sys::kernel_version;
@@ -65,7 +65,7 @@ pub(super) fn bpffs(context: &Context<'_>) -> Vec<Finding> {
     const REASON: &str = "programs and tables are pinned there, so that they outlive the daemon and `stats` finds them";
     let Some(path) = &context.bpffs else {
         let path = context.settings.bpffs.as_deref();
-        let path = path.unwrap_or(Path::new("/sys/fs/bpf"));
+        let path = path.unwrap_or(Path::new(USUAL_BPFFS[0]));
         let message = format!("{} is not a BPF file system", path.display());
         let mut finding = Finding::error(CODE, message, REASON);
         let word = quoted_path(path);

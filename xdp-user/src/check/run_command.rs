@@ -1,6 +1,6 @@
 //! The command line that starts ikenat with given settings, for a fix that can be pasted.
 
-use crate::config::commands::quoted;
+use crate::config::commands::{quoted, quoted_path};
 use crate::config::instance_name;
 use crate::config::interfaces::Side;
 use crate::config::peer_lists::Lists;
@@ -81,7 +81,7 @@ pub fn run_command(settings: &Settings) -> String {
     words.extend(
         bpffs
             .iter()
-            .map(|path| format!("--bpffs {}", quoted(&path.display().to_string()))),
+            .map(|path| format!("--bpffs {}", quoted_path(path))),
     );
     if !complete {
         words.push(MISSING.to_owned());

@@ -11,14 +11,14 @@
 //! those that docs/slow-path.md gives for it are as they should be, beside a rule by the VIP for all
 //! other packets.
 //!
-//! With several WANs, too, replies leave by the WAN that has their VIP if it has a default route, whatever
-//! rules choose a WAN by the server or by a mark, or forbid what no such rule has chosen one for.
+//! With several WANs, too, replies leave by the WAN that has their VIP if it has a default route. Rules by the
+//! server or by a mark change nothing about that, whether they choose a WAN or forbid (unreachable, prohibit,
+//! blackhole).
 
 use crate::config::services::{Service, named};
 use crate::config::settings::Settings;
-use crate::netlink::rule::{Action, Rule};
+use crate::netlink::rule::{Action, MAIN, Rule};
 use crate::netlink::{Netlink, Route};
-use netlink_packet_route::route::RouteHeader;
 use std::io;
 use std::net::Ipv4Addr;
 
@@ -61,7 +61,7 @@ fn judge_all(
             return None;
         }
         let chooses_wan = kernel_rule == Some(KernelRule::ChoosesWan);
-        // Also where the rule forbids: in its place by the VIP it would forbid all replies from there.
+        // Also if the rule forbids: proposed for the VIP it would stop all replies.
         let is_served = |vip| {
             has_same(rules, rule, vip)
                 || (chooses_wan && has_rule(rules, lans, vip))
@@ -83,7 +83,6 @@ enum KernelRule {
 }
 
 fn kernel_rule(rule: &Rule, earlier: &[Rule]) -> Option<KernelRule> {
-    const MAIN: u32 = RouteHeader::RT_TABLE_MAIN as u32;
     let (source, length) = rule.source.filter(|_| rule.mark.is_none())?;
     let keeps_lans = |first: &Rule| {
         let contains = first.is_from(source) && first.source.is_some_and(|(_, of)| of <= length);
@@ -107,12 +106,11 @@ fn kernel_rule(rule: &Rule, earlier: &[Rule]) -> Option<KernelRule> {
 
 /// The rules that come before the main table decides.
 fn before_main(rules: &[Rule]) -> impl Iterator<Item = &Rule> {
-    const MAIN: Action = Action::lookup(RouteHeader::RT_TABLE_MAIN as u32);
     let is_for_all =
         |rule: &Rule| rule.source.is_none_or(|(_, length)| length == 0) && is_plain(rule, &[]);
     rules
         .iter()
-        .take_while(move |rule| rule.action != MAIN || !is_for_all(rule))
+        .take_while(move |rule| rule.action != Action::MAIN || !is_for_all(rule))
 }
 
 /// Whether a rule by its source names a table for all packets of a VIP.
@@ -210,7 +208,7 @@ fn judge(
 fn is_for_sockets(rule: &Rule) -> bool {
     /// `linux/rtnetlink.h`.
     const RT_TABLE_DEFAULT: u32 = 253;
-    const USUAL: [u32; 2] = [RouteHeader::RT_TABLE_MAIN as u32, RT_TABLE_DEFAULT];
+    const USUAL: [u32; 2] = [MAIN, RT_TABLE_DEFAULT];
     let chooses = matches!(
         rule.action,
         Action::Lookup { table, suppressed } if suppressed.is_some() || !USUAL.contains(&table)

@@ -1,11 +1,10 @@
-//! The route of packets from a VIP that is no address of this host. The kernel answers no question for the
-//! route from such a source (`EINVAL`), as it does to programs, so the rules that name the VIP are followed
+//! The route of packets from a VIP that is no address of this host. The kernel refuses RTM_GETROUTE with such
+//! a source (`EINVAL`), though it answers the same question of a program, so the rules that name the VIP are followed
 //! here.
 
 use crate::netlink::route_table::{TableRoute, Target};
 use crate::netlink::rule::{Action, Rule};
 use crate::netlink::{Netlink, Route};
-use netlink_packet_route::route::RouteHeader;
 use rustix::io::Errno;
 use std::io;
 use std::net::Ipv4Addr;
@@ -47,13 +46,12 @@ enum Found {
 
 /// Follows the rules up to that for all packets that names the main table.
 fn follow(rules: &[Rule], routes: &[TableRoute], vip: Ipv4Addr, by: Option<u32>) -> Found {
-    const MAIN: Action = Action::lookup(RouteHeader::RT_TABLE_MAIN as u32);
     let mut from = 0;
     for rule in rules {
         if rule.priority < from || !selects(rule, vip) {
             continue;
         }
-        if rule.source.is_none() && rule.action == MAIN {
+        if rule.source.is_none() && rule.action == Action::MAIN {
             return Found::AsWithoutSource;
         }
         match rule.action {

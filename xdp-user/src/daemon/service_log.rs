@@ -199,8 +199,8 @@ mod tests {
         text
     }
 
-    // No test of its own: where the first thread that comes to a line of the log has no subscriber, tracing skips
-    // that line in all threads as long as there is one subscriber alone, and it is not that thread's.
+    // Not a test of its own: tracing caches for each line of the log whether a subscriber wants it. A thread that
+    // has none and comes there first would disable the line for the other test, too.
     fn many_have_one_line() {
         let lines = |number: usize| {
             let all: Vec<usize> = (0..number).collect();

@@ -311,7 +311,7 @@ fn tc_program<'e>(ebpf: &'e mut Ebpf, target: &AttachTarget<'_>) -> Result<Borro
 }
 
 /// Invariant: once a hook point has moved, what was created for the others stays, whatever fails: the
-/// new interface has all programs, the old one no longer. The next start goes on from there.
+/// new interface keeps all its programs, and the old one has lost some. The next start goes on from there.
 fn commit(
     context: &mut AttachContext<'_>,
     target: &AttachTarget<'_>,

@@ -12,6 +12,9 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 
+/// The number of the main table.
+pub const MAIN: u32 = RouteHeader::RT_TABLE_MAIN as u32;
+
 /// A rule: what it selects packets by, as far as ikenat looks at it, and what it does with them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rule {
@@ -60,11 +63,14 @@ pub enum Action {
 
 impl Default for Action {
     fn default() -> Self {
-        Self::lookup(RouteHeader::RT_TABLE_MAIN.into())
+        Self::MAIN
     }
 }
 
 impl Action {
+    /// The main table.
+    pub const MAIN: Self = Self::lookup(MAIN);
+
     /// A table with all of its routes.
     pub const fn lookup(table: u32) -> Self {
         Self::Lookup {

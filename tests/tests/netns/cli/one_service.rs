@@ -279,7 +279,6 @@ fn instances(lab: &Lab) -> Result<()> {
     unknown(lab, "one of: default, green, red")
 }
 
-/// Neither one of several services nor the only one, whether a daemon runs or not.
 /// `unload` with these words refuses with these sentences and not with others, and changes nothing.
 fn refuses(lab: &Lab, words: &[&str], said: &[&str], not: &[&str]) -> Result<()> {
     let attached = attachments(lab)?;

@@ -14,10 +14,10 @@ use ikenat_tests::suite::Scenario;
 use xdp_user::dataplane::link::{self, BpfLink};
 use xdp_user::failpoints::Step;
 
+use crate::faults::older::by_each;
 use crate::faults::start::{attaching, die, ends, fail, steps};
 use crate::support::{
-    PROGRAMS, attachments, everything_crosses, log_of, nothing_is_left, pins, tc_backends,
-    unload_command,
+    PROGRAMS, attachments, everything_crosses, log_of, nothing_is_left, pins, unload_command,
 };
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
@@ -135,6 +135,17 @@ fn has(lab: &Lab, interface: &str, count: usize) -> Result<()> {
     })
 }
 
+/// Adds a third interface, and runs a test with each backend; `unload` then leaves nothing.
+fn with_each_backend(lab: &Lab, test: impl Fn(&str) -> Result<()>) -> Result<()> {
+    add(lab, THIRD)?;
+    let before = attachments(lab)?;
+    by_each(lab, |lab, backend| {
+        test(backend)?;
+        lab.unload()?;
+        nothing_is_left(lab, &before)
+    })
+}
+
 /// A start that is refused after it has prepared everything.
 fn refuse(lab: &Lab, backend: &str, wan: &str) -> Result<()> {
     let there = settled(lab)?;
@@ -167,9 +178,7 @@ fn moves_to(lab: &Lab, backend: &str, wan: &str) -> Result<()> {
 
 fn refused_after_death(lab: &Lab) -> Result<()> {
     add(lab, OTHER)?;
-    add(lab, THIRD)?;
-    let before = attachments(lab)?;
-    for backend in tc_backends()? {
+    with_each_backend(lab, |backend| {
         moves_to(lab, backend, OTHER)?;
         let steps = steps(lab, backend, WAN)?;
         for (nth, (number, step)) in ends(&steps, attaching(&steps)?).into_iter().enumerate() {
@@ -180,16 +189,14 @@ fn refused_after_death(lab: &Lab) -> Result<()> {
             refuse(lab, backend, WAN).with_context(context)?;
             refuse(lab, backend, OTHER).with_context(context)?;
             if next == THIRD {
-                // The second one finds what the first one has put aside.
+                // The second one finds what the first one has set aside.
                 refuse(lab, backend, THIRD).with_context(context)?;
                 refuse(lab, backend, THIRD).with_context(context)?;
             }
             moves_to(lab, backend, next).with_context(context)?;
         }
-        lab.unload()?;
-        nothing_is_left(lab, &before)?;
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 /// The last step of a move's first exchange, by backend.
@@ -200,12 +207,10 @@ fn first_exchange(backend: &str) -> Step {
     }
 }
 
-/// No start is refused there by the kernel, but it may run out of memory.
+/// The kernel refuses nothing at this step, but memory may run out.
 fn failed_half_way(lab: &Lab) -> Result<()> {
     add(lab, OTHER)?;
-    add(lab, THIRD)?;
-    let before = attachments(lab)?;
-    for backend in tc_backends()? {
+    with_each_backend(lab, |backend| {
         for next in ALL {
             moves_to(lab, backend, OTHER)?;
             fail(lab, backend, WAN, first_exchange(backend).name())?;
@@ -213,16 +218,12 @@ fn failed_half_way(lab: &Lab) -> Result<()> {
             refuse(lab, backend, next)?;
             moves_to(lab, backend, next)?;
         }
-        lab.unload()?;
-        nothing_is_left(lab, &before)?;
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 fn old_interface_gone(lab: &Lab) -> Result<()> {
-    add(lab, THIRD)?;
-    let before = attachments(lab)?;
-    for backend in tc_backends()? {
+    with_each_backend(lab, |backend| {
         for at in [Step::Prepared, first_exchange(backend)] {
             let context = || format!("{backend}: killed at {}", at.name());
             add(lab, OTHER)?;
@@ -235,18 +236,14 @@ fn old_interface_gone(lab: &Lab) -> Result<()> {
             has(lab, THIRD, 0)?;
             everything_crosses(lab).with_context(context)?;
         }
-        lab.unload()?;
-        nothing_is_left(lab, &before)?;
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 /// Two moves that died one after the other leave programs on three interfaces.
 fn unloaded(lab: &Lab) -> Result<()> {
     add(lab, OTHER)?;
-    add(lab, THIRD)?;
-    let before = attachments(lab)?;
-    for backend in tc_backends()? {
+    with_each_backend(lab, |backend| {
         moves_to(lab, backend, OTHER)?;
         die(lab, backend, WAN, first_exchange(backend).name())?;
         die(lab, backend, THIRD, Step::Prepared.name())?;
@@ -254,19 +251,15 @@ fn unloaded(lab: &Lab) -> Result<()> {
             let ids = &programs(lab)?[interface];
             ensure!(!ids.is_empty(), "{backend}: nothing is on {interface}");
         }
-        lab.unload()?;
-        nothing_is_left(lab, &before)?;
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 /// A link cannot change its mode, and an interface has one XDP program: what a start that died has
 /// left on the new interface is as attached as a completed move.
 fn other_mode(lab: &Lab) -> Result<()> {
     add(lab, OTHER)?;
-    add(lab, THIRD)?;
-    let before = attachments(lab)?;
-    for backend in tc_backends()? {
+    with_each_backend(lab, |backend| {
         moves_to(lab, backend, OTHER)?;
         die(lab, backend, WAN, first_exchange(backend).name())?;
         let there = settled(lab)?;
@@ -276,9 +269,6 @@ fn other_mode(lab: &Lab) -> Result<()> {
         }
         wait_for(lab, &there, |all| *all == there)?;
         steps(lab, backend, WAN)?;
-        everything_crosses(lab)?;
-        lab.unload()?;
-        nothing_is_left(lab, &before)?;
-    }
-    Ok(())
+        everything_crosses(lab)
+    })
 }

@@ -139,7 +139,7 @@ fn link_lost(lab: &Lab) -> Result<()> {
     lab.gateway.run(&format!("ip link set {WAN_2} down"))?;
     let routes = lab.gateway.run("ip route show default")?;
     ensure!(!routes.contains(WAN_2), "{routes}");
-    // The client of the other uplink notices nothing.
+    // The client of the other uplink is not affected.
     for (client, server) in kinds(ROUNDS + 1) {
         wire.inbound(&near(client))?;
         wire.outbound(&near(server))?;

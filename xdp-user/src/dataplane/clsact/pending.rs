@@ -46,7 +46,7 @@ pub(crate) fn settle_pending_program(
 /// Keeps the pin of the named program, before that of another one takes the name, if a filter on another
 /// interface still runs it.
 pub(crate) fn keep_named_program(netlink: &Netlink, instance: &Instance, pin: &str) -> Result<()> {
-    // Otherwise the filter here had the name.
+    // Nothing was set aside, so the filter here runs the named program.
     if instance.filters_aside().is_empty() {
         return Ok(());
     }
