@@ -363,14 +363,14 @@ fn a_reply_to_two_addresses_proves_nothing() {
 }
 
 /// The same if the first of the two addresses is reached from port 4500 at port 500, where IKE has no marker: its
-/// first word may be zero, like a marker, or anything else.
+/// first word may be zero, like a marker, or a reserved SPI of ESP (RFC 4303 section 2.1), or anything else.
 #[test]
 fn a_reply_without_a_marker_and_one_to_another_address_prove_nothing() {
     for has_session in [false, true] {
-        for first in [0, b'i'] {
+        for first in [0, 1, 0xff, u32::from_be_bytes(*b"iiii")] {
             let message = |fields: Fields| {
                 let mut message = fields.message(SPI_R);
-                message[..4].fill(first);
+                message[..4].copy_from_slice(&first.to_be_bytes());
                 message
             };
             let reply = message(Fields::IKE_SA_INIT);

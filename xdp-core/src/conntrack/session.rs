@@ -196,7 +196,7 @@ pub(super) fn count_session<F: Frame + ?Sized, E: Env>(
         return if packet.class == Class::Tcp {
             Counted::Segment
         } else {
-            Counted::No
+            Counted::none(packet)
         };
     };
     let session = match session_of(
