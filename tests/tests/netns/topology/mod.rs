@@ -9,6 +9,7 @@ mod inside;
 mod interfaces;
 mod keepalived;
 mod local_server;
+mod many_services;
 mod office;
 mod rules;
 mod several_services;
@@ -24,6 +25,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         local_server::scenarios(),
         uplinks::scenarios(),
         rules::scenarios(),
+        many_services::scenarios(),
         several_services::scenarios(),
         office::scenarios(),
         two_gateways::scenarios(),
