@@ -13,7 +13,9 @@ use ikenat_tests::lab::json::State;
 use ikenat_tests::lab::netns::Namespace;
 use ikenat_tests::lab::process::Process;
 use ikenat_tests::lab::second_wan::{FAR_CLIENT, WAN_2, WAN_2_ADDRESS, second_wan, start_office};
-use ikenat_tests::lab::strongswan::{End, Ends, INNER_CLIENT, INNER_SERVER, Settings, Tunnel};
+use ikenat_tests::lab::strongswan::{
+    End, Ends, INNER_CLIENT, INNER_SERVER, Settings, Tunnel, Version,
+};
 use ikenat_tests::lab::topology::{CLIENT, PEER, SERVER, VIP, WAN};
 use ikenat_tests::lab::{Host, Lab, Options};
 use ikenat_tests::suite::Scenario;
@@ -33,7 +35,11 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![
         scenario(Scenario::new(
             "two_clients_of_two_uplinks_keep_their_vips",
-            restarts,
+            |lab| restarts(lab, Version::V2),
+        )),
+        scenario(Scenario::new(
+            "two_clients_of_two_uplinks_keep_their_vips_by_ikev1",
+            |lab| restarts(lab, Version::V1),
         )),
         scenario(Scenario::new(
             "two_clients_of_two_uplinks_keep_their_vips_without_tables",
@@ -58,8 +64,8 @@ struct Client<'lab> {
     vip: Ipv4Addr,
 }
 
-/// The clients of the first and of the second uplink.
-struct Office<'lab>([Client<'lab>; 2]);
+/// The clients of the first and of the second uplink, and by which version of IKE they have their tunnels.
+struct Office<'lab>([Client<'lab>; 2], Version);
 
 /// What has come to a client from its VIP, and what was for the other one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -117,7 +123,11 @@ impl Client<'_> {
 }
 
 impl<'lab> Office<'lab> {
-    fn new(lab: &'lab Lab, far: &'lab Namespace, far_wire: PacketSocket) -> Result<Self> {
+    fn new(
+        lab: &'lab Lab,
+        (far, far_wire): (&'lab Namespace, PacketSocket),
+        version: Version,
+    ) -> Result<Self> {
         lab.client
             .run(&format!("ip address add {NEAR}/32 dev lo"))?;
         far.run(&format!("ip address add {FAR}/32 dev lo"))?;
@@ -131,8 +141,12 @@ impl<'lab> Office<'lab> {
         let near_ends = ends("near-", &lab.client, NEAR, VIP, INNER_CLIENT);
         let far_ends = ends("far-", far, FAR, WAN_2_ADDRESS, INNER_FAR);
         let near_wire = PacketSocket::open(&lab.client, PEER)?;
-        let near = Tunnel::between(lab, near_ends, Settings::default())?;
-        let far_tunnel = near.beside(lab, far_ends, Settings::default())?;
+        let settings = Settings {
+            version,
+            ..Settings::default()
+        };
+        let near = Tunnel::between(lab, near_ends, settings)?;
+        let far_tunnel = near.beside(lab, far_ends, settings)?;
         let client = |namespace, wire, tunnel, address, vip| Client {
             namespace,
             wire,
@@ -140,10 +154,11 @@ impl<'lab> Office<'lab> {
             address,
             vip,
         };
-        Ok(Self([
+        let clients = [
             client(&lab.client, near_wire, near, NEAR, VIP),
             client(far, far_wire, far_tunnel, FAR, WAN_2_ADDRESS),
-        ]))
+        ];
+        Ok(Self(clients, version))
     }
 
     /// Both do something at once.
@@ -178,10 +193,14 @@ impl<'lab> Office<'lab> {
             client.tunnel.rekey_child()?;
             client.tunnel.ping(PINGS, QUICK)
         })?;
-        let enough = |came: &Came| came.esp >= PINGS && came.ike >= 2;
+        // The answers to CREATE_CHILD_SA and to the deletion of the old SA; in IKEv1 that to quick mode.
+        let ike = match self.1 {
+            Version::V1 => 1,
+            Version::V2 => 2,
+        };
+        let enough = |came: &Came| came.esp >= PINGS && came.ike >= ike;
         for came in self.both(|client| client.until(None, enough))? {
-            // The answers to CREATE_CHILD_SA and to the deletion of the old SA.
-            ensure!(came.esp == PINGS && came.ike >= 2, "{came:?}");
+            ensure!(came.esp == PINGS && came.ike >= ike, "{came:?}");
         }
         Ok(())
     }
@@ -291,8 +310,9 @@ fn opened<'lab>(
     lab: &'lab Lab,
     far: &'lab Namespace,
     far_wire: PacketSocket,
+    version: Version,
 ) -> Result<(Office<'lab>, Ikenat)> {
-    let office = Office::new(lab, far, far_wire)?;
+    let office = Office::new(lab, (far, far_wire), version)?;
     routes(lab)?;
     let ikenat = start_office(lab)?;
     office.connect()?;
@@ -300,9 +320,9 @@ fn opened<'lab>(
     Ok((office, ikenat))
 }
 
-fn restarts(lab: &Lab) -> Result<()> {
+fn restarts(lab: &Lab, version: Version) -> Result<()> {
     let (far, far_wire) = second_wan(lab)?;
-    let (office, first) = opened(lab, &far, far_wire)?;
+    let (office, first) = opened(lab, &far, far_wire, version)?;
     first.terminate()?;
     office.talk().context("the daemon has ended")?;
     let second = start_office(lab)?;
@@ -325,7 +345,7 @@ fn restarts(lab: &Lab) -> Result<()> {
 
 fn emptied(lab: &Lab) -> Result<()> {
     let (far, far_wire) = second_wan(lab)?;
-    let (office, first) = opened(lab, &far, far_wire)?;
+    let (office, first) = opened(lab, &far, far_wire, Version::V2)?;
     const TIMES: usize = 3;
     let [near, far] = office.while_both_send(lab, || {
         (0..TIMES).try_for_each(|_| {
