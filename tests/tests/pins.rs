@@ -9,6 +9,8 @@ mod connections;
 mod errors;
 #[path = "pins/forged.rs"]
 mod forged;
+#[path = "pins/forged_segments.rs"]
+mod forged_segments;
 #[path = "pins/messages.rs"]
 mod messages;
 #[path = "pins/routes.rs"]

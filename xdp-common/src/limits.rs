@@ -18,7 +18,8 @@ pub const SESSION_SLOTS: u32 = 2 * TUNNELS;
 pub const SLOTS: core::ops::RangeInclusive<u32> = 64..=1 << 24;
 /// Buckets of HALF: four entries each, of which a handshake has two; the oldest is overwritten.
 pub const HALF_BUCKETS: u32 = 1 << 12;
-/// Buckets of PIN: the VIPs of four peers or IKE SAs each; the oldest is overwritten.
+/// Buckets of PIN: the VIPs of four peers, IKE SAs or connections each; the oldest is overwritten, but in two of the
+/// four ways no proven connection by another entry.
 pub const PIN_BUCKETS: u32 = 1 << 12;
 /// How long the VIP of a peer without a session, or of an IKE message, is remembered (RFC 7296 section
 /// 2.4: retransmissions take minutes).

@@ -152,4 +152,7 @@ reasons! {
     ManyOptions = 39, Dropped, "many-options";
     /// Inbound, on one of the service's ports or ESP, in a frame to a group (RFC 1122 section 3.3.6).
     GroupFrame = 40, Dropped, "group-frame";
+    /// Inbound, a RST to another VIP of the service than that by which the peer has a connection from this
+    /// port: the server would take it for one of that connection.
+    OtherVip = 41, Dropped, "other-vip";
 }

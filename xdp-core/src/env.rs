@@ -5,9 +5,10 @@ use crate::frame::Frame;
 use crate::neighbour::table::{self as neighbour_table, Gateway, Neighbour};
 use crate::packet::PackedPacket;
 use crate::table::Buckets;
-use crate::table::recent;
+use crate::table::recent::{self, Details};
 use crate::table::word::Word;
 use crate::vip::Vips;
+use crate::wire::segment::Segment;
 use xdp_common::{Class, Config, Direction, Hook, Reason, cpu};
 
 /// Where a frame was seen: the side of the interface that received it, or egress.
@@ -172,12 +173,27 @@ pub trait Env: Vips {
     /// In tc: keeps the gateway to which this packet will be sent, beside the stored packet and for
     /// the same reason.
     fn keep_gateway(&self, gateway: &Gateway);
-    /// Gives the stored packet, if it is outbound, the VIP of its peer ([`crate::conntrack::pin::settle`]).
-    /// This and the next two are steps that the environment calls, so that the verifier can go through each
-    /// of them once.
-    fn settle_vip<F: Frame + ?Sized>(&self, frame: &F, config: &Config, jiffies: u64);
+    /// Follows the connection of the stored packet, a segment of TCP
+    /// ([`crate::conntrack::connection::follow`]). This and the next six are steps that the environment calls,
+    /// so that the verifier can go through each of them once.
+    fn follow_segment<F: Frame + ?Sized>(&self, frame: &F, config: &Config, jiffies: u64) -> usize;
+    /// Gives the stored packet, if it is outbound, the VIP of its peer ([`crate::conntrack::pin::settle`]), given
+    /// what [`Self::follow_segment`] has found.
+    fn settle_vip<F: Frame + ?Sized>(
+        &self,
+        frame: &F,
+        config: &Config,
+        jiffies: u64,
+        segment: usize,
+    );
     /// Writes down which VIP the stored packet shows ([`crate::conntrack::pin::note`]).
     fn note_vip<F: Frame + ?Sized>(&self, frame: &F, config: &Config, jiffies: u64);
+    /// What becomes of a segment ([`crate::conntrack::connection::decide`]).
+    fn decide_segment(&self, word: u64, segment: &Segment, vip: u16) -> usize;
+    /// The word of a connection after a segment by a VIP ([`crate::conntrack::connection::after`]).
+    fn follow_connection(&self, before: u64, segment: &Segment, vip: u16) -> u64;
+    /// Writes an entry to the bucket of PIN with this index ([`crate::conntrack::places::put`]).
+    fn put_pin(&self, index: u32, fresh: u64, details: Details);
     /// Where an address is, seen from the server of a VIP ([`crate::inside::locate`]).
     fn locate(&self, config: &Config, vip: u16, addresses: ([u8; 4], [u8; 4])) -> usize;
     /// Reports that a peer has given its proof. For the log.

@@ -4,6 +4,7 @@
 //! two it runs for.
 
 use crate::classify::{self, refused_by_list};
+use crate::conntrack::connection;
 use crate::conntrack::fragment::{self, Fate};
 use crate::conntrack::host_peer::{self, Owner};
 use crate::conntrack::{self, Counted, proof};
@@ -43,9 +44,6 @@ pub fn process<F: Frame + ?Sized, E: Env>(
         Examined::NotForwarded(reason) => return not_forwarded(frame, env, config, side, reason),
     };
     let jiffies = env.jiffies();
-    if E::has_several(config) && config.pinned != 0 {
-        env.settle_vip(frame, config, jiffies);
-    }
     let mut route = Route::STACK;
     let mut is_shared = false;
     // Every step loads the packet for itself, so that nothing of it is kept on the stack while
@@ -55,6 +53,18 @@ pub fn process<F: Frame + ?Sized, E: Env>(
             .or_else(|| refuse_unusual(frame, env, config, jiffies))
     {
         return Verdict::NotForwarded(reason);
+    }
+    if E::has_several(config) && config.pinned != 0 {
+        // A segment is never plain.
+        let segment = if is_plain {
+            0
+        } else {
+            env.follow_segment(frame, config, jiffies)
+        };
+        if connection::is_refusal(segment) {
+            return Verdict::NotForwarded(Reason::OtherVip);
+        }
+        env.settle_vip(frame, config, jiffies, segment);
     }
     if !cached_route(env, config, jiffies, &mut route) {
         // While the host has peers of its own, no route of inbound packets is cached.

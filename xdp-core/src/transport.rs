@@ -1,8 +1,9 @@
 //! The headers of UDP and TCP: checksums that are still partial, and port 4500 of TCP, on which IKE
 //! and perhaps ESP are in a stream (RFC 9329).
 //!
-//! A segment is forwarded by its ports alone. It creates, refreshes and ends nothing: anyone can
-//! forge one, and a proof is what it is without TCP.
+//! A segment is forwarded by its ports alone, but for a service with several VIPs
+//! (`conntrack::connection`). It creates, refreshes and ends no flow and no session: anyone can forge one,
+//! and a proof is what it is without TCP.
 
 use crate::checksum::partial;
 use crate::env::{Env, Side};
@@ -76,7 +77,7 @@ pub(crate) fn refuse_segment<F: Frame + ?Sized, E: Env>(
         // Whatever the first one says: no sender cuts through the header (RFC 3128).
         return (usize::from(packet.offset) * 8 < tcp::LENGTH).then_some(Reason::FragmentTiny);
     }
-    // It is reserved (RFC 6335 section 6), and PIN has the peer itself in its place.
+    // It is reserved (RFC 6335 section 6).
     if packet.port == 0 {
         return Some(Reason::Malformed);
     }

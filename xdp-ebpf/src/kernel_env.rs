@@ -8,7 +8,8 @@ use aya_ebpf::EbpfContext;
 use xdp_common::{Config, Direction, Hook, Reason, cpu};
 use xdp_core::neighbour::{Gateway, table as neighbour_table};
 use xdp_core::packet::PackedPacket;
-use xdp_core::table::recent;
+use xdp_core::table::recent::{self, Details};
+use xdp_core::wire::segment::Segment;
 use xdp_core::{Env, FibQuery, FibResult, Frame, Vips, inside};
 
 /// The environment of one packet. `TC`: in a tc program, otherwise in XDP; `OUT`: on egress.
@@ -183,13 +184,33 @@ impl<C: EbpfContext, const TC: bool, const OUT: bool, const SEVERAL: bool> Env
     }
 
     #[inline(always)]
-    fn settle_vip<F: Frame + ?Sized>(&self, _: &F, _: &Config, jiffies: u64) {
-        steps::settle::<TC, OUT>(self.context.as_ptr(), jiffies);
+    fn follow_segment<F: Frame + ?Sized>(&self, _: &F, _: &Config, jiffies: u64) -> usize {
+        steps::follow::<TC, OUT>(self.context.as_ptr(), jiffies)
+    }
+
+    #[inline(always)]
+    fn settle_vip<F: Frame + ?Sized>(&self, _: &F, _: &Config, jiffies: u64, segment: usize) {
+        steps::settle::<TC, OUT>(self.context.as_ptr(), jiffies, segment);
     }
 
     #[inline(always)]
     fn note_vip<F: Frame + ?Sized>(&self, _: &F, _: &Config, jiffies: u64) {
         steps::note::<TC, OUT>(self.context.as_ptr(), jiffies);
+    }
+
+    #[inline(always)]
+    fn decide_segment(&self, word: u64, segment: &Segment, vip: u16) -> usize {
+        steps::decide(word, segment, vip)
+    }
+
+    #[inline(always)]
+    fn follow_connection(&self, before: u64, segment: &Segment, vip: u16) -> u64 {
+        steps::after(before, segment, vip)
+    }
+
+    #[inline(always)]
+    fn put_pin(&self, index: u32, fresh: u64, details: Details) {
+        steps::put(index, fresh, details);
     }
 
     #[inline(always)]

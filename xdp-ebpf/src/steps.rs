@@ -17,8 +17,10 @@ use aya_ebpf::bindings::{__sk_buff, xdp_md};
 use aya_ebpf::programs::{TcContext, XdpContext};
 use core::ffi::c_void;
 use xdp_common::Hook;
-use xdp_core::conntrack::pin;
+use xdp_core::conntrack::{connection, pin, places};
 use xdp_core::inside;
+use xdp_core::table::recent::Details;
+use xdp_core::wire::segment::Segment;
 
 /// The step in XDP, for several VIPs.
 type XdpEnv<'c> = KernelEnv<'c, XdpContext, false, false, true>;
@@ -33,40 +35,65 @@ const fn tc_hook(out: bool) -> Hook {
 #[inline(always)]
 fn in_tc<const OUT: bool>(
     context: *mut __sk_buff,
-    step: impl FnOnce(&TcFrame<'_>, &TcEnv<'_, OUT>),
+    step: impl FnOnce(&TcFrame<'_>, &TcEnv<'_, OUT>) -> usize,
 ) -> u64 {
     let pointer = TcContext::new(context);
     let env = TcEnv::<OUT>::of_packet(&pointer, PacketPlace::of(tc_hook(OUT)));
-    step(&TcFrame::new(&mut TcContext::new(context)), &env);
-    0
+    step(&TcFrame::new(&mut TcContext::new(context)), &env) as u64
 }
 
 #[inline(always)]
-fn in_xdp(context: *mut xdp_md, step: impl FnOnce(&XdpFrame<'_, true>, &XdpEnv<'_>)) -> u64 {
+fn in_xdp(
+    context: *mut xdp_md,
+    step: impl FnOnce(&XdpFrame<'_, true>, &XdpEnv<'_>) -> usize,
+) -> u64 {
     let pointer = XdpContext::new(context);
     let env = XdpEnv::of_packet(&pointer, PacketPlace::of(Hook::Xdp));
-    step(&XdpFrame::new(&mut XdpContext::new(context)), &env);
-    0
+    step(&XdpFrame::new(&mut XdpContext::new(context)), &env) as u64
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn ikenat_settle_tc(context: *mut __sk_buff, jiffies: u64) -> u64 {
+extern "C" fn ikenat_follow_tc(context: *mut __sk_buff, jiffies: u64) -> u64 {
     in_tc::<false>(context, |frame, env| {
-        pin::settle(frame, env, maps::config(), jiffies);
+        connection::follow(frame, env, maps::config(), jiffies)
     })
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn ikenat_settle_egress(context: *mut __sk_buff, jiffies: u64) -> u64 {
+extern "C" fn ikenat_follow_egress(context: *mut __sk_buff, jiffies: u64) -> u64 {
     in_tc::<true>(context, |frame, env| {
-        pin::settle(frame, env, maps::config(), jiffies);
+        connection::follow(frame, env, maps::config(), jiffies)
     })
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn ikenat_settle_xdp(context: *mut xdp_md, jiffies: u64) -> u64 {
+extern "C" fn ikenat_follow_xdp(context: *mut xdp_md, jiffies: u64) -> u64 {
     in_xdp(context, |frame, env| {
-        pin::settle(frame, env, maps::config(), jiffies);
+        connection::follow(frame, env, maps::config(), jiffies)
+    })
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn ikenat_settle_tc(context: *mut __sk_buff, jiffies: u64, segment: u64) -> u64 {
+    in_tc::<false>(context, |frame, env| {
+        pin::settle(frame, env, maps::config(), jiffies, segment as usize);
+        0
+    })
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn ikenat_settle_egress(context: *mut __sk_buff, jiffies: u64, segment: u64) -> u64 {
+    in_tc::<true>(context, |frame, env| {
+        pin::settle(frame, env, maps::config(), jiffies, segment as usize);
+        0
+    })
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn ikenat_settle_xdp(context: *mut xdp_md, jiffies: u64, segment: u64) -> u64 {
+    in_xdp(context, |frame, env| {
+        pin::settle(frame, env, maps::config(), jiffies, segment as usize);
+        0
     })
 }
 
@@ -74,6 +101,7 @@ extern "C" fn ikenat_settle_xdp(context: *mut xdp_md, jiffies: u64) -> u64 {
 extern "C" fn ikenat_note_tc(context: *mut __sk_buff, jiffies: u64) -> u64 {
     in_tc::<false>(context, |frame, env| {
         pin::note(frame, env, maps::config(), jiffies);
+        0
     })
 }
 
@@ -81,6 +109,7 @@ extern "C" fn ikenat_note_tc(context: *mut __sk_buff, jiffies: u64) -> u64 {
 extern "C" fn ikenat_note_egress(context: *mut __sk_buff, jiffies: u64) -> u64 {
     in_tc::<true>(context, |frame, env| {
         pin::note(frame, env, maps::config(), jiffies);
+        0
     })
 }
 
@@ -88,7 +117,26 @@ extern "C" fn ikenat_note_egress(context: *mut __sk_buff, jiffies: u64) -> u64 {
 extern "C" fn ikenat_note_xdp(context: *mut xdp_md, jiffies: u64) -> u64 {
     in_xdp(context, |frame, env| {
         pin::note(frame, env, maps::config(), jiffies);
+        0
     })
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn ikenat_decide(word: u64, shape: u64, numbers: u64, vip: u64) -> u64 {
+    connection::decide(word, &Segment::unpack([shape, numbers]), vip as u16) as u64
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn ikenat_after(before: u64, shape: u64, numbers: u64, vip: u64) -> u64 {
+    connection::after(before, &Segment::unpack([shape, numbers]), vip as u16)
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn ikenat_put(index: u64, fresh: u64, owner: u64, spi: u64, word: u64) -> u64 {
+    if let Some(bucket) = maps::pin_bucket(index as u32) {
+        places::put(bucket, fresh, [owner, spi, word]);
+    }
+    0
 }
 
 #[unsafe(no_mangle)]
@@ -100,13 +148,25 @@ extern "C" fn ikenat_locate_tc(context: *mut __sk_buff, vip: u64, from: u64, sou
     inside::locate(&env, maps::config(), vip as u16, addresses.into()) as u64
 }
 
-/// [`pin::settle`] for the packet of this context, in tc (`TC`, `OUT`) or in XDP for several VIPs.
+/// [`connection::follow`] for the packet of this context, in tc (`TC`, `OUT`) or in XDP for several VIPs.
 #[inline(always)]
-pub fn settle<const TC: bool, const OUT: bool>(context: *mut c_void, jiffies: u64) {
+pub fn follow<const TC: bool, const OUT: bool>(context: *mut c_void, jiffies: u64) -> usize {
+    let found = match (TC, OUT) {
+        (true, false) => ikenat_follow_tc(context.cast(), jiffies),
+        (true, true) => ikenat_follow_egress(context.cast(), jiffies),
+        (false, _) => ikenat_follow_xdp(context.cast(), jiffies),
+    };
+    found as usize
+}
+
+/// [`pin::settle`], likewise.
+#[inline(always)]
+pub fn settle<const TC: bool, const OUT: bool>(context: *mut c_void, jiffies: u64, segment: usize) {
+    let segment = segment as u64;
     match (TC, OUT) {
-        (true, false) => ikenat_settle_tc(context.cast(), jiffies),
-        (true, true) => ikenat_settle_egress(context.cast(), jiffies),
-        (false, _) => ikenat_settle_xdp(context.cast(), jiffies),
+        (true, false) => ikenat_settle_tc(context.cast(), jiffies, segment),
+        (true, true) => ikenat_settle_egress(context.cast(), jiffies, segment),
+        (false, _) => ikenat_settle_xdp(context.cast(), jiffies, segment),
     };
 }
 
@@ -118,6 +178,26 @@ pub fn note<const TC: bool, const OUT: bool>(context: *mut c_void, jiffies: u64)
         (true, true) => ikenat_note_egress(context.cast(), jiffies),
         (false, _) => ikenat_note_xdp(context.cast(), jiffies),
     };
+}
+
+/// [`connection::decide`].
+#[inline(always)]
+pub fn decide(word: u64, segment: &Segment, vip: u16) -> usize {
+    let [shape, numbers] = segment.pack();
+    ikenat_decide(word, shape, numbers, vip.into()) as usize
+}
+
+/// [`connection::after`].
+#[inline(always)]
+pub fn after(before: u64, segment: &Segment, vip: u16) -> u64 {
+    let [shape, numbers] = segment.pack();
+    ikenat_after(before, shape, numbers, vip.into())
+}
+
+/// [`places::put`] in the bucket with this index.
+#[inline(always)]
+pub fn put(index: u32, fresh: u64, [owner, spi, word]: Details) {
+    ikenat_put(index.into(), fresh, owner, spi, word);
 }
 
 /// [`inside::locate`] in tc on ingress.

@@ -1,17 +1,20 @@
 //! The dataplane on the host: the same packet logic as in the eBPF object, over tables of atomics
 //! and a FIB of the test. Its result for a packet must be that of the object in the kernel.
 
+pub use super::verdict::{egress_action, tc_action, word, xdp_action};
+
 use super::tables::{Slot, SlotTable};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
 use xdp_common::counters::{stream, untracked};
-use xdp_common::{Class, Config, Direction, Hook, Reason, Untracked, cpu, limits};
-use xdp_core::conntrack::pin;
+use xdp_common::{Config, Direction, Hook, Reason, Untracked, cpu, limits, slot};
+use xdp_core::conntrack::{connection, pin, places};
 use xdp_core::icmp::{error, translate};
 use xdp_core::neighbour::{Gateway, table::Entry};
 use xdp_core::packet::PackedPacket;
 use xdp_core::table::recent;
+use xdp_core::wire::segment::Segment;
 use xdp_core::{Env, FibQuery, FibResult, Frame, Side, Verdict, Vips, Word, inside, learn};
 
 /// Tables and FIB of one gateway on the host, for one hook (`TC`: the slow path, otherwise XDP;
@@ -72,6 +75,17 @@ impl Tables {
             meta: zeroed(1024),
             cpu,
         }
+    }
+
+    /// How many entries of PIN are in use.
+    pub fn pins_in_use(&self) -> usize {
+        let entries = self
+            .pins
+            .iter()
+            .flat_map(|bucket| bucket.chunks(slot::recent::WORDS));
+        entries
+            .filter(|entry| Word::load(&entry[slot::recent::DIGEST]) != 0)
+            .count()
     }
 
     /// Puts a peer on a list of services.
@@ -318,77 +332,35 @@ impl<const TC: bool, const OUT: bool> Env for Host<'_, TC, OUT> {
     fn keep_gateway(&self, gateway: &Gateway) {
         self.gateway.set(Some(*gateway));
     }
-    fn settle_vip<F: Frame + ?Sized>(&self, frame: &F, config: &Config, jiffies: u64) {
-        pin::settle(frame, self, config, jiffies);
+    fn follow_segment<F: Frame + ?Sized>(&self, frame: &F, config: &Config, jiffies: u64) -> usize {
+        connection::follow(frame, self, config, jiffies)
+    }
+    fn settle_vip<F: Frame + ?Sized>(
+        &self,
+        frame: &F,
+        config: &Config,
+        jiffies: u64,
+        segment: usize,
+    ) {
+        pin::settle(frame, self, config, jiffies, segment);
     }
     fn note_vip<F: Frame + ?Sized>(&self, frame: &F, config: &Config, jiffies: u64) {
         pin::note(frame, self, config, jiffies);
+    }
+    fn decide_segment(&self, word: u64, segment: &Segment, vip: u16) -> usize {
+        connection::decide(word, segment, vip)
+    }
+    fn follow_connection(&self, before: u64, segment: &Segment, vip: u16) -> u64 {
+        connection::after(before, segment, vip)
+    }
+    fn put_pin(&self, index: u32, fresh: u64, details: recent::Details) {
+        if let Some(bucket) = self.pin_bucket(index) {
+            places::put(bucket, fresh, details);
+        }
     }
     fn locate(&self, config: &Config, vip: u16, addresses: ([u8; 4], [u8; 4])) -> usize {
         inside::locate(self, config, vip, addresses)
     }
     /// The host keeps no log.
     fn established(&self, _: [u8; 4], _: Direction) {}
-}
-
-/// The XDP action that a verdict becomes (`enum xdp_action` in the kernel's `linux/bpf.h`).
-pub fn xdp_action(verdict: Verdict) -> u32 {
-    const XDP_DROP: u32 = 1;
-    const XDP_PASS: u32 = 2;
-    const XDP_REDIRECT: u32 = 4;
-    match verdict {
-        Verdict::Forward { .. } => XDP_REDIRECT,
-        Verdict::Answer { .. } => XDP_DROP,
-        Verdict::NotForwarded(reason) => match reason.outcome() {
-            xdp_common::Outcome::Dropped | xdp_common::Outcome::Answered => XDP_DROP,
-            xdp_common::Outcome::Punted | xdp_common::Outcome::Slow => XDP_PASS,
-        },
-    }
-}
-
-/// The action of the tc ingress program (`linux/pkt_cls.h`). In a dry run it is always the second
-/// one.
-pub fn tc_action(verdict: Verdict) -> u32 {
-    const TC_ACT_SHOT: u32 = 2;
-    const TC_ACT_UNSPEC: u32 = u32::MAX;
-    const TC_ACT_REDIRECT: u32 = 7;
-    match verdict {
-        Verdict::Forward { hop, .. } if hop.is_stack() => TC_ACT_UNSPEC,
-        Verdict::Forward { .. } | Verdict::Answer { .. } => TC_ACT_REDIRECT,
-        Verdict::NotForwarded(reason) => match reason.outcome() {
-            xdp_common::Outcome::Dropped | xdp_common::Outcome::Answered => TC_ACT_SHOT,
-            xdp_common::Outcome::Punted | xdp_common::Outcome::Slow => TC_ACT_UNSPEC,
-        },
-    }
-}
-
-/// The action of the egress program, which sends nothing anywhere.
-pub fn egress_action(verdict: Verdict) -> u32 {
-    const TC_ACT_REDIRECT: u32 = 7;
-    match tc_action(verdict) {
-        TC_ACT_REDIRECT => u32::MAX,
-        other => other,
-    }
-}
-
-/// The name of a verdict in the golden table.
-pub fn word(verdict: Verdict) -> String {
-    match verdict {
-        Verdict::Forward {
-            class,
-            direction,
-            tracked,
-            ..
-        } => describe_forward(class, direction, tracked),
-        Verdict::NotForwarded(reason) | Verdict::Answer { reason, .. } => describe_leave(reason),
-    }
-}
-
-fn describe_forward(class: Class, direction: Direction, tracked: bool) -> String {
-    let tracked = if tracked { "" } else { " untracked" };
-    format!("forward {} {}{tracked}", class.name(), direction.name())
-}
-
-fn describe_leave(reason: Reason) -> String {
-    format!("{} {}", reason.outcome().name(), reason.name())
 }

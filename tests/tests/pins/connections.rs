@@ -2,63 +2,234 @@
 //! peer, or a stranger in its name, sends.
 
 use super::*;
+use xdp_common::limits::PIN_CONNECTION_TICKS;
 
-/// A segment of the peer to a VIP.
-fn segment(vip: Ipv4Addr, port: u16) -> Packet {
-    Packet::tcp((PEER, port), (vip, 4500), []).with_macs(WAN_MAC, CLIENT_MAC)
+/// Flags (RFC 9293 section 3.1).
+pub(super) const FIN: u8 = 0x01;
+pub(super) const SYN: u8 = 0x02;
+pub(super) const RST: u8 = 0x04;
+pub(super) const PSH: u8 = 0x08;
+pub(super) const ACK: u8 = 0x10;
+/// The first sequence number of the server in each connection, whoever asks.
+pub(super) const SERVER_ISN: u32 = 0x7000_0000;
+
+/// Where the TCP header of a frame without IPv4 options has its numbers and flags.
+pub(super) fn numbered(packet: &Packet, flags: u8, sequence: u32, acknowledgment: u32) -> Vec<u8> {
+    let mut frame = packet.build();
+    frame[38..42].copy_from_slice(&sequence.to_be_bytes());
+    frame[42..46].copy_from_slice(&acknowledgment.to_be_bytes());
+    frame[47] = flags;
+    frame
 }
 
-/// What the server sends in this connection.
-fn answer(port: u16) -> Packet {
-    Packet::tcp((SERVER, 4500), (PEER, port), [1; 8])
+/// A segment of the peer, or of a stranger in its name, to a VIP.
+pub(super) fn segment(vip: Ipv4Addr, port: u16, flags: u8, acknowledgment: u32) -> Vec<u8> {
+    let packet = Packet::tcp((PEER, port), (vip, 4500), []).with_macs(WAN_MAC, CLIENT_MAC);
+    numbered(&packet, flags, 0x1000_0000, acknowledgment)
+}
+
+/// What the server sends in a connection from this number on: eight bytes, or none with SYN or RST, or
+/// without PSH and FIN.
+pub(super) fn answer(port: u16, flags: u8, sequence: u32) -> Vec<u8> {
+    let data = if flags & (PSH | FIN) == 0 { 0 } else { 8 };
+    let packet = Packet::tcp((SERVER, 4500), (PEER, port), vec![1; data]);
+    numbered(
+        &packet.with_macs(LAN_MAC, SERVER_MAC),
+        flags,
+        sequence,
+        0x1000_0001,
+    )
+}
+
+impl Uplinks {
+    /// The peer's side sends a segment, which the server gets.
+    pub(super) fn sends(&self, vip: Ipv4Addr, port: u16, flags: u8, acknowledgment: u32) {
+        let (word, frame, _) = self.run(Side::Wan, segment(vip, port, flags, acknowledgment));
+        assert!(word.starts_with("forward tcp in"), "{word}");
+        assert_eq!(frame[30..34], SERVER.octets(), "the server gets it");
+    }
+
+    /// A segment of the peer's side that the server must not get.
+    pub(super) fn is_refused(&self, vip: Ipv4Addr, port: u16, flags: u8) {
+        let frame = segment(vip, port, flags, SERVER_ISN + 1);
+        let (word, after, _) = self.run(Side::Wan, frame.clone());
+        assert_eq!(word, "dropped other-vip", "{vip} {flags:#x}");
+        assert_eq!(after, frame, "it is as it was");
+    }
+
+    /// The VIP of what the server sends in an established connection, from number 1 of it on.
+    pub(super) fn answers(&self, port: u16) -> Ipv4Addr {
+        self.vip_of_frame(answer(port, ACK | PSH, SERVER_ISN + 1))
+    }
+
+    /// That of an acknowledgment without data.
+    pub(super) fn acknowledges(&self, port: u16) -> Ipv4Addr {
+        self.vip_of_frame(answer(port, ACK, SERVER_ISN + 1))
+    }
+
+    /// The three segments that establish a connection (RFC 9293 section 3.5).
+    pub(super) fn connect(&self, vip: Ipv4Addr, port: u16) {
+        self.sends(vip, port, SYN, 0);
+        assert_eq!(self.vip_of_frame(answer(port, SYN | ACK, SERVER_ISN)), vip);
+        self.sends(vip, port, ACK, SERVER_ISN + 1);
+    }
+
+    /// One checksum in 65,535 looks like a partial one.
+    pub(super) fn without_partial(&mut self) {
+        (self.config.wan_partial, self.config.lan_partial) = (0, 0);
+    }
+
+    /// So many others send to the server: half of them SYN, half IKE.
+    pub(super) fn is_flooded(&self, count: u32) {
+        for number in 0..count {
+            let source = Ipv4Addr::from(0x1440_0000 + number);
+            let packet = if number % 2 == 0 {
+                let packet = Packet::tcp((source, 7), (VIP, 4500), []);
+                numbered(&packet.with_macs(WAN_MAC, CLIENT_MAC), SYN, number, 0)
+            } else {
+                let packet = Packet::udp((source, 500), (VIP, 500), ike(1, Message::InitRequest));
+                packet.with_macs(WAN_MAC, CLIENT_MAC).build()
+            };
+            let (word, ..) = self.run(Side::Wan, packet);
+            assert!(word.starts_with("forward"), "{word}");
+        }
+    }
 }
 
 #[test]
 fn a_connection_is_answered_from_the_vip_that_it_was_made_to() {
     Uplinks::both(|mut uplinks| {
-        let send = |uplinks: &Uplinks, vip, port| {
-            let (word, ..) = uplinks.run(Side::Wan, segment(vip, port).build());
-            assert!(word.starts_with("forward tcp in"), "{word}");
-        };
         // Two clients behind one address, and one connection each.
-        send(&uplinks, VIP_2, 40_001);
-        send(&uplinks, VIP, 40_002);
-        assert_eq!(uplinks.vip_of(&answer(40_001)), VIP_2);
-        assert_eq!(uplinks.vip_of(&answer(40_002)), VIP);
+        uplinks.connect(VIP_2, 40_001);
+        uplinks.connect(VIP, 40_002);
+        assert_eq!(uplinks.answers(40_001), VIP_2);
+        assert_eq!(uplinks.answers(40_002), VIP);
         // What is known of UDP is another matter.
         uplinks.handshake(VIP, 0x11);
-        assert_eq!(uplinks.vip_of(&answer(40_001)), VIP_2);
+        assert_eq!(uplinks.answers(40_001), VIP_2);
         uplinks.handshake(VIP_2, 0x12);
-        assert_eq!(uplinks.vip_of(&answer(40_002)), VIP);
+        assert_eq!(uplinks.answers(40_002), VIP);
         // Both sides are silent for two hours.
         uplinks.now += 7200 * TICK;
-        assert_eq!(uplinks.vip_of(&answer(40_001)), VIP_2);
+        assert_eq!(uplinks.answers(40_001), VIP_2);
         // What is lost with the table comes back with the next segment.
         uplinks.forget();
-        assert_eq!(uplinks.vip_of(&answer(40_001)), VIP);
-        send(&uplinks, VIP_2, 40_001);
-        assert_eq!(uplinks.vip_of(&answer(40_001)), VIP_2);
+        assert_eq!(uplinks.answers(40_001), VIP);
+        uplinks.sends(VIP_2, 40_001, ACK, 0);
+        assert_eq!(uplinks.answers(40_001), VIP_2);
     });
 }
 
+/// Its entry moves to where no claim displaces it, and leaves none behind.
 #[test]
-fn a_forged_segment_moves_no_peer_and_no_other_connection() {
+fn a_proven_connection_has_one_entry() {
     Uplinks::both(|uplinks| {
-        let forge = |vip, port| uplinks.run(Side::Wan, segment(vip, port).build());
-        forge(VIP_2, 40_001);
-        uplinks.peer_sends(VIP_2, 500, &ike(0x11, Message::InitRequest));
-        forge(VIP, 40_003);
-        assert_eq!(uplinks.vip_of(&answer(40_001)), VIP_2);
-        // A message of an SA that is not known goes where the peer is.
-        let other = ike(0x77, Message::ServerRequest);
-        assert_eq!(uplinks.server_sends(500, &other), VIP_2);
-        uplinks.handshake(VIP_2, 0x12);
-        forge(VIP, 40_004);
-        assert_eq!(uplinks.server_sends(4500, &esp(0xee00_0001, 1)), VIP_2);
-        // Whoever forges the peer's port as well moves the connection until the peer sends again.
-        forge(VIP, 40_001);
-        forge(VIP_2, 40_001);
-        assert_eq!(uplinks.vip_of(&answer(40_001)), VIP_2);
+        for number in 1..=16 {
+            uplinks.connect(VIP_2, 40_000 + number);
+            assert_eq!(uplinks.tables.pins_in_use(), usize::from(number));
+        }
+    });
+}
+
+/// A RST ends the connection: what it says of the peer is not what the entry is kept for.
+#[test]
+fn a_rst_keeps_no_entry() {
+    Uplinks::both(|mut uplinks| {
+        let limit = u64::from(PIN_CONNECTION_TICKS) * TICK;
+        for (flags, vip) in [(ACK, VIP_2), (RST, VIP)] {
+            uplinks.connect(VIP_2, 40_001);
+            uplinks.now += limit * 3 / 4;
+            uplinks.sends(VIP_2, 40_001, flags, 0);
+            uplinks.now += limit / 2;
+            assert_eq!(uplinks.answers(40_001), vip, "{flags:#x}");
+        }
+    });
+}
+
+/// A connection by a VIP that is gone gives way, and refuses nothing.
+#[test]
+fn a_vip_that_is_gone_has_no_connections() {
+    Uplinks::both(|mut uplinks| {
+        uplinks.connect(VIP_2, 40_001);
+        uplinks.is_refused(VIP, 40_001, RST);
+        uplinks.config.vips.vips[1].address = [0; 4];
+        uplinks.sends(VIP, 40_001, RST, 0);
+        assert_eq!(uplinks.answers(40_001), VIP);
+    });
+}
+
+/// A connection is over when both sides have sent a FIN (RFC 9293 section 3.6).
+#[test]
+fn a_connection_that_both_have_ended_is_proven_no_more() {
+    for peer_first in [true, false] {
+        Uplinks::both(|uplinks| {
+            uplinks.connect(VIP_2, 40_001);
+            let peer = || uplinks.sends(VIP_2, 40_001, FIN | ACK, SERVER_ISN + 1);
+            if peer_first {
+                peer();
+            }
+            let ended = answer(40_001, FIN | ACK, SERVER_ISN + 1);
+            uplinks.is_refused(VIP, 40_001, RST);
+            assert_eq!(uplinks.vip_of_frame(ended), VIP_2);
+            if !peer_first {
+                uplinks.is_refused(VIP, 40_001, RST);
+                peer();
+            }
+            // What is acknowledged now proves nothing.
+            assert_eq!(uplinks.answers(40_001), VIP_2);
+            uplinks.sends(VIP_2, 40_001, ACK, SERVER_ISN + 9);
+            uplinks.sends(VIP, 40_001, RST, 0);
+            assert_eq!(uplinks.answers(40_001), VIP_2);
+            uplinks.sends(VIP, 40_001, ACK, 0);
+            assert_eq!(uplinks.answers(40_001), VIP);
+        });
+    }
+}
+
+/// A port of the peer may be used for the next connection at once, and by another VIP.
+#[test]
+fn a_new_connection_from_the_same_port_is_answered_where_it_was_made() {
+    Uplinks::both(|uplinks| {
+        for vip in [VIP_2, VIP, VIP, VIP_2] {
+            uplinks.connect(vip, 40_001);
+            assert_eq!(uplinks.answers(40_001), vip);
+        }
+        // The last SYN counts, whoever has sent one before.
+        uplinks.sends(VIP, 40_001, SYN, 0);
+        uplinks.connect(VIP_2, 40_001);
+        assert_eq!(uplinks.answers(40_001), VIP_2);
+    });
+}
+
+/// The server refuses a connection, or still has an earlier one of which nothing is proven.
+#[test]
+fn a_syn_is_answered_where_it_came_from() {
+    Uplinks::both(|uplinks| {
+        uplinks.connect(VIP_2, 40_001);
+        uplinks.sends(VIP, 40_001, SYN, 0);
+        let refused = |sequence| answer(40_001, RST | ACK, sequence);
+        assert_eq!(uplinks.vip_of_frame(refused(0)), VIP);
+
+        uplinks.sends(VIP_2, 40_002, ACK, 0);
+        uplinks.sends(VIP, 40_002, SYN, 0);
+        assert_eq!(uplinks.answers(40_002), VIP_2, "data is no answer");
+        assert_eq!(uplinks.acknowledges(40_002), VIP);
+        uplinks.sends(VIP_2, 40_002, ACK, 0);
+        assert_eq!(uplinks.acknowledges(40_002), VIP_2, "the peer is there");
+    });
+}
+
+/// The clock of one CPU may be a tick ahead of that of another one.
+#[test]
+fn what_another_cpu_has_just_written_is_young() {
+    Uplinks::both(|mut uplinks| {
+        uplinks.connect(VIP_2, 40_001);
+        uplinks.peer_sends(VIP_2, 500, &ike(1, Message::InitRequest));
+        uplinks.now -= TICK;
+        assert_eq!(uplinks.answers(40_001), VIP_2);
+        uplinks.is_refused(VIP, 40_001, RST);
+        let response = ike(1, Message::InitResponse);
+        assert_eq!(uplinks.server_sends(500, &response), VIP_2);
     });
 }
 
@@ -68,10 +239,9 @@ fn a_forged_segment_moves_no_peer_and_no_other_connection() {
 fn a_segment_from_port_0_is_malformed() {
     Uplinks::both(|uplinks| {
         uplinks.peer_sends(VIP_2, 500, &ike(0x11, Message::InitRequest));
-        let (word, ..) = uplinks.run(Side::Wan, segment(VIP, 0).build());
+        let (word, ..) = uplinks.run(Side::Wan, segment(VIP, 0, SYN, 0));
         assert_eq!(word, "punted malformed");
-        let answer = answer(0).with_macs(LAN_MAC, SERVER_MAC);
-        let (word, ..) = uplinks.run(Side::Lan, answer.build());
+        let (word, ..) = uplinks.run(Side::Lan, answer(0, ACK | PSH, SERVER_ISN + 1));
         assert_eq!(word, "punted malformed");
         let other = ike(0x77, Message::ServerRequest);
         assert_eq!(uplinks.server_sends(500, &other), VIP_2);
@@ -83,9 +253,8 @@ fn a_segment_from_port_0_is_malformed() {
 #[test]
 fn an_error_about_a_segment_comes_from_the_vip_of_its_connection() {
     let uplinks = Uplinks::new(Hook::Tc);
-    for (vip, port) in [(VIP_2, 40_001), (VIP, 40_002)] {
-        uplinks.run(Side::Wan, segment(vip, port).build());
-    }
+    uplinks.connect(VIP_2, 40_001);
+    uplinks.connect(VIP, 40_002);
     let error = |port| {
         let quoted = quote(&Packet::tcp((PEER, port), (SERVER, 4500), [1; 8]), 8);
         let error = Icmp::new(kind::UNREACHABLE, code::PORT, quoted);

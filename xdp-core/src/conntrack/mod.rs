@@ -1,18 +1,21 @@
 //! Connection tracking: the tables FLOW, SESSION, HALF, PIN, FRAGMENT and HOSTPEER, and which packets
 //! may create an entry.
 //!
-//! Invariant: apart from fragments without ports, from peers of the host itself, and from the choice
-//! among several VIPs of a service, forwarding never depends on it. A packet that finds no room is forwarded as `untracked`.
+//! Invariant: apart from fragments without ports, from peers of the host itself, and, where a service has
+//! several VIPs, from the choice among them and the RSTs that are refused for it, forwarding never depends on it.
+//! A packet that finds no room is forwarded as `untracked`.
 //!
 //! A peer is established by a proof that a spoofer cannot give: the server sends ESP to the peer
 //! (it shares a key with it), or an IKE message carries the pair of SPIs of a reply to that address,
 //! and to no other one, in which the server chose its SPI. See `docs/decisions/proof-of-establishment.md`.
 
+pub mod connection;
 mod counted;
 pub mod flow;
 pub mod fragment;
 pub mod host_peer;
 pub mod pin;
+pub mod places;
 pub mod proof;
 pub mod session;
 

@@ -4,11 +4,11 @@
 //! server carries, unless that is a request of the server (PIN); the peer's session; what a peer without session has sent last (PIN); else it
 //! is the first VIP of the service. Whatever comes from outside may be forged, so only an encrypted
 //! message of the server proves a VIP: it has accepted what the peer sent there. A connection of TCP is
-//! asked about first, by the peer's port, and its segments say nothing about the peer. See
+//! asked about first (`connection`), and its segments say nothing about the peer. See
 //! `docs/decisions/pinned-vips.md`.
 
 use crate::conntrack::session::session_of;
-use crate::conntrack::{fragment, proof};
+use crate::conntrack::{connection, fragment, proof};
 use crate::env::Env;
 use crate::frame::Frame;
 use crate::packet::{Packet, VIP_GUESSED};
@@ -21,9 +21,16 @@ use xdp_common::limits::PIN_BUCKETS;
 use xdp_common::slot::{pin, session};
 use xdp_common::{Class, Config, Direction, Vip};
 
-/// Gives an outbound packet, the one at hand, the VIP of its peer.
+/// Gives an outbound packet, the one at hand, the VIP of its peer; a segment that of its connection, which
+/// [`connection::follow`] has found.
 #[inline(always)]
-pub fn settle<F: Frame + ?Sized, E: Env>(frame: &F, env: &E, config: &Config, jiffies: u64) {
+pub fn settle<F: Frame + ?Sized, E: Env>(
+    frame: &F,
+    env: &E,
+    config: &Config,
+    jiffies: u64,
+    segment: usize,
+) {
     let Some(mut packet) = env.load_packet().and_then(Packet::unpack) else {
         return;
     };
@@ -34,6 +41,8 @@ pub fn settle<F: Frame + ?Sized, E: Env>(frame: &F, env: &E, config: &Config, ji
     let number = if packet.class == Class::Fragment {
         // With its first fragment, whatever the peer has sent since.
         fragment::vip_of(env, config, &packet, jiffies)
+    } else if let Some(number) = connection::found(segment) {
+        Some(number)
     } else if let Some(name) = Name::of_packet(frame, vip, &packet) {
         recall(env, config, name, jiffies)
     } else {
@@ -104,10 +113,7 @@ pub fn note<F: Frame + ?Sized, E: Env>(frame: &F, env: &E, config: &Config, jiff
         return;
     }
     if packet.class == Class::Tcp {
-        if packet.direction == Direction::Inbound {
-            let name = Name::of_connection(vip, packet.peer, packet.port);
-            remember(env, config, name, packet.vip, jiffies);
-        }
+        // See `connection::follow`.
         return;
     }
     let session = session_of(env, config, vip.service, packet.peer);
@@ -121,7 +127,11 @@ pub fn note<F: Frame + ?Sized, E: Env>(frame: &F, env: &E, config: &Config, jiff
             && spi != 0
             && let Some(entry) = Name::of_sa(vip, packet.peer, spi).find(env, config, jiffies)
         {
-            entry.store(packet.vip.into());
+            let before = entry.load();
+            // Not what another CPU has written in its place meanwhile.
+            if pin::vip(before) != packet.vip {
+                entry.replace(before, packet.vip.into());
+            }
         }
         return;
     }
@@ -208,27 +218,18 @@ pub(crate) fn read_spi<F: Frame + ?Sized>(frame: &F, at: usize) -> Option<u64> {
         .with_bytes::<{ ike::SPI_LENGTH }, _>(at, |bytes| F::get64::<0, { ike::SPI_LENGTH }>(bytes))
 }
 
-/// What an entry of PIN belongs to: a peer of a service, or an IKE SA or a connection of it.
+/// What an entry of PIN belongs to: a peer of a service, or an IKE SA of it.
 pub(crate) struct Name([u32; 4]);
 
 impl Name {
-    /// The connection, or the IKE SA, that decides about a packet of the server.
+    /// The IKE SA that decides about a packet of the server.
     #[inline(always)]
     fn of_packet<F: Frame + ?Sized>(frame: &F, vip: &Vip, packet: &Packet) -> Option<Self> {
-        if packet.class == Class::Tcp {
-            return Some(Self::of_connection(vip, packet.peer, packet.port));
-        }
         let spi = initiator_spi(frame, packet)?;
         // Requests of the server go where the peer is proven to be, whatever has come since.
         let is_request =
             ike::Kind::read(frame, packet.ike_at).is_some_and(ike::Kind::is_request_in_sa);
         (!is_request).then(|| Self::of_sa(vip, packet.peer, spi))
-    }
-
-    #[inline(always)]
-    pub(crate) const fn of_connection(vip: &Vip, peer: [u8; 4], port: u16) -> Self {
-        let Self([peer, service, high, low]) = Self::of_peer(vip, peer);
-        Self([peer, service | (port as u32) << 16, high, low])
     }
 
     #[inline(always)]
@@ -243,22 +244,18 @@ impl Name {
         Self([peer, vip.service as u32, (spi >> 32) as u32, spi as u32])
     }
 
-    /// The digest of its entry, and the bucket for it.
+    /// The digest of its entry, and the index of the bucket for it.
     #[inline(always)]
-    fn place<'e, E: Env>(
-        &self,
-        env: &'e E,
-        config: &Config,
-    ) -> Option<(u64, &'e recent::Bucket<E::Word>)> {
+    fn place(&self, config: &Config) -> (u64, u32) {
         let digest = digest(&config.secret, self.0);
-        let bucket = env.pin_bucket(recent::index(digest, PIN_BUCKETS - 1))?;
-        Some((digest, bucket))
+        (digest, recent::index(digest, PIN_BUCKETS - 1))
     }
 
     /// The third word of the details of its entry, if there is one that counts.
     #[inline(always)]
     fn find<'e, E: Env>(&self, env: &'e E, config: &Config, jiffies: u64) -> Option<&'e E::Word> {
-        let (digest, bucket) = self.place(env, config)?;
+        let (digest, index) = self.place(config);
+        let bucket = env.pin_bucket(index)?;
         let tick = short_tick(config, jiffies);
         let details = self.details();
         let at = recent::find(bucket, digest, tick, pin::limit(details[0]))?;
@@ -268,11 +265,11 @@ impl Name {
 
     /// The details of its entry, which are compared as a whole, but for the VIP.
     #[inline(always)]
-    #[expect(clippy::cast_possible_truncation, reason = "both were u16")]
+    #[expect(clippy::cast_possible_truncation, reason = "it was a u16")]
     fn details(&self) -> [u64; 2] {
         let Self([peer, service, high, low]) = *self;
         [
-            pin::owner(peer, (service >> 16) as u16, service as u16),
+            pin::owner(peer, service as u16),
             u64::from(high) << 32 | u64::from(low),
         ]
     }
@@ -280,11 +277,10 @@ impl Name {
 
 #[inline(always)]
 fn remember<E: Env>(env: &E, config: &Config, name: Name, vip: u16, jiffies: u64) {
-    if let Some((digest, bucket)) = name.place(env, config) {
-        let [first, second] = name.details();
-        let tick = short_tick(config, jiffies);
-        recent::remember(bucket, digest, tick, [first, second, vip.into()]);
-    }
+    let (digest, index) = name.place(config);
+    let [first, second] = name.details();
+    let fresh = recent::named(digest, short_tick(config, jiffies));
+    env.put_pin(index, fresh, [first, second, vip.into()]);
 }
 
 /// The number of the VIP that was remembered.

@@ -1,5 +1,6 @@
 //! Whose packet an ICMP error quotes, as far as the tables decide it.
 
+use crate::conntrack::connection;
 use crate::conntrack::fragment::{self, Fate};
 use crate::conntrack::host_peer;
 use crate::conntrack::pin::{self, Name};
@@ -90,14 +91,17 @@ pub(super) fn vip_of_peer<F: Frame + ?Sized, E: Env>(
     let jiffies = env.jiffies();
     // The peer has sent it: its port is the source.
     let (service_port, port) = slot::host_peer::split(report.ports);
-    let name = if report.is_tcp == 0 {
+    let known = if report.is_tcp == 0 {
         quoted_spi(frame, report, (service_port, port))
             .map(|spi| Name::of_sa(vip, report.peer, spi))
-    } else {
+            .and_then(|name| pin::recall(env, config, name, jiffies))
+    } else if port == 0 {
         // No connection has port 0.
-        (port != 0).then(|| Name::of_connection(vip, report.peer, port))
+        None
+    } else {
+        connection::vip_of(env, config, vip.service, (report.peer, port), jiffies)
     };
-    match name.and_then(|name| pin::recall(env, config, name, jiffies)) {
+    match known {
         Some(number) if pin::belongs::<E>(config, number, vip.service) => number,
         _ => pin::vip_of_peer(env, config, vip, report.peer, jiffies),
     }

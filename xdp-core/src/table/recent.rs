@@ -3,8 +3,9 @@
 //!
 //! An entry is one word (48 bits of a keyed digest, 16 bits of time), so it is written and read
 //! whole: no lock, no claim, no expiry, no daemon. Two CPUs that write one index at the same moment
-//! lose one entry, which costs a statistic; in HALF it may hide that an SPI went to two addresses. The details before the word may be torn, so what is
-//! decided by them has to show that it belongs to the digest; the rest is for display.
+//! lose one entry, which costs a statistic; in HALF it may hide that an SPI went to two addresses. The details
+//! after the word may be torn, so what is decided by them has to show that it belongs to the digest; the rest is
+//! for display. In PIN, `conntrack::places` writes.
 
 use crate::table::word::Word;
 use xdp_common::Config;
@@ -28,6 +29,16 @@ pub const AHEAD: u16 = 1;
 #[expect(clippy::cast_possible_truncation, reason = "16 bits of tick are kept")]
 const fn age(word: u64, tick: u16) -> u16 {
     tick.wrapping_add(AHEAD).wrapping_sub(word as u16)
+}
+
+/// How many of them are of the tick.
+pub const TICK_BITS: u32 = KEPT.trailing_zeros();
+
+/// The word of an entry with digest and tick.
+#[inline(always)]
+#[must_use]
+pub const fn named(digest: u64, tick: u16) -> u64 {
+    digest & KEPT | tick as u64
 }
 
 /// The current tick, as HALF and FRAGMENT store it.
@@ -79,7 +90,7 @@ pub fn way_for<W: Word>(bucket: &Bucket<W>, digest: u64, tick: u16) -> usize {
 }
 
 /// The two highest bits of a digest are the number of a way; its bucket does not depend on them.
-const TIE_SHIFT: u32 = 62;
+pub const TIE_SHIFT: u32 = 62;
 const _: () = assert!(WAYS == 4);
 
 /// Whether an entry's word is that of a digest.
@@ -91,7 +102,7 @@ pub const fn is_of(word: u64, digest: u64) -> bool {
 /// In what bits an entry's word differs from that of a digest, as a number below 2^48.
 #[inline(always)]
 pub const fn difference(word: u64, digest: u64) -> u64 {
-    (word ^ digest) >> 16
+    (word ^ digest) >> TICK_BITS
 }
 
 /// Writes an entry to a way of a bucket.
@@ -101,7 +112,7 @@ pub fn write<W: Word>(bucket: &Bucket<W>, way: usize, digest: u64, tick: u16, de
     bucket[at + DETAILS].store(details[0]);
     bucket[at + DETAILS + 1].store(details[1]);
     bucket[at + DETAILS + 2].store(details[2]);
-    bucket[at + DIGEST].store(digest & KEPT | u64::from(tick));
+    bucket[at + DIGEST].store(named(digest, tick));
 }
 
 /// The details of a digest that was remembered at most `limit` ticks ago.

@@ -6,5 +6,6 @@ pub mod ethernet;
 pub mod icmp;
 pub mod ike;
 pub mod ipv4;
+pub mod segment;
 pub mod tcp;
 pub mod udp;

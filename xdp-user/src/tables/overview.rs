@@ -326,7 +326,8 @@ mod tests {
     #[test]
     fn a_pin_counts_for_as_long_as_its_owner_says() {
         let (tick, peer) = (3_u16, 0x0a71_00cb);
-        let [of_peer, of_connection] = [0, 4500].map(|port| slot::pin::owner(peer, port, 1));
+        let of_peer = slot::pin::owner(peer, 1);
+        let of_connection = slot::pin::connection(peer, 4500, 1);
         let mut words = [0_u64; 5 * recent::WORDS];
         let pins_with_age = [
             (of_peer, PIN_TICKS),

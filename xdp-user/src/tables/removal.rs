@@ -182,9 +182,12 @@ impl Removal {
         let mut found = false;
         for bucket in &small.pins[range(small.pins)] {
             found |= erase(bucket, |way| {
-                let [owner, _, third] = details(way);
-                going.has_service(pin::service(owner)) || going.has_vip(pin::vip(third))
+                let [owner, _, word] = details(way);
+                going.has_service(pin::service(owner)) || going.has_vip(pin::vip(word))
             });
+            for way in bucket.chunks_exact(WORDS) {
+                found |= forget_other(going, way);
+            }
             erase(bucket, |way| {
                 let [owner, ..] = details(way);
                 is_old(way, tick, pin::limit(owner))
@@ -217,6 +220,17 @@ fn forget_in_session<W: Word>(going: &Numbers, slot: &Slot<W>) -> bool {
     let is_going = session::pinned(word).is_some_and(|vip| going.has_vip(vip));
     if is_going && slot[session::PIN].replace(word, 0) {
         slot[session::HOP].store(0);
+    }
+    is_going
+}
+
+/// The same for a connection, to which a SYN has come by another VIP than its own.
+fn forget_other<W: Word>(going: &Numbers, way: &[W]) -> bool {
+    let word = &way[DETAILS + 2];
+    let before = word.load();
+    let is_going = pin::has(before, pin::OTHER) != 0 && going.has_vip(pin::other(before));
+    if is_going {
+        word.replace(before, before & !pin::OTHER);
     }
     is_going
 }

@@ -34,7 +34,10 @@ const CORE: Crate = Crate {
         ("neighbour", &["table"]),
         ("counters", &["table"]),
         ("packet", &["vip", "wire"]),
-        ("env", &["frame", "neighbour", "packet", "table", "vip"]),
+        (
+            "env",
+            &["frame", "neighbour", "packet", "table", "vip", "wire"],
+        ),
         ("service", &["env", "vip", "wire"]),
         ("transport", &["checksum", "env", "frame", "packet", "wire"]),
         (
