@@ -4,6 +4,9 @@
 //!
 //! The packets go through the packet logic on the host.
 
+#[path = "proof/unmarked.rs"]
+mod unmarked;
+
 use ikenat_tests::bpf::gateway::{Gateway, NOW};
 use xdp_common::slot::session;
 
@@ -192,30 +195,6 @@ fn an_echo_of_invalid_major_version_proves_nothing() {
     assert!(gateway.tables.sessions().is_empty());
 }
 
-/// An unmarked IKE message from port 500 to port 4500 makes a server that takes everything there
-/// for ESP answer to port 500, with the SPI that the message had.
-#[test]
-fn udp_with_port_500_is_never_esp() {
-    let mut gateway = Gateway::default();
-    let peer = gateway.next_peer();
-    let message = Fields::IKE_SA_INIT.message(SPI_R);
-    let sent = gateway.outbound(4500, (peer, 500), &message, NOW);
-    assert_eq!(sent, "forward esp-in-udp out untracked");
-    let got = gateway.inbound((peer, 500), 4500, &message, NOW);
-    assert_eq!(got, "forward esp-in-udp in untracked");
-    assert!(gateway.tables.sessions().is_empty() && gateway.tables.flows().is_empty());
-    // The same bytes to another port are the proof that ESP is.
-    let sent = gateway.outbound(4500, (peer, 4500), &message, NOW);
-    assert_eq!(sent, "forward esp-in-udp out");
-    let got = gateway.inbound((peer, 4500), 4500, &message, NOW);
-    assert_eq!(got, "forward esp-in-udp in");
-    assert_eq!(gateway.tables.flows().len(), 2);
-    // Of a peer with a session neither.
-    let other = [&[1, 2, 3, 4], &message[4..]].concat();
-    let got = gateway.inbound((peer, 500), 4500, &other, NOW);
-    assert_eq!(got, "forward esp-in-udp in untracked");
-}
-
 /// The peer's own daemon gets the server's reply to what somebody has forged, and may answer with an
 /// error that echoes both SPIs: in a response (RFC 7296 section 1.5), or in an informational exchange
 /// of ISAKMP (RFC 2408 section 5.2). Only a message by which an initiator goes on is the other half.
@@ -300,22 +279,6 @@ fn only_the_servers_keepalives_and_encrypted_messages_refresh_a_session() {
     }
 }
 
-/// Between port 500 and 4500 there is no marker: a message whose initiator SPI begins with four zero
-/// bytes only looks like a marked one, and would be read four bytes too late.
-#[test]
-fn ike_between_port_500_and_4500_proves_nothing() {
-    let mut gateway = Gateway::default();
-    let peer = (gateway.next_peer(), 500);
-    let message = |fields: Fields| [&[0; 4][..], &fields.message(SPI_R)].concat();
-    for next in [Fields::IKE_SA_INIT, Fields::IKE_AUTH] {
-        let sent = gateway.outbound(4500, peer, &message(Fields::IKE_SA_INIT), NOW);
-        assert_eq!(sent, "forward natt-ike out untracked");
-        let got = gateway.inbound(peer, 4500, &message(next), NOW);
-        assert_eq!(got, "forward natt-ike in untracked");
-    }
-    assert!(gateway.tables.sessions().is_empty());
-}
-
 /// The SPI pair of a reply to one peer proves nothing of another.
 #[test]
 fn a_reply_to_another_peer_proves_nothing() {
@@ -360,35 +323,4 @@ fn a_reply_to_two_addresses_proves_nothing() {
     gateway.outbound(500, a, &Fields::IKE_SA_INIT.message(another), NOW);
     let got = gateway.inbound(a, 500, &Fields::IKE_AUTH.message(another), NOW);
     assert_eq!(got, "forward ike in");
-}
-
-/// The same if the first of the two addresses is reached from port 4500 at port 500, where IKE has no marker: its
-/// first word may be zero, like a marker, or a reserved SPI of ESP (RFC 4303 section 2.1), or anything else.
-#[test]
-fn a_reply_without_a_marker_and_one_to_another_address_prove_nothing() {
-    for has_session in [false, true] {
-        for first in [0, 1, 0xff, u32::from_be_bytes(*b"iiii")] {
-            let message = |fields: Fields| {
-                let mut message = fields.message(SPI_R);
-                message[..4].copy_from_slice(&first.to_be_bytes());
-                message
-            };
-            let reply = message(Fields::IKE_SA_INIT);
-            let mut gateway = Gateway::default();
-            let [stranger, peer] = [(); 2].map(|()| gateway.next_peer());
-            if has_session {
-                gateway.establish_by_ike(stranger);
-            }
-            let sent = gateway.outbound(4500, (stranger, 500), &reply, NOW);
-            assert_eq!(
-                sent.ends_with("untracked"),
-                !has_session || first != 0,
-                "{sent}"
-            );
-            gateway.outbound(500, (peer, 500), &reply, NOW);
-            let next = message(Fields::IKE_AUTH);
-            let got = gateway.inbound((peer, 500), 500, &next, NOW);
-            assert_eq!(got, "forward ike in untracked", "{has_session} {first}");
-        }
-    }
 }

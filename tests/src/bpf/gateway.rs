@@ -4,8 +4,9 @@
 use std::net::Ipv4Addr;
 
 use xdp_common::Config;
+use xdp_common::config::mac_word;
 use xdp_core::icmp::rate_limit::{self, Origin};
-use xdp_core::neighbour::Gateway as GatewayAddress;
+use xdp_core::neighbour::{Gateway as GatewayAddress, Neighbour};
 use xdp_core::{FibResult, Side};
 
 use super::fixture::{self, MTU};
@@ -23,6 +24,7 @@ pub struct Gateway {
     pub tables: Tables,
     config: Config,
     peer: u32,
+    has_neighbours: bool,
 }
 
 impl Default for Gateway {
@@ -37,6 +39,15 @@ impl Gateway {
             tables: Tables::new(&config),
             config,
             peer: u32::from(Ipv4Addr::new(100, 64, 0, 0)),
+            has_neighbours: false,
+        }
+    }
+
+    /// With the MAC addresses of all neighbours, which XDP needs, and its fast path.
+    pub fn with_neighbours() -> Self {
+        Self {
+            has_neighbours: true,
+            ..Self::default()
         }
     }
 
@@ -129,14 +140,22 @@ impl Gateway {
             if destination == VIP.octets() || destination == GATEWAY_LAN.octets() {
                 return FibResult::NotForwarded;
             }
-            let inside = destination[..3] == SERVER.octets()[..3];
-            FibResult::Unresolved {
-                ifindex: if inside {
-                    self.config.lan_ifindex
-                } else {
-                    self.config.wan_ifindex
-                },
-                gateway: GatewayAddress::v4(destination),
+            let (ifindex, router, mac) = if destination[..3] == SERVER.octets()[..3] {
+                (self.config.lan_ifindex, SERVER_MAC, LAN_MAC)
+            } else {
+                (self.config.wan_ifindex, CLIENT_MAC, WAN_MAC)
+            };
+            let gateway = GatewayAddress::v4(destination);
+            if self.has_neighbours {
+                FibResult::Neighbour(Neighbour {
+                    ifindex,
+                    gateway,
+                    destination: mac_word(router),
+                    source: mac_word(mac),
+                    mtu: MTU,
+                })
+            } else {
+                FibResult::Unresolved { ifindex, gateway }
             }
         })
     }

@@ -10,8 +10,7 @@ use crate::table::{self, Buckets, Halves, Place, Slot};
 use crate::vip::{self, Vips};
 use crate::wire::esp;
 use xdp_common::limits::{
-    FLOW_RESERVE_SHIFT, IKE_PORT, OUTBOUND_SPIS, SEQUENCE_JUMP, SPIS_PER_OUTBOUND_SPI,
-    SPIS_WITHOUT_OUTBOUND,
+    FLOW_RESERVE_SHIFT, OUTBOUND_SPIS, SEQUENCE_JUMP, SPIS_PER_OUTBOUND_SPI, SPIS_WITHOUT_OUTBOUND,
 };
 use xdp_common::slot::{self, Key, flow, session};
 use xdp_common::{Config, Direction, Untracked, meta};
@@ -24,11 +23,12 @@ pub struct FlowKey {
 }
 
 impl FlowKey {
-    /// The key of an ESP packet; `None` for other packets and for reserved SPIs (RFC 4303 section
-    /// 2.1).
+    /// The key of an ESP packet; `None` for other packets, for reserved SPIs (RFC 4303 section 2.1), and
+    /// between port 500 and 4500, where there is IKE without a Non-ESP Marker: no ESP, and no proof, also if
+    /// it begins like a known SPI. A server that gets such a message on port 4500 answers to port 500.
     #[inline(always)]
     pub fn of<V: Vips>(packet: &Packet, config: &Config) -> Option<Self> {
-        if !packet.class.is_esp() || packet.esp.spi < esp::FIRST_SPI {
+        if !packet.class.is_esp() || packet.esp.spi < esp::FIRST_SPI || packet.is_unmarked_ike() {
             return None;
         }
         let (peer, spi) = (packet.peer, packet.esp.spi);
@@ -165,11 +165,6 @@ pub(super) fn admit_flow<E: Env>(
     jiffies: u64,
     hop: u64,
 ) -> bool {
-    // Between port 500 and 4500 there is IKE without a Non-ESP Marker: no ESP, and no proof. A server
-    // that gets such a message on port 4500 answers to port 500. (A known SPI is counted before.)
-    if packet.port == IKE_PORT {
-        return false;
-    }
     // ESP from the server is the proof: it shares a key with this peer.
     let proven = packet.direction == Direction::Outbound;
     let session = match session_of(

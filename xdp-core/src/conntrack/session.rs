@@ -220,10 +220,10 @@ pub(super) fn count_session<F: Frame + ?Sized, E: Env>(
     };
     let mut counted = Counted::Yes;
     if packet.direction == Direction::Outbound {
-        let kind = match packet.ike_at {
-            0 => ike::Kind::NONE,
-            at => ike::Kind::read(frame, at).unwrap_or(ike::Kind::NONE),
-        };
+        let kind = packet
+            .ike_header()
+            .and_then(|at| ike::Kind::read(frame, at))
+            .unwrap_or(ike::Kind::NONE);
         if is_refresh(packet, kind) {
             session[session::LAST_SEEN].store(jiffies & 0xffff_ffff);
             let known = session[session::PORTS_CREATED].load();
