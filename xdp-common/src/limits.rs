@@ -21,6 +21,8 @@ pub const HALF_BUCKETS: u32 = 1 << 12;
 /// Buckets of PIN: the VIPs of four peers, IKE SAs or connections each; the oldest is overwritten, but in two of the
 /// four ways no proven connection by another entry.
 pub const PIN_BUCKETS: u32 = 1 << 12;
+/// Of these, the buckets that the connections of one peer can be in, which may be a NAT with many clients.
+pub const PIN_BUCKETS_OF_PEER: u32 = 1 << 9;
 /// How long the VIP of a peer without a session, or of an IKE message, is remembered (RFC 7296 section
 /// 2.4: retransmissions take minutes).
 pub const PIN_TICKS: u16 = 60;

@@ -52,6 +52,13 @@ pub fn by_number<V: Vips + ?Sized>(config: &Config, number: u16) -> &Vip {
     &config.vips.vips[core::hint::black_box(usize::from(number)) % VIPS]
 }
 
+/// Whether a VIP belongs to a service. The number in an entry may be that of an earlier configuration.
+#[inline(always)]
+pub(crate) fn belongs<V: Vips + ?Sized>(config: &Config, number: u16, service: u16) -> bool {
+    let vip = by_number::<V>(config, number);
+    vip.number == number && vip.service == service && u32::from_ne_bytes(vip.address) != 0
+}
+
 /// The number of a VIP's service, which is known where there are not several VIPs.
 #[inline(always)]
 pub fn service<V: Vips + ?Sized>(config: &Config, vip: &Vip) -> u16 {

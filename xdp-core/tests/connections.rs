@@ -8,9 +8,14 @@ use xdp_core::conntrack::connection::{after, decide, found, is_refusal};
 use xdp_core::wire::segment::{ACK, FIN, RST, SYN, Segment};
 use xdp_core::wire::tcp;
 
-/// A word of a connection, or zero: few numbers, so that they meet.
+/// Numbers of segments: few, so that they meet, also where they wrap.
+fn numbers() -> impl Strategy<Value = u32> {
+    (0..4_u32).prop_map(|number| number.wrapping_sub(2))
+}
+
+/// A word of a connection, or zero.
 fn words() -> impl Strategy<Value = u64> {
-    let word = (0..3_u16, 0..3_u32, any::<[bool; 4]>(), 0..4_u16).prop_map(
+    let word = (0..3_u16, numbers(), any::<[bool; 4]>(), 0..4_u16).prop_map(
         |(vip, number, [has_sent, is_proven, peer_fin, server_fin], other)| {
             let mut word = if has_sent {
                 pin::sent(vip, number)
@@ -77,12 +82,17 @@ impl Fields {
 
     fn next(&self) -> u32 {
         let flags = u32::from(self.has(SYN)) + u32::from(self.has(FIN));
-        self.sequence + u32::from(self.data) + flags
+        (self.sequence.wrapping_add(u32::from(self.data))).wrapping_add(flags)
+    }
+
+    /// The SYN and ACK that the word is of, once more.
+    fn repeats(&self, word: u64) -> bool {
+        self.is_syn(ACK) && is_set(word, pin::SENT) && pin::number(word) == u64::from(self.next())
     }
 }
 
 fn segments() -> impl Strategy<Value = Fields> {
-    let numbers = (0..3_u32, 0..3_u32, 0..3_u16);
+    let numbers = (numbers(), numbers(), 0..3_u16);
     (any::<bool>(), any::<u8>(), numbers).prop_map(
         |(inbound, flags, (sequence, acknowledgment, data))| Fields {
             inbound,
@@ -150,6 +160,10 @@ proptest! {
             return Ok(());
         }
         let shown = |word| (is_set(word, pin::SENT), pin::number(word));
+        if segment.repeats(before) {
+            prop_assert_eq!(word, before, "it accepts nothing");
+            return Ok(());
+        }
         if segment.is_syn(ACK) {
             prop_assert_eq!(vip_of(word), Some(vip));
             prop_assert_eq!(shown(word), (true, u64::from(segment.next())));
@@ -198,7 +212,8 @@ proptest! {
             prop_assert!(is_set(before, pin::PROVEN) || proves);
             prop_assert!(!is_over);
         } else if is_set(before, pin::PROVEN) {
-            let is_ended_by_server = !segment.inbound && (segment.has(RST) || segment.is_syn(ACK));
+            let is_another = segment.is_syn(ACK) && !segment.repeats(before);
+            let is_ended_by_server = !segment.inbound && (segment.has(RST) || is_another);
             prop_assert!(is_over || is_ended_by_server);
         } else {
             prop_assert!(is_over || !proves);
@@ -218,7 +233,7 @@ proptest! {
             // The peer goes on by its own VIP, or claims another one.
             let is_later = is_own && !segment.has(RST);
             if is_later || is_claim { None } else { other }
-        } else if segment.is_syn(ACK) && other == Some(vip) {
+        } else if segment.is_syn(ACK) && !segment.repeats(before) {
             None
         } else {
             other
@@ -232,7 +247,9 @@ proptest! {
         let word = after(before, &segment.segment(), vip);
         let ends = segment.has(FIN) && !segment.has(RST);
         let [of_peer, of_server] = [pin::PEER_FIN, pin::SERVER_FIN].map(|fin| is_set(before, fin));
-        prop_assert_eq!(is_set(word, pin::PEER_FIN), of_peer || (ends && segment.inbound));
+        let goes_on = segment.inbound && !segment.has(RST) && segment.data != 0;
+        let has_ended = of_peer && !goes_on;
+        prop_assert_eq!(is_set(word, pin::PEER_FIN), has_ended || (ends && segment.inbound));
         prop_assert_eq!(is_set(word, pin::SERVER_FIN), of_server || (ends && !segment.inbound));
     }
 
@@ -240,8 +257,8 @@ proptest! {
     fn the_server_answers_a_syn_where_it_came_from(word in words(), segment in sent_by(false)) {
         let refuses = segment.has(RST) && segment.has(ACK) && segment.sequence == 0;
         let is_bare = segment.data == 0 && segment.flags & (FIN | SYN | RST | ACK) == ACK;
-        let is_answer =
-            segment.is_syn(ACK) || refuses || (is_bare && !is_set(word, pin::PROVEN));
+        let accepts = segment.is_syn(ACK) && !segment.repeats(word);
+        let is_answer = accepts || refuses || (is_bare && !is_set(word, pin::PROVEN));
         let expected = if is_answer && is_set(word, pin::OTHER) {
             Some(pin::other(word))
         } else {

@@ -296,16 +296,7 @@ impl<'a, 'lab> Pings<'a, 'lab> {
     }
 }
 
-/// The kernel's routing table leads to both clients by the first uplink.
-fn routes(lab: &Lab) -> Result<()> {
-    lab.gateway.shell(&format!(
-        "ip route add default via {CLIENT} dev {WAN}
-         ip route add default via {FAR_CLIENT} dev {WAN_2} metric 100"
-    ))?;
-    Ok(())
-}
-
-/// Both clients have a tunnel through ikenat, and have used it.
+/// Both clients have a tunnel through ikenat, and have used it. The gateway's table leads to both by the first uplink.
 fn opened<'lab>(
     lab: &'lab Lab,
     far: &'lab Namespace,
@@ -313,7 +304,10 @@ fn opened<'lab>(
     version: Version,
 ) -> Result<(Office<'lab>, Ikenat)> {
     let office = Office::new(lab, (far, far_wire), version)?;
-    routes(lab)?;
+    lab.gateway.shell(&format!(
+        "ip route add default via {CLIENT} dev {WAN}
+         ip route add default via {FAR_CLIENT} dev {WAN_2} metric 100"
+    ))?;
     let ikenat = start_office(lab)?;
     office.connect()?;
     office.talk()?;

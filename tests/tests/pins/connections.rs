@@ -13,38 +13,63 @@ pub(super) const ACK: u8 = 0x10;
 /// The first sequence number of the server in each connection, whoever asks.
 pub(super) const SERVER_ISN: u32 = 0x7000_0000;
 
-/// Where the TCP header of a frame without IPv4 options has its numbers and flags.
-pub(super) fn numbered(packet: &Packet, flags: u8, sequence: u32, acknowledgment: u32) -> Vec<u8> {
-    let mut frame = packet.build();
+/// A timestamp (RFC 7323 section 3.2), as the kernel's TCP sends in each segment.
+const OPTIONS: [u8; 12] = [1, 1, 8, 10, 0, 0, 0, 7, 0, 0, 0, 9];
+
+/// A segment from and to the port 4500 of one side: eight bytes, or none without PSH and FIN.
+pub(super) fn numbered(
+    [from, to]: [(Ipv4Addr, u16); 2],
+    flags: u8,
+    sequence: u32,
+    acknowledgment: u32,
+) -> Vec<u8> {
+    let data: &[u8] = if flags & (PSH | FIN) == 0 {
+        &[]
+    } else {
+        &[1; 8]
+    };
+    let [from_mac, to_mac] = if from.0 == SERVER {
+        [SERVER_MAC, LAN_MAC]
+    } else {
+        [CLIENT_MAC, WAN_MAC]
+    };
+    let packet = Packet::tcp(from, to, [&OPTIONS, data].concat());
+    let mut frame = packet.with_macs(to_mac, from_mac).build();
     frame[38..42].copy_from_slice(&sequence.to_be_bytes());
     frame[42..46].copy_from_slice(&acknowledgment.to_be_bytes());
+    frame[46] = 0x80;
     frame[47] = flags;
     frame
 }
 
 /// A segment of the peer, or of a stranger in its name, to a VIP.
 pub(super) fn segment(vip: Ipv4Addr, port: u16, flags: u8, acknowledgment: u32) -> Vec<u8> {
-    let packet = Packet::tcp((PEER, port), (vip, 4500), []).with_macs(WAN_MAC, CLIENT_MAC);
-    numbered(&packet, flags, 0x1000_0000, acknowledgment)
+    segment_of((PEER, port), vip, flags, acknowledgment)
 }
 
-/// What the server sends in a connection from this number on: eight bytes, or none with SYN or RST, or
-/// without PSH and FIN.
+/// A segment of somebody.
+fn segment_of(from: (Ipv4Addr, u16), vip: Ipv4Addr, flags: u8, acknowledgment: u32) -> Vec<u8> {
+    numbered([from, (vip, 4500)], flags, 0x1000_0000, acknowledgment)
+}
+
+/// What the server sends in a connection from this number on.
 pub(super) fn answer(port: u16, flags: u8, sequence: u32) -> Vec<u8> {
-    let data = if flags & (PSH | FIN) == 0 { 0 } else { 8 };
-    let packet = Packet::tcp((SERVER, 4500), (PEER, port), vec![1; data]);
-    numbered(
-        &packet.with_macs(LAN_MAC, SERVER_MAC),
-        flags,
-        sequence,
-        0x1000_0001,
-    )
+    answer_to((PEER, port), flags, sequence)
+}
+
+/// What it sends to somebody.
+pub(super) fn answer_to(to: (Ipv4Addr, u16), flags: u8, sequence: u32) -> Vec<u8> {
+    numbered([(SERVER, 4500), to], flags, sequence, 0x1000_0001)
 }
 
 impl Uplinks {
     /// The peer's side sends a segment, which the server gets.
     pub(super) fn sends(&self, vip: Ipv4Addr, port: u16, flags: u8, acknowledgment: u32) {
-        let (word, frame, _) = self.run(Side::Wan, segment(vip, port, flags, acknowledgment));
+        self.gets(segment(vip, port, flags, acknowledgment));
+    }
+
+    fn gets(&self, frame: Vec<u8>) {
+        let (word, frame, _) = self.run(Side::Wan, frame);
         assert!(word.starts_with("forward tcp in"), "{word}");
         assert_eq!(frame[30..34], SERVER.octets(), "the server gets it");
     }
@@ -69,9 +94,20 @@ impl Uplinks {
 
     /// The three segments that establish a connection (RFC 9293 section 3.5).
     pub(super) fn connect(&self, vip: Ipv4Addr, port: u16) {
-        self.sends(vip, port, SYN, 0);
-        assert_eq!(self.vip_of_frame(answer(port, SYN | ACK, SERVER_ISN)), vip);
-        self.sends(vip, port, ACK, SERVER_ISN + 1);
+        self.connects((PEER, port), vip);
+    }
+
+    /// The same of somebody.
+    pub(super) fn connects(&self, peer: (Ipv4Addr, u16), vip: Ipv4Addr) {
+        self.connects_from(peer, vip, SERVER_ISN);
+    }
+
+    /// And with another first number of the server, which a new connection has (RFC 9293 section 3.4.1).
+    fn connects_from(&self, peer: (Ipv4Addr, u16), vip: Ipv4Addr, first: u32) {
+        self.gets(segment_of(peer, vip, SYN, 0));
+        let accepted = answer_to(peer, SYN | ACK, first);
+        assert_eq!(self.vip_of_frame(accepted), vip);
+        self.gets(segment_of(peer, vip, ACK, first + 1));
     }
 
     /// One checksum in 65,535 looks like a partial one.
@@ -84,8 +120,7 @@ impl Uplinks {
         for number in 0..count {
             let source = Ipv4Addr::from(0x1440_0000 + number);
             let packet = if number % 2 == 0 {
-                let packet = Packet::tcp((source, 7), (VIP, 4500), []);
-                numbered(&packet.with_macs(WAN_MAC, CLIENT_MAC), SYN, number, 0)
+                numbered([(source, 7), (VIP, 4500)], SYN, number, 0)
             } else {
                 let packet = Packet::udp((source, 500), (VIP, 500), ike(1, Message::InitRequest));
                 packet.with_macs(WAN_MAC, CLIENT_MAC).build()
@@ -190,8 +225,8 @@ fn a_connection_that_both_have_ended_is_proven_no_more() {
 #[test]
 fn a_new_connection_from_the_same_port_is_answered_where_it_was_made() {
     Uplinks::both(|uplinks| {
-        for vip in [VIP_2, VIP, VIP, VIP_2] {
-            uplinks.connect(vip, 40_001);
+        for (vip, first) in [VIP_2, VIP, VIP, VIP_2].into_iter().zip(1..) {
+            uplinks.connects_from((PEER, 40_001), vip, first << 16);
             assert_eq!(uplinks.answers(40_001), vip);
         }
         // The last SYN counts, whoever has sent one before.

@@ -28,6 +28,13 @@ pub const fn connection(peer: u32, port: u16, service: u16) -> u64 {
     owner(peer, service) | (port as u64) << 16 | CONNECTION
 }
 
+/// The same first word for all connections of the peer.
+#[inline(always)]
+#[must_use]
+pub const fn without_port(connection: u64) -> u64 {
+    connection & !(0xffff << 16)
+}
+
 /// How many ticks the VIP is remembered.
 #[inline(always)]
 #[must_use]

@@ -5,7 +5,6 @@
 //! acknowledged exactly what the server has sent to it by this VIP: then the connection is *proven*, and
 //! no claim moves it. It moves when the server accepts another one from the same port of the peer.
 
-use crate::conntrack::pin::belongs;
 use crate::conntrack::places::Own;
 use crate::env::Env;
 use crate::frame::Frame;
@@ -15,7 +14,7 @@ use crate::table::recent::{self, short_tick};
 use crate::vip;
 use crate::wire::segment::{ACK, FIN, RST, SYN, Segment};
 use crate::wire::tcp;
-use xdp_common::limits::PIN_BUCKETS;
+use xdp_common::limits::{PIN_BUCKETS, PIN_BUCKETS_OF_PEER};
 use xdp_common::slot::pin;
 use xdp_common::{Class, Config};
 
@@ -44,6 +43,13 @@ const fn is_by(word: u64, vip: u16) -> bool {
     has(word, pin::EXISTS) && pin::vip(word) == vip
 }
 
+/// Whether a segment of the server repeats the SYN and ACK of its connection, whose third segment has got lost
+/// or was not accepted: it answers no other SYN. What proves a connection leaves the number in its word.
+#[inline(always)]
+const fn repeats(word: u64, segment: &Segment) -> bool {
+    segment.is(SYN | ACK) && has(word, pin::SENT) && pin::number(word) == segment.next() as u64
+}
+
 /// The word with the VIP by which a segment of the server leaves, given that of its connection; zero: no
 /// VIP is known. What answers a SYN leaves by the VIP of that SYN. Without data that may also be an
 /// acknowledgment in a connection: one that is proven keeps it, and a peer that has lost the connection
@@ -54,7 +60,7 @@ const fn leaving(word: u64, segment: &Segment) -> u64 {
     let refuses = segment.has(RST) && segment.has(ACK) && segment.sequence() == 0;
     let is_bare = segment.is(ACK) && !segment.has_data() && !has(word, pin::PROVEN);
     let is_answer = segment.is(SYN | ACK) || refuses || is_bare;
-    if is_answer && has(word, pin::OTHER) {
+    if is_answer && has(word, pin::OTHER) && !repeats(word, segment) {
         pin::claimed(pin::other(word))
     } else {
         word
@@ -131,11 +137,12 @@ const fn after_peer(before: u64, segment: &Segment, vip: u16) -> u64 {
     let is_reset = segment.has(RST);
     if is_by(before, vip) {
         // A later segment by its own VIP, which may be the next SYN: the other one is not waited for. A
-        // RST may answer what has come astray.
+        // RST may answer what has come astray. Data comes before a FIN, so that one was forged or is repeated.
+        let goes_on = if segment.has_data() { pin::PEER_FIN } else { 0 };
         let word = if is_reset {
             before
         } else {
-            before & !pin::OTHER
+            before & !(pin::OTHER | goes_on)
         };
         let proves = segment.has(ACK)
             && !is_reset
@@ -159,12 +166,10 @@ const fn after_peer(before: u64, segment: &Segment, vip: u16) -> u64 {
 const fn after_server(before: u64, segment: &Segment, vip: u16) -> u64 {
     let sent = pin::sent(vip, segment.next());
     if segment.is(SYN | ACK) {
-        // A SYN that has come since the VIP of this segment was chosen is not answered by it.
-        let is_answered = has(before, pin::OTHER) && pin::other(before) == vip;
-        return if is_answered {
-            sent
+        return if repeats(before, segment) {
+            before
         } else {
-            sent | before & pin::OTHER
+            sent
         };
     }
     if !is_by(before, vip) {
@@ -183,18 +188,24 @@ const fn after_server(before: u64, segment: &Segment, vip: u16) -> u64 {
     with(word, pin::SERVER_FIN, segment.has(FIN))
 }
 
-/// The index of the bucket of a connection, and the word with digest and tick that its entry would have now.
+/// The index of the bucket of a connection, and the word with digest and tick that its entry would have now. The
+/// connections of one peer are in a part of all buckets: whoever makes very many displaces those of few others.
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "halves of a word")]
 fn place_of(config: &Config, owner: u64, jiffies: u64) -> (u32, u64) {
+    const ALL: u32 = PIN_BUCKETS - 1;
+    const OF_PEER: u32 = PIN_BUCKETS_OF_PEER - 1;
+    let of_peer = pin::without_port(owner);
+    let part = digest(&config.secret, [(of_peer >> 32) as u32, of_peer as u32]);
     let digest = digest(&config.secret, [(owner >> 32) as u32, owner as u32]);
     let fresh = recent::named(digest, short_tick(config, jiffies));
-    (recent::index(digest, PIN_BUCKETS - 1), fresh)
+    let index = recent::index(part, ALL & !OF_PEER) | recent::index(digest, OF_PEER);
+    (index, fresh)
 }
 
 /// Follows the connection of the segment at hand: what becomes of it ([`decide`]); zero if it is none. What it
-/// shows is written down at once, before anything else is decided: a frame that XDP leaves to tc comes twice, and
-/// shows the same.
+/// shows is written down at once, before anything else is decided: a frame that XDP leaves to tc comes twice. A
+/// SYN and ACK that comes again is one that the server repeats, whatever has come meanwhile.
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "the number of a VIP")]
 pub fn follow<F: Frame + ?Sized, E: Env>(
@@ -220,7 +231,7 @@ pub fn follow<F: Frame + ?Sized, E: Env>(
     };
     let own = Own::read(bucket, fresh, owner);
     // A VIP that is gone, or has become that of another service, gives way.
-    let before = if belongs::<E>(config, pin::vip(own.before), vip.service) {
+    let before = if vip::belongs::<E>(config, pin::vip(own.before), vip.service) {
         own.before
     } else {
         0

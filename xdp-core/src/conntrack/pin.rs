@@ -49,19 +49,12 @@ pub fn settle<F: Frame + ?Sized, E: Env>(
         None
     };
     let found = match number {
-        Some(number) if belongs::<E>(config, number, vip.service) => number.into(),
+        Some(number) if vip::belongs::<E>(config, number, vip.service) => number.into(),
         _ => find_vip(env, config, vip, packet.peer, jiffies),
     };
     packet.vip = number_of(found);
     packet.vip_guessed = found & VIP_GUESSED != 0;
     env.store_packet(packet.pack());
-}
-
-/// Whether a VIP belongs to a service. The number in an entry may be that of an earlier configuration.
-#[inline(always)]
-pub(crate) fn belongs<V: Vips>(config: &Config, number: u16, service: u16) -> bool {
-    let vip = vip::by_number::<V>(config, number);
-    vip.number == number && vip.service == service && u32::from_ne_bytes(vip.address) != 0
 }
 
 /// The VIP that a peer of a service uses, of which `vip` is one.
@@ -91,12 +84,12 @@ fn find_vip<E: Env>(env: &E, config: &Config, vip: &Vip, peer: [u8; 4], jiffies:
     let session = session_of(env, config, vip.service, peer);
     let pinned = session.and_then(|session| session::pinned(session[session::PIN].load()));
     if let Some(number) = pinned
-        && belongs::<E>(config, number, vip.service)
+        && vip::belongs::<E>(config, number, vip.service)
     {
         return number.into();
     }
     match recall(env, config, Name::of_peer(vip, peer), jiffies) {
-        Some(number) if belongs::<E>(config, number, vip.service) => number.into(),
+        Some(number) if vip::belongs::<E>(config, number, vip.service) => number.into(),
         _ => u32::from(vip.first) | VIP_GUESSED,
     }
 }
@@ -172,8 +165,8 @@ pub fn note<F: Frame + ?Sized, E: Env>(frame: &F, env: &E, config: &Config, jiff
 /// VIP is gone.
 #[inline(always)]
 fn claim<V: Vips>(config: &Config, vip: &Vip, before: u64) -> u64 {
-    let is_gone =
-        session::pinned(before).is_some_and(|number| !belongs::<V>(config, number, vip.service));
+    let is_gone = session::pinned(before)
+        .is_some_and(|number| !vip::belongs::<V>(config, number, vip.service));
     session::claim_pin(if is_gone { 0 } else { before }, vip.number)
 }
 

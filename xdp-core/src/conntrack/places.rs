@@ -3,7 +3,7 @@
 //! In the first ways of a bucket a connection that is proven is displaced by another proven one alone. Entries
 //! are replaced by compare-and-swap, so what another CPU has written meanwhile stays.
 
-use crate::table::recent::{self, AHEAD, Bucket, Details};
+use crate::table::recent::{self, Bucket, Details};
 use crate::table::word::Word;
 use xdp_common::limits::PIN_CONNECTION_TICKS;
 use xdp_common::slot::recent::{DETAILS, DETAILS_WORDS, DIGEST, WORDS};
@@ -12,13 +12,17 @@ use xdp_common::slot::{WAYS, pin};
 /// The last of the details of an entry.
 const WORD: usize = DETAILS + 2;
 
+/// How many ticks the clock of another CPU may be ahead, or this one have stood still between reading the clock
+/// and the entry, as that of a virtual machine does: an entry of the future would be the oldest of all.
+const AHEAD: u16 = 256;
+
 /// Whether an entry of a connection is young enough.
 #[inline(always)]
 const fn counts(named: u64, fresh: u64) -> bool {
     age(named, fresh) <= PIN_CONNECTION_TICKS + AHEAD
 }
 
-/// The age of an entry in ticks and [`AHEAD`]: the clock of another CPU may be ahead.
+/// The age of an entry in ticks and [`AHEAD`].
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "16 bits of tick are kept")]
 const fn age(named: u64, fresh: u64) -> u16 {

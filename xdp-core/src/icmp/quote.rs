@@ -102,7 +102,7 @@ pub(super) fn vip_of_peer<F: Frame + ?Sized, E: Env>(
         connection::vip_of(env, config, vip.service, (report.peer, port), jiffies)
     };
     match known {
-        Some(number) if pin::belongs::<E>(config, number, vip.service) => number,
+        Some(number) if vip::belongs::<E>(config, number, vip.service) => number,
         _ => pin::vip_of_peer(env, config, vip, report.peer, jiffies),
     }
 }

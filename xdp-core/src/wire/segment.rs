@@ -103,6 +103,6 @@ impl Segment {
     #[expect(clippy::cast_possible_truncation, reason = "it wraps")]
     pub const fn next(&self) -> u32 {
         let flags = (self.shape & 1) + (self.shape >> 1 & 1);
-        (self.numbers + (self.shape >> DATA) + flags) as u32
+        (self.numbers as u32).wrapping_add((self.shape >> DATA) as u32 + flags as u32)
     }
 }
