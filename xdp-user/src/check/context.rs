@@ -3,10 +3,12 @@
 use super::veth_peer::{self, VethPeer};
 use crate::bpffs::layout::{self, Instance};
 use crate::bpffs::older::{self, Older};
-use crate::config::client_routes::{ClientRoutes, Unrouted};
-use crate::config::location::{Network, ServerLocation, VipLocation};
+use crate::config::client_routes::{ClientRoutes, EXAMPLE_CLIENT, Replies, Unrouted};
+use crate::config::location::{Network, ServerLocation};
 use crate::config::macvlans::{self, Macvlan};
+use crate::config::services::Service;
 use crate::config::settings::Settings;
+use crate::config::vip_route::VipRoutes;
 use crate::error::Result;
 use crate::netlink::address::Address;
 use crate::netlink::{Link, Netlink, Route};
@@ -48,6 +50,7 @@ pub(super) struct Context<'a> {
     servers: Vec<ServerLocation>,
     /// The numbers of the WANs that have a VIP.
     uplinks: BTreeSet<usize>,
+    to_clients: VipRoutes<'a>,
 }
 
 impl<'a> Context<'a> {
@@ -85,6 +88,7 @@ impl<'a> Context<'a> {
             older: older(settings),
             servers: Vec::new(),
             uplinks: BTreeSet::new(),
+            to_clients: VipRoutes::to(netlink, EXAMPLE_CLIENT),
         };
         let network = context.network();
         let located = settings
@@ -201,7 +205,7 @@ impl<'a> Context<'a> {
 
     /// The route of replies to clients, as the host has it.
     pub(super) fn route_to_clients(&self) -> io::Result<Route> {
-        ClientRoutes::of_host(self.netlink, self.vip, self.location(self.vip))
+        self.client_routes().of_host(self.replies(self.vip))
     }
 
     /// The interface by which replies from the VIP leave because it is of the WAN that has the VIP; `None`:
@@ -212,16 +216,29 @@ impl<'a> Context<'a> {
 
     /// The same for any VIP.
     pub(super) fn wan_from(&self, vip: Ipv4Addr) -> Result<Option<&str>, Unrouted> {
-        let routes = ClientRoutes {
+        self.client_routes().of_vip(self.replies(vip))
+    }
+
+    fn client_routes(&self) -> ClientRoutes<'_> {
+        ClientRoutes {
             network: self.network(),
             names: self.settings.wans.iter().map(String::as_str).collect(),
             uplinks: &self.uplinks,
-        };
-        routes.of_vip(self.netlink, vip, self.location(vip))
+            routes: &self.to_clients,
+        }
     }
 
-    fn location(&self, vip: Ipv4Addr) -> VipLocation {
-        self.network().vip(self.netlink, &self.addresses, vip)
+    fn replies(&self, vip: Ipv4Addr) -> Replies {
+        let network = self.network();
+        let has_it = |service: &&Service| service.vips_v4().any(|one| one == vip);
+        let service = self.settings.services.iter().find(has_it);
+        let server = service.and_then(Service::server_v4);
+        let server = server.and_then(|server| network.server(self.netlink, server).ok());
+        Replies {
+            vip,
+            location: network.vip(self.netlink, &self.addresses, vip),
+            server: server.unwrap_or(ServerLocation::Absent),
+        }
     }
 }
 

@@ -1,10 +1,10 @@
 //! By which WAN replies to clients leave. Where there are several WANs, replies from a VIP leave by the WAN
 //! that has it, if a route to the client does; so each of these WANs needs a default route of its own.
 
-use crate::config::location::{Network, OwningWan, VipLocation};
+use crate::config::location::{Network, OwningWan, ServerLocation, VipLocation};
 use crate::config::macvlans;
 use crate::config::plan::Plan;
-use crate::config::vip_route;
+use crate::config::vip_route::{LOOPBACK, Packets, VipRoutes};
 use crate::netlink::{Link, Netlink, Route};
 use std::collections::BTreeSet;
 use std::io;
@@ -25,6 +25,14 @@ pub struct Unrouted {
     pub fix: String,
 }
 
+/// What a service sends from one of its VIPs.
+#[derive(Clone, Copy)]
+pub(crate) struct Replies {
+    pub(crate) vip: Ipv4Addr,
+    pub(crate) location: VipLocation,
+    pub(crate) server: ServerLocation,
+}
+
 /// What decides by which WAN replies leave.
 pub(crate) struct ClientRoutes<'r> {
     pub(crate) network: Network<'r>,
@@ -32,59 +40,56 @@ pub(crate) struct ClientRoutes<'r> {
     pub(crate) names: Vec<&'r str>,
     /// The numbers of the WANs that have a VIP.
     pub(crate) uplinks: &'r BTreeSet<usize>,
+    /// Routes to [`EXAMPLE_CLIENT`].
+    pub(crate) routes: &'r VipRoutes<'r>,
 }
 
 impl<'r> ClientRoutes<'r> {
-    /// The route of replies from a VIP, as the host has it.
-    pub(crate) fn of_host(
-        netlink: &Netlink,
-        vip: Ipv4Addr,
-        location: VipLocation,
-    ) -> io::Result<Route> {
-        if location.is_local {
-            netlink.route_from(vip, EXAMPLE_CLIENT)
-        } else {
-            vip_route::route(netlink, vip, EXAMPLE_CLIENT, None)
-        }
+    /// The route of replies, as the host has it.
+    pub(crate) fn of_host(&self, replies: Replies) -> io::Result<Route> {
+        let ingress = match replies.server {
+            ServerLocation::ByLan { lan, .. } => self.network.lans.get(lan),
+            ServerLocation::Absent => self.network.lans.iter().find(|lan| lan.exists()),
+            ServerLocation::Here => None,
+        };
+        let packets = Packets {
+            source: replies.vip,
+            ingress: ingress.map_or(LOOPBACK, |lan| &lan.name),
+            egress: None,
+        };
+        self.routes.of(packets, replies.location.is_local)
     }
 
-    /// The same among those that leave by an interface.
-    fn by(
-        netlink: &Netlink,
-        vip: Ipv4Addr,
-        location: VipLocation,
-        index: u32,
-    ) -> io::Result<Route> {
-        if location.is_local {
-            netlink.route_by(index, Some(vip), EXAMPLE_CLIENT)
-        } else {
-            vip_route::route(netlink, vip, EXAMPLE_CLIENT, Some(index))
-        }
+    /// The same among those that leave by an interface. Asked so, the kernel takes packets for its own:
+    /// they come by no LAN.
+    fn by(&self, replies: Replies, egress: (u32, &str)) -> io::Result<Route> {
+        let packets = Packets {
+            source: replies.vip,
+            ingress: LOOPBACK,
+            egress: Some(egress),
+        };
+        self.routes.of(packets, replies.location.is_local)
     }
 
     /// The interface by which replies leave because it is of the WAN that has the VIP. `None`: the route of
     /// the host decides, because no WAN has the VIP, or because the host sends by an interface that has none.
     /// As the dataplane decides it (`xdp-core/src/uplink.rs`).
-    pub(crate) fn of_vip(
-        &self,
-        netlink: &Netlink,
-        vip: Ipv4Addr,
-        location: VipLocation,
-    ) -> Result<Option<&'r str>, Unrouted> {
+    pub(crate) fn of_vip(&self, replies: Replies) -> Result<Option<&'r str>, Unrouted> {
         let existing = self.network.wans.iter().filter(|wan| wan.exists());
-        let Some(OwningWan { number, index }) = location.wan.filter(|_| existing.count() > 1)
-        else {
+        let owner = replies.location.wan.filter(|_| existing.count() > 1);
+        let Some(OwningWan { number, index }) = owner else {
             return Ok(None);
         };
-        let host = Self::of_host(netlink, vip, location).ok();
+        let host = self.of_host(replies).ok();
         let host = host.and_then(|route| route.interface());
         let by = host.and_then(|index| self.number(index));
         let is_uplink = by.is_some_and(|by| self.uplinks.contains(&by));
         if host.is_some() && !is_uplink {
             return Ok(None);
         }
-        if Self::by(netlink, vip, location, index).is_ok() {
-            return Ok(Some(self.name(number, index)));
+        let name = self.name(number, index);
+        if self.by(replies, (index, name)).is_ok() {
+            return Ok(Some(name));
         }
         // A macvlan has the VIP, and the route of the host leaves by the WAN beneath it.
         if let Some(host) = host.filter(|_| by == Some(number)) {
@@ -102,11 +107,10 @@ impl<'r> ClientRoutes<'r> {
                 )
             },
         );
-        let name = self.name(number, index);
         Err(Unrouted {
             wan: name.to_owned(),
             effect,
-            fix: self.fix(netlink, (number, index), name),
+            fix: self.fix((number, index), name),
         })
     }
 
@@ -126,7 +130,8 @@ impl<'r> ClientRoutes<'r> {
     /// Routes to the same network need different metrics, and the first WAN the smallest one. What the host
     /// itself sends keeps its default route: the new one has a larger metric, and is appended to others that
     /// have that. With an equal one, the order would change when the first one goes and comes back.
-    fn fix(&self, netlink: &Netlink, (number, index): (usize, u32), name: &str) -> String {
+    fn fix(&self, (number, index): (usize, u32), name: &str) -> String {
+        let netlink = self.routes.netlink();
         let wan = &self.network.wans[number].name;
         let number = self.names.iter().position(|name| name == wan);
         let wanted = u32::try_from(number.unwrap_or_default() + 1).map_or(u32::MAX, |at| at * 100);
@@ -174,12 +179,22 @@ fn of_plan(
     mut each: impl FnMut(Ipv4Addr, Result<Option<&str>, Unrouted>),
 ) {
     let uplinks = plan.uplink_numbers();
+    let to_clients = VipRoutes::to(netlink, EXAMPLE_CLIENT);
     let routes = ClientRoutes {
         network: Network::of(plan),
         names: plan.wans.iter().map(|wan| wan.name.as_str()).collect(),
         uplinks: &uplinks,
+        routes: &to_clients,
     };
-    for (vip, location) in plan.vips() {
-        each(vip, routes.of_vip(netlink, vip, location));
+    let services = plan.settings.services.iter().zip(&plan.locations);
+    for (service, place) in services {
+        for (vip, location) in service.vips_v4().zip(place.vips.iter().copied()) {
+            let replies = Replies {
+                vip,
+                location,
+                server: place.server,
+            };
+            each(vip, routes.of_vip(replies));
+        }
     }
 }

@@ -15,4 +15,4 @@ pub mod services;
 pub mod settings;
 pub mod validate;
 mod vip_constants;
-mod vip_route;
+pub(crate) mod vip_route;

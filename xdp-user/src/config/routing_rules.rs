@@ -132,7 +132,7 @@ fn has_rule(rules: &[Rule], lans: &[String], vip: Ipv4Addr) -> bool {
 fn has_same(rules: &[Rule], rule: &Rule, vip: Ipv4Addr) -> bool {
     let is_same = |other: &&Rule| {
         let includes = |own: &Option<String>| own.is_none() || *own == rule.ingress;
-        let is_plain = other.mark.is_none() && !other.inverted && !other.is_special;
+        let is_plain = other.mark.is_none() && !other.inverted && !is_for_others(other);
         let others = other.others.iter().all(|one| rule.others.contains(one));
         let selects = names(other, vip) && is_plain && others && includes(&other.ingress);
         selects && other.action == rule.action
@@ -151,9 +151,14 @@ fn is_plain(rule: &Rule, lans: &[String]) -> bool {
     let is_of_lan = |name| lans == std::slice::from_ref(name);
     rule.mark.is_none()
         && !rule.inverted
-        && !rule.is_special
+        && !is_for_others(rule)
         && rule.others.is_empty()
         && rule.ingress.as_ref().is_none_or(is_of_lan)
+}
+
+/// Whether a rule selects by what no packet has that the kernel forwards, or by what is not read.
+const fn is_for_others(rule: &Rule) -> bool {
+    rule.is_special || rule.egress.is_some()
 }
 
 /// A rule may be meant for hundreds of VIPs: the first of them is named. Those that are served by
@@ -165,7 +170,8 @@ fn judge(
     is_served: impl Fn(Ipv4Addr) -> bool,
 ) -> Option<Unfollowed> {
     let comes_by_lan = |name: &String| settings.lans.contains(name);
-    if rule.is_special || !rule.ingress.as_ref().is_none_or(comes_by_lan) || is_for_sockets(rule) {
+    let is_by_lan = rule.ingress.as_ref().is_none_or(comes_by_lan);
+    if is_for_others(rule) || !is_by_lan || is_for_sockets(rule) {
         return None;
     }
     let servers = settings

@@ -350,9 +350,13 @@ fn a_fix_selects_and_does_the_same() {
     };
     let special = Rule {
         is_special: true,
+        ..partial.clone()
+    };
+    let of_a_socket = Rule {
+        egress: Some("eth1".to_owned()),
         ..partial
     };
-    for rule in [elsewhere, special] {
+    for rule in [elsewhere, special, of_a_socket] {
         assert_eq!(judged_for_one(&rule), None, "no packet of the server");
     }
 }

@@ -1,6 +1,7 @@
-//! The route of packets from a VIP that is no address of this host. The kernel refuses RTM_GETROUTE with such
-//! a source (`EINVAL`), though it answers the same question of a program, so the rules that name the VIP are followed
-//! here.
+//! The route of replies from a VIP, as the dataplane finds it: with the VIP as their source, and the LAN
+//! by which the server's packets come. The kernel answers no such question (RTM_GETROUTE refuses a
+//! source that is no address of this host, and one that is but comes by an interface), so where the
+//! rules make a difference, they are followed here as the kernel does it (`fib_rules_lookup`).
 
 use crate::netlink::route_table::{TableRoute, Target};
 use crate::netlink::rule::{Action, Rule};
@@ -8,78 +9,126 @@ use crate::netlink::{Netlink, Route};
 use rustix::io::Errno;
 use std::io;
 use std::net::Ipv4Addr;
+use std::sync::OnceLock;
 
-/// The route of packets from a VIP that is no address of this host, by an interface if one is given.
-pub(super) fn route(
-    netlink: &Netlink,
-    vip: Ipv4Addr,
+/// The interface by which packets come that this host makes, as rules see it.
+pub(super) const LOOPBACK: &str = "lo";
+
+/// Packets to clients, by what rules may select of them. They have no mark yet, and differ in all else.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Packets<'p> {
+    pub(super) source: Ipv4Addr,
+    /// The interface by which they come.
+    pub(super) ingress: &'p str,
+    /// The interface by which they have to leave, if one is given: its index and its name.
+    pub(super) egress: Option<(u32, &'p str)>,
+}
+
+/// The routes of replies to a client. Rules and routing tables are read once, and the tables only where
+/// rules make a difference: they may be large.
+pub(crate) struct VipRoutes<'n> {
+    netlink: &'n Netlink,
     to: Ipv4Addr,
-    by: Option<u32>,
-) -> io::Result<Route> {
-    let rules = netlink.rules()?;
-    let names_it = |rule: &Rule| rule.source.is_some() && rule.is_from(vip);
-    // All routes are listed only where a rule makes a difference.
-    let found = if rules.iter().any(names_it) {
-        follow(&rules, &netlink.table_routes(to)?, vip, by)
-    } else {
-        Found::AsWithoutSource
-    };
-    match (found, by) {
-        (Found::By(index), _) => Ok(Route::Via {
+    rules: OnceLock<Vec<Rule>>,
+    tables: OnceLock<Vec<TableRoute>>,
+}
+
+impl<'n> VipRoutes<'n> {
+    /// Routes to this client.
+    pub(crate) const fn to(netlink: &'n Netlink, to: Ipv4Addr) -> Self {
+        Self {
+            netlink,
+            to,
+            rules: OnceLock::new(),
+            tables: OnceLock::new(),
+        }
+    }
+
+    pub(crate) const fn netlink(&self) -> &'n Netlink {
+        self.netlink
+    }
+
+    /// The route of packets from a VIP. `is_local`: it is an address of this host.
+    pub(super) fn of(&self, packets: Packets<'_>, is_local: bool) -> io::Result<Route> {
+        let rules = once(&self.rules, || self.netlink.rules())?;
+        let source = is_local.then_some(packets.source);
+        // As the kernel answers about packets of its own.
+        let asked = Packets {
+            source: source.unwrap_or(Ipv4Addr::UNSPECIFIED),
+            ingress: LOOPBACK,
+            ..packets
+        };
+        let makes_no_difference = |rule: &Rule| selects(rule, packets) == selects(rule, asked);
+        if rules.iter().all(makes_no_difference) {
+            return match (packets.egress, source) {
+                (Some((index, _)), source) => self.netlink.route_by(index, source, self.to),
+                (None, Some(source)) => self.netlink.route_from(source, self.to),
+                (None, None) => self.netlink.route(self.to),
+            };
+        }
+        let tables = once(&self.tables, || self.netlink.table_routes(self.to))?;
+        let found = follow(rules, tables, packets).map(|index| Route::Via {
             index,
             gateway: None,
             source: None,
-        }),
-        (Found::Nowhere, _) => Err(Errno::NETUNREACH.into()),
-        (Found::AsWithoutSource, Some(index)) => netlink.route_by(index, None, to),
-        (Found::AsWithoutSource, None) => netlink.route(to),
+        });
+        found.ok_or_else(|| Errno::NETUNREACH.into())
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Found {
-    By(u32),
-    Nowhere,
-    /// No rule that names the source decides.
-    AsWithoutSource,
+/// What was read the first time. An error is not kept.
+fn once<T>(
+    cell: &OnceLock<Vec<T>>,
+    read: impl FnOnce() -> io::Result<Vec<T>>,
+) -> io::Result<&Vec<T>> {
+    if let Some(known) = cell.get() {
+        return Ok(known);
+    }
+    let read = read()?;
+    Ok(cell.get_or_init(|| read))
 }
 
-/// Follows the rules up to that for all packets that names the main table.
-fn follow(rules: &[Rule], routes: &[TableRoute], vip: Ipv4Addr, by: Option<u32>) -> Found {
-    let mut from = 0;
-    for rule in rules {
-        if rule.priority < from || !selects(rule, vip) {
+/// The interface by which packets leave. `None`: they do not.
+fn follow(rules: &[Rule], routes: &[TableRoute], packets: Packets<'_>) -> Option<u32> {
+    let egress = packets.egress.map(|(index, _)| index);
+    let mut left = rules;
+    while let Some((rule, later)) = left.split_first() {
+        left = later;
+        if !selects(rule, packets) {
             continue;
-        }
-        if rule.source.is_none() && rule.action == Action::MAIN {
-            return Found::AsWithoutSource;
         }
         match rule.action {
             Action::Lookup { table, suppressed } => {
-                let best = best_route(routes, table, by);
-                let best =
-                    best.filter(|route| suppressed.is_none_or(|at| u32::from(route.prefix) > at));
-                match best.map(|route| &route.target) {
-                    Some(Target::Interfaces(all)) => {
-                        let index = by.or(all.first().copied());
-                        return index.map_or(Found::Nowhere, Found::By);
-                    }
-                    Some(Target::Nowhere) => return Found::Nowhere,
-                    Some(Target::NextRule) | None => {}
+                let Some(best) = best_route(routes, table, egress) else {
+                    continue;
+                };
+                // Only what leads somewhere is suppressed.
+                let is_suppressed = suppressed.is_some_and(|at| u32::from(best.prefix) <= at);
+                match &best.target {
+                    Target::NextRule => {}
+                    Target::Refused => return None,
+                    Target::Interfaces(_) | Target::Here if is_suppressed => {}
+                    Target::Interfaces(all) => return egress.or(all.first().copied()),
+                    Target::Here => return None,
                 }
             }
-            Action::Goto(priority) => from = priority,
+            // Without a rule of exactly this priority, the `goto` does nothing: `ip rule` shows it as
+            // unresolved.
+            Action::Goto(priority) => {
+                let target = later.iter().position(|one| one.priority == priority);
+                left = target.map_or(later, |at| &later[at..]);
+            }
             Action::Nop => {}
-            Action::Blackhole | Action::Unreachable | Action::Prohibit => return Found::Nowhere,
+            Action::Blackhole | Action::Unreachable | Action::Prohibit => return None,
         }
     }
-    Found::AsWithoutSource
+    None
 }
 
 /// The most specific route of a table, and of these the one with the smallest metric; if it has to leave by an
 /// interface, routes by others do not count.
-fn best_route(routes: &[TableRoute], table: u32, by: Option<u32>) -> Option<&TableRoute> {
-    let leaves = |route: &&TableRoute| match (&route.target, by) {
+fn best_route(routes: &[TableRoute], table: u32, egress: Option<u32>) -> Option<&TableRoute> {
+    let leaves = |route: &&TableRoute| match (&route.target, egress) {
         (Target::Interfaces(all), Some(by)) => all.contains(&by),
         _ => true,
     };
@@ -88,111 +137,19 @@ fn best_route(routes: &[TableRoute], table: u32, by: Option<u32>) -> Option<&Tab
     own.filter(leaves).min_by_key(key)
 }
 
-/// Whether a rule selects all that is sent from the VIP to clients: they have no mark yet, and differ in all
-/// else that rules may look at.
-fn selects(rule: &Rule, vip: Ipv4Addr) -> bool {
-    let fits = rule.is_from(vip) && rule.mark.is_none_or(|(mark, mask)| mark & mask == 0);
-    let is_about_all = rule.ingress.is_none() && rule.others.is_empty() && !rule.is_special;
+/// Whether a rule selects all of these packets (`fib_rule_match`).
+fn selects(rule: &Rule, packets: Packets<'_>) -> bool {
+    let is_by = |wanted: &Option<String>, by: Option<&str>| {
+        wanted.as_deref().is_none_or(|name| Some(name) == by)
+    };
+    let fits = rule.is_from(packets.source)
+        && is_by(&rule.ingress, Some(packets.ingress))
+        && is_by(&rule.egress, packets.egress.map(|(_, name)| name))
+        && rule.mark.is_none_or(|(mark, mask)| mark & mask == 0);
+    let is_about_all = rule.others.is_empty() && !rule.is_special;
     (fits && is_about_all) != rule.inverted
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const VIP: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 77);
-
-    fn from_vip(priority: u32, action: Action) -> Rule {
-        Rule {
-            priority,
-            source: Some((VIP, 32)),
-            action,
-            ..Rule::default()
-        }
-    }
-
-    fn for_all(priority: u32, action: Action) -> Rule {
-        Rule {
-            source: None,
-            ..from_vip(priority, action)
-        }
-    }
-
-    fn by(table: u32, metric: u32, index: u32) -> TableRoute {
-        TableRoute {
-            table,
-            prefix: 0,
-            metric,
-            target: Target::Interfaces(vec![index]),
-        }
-    }
-
-    #[test]
-    fn a_rule_for_the_vip_decides_before_the_main_table() {
-        let main = for_all(32_766, Action::lookup(254));
-        let routes = [by(254, 0, 5), by(102, 0, 7)];
-        let found = |rules: &[Rule], out| follow(rules, &routes, VIP, out);
-        let own = from_vip(1001, Action::lookup(102));
-        let keeps_lans = from_vip(
-            1000,
-            Action::Lookup {
-                table: 254,
-                suppressed: Some(0),
-            },
-        );
-        let documented = [keeps_lans, own.clone(), main.clone()];
-        assert_eq!(found(&documented, None), Found::By(7));
-        assert_eq!(found(&documented, Some(7)), Found::By(7));
-        assert_eq!(found(&documented, Some(5)), Found::AsWithoutSource);
-        let late = [main.clone(), own.clone()];
-        assert_eq!(found(&late, None), Found::AsWithoutSource);
-        let of_another = Rule {
-            source: Some((Ipv4Addr::new(203, 0, 113, 78), 32)),
-            ..own.clone()
-        };
-        let marked = Rule {
-            mark: Some((1, 1)),
-            ..own.clone()
-        };
-        let of_a_network = Rule {
-            others: vec!["to 10.0.0.0/8".to_owned()],
-            ..own.clone()
-        };
-        for other in [of_another, marked, of_a_network] {
-            let rules = [other, main.clone()];
-            assert_eq!(found(&rules, None), Found::AsWithoutSource, "{rules:?}");
-        }
-        let skipped = [from_vip(1, Action::Goto(2000)), own.clone(), main.clone()];
-        assert_eq!(found(&skipped, None), Found::AsWithoutSource);
-        for action in [Action::Blackhole, Action::Unreachable, Action::Prohibit] {
-            let rules = [from_vip(1, action), own.clone(), main.clone()];
-            assert_eq!(found(&rules, None), Found::Nowhere, "{action}");
-        }
-    }
-
-    #[test]
-    fn of_several_routes_of_a_table_the_kernels_choice_is_taken() {
-        let rules = [from_vip(1, Action::lookup(102))];
-        let found = |routes: &[TableRoute], out| follow(&rules, routes, VIP, out);
-        let specific = TableRoute {
-            prefix: 24,
-            ..by(102, 9, 8)
-        };
-        let both = [by(102, 200, 5), by(102, 100, 7)];
-        assert_eq!(found(&both, None), Found::By(7));
-        assert_eq!(found(&both, Some(5)), Found::By(5));
-        assert_eq!(
-            found(&[&both[..], &[specific]].concat(), None),
-            Found::By(8)
-        );
-        let ends = |target| {
-            let first = TableRoute {
-                target,
-                ..by(102, 1, 0)
-            };
-            found(&[&both[..], &[first]].concat(), Some(5))
-        };
-        assert_eq!(ends(Target::Nowhere), Found::Nowhere);
-        assert_eq!(ends(Target::NextRule), Found::AsWithoutSource);
-    }
-}
+#[path = "vip_route_tests.rs"]
+mod tests;

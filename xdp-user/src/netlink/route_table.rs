@@ -29,8 +29,10 @@ pub enum Target {
     Interfaces(Vec<u32>),
     /// To the next rule (`throw`).
     NextRule,
-    /// Nowhere, or to this host.
-    Nowhere,
+    /// To this host, or to a group.
+    Here,
+    /// Nowhere (`unreachable`, `prohibit`, `blackhole`).
+    Refused,
 }
 
 impl Netlink {
@@ -51,7 +53,15 @@ impl Netlink {
     }
 }
 
-/// `None`: the route does not lead there.
+/// The kinds of routes that lead to this host, or to a group.
+const HERE: [RouteType; 4] = [
+    RouteType::Local,
+    RouteType::Broadcast,
+    RouteType::Anycast,
+    RouteType::Multicast,
+];
+
+/// `None`: the route does not lead there, or only packets with one type of service.
 fn table_route(message: &RouteMessage, to: Ipv4Addr) -> Option<TableRoute> {
     let prefix = message.header.destination_prefix_length;
     let (mut table, mut interfaces) = (u32::from(message.header.table), Vec::new());
@@ -72,10 +82,12 @@ fn table_route(message: &RouteMessage, to: Ipv4Addr) -> Option<TableRoute> {
         Target::Interfaces(interfaces)
     } else if message.header.kind == RouteType::Throw {
         Target::NextRule
+    } else if HERE.contains(&message.header.kind) {
+        Target::Here
     } else {
-        Target::Nowhere
+        Target::Refused
     };
-    leads_there.then(|| TableRoute {
+    (leads_there && message.header.tos == 0).then(|| TableRoute {
         table,
         prefix,
         metric: metric(message),
@@ -118,7 +130,10 @@ mod tests {
         assert_eq!(table_route(&route, TO), Some(expected.clone()));
         for (kind, target) in [
             (RouteType::Throw, Target::NextRule),
-            (RouteType::Unreachable, Target::Nowhere),
+            (RouteType::Unreachable, Target::Refused),
+            (RouteType::BlackHole, Target::Refused),
+            (RouteType::Local, Target::Here),
+            (RouteType::Broadcast, Target::Here),
         ] {
             route.header.kind = kind;
             let expected = TableRoute {
@@ -128,6 +143,8 @@ mod tests {
             assert_eq!(table_route(&route, TO), Some(expected));
         }
         assert_eq!(table_route(&message([10, 0, 0, 0], 8, &[]), TO), None);
+        route.header.tos = 0x10;
+        assert_eq!(table_route(&route, TO), None, "not all packets take it");
         // The default route has no destination.
         assert!(table_route(&message([0; 4], 0, &[]), TO).is_some());
     }

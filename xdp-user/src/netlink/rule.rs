@@ -24,13 +24,15 @@ pub struct Rule {
     pub source: Option<(Ipv4Addr, u8)>,
     /// The name of the interface by which the packets come.
     pub ingress: Option<String>,
+    /// The name of the interface to which a socket is bound, or by which a packet has to leave. No packet
+    /// that the kernel forwards has one; the dataplane asks with one where there are several WANs.
+    pub egress: Option<String>,
     /// The firewall mark and its mask.
     pub mark: Option<(u32, u32)>,
     /// What else of a packet it looks at (destination, protocol, ports, type of service), as `ip rule` writes
     /// it.
     pub others: Vec<String>,
-    /// It selects by what no packet that is forwarded has (the user, the interface that a socket is bound to),
-    /// or by what this version does not read.
+    /// It selects by what this version does not read (the user or the tunnel, for example).
     pub is_special: bool,
     /// It selects what does not fit.
     pub inverted: bool,
@@ -153,6 +155,8 @@ fn rule(message: &RuleMessage) -> Rule {
             rule.source = Some((*address, header.src_len));
         } else if let RuleAttribute::Iifname(name) = attribute {
             rule.ingress = Some(name.clone());
+        } else if let RuleAttribute::Oifname(name) = attribute {
+            rule.egress = Some(name.clone());
         } else if let RuleAttribute::FwMark(value) = attribute {
             mark = Some(*value);
         } else if let RuleAttribute::FwMask(value) = attribute {
@@ -289,7 +293,9 @@ mod tests {
         message.attributes.push(port_mask(0xFFF0));
         assert!(rule(&message).is_special);
         message.attributes = vec![RuleAttribute::Oifname("eth0".to_owned())];
-        assert!(rule(&message).is_special);
+        let bound = rule(&message);
+        assert_eq!(bound.egress.as_deref(), Some("eth0"));
+        assert!(bound.ingress.is_none() && !bound.is_special);
         message.header.action = RuleAction::Goto;
         message.attributes = vec![RuleAttribute::Goto(500)];
         assert_eq!(rule(&message).action.to_string(), "goto 500");

@@ -24,6 +24,10 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             return_route,
         ),
         Scenario::new("check_names_a_missing_route_to_clients", client_route),
+        Scenario::new(
+            "check_follows_rules_by_the_lan_for_replies",
+            rules_by_the_lan,
+        ),
         Scenario::new("check_looks_at_what_runs", running),
         Scenario::new("check_infers_the_return_route_from_the_counters", counted)
             .with_programs(&["setpriv"]),
@@ -253,6 +257,59 @@ fn client_route(lab: &Lab) -> Result<()> {
     lab.gateway
         .run(&command.replace("GATEWAY", &CLIENT.to_string()))?;
     expect(&check(lab)?, line, "ok", &["by wan0"])?;
+    Ok(())
+}
+
+/// What the server sends comes by the LAN, so rules by that interface decide about it, whether its VIP is
+/// an address of this host or not. `ip route get` cannot be asked.
+fn rules_by_the_lan(lab: &Lab) -> Result<()> {
+    let expect_both = |level: &str, words: &str| -> Result<()> {
+        let foreign = question(lab, LAN, "203.0.113.77", &SERVER.to_string())?;
+        for findings in [check(lab)?, foreign] {
+            expect(&findings, ("client-route", None), level, &[words])?;
+        }
+        Ok(())
+    };
+    const BY_LAN: &str = "leaves by lan0, which is not a WAN";
+    lab.gateway.shell(&format!(
+        "ip route add default via {SERVER} dev {LAN}
+         ip route add default via {CLIENT} dev {WAN} table 100
+         ip rule add pref 90 from 203.0.113.1 iif lo unreachable"
+    ))?;
+    expect_both("warning", BY_LAN)?;
+    lab.gateway
+        .run(&format!("ip rule add pref 100 iif {LAN} lookup 100"))?;
+    expect_both("ok", "the default route leaves by wan0")?;
+    // There is no rule of this number yet, so the kernel goes on with the next one.
+    lab.gateway
+        .run(&format!("ip rule add pref 50 iif {LAN} goto 200"))?;
+    expect_both("ok", "the default route leaves by wan0")?;
+    lab.gateway.run("ip rule add pref 200 nop")?;
+    expect_both("warning", BY_LAN)?;
+    // Of two WANs, that without a VIP has what the rule leads there, and not the WAN of the VIP.
+    lab.gateway.shell(&format!(
+        "ip rule del pref 50; ip rule del pref 90
+         ip route replace default via {CLIENT} dev {WAN}
+         ip link add up1 type veth peer name far1; ip link set up1 up; ip link set far1 up
+         ip address add 198.51.100.1/24 dev up1
+         sysctl -qw net.ipv4.conf.up1.forwarding=1"
+    ))?;
+    let two_wans = || findings_of(command(lab, &["--wan", "up1"])?);
+    let line = ("client-route", None);
+    expect(
+        &two_wans()?,
+        line,
+        "ok",
+        &["a default route leaves by wan0"],
+    )?;
+    lab.gateway
+        .run("ip route replace default via 198.51.100.2 dev up1 table 100")?;
+    expect(
+        &two_wans()?,
+        line,
+        "ok",
+        &["the default route leaves by up1"],
+    )?;
     Ok(())
 }
 
