@@ -4,6 +4,7 @@
 use super::context::Context;
 use super::veth_peer::VethPeer;
 use super::{Finding, run_command};
+use crate::config::commands::quoted;
 use crate::config::interfaces::Side;
 use crate::config::settings::{Mode, Modes};
 use crate::dataplane::{bpf_query, egress, foreign_xdp};
@@ -78,7 +79,7 @@ fn interface(link: &Link) -> Finding {
     if !link.up {
         let message = format!("{kind}, down");
         return Finding::error(CODE, message, EXISTS)
-            .fix(format!("ip link set dev {} up", link.name));
+            .fix(format!("ip link set dev {} up", quoted(&link.name)));
     }
     Finding::ok(CODE, format!("{kind}, up, MTU {}", link.mtu), EXISTS)
 }
@@ -144,7 +145,7 @@ fn mode(context: &Context<'_>, link: &Link) -> Finding {
                 Modes::option(side_of(context, link))
             );
             Finding::warning(CODE, message, REASON)
-                .fix(format!("ip link set dev {} mtu 1500", link.name))
+                .fix(format!("ip link set dev {} mtu 1500", quoted(&link.name)))
         }
         (Mode::Native, Some(true)) => Finding::ok(CODE, "native", REASON),
     }
@@ -222,9 +223,7 @@ fn redirect(context: &Context<'_>, link: &Link) -> Finding {
     let message = format!("{cause}; egress uses the tc slow path");
     let finding = Finding::warning(CODE, message, REASON);
     match peer {
-        Some(peer) if context.netlink.reports_xdp_features() => {
-            finding.fix(format!("{}ethtool -K {} gro on", peer.nsenter, peer.name))
-        }
+        Some(peer) if context.netlink.reports_xdp_features() => finding.fix(peer.command("gro on")),
         Some(_) | None => finding,
     }
 }
@@ -254,7 +253,7 @@ fn shaper(context: &Context<'_>, link: &Link) -> Finding {
 fn transmit_queues(link: &Link, queues: u64, cpus: u64) -> Option<Finding> {
     const CODE: &str = "transmit-queues";
     const REASON: &str = "many drivers send what XDP redirects by a transmit queue of the CPU's own; where a CPU has none, they lose the packets, or share a queue behind a lock";
-    let name = &link.name;
+    let name = quoted(&link.name);
     if link.kind.is_some() || queues == 0 {
         return None;
     }
@@ -299,6 +298,13 @@ mod tests {
         assert_eq!(found.level, Level::Warning);
         assert!(found.message.contains("2 transmit queues for 8 CPUs"));
         assert_eq!(found.fix, ["ethtool -L eth1 combined 8"]);
+        let ugly = Link {
+            name: "eth$1".to_owned(),
+            ..nic.clone()
+        };
+        let found = transmit_queues(&ugly, 2, 8).expect("a finding");
+        assert_eq!(found.fix, ["ethtool -L 'eth$1' combined 8"]);
+        assert!(found.message.contains("`ethtool -l 'eth$1'`"));
         let found = transmit_queues(&nic, 8, 8).expect("a finding");
         assert_eq!(found.level, Level::Ok);
         assert_eq!(transmit_queues(&nic, 0, 8), None, "it is not known");

@@ -4,6 +4,7 @@
 use super::Finding;
 use super::context::Context;
 use super::veth_peer::VethPeer;
+use crate::config::commands::quoted;
 use crate::error::word;
 use crate::netlink::Link;
 use crate::netlink::ethtool::{HASH_FIRST_HALF, HASH_SECOND_HALF, HashFields};
@@ -37,7 +38,7 @@ const HIDDEN_PEER: &str = "the peer of this veth is not visible from here";
 
 fn lro(features: &BTreeSet<String>, name: &str) -> Finding {
     if features.contains("rx-lro") {
-        let fix = format!("ethtool -K {name} lro off");
+        let fix = format!("ethtool -K {} lro off", quoted(name));
         return Finding::warning("lro", "large receive offload is on", MERGED).fix(fix);
     }
     Finding::ok("lro", "large receive offload is off", MERGED)
@@ -56,7 +57,7 @@ fn udp_gro(features: &BTreeSet<String>, name: &str) -> Finding {
         return Finding::ok(CODE, "datagrams are not merged", REASON);
     }
     let off: Vec<String> = on.iter().map(|feature| format!("{feature} off")).collect();
-    let fix = format!("ethtool -K {name} {}", off.join(" "));
+    let fix = format!("ethtool -K {} {}", quoted(name), off.join(" "));
     let message = format!("{} is on", on.join(" and "));
     Finding::warning(CODE, message, REASON).fix(fix)
 }
@@ -71,13 +72,13 @@ fn vlan_tags(features: &BTreeSet<String>, link: &Link, peer: Option<&VethPeer>) 
         };
         if peer.features.contains("tx-vlan-hw-insert") {
             let message = format!("the peer ({}) sends VLAN tags beside the frames", peer.name);
-            let fix = format!("{}ethtool -K {} txvlan off", peer.nsenter, peer.name);
+            let fix = peer.command("txvlan off");
             return Finding::warning(CODE, message, REASON).fix(fix);
         }
         return Finding::ok(CODE, "the peer leaves VLAN tags in the frames", REASON);
     }
     if features.contains("rx-vlan-hw-parse") {
-        let fix = format!("ethtool -K {} rxvlan off", link.name);
+        let fix = format!("ethtool -K {} rxvlan off", quoted(&link.name));
         let message = "the device removes VLAN tags from received frames";
         return Finding::warning(CODE, message, REASON).fix(fix);
     }
@@ -92,7 +93,7 @@ fn checksum(peer: Option<&VethPeer>) -> Finding {
     };
     if peer.features.contains("tx-checksum-ip-generic") {
         let message = format!("the peer ({}) sends partial checksums", peer.name);
-        let fix = format!("{}ethtool -K {} tx off", peer.nsenter, peer.name);
+        let fix = peer.command("tx off");
         return Finding::warning(CODE, message, REASON).fix(fix);
     }
     Finding::ok(CODE, "the peer sends complete checksums", REASON)
@@ -109,6 +110,7 @@ fn judge_distribution(name: &str, queues: u64, fields: Option<HashFields>) -> Fi
     const CODE: &str = "rss";
     const REASON: &str = "the device distributes packets over CPUs by a hash: without ports (UDP) and the SPI (ESP), all tunnels behind one NAT or between two sites share one CPU";
     const WHOLE: u64 = HASH_FIRST_HALF | HASH_SECOND_HALF;
+    let name = quoted(name);
     if queues <= 1 {
         return Finding::ok(CODE, "one receive queue; nothing to distribute", REASON);
     }
@@ -162,6 +164,8 @@ mod tests {
         let on = lro(&BTreeSet::from(["rx-lro".to_owned()]), "eth1");
         assert_eq!(on.level, Level::Warning);
         assert_eq!(on.fix, ["ethtool -K eth1 lro off"]);
+        let on = lro(&BTreeSet::from(["rx-lro".to_owned()]), "eth$1");
+        assert_eq!(on.fix, ["ethtool -K 'eth$1' lro off"]);
         assert_eq!(lro(&BTreeSet::new(), "eth1").level, Level::Ok);
     }
 

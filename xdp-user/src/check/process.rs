@@ -38,8 +38,8 @@ fn judge(has: CapabilitySet, barriers: bool) -> Vec<Finding> {
         (CapabilitySet::NET_ADMIN, false, "CAP_NET_ADMIN"),
     ]);
     let useful = list(&[(CapabilitySet::PERFMON, true, "CAP_PERFMON")]);
-    let program = std::env::current_exe()
-        .map_or_else(|_| "ikenat".to_owned(), |path| path.display().to_string());
+    let program =
+        std::env::current_exe().map_or_else(|_| "ikenat".to_owned(), |path| quoted_path(&path));
     let grant = format!("setcap cap_bpf,cap_net_admin,cap_perfmon+ep {program}");
     if !needed.is_empty() {
         let message = format!("{} missing", needed.join(" and "));

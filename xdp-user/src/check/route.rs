@@ -4,6 +4,7 @@ use super::context::Context;
 use super::veth_peer::VethPeer;
 use super::{Finding, run_command};
 use crate::config::client_routes::{EXAMPLE_CLIENT, Unrouted};
+use crate::config::commands::quoted;
 use crate::error::word;
 use crate::netlink::Route;
 use crate::netlink::neighbour::Neighbour;
@@ -42,7 +43,7 @@ fn to_server(context: &Context<'_>, route: &std::io::Result<Route>) -> Finding {
             Finding::error(CODE, message, REASON)
         };
         match context.lan_of_server() {
-            Some(lan) => finding.fix(format!("ip route replace {server} dev {lan}")),
+            Some(lan) => finding.fix(format!("ip route replace {server} dev {}", quoted(lan))),
             None => finding,
         }
     };
@@ -94,7 +95,7 @@ fn neighbour(context: &Context<'_>, index: u32, gateway: Option<Ipv4Addr>) -> Fi
     const REASON: &str = "packets go to the MAC address of the server, or of the router before it; until it is resolved, they use the slow path, which resolves it";
     let next = gateway.unwrap_or(context.server);
     let interface = context.name(index);
-    let ping = format!("ping -c 1 -I {interface} {next}");
+    let ping = format!("ping -c 1 -I {} {next}", quoted(&interface));
     match context.netlink.neighbour((index, next.into())) {
         Ok(Some(Neighbour::Resolved | Neighbour::Probing | Neighbour::External)) => {
             Finding::ok(CODE, format!("{next} is resolved"), REASON)
@@ -203,7 +204,10 @@ fn to_clients(context: &Context<'_>) -> Finding {
         }
         Ok(None) => {}
     }
-    let fix = format!("ip route replace default via GATEWAY dev {}", wan.name);
+    let fix = format!(
+        "ip route replace default via GATEWAY dev {}",
+        quoted(&wan.name)
+    );
     match context.route_to_clients() {
         Ok(Route::Via { index, .. }) if context.is_by(&context.wans, index) => {
             let message = format!("the default route leaves by {}", context.name(index));

@@ -3,7 +3,8 @@
 use super::Finding;
 use super::context::{Context, sysctl};
 use crate::config::client_routes::EXAMPLE_CLIENT;
-use crate::config::validate::{sysctl_key as key, sysctl_path as path};
+use crate::config::commands::quoted;
+use crate::config::validate::{sysctl_command as command, sysctl_key as key, sysctl_path as path};
 use crate::netlink::{Link, Route};
 
 pub(super) fn all(context: &Context<'_>) -> Vec<Finding> {
@@ -41,9 +42,11 @@ fn forwarding(context: &Context<'_>, link: &Link) -> Finding {
             "off; the server is on this host, so nothing is forwarded",
             REASON,
         ),
-        Some(0) => {
-            Finding::error(CODE, format!("{key} is 0"), REASON).fix(format!("sysctl -w {key}=1"))
-        }
+        Some(0) => Finding::error(CODE, format!("{key} is 0"), REASON).fix(command(
+            &link.name,
+            "forwarding",
+            1,
+        )),
         Some(_) => Finding::ok(CODE, "on", REASON),
         None => Finding::not_checked(CODE, format!("{key} is not readable"), REASON),
     }
@@ -73,8 +76,11 @@ fn reverse_path(context: &Context<'_>, wan: &Link) -> Finding {
                 }
                 Ok(Route::Local) | Err(_) => "there is no default route".to_owned(),
             };
-            Finding::warning(CODE, format!("strict, and {leaves}"), REASON)
-                .fix(format!("sysctl -w {}=2", key(&wan.name, "rp_filter")))
+            Finding::warning(CODE, format!("strict, and {leaves}"), REASON).fix(command(
+                &wan.name,
+                "rp_filter",
+                2,
+            ))
         }
         (0, _) => Finding::ok(CODE, "off", REASON),
         (_, _) => Finding::ok(CODE, "loose", REASON),
@@ -93,8 +99,8 @@ fn redirects(link: &Link) -> Finding {
     }
     // The kernel sends redirects if either of the two is on.
     Finding::warning(CODE, "on, and WAN and LAN are the same interface", REASON)
-        .fix(format!("sysctl -w {}=0", key("all", "send_redirects")))
-        .fix(format!("sysctl -w {}=0", key(&link.name, "send_redirects")))
+        .fix(command("all", "send_redirects", 0))
+        .fix(command(&link.name, "send_redirects", 0))
 }
 
 /// The largest packet that fits into a tunnel without fragmentation, in the usual worst case: ESP in UDP
@@ -117,7 +123,7 @@ fn mtu(wan: &Link, lan: &Link) -> Finding {
             "{} has {}, {} has {}: packets of clients larger than {} bytes get `fragmentation needed`; {fits}",
             lan.name, lan.mtu, wan.name, wan.mtu, lan.mtu
         );
-        let fix = format!("ip link set dev {} mtu {}", lan.name, wan.mtu);
+        let fix = format!("ip link set dev {} mtu {}", quoted(&lan.name), wan.mtu);
         return Finding::warning(CODE, message, REASON).fix(fix);
     }
     if wan.mtu < lan.mtu {
@@ -125,7 +131,7 @@ fn mtu(wan: &Link, lan: &Link) -> Finding {
             "{} has {}, {} has {}: packets of the server larger than {} bytes get `fragmentation needed`, which it obeys; {fits}",
             wan.name, wan.mtu, lan.name, lan.mtu, wan.mtu
         );
-        let fix = format!("ip link set dev {} mtu {}", wan.name, lan.mtu);
+        let fix = format!("ip link set dev {} mtu {}", quoted(&wan.name), lan.mtu);
         return Finding::warning(CODE, message, REASON).fix(fix);
     }
     Finding::ok(CODE, format!("{} on both sides; {fits}", wan.mtu), REASON)

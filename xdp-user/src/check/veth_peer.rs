@@ -3,6 +3,7 @@
 
 use super::context::Context;
 use crate::config::client_routes::EXAMPLE_CLIENT;
+use crate::config::commands::{quoted, quoted_path};
 use crate::netlink::namespaces::{self, Namespace};
 use crate::netlink::{Link, Route};
 use std::collections::BTreeSet;
@@ -27,6 +28,17 @@ pub(super) struct VethPeer {
     pub(super) has_server: bool,
     /// The route from the peer's namespace to the clients.
     pub(super) route_to_clients: Option<Route>,
+}
+
+impl VethPeer {
+    /// The command that sets an offload of the peer.
+    pub(super) fn command(&self, offload: &str) -> String {
+        format!(
+            "{}ethtool -K {} {offload}",
+            self.nsenter,
+            quoted(&self.name)
+        )
+    }
 }
 
 /// The peers of the interfaces that can be inspected. To enter another namespace needs
@@ -80,7 +92,7 @@ fn inspect(context: &Context<'_>, veth: &Link, peer: Link, namespace: &Namespace
     let nsenter = if namespace.own {
         String::new()
     } else {
-        format!("nsenter --net={} ", namespace.path.display())
+        format!("nsenter --net={} ", quoted_path(namespace.path))
     };
     let to_server = netlink.route(context.server);
     VethPeer {

@@ -3,7 +3,8 @@
 
 use super::Finding;
 use super::context::{Context, sysctl};
-use crate::config::validate::not_unicast;
+use crate::config::commands::quoted;
+use crate::config::validate::{not_unicast, sysctl_command};
 use crate::netlink::Link;
 use crate::netlink::address::Address;
 
@@ -59,8 +60,8 @@ fn local(context: &Context<'_>, own: &Address) -> Finding {
             wan.name
         );
         return Finding::warning(CODE, message, REASON)
-            .fix("sysctl -w net.ipv4.conf.all.arp_ignore=0")
-            .fix(format!("sysctl -w net.ipv4.conf.{}.arp_ignore=0", wan.name));
+            .fix(sysctl_command("all", "arp_ignore", 0))
+            .fix(sysctl_command(&wan.name, "arp_ignore", 0));
     }
     let mut message = format!("{vip} is an address of {holder}; this host answers ARP for it");
     if own.secondary {
@@ -102,14 +103,14 @@ fn foreign(context: &Context<'_>) -> Finding {
         let message =
             format!("{vip} is not an address of this host, and no interface answers ARP for it");
         return Finding::warning(CODE, message, REASON)
-            .fix(format!("ip address add {vip}/32 dev {}", wan.name));
+            .fix(format!("ip address add {vip}/32 dev {}", quoted(&wan.name)));
     }
     Finding::warning(
         CODE,
         format!("{vip} is not an address of this host and not in the network of a WAN; whether a router sends its packets here is not visible from this host"),
         REASON,
     )
-    .fix(format!("ip address add {vip}/32 dev {}", wan.name))
+    .fix(format!("ip address add {vip}/32 dev {}", quoted(&wan.name)))
 }
 
 /// Whether the kernel answers ARP for the VIP as a proxy, by an entry or by `proxy_arp`. It does so only

@@ -1,6 +1,7 @@
 //! By which WAN replies to clients leave. Where there are several WANs, replies from a VIP leave by the WAN
 //! that has it, if a route to the client does; so each of these WANs needs a default route of its own.
 
+use crate::config::commands::quoted;
 use crate::config::location::{Network, OwningWan, ServerLocation, VipLocation};
 use crate::config::macvlans;
 use crate::config::plan::Plan;
@@ -132,7 +133,7 @@ impl<'r> ClientRoutes<'r> {
     /// have that. With an equal one, the order would change when the first one goes and comes back.
     fn fix(&self, (number, index): (usize, u32), name: &str) -> String {
         let netlink = self.routes.netlink();
-        let wan = &self.network.wans[number].name;
+        let (wan, dev) = (&self.network.wans[number].name, quoted(name));
         let number = self.names.iter().position(|name| name == wan);
         let wanted = u32::try_from(number.unwrap_or_default() + 1).map_or(u32::MAX, |at| at * 100);
         let host = netlink.metric(EXAMPLE_CLIENT);
@@ -145,7 +146,7 @@ impl<'r> ClientRoutes<'r> {
         } else {
             " onlink"
         };
-        format!("ip route append default via GATEWAY dev {name}{onlink} metric {metric}")
+        format!("ip route append default via GATEWAY dev {dev}{onlink} metric {metric}")
     }
 }
 

@@ -1,25 +1,12 @@
 //! The commands that messages name as a remedy, complete: with the options that find the instance, and
 //! so that they can be pasted into a shell.
 
+pub(crate) use crate::error::text::{quoted, quoted_path};
 use std::path::Path;
 
 /// Where the BPF file system is usually mounted; then the same as seen by process 1, because
 /// `ip netns exec` mounts a new /sys over it.
 pub(crate) const USUAL_BPFFS: [&str; 2] = ["/sys/fs/bpf", "/proc/1/root/sys/fs/bpf"];
-
-/// A word as a shell reads it: in quotes if it has characters with a meaning to one.
-pub(crate) fn quoted(word: &str) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "_-+=:,./@%".contains(c);
-    if !word.is_empty() && word.chars().all(is_plain) {
-        return word.to_owned();
-    }
-    format!("'{}'", word.replace('\'', r"'\''"))
-}
-
-/// A path as a shell reads it.
-pub(crate) fn quoted_path(path: &Path) -> String {
-    quoted(&path.display().to_string())
-}
 
 /// The option, to append to a command that acts on instances in this BPF file system. Empty where
 /// the command finds it by itself.
@@ -66,18 +53,6 @@ mod tests {
 
     #[test]
     fn a_path_with_characters_of_the_shell_is_quoted() {
-        for (path, words) in [
-            ("/run/my bpf", "'/run/my bpf'"),
-            ("/run/a;b", "'/run/a;b'"),
-            ("/run/$HOME", "'/run/$HOME'"),
-            ("/run/o'clock", r"'/run/o'\''clock'"),
-            ("/run/~", "'/run/~'"),
-            ("/run/büro", "'/run/büro'"),
-            ("", "''"),
-            ("/run/a_b-1.2+c:d@e,f=g%h", "/run/a_b-1.2+c:d@e,f=g%h"),
-        ] {
-            assert_eq!(quoted(path), words);
-        }
         let command = unload_command(Path::new("/run/my bpf/ikenat/default"));
         assert_eq!(
             command,

@@ -151,7 +151,7 @@ impl<'n> Network<'n> {
                 return Err(Error::NotRoutable {
                     server,
                     why: word(&error),
-                    lan: first.unwrap_or_else(|| "the LAN".to_owned()),
+                    lan: first.unwrap_or_else(|| "LAN".to_owned()),
                 });
             }
         };

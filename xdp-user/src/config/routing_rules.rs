@@ -15,6 +15,7 @@
 //! server or by a mark change nothing about that, whether they choose a WAN or forbid (unreachable, prohibit,
 //! blackhole).
 
+use crate::config::commands::quoted;
 use crate::config::services::{Service, named};
 use crate::config::settings::Settings;
 use crate::netlink::rule::{Action, MAIN, Rule};
@@ -189,7 +190,10 @@ fn judge(
     let first = vips.first()?;
     let named = named(vips.iter().map(Ipv4Addr::to_string).collect(), 1, "VIP");
     let priority = rule.priority;
-    let ingress = rule.ingress.iter().map(|name| format!("iif {name}"));
+    let ingress = rule
+        .ingress
+        .iter()
+        .map(|name| format!("iif {}", quoted(name)));
     let words = ingress.chain(rule.others.iter().cloned());
     let rest = words.chain([rule.action.to_string()]).collect::<Vec<_>>();
     let rest = rest.join(" ");

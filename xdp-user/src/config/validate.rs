@@ -1,6 +1,7 @@
 //! Checks of the settings against this host: all that need no loaded program, before anything is
 //! changed.
 
+use crate::config::commands::quoted;
 use crate::config::location::Network;
 use crate::config::macvlans;
 use crate::config::numbers::ServiceNumbers;
@@ -85,6 +86,17 @@ pub(crate) fn sysctl_key(interface: &str, setting: &str) -> String {
     }
 }
 
+/// The command that changes a setting of an interface, or of `all`.
+pub(crate) fn sysctl_command(interface: &str, setting: &str, value: u32) -> String {
+    // `sysctl` takes these for the end of the name or for a pattern.
+    if interface.contains(['=', '*', '?', '[', ']', '\\']) {
+        let path = format!("/proc/sys/{}", sysctl_path(interface, setting));
+        return format!("echo {value} > {}", quoted(&path));
+    }
+    let key = sysctl_key(interface, setting);
+    format!("sysctl -w {}", quoted(&format!("{key}={value}")))
+}
+
 fn check_ethernet(link: &Link) -> Result<()> {
     if link.mac.is_none() {
         return Err(Error::NotEthernet {
@@ -100,7 +112,7 @@ fn check_forwarding(link: &Link) -> Result<()> {
     if value.trim() == "0" {
         return Err(Error::ForwardingOff {
             name: link.name.clone(),
-            key: sysctl_key(&link.name, "forwarding"),
+            fix: sysctl_command(&link.name, "forwarding", 1),
         });
     }
     Ok(())

@@ -1,6 +1,6 @@
 //! The messages that the daemon logs: at its start, when something changes, and at its end.
 
-use crate::config::commands::bpffs_option;
+use crate::config::commands::{bpffs_option, quoted_path};
 use crate::config::interfaces::Side;
 use crate::config::macvlans::{TooMany, Unknown, mac_text};
 use crate::config::plan::Plan;
@@ -69,8 +69,9 @@ pub(super) fn started(plan: &Plan, dataplane: &Dataplane, unfollowed: &[Unfollow
         && let Some(closed) = dataplane.instance.closed_to(group)
     {
         warn!(
-            "group {group} cannot reach the tables: {0} is closed to it; `chmod o+x {0}` opens it",
-            closed.display()
+            "group {group} cannot reach the tables: {0} is closed to it; `chmod o+x {1}` opens it",
+            closed.display(),
+            quoted_path(&closed)
         );
     }
     for rule in unfollowed {

@@ -2,6 +2,7 @@
 //! many have one that names the first ones.
 
 use crate::config::client_routes::Unrouted;
+use crate::config::commands::quoted;
 use crate::config::plan::Plan;
 use crate::config::services::{Service, join, named};
 use crate::daemon::link_change::Moved;
@@ -49,13 +50,13 @@ fn foreign_vips(plan: &Plan) -> Vec<String> {
         |vip| {
             format!(
                 "{vip} is not an address of this host, so ARP requests for it may have no answer: route it here, or `ip address add {vip}/32 dev {}`",
-                wan_of(plan, *vip)
+                quoted(wan_of(plan, *vip))
             )
         },
         |vip, vips| {
             format!(
                 "{vips} are not addresses of this host, so ARP requests for them may have no answer: route them here, or add each one, as with `ip address add {vip}/32 dev {}`",
-                wan_of(plan, *vip)
+                quoted(wan_of(plan, *vip))
             )
         },
     )
@@ -114,13 +115,13 @@ pub(super) fn vips(plan: &Plan, changes: &[(Ipv4Addr, VipChange)]) {
         |vip| {
             format!(
                 "{vip}: not an address of this host any more, so ARP requests for it may have no answer; restore it with `ip address add {vip}/32 dev {}`",
-                wan_of(plan, *vip)
+                quoted(wan_of(plan, *vip))
             )
         },
         |vip, vips| {
             format!(
                 "{vips}: not addresses of this host any more, so ARP requests for them may have no answer; restore each one, as with `ip address add {vip}/32 dev {}`",
-                wan_of(plan, *vip)
+                quoted(wan_of(plan, *vip))
             )
         },
     );

@@ -3,6 +3,7 @@
 
 use crate::bpffs::find::{self, Selector};
 use crate::bpffs::layout::Instance;
+use crate::config::commands::quoted;
 use crate::config::plan::Plan;
 use crate::dataplane::{bpf_query, link, takeover};
 use crate::error::{Error, Result};
@@ -47,7 +48,7 @@ fn other_program(link: &Link, id: u32, bpffs: &Path) -> Error {
         Some(name) => format!("`{name}` (id {id})"),
         None => format!("id {id}"),
     };
-    let name = &link.name;
+    let name = quoted(&link.name);
     let remedy = match instance_of(bpffs, id) {
         Some(other) => format!(
             "it belongs to the ikenat instance {}, and an interface can have only one; remove it with `ikenat unload {}{}`",
@@ -61,11 +62,11 @@ fn other_program(link: &Link, id: u32, bpffs: &Path) -> Error {
         ),
         None => format!(
             "an interface can have only one; remove it with `{}`, or stop the software that attached it",
-            removal_command(name, id)
+            removal_command(&link.name, id)
         ),
     };
     Error::OtherProgram {
-        interface: name.clone(),
+        interface: link.name.clone(),
         program,
         remedy,
     }
@@ -76,7 +77,7 @@ pub fn removal_command(interface: &str, program: u32) -> String {
     // `ip` cannot remove a program that a BPF link holds.
     match bpf_query::link_of_program(program) {
         Some(id) => format!("bpftool link detach id {id}"),
-        None => format!("ip link set dev {interface} xdp off"),
+        None => format!("ip link set dev {} xdp off", quoted(interface)),
     }
 }
 
@@ -87,4 +88,16 @@ pub fn instance_of(bpffs: &Path, program: u32) -> Option<Instance> {
         let links = link::all_of(instance);
         links.iter().any(|bpf_link| bpf_link.program == program)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_is_removed_from_its_interface_whatever_the_name() {
+        // No program has this id, so no link has it.
+        let command = removal_command("eth$1", u32::MAX);
+        assert_eq!(command, "ip link set dev 'eth$1' xdp off");
+    }
 }

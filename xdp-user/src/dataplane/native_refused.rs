@@ -1,5 +1,6 @@
 //! Why a device refuses native XDP, and what to do about it, by the error of the kernel.
 
+use crate::config::commands::quoted;
 use crate::error::{Error, causes, errno};
 use crate::netlink::Link;
 use rustix::io::Errno;
@@ -21,25 +22,25 @@ fn remedy(errno: Option<i32>, link: &Link, option: &str) -> String {
     let generic = format!(
         "`{option} generic`, which works on every device and is slower; `--mode generic` sets both sides"
     );
-    let (name, mtu) = (&link.name, link.mtu);
+    let (name, mtu, dev) = (&link.name, link.mtu, quoted(&link.name));
     match errno.map(Errno::from_raw_os_error) {
         // ENOTSUPP is no number of the ABI, but some drivers return it.
         Some(Errno::OPNOTSUPP) => no_native_xdp(&generic),
         Some(number) if number.raw_os_error() == 524 => no_native_xdp(&generic),
         Some(Errno::BUSY | Errno::EXIST) => format!(
-            "another XDP program has taken its place: `ip -details link show dev {name}` shows it, `ip link set dev {name} xdp off` removes one without a link"
+            "another XDP program has taken its place: `ip -details link show dev {dev}` shows it, `ip link set dev {dev} xdp off` removes one without a link"
         ),
         Some(Errno::PERM | Errno::ACCESS) => format!(
             "this process may not attach there: give it CAP_NET_ADMIN in the user namespace that owns the network namespace of {name}, which is not that of a container"
         ),
         Some(Errno::NOMEM) => format!(
-            "there is not enough memory, or the device has not enough transmit queues, of which many drivers need one for each CPU (`ethtool -l {name}` shows them, `ethtool -L {name}` changes them): otherwise use {generic}"
+            "there is not enough memory, or the device has not enough transmit queues, of which many drivers need one for each CPU (`ethtool -l {dev}` shows them, `ethtool -L {dev}` changes them): otherwise use {generic}"
         ),
         Some(Errno::NXIO | Errno::NOSPC) => format!(
-            "the device has not enough transmit queues, of which many drivers need one for each CPU (`ethtool -l {name}` shows them, `ethtool -L {name}` changes them): otherwise use {generic}"
+            "the device has not enough transmit queues, of which many drivers need one for each CPU (`ethtool -l {dev}` shows them, `ethtool -L {dev}` changes them): otherwise use {generic}"
         ),
         Some(Errno::INVAL | Errno::RANGE | Errno::MSGSIZE) => format!(
-            "many drivers refuse it with a large MTU (that of {name} is {mtu}) or with LRO: run `ip link set dev {name} mtu 1500` or `ethtool -K {name} lro off`, or use {generic}"
+            "many drivers refuse it with a large MTU (that of {name} is {mtu}) or with LRO: run `ip link set dev {dev} mtu 1500` or `ethtool -K {dev} lro off`, or use {generic}"
         ),
         Some(Errno::NODEV) => format!("{name} has vanished: start ikenat again when it is back"),
         _ => format!("the kernel's log (`dmesg`) may say why; otherwise use {generic}"),
@@ -91,5 +92,30 @@ mod tests {
             );
         }
         assert!(text(524).contains("its driver does not support it"));
+    }
+
+    #[test]
+    fn commands_are_about_the_interface_whatever_its_name() {
+        let link = Link {
+            name: "eth$1".to_owned(),
+            ..Link::default()
+        };
+        for number in [
+            Errno::BUSY,
+            Errno::EXIST,
+            Errno::NOMEM,
+            Errno::NXIO,
+            Errno::NOSPC,
+            Errno::INVAL,
+        ] {
+            let text = remedy(Some(number.raw_os_error()), &link, "--wan-mode");
+            let commands = text.split('`').skip(1).step_by(2);
+            let about = commands.filter(|command| command.contains("eth"));
+            let about: Vec<&str> = about.filter(|command| *command != "ethtool").collect();
+            assert!(about.len() > 1, "{text}");
+            for command in about {
+                assert!(command.contains("'eth$1'"), "{command}");
+            }
+        }
     }
 }

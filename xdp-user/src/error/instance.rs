@@ -1,5 +1,6 @@
 //! The errors of an instance as a whole: its state, its directory and who owns it.
 
+use super::text::quoted;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
@@ -71,7 +72,8 @@ pub enum InstanceError {
     },
     /// The process that took the lock has ended, its number is in use again, and the lock is held.
     #[error(
-        "the lock of the instance {instance} is held, and process {pid} ({name}), which /proc/locks names, does not hold it, so it is left alone: find the holder with `fuser -v {place}`, end it, and try again"
+        "the lock of the instance {instance} is held, and process {pid} ({name}), which /proc/locks names, does not hold it, so it is left alone: find the holder with `fuser -v {}`, end it, and try again",
+        quoted(place)
     )]
     NotTheHolder {
         /// The instance.

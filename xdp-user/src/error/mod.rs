@@ -1,10 +1,10 @@
 //! The errors of this crate, as sentences that name the object and the remedy.
-//!
 //! Invariant: it imports no other module of the crate, so that every module can use it.
 
 mod cause;
 mod instance;
 mod service;
+pub(crate) mod text;
 
 pub use cause::{causes, word};
 pub(crate) use cause::{errno, is_denied, log_clean_up};
@@ -57,13 +57,13 @@ pub enum Error {
     },
     /// An interface does not forward.
     #[error(
-        "IPv4 forwarding is off on {name}, so the kernel gives programs no route for its packets: run `sysctl -w {key}=1`"
+        "IPv4 forwarding is off on {name}, so the kernel gives programs no route for its packets: run `{fix}`"
     )]
     ForwardingOff {
         /// The interface.
         name: String,
-        /// The sysctl.
-        key: String,
+        /// The command that switches it on.
+        fix: String,
     },
     /// The VIP or the server is not a unicast address.
     #[error(
@@ -79,7 +79,8 @@ pub enum Error {
     },
     /// The kernel has no route.
     #[error(
-        "there is no route to the server {server} ({why}): give {lan} an address in the server's network, or add a route with `ip route add {server} dev {lan}`"
+        "there is no route to the server {server} ({why}): give {lan} an address in the server's network, or add a route with `ip route add {server} dev {}`",
+        text::quoted(lan)
     )]
     NotRoutable {
         /// The server.
@@ -99,7 +100,9 @@ pub enum Error {
     },
     /// The server is behind another interface.
     #[error(
-        "the route to the server {server} leaves by {found}, not by {lans}: use `--lan {found}`, or fix the route with `ip route replace {server} dev {lan}`"
+        "the route to the server {server} leaves by {found}, not by {lans}: use `--lan {}`, or fix the route with `ip route replace {server} dev {}`",
+        text::quoted(found),
+        text::quoted(lan)
     )]
     OtherLan {
         /// The server.
@@ -113,7 +116,8 @@ pub enum Error {
     },
     /// No LAN was given, and the server is another machine.
     #[error(
-        "the server {server} is another machine, and its replies arrive on {found}: add `--lan {found}` (only a server on this host needs no --lan)"
+        "the server {server} is another machine, and its replies arrive on {found}: add `--lan {}` (only a server on this host needs no --lan)",
+        text::quoted(found)
     )]
     NoLan {
         /// The server.
@@ -130,7 +134,7 @@ pub enum Error {
         limit: usize,
     },
     /// The same interface is given twice on one side.
-    #[error("`{option} {name}` is given twice: give it once")]
+    #[error("`{option} {}` is given twice: give it once", text::quoted(name))]
     InterfaceTwice {
         /// The option.
         option: &'static str,
@@ -139,7 +143,8 @@ pub enum Error {
     },
     /// An interface is on both sides, and not the first of both.
     #[error(
-        "{name} is both a WAN and a LAN, which only one interface can be, as the first WAN and the first LAN: put `--wan {name} --lan {name}` first, and give every other interface on one side only"
+        "{name} is both a WAN and a LAN, which only one interface can be, as the first WAN and the first LAN: put `--wan {0} --lan {0}` first, and give every other interface on one side only",
+        text::quoted(name)
     )]
     ArmNotFirst {
         /// The interface.
@@ -183,7 +188,8 @@ pub enum Error {
     },
     /// A tc filter of other software.
     #[error(
-        "{interface} has a tc filter of other software where ikenat's filter belongs ({block}, priority {priority}: {filter}): give that filter another priority, or remove it with `tc filter del dev {interface} {block} pref {priority}`"
+        "{interface} has a tc filter of other software where ikenat's filter belongs ({block}, priority {priority}: {filter}): give that filter another priority, or remove it with `tc filter del dev {} {block} pref {priority}`",
+        text::quoted(interface)
     )]
     OtherFilter {
         /// The interface.
@@ -197,7 +203,8 @@ pub enum Error {
     },
     /// A qdisc without an egress hook.
     #[error(
-        "{interface} has an `ingress` qdisc of other software, which has no egress hook: replace it with a clsact qdisc, which has both hooks (`tc qdisc del dev {interface} ingress`, `tc qdisc add dev {interface} clsact`, then add its filters again)"
+        "{interface} has an `ingress` qdisc of other software, which has no egress hook: replace it with a clsact qdisc, which has both hooks (`tc qdisc del dev {0} ingress`, `tc qdisc add dev {0} clsact`, then add its filters again)",
+        text::quoted(interface)
     )]
     IngressQdisc {
         /// The interface.

@@ -10,6 +10,7 @@ mod network_cards;
 mod nft_rules;
 mod one_service;
 mod policy;
+mod quoting;
 mod routing;
 mod services;
 mod vip;
@@ -36,6 +37,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         one_service::scenarios(),
         vip::scenarios(),
         policy::scenarios(),
+        quoting::scenarios(),
         routing::scenarios(),
         services::scenarios(),
     ];

@@ -3,6 +3,7 @@
 use super::ruleset::{Syntax, Table};
 use super::sample::NetfilterHook;
 use super::traffic::HandledTraffic;
+use crate::config::commands::quoted;
 use xdp_common::Direction;
 
 /// One command for UDP, one for TCP if the server is this host, and one for ESP, for each interface.
@@ -30,7 +31,7 @@ pub(super) fn commands(
     for name in links {
         match &table.syntax {
             Syntax::Iptables(program) => {
-                let table = &table.name;
+                let [table, chain, name] = [table.name.as_str(), chain, name].map(quoted);
                 let (end, ports) = if inbound {
                     ("-d", "--dports")
                 } else {
@@ -48,7 +49,14 @@ pub(super) fn commands(
                 }
                 commands.push(format!("{begin} -p esp -j ACCEPT"));
             }
+            // Nothing in a string of nft stands for a quotation mark.
+            Syntax::Nft(_) if name.contains('"') => {}
             Syntax::Nft(family) => {
+                // A last asterisk would stand for the rest of any name.
+                let name = match name.strip_suffix('*') {
+                    Some(begin) => format!(r"{begin}\*"),
+                    None => name.clone(),
+                };
                 let table = &table.name;
                 let (end, port) = if inbound {
                     ("daddr", "dport")
@@ -59,11 +67,12 @@ pub(super) fn commands(
                 let begin = format!(
                     "insert rule {family} {table} {chain} {interface} \"{name}\" ip {end} {server}"
                 );
-                commands.push(format!("nft '{begin} udp {port} {{ 500, 4500 }} accept'"));
+                let mut push = |rule: String| commands.push(format!("nft {}", quoted(&rule)));
+                push(format!("{begin} udp {port} {{ 500, 4500 }} accept"));
                 if traffic.server_is_local {
-                    commands.push(format!("nft '{begin} tcp {port} 4500 accept'"));
+                    push(format!("{begin} tcp {port} 4500 accept"));
                 }
-                commands.push(format!("nft '{begin} meta l4proto esp accept'"));
+                push(format!("{begin} meta l4proto esp accept"));
             }
         }
     }

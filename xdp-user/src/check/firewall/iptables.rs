@@ -2,6 +2,7 @@
 
 use super::ruleset::{BaseChain, Chain, ChainType, Rule, Syntax, Table, Target};
 use super::sample::{AddressRange, Condition, ESP, Match, NetfilterHook, UDP};
+use crate::config::commands::quoted;
 use std::collections::BTreeMap;
 
 /// All tables of a dump. `program` is the iptables program that changes them.
@@ -22,8 +23,13 @@ pub(super) fn parse(text: &str, program: &str) -> Vec<Table> {
                 table.chains.entry(name.to_owned()).or_default().base = base;
             } else if let Some(appended) = line.strip_prefix("-A ") {
                 let (chain, rest) = appended.split_once(' ').unwrap_or((appended, ""));
-                let remove = format!("{program} -t {} -D {chain} {rest}", table.name);
-                let rule = rule(line, rest, remove.trim_end().to_owned());
+                let words = words(rest);
+                let remove = [table.name.as_str(), "-D", chain]
+                    .map(str::to_owned)
+                    .into_iter();
+                let remove: Vec<String> = remove.chain(words.clone()).map(as_argument).collect();
+                let remove = format!("{program} -t {}", remove.join(" "));
+                let rule = rule(line, words, remove);
                 let chain: &mut Chain = table.chains.entry(chain.to_owned()).or_default();
                 chain.rules.push(rule);
             }
@@ -81,6 +87,11 @@ fn words(text: &str) -> Vec<String> {
     words
 }
 
+/// A negation alone has no meaning to a shell behind the name of a command.
+fn as_argument(word: String) -> String {
+    if word == "!" { word } else { quoted(&word) }
+}
+
 /// Parses a rule option by option.
 struct Reader {
     words: std::vec::IntoIter<String>,
@@ -88,9 +99,9 @@ struct Reader {
     target: Target,
 }
 
-fn rule(line: &str, text: &str, remove: String) -> Rule {
+fn rule(line: &str, words: Vec<String>, remove: String) -> Rule {
     let mut reader = Reader {
-        words: words(text).into_iter(),
+        words: words.into_iter(),
         conditions: Vec::new(),
         target: Target::Nothing,
     };

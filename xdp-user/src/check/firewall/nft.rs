@@ -4,6 +4,7 @@ use super::iptables::{protocol_number, state};
 use super::nft_display::statements;
 use super::ruleset::{BaseChain, Chain, ChainType, Rule, Syntax, Table, Target};
 use super::sample::{AddressRange, Condition, ESP, Match, NetfilterHook, UDP};
+use crate::config::commands::quoted;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -119,7 +120,11 @@ fn rules(rule: &Value, sets: &Sets<'_>) -> Vec<Rule> {
             "nft {family} {table} {chain} handle {handle}: {}{named}",
             statements(rule)
         ),
-        remove: format!("nft delete rule {family} {table} {chain} handle {handle}"),
+        remove: format!(
+            "nft delete rule {family} {} {} handle {handle}",
+            quoted(table),
+            quoted(chain)
+        ),
     };
     match map {
         None => vec![make(conditions, target)],
