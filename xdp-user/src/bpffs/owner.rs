@@ -3,6 +3,7 @@
 
 use crate::bpffs::layout::Instance;
 use crate::config::interfaces::Interface;
+use crate::error::text::printable;
 use crate::tables::meta::index_and_name;
 use crate::tables::mmap::{Memory, ReadOnlyWord};
 use crate::tables::services::Records;
@@ -45,12 +46,12 @@ fn vips(instance: &Instance) -> Vec<IpAddr> {
 }
 
 impl Instance {
-    /// The names of what is left in the directory.
+    /// The names of what is left in the directory, for a sentence.
     pub fn others(&self) -> Vec<String> {
         let entries = fs::read_dir(&self.directory).into_iter().flatten();
         let names = entries.filter_map(|entry| Some(entry.ok()?.file_name()));
         let mut names: Vec<String> = names
-            .map(|name| name.to_string_lossy().into_owned())
+            .map(|name| printable(&name.to_string_lossy()).into_owned())
             .collect();
         names.sort_unstable();
         names

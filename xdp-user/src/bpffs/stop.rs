@@ -2,6 +2,7 @@
 
 use crate::bpffs::layout::Instance;
 use crate::bpffs::lock::Lock;
+use crate::error::text::printable;
 use crate::error::{Error, InstanceError, Result};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::fs;
@@ -97,7 +98,7 @@ impl Instance {
         let (instance, process) = (self.name.clone(), PathBuf::from(format!("/proc/{pid}")));
         let look_at = |error| Error::system(format!("look at process {pid}"))(error);
         let name = fs::read_to_string(process.join("comm")).map_err(look_at)?;
-        let name = name.trim_end().to_owned();
+        let name = printable(name.trim_end()).into_owned();
         let files = fs::read_dir(process.join("fd")).map_err(look_at)?;
         let mut files = files.filter_map(|file| fs::metadata(file.ok()?.path()).ok());
         if !files.any(|file| self.is_lock(&file)) {

@@ -56,7 +56,7 @@ fn directory(path: &Path, also: Option<u32>) -> Result<bool> {
     if !meta.is_dir() {
         let what = if meta.is_symlink() {
             let target = fs::read_link(path).unwrap_or_default();
-            format!("is a symbolic link to {}", target.display())
+            format!("is a symbolic link to {}", quoted_path(&target))
         } else {
             "is no directory".to_owned()
         };
@@ -126,7 +126,7 @@ impl Instance {
                 let target = fs::read_link(&path).unwrap_or_default();
                 let what = format!(
                     "is a symbolic link to {}, and no pin is one",
-                    target.display()
+                    quoted_path(&target)
                 );
                 let fix = format!("rm {}", quoted_path(&path));
                 return Err(refusal(&path, what, fix));

@@ -47,6 +47,7 @@ impl Place {
         ];
         for found in found {
             let text = found.expect_err("refused").to_string();
+            assert!(!text.contains(char::is_control), "{text:?}");
             for word in words {
                 assert!(text.contains(word), "{word:?} is not in: {text}");
             }
@@ -83,6 +84,22 @@ fn a_link_in_place_of_an_instance_or_of_the_locks_is_not_followed() {
     assert!(error.contains("symbolic link to"), "{error}");
     fs::create_dir(&own).expect("a directory");
     place.refused(&["symbolic link to", &format!("`rm {}`", locks.display())]);
+}
+
+/// Whoever may make a link there chooses where it leads, and the administrator reads it.
+#[test]
+fn where_a_link_leads_is_no_order_to_the_terminal() {
+    let place = Place::new("terminal");
+    let base = place.bpffs().join(DIRECTORY);
+    let target = "x\u{1b}]0;owned\u{7}\nikenat: all is well\u{9b}2J";
+    let shown = r"symbolic link to $'x\033]0;owned\007\012ikenat: all is well\302\2332J', and";
+    symlink(target, &base).expect("a link");
+    place.refused(&[shown]);
+    fs::remove_file(&base).expect("a link");
+    let own = base.join("default");
+    fs::create_dir_all(&own).expect("a directory");
+    symlink(target, own.join("META")).expect("a link");
+    place.refused(&[shown, "no pin is one"]);
 }
 
 #[test]

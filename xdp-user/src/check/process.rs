@@ -4,6 +4,7 @@ use super::Finding;
 use super::context::Context;
 use crate::bpffs::layout::{self, Instance};
 use crate::config::commands::{USUAL_BPFFS, quoted_path};
+use crate::error::text::printable_path;
 use crate::error::{Error, InstanceError};
 use crate::sys::capabilities::knows_barriers;
 use crate::sys::kernel_version;
@@ -107,7 +108,7 @@ fn distrusted(bpffs: &Path, instance: &str) -> Option<Finding> {
     const REASON: &str = "the owner of the directory can replace the pins in it, so ikenat uses only a directory of root or of its own user";
     match Instance::of(bpffs, instance).check_place() {
         Err(Error::Instance(InstanceError::ForeignDirectory { path, what, fix })) => {
-            let message = format!("{} {what}", path.display());
+            let message = format!("{} {what}", printable_path(&path));
             Some(Finding::error("bpffs", message, REASON).fix(fix))
         }
         Ok(()) | Err(_) => None,

@@ -3,6 +3,7 @@
 //! Invariant: no decision about a packet or a map is made here.
 
 pub(crate) mod check;
+mod printed;
 pub(crate) mod run;
 mod service_filter;
 pub(crate) mod stats;
@@ -12,7 +13,8 @@ pub(crate) mod unload;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use std::io::{self, BufWriter, Write};
+use printed::Printed;
+use std::io::{self, BufWriter, StdoutLock, Write};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -53,8 +55,11 @@ pub(crate) fn print(text: &str) -> Result<Reader> {
 
 /// Prints what `write` writes. What else the process has to do, and its exit status, do not depend on
 /// the reader.
-pub(crate) fn print_with(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<Reader> {
-    let mut out = BufWriter::with_capacity(1 << 16, io::stdout().lock());
+pub(crate) fn print_with(
+    write: impl FnOnce(&mut Printed<BufWriter<StdoutLock<'static>>>) -> io::Result<()>,
+) -> Result<Reader> {
+    let out = BufWriter::with_capacity(1 << 16, io::stdout().lock());
+    let mut out = Printed(out);
     match write(&mut out).and_then(|()| out.flush()) {
         Ok(()) => Ok(Reader::Present),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Reader::Gone),
@@ -65,7 +70,7 @@ pub(crate) fn print_with(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -
 /// Prints an error to stderr, with its causes. (`eprintln` panics when stderr is not read.)
 pub(crate) fn complain(error: &anyhow::Error) {
     let text = causes(error.as_ref());
-    _ = writeln!(io::stderr(), "ikenat: {text}");
+    _ = Printed(io::stderr()).write_all(format!("ikenat: {text}\n").as_bytes());
 }
 
 impl InstanceFilter {

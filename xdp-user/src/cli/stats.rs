@@ -1,5 +1,6 @@
 //! `ikenat stats`: every SPI and every peer, from the tables alone.
 
+use super::printed::Printed;
 use super::service_filter::{ServiceFilter, select};
 use super::table::{Align, SERVICE, age, grouped, prepended, write_rows};
 use super::{Errors, InstanceFilter, Reader, heading, print_with, readable};
@@ -136,7 +137,7 @@ fn show(
     arguments: &Arguments,
     stats: &Stats<'_>,
     snapshots: &[Named],
-    out: &mut dyn Write,
+    out: &mut Printed<impl Write>,
 ) -> io::Result<()> {
     if arguments.json {
         let document = Document::now(stats);
@@ -148,7 +149,7 @@ fn show(
     }
     // Cursor home and clear: the tables fill the screen until Ctrl-C.
     if arguments.watch && io::stdout().is_terminal() {
-        write!(out, "\x1b[H\x1b[2J")?;
+        write!(out.0, "\x1b[H\x1b[2J")?;
     }
     for (at, (instance, (_, snapshot))) in stats.instances.iter().zip(snapshots).enumerate() {
         if at > 0 {

@@ -1,6 +1,6 @@
 //! The errors of an instance as a whole: its state, its directory and who owns it.
 
-use super::text::quoted;
+use super::text::{printable_path, quoted};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
@@ -36,7 +36,8 @@ pub enum InstanceError {
     },
     /// A directory in the BPF file system is another user's, or none.
     #[error(
-        "{path} {what}: nothing was changed; find out whose it is, run `{fix}`, or give another BPF file system with --bpffs"
+        "{} {what}: nothing was changed; find out whose it is, run `{fix}`, or give another BPF file system with --bpffs",
+        printable_path(path)
     )]
     ForeignDirectory {
         /// The directory.

@@ -4,7 +4,7 @@
 mod cause;
 mod instance;
 mod service;
-pub(crate) mod text;
+pub mod text;
 
 pub use cause::{causes, word};
 pub(crate) use cause::{errno, is_denied, log_clean_up};

@@ -1,5 +1,7 @@
-//! Names from outside in commands: quoted for the shell into which they are pasted.
+//! Names from outside in what people read: quoted in commands for the shell into which they are pasted, and
+//! without characters that a terminal would obey.
 
+use std::borrow::Cow;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
@@ -42,6 +44,28 @@ fn quoted_bytes(bytes: &[u8]) -> String {
 
 fn push_numbers(text: &mut String, bytes: &[u8]) {
     text.extend(bytes.iter().map(|byte| format!("\\{byte:03o}")));
+}
+
+/// A name from outside within a sentence: what a terminal obeys, also a new line, is written by its number,
+/// as in `\u001b`.
+pub fn printable(text: &str) -> Cow<'_, str> {
+    if !text.contains(is_hidden) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len() + 8);
+    for character in text.chars() {
+        if is_hidden(character) {
+            shown.push_str(&format!("\\u{:04x}", u32::from(character)));
+        } else {
+            shown.push(character);
+        }
+    }
+    Cow::Owned(shown)
+}
+
+/// The same of a path.
+pub(crate) fn printable_path(path: &Path) -> String {
+    printable(&path.display().to_string()).into_owned()
 }
 
 /// Whether a terminal obeys a character or changes the order of others by it.
@@ -96,6 +120,20 @@ mod tests {
         let path = quoted_path(Path::new(OsStr::from_bytes(bytes)));
         assert_eq!(path, r"$'/run/\3771'");
         assert_eq!(read_by("bash", &format!("%s {path}")), bytes);
+    }
+
+    #[test]
+    fn a_terminal_has_nothing_to_obey_in_a_printable_text() {
+        for (text, shown) in [
+            ("büro-1", "büro-1"),
+            ("\u{1b}]0;x\u{7}\n", r"\u001b]0;x\u0007\u000a"),
+            ("a\u{9b}2J\u{7f}\r", r"a\u009b2J\u007f\u000d"),
+            ("\u{202e}txt", r"\u202etxt"),
+        ] {
+            assert_eq!(printable(text), shown);
+        }
+        let path = Path::new("/run/\u{1b}[31m");
+        assert_eq!(printable_path(path), r"/run/\u001b[31m");
     }
 
     #[test]

@@ -3,6 +3,8 @@
 
 use super::firewall::TOOLS;
 use super::*;
+use ikenat_tests::lab::ikenat::Ikenat;
+use ikenat_tests::lab::netns::execute;
 use ikenat_tests::lab::topology::{CLIENT, LAN, PEER, SERVER, VIP};
 
 pub(super) fn scenarios() -> Vec<Scenario> {
@@ -10,6 +12,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         Scenario::new("check_quotes_names_of_interfaces_in_commands", interfaces)
             .with_programs(&["ping", "ethtool", "nsenter"]),
         Scenario::new("check_quotes_what_firewall_rules_contain", rules).with_programs(TOOLS),
+        Scenario::new("what_a_terminal_obeys_is_not_printed", terminal).with_programs(&["bash"]),
     ]
 }
 
@@ -157,4 +160,73 @@ fn rules(lab: &Lab) -> Result<()> {
     provoked_and_fixed(lab, &rule, ("dnat", None))?;
     ensure!(!marker.exists(), "the comment was executed");
     Ok(())
+}
+
+/// It clears the screen of a terminal, and then some.
+const ESCAPING: &str = "w\u{1b}[2J\u{9b}1";
+/// The same as it is printed, and in the log.
+const PRINTED: &str = r"w\u001b[2J\u009b1";
+const LOGGED: &str = r"w\x1b[2J\u{9b}1";
+
+/// A device may come back under any name from a container that had it.
+fn terminal(lab: &Lab) -> Result<()> {
+    for words in [
+        ["link", "set", "dev", WAN, "down"].as_slice(),
+        &["link", "set", "dev", WAN, "name", ESCAPING],
+        &["link", "set", "dev", ESCAPING, "up"],
+    ] {
+        execute(lab.gateway.command("ip").args(words))?;
+    }
+    let harmless = |output: &[u8], name: &str| -> Result<()> {
+        let text = String::from_utf8_lossy(output).into_owned();
+        let is_obeyed = |character: char| character.is_control() && character != '\n';
+        ensure!(!text.contains(is_obeyed), "{text:?}");
+        ensure!(text.contains(name), "{name} is not in {text}");
+        Ok(())
+    };
+    let forwarding = format!("/proc/sys/net/ipv4/conf/{ESCAPING}/forwarding");
+    let text = look_at(lab, ESCAPING, LAN)?.output()?.stdout;
+    harmless(&text, PRINTED)?;
+    let mut json = look_at(lab, ESCAPING, LAN)?;
+    harmless(&json.arg("--json").output()?.stdout, PRINTED)?;
+    // The document has the name itself, and the command is about it.
+    execute(
+        lab.gateway
+            .command("sh")
+            .args(["-c", "echo 0 > \"$0\"", &forwarding]),
+    )?;
+    let line = ("forwarding", Some(ESCAPING));
+    let found = expect(
+        &findings_of(look_at(lab, ESCAPING, LAN)?)?,
+        line,
+        "error",
+        &[],
+    )?;
+    execute(lab.gateway.command("bash").args(["-c", &found.fix[0]]))?;
+    expect(&findings_of(look_at(lab, ESCAPING, LAN)?)?, line, "ok", &[])?;
+
+    // A VIP that is no address of this host has a command in the log.
+    let server = SERVER.to_string();
+    let start = |lan| {
+        ["run", "--wan", ESCAPING, "--lan", lan]
+            .into_iter()
+            .chain(["--vip", "203.0.113.77", "--server", &server])
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    let mut refused = lab.gateway.command(binary()?);
+    refused
+        .args(start("nosuch0"))
+        .arg("--bpffs")
+        .arg(lab.bpffs());
+    harmless(&refused.output()?.stderr, PRINTED)?;
+    let words = start(LAN);
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let ikenat = Ikenat::run(lab, &lab.gateway, "ikenat", &words)?;
+    harmless(ikenat.log().as_bytes(), LOGGED)?;
+    let command = r"`ip address add 203.0.113.77/32 dev $'w\033[2J\302\2331'`";
+    harmless(ikenat.log().as_bytes(), command)?;
+    let mut status = lab.gateway.command(binary()?);
+    status.arg("status").arg("--bpffs").arg(lab.bpffs());
+    harmless(&status.output()?.stdout, PRINTED)
 }

@@ -105,6 +105,16 @@ fn no_daemon(lab: &Lab) -> Result<()> {
     holder.wait_for_log("locked", Duration::from_secs(5))?;
     is_spared(lab, &mut holder, &["(sleep)", "not an ikenat daemon"])?;
     holder.kill()?;
+    // Whoever holds it chooses its own name, and the administrator reads it.
+    let program = lab.directory().join("x\u{1b}[2J\nok");
+    fs::copy("/bin/sleep", &program).context("failed to copy sleep")?;
+    let mut command = Command::new("flock");
+    command.arg("--no-fork").arg(lock_of(lab));
+    command.args(["sh", "-c", "echo locked; exec \"$0\" 60"]);
+    let mut holder = Process::spawn(command.arg(&program), lab.log("holder"))?;
+    holder.wait_for_log("locked", Duration::from_secs(5))?;
+    is_spared(lab, &mut holder, &[r"(x\u001b[2J\u000aok)"])?;
+    holder.kill()?;
     execute(&mut lab.ikenat(&["unload", "--force"])?)?;
     nothing_is_left(lab, &before)
 }
