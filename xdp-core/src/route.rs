@@ -65,7 +65,8 @@ pub(crate) fn cached_route<E: Env>(
     }
 }
 
-/// Asks the FIB for the route and fills it in, or returns the reason why the packet has none.
+/// Finds the route of the packet at hand and fills it in, or returns the reason why the packet has none. Where
+/// there are several WANs, it first asks which of them has the VIP; then [`look_up_route`] asks for the route itself.
 // The WAN is asked before the look-up and not within it: together they would need more stack than Linux 6.1 lets
 // a program have. Out of line, so that the general path is the same without several WANs.
 #[inline(never)]
@@ -85,7 +86,8 @@ pub(crate) fn find_route<E: Env>(
     look_up_route(env, config, jiffies, route, wan)
 }
 
-/// The same by a WAN, unless it is 0.
+/// The look-up within [`find_route`], when the WAN is known: asks the FIB for a route that leaves by it; by any
+/// interface, if it is 0.
 // Out of line: the stack that the helper needs is not occupied while other functions run.
 #[inline(never)]
 fn look_up_route<E: Env>(

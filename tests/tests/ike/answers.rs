@@ -1,4 +1,4 @@
-//! When answers of the server have left it: between which packets of their client.
+//! What the server sends: its kind, and between which packets of the client it has left the server.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -12,6 +12,28 @@ use super::uplinks::SILENCE;
 
 /// SPI and sequence number of an ESP packet, or the marker of IKE and half of its first SPI.
 pub(super) type Name = [u8; 8];
+
+/// What a UDP datagram carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Payload {
+    Ike,
+    Esp,
+    /// One byte that keeps a NAT entry alive.
+    Keepalive,
+}
+
+impl Payload {
+    /// That of a datagram of port 500 or 4500, from its UDP header on.
+    pub(super) fn of(body: &[u8]) -> Self {
+        match body.get(8..12) {
+            None => Self::Keepalive,
+            Some(_) if body[..2] == 500_u16.to_be_bytes() => Self::Ike,
+            // The marker of IKE stands where ESP has its SPI.
+            Some(marker) if marker == [0; 4] => Self::Ike,
+            Some(_) => Self::Esp,
+        }
+    }
+}
 
 pub(super) fn name(body: &[u8]) -> Name {
     let mut name = Name::default();

@@ -17,6 +17,7 @@ use ikenat_tests::lab::strongswan::{End, Ends, INNER_CLIENT, INNER_SERVER, Setti
 use ikenat_tests::lab::topology::{CLIENT, PEER, SERVER, VIP, WAN};
 use ikenat_tests::suite::Scenario;
 
+use super::answers::Payload;
 use super::uplinks::SILENCE;
 use super::{PINGS, QUICK};
 
@@ -52,12 +53,10 @@ fn came(wire: &PacketSocket, vip: Ipv4Addr) -> Result<Came> {
             continue;
         }
         ensure!(ip.source == vip, "from {} instead of {vip}", ip.source);
-        // Behind the UDP header: the marker of IKE, an SPI, or one byte of a keepalive.
-        match ip.body.get(8..12) {
-            None => {}
-            Some(_) if ip.body[..2] == 500_u16.to_be_bytes() => came.ike += 1,
-            Some(marker) if marker == [0; 4] => came.ike += 1,
-            Some(_) => came.esp += 1,
+        match Payload::of(&ip.body) {
+            Payload::Ike => came.ike += 1,
+            Payload::Esp => came.esp += 1,
+            Payload::Keepalive => {}
         }
     }
     Ok(came)

@@ -21,7 +21,7 @@ use ikenat_tests::lab::{Host, Lab, Options};
 use ikenat_tests::suite::Scenario;
 use nix::sys::signal::Signal;
 
-use super::answers::{Name, gaps, name};
+use super::answers::{Name, Payload, gaps, name};
 use super::tables::empty_tables;
 use super::{PATIENCE, PINGS, QUICK};
 
@@ -109,13 +109,11 @@ impl Client<'_> {
                 self.address,
                 self.vip
             );
-            // Behind the UDP header: the marker of IKE, an SPI, or one byte of a keepalive.
-            match ip.body.get(8..12) {
+            match Payload::of(&ip.body) {
                 _ if ip.destination != self.address => came.astray.push(name(&ip.body)),
-                None => {}
-                Some(_) if ip.body[..2] == 500_u16.to_be_bytes() => came.ike += 1,
-                Some(marker) if marker == [0; 4] => came.ike += 1,
-                Some(_) => came.esp += 1,
+                Payload::Ike => came.ike += 1,
+                Payload::Esp => came.esp += 1,
+                Payload::Keepalive => {}
             }
         }
         Ok(came)

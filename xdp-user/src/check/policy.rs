@@ -20,8 +20,9 @@ fn rules(context: &Context<'_>, wanted: &WantedServices) -> Vec<Finding> {
     const REASON: &str = "ikenat asks the kernel for the route of each packet as it leaves, before the firewall has marked it; rules by source, protocol, port and type of service are followed, with the VIP as the source of what the server sends";
     let mut settings = context.settings.clone();
     settings.services = wanted.of(&settings.services);
-    let is_routed = |vip| matches!(context.wan_from(vip), Ok(Some(_)));
-    let unfollowed = match routing_rules::unfollowed(context.netlink, &settings, is_routed) {
+    let leaves_by_own_wan = |vip| matches!(context.wan_from(vip), Ok(Some(_)));
+    let unfollowed = match routing_rules::unfollowed(context.netlink, &settings, leaves_by_own_wan)
+    {
         Ok(unfollowed) => unfollowed,
         Err(error) => return vec![Finding::not_checked(CODE, word(&error), REASON)],
     };

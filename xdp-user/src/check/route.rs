@@ -198,8 +198,12 @@ fn to_clients(context: &Context<'_>) -> Finding {
             let message = format!("a default route leaves by {wan}");
             return Finding::ok(CODE, message, REASON);
         }
-        Err(Unrouted { wan, effect, fix }) => {
-            let message = format!("no default route leaves by {wan}; {effect}");
+        Err(Unrouted {
+            interface,
+            effect,
+            fix,
+        }) => {
+            let message = format!("no default route leaves by {interface}; {effect}");
             return Finding::warning(CODE, message, REASON).fix(fix);
         }
         Ok(None) => {}

@@ -19,7 +19,7 @@ pub(crate) const EXAMPLE_CLIENT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unrouted {
     /// The WAN, or the macvlan on top of it that has the VIPs.
-    pub wan: String,
+    pub interface: String,
     /// What becomes of the replies from its VIPs.
     pub effect: String,
     /// The command that adds the route without replacing that of another WAN.
@@ -109,7 +109,7 @@ impl<'r> ClientRoutes<'r> {
             },
         );
         Err(Unrouted {
-            wan: name.to_owned(),
+            interface: name.to_owned(),
             effect,
             fix: self.fix((number, index), name),
         })
@@ -155,7 +155,7 @@ pub fn unrouted(netlink: &Netlink, plan: &Plan) -> Vec<Unrouted> {
     let mut found: Vec<Unrouted> = Vec::new();
     of_plan(netlink, plan, |_, by| {
         if let Err(one) = by
-            && !found.iter().any(|known| known.wan == one.wan)
+            && !found.iter().any(|known| known.interface == one.interface)
         {
             found.push(one);
         }

@@ -32,12 +32,12 @@ pub struct Unfollowed {
     pub fix: String,
 }
 
-/// The rules of this host that are not followed for an instance, each once. `is_routed`: whether replies
+/// The rules of this host that are not followed for an instance, each once. `leaves_by_own_wan`: whether replies
 /// from a VIP leave by that of several WANs that has it.
 pub fn unfollowed(
     netlink: &Netlink,
     settings: &Settings,
-    is_routed: impl Fn(Ipv4Addr) -> bool,
+    leaves_by_own_wan: impl Fn(Ipv4Addr) -> bool,
 ) -> io::Result<Vec<Unfollowed>> {
     let rules = netlink.rules()?;
     let is_local = |server| {
@@ -45,14 +45,14 @@ pub fn unfollowed(
             .route(server)
             .is_ok_and(|route| route == Route::Local)
     };
-    Ok(judge_all(&rules, settings, is_local, is_routed))
+    Ok(judge_all(&rules, settings, is_local, leaves_by_own_wan))
 }
 
 fn judge_all(
     rules: &[Rule],
     settings: &Settings,
     is_local: impl Fn(Ipv4Addr) -> bool,
-    is_routed: impl Fn(Ipv4Addr) -> bool,
+    leaves_by_own_wan: impl Fn(Ipv4Addr) -> bool,
 ) -> Vec<Unfollowed> {
     let has_several_wans = settings.wans.len() > 1;
     let lans = &settings.lans[..];
@@ -66,7 +66,7 @@ fn judge_all(
         let is_served = |vip| {
             has_same(rules, rule, vip)
                 || (chooses_wan && has_rule(rules, lans, vip))
-                || (has_several_wans && is_routed(vip))
+                || (has_several_wans && leaves_by_own_wan(vip))
         };
         judge(rule, settings, &is_local, is_served)
     });
@@ -133,9 +133,10 @@ fn has_rule(rules: &[Rule], lans: &[String], vip: Ipv4Addr) -> bool {
 fn has_same(rules: &[Rule], rule: &Rule, vip: Ipv4Addr) -> bool {
     let is_same = |other: &&Rule| {
         let includes = |own: &Option<String>| own.is_none() || *own == rule.ingress;
-        let is_plain = other.mark.is_none() && !other.inverted && !is_for_others(other);
-        let others = other.others.iter().all(|one| rule.others.contains(one));
-        let selects = names(other, vip) && is_plain && others && includes(&other.ingress);
+        let is_plain = other.mark.is_none() && !other.inverted && !is_for_other_packets(other);
+        let mut selectors = other.packet_selectors.iter();
+        let is_as_wide = selectors.all(|one| rule.packet_selectors.contains(one));
+        let selects = names(other, vip) && is_plain && is_as_wide && includes(&other.ingress);
         selects && other.action == rule.action
     };
     before_main(rules).any(|other| is_same(&other))
@@ -152,14 +153,14 @@ fn is_plain(rule: &Rule, lans: &[String]) -> bool {
     let is_of_lan = |name| lans == std::slice::from_ref(name);
     rule.mark.is_none()
         && !rule.inverted
-        && !is_for_others(rule)
-        && rule.others.is_empty()
+        && !is_for_other_packets(rule)
+        && rule.packet_selectors.is_empty()
         && rule.ingress.as_ref().is_none_or(is_of_lan)
 }
 
 /// Whether a rule selects by what no packet has that the kernel forwards, or by what is not read.
-const fn is_for_others(rule: &Rule) -> bool {
-    rule.is_special || rule.egress.is_some()
+const fn is_for_other_packets(rule: &Rule) -> bool {
+    rule.has_unread_selectors || rule.egress.is_some()
 }
 
 /// A rule may be meant for hundreds of VIPs: the first of them is named. Those that are served by
@@ -172,7 +173,7 @@ fn judge(
 ) -> Option<Unfollowed> {
     let comes_by_lan = |name: &String| settings.lans.contains(name);
     let is_by_lan = rule.ingress.as_ref().is_none_or(comes_by_lan);
-    if is_for_others(rule) || !is_by_lan || is_for_sockets(rule) {
+    if is_for_other_packets(rule) || !is_by_lan || is_for_sockets(rule) {
         return None;
     }
     let servers = settings
@@ -194,7 +195,7 @@ fn judge(
         .ingress
         .iter()
         .map(|name| format!("iif {}", quoted(name)));
-    let words = ingress.chain(rule.others.iter().cloned());
+    let words = ingress.chain(rule.packet_selectors.iter().cloned());
     let rest = words.chain([rule.action.to_string()]).collect::<Vec<_>>();
     let rest = rest.join(" ");
     let message = match (rule.mark, rule.source) {

@@ -218,8 +218,8 @@ fn rules_that_choose_a_wan_are_not_needed_where_routes_do() {
             ..rule(FROM_SERVER, None)
         },
     ];
-    let found = |wans: &[&str], is_routed: bool| {
-        let found = judge_all(&rules, &settings(wans), elsewhere, |_| is_routed);
+    let found = |wans: &[&str], leaves_by_own_wan: bool| {
+        let found = judge_all(&rules, &settings(wans), elsewhere, |_| leaves_by_own_wan);
         found.into_iter().map(|one| one.fix).collect::<Vec<_>>()
     };
     assert_eq!(found(&["eth1", "eth2"], true), Vec::<String>::new());
@@ -249,9 +249,9 @@ fn the_rules_of_tailscale_are_not_meant() {
         for_all(32_766, 254),
     ];
     for wans in [&["eth1"][..], &["eth1", "eth2"]] {
-        for is_routed in [false, true] {
-            let found = judge_all(&rules, &settings(wans), elsewhere, |_| is_routed);
-            assert_eq!(found, Vec::new(), "{wans:?} {is_routed}");
+        for leaves_by_own_wan in [false, true] {
+            let found = judge_all(&rules, &settings(wans), elsewhere, |_| leaves_by_own_wan);
+            assert_eq!(found, Vec::new(), "{wans:?} {leaves_by_own_wan}");
         }
     }
 }
@@ -290,15 +290,15 @@ fn a_rule_for_some_packets_of_the_vip_or_without_a_table_does_not_serve_it() {
     };
     assert!(is_served(by("eth0")), "the only LAN");
     assert!(!is_served(by("eth1")));
-    for others in ["to 10.0.0.0/8", "ipproto 17", "sport 4500", "tos 0x10"] {
+    for selector in ["to 10.0.0.0/8", "ipproto 17", "sport 4500", "tos 0x10"] {
         let partial = Rule {
-            others: vec![others.to_owned()],
+            packet_selectors: vec![selector.to_owned()],
             ..by_vip.clone()
         };
-        assert!(!is_served(partial), "{others}");
+        assert!(!is_served(partial), "{selector}");
     }
     let special = Rule {
-        is_special: true,
+        has_unread_selectors: true,
         ..by_vip.clone()
     };
     assert!(!is_served(special));
@@ -322,7 +322,7 @@ fn a_rule_for_some_packets_of_the_vip_or_without_a_table_does_not_serve_it() {
 fn a_fix_selects_and_does_the_same() {
     let partial = Rule {
         ingress: Some("eth0".to_owned()),
-        others: vec!["to 10.0.0.0/8".to_owned(), "sport 4500".to_owned()],
+        packet_selectors: vec!["to 10.0.0.0/8".to_owned(), "sport 4500".to_owned()],
         action: Action::Prohibit,
         ..rule(FROM_SERVER, None)
     };
@@ -349,7 +349,7 @@ fn a_fix_selects_and_does_the_same() {
         ..partial.clone()
     };
     let special = Rule {
-        is_special: true,
+        has_unread_selectors: true,
         ..partial.clone()
     };
     let of_a_socket = Rule {

@@ -146,7 +146,7 @@ fn selects(rule: &Rule, packets: Packets<'_>) -> bool {
         && is_by(&rule.ingress, Some(packets.ingress))
         && is_by(&rule.egress, packets.egress.map(|(_, name)| name))
         && rule.mark.is_none_or(|(mark, mask)| mark & mask == 0);
-    let is_about_all = rule.others.is_empty() && !rule.is_special;
+    let is_about_all = rule.packet_selectors.is_empty() && !rule.has_unread_selectors;
     (fits && is_about_all) != rule.inverted
 }
 

@@ -79,7 +79,7 @@ fn a_rule_for_the_vip_decides_before_the_main_table() {
         ..own.clone()
     };
     let of_a_network = Rule {
-        others: vec!["to 10.0.0.0/8".to_owned()],
+        packet_selectors: vec!["to 10.0.0.0/8".to_owned()],
         ..own.clone()
     };
     for other in [of_another, marked, of_a_network] {

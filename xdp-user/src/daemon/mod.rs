@@ -62,8 +62,8 @@ impl Daemon {
         let settings = &plan.settings;
         // `check` says when they cannot be listed.
         let routed = client_routes::routed_by_owner(&netlink, &plan);
-        let is_routed = |vip| routed.contains(&vip);
-        let rules = routing_rules::unfollowed(&netlink, settings, is_routed);
+        let leaves_by_own_wan = |vip| routed.contains(&vip);
+        let rules = routing_rules::unfollowed(&netlink, settings, leaves_by_own_wan);
         log::started(&plan, &dataplane, &rules.unwrap_or_default());
         service_log::unrouted(&client_routes::unrouted(&netlink, &plan));
         let directory = dataplane.instance.directory.clone();

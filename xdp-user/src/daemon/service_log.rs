@@ -68,9 +68,14 @@ fn absent(plan: &Plan) -> Vec<String> {
 }
 
 /// Logs the WANs that have VIPs and lack a default route.
-pub(super) fn unrouted(wans: &[Unrouted]) {
-    for Unrouted { wan, effect, fix } in wans {
-        warn!("{wan}: no default route leaves by it; {effect}; add one with `{fix}`");
+pub(super) fn unrouted(all: &[Unrouted]) {
+    for Unrouted {
+        interface,
+        effect,
+        fix,
+    } in all
+    {
+        warn!("{interface}: no default route leaves by it; {effect}; add one with `{fix}`");
     }
 }
 

@@ -31,9 +31,9 @@ pub struct Rule {
     pub mark: Option<(u32, u32)>,
     /// What else of a packet it looks at (destination, protocol, ports, type of service), as `ip rule` writes
     /// it.
-    pub others: Vec<String>,
+    pub packet_selectors: Vec<String>,
     /// It selects by what this version does not read (the user or the tunnel, for example).
-    pub is_special: bool,
+    pub has_unread_selectors: bool,
     /// It selects what does not fit.
     pub inverted: bool,
     /// What becomes of the packets.
@@ -144,7 +144,7 @@ fn rule(message: &RuleMessage) -> Rule {
         ..Rule::default()
     };
     if header.tos != 0 {
-        rule.others.push(format!("tos {:#x}", header.tos));
+        rule.packet_selectors.push(format!("tos {:#x}", header.tos));
     }
     let (mut table, mut suppressed) = (u32::from(header.table), None);
     let (mut mark, mut mask, mut target) = (None, u32::MAX, 0);
@@ -169,9 +169,9 @@ fn rule(message: &RuleMessage) -> Rule {
             // The kernel writes all ones where there is none.
             suppressed = (*length != u32::MAX).then_some(*length);
         } else if let Some(words) = selector(attribute, header.dst_len) {
-            rule.others.push(words);
+            rule.packet_selectors.push(words);
         } else if !says_nothing_more(attribute) {
-            rule.is_special = true;
+            rule.has_unread_selectors = true;
         }
     }
     rule.mark = mark.map(|mark| (mark, mask));
@@ -280,22 +280,22 @@ mod tests {
             "sport 500-4500",
             "dport 4500",
         ];
-        assert_eq!(found.others, words);
+        assert_eq!(found.packet_selectors, words);
         assert_eq!(found.ingress.as_deref(), Some("eth0"));
         assert_eq!(found.action, Action::Unreachable);
-        assert!(!found.is_special);
+        assert!(!found.has_unread_selectors);
         let port_mask = |mask: u16| {
             let mask = DefaultNla::new(PORT_MASKS[0], mask.to_ne_bytes().to_vec());
             RuleAttribute::Other(mask)
         };
         message.attributes.push(port_mask(u16::MAX));
-        assert!(!rule(&message).is_special);
+        assert!(!rule(&message).has_unread_selectors);
         message.attributes.push(port_mask(0xFFF0));
-        assert!(rule(&message).is_special);
+        assert!(rule(&message).has_unread_selectors);
         message.attributes = vec![RuleAttribute::Oifname("eth0".to_owned())];
         let bound = rule(&message);
         assert_eq!(bound.egress.as_deref(), Some("eth0"));
-        assert!(bound.ingress.is_none() && !bound.is_special);
+        assert!(bound.ingress.is_none() && !bound.has_unread_selectors);
         message.header.action = RuleAction::Goto;
         message.attributes = vec![RuleAttribute::Goto(500)];
         assert_eq!(rule(&message).action.to_string(), "goto 500");
