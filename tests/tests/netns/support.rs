@@ -7,6 +7,7 @@ use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use aya::programs::{ProgramInfo, SchedClassifier, TcAttachType};
 use ikenat_tests::kernel::kernel_is_at_least;
 use ikenat_tests::lab::Lab;
 use ikenat_tests::lab::frames::protocol;
@@ -190,8 +191,8 @@ pub(crate) fn force_slow_path(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// Everything that is attached to the gateway's interfaces, as text to compare: XDP programs, BPF
-/// links, qdiscs and the number of managed neighbours.
+/// Everything that is attached to the gateway's interfaces, as text to compare: XDP and tcx programs, tc
+/// filters, qdiscs and the number of managed neighbours.
 pub(crate) fn attachments(lab: &Lab) -> Result<String> {
     let links = lab.gateway.run("ip -details -json link show")?;
     let links: serde_json::Value =
@@ -204,8 +205,9 @@ pub(crate) fn attachments(lab: &Lab) -> Result<String> {
         .map(|link| format!("{} xdp {}", link["ifname"], link["xdp"]))
         .collect();
     Ok(format!(
-        "{}\nbpftool net: {}\nqdiscs: {}\nmanaged neighbours: {}",
+        "{}\n{}\nbpftool net: {}\nqdiscs: {}\nmanaged neighbours: {}",
         xdp.join("\n"),
+        tcx(lab, links)?.join("\n"),
         lab.gateway.run("bpftool --json net show")?.trim(),
         lab.gateway.run("tc qdisc show")?.trim(),
         lab.gateway
@@ -213,6 +215,25 @@ pub(crate) fn attachments(lab: &Lab) -> Result<String> {
             .matches("managed")
             .count(),
     ))
+}
+
+/// The tcx programs of each of these links, which bpftool 7.1 does not list.
+fn tcx(lab: &Lab, links: &[serde_json::Value]) -> Result<Vec<String>> {
+    if !kernel_is_at_least((6, 6))? {
+        return Ok(Vec::new());
+    }
+    lab.gateway.enter(|| {
+        let mut found = Vec::new();
+        for name in links.iter().filter_map(|link| link["ifname"].as_str()) {
+            for hook in [TcAttachType::Ingress, TcAttachType::Egress] {
+                let (_, programs) = SchedClassifier::query_tcx(name, hook)
+                    .with_context(|| format!("failed to query the tcx programs of {name}"))?;
+                let ids: Vec<u32> = programs.iter().map(ProgramInfo::id).collect();
+                found.push(format!("{name} tcx {hook:?} {ids:?}"));
+            }
+        }
+        Ok(found)
+    })
 }
 
 /// All pins below a directory in a bpffs.
