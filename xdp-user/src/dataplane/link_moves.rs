@@ -4,7 +4,8 @@
 //! A start pins the new link as `NAME-new` beside the old one, which keeps its name until nothing can
 //! be refused any more. One that dies leaves both, and they may be all that some interface has.
 //! So the next one replaces the program of the link that is on its own interface, whatever its pin
-//! is called. If that is none of them, the pending pin is set aside as `NAME-aside-ID`.
+//! is called, and for whichever WAN or LAN it was. If that is none of them, the pending pin is set
+//! aside as `NAME-aside-ID`.
 //!
 //! Invariant: no link is detached before everything is attached, because the start may be refused.
 
@@ -24,13 +25,21 @@ pub(crate) struct LiveLink {
 }
 
 /// The link of an instance that is on the interface of a target; the one that has the name first.
+/// What a start that died has left there may have been for another WAN or LAN.
 pub(crate) fn live_link(
     instance: &Instance,
     target: &AttachTarget<'_>,
 ) -> Result<Option<LiveLink>> {
-    for pin in instance.pins_of_link(target.hook_point) {
+    let hook_point = target.hook_point;
+    let is_other = |other: &HookPoint| other.hook == hook_point.hook && *other != hook_point;
+    let left = HookPoint::all().filter(is_other).flat_map(|other| {
+        let name = other.link_pin();
+        let pins = instance.pins_of_link(other).into_iter();
+        pins.filter(move |pin| *pin != name)
+    });
+    for pin in instance.pins_of_link(hook_point).into_iter().chain(left) {
         if let Some((link, found)) = link::open(&instance.pin(&pin))?
-            && link::is_on(&found, target.hook_point.hook, target.link)
+            && link::is_on(&found, hook_point.hook, target.link)
         {
             return Ok(Some(LiveLink { link, pin }));
         }

@@ -38,6 +38,10 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         ),
         test("unload_removes_what_several_moves_left", unloaded),
         test(
+            "what_a_move_left_on_an_interface_serves_it_as_another_wan",
+            second_wan,
+        ),
+        test(
             "a_move_that_died_is_not_continued_in_another_xdp_mode",
             other_mode,
         ),
@@ -166,13 +170,19 @@ fn moves_to(lab: &Lab, backend: &str, wan: &str) -> Result<()> {
     for other in ALL.into_iter().filter(|other| *other != wan) {
         has(lab, other, 0)?;
     }
+    nothing_pending(lab)?;
+    if wan == WAN {
+        everything_crosses(lab)?;
+    }
+    Ok(())
+}
+
+/// Fails if a pin has a name that only a move gives.
+fn nothing_pending(lab: &Lab) -> Result<()> {
     let left = pins(&lab.bpffs())?;
     let is_left = |pin: &&String| pin.ends_with("-new") || pin.contains("-aside-");
     let left: Vec<&String> = left.iter().filter(is_left).collect();
     ensure!(left.is_empty(), "{left:?}");
-    if wan == WAN {
-        everything_crosses(lab)?;
-    }
     Ok(())
 }
 
@@ -252,6 +262,28 @@ fn unloaded(lab: &Lab) -> Result<()> {
             ensure!(!ids.is_empty(), "{backend}: nothing is on {interface}");
         }
         Ok(())
+    })
+}
+
+/// An interface has one XDP program: that of a start that died stays, and gets the name of another
+/// WAN's.
+fn second_wan(lab: &Lab) -> Result<()> {
+    add(lab, OTHER)?;
+    with_each_backend(lab, |backend| {
+        steps(lab, backend, WAN)?;
+        die(lab, backend, OTHER, Step::Prepared.name())?;
+        let log = log_of(lab, WAN, &["--tc", backend, "--wan", OTHER])?;
+        let attached = lab.status()?.attached;
+        for interface in [WAN, OTHER] {
+            let on_it = attached.iter().filter(|one| one.interface == interface);
+            ensure!(
+                on_it.count() == ON_WAN,
+                "{backend}: {interface}: {attached:?}: {log}"
+            );
+            has(lab, interface, ON_WAN)?;
+        }
+        nothing_pending(lab)?;
+        everything_crosses(lab)
     })
 }
 

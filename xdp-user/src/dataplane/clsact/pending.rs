@@ -43,11 +43,12 @@ pub(crate) fn settle_pending_program(
     instance.commit_pin(pin)
 }
 
-/// Keeps the pin of the named program, before that of another one takes the name, if a filter on another
-/// interface still runs it.
+/// Keeps the pin of the named program, before that of another one takes the name, if a filter on
+/// another interface still runs it.
 pub(crate) fn keep_named_program(netlink: &Netlink, instance: &Instance, pin: &str) -> Result<()> {
-    // Nothing was set aside, so the filter here runs the named program.
-    if instance.filters_aside().is_empty() {
+    // With nothing pending, the named program is that of this start. With nothing set aside, the
+    // filter here has run the named program.
+    if !instance.pending_pin(pin).exists() || instance.filters_aside().is_empty() {
         return Ok(());
     }
     if let Some(named) = instance.pinned_program(pin)?
