@@ -80,8 +80,8 @@ steps! {
     ClsactMade = "clsact-made";
     /// The clsact has a new filter.
     FilterMade = "filter-made";
-    /// No filter is left on the interface that an instance leaves.
-    OldFilterGone = "old-filter-gone";
+    /// A pin that loses its name is set aside, because what it pins is on another interface.
+    SetAside = "set-aside";
     /// The program of a filter was replaced.
     FilterExchanged = "filter-exchanged";
     /// Every program is attached.

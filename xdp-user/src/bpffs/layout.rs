@@ -166,7 +166,7 @@ impl Instance {
 
     /// True when the program of a filter is pinned.
     pub fn has_filters(&self) -> bool {
-        Self::filter_pins().any(|name| self.pin(&name).exists())
+        Self::filter_pins().any(|name| self.pin(&name).exists()) || !self.filters_aside().is_empty()
     }
 
     fn foreign(&self, path: &Path, why: String) -> Error {

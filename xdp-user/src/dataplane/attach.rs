@@ -126,12 +126,12 @@ impl AttachContext<'_> {
 enum Pending {
     /// Replace the program of this live link. Then its pin gets the name, if it has another one.
     ReplaceInLink(LiveLink),
-    /// Rename the pin `NAME-new` of the new link over the old pin.
-    RenamePin,
-    /// Replace the program of the filter, and then the pin of the old one.
-    ReplaceInFilter,
-    /// Replace the pin of the program of a filter on another interface.
-    RenameFilterPin,
+    /// Give the new link of this id the name, instead of `NAME-new`.
+    NameLink(u32),
+    /// Replace the program of the filter, which runs this one, and then the pin.
+    ReplaceInFilter(Option<u32>),
+    /// Give the program of the new filter the name, instead of `NAME-new`.
+    NameProgram,
     /// Nothing.
     Nothing,
 }
@@ -251,13 +251,14 @@ fn prepare_link(
         .modes
         .of(target.hook_point.interface.side);
     let link = attach(context.ebpf(target)?, target, mode)?;
+    let info = link.info().map_err(|error| attach_failed(target, &error))?;
     pass(Step::LinkMade)?;
     link.pin(&path)
         .map_err(|error| attach_failed(target, &error))?;
     context.created.push(Created::Pin(path));
     pass(Step::LinkPinned)?;
     let pending = match action {
-        AttachAction::Reattached => Pending::RenamePin,
+        AttachAction::Reattached => Pending::NameLink(info.id()),
         AttachAction::Attached | AttachAction::Replaced => Pending::Nothing,
     };
     Ok((action, pending))
@@ -284,18 +285,21 @@ fn prepare_filter(
         context.created.push(Created::Pin(instance.pin(&pin)));
         pass(Step::ProgramInPlace)?;
     }
-    if found != FilterSlot::Owned {
+    if !matches!(found, FilterSlot::Owned(_)) {
         context.created.push(Created::Filter(filter.key()));
     }
     match found {
-        FilterSlot::Owned => Ok((AttachAction::Replaced, Pending::ReplaceInFilter)),
-        FilterSlot::Orphaned => Ok((AttachAction::Reattached, Pending::ReplaceInFilter)),
+        FilterSlot::Owned(running) => Ok((
+            AttachAction::Replaced,
+            Pending::ReplaceInFilter(Some(running)),
+        )),
+        FilterSlot::Orphaned => Ok((AttachAction::Reattached, Pending::ReplaceInFilter(None))),
         FilterSlot::Vacant | FilterSlot::Foreign(_) => {
             let program = tc_program(context.ebpf(target)?, target)?;
             clsact::install(netlink, instance, filter, program)?;
             pass(Step::FilterMade)?;
             Ok(if was_pinned {
-                (AttachAction::Reattached, Pending::RenameFilterPin)
+                (AttachAction::Reattached, Pending::NameProgram)
             } else {
                 (AttachAction::Attached, Pending::Nothing)
             })
@@ -318,49 +322,45 @@ fn commit(
     pending: Pending,
 ) -> Result<()> {
     match pending {
-        Pending::ReplaceInLink(LiveLink { link, pin }) => {
+        Pending::ReplaceInLink(LiveLink { link, id }) => {
             replace(context.ebpf(target)?, target, link)?;
             pass(Step::LinkUpdated)?;
-            let name = target.hook_point.link_pin();
-            if pin == name {
-                return Ok(());
-            }
-            context.instance.rename_pin(&pin, &name)?;
-            context.created.clear();
-            pass(Step::LinkInPlace)
+            name_link(context, target, id)
         }
-        Pending::RenamePin => {
-            context.instance.commit_pin(&target.hook_point.link_pin())?;
-            context.created.clear();
-            pass(Step::LinkInPlace)
-        }
-        Pending::ReplaceInFilter => {
+        Pending::NameLink(id) => name_link(context, target, id),
+        Pending::ReplaceInFilter(replaced) => {
             let netlink = context.netlink;
             let program = tc_program(context.ebpf(target)?, target)?;
             if let Some(filter) = FilterTarget::of(target) {
                 clsact::replace(netlink, filter, program)?;
             }
+            let pin = filter_pin(target);
             // The pending pin is that of the program that runs now.
-            let pin = context.instance.pending_pin(&filter_pin(target));
-            keep(context, &Created::Pin(pin));
+            keep(context, &Created::Pin(context.instance.pending_pin(&pin)));
             pass(Step::FilterExchanged)?;
-            pending::keep_named_program(netlink, context.instance, &filter_pin(target))?;
-            context.instance.commit_program(&filter_pin(target))
+            pending::keep_named_program(netlink, context.instance, &pin, replaced)?;
+            context.instance.commit_program(&pin)
         }
-        Pending::RenameFilterPin => {
-            let pin = context.instance.pending_pin(&filter_pin(target));
-            keep(context, &Created::Pin(pin));
+        Pending::NameProgram => {
+            let pin = filter_pin(target);
+            keep(context, &Created::Pin(context.instance.pending_pin(&pin)));
             if let Some(filter) = FilterTarget::of(target) {
                 keep(context, &Created::Filter(filter.key()));
-                let (netlink, instance) = (context.netlink, context.instance);
-                pending::complete_move(netlink, instance, &filter_pin(target), filter)?;
             }
+            pending::keep_named_program(context.netlink, context.instance, &pin, None)?;
             context.created.clear();
-            pass(Step::OldFilterGone)?;
-            context.instance.commit_program(&filter_pin(target))
+            context.instance.commit_program(&pin)
         }
         Pending::Nothing => Ok(()),
     }
+}
+
+fn name_link(context: &mut AttachContext<'_>, target: &AttachTarget<'_>, id: u32) -> Result<()> {
+    if link_moves::give_name(context.instance, target.hook_point, id)? {
+        context.created.clear();
+        pass(Step::LinkInPlace)?;
+    }
+    Ok(())
 }
 
 fn filter_pin(target: &AttachTarget<'_>) -> String {

@@ -1,5 +1,5 @@
-//! The links of an instance that moves to another interface: which of those that earlier starts left
-//! when they died a start goes on with, and when the others go.
+//! The links of an instance whose interfaces change: which of those that are there a start goes on
+//! with, what their pins are called afterwards, and when the others go.
 //!
 //! A start pins the new link as `NAME-new` beside the old one, which keeps its name until nothing can
 //! be refused any more. One that dies leaves both, and they may be all that some interface has.
@@ -7,44 +7,74 @@
 //! is called, and for whichever WAN or LAN it was. If that is none of them, the pending pin is set
 //! aside as `NAME-aside-ID`.
 //!
+//! An interface may get the number of another one that stays, or of one that goes. So a link that
+//! loses its name to another one is set aside, too, until it gets a name or is detached.
+//!
 //! Invariant: no link is detached before everything is attached, because the start may be refused.
 
 use crate::bpffs::layout::{Instance, remove_file};
 use crate::config::interfaces::{AttachTarget, HookPoint};
 use crate::dataplane::detach;
 use crate::dataplane::link::{self, BpfLink};
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::failpoints::{Step, pass};
 use crate::netlink::Netlink;
 use aya::programs::links::PinnedLink;
 
 /// A link that is on the interface of a target.
 pub(crate) struct LiveLink {
     pub(crate) link: PinnedLink,
-    /// The name of its pin.
-    pub(crate) pin: String,
+    pub(crate) id: u32,
 }
 
-/// The link of an instance that is on the interface of a target; the one that has the name first.
-/// What a start that died has left there may have been for another WAN or LAN.
+/// The names of all pins of links at a hook, those of a hook point first.
+fn pins_at(instance: &Instance, first: HookPoint) -> impl Iterator<Item = String> {
+    let is_other = move |other: &HookPoint| other.hook == first.hook && *other != first;
+    let hook_points = std::iter::once(first).chain(HookPoint::all().filter(is_other));
+    hook_points.flat_map(|hook_point| instance.pins_of_link(hook_point))
+}
+
+/// The link of an instance that is on the interface of a target; the one that has the name first. It
+/// may have been that of another WAN or LAN.
 pub(crate) fn live_link(
     instance: &Instance,
     target: &AttachTarget<'_>,
 ) -> Result<Option<LiveLink>> {
     let hook_point = target.hook_point;
-    let is_other = |other: &HookPoint| other.hook == hook_point.hook && *other != hook_point;
-    let left = HookPoint::all().filter(is_other).flat_map(|other| {
-        let name = other.link_pin();
-        let pins = instance.pins_of_link(other).into_iter();
-        pins.filter(move |pin| *pin != name)
-    });
-    for pin in instance.pins_of_link(hook_point).into_iter().chain(left) {
+    for pin in pins_at(instance, hook_point) {
         if let Some((link, found)) = link::open(&instance.pin(&pin))?
             && link::is_on(&found, hook_point.hook, target.link)
         {
-            return Ok(Some(LiveLink { link, pin }));
+            return Ok(Some(LiveLink { link, id: found.id }));
         }
     }
     Ok(None)
+}
+
+/// Gives a pinned link the name of a hook point. Another one that has it is set aside. False: the
+/// link has it already.
+pub(crate) fn give_name(instance: &Instance, hook_point: HookPoint, id: u32) -> Result<bool> {
+    let name = hook_point.link_pin();
+    if let Some((_, named)) = link::open(&instance.pin(&name))? {
+        if named.id == id {
+            return Ok(false);
+        }
+        instance.set_aside(&name, named.id)?;
+        pass(Step::SetAside)?;
+    }
+    for pin in pins_at(instance, hook_point) {
+        if let Some((_, found)) = link::open(&instance.pin(&pin))?
+            && found.id == id
+        {
+            instance.rename_pin(&pin, &name)?;
+            return Ok(true);
+        }
+    }
+    Err(Error::Pin {
+        action: "find",
+        path: instance.pin(&name),
+        why: format!("another process has removed the pin of link {id}"),
+    })
 }
 
 /// Makes the name of a pending pin free for a new link.
@@ -67,7 +97,8 @@ pub(crate) fn detach_others(netlink: &Netlink, instance: &Instance) -> Result<()
                 && let Some((_, found)) = link::open(&path)?
             {
                 remove_file(&path)?;
-                links.push(found);
+                // Of one whose interface is gone nothing runs any more.
+                links.extend((found.ifindex != 0).then_some(found));
             }
         }
     }

@@ -29,9 +29,9 @@ impl TcBackend {
 
     /// The backend in use, by the pins of the instance; `None` when nothing is attached.
     fn in_use(instance: &Instance) -> Option<Self> {
-        let mut tc_hooks = HookPoint::all().filter(|hook_point| hook_point.hook == Hook::Tc);
-        let has_link = tc_hooks.any(|hook_point| instance.pin(&hook_point.link_pin()).exists());
-        if has_link {
+        let tc_hooks = HookPoint::all().filter(|hook_point| hook_point.hook == Hook::Tc);
+        let mut pins = tc_hooks.flat_map(|hook_point| instance.pins_of_link(hook_point));
+        if pins.any(|pin| instance.pin(&pin).exists()) {
             Some(Self::Tcx)
         } else {
             instance.has_filters().then_some(Self::Clsact)

@@ -13,6 +13,7 @@ mod neighbours;
 mod older;
 mod older_interrupted;
 mod own_addresses;
+mod renumbered;
 pub(crate) mod start;
 
 use ikenat_tests::suite::Scenario;
@@ -33,6 +34,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         messages::scenarios(),
         moves::scenarios(),
         own_addresses::scenarios(),
+        renumbered::scenarios(),
     ];
     parts.into_iter().flatten().collect()
 }

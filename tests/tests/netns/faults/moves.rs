@@ -54,7 +54,7 @@ const THIRD: &str = "y0";
 const ON_WAN: usize = PROGRAMS - 2;
 const ALL: [&str; 3] = [WAN, OTHER, THIRD];
 
-fn add(lab: &Lab, interface: &str) -> Result<()> {
+pub(super) fn add(lab: &Lab, interface: &str) -> Result<()> {
     let add = format!(
         "ip link add {interface} type veth peer name {interface}p; \
          ip link set {interface} up; ip link set {interface}p up"
@@ -132,7 +132,7 @@ fn settled(lab: &Lab) -> Result<BTreeMap<String, BTreeSet<u64>>> {
     }
 }
 
-fn has(lab: &Lab, interface: &str, count: usize) -> Result<()> {
+pub(super) fn has(lab: &Lab, interface: &str, count: usize) -> Result<()> {
     let wanted = (interface, count);
     wait_for(lab, &wanted, |all| {
         all.get(interface).is_some_and(|ids| ids.len() == count)
@@ -178,7 +178,7 @@ fn moves_to(lab: &Lab, backend: &str, wan: &str) -> Result<()> {
 }
 
 /// Fails if a pin has a name that only a move gives.
-fn nothing_pending(lab: &Lab) -> Result<()> {
+pub(super) fn nothing_pending(lab: &Lab) -> Result<()> {
     let left = pins(&lab.bpffs())?;
     let is_left = |pin: &&String| pin.ends_with("-new") || pin.contains("-aside-");
     let left: Vec<&String> = left.iter().filter(is_left).collect();
@@ -213,7 +213,7 @@ fn refused_after_death(lab: &Lab) -> Result<()> {
 fn first_exchange(backend: &str) -> Step {
     match backend {
         "tcx" => Step::LinkInPlace,
-        _ => Step::OldFilterGone,
+        _ => Step::ProgramInPlace,
     }
 }
 

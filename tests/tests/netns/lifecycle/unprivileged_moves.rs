@@ -87,7 +87,7 @@ fn any_step(lab: &Lab) -> Result<()> {
         }
     }
     ensure!(
-        seen.iter().any(|step| *step == Step::OldFilterGone.name()),
+        seen.iter().any(|step| *step == Step::SetAside.name()),
         "{seen:?}"
     );
     run(lab, &place, WAN)?;
@@ -120,7 +120,7 @@ fn refused_after_death(lab: &Lab) -> Result<()> {
     let place = prepare(lab)?;
     let last_filter = format!("{}:3", Step::ProgramPinned.name());
     for (from, to) in [(WAN, OTHER), (OTHER, WAN)] {
-        for step in [Step::FilterMade, Step::OldFilterGone, Step::FilterExchanged] {
+        for step in [Step::FilterMade, Step::SetAside, Step::FilterExchanged] {
             let same = if step == Step::FilterMade {
                 vec![(to, to), (from, from)]
             } else {

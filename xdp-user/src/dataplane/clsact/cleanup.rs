@@ -16,30 +16,10 @@ pub(crate) fn remove_filters(
     instance: &Instance,
     keep: &[(u32, Block)],
 ) -> Result<()> {
-    remove_filters_of(netlink, instance, &InstancePrograms::of(instance), keep)
-}
-
-/// Removes the filters that run a program of an instance, likewise. Its pin has to stay until then:
-/// without CAP_SYS_ADMIN nothing finds them after that.
-pub(crate) fn remove_filters_of_program(
-    netlink: &Netlink,
-    instance: &Instance,
-    program: u32,
-    keep: (u32, Block),
-) -> Result<()> {
-    let programs = InstancePrograms::one(program);
-    remove_filters_of(netlink, instance, &programs, &[keep])
-}
-
-fn remove_filters_of(
-    netlink: &Netlink,
-    instance: &Instance,
-    programs: &InstancePrograms,
-    keep: &[(u32, Block)],
-) -> Result<()> {
+    let programs = InstancePrograms::of(instance);
     namespaces::visit(netlink, |inside| {
         let keep = if inside.own { keep } else { &[] };
-        remove_in_namespace(inside, instance, programs, keep)?;
+        remove_in_namespace(inside, instance, &programs, keep)?;
         Ok(ControlFlow::Continue(()))
     })
 }

@@ -8,10 +8,9 @@
 //! The directory of the pins has two kinds of records, written before what they describe. The
 //! program is pinned as `filter-tc-wan`, `filter-egress-wan` and so on, which shows in any network
 //! namespace that there are filters to find. The next program of a filter is pinned beside it as
-//! `NAME-new`, and gets the name when the filter runs it and none runs the earlier one. As
-//! `NAME-aside-ID` is pinned a program that a filter on another interface still runs, after starts that
-//! died (`pending`). The directory
-//! `clsact-NAMESPACE-INDEX` says that ikenat added the clsact of that interface; ikenat removes it
+//! `NAME-new`, and gets the name when the filter runs it. As `NAME-aside-ID` is pinned a program that
+//! a filter on another interface still runs: during a move, and after starts that died (`pending`).
+//! The directory `clsact-NAMESPACE-INDEX` says that ikenat added the clsact of that interface; ikenat removes it
 //! with its filter if nothing else is in it.
 
 pub mod cleanup;
@@ -202,7 +201,7 @@ pub(crate) fn remove_orphan(
 ) -> Result<()> {
     match slot::state(netlink, target, &InstancePrograms::of(instance))? {
         FilterSlot::Orphaned => delete_filter(netlink, target.key()),
-        FilterSlot::Vacant | FilterSlot::Owned | FilterSlot::Foreign(_) => Ok(()),
+        FilterSlot::Vacant | FilterSlot::Owned(_) | FilterSlot::Foreign(_) => Ok(()),
     }
 }
 
@@ -267,7 +266,7 @@ fn restore(
     let own = InstancePrograms::of(instance);
     match slot::classify(&filters, &own, target.program) {
         FilterSlot::Foreign(filter) => Err(slot::occupied(target, &filter)),
-        FilterSlot::Owned | FilterSlot::Orphaned => {
+        FilterSlot::Owned(_) | FilterSlot::Orphaned => {
             replace(netlink, target, program).map(|()| true)
         }
         FilterSlot::Vacant => install(netlink, instance, target, program).map(|_| true),

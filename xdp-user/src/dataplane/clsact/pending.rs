@@ -1,5 +1,5 @@
 //! The pins of a filter whose instance moves to another interface: what a start makes of those that
-//! an earlier one left when it died, and which filter has to go before a pin does.
+//! an earlier one left when it died, and which of them stay until their filters are gone.
 //!
 //! A filter whose program no pin shows cannot be found without CAP_SYS_ADMIN. So each program that
 //! a filter runs keeps a pin.
@@ -7,6 +7,7 @@
 use crate::bpffs::layout::{Instance, remove_file};
 use crate::dataplane::clsact::{FilterTarget, cleanup, slot};
 use crate::error::Result;
+use crate::failpoints::{Step, pass};
 use crate::netlink::Netlink;
 
 /// Moves the pin that a start left pending when it died, so that this start can pin its own program
@@ -44,17 +45,27 @@ pub(crate) fn settle_pending_program(
 }
 
 /// Keeps the pin of the named program, before that of another one takes the name, if a filter on
-/// another interface still runs it.
-pub(crate) fn keep_named_program(netlink: &Netlink, instance: &Instance, pin: &str) -> Result<()> {
-    // With nothing pending, the named program is that of this start. With nothing set aside, the
-    // filter here has run the named program.
-    if !instance.pending_pin(pin).exists() || instance.filters_aside().is_empty() {
+/// another interface still runs it. `replaced` is the program that the filter on this interface has
+/// run.
+///
+/// Invariant: that filter is not removed here. It may be the one of another WAN or LAN by now, whose
+/// program this start is about to replace.
+pub(crate) fn keep_named_program(
+    netlink: &Netlink,
+    instance: &Instance,
+    pin: &str,
+    replaced: Option<u32>,
+) -> Result<()> {
+    // With nothing pending, the named program is that of this start.
+    if !instance.pending_pin(pin).exists() {
         return Ok(());
     }
     if let Some(named) = instance.pinned_program(pin)?
+        && replaced != Some(named)
         && cleanup::running_programs(netlink)?.contains(&named)
     {
         instance.set_aside(pin, named)?;
+        pass(Step::SetAside)?;
     }
     Ok(())
 }
@@ -73,23 +84,4 @@ pub(crate) fn remove_pins_aside(netlink: &Netlink, instance: &Instance) -> Resul
         }
     }
     Ok(())
-}
-
-/// Removes the filter on the interface that the instance leaves, before its program loses its pin.
-/// A program of an older version may have several pins, one for each of its filters: then the others
-/// go on.
-pub(crate) fn complete_move(
-    netlink: &Netlink,
-    instance: &Instance,
-    pin: &str,
-    to: FilterTarget<'_>,
-) -> Result<()> {
-    let Some(old) = instance.pinned_program(pin)? else {
-        return Ok(());
-    };
-    let pins = instance.filter_programs().collect::<Result<Vec<_>>>()?;
-    if pins.iter().filter(|one| **one == old).count() > 1 {
-        return Ok(());
-    }
-    cleanup::remove_filters_of_program(netlink, instance, old, to.key())
 }

@@ -20,8 +20,8 @@ pub(super) const FILTER_ID: (u16, u32) = (PRIORITY, HANDLE);
 pub(crate) enum FilterSlot {
     /// There is no filter.
     Vacant,
-    /// A filter of this instance.
-    Owned,
+    /// A filter of this instance, which runs this program.
+    Owned(u32),
     /// A filter of an ikenat instance without pins. Nothing can reach its tables any more. If the
     /// instance still had an XDP program, the start would have been refused before.
     Orphaned,
@@ -43,11 +43,6 @@ impl InstancePrograms {
             own.extend(bpf_query::programs_using_map(meta.id()));
         }
         Self(own)
-    }
-
-    /// This one alone.
-    pub(super) fn one(program: u32) -> Self {
-        Self(vec![program])
     }
 
     /// Whether a filter is in the slot and runs one of these programs.
@@ -74,7 +69,7 @@ fn classify_by(
 ) -> FilterSlot {
     if let Some(found) = filters.iter().find(|filter| is_in_slot(filter)) {
         return match found.program {
-            _ if own.owns(found) => FilterSlot::Owned,
+            Some(id) if own.owns(found) => FilterSlot::Owned(id),
             Some(id) if name(id).as_deref() == Some(program) => FilterSlot::Orphaned,
             Some(_) | None => FilterSlot::Foreign(found.clone()),
         };
@@ -141,7 +136,7 @@ mod tests {
         let slot = |filters: &[Filter]| classify_by(filters, &own, "ikenat_egress", name);
         let bpf = |id| filter(PRIORITY, HANDLE, "bpf", Some(id));
         assert_eq!(slot(&[]), FilterSlot::Vacant);
-        assert_eq!(slot(&[bpf(7)]), FilterSlot::Owned);
+        assert_eq!(slot(&[bpf(7)]), FilterSlot::Owned(7));
         assert_eq!(slot(&[bpf(8)]), FilterSlot::Orphaned);
         assert_eq!(slot(&[bpf(9)]), FilterSlot::Foreign(bpf(9)));
         // Other handles of the priority do not matter, unless the kernel would refuse ikenat's
