@@ -266,6 +266,7 @@ fn with_daemon() -> InstanceStatus {
                 in_this_namespace: false,
             },
         ],
+        left_over: left_over(),
         redirect: redirect(),
         tables: vec![TableStatus {
             name: "FLOW",
@@ -299,6 +300,20 @@ fn with_daemon() -> InstanceStatus {
     }
 }
 
+/// One that this user may see, and one that it may not.
+fn left_over() -> Vec<ProgramStatus> {
+    let of = |interface: &str, ifindex, program| ProgramStatus {
+        interface: interface.to_owned(),
+        ifindex,
+        hook: "tcx",
+        mode: "ingress",
+        program,
+        alive: true,
+        in_this_namespace: true,
+    };
+    vec![of("eth2", 4, Some(58)), of("", 0, None)]
+}
+
 fn redirect() -> Vec<Redirect> {
     let of = |interface: &str, lost| Redirect {
         interface: interface.to_owned(),
@@ -319,6 +334,7 @@ fn without_daemon() -> InstanceStatus {
         grace_period: "map-update",
         absent: Vec::new(),
         attached: Vec::new(),
+        left_over: Vec::new(),
         redirect: Vec::new(),
         tables: Vec::new(),
         host_peers: Vec::new(),

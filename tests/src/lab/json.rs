@@ -217,6 +217,8 @@ pub struct InstanceStatus {
     pub absent: Vec<String>,
     /// The programs.
     pub attached: Vec<Attached>,
+    /// Those that a start has left when it died.
+    pub left_over: Vec<Attached>,
     /// What the devices take from XDP.
     pub redirect: Vec<Redirect>,
     /// The tables.

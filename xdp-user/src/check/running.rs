@@ -106,6 +106,7 @@ pub(super) fn attached(context: &Context<'_>) -> Vec<Finding> {
 
 fn examine(context: &Context<'_>, instance: &InstanceStatus, unload: &str) -> Vec<Finding> {
     const DAEMON: &str = "packets are forwarded, but idle entries do not expire, and changes of routes and neighbours take effect after eight seconds instead of one";
+    const LEFT: &str = "it handles the packets of an interface that the instance may not be meant for, until a start goes on with it or detaches it";
     let run = || run_command(context.settings);
     if instance.attached.is_empty() {
         let message = format!(
@@ -119,20 +120,34 @@ fn examine(context: &Context<'_>, instance: &InstanceStatus, unload: &str) -> Ve
         .iter()
         .map(|program| attachment(context, unload, program).on(&program.interface))
         .collect();
+    for left in &instance.left_over {
+        let message = format!(
+            "{} program {}, {}, is left of a start that died while it moved the instance",
+            left.hook,
+            id_of(left),
+            left.mode
+        );
+        findings.push(
+            Finding::warning("attached", message, LEFT)
+                .on(&left.interface)
+                .fix(run()),
+        );
+    }
     if instance.daemon.is_none() {
         findings.push(Finding::warning("daemon", "no daemon is running", DAEMON).fix(run()));
     }
     findings
 }
 
+fn id_of(program: &ProgramStatus) -> String {
+    let id = program.program.map(|id| id.to_string());
+    id.unwrap_or_else(|| "(its pin is not readable)".to_owned())
+}
+
 fn attachment(context: &Context<'_>, unload: &str, attached: &ProgramStatus) -> Finding {
     const CODE: &str = "attached";
     const ELSEWHERE: &str = "all other lines describe this network namespace: run `ikenat check` in the namespace of the gateway";
-    let program = attached.program.map_or_else(
-        || "(its pin is not readable)".to_owned(),
-        |id| id.to_string(),
-    );
-    let what = format!("{} program {program}", attached.hook);
+    let what = format!("{} program {}", attached.hook, id_of(attached));
     match (attached.alive, attached.in_this_namespace) {
         (true, true) => Finding::ok(CODE, format!("{what}, {}", attached.mode), REASON),
         (true, false) => {

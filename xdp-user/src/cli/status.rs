@@ -74,6 +74,7 @@ fn text(instance: &InstanceStatus, redirects: bool, is_partial: bool) -> String 
         text.push_str("Programs, tables and outcomes below are those of all services\n\n");
     }
     text.push_str(&attached(&instance.attached));
+    text.push_str(&left_over(&instance.left_over));
     for name in &instance.absent {
         text.push_str(&format!(
             "{name}: no such interface; it is attached when it appears\n"
@@ -194,28 +195,50 @@ fn settings_of(service: &ServiceRecord) -> Vec<String> {
 }
 
 fn attached(attached: &[ProgramStatus]) -> String {
+    if attached.is_empty() {
+        return "Nothing is attached: an earlier start died half-way; `ikenat run` heals it.\n"
+            .to_owned();
+    }
+    programs("INTERFACE", attached)
+}
+
+/// What a start has left on interfaces when it died while the instance moved.
+fn left_over(left: &[ProgramStatus]) -> String {
+    if left.is_empty() {
+        return String::new();
+    }
+    format!(
+        "\n{}A start that died, or that is under way, has left these beside the others; the next `ikenat run` goes on with them or detaches them, and `ikenat unload` detaches everything\n",
+        programs("LEFT ON", left)
+    )
+}
+
+fn programs(heading: &'static str, programs: &[ProgramStatus]) -> String {
     let mut table = TextTable::new(&[
-        ("INTERFACE", Align::Left),
+        (heading, Align::Left),
         ("HOOK", Align::Left),
         ("MODE", Align::Left),
         ("PROGRAM", Align::Right),
         ("", Align::Left),
     ]);
-    if attached.is_empty() {
-        return "Nothing is attached: an earlier start died half-way; `ikenat run` heals it.\n"
-            .to_owned();
-    }
-    for one in attached {
+    for one in programs {
         let remark = match (one.alive, one.in_this_namespace) {
             (false, _) if one.hook == TcBackend::Clsact.name() => {
                 "DEAD: the interface is gone or another program has removed the filter; a running daemon re-attaches when it is back".to_owned()
             }
             (false, _) => "DEAD: the interface is gone; a running daemon re-attaches when it is back".to_owned(),
-            (true, true) => String::new(),
-            (true, false) => format!("(index {} of another network namespace)", one.ifindex),
+            (true, false) if one.ifindex != 0 => {
+                format!("(index {} of another network namespace)", one.ifindex)
+            }
+            (true, _) => String::new(),
+        };
+        let interface = if one.interface.is_empty() {
+            "?"
+        } else {
+            &one.interface
         };
         table.row([
-            one.interface.clone(),
+            interface.to_owned(),
             one.hook.to_owned(),
             one.mode.to_owned(),
             one.program

@@ -6,7 +6,7 @@ use crate::config::plan::Plan;
 use crate::dataplane::clsact::cleanup;
 use crate::dataplane::link;
 use crate::error::{Error, Result};
-use crate::netlink::{Block, Netlink};
+use crate::netlink::Netlink;
 
 /// Fails when programs of the instance are attached in a network namespace other than the plan's.
 /// When the interfaces of the other namespace are gone, only pins are left, and a start anywhere
@@ -31,8 +31,7 @@ fn has_filters(instance: &Instance, location: &Location, netlink: &Netlink) -> R
     if !instance.has_filters() {
         return Ok(false);
     }
-    let blocks = |(index, _): &(u32, String)| Block::ALL.map(|block| (*index, block));
-    let sought: Vec<(u32, Block)> = location.interfaces.iter().flat_map(blocks).collect();
-    let found = cleanup::find(netlink, instance, &sought)?;
-    Ok(found.iter().any(Option::is_some))
+    let found = cleanup::filters(netlink, instance)?;
+    let mut places = found.iter().map(|filter| filter.place.0);
+    Ok(places.any(|place| location.interfaces.iter().any(|(index, _)| *index == place)))
 }

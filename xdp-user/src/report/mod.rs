@@ -1,5 +1,6 @@
 //! What `ikenat stats` and `ikenat status` report, as data, and the JSON documents of all verbs.
 
+mod attached;
 pub mod document;
 pub mod instance;
 pub mod selection;

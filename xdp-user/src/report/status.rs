@@ -4,18 +4,12 @@
 //! The names of the fields are part of the interface, because scripts read them (`docs/json.md`).
 
 use crate::bpffs::layout::Instance as Pins;
-use crate::config::interfaces::HookPoint;
-use crate::config::settings::Mode;
-use crate::dataplane::clsact;
-use crate::dataplane::clsact::cleanup;
-use crate::dataplane::link::{self, BpfLink};
-use crate::dataplane::tc_backend::{TcBackend, hook_name};
 use crate::error::Result;
-use crate::netlink::{Block, Link, Netlink};
+use crate::netlink::{Link, Netlink};
+use crate::report::attached::Programs;
 use crate::report::wanted_services::WantedServices;
-use crate::sys::netns;
 use crate::tables::grace::GracePeriod;
-use crate::tables::overview::{HostPeer, InterfaceRecord, Overview};
+use crate::tables::overview::{HostPeer, Overview};
 use crate::tables::services::ServiceRecord;
 use serde::Serialize;
 use std::net::Ipv4Addr;
@@ -49,6 +43,8 @@ pub struct InstanceStatus {
     pub absent: Vec<String>,
     /// The programs.
     pub attached: Vec<ProgramStatus>,
+    /// Programs that a start has left on an interface when it died while it moved there.
+    pub left_over: Vec<ProgramStatus>,
     /// Whether the devices accept frames that XDP redirects to them.
     pub redirect: Vec<Redirect>,
     /// The tables.
@@ -62,7 +58,8 @@ pub struct InstanceStatus {
 /// One program on one interface.
 #[derive(Clone, Debug, Serialize)]
 pub struct ProgramStatus {
-    /// The interface's name; the one it had when it was attached, where it cannot be looked up.
+    /// The interface's name; the one it had when it was attached, where it cannot be looked up; empty
+    /// where none is known.
     pub interface: String,
     /// Its index in its own network namespace; 0 when it is gone.
     pub ifindex: u32,
@@ -137,16 +134,7 @@ pub struct ReasonCount {
 impl InstanceStatus {
     /// Asks the kernel about an instance. `links` are the interfaces of this network namespace.
     pub fn of(pins: &Pins, overview: &Overview, netlink: &Netlink, links: &[Link]) -> Result<Self> {
-        let mut attached = Vec::new();
-        for hook_point in HookPoint::all() {
-            let pin = pins.pin(&hook_point.link_pin());
-            if link::is_closed(&pin) {
-                attached.push(unseen(hook_point, TcBackend::Tcx, overview, links));
-            } else if let Some((_, attachment)) = link::open(&pin)? {
-                attached.push(describe(&attachment, hook_point, overview, links));
-            }
-        }
-        attached.extend(filters_of(pins, overview, netlink, links)?);
+        let programs = Programs::of(pins, overview, netlink, links)?;
         Ok(Self {
             name: pins.name.clone(),
             services: overview.services.clone(),
@@ -155,7 +143,8 @@ impl InstanceStatus {
             dry_run: overview.flags & flag::DRY_RUN != 0,
             grace_period: GracePeriod::name(overview.flags),
             absent: absent(overview),
-            attached,
+            attached: programs.attached,
+            left_over: programs.left_over,
             redirect: redirect(overview, pins.counts_losses()),
             tables: overview.tables.iter().map(table).collect(),
             host_peers: host_peers(overview),
@@ -210,113 +199,6 @@ fn redirect(overview: &Overview, counted: bool) -> Vec<Redirect> {
         }
     }
     all
-}
-
-/// What META records of the interface of a hook point.
-fn known(overview: &Overview, hook_point: HookPoint) -> Option<&InterfaceRecord> {
-    let mut all = overview.interfaces.iter();
-    all.find(|record| record.interface == hook_point.interface)
-}
-
-const fn mode(hook_point: HookPoint, interface: Option<&InterfaceRecord>) -> &'static str {
-    match (hook_point.hook, interface) {
-        (Hook::Xdp, Some(interface)) => interface.mode.name(),
-        (Hook::Xdp, None) => Mode::Native.name(),
-        (Hook::Tc, _) => Block::Ingress.name(),
-        (Hook::Egress, _) => Block::Egress.name(),
-    }
-}
-
-fn describe(
-    attachment: &BpfLink,
-    hook_point: HookPoint,
-    overview: &Overview,
-    links: &[Link],
-) -> ProgramStatus {
-    let mut here = links.iter();
-    let here = here.find(|link| link::is_on(attachment, hook_point.hook, link));
-    let known = known(overview, hook_point);
-    let name = here.map(|link| &link.name);
-    let name = name.or(known.map(|known| &known.name));
-    ProgramStatus {
-        interface: name.cloned().unwrap_or_default(),
-        ifindex: attachment.ifindex,
-        hook: hook_name(hook_point.hook, TcBackend::Tcx),
-        mode: mode(hook_point, known),
-        program: Some(attachment.program),
-        alive: attachment.ifindex != 0,
-        in_this_namespace: here.is_some(),
-    }
-}
-
-/// A program with a pin that this user may not open.
-fn unseen(
-    hook_point: HookPoint,
-    backend: TcBackend,
-    overview: &Overview,
-    links: &[Link],
-) -> ProgramStatus {
-    let known = known(overview, hook_point);
-    // In another network namespace nothing can be examined without a capability.
-    let here = netns::own().is_ok_and(|own| own == overview.namespace);
-    let mut found = links.iter();
-    let found = found.find(|link| here && known.is_some_and(|known| known.index == link.index));
-    let program = found.filter(|_| hook_point.hook == Hook::Xdp);
-    ProgramStatus {
-        interface: known.map_or_else(String::new, |known| known.name.clone()),
-        ifindex: known.map_or(0, |known| known.index),
-        hook: hook_name(hook_point.hook, backend),
-        mode: mode(hook_point, known),
-        program: program.and_then(|link| link.xdp),
-        alive: !here || found.is_some(),
-        in_this_namespace: here,
-    }
-}
-
-fn filters_of(
-    pins: &Pins,
-    overview: &Overview,
-    netlink: &Netlink,
-    links: &[Link],
-) -> Result<Vec<ProgramStatus>> {
-    let (mut sought, mut closed) = (Vec::new(), Vec::new());
-    for hook_point in HookPoint::all() {
-        let (Some(pin), Some(block)) = (hook_point.filter_pin(), clsact::block(hook_point.hook))
-        else {
-            continue;
-        };
-        if link::is_closed(&pins.pin(&pin)) {
-            closed.push(unseen(hook_point, TcBackend::Clsact, overview, links));
-        } else if let Some(program) = pins.pinned_program(&pin)? {
-            let index = known(overview, hook_point).map_or(0, |known| known.index);
-            sought.push((hook_point, program, (index, block)));
-        }
-    }
-    if sought.is_empty() {
-        return Ok(closed);
-    }
-    let places: Vec<(u32, Block)> = sought.iter().map(|(.., place)| *place).collect();
-    let found = cleanup::find(netlink, pins, &places)?;
-    let attached = |((hook_point, pinned, (index, _)), found): (
-        (HookPoint, u32, _),
-        Option<cleanup::LocatedFilter>,
-    )| {
-        let here = found.is_some_and(|found| found.here);
-        let link = links.iter().find(|link| link.index == index && here);
-        let known = known(overview, hook_point);
-        let name = link.map(|link| &link.name);
-        let name = name.or(known.map(|known| &known.name));
-        ProgramStatus {
-            interface: name.cloned().unwrap_or_default(),
-            ifindex: if found.is_some() { index } else { 0 },
-            hook: hook_name(hook_point.hook, TcBackend::Clsact),
-            mode: mode(hook_point, known),
-            program: Some(found.map_or(pinned, |found| found.program)),
-            alive: found.is_some(),
-            in_this_namespace: here,
-        }
-    };
-    Ok(sought.into_iter().zip(found).map(attached).collect())
 }
 
 fn table(usage: &crate::tables::overview::TableUsage) -> TableStatus {

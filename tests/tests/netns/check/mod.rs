@@ -110,7 +110,7 @@ pub(crate) fn check(lab: &Lab) -> Result<Vec<Finding>> {
 }
 
 /// The findings about the instance that is attached.
-fn about_running(lab: &Lab) -> Result<Vec<Finding>> {
+pub(crate) fn about_running(lab: &Lab) -> Result<Vec<Finding>> {
     let mut command = lab.gateway.command(binary()?);
     command.arg("check").arg("--bpffs").arg(lab.bpffs());
     findings_of(command)

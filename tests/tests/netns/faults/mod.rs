@@ -7,6 +7,7 @@ pub(crate) mod devices;
 mod events;
 mod exchange;
 mod interfaces;
+mod left_over;
 mod messages;
 mod moves;
 mod neighbours;
@@ -24,6 +25,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         absent::scenarios(),
         bpffs::scenarios(),
         interfaces::scenarios(),
+        left_over::scenarios(),
         daemon::scenarios(),
         devices::scenarios(),
         neighbours::scenarios(),

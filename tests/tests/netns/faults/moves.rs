@@ -48,10 +48,10 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     ]
 }
 
-const OTHER: &str = "x0";
+pub(super) const OTHER: &str = "x0";
 const THIRD: &str = "y0";
 /// XDP, tc ingress and tc egress.
-const ON_WAN: usize = PROGRAMS - 2;
+pub(super) const ON_WAN: usize = PROGRAMS - 2;
 const ALL: [&str; 3] = [WAN, OTHER, THIRD];
 
 pub(super) fn add(lab: &Lab, interface: &str) -> Result<()> {
@@ -115,7 +115,7 @@ fn wait_for<T: Debug>(
 
 /// The programs when none is on its way out any more: the kernel detaches a link some time after its last name or
 /// descriptor is gone.
-fn settled(lab: &Lab) -> Result<BTreeMap<String, BTreeSet<u64>>> {
+pub(super) fn settled(lab: &Lab) -> Result<BTreeMap<String, BTreeSet<u64>>> {
     let began = Instant::now();
     let mut before = programs(lab)?;
     loop {
@@ -140,7 +140,7 @@ pub(super) fn has(lab: &Lab, interface: &str, count: usize) -> Result<()> {
 }
 
 /// Adds a third interface, and runs a test with each backend; `unload` then leaves nothing.
-fn with_each_backend(lab: &Lab, test: impl Fn(&str) -> Result<()>) -> Result<()> {
+pub(super) fn with_each_backend(lab: &Lab, test: impl Fn(&str) -> Result<()>) -> Result<()> {
     add(lab, THIRD)?;
     let before = attachments(lab)?;
     by_each(lab, |lab, backend| {
@@ -159,7 +159,7 @@ fn refuse(lab: &Lab, backend: &str, wan: &str) -> Result<()> {
 }
 
 /// A start that is accepted, and nothing is left of the others. Leaves it attached.
-fn moves_to(lab: &Lab, backend: &str, wan: &str) -> Result<()> {
+pub(super) fn moves_to(lab: &Lab, backend: &str, wan: &str) -> Result<()> {
     steps(lab, backend, wan)?;
     let attached = lab.status()?.attached;
     let on_wan = attached.iter().filter(|one| one.interface == wan).count();
@@ -210,7 +210,7 @@ fn refused_after_death(lab: &Lab) -> Result<()> {
 }
 
 /// The last step of a move's first exchange, by backend.
-fn first_exchange(backend: &str) -> Step {
+pub(super) fn first_exchange(backend: &str) -> Step {
     match backend {
         "tcx" => Step::LinkInPlace,
         _ => Step::ProgramInPlace,

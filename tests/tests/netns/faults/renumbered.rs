@@ -14,7 +14,7 @@ use ikenat_tests::suite::Scenario;
 use xdp_user::failpoints::Step;
 
 use crate::failpoints::{WISH, died_at, steps_of};
-use crate::faults::moves::{add, has, nothing_pending};
+use crate::faults::moves::{OTHER, add, has, nothing_pending};
 use crate::faults::older::by_each;
 use crate::support::{attachments, everything_crosses, nothing_is_left, tenth_rate};
 
@@ -33,7 +33,6 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     ]
 }
 
-const OTHER: &str = "x0";
 /// XDP and tc ingress; a WAN also has tc egress.
 const ON_LAN: usize = 2;
 

@@ -51,61 +51,53 @@ fn filters_of(inside: &Namespace<'_>, index: u32, block: Block) -> Result<Vec<Fi
     filters.map_err(failed("list", &format!("interface {index}")))
 }
 
-/// The programs that filters in the slot run, in all network namespaces, of whatever instance.
-pub(crate) fn running_programs(netlink: &Netlink) -> Result<Vec<u32>> {
-    let mut programs = Vec::new();
+/// Calls `look` with each filter in the slot, in all network namespaces, and its place.
+fn each(
+    netlink: &Netlink,
+    mut look: impl FnMut(&Namespace<'_>, (u32, Block), &Filter) + Send,
+) -> Result<()> {
     namespaces::visit(netlink, |inside| {
         let list = Error::system("list the qdiscs");
         for (index, blocks) in inside.netlink.clsacts().map_err(list)? {
             for &block in blocks {
                 let filters = filters_of(inside, index, block)?;
                 let in_slot = filters.iter().filter(|filter| slot::is_in_slot(filter));
-                programs.extend(in_slot.filter_map(|filter| filter.program));
+                in_slot.for_each(|filter| look(inside, (index, block), filter));
             }
         }
         Ok(ControlFlow::Continue(()))
-    })?;
+    })
+}
+
+/// The programs that filters in the slot run, in all network namespaces, of whatever instance.
+pub(crate) fn running_programs(netlink: &Netlink) -> Result<Vec<u32>> {
+    let mut programs = Vec::new();
+    each(netlink, |_, _, filter| programs.extend(filter.program))?;
     Ok(programs)
 }
 
-/// A filter of an instance that [`find`] found.
+/// A filter of an instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LocatedFilter {
     /// The id of its program.
     pub program: u32,
+    /// The index of its interface, and the block.
+    pub place: (u32, Block),
     /// True when it is in this network namespace.
     pub here: bool,
 }
 
-/// Looks for the filters of an instance in these blocks, each given by the index of its interface.
-/// An index is looked up in this network namespace and in all others. The result has one element
-/// for each block.
-pub fn find(
-    netlink: &Netlink,
-    instance: &Instance,
-    sought: &[(u32, Block)],
-) -> Result<Vec<Option<LocatedFilter>>> {
+/// The filters of an instance in all network namespaces, those of this one first.
+pub fn filters(netlink: &Netlink, instance: &Instance) -> Result<Vec<LocatedFilter>> {
     let own = InstancePrograms::of(instance);
-    let mut found = vec![None; sought.len()];
-    namespaces::visit(netlink, |inside| {
-        for (found, (index, block)) in found.iter_mut().zip(sought) {
-            if found.is_some() {
-                continue;
-            }
-            let filters = filters_of(inside, *index, *block)?;
-            let mut owned = filters.iter().filter(|filter| own.owns(filter));
-            *found = owned
-                .find_map(|filter| filter.program)
-                .map(|program| LocatedFilter {
-                    program,
-                    here: inside.own,
-                });
-        }
-        Ok(if found.iter().all(Option::is_some) {
-            ControlFlow::Break(())
-        } else {
-            ControlFlow::Continue(())
-        })
+    let mut found = Vec::new();
+    each(netlink, |inside, place, filter| {
+        let program = filter.program.filter(|_| own.owns(filter));
+        found.extend(program.map(|program| LocatedFilter {
+            program,
+            place,
+            here: inside.own,
+        }));
     })?;
     Ok(found)
 }
