@@ -73,6 +73,7 @@ fn programs(lab: &Lab) -> Result<BTreeMap<String, BTreeSet<u64>>> {
     for pin in pins.iter().filter(|pin| pin.contains("/link-")) {
         links.extend(link::open(Path::new(pin))?.map(|(_, found)| found));
     }
+    let net = read("bpftool --json net show")?;
     let mut all = BTreeMap::new();
     for interface in read("ip -json link show")?.as_array().into_iter().flatten() {
         let name = interface["ifname"].as_str().context("no name")?;
@@ -82,10 +83,10 @@ fn programs(lab: &Lab) -> Result<BTreeMap<String, BTreeSet<u64>>> {
             .filter(on_it)
             .map(|link| link.program.into())
             .collect();
-        let net = read(&format!("bpftool --json net show dev {name}"))?;
         for hook in ["xdp", "tc"] {
             let found = net[0][hook].as_array().into_iter().flatten();
-            ids.extend(found.filter_map(|one| one["id"].as_u64()));
+            let here = found.filter(|one| one["devname"] == name);
+            ids.extend(here.filter_map(|one| one["id"].as_u64()));
         }
         all.insert(name.to_owned(), ids);
     }
@@ -152,10 +153,17 @@ pub(super) fn with_each_backend(lab: &Lab, test: impl Fn(&str) -> Result<()>) ->
 
 /// A start that is refused after it has prepared everything.
 fn refuse(lab: &Lab, backend: &str, wan: &str) -> Result<()> {
+    refuse_on(lab, backend, &[wan])
+}
+
+/// One after the other.
+fn refuse_on(lab: &Lab, backend: &str, wans: &[&str]) -> Result<()> {
     let there = settled(lab)?;
-    fail(lab, backend, wan, Step::Prepared.name())
-        .and_then(|()| wait_for(lab, &there, |all| *all == there))
-        .with_context(|| format!("refused on {wan}"))
+    wans.iter().try_for_each(|wan| {
+        fail(lab, backend, wan, Step::Prepared.name())
+            .and_then(|()| wait_for(lab, &there, |all| *all == there))
+            .with_context(|| format!("refused on {wan}"))
+    })
 }
 
 /// A start that is accepted, and nothing is left of the others. Leaves it attached.
@@ -186,24 +194,88 @@ pub(super) fn nothing_pending(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
+/// At which of the times that a move passes a step a start dies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Times {
+    /// Never: no other state is left than by another step.
+    None,
+    First,
+    FirstAndLast,
+}
+
+/// The steps of a move, with tcx and with a clsact, and the state that a start leaves which dies there.
+const STATES: [(Step, Times, Times); 15] = [
+    // The link goes with the process.
+    (Step::LinkMade, Times::None, Times::None),
+    // Some links are pending. With a clsact there is one of XDP, and then everything is prepared.
+    (Step::LinkPinned, Times::First, Times::None),
+    // A pending program that no filter runs.
+    (Step::ProgramPinned, Times::None, Times::First),
+    // The record of a clsact that is not there.
+    (Step::ClsactNoted, Times::None, Times::First),
+    // A clsact without a filter.
+    (Step::ClsactMade, Times::None, Times::First),
+    // A filter that runs a pending program.
+    (Step::FilterMade, Times::None, Times::First),
+    // All that the new interface needs is pending.
+    (Step::Prepared, Times::First, Times::First),
+    // A name that nothing has, with a clsact of a filter and of a link. The last time, the other hook
+    // points have moved, and their old pins are set aside.
+    (Step::SetAside, Times::FirstAndLast, Times::FirstAndLast),
+    (Step::LinkInPlace, Times::None, Times::None),
+    (Step::ProgramInPlace, Times::None, Times::None),
+    // A filter of the LAN runs a pending program.
+    (Step::FilterExchanged, Times::None, Times::First),
+    // As in a restart, where pins are what they were.
+    (Step::LinkUpdated, Times::None, Times::None),
+    // Nothing is left of the old interface, and META describes it.
+    (Step::AllAttached, Times::First, Times::None),
+    // No program or pin changes.
+    (Step::Described, Times::None, Times::None),
+    (Step::VersionWritten, Times::None, Times::None),
+];
+
+/// The steps of a move at which a start leaves another state each, by their numbers.
+fn states<'s>(steps: &'s [String], backend: &str) -> Result<Vec<(usize, &'s str)>> {
+    let mut chosen = Vec::new();
+    for (number, step) in ends(steps, attaching(steps)?) {
+        let state = STATES.iter().find(|(known, ..)| known.name() == step);
+        let (_, tcx, clsact) =
+            state.with_context(|| format!("which state does a start leave at {step}?"))?;
+        let times = if backend == "tcx" { tcx } else { clsact };
+        let is_first = steps.iter().position(|one| one == step) == Some(number - 1);
+        if *times == Times::FirstAndLast || *times == Times::First && is_first {
+            chosen.push((number, step));
+        }
+    }
+    Ok(chosen)
+}
+
+/// One move after the other, each from the interface that the one before has ended on.
 fn refused_after_death(lab: &Lab) -> Result<()> {
     add(lab, OTHER)?;
     with_each_backend(lab, |backend| {
         moves_to(lab, backend, OTHER)?;
         let steps = steps(lab, backend, WAN)?;
-        for (nth, (number, step)) in ends(&steps, attaching(&steps)?).into_iter().enumerate() {
-            let next = ALL[nth % ALL.len()];
-            let context = || format!("{backend}: killed at step {number}, {step}; then on {next}");
-            moves_to(lab, backend, OTHER).with_context(context)?;
-            die(lab, backend, WAN, number).with_context(context)?;
-            refuse(lab, backend, WAN).with_context(context)?;
-            refuse(lab, backend, OTHER).with_context(context)?;
-            if next == THIRD {
-                // The second one finds what the first one has set aside.
-                refuse(lab, backend, THIRD).with_context(context)?;
-                refuse(lab, backend, THIRD).with_context(context)?;
-            }
+        let back = self::steps(lab, backend, OTHER)?;
+        ensure!(steps == back, "{steps:?} and back {back:?}");
+        let mut from = OTHER;
+        for (nth, (number, step)) in states(&steps, backend)?.into_iter().enumerate() {
+            let others: Vec<&str> = ALL.into_iter().filter(|one| *one != from).collect();
+            let (to, third) = (others[0], others[1]);
+            let next = [to, from, third][nth % 3];
+            let context = || {
+                format!(
+                    "{backend}: from {from} to {to}, killed at step {number}, {step}; then on {next}"
+                )
+            };
+            die(lab, backend, to, number).with_context(context)?;
+            let wans = [to, from, third];
+            // The start on the third one that is accepted finds what the refused one has set aside.
+            let wans = if next == third { &wans[..] } else { &wans[..2] };
+            refuse_on(lab, backend, wans).with_context(context)?;
             moves_to(lab, backend, next).with_context(context)?;
+            from = next;
         }
         Ok(())
     })
