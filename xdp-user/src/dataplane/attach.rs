@@ -98,11 +98,19 @@ pub(crate) struct AttachContext<'c> {
     pub(crate) instance: &'c Instance,
     pub(crate) objects: &'c mut [LoadedObject],
     pub(crate) created: &'c mut Vec<Created>,
+    /// True once a program of the start before was replaced, or a hook point has moved.
+    pub(crate) has_exchanged: bool,
     /// Collects the interfaces that refuse a program; `None`: the first one is an error.
     pub(crate) refusals: Option<&'c mut Refusals>,
 }
 
 impl AttachContext<'_> {
+    /// Notes that a hook point has moved: what was created stays, whatever fails from here on.
+    fn moved(&mut self) {
+        self.created.clear();
+        self.has_exchanged = true;
+    }
+
     /// Whether the programs of a target's interface were loaded. Those of the others stay.
     fn has_loaded(&self, target: &AttachTarget<'_>) -> bool {
         let mut objects = self.objects.iter();
@@ -324,6 +332,7 @@ fn commit(
     match pending {
         Pending::ReplaceInLink(LiveLink { link, id }) => {
             replace(context.ebpf(target)?, target, link)?;
+            context.has_exchanged = true;
             pass(Step::LinkUpdated)?;
             name_link(context, target, id)
         }
@@ -334,6 +343,7 @@ fn commit(
             if let Some(filter) = FilterTarget::of(target) {
                 clsact::replace(netlink, filter, program)?;
             }
+            context.has_exchanged = true;
             let pin = filter_pin(target);
             // The pending pin is that of the program that runs now.
             keep(context, &Created::Pin(context.instance.pending_pin(&pin)));
@@ -348,7 +358,7 @@ fn commit(
                 keep(context, &Created::Filter(filter.key()));
             }
             pending::keep_named_program(context.netlink, context.instance, &pin, None)?;
-            context.created.clear();
+            context.moved();
             context.instance.commit_program(&pin)
         }
         Pending::Nothing => Ok(()),
@@ -357,7 +367,7 @@ fn commit(
 
 fn name_link(context: &mut AttachContext<'_>, target: &AttachTarget<'_>, id: u32) -> Result<()> {
     if link_moves::give_name(context.instance, target.hook_point, id)? {
-        context.created.clear();
+        context.moved();
         pass(Step::LinkInPlace)?;
     }
     Ok(())

@@ -7,6 +7,7 @@ use crate::config::settings::{Mode, Modes};
 use crate::error::Result;
 use crate::netlink::rule_depth::{RuleDepth, Traffic};
 use crate::netlink::{Link, Netlink};
+use crate::tables::meta::index_and_name;
 use crate::tables::mmap::Tables;
 use std::sync::atomic::AtomicU64;
 use xdp_common::cpu;
@@ -100,12 +101,15 @@ fn epoch_of(wans: &[Link], link: &Link, epoch: u16) -> u16 {
 /// parts.
 const EPOCH_OFFSETS: [u16; INTERFACES] = [0, 0x2000, 0x4000, 0x6000];
 
-/// Writes the first egress words of a start, before anything is attached. They have no MTU, so the
-/// dataplane asks the FIB for every packet until the daemon calls [`refresh`]. Interfaces of an
-/// earlier start that the plan no longer has become unusable.
-pub(crate) fn initialise(tables: &Tables<AtomicU64>, netlink: &Netlink, plan: &Plan) -> Result<()> {
+/// Egress words by their indices in the block of a CPU.
+pub(crate) type Words = Vec<(usize, u64)>;
+
+/// The first egress words of a start. They have no MTU, so the dataplane asks the FIB for every packet
+/// until the daemon calls [`refresh`]. Interfaces of an earlier start that the plan no longer has
+/// become unusable.
+pub(crate) fn first(netlink: &Netlink, plan: &Plan) -> Result<Words> {
     let planned = plan.interfaces_by_side();
-    for interface in Interface::all() {
+    let word = |interface: Interface| {
         let word = match planned.iter().find(|(found, _)| *found == interface) {
             Some((_, link))
                 if supports_xmit(netlink, plan.settings.modes, interface.side, link)? =>
@@ -114,22 +118,42 @@ pub(crate) fn initialise(tables: &Tables<AtomicU64>, netlink: &Netlink, plan: &P
             }
             Some(_) | None => 0,
         };
-        tables.set_egress(interface.egress(), word);
-    }
-    Ok(())
+        Ok((interface.egress(), word))
+    };
+    Interface::all().map(word).collect()
 }
 
-/// The current egress words of all possible interfaces, for [`restore`].
-pub(crate) fn save(tables: &Tables<AtomicU64>) -> Vec<(usize, u64)> {
+/// The same for the time in which programs of the start before and of this one run side by side. A
+/// number that is another interface for them means an unusable one: XDP then leaves such packets to
+/// the slow path, whichever program it is.
+pub(crate) fn side_by_side(
+    tables: &Tables<AtomicU64>,
+    plan: &Plan,
+    words: &[(usize, u64)],
+) -> Words {
+    let planned = plan.interfaces_by_side();
+    let is_same = |interface: Interface| {
+        let recorded = index_and_name(tables.meta.words(), interface).map(|(index, _)| index);
+        let now = planned.iter().find(|(found, _)| *found == interface);
+        recorded == now.map(|(_, link)| link.index)
+    };
+    let word = |(interface, (index, word)): (Interface, &(usize, u64))| {
+        (*index, if is_same(interface) { *word } else { 0 })
+    };
+    Interface::all().zip(words).map(word).collect()
+}
+
+/// The current egress words of all possible interfaces.
+pub(crate) fn save(tables: &Tables<AtomicU64>) -> Words {
     Interface::all()
         .map(|interface| (interface.egress(), tables.egress(interface.egress())))
         .collect()
 }
 
-/// Writes back the words that [`save`] returned.
-pub(crate) fn restore(tables: &Tables<AtomicU64>, words: Vec<(usize, u64)>) {
+/// Writes egress words.
+pub(crate) fn write(tables: &Tables<AtomicU64>, words: &[(usize, u64)]) {
     for (index, word) in words {
-        tables.set_egress(index, word);
+        tables.set_egress(*index, *word);
     }
 }
 

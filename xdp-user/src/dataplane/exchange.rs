@@ -38,18 +38,28 @@ pub(crate) fn load(
     })
 }
 
-/// Attaches what was loaded. The egress words are first those of a start, and if this fails those
-/// of before: the earlier programs continue.
+/// Attaches what was loaded. The egress words are then those of a start.
+///
+/// If this fails before any program is exchanged, they are those of before, with which the earlier
+/// programs continue. If it fails after that, programs of both run on, and the words are those that
+/// fit both, until the next start: with those of before, the new programs would send to interfaces
+/// that these do not describe.
 pub(super) fn attach(
     context: &mut AttachContext<'_>,
     tables: &Tables<AtomicU64>,
     tc_backend: TcBackend,
 ) -> Result<Vec<AttachedProgram>> {
-    let saved_egress = egress::save(tables);
-    egress::initialise(tables, context.netlink, context.plan)
-        .and_then(|()| pass(Step::EgressesSet))
-        .and_then(|()| attach::attach_all(context, tc_backend))
-        .inspect_err(|_| egress::restore(tables, saved_egress))
+    let words = egress::first(context.netlink, context.plan)?;
+    let saved = egress::save(tables);
+    let both = egress::side_by_side(tables, context.plan, &words);
+    egress::write(tables, &both);
+    let attached = pass(Step::EgressesSet).and_then(|()| attach::attach_all(context, tc_backend));
+    match &attached {
+        Ok(_) => egress::write(tables, &words),
+        Err(_) if context.has_exchanged => {}
+        Err(_) => egress::write(tables, &saved),
+    }
+    attached
 }
 
 impl Dataplane {
@@ -106,6 +116,7 @@ impl Dataplane {
             instance: &self.instance,
             objects: &mut loaded.objects,
             created: &mut created,
+            has_exchanged: false,
             refusals: Some(refusals),
         };
         let attached = attach(&mut context, &self.tables, loaded.tc_backend)

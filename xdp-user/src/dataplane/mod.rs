@@ -238,6 +238,7 @@ fn load_and_attach(
         instance,
         objects: &mut loaded.objects,
         created,
+        has_exchanged: false,
         refusals: None,
     };
     let attached = exchange::attach(&mut context, &tables, loaded.tc_backend)?;

@@ -11,9 +11,11 @@ use ikenat_tests::lab::load::Load;
 use ikenat_tests::lab::process::Process;
 use ikenat_tests::lab::topology::{LAN, SERVER, VIP, WAN};
 use ikenat_tests::suite::Scenario;
+use xdp_common::cpu;
 use xdp_user::failpoints::Step;
+use xdp_user::tables::mmap::{ReadOnlyWord, Tables};
 
-use crate::failpoints::{WISH, died_at, steps_of};
+use crate::failpoints::{WISH, died_at, failed, steps_of};
 use crate::faults::moves::{OTHER, add, has, nothing_pending};
 use crate::faults::older::by_each;
 use crate::support::{attachments, everything_crosses, nothing_is_left, tenth_rate};
@@ -29,6 +31,10 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         test(
             "a_start_with_fewer_wans_that_dies_at_any_step_loses_no_packet",
             fewer_wans_killed,
+        ),
+        test(
+            "a_start_that_fails_leaves_egress_words_that_fit_every_program",
+            egress_words_fit,
         ),
     ]
 }
@@ -159,5 +165,53 @@ fn fewer_wans_killed(lab: &Lab) -> Result<()> {
         transfer.check_counted(&lab.stats()?)?;
         lab.unload()?;
         nothing_is_left(lab, &before)
+    })
+}
+
+/// The egress words of both WANs and of the LAN.
+fn egress_words(lab: &Lab) -> Result<[u64; 3]> {
+    let tables = Tables::<ReadOnlyWord>::open(&lab.pins())?;
+    Ok([cpu::EGRESS_WAN, cpu::EGRESS_WAN + 1, cpu::EGRESS_LAN].map(|at| tables.egress(at)))
+}
+
+/// A start that fails before it has exchanged a program leaves the words of before. One that fails
+/// after that leaves programs for which the first WAN is another interface than for the others: it is
+/// usable for none.
+fn egress_words_fit(lab: &Lab) -> Result<()> {
+    add(lab, OTHER)?;
+    by_each(lab, |lab, backend| {
+        let fail = |at: Step| -> Result<()> {
+            let wish = format!("error:{}", at.name());
+            failed(ONE_WAN.spawn(lab, backend, &wish)?).context(at.name())
+        };
+        TWO_WANS.start(lab, backend)?;
+        let load = Load::start(lab, tenth_rate()?, tenth_rate()?)?;
+        load.flows()?;
+        let before = egress_words(lab)?;
+        ensure!(
+            before[0] == 0 && before[1] != 0 && before[2] != 0,
+            "{OTHER} transmits, or another one does not: {before:x?}"
+        );
+        for at in [Step::EgressesSet, Step::Prepared] {
+            fail(at)?;
+            let now = egress_words(lab)?;
+            ensure!(now == before, "{at:?}: {now:x?} instead of {before:x?}");
+        }
+        let exchanged = match backend {
+            "tcx" => Step::LinkUpdated,
+            _ => Step::FilterExchanged,
+        };
+        fail(exchanged)?;
+        let now = egress_words(lab)?;
+        let fit = [0, 0, cpu::egress(0, 0)];
+        ensure!(now == fit, "{now:x?} instead of {fit:x?}");
+        load.flows()?;
+        ONE_WAN.start(lab, backend)?;
+        let now = egress_words(lab)?;
+        ensure!(now[0] != 0 && now[1] == 0 && now[2] != 0, "{now:x?}");
+        load.flows()?;
+        let transfer = load.finish()?;
+        transfer.check_counted(&lab.stats()?)?;
+        lab.unload()
     })
 }
