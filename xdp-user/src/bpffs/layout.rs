@@ -159,14 +159,15 @@ impl Instance {
     }
 
     /// True when a link or a filter's program is pinned.
-    pub fn has_programs(&self) -> bool {
-        let mut links = HookPoint::all().flat_map(|hook_point| self.pins_of_link(hook_point));
-        links.any(|name| self.pin(&name).exists()) || self.has_filters()
+    pub fn has_programs(&self) -> Result<bool> {
+        let links = self.pins_of_links()?;
+        Ok(links.iter().any(|name| self.pin(name).exists()) || self.has_filters()?)
     }
 
     /// True when the program of a filter is pinned.
-    pub fn has_filters(&self) -> bool {
-        Self::filter_pins().any(|name| self.pin(&name).exists()) || !self.filters_aside().is_empty()
+    pub fn has_filters(&self) -> Result<bool> {
+        let is_pinned = Self::filter_pins().any(|name| self.pin(&name).exists());
+        Ok(is_pinned || !self.filters_aside()?.is_empty())
     }
 
     fn foreign(&self, path: &Path, why: String) -> Error {
@@ -217,12 +218,11 @@ impl Instance {
                 removed.push(layout.name.to_owned());
             }
         }
-        let entries = fs::read_dir(&self.directory).into_iter().flatten();
-        for entry in entries.filter_map(Result::<_, _>::ok) {
-            match entry.file_name().to_str() {
-                Some(name) if name.starts_with(CLSACT) => remove_directory(&entry.path())?,
-                Some(name) if name.ends_with(NEW) => _ = remove_file(&entry.path())?,
-                Some(_) | None => {}
+        for name in self.entries()? {
+            if name.starts_with(CLSACT) {
+                remove_directory(&self.pin(&name))?;
+            } else if name.ends_with(NEW) {
+                remove_file(&self.pin(&name))?;
             }
         }
         Ok(removed)
@@ -231,7 +231,7 @@ impl Instance {
     /// Removes the pins of the links alone, which detaches them.
     pub fn clear_links(&self) -> Result<Vec<String>> {
         let links = HookPoint::all().map(HookPoint::link_pin);
-        let mut removed = self.clear_named(links.chain(self.links_aside()))?;
+        let mut removed = self.clear_named(links.chain(self.links_aside()?))?;
         removed.extend(self.clear_tracepoints()?);
         Ok(removed)
     }
@@ -249,7 +249,7 @@ impl Instance {
 
     /// Removes the pins of the filters' programs, which leaves the filters themselves.
     pub(crate) fn clear_filters(&self) -> Result<Vec<String>> {
-        self.clear_named(Self::filter_pins().chain(self.filters_aside()))
+        self.clear_named(Self::filter_pins().chain(self.filters_aside()?))
     }
 
     fn clear_named(&self, names: impl Iterator<Item = String>) -> Result<Vec<String>> {

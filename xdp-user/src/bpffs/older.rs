@@ -180,7 +180,7 @@ impl Older {
         own: &Instance,
         mut pass: impl FnMut() -> Result<()>,
     ) -> Result<()> {
-        for name in movable(&self.instance) {
+        for name in movable(&self.instance)? {
             rename(&self.instance, own, &name)?;
             pass()?;
         }
@@ -189,7 +189,7 @@ impl Older {
 
     /// Moves them back.
     pub(crate) fn move_back(&self, own: &Instance) -> Result<()> {
-        for name in movable(own) {
+        for name in movable(own)? {
             rename(own, &self.instance, &name)?;
         }
         Ok(())
@@ -197,16 +197,15 @@ impl Older {
 
     /// Removes what is left: META last, which says that nothing of it is needed.
     pub(crate) fn remove(&self) -> Result<()> {
-        let directory = &self.instance.directory;
-        let entries = fs::read_dir(directory).into_iter().flatten();
-        for entry in entries.filter_map(Result::<_, _>::ok) {
-            if entry.file_name() == "META" {
+        for name in self.instance.entries()? {
+            let path = self.instance.pin(&name);
+            if name == "META" {
                 continue;
             }
-            if entry.path().is_dir() {
-                remove_directory(&entry.path())?;
+            if path.is_dir() {
+                remove_directory(&path)?;
             } else {
-                remove_file(&entry.path())?;
+                remove_file(&path)?;
             }
         }
         remove_file(&self.instance.pin("META"))?;
@@ -222,14 +221,15 @@ pub(crate) struct OlderLock(
 );
 
 /// What an instance has of programs and of records about them.
-fn movable(instance: &Instance) -> Vec<String> {
+fn movable(instance: &Instance) -> Result<Vec<String>> {
     let mut names: Vec<String> = program_pins()
         .filter(|name| instance.pin(name).exists())
         .collect();
-    names.extend(instance.links_aside());
-    names.extend(instance.filters_aside());
-    names.extend(instance.entries().filter(|name| name.starts_with(CLSACT)));
-    names
+    names.extend(instance.links_aside()?);
+    names.extend(instance.filters_aside()?);
+    let entries = instance.entries()?.into_iter();
+    names.extend(entries.filter(|name| name.starts_with(CLSACT)));
+    Ok(names)
 }
 
 fn rename(from: &Instance, to: &Instance, name: &str) -> Result<()> {

@@ -20,13 +20,13 @@ pub fn remove(instance: &Instance, netlink: &Netlink) -> Result<Vec<String>> {
 /// Detaches all programs of an instance and leaves its tables. Returns the names of the pins that
 /// it removed.
 pub(crate) fn detach_all(instance: &Instance, netlink: &Netlink) -> Result<Vec<String>> {
-    let links = link::all_of(instance);
+    let links = link::all_of(instance)?;
     let mut programs: Vec<u32> = links.iter().map(|link| link.program).collect();
     programs.extend(losses::attached(instance));
     programs.extend(instance.filter_programs().collect::<Result<Vec<_>>>()?);
     // XDP first: what still arrives after that takes the tc slow path.
     let mut removed = instance.clear_links()?;
-    if instance.has_filters() {
+    if instance.has_filters()? {
         cleanup::remove_filters(netlink, instance, &[])?;
         removed.extend(instance.clear_filters()?);
     }

@@ -85,7 +85,7 @@ pub fn removal_command(interface: &str, program: u32) -> String {
 pub fn instance_of(bpffs: &Path, program: u32) -> Option<Instance> {
     let instances = find::instances(bpffs, &Selector::default()).ok()?;
     instances.into_iter().find(|instance| {
-        let links = link::all_of(instance);
+        let links = link::all_of(instance).unwrap_or_default();
         links.iter().any(|bpf_link| bpf_link.program == program)
     })
 }

@@ -1,7 +1,6 @@
 //! Pinned BPF links: to which interface and program one belongs, and whether it is still attached.
 
 use crate::bpffs::layout::Instance;
-use crate::config::interfaces::HookPoint;
 use crate::error::{Error, Result, causes};
 use crate::netlink::Link;
 use crate::tables::bpf_syscall;
@@ -91,20 +90,20 @@ pub fn is_on(bpf_link: &BpfLink, hook: Hook, link: &Link) -> bool {
 
 /// The links of an instance, also those that starts left pending or set aside when they died while
 /// they moved to another interface.
-pub fn all_of(instance: &Instance) -> Vec<BpfLink> {
-    let opened = pins(instance).filter_map(|path| open(&path).ok().flatten());
-    opened.map(|(_, bpf_link)| bpf_link).collect()
+pub fn all_of(instance: &Instance) -> Result<Vec<BpfLink>> {
+    let opened = pins(instance)?.filter_map(|path| open(&path).ok().flatten());
+    Ok(opened.map(|(_, bpf_link)| bpf_link).collect())
 }
 
 /// The programs of the same links. Fails if one cannot be opened.
 pub(crate) fn programs_of(instance: &Instance) -> Result<Vec<u32>> {
-    let links = pins(instance).filter_map(|path| open(&path).transpose());
+    let links = pins(instance)?.filter_map(|path| open(&path).transpose());
     links.map(|link| Ok(link?.1.program)).collect()
 }
 
-fn pins(instance: &Instance) -> impl Iterator<Item = PathBuf> {
-    let names = HookPoint::all().flat_map(|hook_point| instance.pins_of_link(hook_point));
-    names.map(|name| instance.pin(&name))
+fn pins(instance: &Instance) -> Result<impl Iterator<Item = PathBuf>> {
+    let names = instance.pins_of_links()?.into_iter();
+    Ok(names.map(|name| instance.pin(&name)))
 }
 
 #[cfg(test)]

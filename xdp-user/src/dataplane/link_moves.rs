@@ -28,10 +28,13 @@ pub(crate) struct LiveLink {
 }
 
 /// The names of all pins of links at a hook, those of a hook point first.
-fn pins_at(instance: &Instance, first: HookPoint) -> impl Iterator<Item = String> {
+fn pins_at(instance: &Instance, first: HookPoint) -> Result<Vec<String>> {
     let is_other = move |other: &HookPoint| other.hook == first.hook && *other != first;
-    let hook_points = std::iter::once(first).chain(HookPoint::all().filter(is_other));
-    hook_points.flat_map(|hook_point| instance.pins_of_link(hook_point))
+    let mut names = instance.pins_of_link(first)?;
+    for other in HookPoint::all().filter(is_other) {
+        names.extend(instance.pins_of_link(other)?);
+    }
+    Ok(names)
 }
 
 /// The link of an instance that is on the interface of a target; the one that has the name first. It
@@ -41,7 +44,7 @@ pub(crate) fn live_link(
     target: &AttachTarget<'_>,
 ) -> Result<Option<LiveLink>> {
     let hook_point = target.hook_point;
-    for pin in pins_at(instance, hook_point) {
+    for pin in pins_at(instance, hook_point)? {
         if let Some((link, found)) = link::open(&instance.pin(&pin))?
             && link::is_on(&found, hook_point.hook, target.link)
         {
@@ -62,7 +65,7 @@ pub(crate) fn give_name(instance: &Instance, hook_point: HookPoint, id: u32) -> 
         instance.set_aside(&name, named.id)?;
         pass(Step::SetAside)?;
     }
-    for pin in pins_at(instance, hook_point) {
+    for pin in pins_at(instance, hook_point)? {
         if let Some((_, found)) = link::open(&instance.pin(&pin))?
             && found.id == id
         {
@@ -91,7 +94,7 @@ pub(crate) fn detach_others(netlink: &Netlink, instance: &Instance) -> Result<()
     let mut links: Vec<BpfLink> = Vec::new();
     for hook_point in HookPoint::all() {
         let name = hook_point.link_pin();
-        for pin in instance.pins_of_link(hook_point) {
+        for pin in instance.pins_of_link(hook_point)? {
             let path = instance.pin(&pin);
             if pin != name
                 && let Some((_, found)) = link::open(&path)?

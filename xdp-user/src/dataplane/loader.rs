@@ -71,7 +71,7 @@ impl SavedState {
                 .then_some(words)
         };
         let words = words();
-        if !instance.has_programs() && words.is_none() {
+        if !instance.has_programs()? && words.is_none() {
             instance.clear()?;
             return Ok(None);
         }

@@ -160,7 +160,7 @@ pub(crate) fn adopt_existing(
     };
     let was_dry = saved.flags & flag::DRY_RUN != 0;
     match (was_dry, plan.settings.dry_run) {
-        (false, true) if instance.has_programs() => Err(InstanceError::IsLive {
+        (false, true) if instance.has_programs()? => Err(InstanceError::IsLive {
             instance: instance.name.clone(),
             unload: instance.unload_command(),
         }

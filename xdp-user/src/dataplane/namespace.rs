@@ -16,7 +16,7 @@ pub(crate) fn check(instance: &Instance, plan: &Plan, netlink: &Netlink) -> Resu
     else {
         return Ok(());
     };
-    let has_links = link::all_of(instance).iter().any(|link| link.ifindex != 0);
+    let has_links = link::all_of(instance)?.iter().any(|link| link.ifindex != 0);
     if has_links || has_filters(instance, &location, netlink)? {
         return Err(Error::OtherNamespace {
             instance: instance.name.clone(),
@@ -28,7 +28,7 @@ pub(crate) fn check(instance: &Instance, plan: &Plan, netlink: &Netlink) -> Resu
 }
 
 fn has_filters(instance: &Instance, location: &Location, netlink: &Netlink) -> Result<bool> {
-    if !instance.has_filters() {
+    if !instance.has_filters()? {
         return Ok(false);
     }
     let found = cleanup::filters(netlink, instance)?;

@@ -97,7 +97,7 @@ impl Takeover {
 
     /// The backend of its programs, as far as they are not moved yet.
     pub(crate) fn tc_backend(&self, plan: &Plan) -> Result<Option<TcBackend>> {
-        let has_programs = self.older.instance.has_programs();
+        let has_programs = self.older.instance.has_programs()?;
         let chosen = has_programs.then(|| TcBackend::choose(plan, &self.older.instance));
         chosen.transpose()
     }
@@ -186,7 +186,7 @@ impl Takeover {
     /// A start may have pinned a program, and died before a filter ran it: such a pin is removed.
     fn try_undo(&self, netlink: &Netlink, own: &Instance) -> Result<bool> {
         let is_older = |program: &u32| self.programs.contains(program);
-        let links = link::all_of(own);
+        let links = link::all_of(own)?;
         let running = cleanup::running_programs(netlink)?;
         let filters = own.pinned_filters().collect::<Result<Vec<_>>>()?;
         let (mut can_give_back, mut unused) =
@@ -208,7 +208,7 @@ impl Takeover {
 
 /// The ids of the programs of an instance, by the pins of its links and filters.
 fn programs_of(instance: &Instance) -> Result<Vec<u32>> {
-    let links = link::all_of(instance).into_iter();
+    let links = link::all_of(instance)?.into_iter();
     let mut programs: Vec<u32> = links.map(|link| link.program).collect();
     programs.extend(instance.filter_programs().collect::<Result<Vec<_>>>()?);
     Ok(programs)

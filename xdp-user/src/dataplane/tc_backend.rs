@@ -28,14 +28,14 @@ impl TcBackend {
     }
 
     /// The backend in use, by the pins of the instance; `None` when nothing is attached.
-    fn in_use(instance: &Instance) -> Option<Self> {
-        let tc_hooks = HookPoint::all().filter(|hook_point| hook_point.hook == Hook::Tc);
-        let mut pins = tc_hooks.flat_map(|hook_point| instance.pins_of_link(hook_point));
-        if pins.any(|pin| instance.pin(&pin).exists()) {
-            Some(Self::Tcx)
-        } else {
-            instance.has_filters().then_some(Self::Clsact)
+    fn in_use(instance: &Instance) -> Result<Option<Self>> {
+        for hook_point in HookPoint::all().filter(|one| one.hook == Hook::Tc) {
+            let pins = instance.pins_of_link(hook_point)?;
+            if pins.iter().any(|pin| instance.pin(pin).exists()) {
+                return Ok(Some(Self::Tcx));
+            }
         }
+        Ok(instance.has_filters()?.then_some(Self::Clsact))
     }
 
     /// Returns the backend that was asked for, if the kernel has it. With `auto`, the backend in
@@ -54,7 +54,7 @@ impl TcBackend {
         if asked == Some(Self::Tcx) && !has_tcx {
             return Err(Error::NoTcx);
         }
-        match (Self::in_use(instance), asked) {
+        match (Self::in_use(instance)?, asked) {
             (Some(in_use), Some(asked)) if in_use != asked => Err(Error::OtherTcBackend {
                 instance: instance.name.clone(),
                 current: in_use.name(),

@@ -37,7 +37,7 @@ impl Programs {
         };
         for hook_point in HookPoint::all() {
             let name = hook_point.link_pin();
-            for pin in pins.pins_of_link(hook_point) {
+            for pin in pins.pins_of_link(hook_point)? {
                 let path = pins.pin(&pin);
                 let is_named = pin == name;
                 let status = match link::is_closed(&path) {
@@ -81,7 +81,7 @@ impl Programs {
                 sought.push((hook_point, program, (index, block)));
             }
         }
-        if sought.is_empty() && pins.filters_aside().is_empty() {
+        if sought.is_empty() && pins.filters_aside()?.is_empty() {
             return Ok(());
         }
         let mut found = cleanup::filters(netlink, pins)?;

@@ -35,7 +35,7 @@ fn unfinished(instance: &Instance) -> Error {
     if instance.owner().is_some() {
         return InstanceError::Starting { instance: name }.into();
     }
-    if instance.has_programs() {
+    if instance.has_programs().unwrap_or_default() {
         return Error::ForeignPin {
             path: instance.pin("META"),
             why: "it is missing".to_owned(),

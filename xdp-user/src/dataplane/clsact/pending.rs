@@ -72,7 +72,7 @@ pub(crate) fn keep_named_program(
 
 /// Removes the pins that were set aside whose filters are gone, after everything was attached.
 pub(crate) fn remove_pins_aside(netlink: &Netlink, instance: &Instance) -> Result<()> {
-    let aside = instance.filters_aside();
+    let aside = instance.filters_aside()?;
     if aside.is_empty() {
         return Ok(());
     }

@@ -48,11 +48,15 @@ impl Instance {
 
     /// The same, each with the name of its pin.
     pub(crate) fn pinned_filters(&self) -> impl Iterator<Item = Result<(String, u32)>> {
-        let names = Self::all_filter_pins().chain(self.filters_aside());
-        names.filter_map(|name| {
+        let (aside, failed) = match self.filters_aside() {
+            Ok(names) => (names, None),
+            Err(error) => (Vec::new(), Some(Err(error))),
+        };
+        let pinned = Self::all_filter_pins().chain(aside).filter_map(|name| {
             let program = self.pinned_program(&name).transpose()?;
             Some(program.map(|program| (name, program)))
-        })
+        });
+        failed.into_iter().chain(pinned)
     }
 
     fn clsact_record(&self, namespace: u64, index: u32) -> PathBuf {
