@@ -25,13 +25,11 @@ fn quoted_bytes(bytes: &[u8]) -> String {
             let mut quoted = "$'".to_owned();
             for chunk in bytes.utf8_chunks() {
                 for character in chunk.valid().chars() {
-                    if is_hidden(character) {
+                    // A quote, too: a shell that knows no `$'` (dash) would end the word at it, and obey the rest.
+                    if is_hidden(character) || "'\\".contains(character) {
                         let mut buffer = [0; 4];
                         push_numbers(&mut quoted, character.encode_utf8(&mut buffer).as_bytes());
                     } else {
-                        if "'\\".contains(character) {
-                            quoted.push('\\');
-                        }
                         quoted.push(character);
                     }
                 }
@@ -107,7 +105,7 @@ mod tests {
     fn what_a_terminal_obeys_is_not_in_a_quoted_word() {
         for (word, quoted_word) in [
             ("a\u{1b}[2J", r"$'a\033[2J'"),
-            ("a\n'b\\c", r"$'a\012\'b\\c'"),
+            ("a\n'b\\c", r"$'a\012\047b\134c'"),
             ("\u{202e}x\u{9b}1", r"$'\342\200\256x\302\2331'"),
         ] {
             assert_eq!(quoted(word), quoted_word);
@@ -116,6 +114,13 @@ mod tests {
                 word.as_bytes()
             );
         }
+        // A shell without such words gets another word, and no command.
+        let word = quoted("\u{1b}';echo obeyed;#");
+        let read = read_by("sh", &format!("%s {word}"));
+        assert!(
+            !read.starts_with(b"obeyed") && !read.contains(&b'\n'),
+            "{read:?}"
+        );
         let bytes = b"/run/\xff1";
         let path = quoted_path(Path::new(OsStr::from_bytes(bytes)));
         assert_eq!(path, r"$'/run/\3771'");
