@@ -170,6 +170,35 @@ fn an_entry_of_another_owner_is_not_read() {
     assert_eq!([read(2), read(1), read(2 + (1 << 63))], [PROVEN, 0, 0]);
 }
 
+/// Another CPU writes between reading an entry and writing it.
+#[test]
+fn what_another_cpu_has_written_since_an_entry_was_read_stays() {
+    const SENT: u64 = pin::EXISTS | pin::SENT;
+    let words = |world: &World| world.bucket.each_ref().map(Word::load);
+    for refreshes in [false, true] {
+        // Its place has another owner.
+        let world = World::full();
+        let later = named(3 << 62 | 3 << 16, world.tick);
+        let own = Own::read(&world.bucket, later, 3);
+        assert_eq!(own.before, pin::EXISTS);
+        world.put(5, pin::EXISTS);
+        let there = words(&world);
+        assert!(own.update(&world.bucket, later, 3, (SENT, refreshes)));
+        assert_eq!(words(&world), there, "{refreshes}");
+        assert_eq!(world.numbers(), [1, 2, 5, 4]);
+        // It is proven.
+        let world = World::new();
+        world.put(1, pin::EXISTS);
+        let later = named(3 << 62 | 1 << 16, world.tick + 1);
+        let own = Own::read(&world.bucket, later, 1);
+        Word::store(&world.bucket[DETAILS + 2], PROVEN);
+        let mut there = words(&world);
+        assert!(own.update(&world.bucket, later, 1, (SENT, refreshes)));
+        there[DIGEST] += u64::from(refreshes);
+        assert_eq!(words(&world), there, "{refreshes}");
+    }
+}
+
 /// A word of a bucket, which another CPU changes after a number of loads of any of them.
 struct Racing(AtomicU64);
 

@@ -181,6 +181,29 @@ fn a_rst_keeps_no_entry() {
     });
 }
 
+/// What its time is that of: the peer's segments by its own VIP. What strangers send to the other VIP, and the
+/// server to a peer that is gone, keeps no entry.
+#[test]
+fn only_the_peer_by_its_own_vip_keeps_an_entry() {
+    let limit = u64::from(PIN_CONNECTION_TICKS) * TICK;
+    let connected = |mut uplinks: Uplinks, keep: &dyn Fn(&Uplinks), vip| {
+        uplinks.connect(VIP_2, 40_001);
+        uplinks.now += limit * 3 / 4;
+        keep(&uplinks);
+        uplinks.now += limit / 2;
+        assert_eq!(uplinks.answers(40_001), vip);
+    };
+    for flags in [ACK, PSH | ACK, FIN | ACK, SYN] {
+        Uplinks::both(|uplinks| {
+            connected(uplinks, &|it| it.sends(VIP_2, 40_001, flags, 0), VIP_2);
+        });
+        Uplinks::both(|uplinks| connected(uplinks, &|it| it.sends(VIP, 40_001, flags, 0), VIP));
+    }
+    Uplinks::both(|uplinks| {
+        connected(uplinks, &|it| assert_eq!(it.answers(40_001), VIP_2), VIP);
+    });
+}
+
 /// A connection by a VIP that is gone gives way, and refuses nothing.
 #[test]
 fn a_vip_that_is_gone_has_no_connections() {
