@@ -5,13 +5,17 @@
 //! The packets are those of the golden table, mutated by a generator with a fixed seed: a failure
 //! names the packet's number, and the next run reproduces it. In XDP half of them are ESP of known
 //! flows, whose next hops are remembered with a MAC address that the FIB does not know: when one
-//! side takes the fast path and the other one the general path, the bytes differ.
+//! side takes the fast path and the other one the general path, the bytes differ. Where a service has two
+//! VIPs, every fourth packet is a segment of TCP by one of them.
 
+#[path = "differential/connections.rs"]
+mod connections;
 mod table;
 #[path = "differential/tally.rs"]
 mod tally;
 
 use anyhow::{Context, Result, ensure};
+use connections::Connections;
 use ikenat_tests::bpf::fixture::{self, Services, ingress};
 use ikenat_tests::bpf::host::{self, Ran, Tables};
 use ikenat_tests::bpf::tables::Hop;
@@ -23,7 +27,7 @@ use libtest_mimic::Arguments;
 use std::process::ExitCode;
 use table::second::seconds;
 use table::{Arms, Row};
-use tally::{Tally, check_tables};
+use tally::{Tally, check_pins, check_tables};
 use xdp_common::Config;
 use xdp_common::Hook;
 use xdp_common::slot::flow;
@@ -37,6 +41,8 @@ const PACKETS: [(Hook, u32); 3] = [
 ];
 /// On a one-armed gateway only XDP differs.
 const ONE_ARMED_PACKETS: [(Hook, u32); 1] = [(Hook::Xdp, 60_000)];
+/// One packet of this many is a segment of the connections of a service with two VIPs.
+const CONNECTIONS_OF: u32 = 4;
 /// How many packets run between two changes of the remembered next hops.
 const CHANGE_HOPS: u32 = 500;
 
@@ -116,6 +122,12 @@ fn mutate(random: &mut Random, frame: &mut Vec<u8>) {
     }
 }
 
+/// Whether the test of a hook can run a frame: the kernel makes no skb of less than its header.
+fn is_taken(hook: Hook, frame: &[u8]) -> bool {
+    let is_ipv6 = frame.get(12..14) == Some(&[0x86, 0xdd]);
+    hook == Hook::Xdp || frame.len() >= 14 + if is_ipv6 { 40 } else { 20 }
+}
+
 /// A packet to be mutated: its name, its side and its bytes.
 type Seed = (String, Side, Vec<u8>);
 
@@ -168,6 +180,15 @@ fn teachers() -> Vec<Vec<u8>> {
         .collect()
 }
 
+/// The hook that sees a packet in the test of a hook: the egress program sees what leaves alone.
+const fn seen_by(hook: Hook, side: Side) -> Hook {
+    match (hook, side) {
+        (_, Side::Out) => Hook::Egress,
+        (Hook::Egress, _) => Hook::Tc,
+        (hook, _) => hook,
+    }
+}
+
 /// One hook of one gateway, in the kernel and on the host.
 struct Twins<'t> {
     hook: Hook,
@@ -182,7 +203,7 @@ struct Twins<'t> {
 impl Twins<'_> {
     fn in_kernel(&self, side: Side, frame: &[u8]) -> Result<Run> {
         let ingress = ingress(self.config, side);
-        match self.hook {
+        match seen_by(self.hook, side) {
             Hook::Xdp => self.dataplane.xdp(ingress, frame),
             Hook::Tc => self.dataplane.tc(ingress, frame),
             Hook::Egress => self.dataplane.egress(ingress, frame),
@@ -198,8 +219,8 @@ impl Twins<'_> {
         Ok(())
     }
 
-    fn action(&self, verdict: Verdict) -> u32 {
-        match self.hook {
+    fn action(&self, side: Side, verdict: Verdict) -> u32 {
+        match seen_by(self.hook, side) {
             Hook::Xdp => host::xdp_action(verdict),
             Hook::Tc => host::tc_action(verdict),
             Hook::Egress => host::egress_action(verdict),
@@ -218,32 +239,44 @@ impl Twins<'_> {
         if self.hook == Hook::Xdp {
             let (before, seeds) = warm_seeds(self.arms);
             for seed in &before {
-                self.run(seed, &seed.2)?;
+                self.run(seed)?;
             }
             warm = seeds;
             stamps = Some(self.stamps()?);
         }
         let mut random = Random(0x1CE4_7A11);
+        let mut connections = (self.config.several_vips != 0)
+            .then(|| Connections::new(self.hook, self.arms, self.config));
         for number in 0..packets {
             if let Some(stamps) = stamps
                 && number % CHANGE_HOPS == 0
             {
                 self.change_hops(number / CHANGE_HOPS, stamps)?;
             }
-            let of = match number % 2 {
-                1 if !warm.is_empty() => &warm,
-                _ => &seeds,
+            let turn = connections.as_mut();
+            let seed = if let Some(turn) = turn.filter(|_| number % CONNECTIONS_OF == 0) {
+                turn.next(&mut random)
+            } else {
+                let of = match number % 2 {
+                    1 if !warm.is_empty() => &warm,
+                    _ => &seeds,
+                };
+                let mut seed = of[random.below(of.len())].clone();
+                mutate(&mut random, &mut seed.2);
+                seed
             };
-            let seed = &of[random.below(of.len())];
-            let mut frame = seed.2.clone();
-            mutate(&mut random, &mut frame);
-            // The kernel makes no skb of less than its header.
-            let is_ipv6 = frame.get(12..14) == Some(&[0x86, 0xdd]);
-            if self.hook != Hook::Xdp && frame.len() < 14 + if is_ipv6 { 40 } else { 20 } {
+            if !is_taken(self.hook, &seed.2) {
                 continue;
             }
-            self.run(seed, &frame)
+            let verdict = self
+                .run(&seed)
                 .with_context(|| format!("packet {number}"))?;
+            if let Some(connections) = &mut connections {
+                connections.look(self.tables, verdict);
+            }
+        }
+        if let Some(connections) = connections {
+            connections.check(packets / CONNECTIONS_OF)?;
         }
         self.tally.add_untracked(self.tables, self.hook);
         self.tally
@@ -251,14 +284,16 @@ impl Twins<'_> {
     }
 
     /// Runs a packet through both, and compares verdict and bytes.
-    fn run(&mut self, (name, side, _): &Seed, frame: &[u8]) -> Result<()> {
+    fn run(&mut self, (name, side, frame): &Seed) -> Result<Verdict> {
         let kernel = self
             .in_kernel(*side, frame)
             .with_context(|| format!("failed to run {} bytes", frame.len()))?;
-        let mut bytes = frame.to_vec();
+        let mut bytes = frame.clone();
         let ran = (self.host)(*side, &mut bytes);
-        self.tally.add(ran);
-        let action = self.action(ran.verdict);
+        if seen_by(self.hook, *side) == self.hook {
+            self.tally.add(ran);
+        }
+        let action = self.action(*side, ran.verdict);
         ensure!(
             kernel.action == action && kernel.frame == bytes,
             "from {name}: the kernel says {}, the host {action} ({ran:?})\n   input {}\n  kernel {}\n    host {}",
@@ -267,7 +302,7 @@ impl Twins<'_> {
             frames::describe(&kernel.frame),
             frames::describe(&bytes),
         );
-        Ok(())
+        Ok(ran.verdict)
     }
 
     /// Valid hop words of both: their clocks differ, and so do the stamps.
@@ -336,12 +371,7 @@ fn compare_at(
     }
     let tables = Tables::new(config);
     let host = |side, frame: &mut Vec<u8>| {
-        let hook = if side == Side::Out {
-            Hook::Egress
-        } else {
-            hook
-        };
-        host::run_in(hook, (&tables, &fib, config), side, frame)
+        host::run_in(seen_by(hook, side), (&tables, &fib, config), side, frame)
     };
     let mut twins = Twins {
         hook,
@@ -356,5 +386,5 @@ fn compare_at(
     if hook != Hook::Egress {
         check_tables(&dataplane, &tables)?;
     }
-    Ok(())
+    check_pins(&dataplane, &tables)
 }

@@ -23,7 +23,7 @@ use xdp_common::slot::{STATE, WAYS, WORDS};
 use xdp_common::{Config, Hook, cpu, limits};
 
 pub use object::Object;
-pub use tables::Slot;
+pub use tables::{PinBucket, Slot};
 
 /// A bucket as a map's value.
 type Bucket = [u64; WAYS * WORDS];
@@ -324,6 +324,15 @@ impl Dataplane {
             }
         }
         Ok(slots)
+    }
+
+    /// The buckets of PIN.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    pub fn pins(&self) -> Result<Vec<PinBucket>> {
+        let map: Array<&MapData, PinBucket> = self.map("PIN")?.try_into()?;
+        Ok(map.iter().collect::<Result<_, _>>()?)
     }
 
     /// The counters of a hook, summed over all CPUs.

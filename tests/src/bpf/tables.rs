@@ -6,12 +6,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::host::Tables;
 use crate::lab::frames::Mac;
 use xdp_common::cpu;
+use xdp_common::slot::recent::BUCKET_WORDS;
 use xdp_common::slot::{Contents, WAYS, flow};
 use xdp_core::Word;
 use xdp_core::table::{Arrays, Bucket, Buckets, Slot as Half};
 
 /// The words of both halves of a live slot.
 pub type Slot = Contents;
+
+/// The words of a bucket of PIN.
+pub type PinBucket = [u64; BUCKET_WORDS];
 
 /// FLOW or SESSION in memory of its own.
 pub struct SlotTable {
@@ -123,6 +127,19 @@ impl Tables {
             ("HOSTPEER", load(self.host_peers.as_flattened())),
             ("LIMIT", load(&self.limit)),
         ]
+    }
+
+    /// The buckets of PIN.
+    pub fn pins(&self) -> Vec<PinBucket> {
+        (0..self.pins.len()).map(|index| self.pin(index)).collect()
+    }
+
+    /// One of them.
+    ///
+    /// # Panics
+    /// There is none with this index.
+    pub fn pin(&self, index: usize) -> PinBucket {
+        self.pins[index].each_ref().map(Word::load)
     }
 
     /// Changes the hop words of all flows.

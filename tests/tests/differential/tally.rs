@@ -2,11 +2,12 @@
 
 use anyhow::{Result, ensure};
 use ikenat_tests::bpf::host::{Ran, Tables};
-use ikenat_tests::bpf::{Dataplane, Slot};
+use ikenat_tests::bpf::{Dataplane, PinBucket, Slot};
 use xdp_common::counters::{self, Counters, Quantity};
-use xdp_common::slot::{STATE, flow, session};
+use xdp_common::slot::{STATE, flow, recent, session};
 use xdp_common::{Class, Direction, Hook, Untracked};
 use xdp_core::Verdict;
+use xdp_core::table::recent::TICK_BITS;
 
 /// At least one packet of this many must be forwarded, or the test proves little ...
 const FORWARDED_OF: u64 = 6;
@@ -146,5 +147,25 @@ pub(crate) fn check_tables(dataplane: &Dataplane, tables: &Tables) -> Result<()>
         kernel.len(),
         host.len()
     );
+    Ok(())
+}
+
+/// Compares PIN bucket by bucket: which entry has which place, and all its words.
+pub(crate) fn check_pins(dataplane: &Dataplane, tables: &Tables) -> Result<()> {
+    // All entries are of one tick, which differs.
+    let timeless = |mut bucket: PinBucket| {
+        for entry in bucket.as_chunks_mut::<{ recent::WORDS }>().0 {
+            entry[recent::DIGEST] >>= TICK_BITS;
+        }
+        bucket
+    };
+    let pairs = dataplane.pins()?.into_iter().zip(tables.pins());
+    for (index, (kernel, host)) in pairs.enumerate() {
+        let (kernel, host) = (timeless(kernel), timeless(host));
+        ensure!(
+            kernel == host,
+            "bucket {index} of PIN differs\nkernel {kernel:x?}\n  host {host:x?}"
+        );
+    }
     Ok(())
 }

@@ -107,7 +107,7 @@ pub(crate) fn from_server(packet: Packet) -> Packet {
 
 /// Moves a frame to the only interface of a one-armed gateway. A MAC address that differs from the
 /// interface's in some bits still does.
-fn to_only_interface(side: &mut Side, frame: &mut [u8]) {
+pub(crate) fn to_only_interface(side: &mut Side, frame: &mut [u8]) {
     if *side == Side::Out {
         return;
     }

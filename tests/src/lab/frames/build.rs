@@ -40,6 +40,8 @@ pub enum Body {
         destination: u16,
         /// Its flags.
         flags: u8,
+        /// Its sequence number, and its acknowledgment number.
+        numbers: [u32; 2],
         /// How its checksum is computed. [`Checksum::Zero`] has no special meaning here: the field is
         /// zero.
         checksum: Checksum,
@@ -122,6 +124,7 @@ impl Packet {
             source: from.1,
             destination: to.1,
             flags: 0x18,
+            numbers: [0x1122_3344, 0x5566_7788],
             checksum: Checksum::Right,
             options: Vec::new(),
             payload: payload.into(),
@@ -215,6 +218,7 @@ impl Packet {
             source,
             destination,
             flags,
+            numbers,
             checksum,
             options,
             payload,
@@ -226,7 +230,7 @@ impl Packet {
         let mut bytes = Vec::new();
         bytes.extend(source.to_be_bytes());
         bytes.extend(destination.to_be_bytes());
-        bytes.extend([0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88]);
+        bytes.extend(numbers.map(u32::to_be_bytes).as_flattened());
         bytes.extend([words << 4, *flags, 0x20, 0x01, 0, 0, 0, 0]);
         bytes.extend(options);
         bytes.extend(payload);
