@@ -26,7 +26,7 @@ use ikenat_tests::suite::{not_root, test};
 use libtest_mimic::Arguments;
 use std::process::ExitCode;
 use table::second::seconds;
-use table::{Arms, Row};
+use table::{Arms, Row, rows_for};
 use tally::{Tally, check_pins, check_tables};
 use xdp_common::Config;
 use xdp_common::Hook;
@@ -149,9 +149,8 @@ fn warm_seeds(arms: Arms) -> (Vec<Seed>, Vec<Seed>) {
 fn seeds(hook: Hook, arms: Arms) -> Vec<Seed> {
     let mut seeds = Vec::new();
     let rows: Vec<Row> = match arms {
-        Arms::Two => table::rows(),
-        Arms::One => table::rows()
-            .into_iter()
+        Arms::Two => rows_for(Services::Many).collect(),
+        Arms::One => rows_for(Services::Many)
             .filter_map(Row::one_armed)
             .collect(),
     };
@@ -174,7 +173,7 @@ fn seeds(hook: Hook, arms: Arms) -> Vec<Seed> {
 
 /// What the host sends to peers of its own before the packets of the golden table.
 fn teachers() -> Vec<Vec<u8>> {
-    let before = table::rows().into_iter().flat_map(|row| row.before);
+    let before = rows_for(Services::Many).flat_map(|row| row.before);
     before
         .filter_map(|(side, frame)| (side == Side::Out).then_some(frame))
         .collect()

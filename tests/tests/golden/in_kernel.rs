@@ -2,7 +2,7 @@
 
 use crate::on_host::{expected, same_bytes};
 use crate::second::{self, Gateway};
-use crate::table::{Arms, Row, rows};
+use crate::table::{Arms, Row, rows_for};
 use crate::{Named, done};
 use anyhow::{Result, ensure};
 use ikenat_tests::bpf::fixture::{self, Services, ingress};
@@ -48,7 +48,7 @@ fn in_kernel(lab: &Lab, (object, services): (Object, Services), results: &Result
         xdp.attach(WAN)?;
         xdp.attach(LAN)?;
         let tc = Dataplane::load_object(object, &config)?;
-        for row in rows() {
+        for row in rows_for(services) {
             if row.side == Side::Out {
                 let result = run_egress(&tc, &config, &row);
                 let _ = results.send((format!("egress: {}{suffix}", row.name), result));
@@ -187,10 +187,16 @@ fn run_tc(dataplane: &Dataplane, config: &Config, row: &Row) -> Result<()> {
     same_bytes(&run.frame, &output)
 }
 
-/// The egress program leaves everything to the device, translated or not.
+/// The egress program leaves everything to the device, translated or not. What came before from outside came
+/// through tc.
 fn run_egress(dataplane: &Dataplane, config: &Config, row: &Row) -> Result<()> {
-    for (_, frame) in &row.before {
-        dataplane.egress(config.wan_ifindex, frame)?;
+    for (side, frame) in &row.before {
+        match side {
+            Side::Out => dataplane.egress(config.wan_ifindex, frame)?,
+            side @ (Side::Wan | Side::Lan | Side::Both) => {
+                dataplane.tc(ingress(config, *side), frame)?
+            }
+        };
     }
     let before = dataplane.counters(Hook::Egress)?;
     let run = dataplane.egress(config.wan_ifindex, &row.input)?;

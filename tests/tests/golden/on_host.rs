@@ -1,7 +1,7 @@
 //! The golden table through the packet logic on the host.
 
 use crate::second::{self, OnHost};
-use crate::table::{Arms, Row, rows};
+use crate::table::{Arms, Row, rows_for};
 use crate::{Named, generated};
 use anyhow::{Result, ensure};
 use ikenat_tests::bpf::fixture::{self, Services};
@@ -13,21 +13,19 @@ use xdp_core::Side;
 /// The whole table, and the second packets of known flows.
 pub(crate) fn whole() -> Vec<Named> {
     let mut tests = Vec::new();
-    for row in rows() {
-        let hooks: &[Hook] = match row.side {
-            Side::Out => &[Hook::Egress],
-            Side::Wan | Side::Lan | Side::Both => &[Hook::Xdp, Hook::Tc],
-        };
-        for hook in hooks {
-            for services in Services::ALL {
+    let one_armed = fixture::one_armed(fixture::config());
+    for services in Services::ALL {
+        for row in rows_for(services) {
+            let hooks: &[Hook] = match row.side {
+                Side::Out => &[Hook::Egress],
+                Side::Wan | Side::Lan | Side::Both => &[Hook::Xdp, Hook::Tc],
+            };
+            for hook in hooks {
                 tests.push(named(&row, *hook, services, fixture::config()));
             }
         }
-    }
-    let one_armed = fixture::one_armed(fixture::config());
-    for row in rows().into_iter().filter_map(Row::one_armed) {
-        for hook in [Hook::Xdp, Hook::Tc] {
-            for services in Services::ALL {
+        for row in rows_for(services).filter_map(Row::one_armed) {
+            for hook in [Hook::Xdp, Hook::Tc] {
                 tests.push(named(&row, hook, services, one_armed));
             }
         }
@@ -64,12 +62,12 @@ fn run(row: &Row, hook: Hook, config: &Config) -> Result<()> {
     same_bytes(&frame, &output)
 }
 
-/// The hook that sees a packet before that of a row.
+/// The hook that sees a packet before that of a row: the egress program sees what leaves alone.
 fn hook_of(hook: Hook, side: Side) -> Hook {
-    if side == Side::Out {
-        Hook::Egress
-    } else {
-        hook
+    match (hook, side) {
+        (_, Side::Out) => Hook::Egress,
+        (Hook::Egress, _) => Hook::Tc,
+        (hook, _) => hook,
     }
 }
 

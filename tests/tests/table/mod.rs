@@ -4,6 +4,7 @@
 
 mod bytes;
 mod conditions;
+mod connections;
 mod egress;
 mod host_peer;
 mod icmp;
@@ -14,6 +15,7 @@ mod layers;
 pub(crate) mod second;
 mod tcp;
 
+use ikenat_tests::bpf::fixture::Services;
 use ikenat_tests::lab::frames::{Body, Checksum, DONT_FRAGMENT, Packet, protocol};
 use ikenat_tests::lab::topology::{
     CLIENT_MAC, GATEWAY_LAN, LAN_MAC, SERVER, SERVER_MAC, VIP, WAN_MAC,
@@ -65,6 +67,8 @@ pub(crate) struct Row {
     /// The packet, if it is ESP that is forwarded, and the path that it takes as the second packet
     /// of a known flow.
     pub(crate) esp: Option<(Packet, Path)>,
+    /// It is about a service with several VIPs.
+    pub(crate) only_several: bool,
 }
 
 const ESP_PAYLOAD: [u8; 24] = [
@@ -153,6 +157,7 @@ fn row(name: &str, side: Side, input: Vec<u8>, verdict: &str) -> Row {
         slow_output: None,
         to_stack: false,
         esp: None,
+        only_several: false,
     }
 }
 
@@ -208,8 +213,14 @@ fn proof(number: u8) -> (Side, Vec<u8>) {
     (Side::Lan, outbound(number, 4500, payload).build())
 }
 
+/// All rows that a gateway with these services has.
+pub(crate) fn rows_for(services: Services) -> impl Iterator<Item = Row> {
+    let rows = rows().into_iter();
+    rows.filter(move |row| services == Services::Many || !row.only_several)
+}
+
 /// All rows.
-pub(crate) fn rows() -> Vec<Row> {
+fn rows() -> Vec<Row> {
     [
         ipsec::ordinary(),
         bytes::checksums(),
@@ -233,6 +244,9 @@ pub(crate) fn rows() -> Vec<Row> {
         tcp::fragments(),
         tcp::errors(),
         tcp::answered(),
+        connections::by_each_vip(),
+        connections::to_the_other_vip(),
+        connections::on_egress(),
     ]
     .into_iter()
     .flatten()
