@@ -11,6 +11,7 @@ mod keepalived;
 mod local_server;
 mod many_services;
 mod office;
+mod office_tcp;
 mod rules;
 mod several_services;
 mod two_gateways;
@@ -28,6 +29,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         many_services::scenarios(),
         several_services::scenarios(),
         office::scenarios(),
+        office_tcp::scenarios(),
         two_gateways::scenarios(),
         beside_iptables::scenarios(),
         host_peers::scenarios(),

@@ -33,10 +33,11 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
 
 /// The clients of the two uplinks. They are behind the routers of the providers, which are the lab's clients:
 /// nothing but the VIP says by which WAN a reply has to leave.
-const REMOTE: [Ipv4Addr; 2] = [Ipv4Addr::new(192, 0, 2, 10), Ipv4Addr::new(192, 0, 2, 20)];
+pub(super) const REMOTE: [Ipv4Addr; 2] =
+    [Ipv4Addr::new(192, 0, 2, 10), Ipv4Addr::new(192, 0, 2, 20)];
 
 /// A default route by each uplink, as docs/deployment.md has them.
-fn default_routes(lab: &Lab) -> Result<()> {
+pub(super) fn default_routes(lab: &Lab) -> Result<()> {
     lab.gateway
         .run(&format!("ip route add default via {CLIENT} dev {WAN}"))?;
     second_default_route(lab)
