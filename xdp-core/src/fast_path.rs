@@ -23,7 +23,7 @@ use crate::vip;
 use crate::wire::ipv4::Protocol;
 use crate::wire::{esp, ethernet, ipv4, udp};
 use xdp_common::config::DirectionConfig;
-use xdp_common::limits::{IKE_PORT, NATT_PORT};
+use xdp_common::limits::NATT_PORT;
 use xdp_common::slot::{self, Key};
 use xdp_common::vips::Translation;
 use xdp_common::{Class, Config, Direction, Hook, cpu};
@@ -307,15 +307,6 @@ fn is_natt<F: Frame + ?Sized, const OUTBOUND: bool>(
         more == (u32::from(NATT_PORT) << 16) - u32::from(HEADER_LENGTH)
     };
     if !as_claimed {
-        return false;
-    }
-    // IKE without a marker: see `Packet::is_unmarked_ike`. Outbound the length has borrowed one.
-    let is_to_ike = if OUTBOUND {
-        more >> 16 == u32::from(IKE_PORT) - 1
-    } else {
-        F::get16::<{ PAYLOAD + udp::SOURCE }, HEAD>(head) == IKE_PORT.to_be()
-    };
-    if is_to_ike {
         return false;
     }
     let checksum = F::get16::<UDP_CHECKSUM, HEAD>(head);
