@@ -27,6 +27,8 @@ struct Object {
     file: &'static str,
     /// The crates that it is made of.
     sources: &'static [&'static str],
+    /// It becomes part of `ikenat`.
+    is_embedded: bool,
 }
 
 impl Object {
@@ -35,6 +37,14 @@ impl Object {
             binary,
             file,
             sources: &SOURCES,
+            is_embedded: false,
+        }
+    }
+
+    const fn embedded(binary: &'static str, file: &'static str) -> Self {
+        Self {
+            is_embedded: true,
+            ..Self::new(binary, file)
         }
     }
 
@@ -43,6 +53,7 @@ impl Object {
             binary,
             file,
             sources: &BENCHMARK_SOURCES,
+            is_embedded: false,
         }
     }
 }
@@ -54,7 +65,7 @@ const USUAL: Variant = Variant {
     features: &[],
     objects: &[
         Object::of_benchmark("bench", "bench.o"),
-        Object::new("ikenat", "ikenat.o"),
+        Object::embedded("ikenat", "ikenat.o"),
         Object::new("peer", "peer.o"),
         Object::of_benchmark("restore", "restore.o"),
         Object::of_benchmark("yardstick", "yardstick.o"),
@@ -67,7 +78,7 @@ const WITHOUT_PERFMON: Variant = Variant {
     directory: "ebpf-without-perfmon",
     cpu: "v2",
     features: &["--features", "without-perfmon"],
-    objects: &[Object::new("ikenat", "ikenat-without-perfmon.o")],
+    objects: &[Object::embedded("ikenat", "ikenat-without-perfmon.o")],
 };
 
 /// All of them.
@@ -120,7 +131,13 @@ fn objects_of(workspace: &Workspace, tools: &Toolchain, variant: &Variant) -> Re
             .join(object.binary);
         let bytes =
             fs::read(&built).with_context(|| format!("failed to read {}", built.display()))?;
-        elf::check_bpf_object(&bytes)
+        let bytes = if object.is_embedded {
+            elf::without_debug(&bytes)
+        } else {
+            Ok(bytes)
+        };
+        let bytes = bytes.and_then(|bytes| elf::check_bpf_object(&bytes).map(|()| bytes));
+        let bytes = bytes
             .with_context(|| format!("failed to accept {} as a BPF object", built.display()))?;
         put(&workspace.target("bpf").join(object.file), &bytes, &stamp)?;
     }

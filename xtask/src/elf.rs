@@ -1,6 +1,8 @@
-//! Checks that a linked file is a BPF object which still carries its types.
+//! Checks that a linked file is a BPF object which still carries its types, and leaves out what only a debugger reads.
 
 use anyhow::{Context as _, Result, bail};
+use object::build::elf::{Builder, Section, SectionData};
+use object::elf::SHT_STRTAB;
 use object::{Architecture, File, Object as _, ObjectSection as _};
 
 /// Type information, and the same for functions and lines of source.
@@ -30,9 +32,34 @@ pub(crate) fn check_bpf_object(bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
+/// The object without what only a debugger reads (DWARF), of which the linker has made the types. It is
+/// five sixths of the file, which is part of `ikenat`.
+pub(crate) fn without_debug(bytes: &[u8]) -> Result<Vec<u8>> {
+    let mut object = Builder::read(bytes).context("failed to read it as an object file")?;
+    for section in &mut object.sections {
+        let name = section.name.as_slice();
+        let name = name.strip_prefix(b".rel").unwrap_or(name);
+        section.delete = name.starts_with(b".debug_");
+    }
+    object.delete_orphans();
+    // LLVM has one section for the names of sections and of symbols, and the writer two.
+    let has_names = |section: &Section<'_>| matches!(section.data, SectionData::SectionString);
+    if !object.sections.iter().any(has_names) {
+        let names = object.sections.add();
+        names.name = b".shstrtab".as_slice().into();
+        names.sh_type = SHT_STRTAB;
+        names.data = SectionData::SectionString;
+    }
+    let mut stripped = Vec::new();
+    object
+        .write(&mut stripped)
+        .context("failed to write it without its debug information")?;
+    Ok(stripped)
+}
+
 #[cfg(test)]
 mod tests {
-    use object::elf::{ELFCLASS64, ELFDATA2LSB, EM_BPF, EM_X86_64, EV_CURRENT, SHT_STRTAB};
+    use object::elf::{ELFCLASS64, ELFDATA2LSB, EM_BPF, EM_X86_64, EV_CURRENT};
 
     use super::*;
 
@@ -82,6 +109,25 @@ mod tests {
             let error = check_bpf_object(&object).expect_err(expected);
             assert!(error.to_string().contains(expected), "{error}");
         }
+    }
+
+    #[test]
+    fn only_what_a_debugger_reads_is_left_out() {
+        let kept = [".text", ".BTF", ".rel.BTF", ".BTF.ext", ".debugger"];
+        let all = [&kept[..], &[".debug_info", ".rel.debug_info", ".debug_str"]].concat();
+        let stripped = without_debug(&made_up(EM_BPF, &all)).expect("an object");
+        check_bpf_object(&stripped).expect("it has its types");
+        let object = File::parse(stripped.as_slice()).expect("an object file");
+        for section in object.sections() {
+            let name = section.name().expect("a name");
+            let data = section.data().expect("data");
+            assert!(name.is_empty() || name.as_bytes() == data, "{name}");
+        }
+        let names = object
+            .sections()
+            .map(|section| section.name().expect("a name"));
+        let names: Vec<&str> = names.filter(|name| !name.is_empty()).collect();
+        assert_eq!(names, kept);
     }
 
     #[test]
