@@ -115,6 +115,10 @@ fn examine(context: &Context<'_>, instance: &InstanceStatus, unload: &str) -> Ve
         );
         return vec![Finding::error("attached", message, REASON).fix(run())];
     }
+    // Then `unload`, and a start on the interfaces of before, may end what still forwards.
+    let is_moving = !instance.left_over.is_empty();
+    let goes_back = instance.attached.iter().all(|program| program.alive);
+    let unload = (!is_moving).then_some(unload);
     let mut findings: Vec<Finding> = instance
         .attached
         .iter()
@@ -127,24 +131,34 @@ fn examine(context: &Context<'_>, instance: &InstanceStatus, unload: &str) -> Ve
             id_of(left),
             left.mode
         );
-        findings.push(
-            Finding::warning("attached", message, LEFT)
-                .on(&left.interface)
-                .fix(run()),
-        );
+        let finding = if goes_back {
+            Finding::warning("attached", message, LEFT).fix(run())
+        } else {
+            Finding::warning("attached", message, MOVED)
+        };
+        findings.push(finding.on(&left.interface));
     }
     if instance.daemon.is_none() {
-        findings.push(Finding::warning("daemon", "no daemon is running", DAEMON).fix(run()));
+        let finding = Finding::warning("daemon", "no daemon is running", DAEMON);
+        findings.push(if goes_back {
+            finding.fix(run())
+        } else {
+            finding
+        });
     }
     findings
 }
+
+/// A start has died while it moved the instance, after it had exchanged something.
+const MOVED: &str = "the start that died has left programs on another interface, which may be all that forwards: repeat that start, with the options that it had, and it goes on with them";
 
 fn id_of(program: &ProgramStatus) -> String {
     let id = program.program.map(|id| id.to_string());
     id.unwrap_or_else(|| "(its pin is not readable)".to_owned())
 }
 
-fn attachment(context: &Context<'_>, unload: &str, attached: &ProgramStatus) -> Finding {
+/// `unload`: the command that comes before another start; `None`: it would end what still forwards.
+fn attachment(context: &Context<'_>, unload: Option<&str>, attached: &ProgramStatus) -> Finding {
     const CODE: &str = "attached";
     const ELSEWHERE: &str = "all other lines describe this network namespace: run `ikenat check` in the namespace of the gateway";
     let what = format!("{} program {}", attached.hook, id_of(attached));
@@ -159,9 +173,12 @@ fn attachment(context: &Context<'_>, unload: &str, attached: &ProgramStatus) -> 
         }
         (false, _) => {
             let message = format!("{what} is no longer attached to an interface");
-            Finding::error(CODE, message, REASON)
-                .fix(unload)
-                .fix(run_command(context.settings))
+            match unload {
+                Some(unload) => Finding::error(CODE, message, REASON)
+                    .fix(unload)
+                    .fix(run_command(context.settings)),
+                None => Finding::error(CODE, message, MOVED),
+            }
         }
     }
 }

@@ -57,7 +57,7 @@ struct Check {
 
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Finding {
-    code: String,
+    pub(crate) code: String,
     on: Option<String>,
     pub(crate) level: String,
     message: String,

@@ -12,13 +12,20 @@ use xdp_user::failpoints::Step;
 
 use crate::check::{about_running, expect};
 use crate::faults::moves::{
-    ON_WAN, OTHER, add, first_exchange, moves_to, settled, with_each_backend,
+    ON_WAN, OTHER, THIRD, add, first_exchange, moves_to, settled, with_each_backend,
 };
 use crate::faults::start::die;
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
-    let shown = Scenario::new("status_and_check_show_what_a_move_left", shown);
-    vec![shown.with_programs(&["tc", "bpftool"])]
+    const TOOLS: &[&str] = &["tc", "bpftool"];
+    vec![
+        Scenario::new("status_and_check_show_what_a_move_left", shown).with_programs(TOOLS),
+        Scenario::new(
+            "check_proposes_nothing_that_ends_what_a_move_left",
+            old_one_gone,
+        )
+        .with_programs(TOOLS),
+    ]
 }
 
 /// Before and after its first exchange: all that the kernel has on the interfaces is in `status`, and
@@ -45,6 +52,30 @@ fn shown(lab: &Lab) -> Result<()> {
         let text = inside(lab, &["status"])?;
         ensure!(!text.contains("LEFT ON"), "{text}");
         Ok(())
+    })
+}
+
+/// A start dies half-way from another interface to the WAN, and that other one is then gone: what it has left
+/// is all that there is.
+fn old_one_gone(lab: &Lab) -> Result<()> {
+    add(lab, OTHER)?;
+    with_each_backend(lab, |backend| {
+        moves_to(lab, backend, THIRD)?;
+        die(lab, backend, WAN, first_exchange(backend).name())?;
+        lab.gateway.run(&format!("ip link delete {THIRD}"))?;
+        settled(lab)?;
+        let findings = about_running(lab)?;
+        let words = ["left of a start that died"];
+        expect(&findings, ("attached", Some(WAN)), "warning", &words)?;
+        let of_this = findings
+            .iter()
+            .filter(|one| ["attached", "daemon"].contains(&&*one.code));
+        for finding in of_this {
+            ensure!(finding.fix.is_empty(), "{backend}: {finding:#?}");
+        }
+        // What it says instead.
+        add(lab, THIRD)?;
+        moves_to(lab, backend, WAN)
     })
 }
 

@@ -49,7 +49,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
 }
 
 pub(super) const OTHER: &str = "x0";
-const THIRD: &str = "y0";
+pub(super) const THIRD: &str = "y0";
 /// XDP, tc ingress and tc egress.
 pub(super) const ON_WAN: usize = PROGRAMS - 2;
 const ALL: [&str; 3] = [WAN, OTHER, THIRD];
