@@ -345,8 +345,10 @@ fn commit(
             }
             context.has_exchanged = true;
             let pin = filter_pin(target);
-            // The pending pin is that of the program that runs now.
+            // One of them is that of the program that runs now: the pending one, or, if nothing had its name, the
+            // other.
             keep(context, &Created::Pin(context.instance.pending_pin(&pin)));
+            keep(context, &Created::Pin(context.instance.pin(&pin)));
             pass(Step::FilterExchanged)?;
             pending::keep_named_program(netlink, context.instance, &pin, replaced)?;
             context.instance.commit_program(&pin)

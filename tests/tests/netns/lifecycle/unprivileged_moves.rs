@@ -30,16 +30,23 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
             refused_after_death,
         )
         .with_programs(&["tc", "bpftool", "setpriv"]),
+        Scenario::new(
+            "a_users_filter_that_gets_another_number_keeps_a_pin",
+            renumbered,
+        )
+        .with_programs(&["tc", "bpftool", "setpriv"]),
     ]
 }
 
 const OTHER: &str = "x0";
 
 fn start(lab: &Lab, place: &Place, wan: &str, wish: &str) -> Result<Process> {
+    start_with(lab, place, &arguments_with("--wan", wan), wish)
+}
+
+fn start_with(lab: &Lab, place: &Place, arguments: &[String], wish: &str) -> Result<Process> {
     let mut command = place.command(lab, THREE);
-    command
-        .args(arguments_with("--wan", wan))
-        .args(["--tc", "clsact"]);
+    command.args(arguments).args(["--tc", "clsact"]);
     command.arg("--bpffs").arg(&place.bpffs);
     Process::spawn(command.env(WISH, wish), lab.log("theirs"))
 }
@@ -166,4 +173,37 @@ fn refused_after_death(lab: &Lab) -> Result<()> {
 /// A start that fails at a step.
 fn refuse(lab: &Lab, place: &Place, wan: &str, at: &str) -> Result<()> {
     failed(start(lab, place, wan, &format!("error:{at}"))?)
+}
+
+/// A second WAN becomes a LAN before the first one, which so gets a number that nothing had. The start fails
+/// after any of its filters was exchanged, and the next one, of either kind, finds each filter by its pin.
+fn renumbered(lab: &Lab) -> Result<()> {
+    add_another(&lab.gateway)?;
+    let before = attachments(lab)?;
+    let place = prepare(lab)?;
+    let with_other = |side: &str| {
+        let mut arguments = arguments_with("--wan", WAN);
+        let lan = arguments.iter().position(|argument| argument == "--lan");
+        let at = lan.context("no --lan")?;
+        arguments.splice(at..at, [side.to_owned(), OTHER.to_owned()]);
+        anyhow::Ok(arguments)
+    };
+    let (as_wan, as_lan) = (with_other("--wan")?, with_other("--lan")?);
+    let runs = |arguments: &[String]| steps_of(start_with(lab, &place, arguments, "list")?);
+    runs(&as_wan)?;
+    let steps = runs(&as_lan)?;
+    let exchanged = Step::FilterExchanged.name();
+    let times = steps.iter().filter(|step| *step == exchanged).count();
+    ensure!(times >= 3, "{steps:?}");
+    for nth in 1..=times {
+        for next in [&as_wan, &as_lan] {
+            let context = || format!("failed at {exchanged}:{nth}, then {next:?}");
+            runs(&as_wan).with_context(context)?;
+            let wish = format!("error:{exchanged}:{nth}");
+            failed(start_with(lab, &place, &as_lan, &wish)?).with_context(context)?;
+            runs(next).with_context(context)?;
+        }
+    }
+    place.ask(lab, "unload")?;
+    nothing_is_left(lab, &before)
 }
