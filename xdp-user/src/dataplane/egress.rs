@@ -125,7 +125,8 @@ pub(crate) fn first(netlink: &Netlink, plan: &Plan) -> Result<Words> {
 
 /// The same for the time in which programs of the start before and of this one run side by side. A
 /// number that is another interface for them means an unusable one: XDP then leaves such packets to
-/// the slow path, whichever program it is.
+/// the slow path, whichever program it is. One that is unusable now stays so: programs of a start that
+/// died may run, which the tables do not describe.
 pub(crate) fn side_by_side(
     tables: &Tables<AtomicU64>,
     plan: &Plan,
@@ -138,7 +139,8 @@ pub(crate) fn side_by_side(
         recorded == now.map(|(_, link)| link.index)
     };
     let word = |(interface, (index, word)): (Interface, &(usize, u64))| {
-        (*index, if is_same(interface) { *word } else { 0 })
+        let is_usable = is_same(interface) && tables.egress(*index) != 0;
+        (*index, if is_usable { *word } else { 0 })
     };
     Interface::all().zip(words).map(word).collect()
 }

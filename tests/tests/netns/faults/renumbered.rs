@@ -206,6 +206,12 @@ fn egress_words_fit(lab: &Lab) -> Result<()> {
         let fit = [0, 0, cpu::egress(0, 0)];
         ensure!(now == fit, "{now:x?} instead of {fit:x?}");
         load.flows()?;
+        // Back to what the tables describe, beside programs that they do not describe.
+        let wish = format!("error:{}", exchanged.name());
+        failed(TWO_WANS.spawn(lab, backend, &wish)?).context("back")?;
+        let now = egress_words(lab)?;
+        ensure!(now == fit, "back: {now:x?} instead of {fit:x?}");
+        load.flows()?;
         ONE_WAN.start(lab, backend)?;
         let now = egress_words(lab)?;
         ensure!(now[0] != 0 && now[1] == 0 && now[2] != 0, "{now:x?}");
