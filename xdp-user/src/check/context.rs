@@ -232,12 +232,13 @@ impl<'a> Context<'a> {
         let network = self.network();
         let has_it = |service: &&Service| service.vips_v4().any(|one| one == vip);
         let service = self.settings.services.iter().find(has_it);
-        let server = service.and_then(Service::server_v4);
-        let server = server.and_then(|server| network.server(self.netlink, server).ok());
+        let address = service.and_then(Service::server_v4);
+        let server = address.and_then(|server| network.server(self.netlink, server).ok());
         Replies {
             vip,
             location: network.vip(self.netlink, &self.addresses, vip),
             server: server.unwrap_or(ServerLocation::Absent),
+            server_address: address.unwrap_or(vip),
         }
     }
 }

@@ -32,6 +32,8 @@ pub(crate) struct Replies {
     pub(crate) vip: Ipv4Addr,
     pub(crate) location: VipLocation,
     pub(crate) server: ServerLocation,
+    /// The server's address. One on this host has it as the source when the kernel finds the route.
+    pub(crate) server_address: Ipv4Addr,
 }
 
 /// What decides by which WAN replies leave.
@@ -53,12 +55,18 @@ impl<'r> ClientRoutes<'r> {
             ServerLocation::Absent => self.network.lans.iter().find(|lan| lan.exists()),
             ServerLocation::Here => None,
         };
+        let (source, is_local) = match replies.server {
+            ServerLocation::Here => (replies.server_address, true),
+            ServerLocation::ByLan { .. } | ServerLocation::Absent => {
+                (replies.vip, replies.location.is_local)
+            }
+        };
         let packets = Packets {
-            source: replies.vip,
+            source,
             ingress: ingress.map_or(LOOPBACK, |lan| &lan.name),
             egress: None,
         };
-        self.routes.of(packets, replies.location.is_local)
+        self.routes.of(packets, is_local)
     }
 
     /// The same among those that leave by an interface. Asked so, the kernel takes packets for its own:
@@ -73,11 +81,16 @@ impl<'r> ClientRoutes<'r> {
     }
 
     /// The interface by which replies leave because it is of the WAN that has the VIP. `None`: the route of
-    /// the host decides, because no WAN has the VIP, or because the host sends by an interface that has none.
+    /// the host decides, because no WAN has the VIP, because the server is on this host, or because the host
+    /// sends by an interface that has none.
     /// As the dataplane decides it (`xdp-core/src/uplink.rs`).
     pub(crate) fn of_vip(&self, replies: Replies) -> Result<Option<&'r str>, Unrouted> {
         let existing = self.network.wans.iter().filter(|wan| wan.exists());
-        let owner = replies.location.wan.filter(|_| existing.count() > 1);
+        let is_here = replies.server == ServerLocation::Here;
+        let owner = replies
+            .location
+            .wan
+            .filter(|_| !is_here && existing.count() > 1);
         let Some(OwningWan { number, index }) = owner else {
             return Ok(None);
         };
@@ -194,6 +207,7 @@ fn of_plan(
                 vip,
                 location,
                 server: place.server,
+                server_address: service.server_v4().unwrap_or(vip),
             };
             each(vip, routes.of_vip(replies));
         }

@@ -25,6 +25,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             routed_vip,
         ),
         Scenario::new("check_names_the_macvlan_that_has_the_vip", macvlan),
+        Scenario::new("check_follows_the_rules_for_a_server_on_this_host", here),
     ]
 }
 
@@ -305,4 +306,22 @@ fn macvlan(lab: &Lab) -> Result<()> {
          ip rule add from {WAN_2_ADDRESS} lookup 102"
     ))?;
     client_routes(lab, &words, &[FIRST, SECOND])
+}
+
+/// The kernel finds the route of a server on this host by the server's address: it has the VIP as its source
+/// only afterwards, when ikenat's program on egress has translated it.
+fn here(lab: &Lab) -> Result<()> {
+    let _far = second_wan(lab)?;
+    lab.gateway.shell(&format!(
+        "ip address add {HERE}/32 dev lo; ip route add default via {CLIENT} dev {WAN}
+         ip route add default via {FAR_CLIENT} dev {WAN_2} table 102
+         ip rule add pref 1000 from {VIP} lookup 102"
+    ))?;
+    let words = format!("--wan {WAN} --wan {WAN_2} --lan {LAN} --vip {VIP} --server {HERE}");
+    let by = |wan| format!("the default route leaves by {wan}");
+    client_routes(lab, &words, &[("ok", &by(WAN), "")])?;
+    lab.gateway.shell(&format!(
+        "ip rule del pref 1000; ip rule add pref 1000 from {HERE} lookup 102"
+    ))?;
+    client_routes(lab, &words, &[("ok", &by(WAN_2), "")])
 }
