@@ -1,5 +1,6 @@
 //! The commands that insert rules which accept handled packets, and no others, at the start of a chain.
 
+use super::nft::is_identifier;
 use super::ruleset::{Syntax, Table};
 use super::sample::NetfilterHook;
 use super::traffic::HandledTraffic;
@@ -30,6 +31,8 @@ pub(super) fn commands(
     let mut commands = Vec::new();
     for name in links {
         match &table.syntax {
+            // A last plus sign stands for the rest of any name, and nothing for itself.
+            Syntax::Iptables(_) if name.ends_with('+') => {}
             Syntax::Iptables(program) => {
                 let [table, chain, name] = [table.name.as_str(), chain, name].map(quoted);
                 let (end, ports) = if inbound {
@@ -50,7 +53,8 @@ pub(super) fn commands(
                 commands.push(format!("{begin} -p esp -j ACCEPT"));
             }
             // Nothing in a string of nft stands for a quotation mark.
-            Syntax::Nft(_) if name.contains('"') => {}
+            Syntax::Nft(_)
+                if name.contains('"') || !is_identifier(&table.name) || !is_identifier(chain) => {}
             Syntax::Nft(family) => {
                 // A last asterisk would stand for the rest of any name.
                 let name = match name.strip_suffix('*') {

@@ -118,7 +118,7 @@ fn rule(line: &str, words: Vec<String>, remove: String) -> Rule {
         conditions: reader.conditions,
         target: reader.target,
         text: line.to_owned(),
-        remove,
+        remove: Some(remove),
     }
 }
 

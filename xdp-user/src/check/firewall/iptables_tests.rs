@@ -101,8 +101,8 @@ fn chains_and_policies_are_read() {
         Target::Goto("user".to_owned())
     );
     assert_eq!(
-        chains["user"].rules[0].remove,
-        "iptables-legacy -t filter -D user -j ACCEPT"
+        chains["user"].rules[0].remove.as_deref(),
+        Some("iptables-legacy -t filter -D user -j ACCEPT")
     );
 }
 

@@ -177,7 +177,7 @@ impl Assessment {
                     );
                     let mut finding = Finding::warning("snat", message, CHANGED_SOURCE);
                     finding.fix = if matched.rule.is_about_a_service() {
-                        vec![matched.rule.remove.clone()]
+                        matched.rule.remove.clone().into_iter().collect()
                     } else {
                         fix::commands(traffic, table, name, base.hook, direction)
                     };
@@ -230,8 +230,9 @@ impl Assessment {
                 None => "a rule changes the destination of handled packets".to_owned(),
             };
             let message = format!("{what} ({services}): {}", matched.rule.text);
-            let finding = Finding::warning("dnat", message, CHANGED_DESTINATION);
-            self.findings.push(finding.fix(matched.rule.remove.clone()));
+            let mut finding = Finding::warning("dnat", message, CHANGED_DESTINATION);
+            finding.fix = matched.rule.remove.clone().into_iter().collect();
+            self.findings.push(finding);
         }
     }
 

@@ -4,7 +4,6 @@ use super::iptables::{protocol_number, state};
 use super::nft_display::statements;
 use super::ruleset::{BaseChain, Chain, ChainType, Rule, Syntax, Table, Target};
 use super::sample::{AddressRange, Condition, ESP, Match, NetfilterHook, UDP};
-use crate::config::commands::quoted;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -82,6 +81,14 @@ fn base(chain: &Value) -> Option<BaseChain> {
     })
 }
 
+/// Whether nft reads a name as one (`string` in its scanner.l). It joins its arguments before it reads them, and a
+/// name in quotes is none for it: what another program has given by netlink may be a command there.
+pub(super) fn is_identifier(name: &str) -> bool {
+    let is_letter = |c: char| c.is_ascii_alphabetic() || "_.".contains(c);
+    let is_later = |c: char| is_letter(c) || c.is_ascii_digit() || "/-".contains(c);
+    name.starts_with(is_letter) && name.chars().all(is_later)
+}
+
 /// One rule; with a verdict map, one for each of its elements.
 fn rules(rule: &Value, sets: &Sets<'_>) -> Vec<Rule> {
     let scope = Scope {
@@ -120,11 +127,8 @@ fn rules(rule: &Value, sets: &Sets<'_>) -> Vec<Rule> {
             "nft {family} {table} {chain} handle {handle}: {}{named}",
             statements(rule)
         ),
-        remove: format!(
-            "nft delete rule {family} {} {} handle {handle}",
-            quoted(table),
-            quoted(chain)
-        ),
+        remove: (is_identifier(table) && is_identifier(chain))
+            .then(|| format!("nft delete rule {family} {table} {chain} handle {handle}")),
     };
     match map {
         None => vec![make(conditions, target)],

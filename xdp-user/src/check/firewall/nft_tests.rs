@@ -164,11 +164,29 @@ fn a_rule_can_be_recognized_and_removed() {
         rule.text,
         "nft ip t post handle 7: oifname wan0 snat to 203.0.113.1"
     );
-    assert_eq!(rule.remove, "nft delete rule ip t post handle 7");
+    let remove = "nft delete rule ip t post handle 7";
+    assert_eq!(rule.remove.as_deref(), Some(remove));
     assert_eq!(rule.target, Target::SourceNat);
     let base = tables("", "")[0].chains["post"]
         .base
         .clone()
         .expect("a base chain");
     assert!(base.kind == ChainType::Nat && base.hook == NetfilterHook::Postrouting && !base.drops);
+}
+
+#[test]
+fn only_what_nft_reads_as_a_name_is_in_commands() {
+    for (name, is_one) in [
+        ("filter", true),
+        ("_x.y-1/z", true),
+        ("1a", false),
+        ("", false),
+        ("a;flush", false),
+        ("a b", false),
+        ("a{", false),
+        ("\"a\"", false),
+        ("bü", false),
+    ] {
+        assert_eq!(is_identifier(name), is_one, "{name:?}");
+    }
 }

@@ -31,8 +31,8 @@ pub(super) struct Rule {
     pub(super) target: Target,
     /// The rule as the administrator knows it.
     pub(super) text: String,
-    /// The command that removes it.
-    pub(super) remove: String,
+    /// The command that removes it; none if its table or chain has a name that cannot be written there.
+    pub(super) remove: Option<String>,
 }
 
 impl Rule {

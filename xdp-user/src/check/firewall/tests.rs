@@ -73,6 +73,20 @@ fn masquerade_is_named_until_handled_packets_are_exempt() {
     );
 }
 
+/// iptables(8): an interface that ends in a plus sign is every one that begins so.
+#[test]
+fn no_rule_for_a_name_that_would_be_a_wildcard_is_proposed() {
+    let mut traffic = traffic();
+    for (name, commands) in [("eth1", 2), ("eth+", 0)] {
+        traffic.wans = vec![name.to_owned()];
+        let findings = assess(&traffic, &filter("DROP", ""), true);
+        let inbound = |finding: &&Finding| finding.message.contains("to the server");
+        let found = findings.iter().find(inbound);
+        let found = found.expect("a finding about what comes in");
+        assert_eq!(found.fix.len(), commands, "{found:?}");
+    }
+}
+
 #[test]
 fn dockers_rules_matter_only_for_containers() {
     let rules = "-A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER\n-A OUTPUT ! -d 127.0.0.0/8 -m addrtype --dst-type LOCAL -j DOCKER\n-A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE\n-A DOCKER -i docker0 -j RETURN\n";
