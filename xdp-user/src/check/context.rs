@@ -208,6 +208,12 @@ impl<'a> Context<'a> {
         self.client_routes().of_host(self.replies(self.vip))
     }
 
+    /// Whether replies to clients would leave by an interface if it had the default route of the main table.
+    pub(super) fn would_leave_by(&self, index: u32) -> bool {
+        self.client_routes()
+            .would_leave_by(self.replies(self.vip), index)
+    }
+
     /// The interface by which replies from the VIP leave because it is of the WAN that has the VIP; `None`:
     /// the route of the host decides.
     pub(super) fn wan_to_clients(&self) -> Result<Option<&str>, Unrouted> {

@@ -3,7 +3,7 @@
 use super::context::Context;
 use super::veth_peer::VethPeer;
 use super::{Finding, run_command};
-use crate::config::client_routes::{EXAMPLE_CLIENT, Unrouted};
+use crate::config::client_routes::{BY_RULE, EXAMPLE_CLIENT, Unrouted};
 use crate::config::commands::quoted;
 use crate::error::word;
 use crate::netlink::Route;
@@ -204,14 +204,18 @@ fn to_clients(context: &Context<'_>) -> Finding {
             fix,
         }) => {
             let message = format!("no default route leaves by {interface}; {effect}");
-            return Finding::warning(CODE, message, REASON).fix(fix);
+            return Finding::warning(CODE, message, REASON).fixes(fix);
         }
         Ok(None) => {}
     }
-    let fix = format!(
-        "ip route replace default via GATEWAY dev {}",
-        quoted(&wan.name)
-    );
+    let warning = |message: String| {
+        if !context.would_leave_by(wan.index) {
+            return Finding::warning(CODE, format!("{message}; {BY_RULE}"), REASON);
+        }
+        let dev = quoted(&wan.name);
+        let fix = format!("ip route replace default via GATEWAY dev {dev}");
+        Finding::warning(CODE, message, REASON).fix(fix)
+    };
     match context.route_to_clients() {
         Ok(Route::Via { index, .. }) if context.is_by(&context.wans, index) => {
             let message = format!("the default route leaves by {}", context.name(index));
@@ -222,12 +226,12 @@ fn to_clients(context: &Context<'_>) -> Finding {
                 "the default route leaves by {}, which is not a WAN",
                 context.name(index)
             );
-            Finding::warning(CODE, message, REASON).fix(fix)
+            warning(message)
         }
         Ok(Route::Local) | Err(_) => {
-            let message =
+            const NONE: &str =
                 "no default route: only clients in networks with a route by a WAN receive replies";
-            Finding::warning(CODE, message, REASON).fix(fix)
+            warning(NONE.to_owned())
         }
     }
 }

@@ -22,9 +22,12 @@ pub struct Unrouted {
     pub interface: String,
     /// What becomes of the replies from its VIPs.
     pub effect: String,
-    /// The command that adds the route without replacing that of another WAN.
-    pub fix: String,
+    /// The command that adds the route without replacing that of another WAN. `None`: a rule decides before.
+    pub fix: Option<String>,
 }
+
+/// What no route of the main table changes.
+pub(crate) const BY_RULE: &str = "a rule decides so before the main table is asked (`ip rule`)";
 
 /// What a service sends from one of its VIPs.
 #[derive(Clone, Copy)]
@@ -50,6 +53,20 @@ pub(crate) struct ClientRoutes<'r> {
 impl<'r> ClientRoutes<'r> {
     /// The route of replies, as the host has it.
     pub(crate) fn of_host(&self, replies: Replies) -> io::Result<Route> {
+        let (packets, is_local) = self.packets(replies);
+        self.routes.of(packets, is_local)
+    }
+
+    /// Whether replies would leave by an interface if it had the default route of the main table.
+    pub(crate) fn would_leave_by(&self, replies: Replies, index: u32) -> bool {
+        let (packets, _) = self.packets(replies);
+        self.routes
+            .would_leave_by(packets, index, 0)
+            .unwrap_or(true)
+    }
+
+    /// What the host routes, and whether its source is an address of this host.
+    fn packets(&self, replies: Replies) -> (Packets<'r>, bool) {
         let ingress = match replies.server {
             ServerLocation::ByLan { lan, .. } => self.network.lans.get(lan),
             ServerLocation::Absent => self.network.lans.iter().find(|lan| lan.exists()),
@@ -66,18 +83,7 @@ impl<'r> ClientRoutes<'r> {
             ingress: ingress.map_or(LOOPBACK, |lan| &lan.name),
             egress: None,
         };
-        self.routes.of(packets, is_local)
-    }
-
-    /// The same among those that leave by an interface. Asked so, the kernel takes packets for its own:
-    /// they come by no LAN.
-    fn by(&self, replies: Replies, egress: (u32, &str)) -> io::Result<Route> {
-        let packets = Packets {
-            source: replies.vip,
-            ingress: LOOPBACK,
-            egress: Some(egress),
-        };
-        self.routes.of(packets, replies.location.is_local)
+        (packets, is_local)
     }
 
     /// The interface by which replies leave because it is of the WAN that has the VIP. `None`: the route of
@@ -102,14 +108,20 @@ impl<'r> ClientRoutes<'r> {
             return Ok(None);
         }
         let name = self.name(number, index);
-        if self.by(replies, (index, name)).is_ok() {
+        // Asked by which interface, the kernel takes packets for its own: they come by no LAN.
+        let by_owner = Packets {
+            source: replies.vip,
+            ingress: LOOPBACK,
+            egress: Some((index, name)),
+        };
+        if self.routes.of(by_owner, replies.location.is_local).is_ok() {
             return Ok(Some(name));
         }
         // A macvlan has the VIP, and the route of the host leaves by the WAN beneath it.
         if let Some(host) = host.filter(|_| by == Some(number)) {
             return Ok(Some(self.name(number, host)));
         }
-        let effect = by.map_or_else(
+        let mut effect = by.map_or_else(
             || {
                 "only clients in networks with a route by a WAN receive replies from its VIPs"
                     .to_owned()
@@ -121,10 +133,14 @@ impl<'r> ClientRoutes<'r> {
                 )
             },
         );
+        let fix = self.fix((number, index), by_owner);
+        if fix.is_none() {
+            effect = format!("{effect}; {BY_RULE}");
+        }
         Err(Unrouted {
             interface: name.to_owned(),
             effect,
-            fix: self.fix((number, index), name),
+            fix,
         })
     }
 
@@ -143,14 +159,19 @@ impl<'r> ClientRoutes<'r> {
 
     /// Routes to the same network need different metrics, and the first WAN the smallest one. What the host
     /// itself sends keeps its default route: the new one has a larger metric, and is appended to others that
-    /// have that. With an equal one, the order would change when the first one goes and comes back.
-    fn fix(&self, (number, index): (usize, u32), name: &str) -> String {
+    /// have that. With an equal one, the order would change when the first one goes and comes back. `None`: a rule
+    /// decides before the main table is asked.
+    fn fix(&self, (number, index): (usize, u32), packets: Packets<'_>) -> Option<String> {
         let netlink = self.routes.netlink();
-        let (wan, dev) = (&self.network.wans[number].name, quoted(name));
+        let (wan, dev) = (&self.network.wans[number].name, self.name(number, index));
         let number = self.names.iter().position(|name| name == wan);
         let wanted = u32::try_from(number.unwrap_or_default() + 1).map_or(u32::MAX, |at| at * 100);
         let host = netlink.metric(EXAMPLE_CLIENT);
         let metric = host.map_or(wanted, |own| own.saturating_add(1).max(wanted));
+        let would = self.routes.would_leave_by(packets, index, metric);
+        if !would.unwrap_or(true) {
+            return None;
+        }
         // Without a network on the interface, the kernel takes no router for one that it reaches.
         let addresses = netlink.addresses().unwrap_or_default();
         let mut own = addresses.iter().filter(|one| one.index == index);
@@ -159,7 +180,10 @@ impl<'r> ClientRoutes<'r> {
         } else {
             " onlink"
         };
-        format!("ip route append default via GATEWAY dev {dev}{onlink} metric {metric}")
+        let dev = quoted(dev);
+        Some(format!(
+            "ip route append default via GATEWAY dev {dev}{onlink} metric {metric}"
+        ))
     }
 }
 

@@ -4,7 +4,7 @@
 //! rules make a difference, they are followed here as the kernel does it (`fib_rules_lookup`).
 
 use crate::netlink::route_table::{TableRoute, Target};
-use crate::netlink::rule::{Action, Rule};
+use crate::netlink::rule::{Action, MAIN, Rule};
 use crate::netlink::{Netlink, Route};
 use rustix::io::Errno;
 use std::io;
@@ -73,6 +73,26 @@ impl<'n> VipRoutes<'n> {
             source: None,
         });
         found.ok_or_else(|| Errno::NETUNREACH.into())
+    }
+
+    /// Whether packets would leave by an interface if the main table had a default route by it, in front of those with
+    /// the same metric. If not, a rule decides before that table is asked.
+    pub(super) fn would_leave_by(
+        &self,
+        packets: Packets<'_>,
+        index: u32,
+        metric: u32,
+    ) -> io::Result<bool> {
+        let rules = once(&self.rules, || self.netlink.rules())?;
+        let tables = once(&self.tables, || self.netlink.table_routes(self.to))?;
+        let new = TableRoute {
+            table: MAIN,
+            prefix: 0,
+            metric,
+            target: Target::Interfaces(vec![index]),
+        };
+        let routes: Vec<TableRoute> = std::iter::once(new).chain(tables.iter().cloned()).collect();
+        Ok(follow(rules, &routes, packets) == Some(index))
     }
 }
 

@@ -75,7 +75,9 @@ pub(super) fn unrouted(all: &[Unrouted]) {
         fix,
     } in all
     {
-        warn!("{interface}: no default route leaves by it; {effect}; add one with `{fix}`");
+        let fix = fix.as_ref().map(|fix| format!("; add one with `{fix}`"));
+        let fix = fix.unwrap_or_default();
+        warn!("{interface}: no default route leaves by it; {effect}{fix}");
     }
 }
 
