@@ -50,10 +50,8 @@ impl Object {
 
     const fn of_benchmark(binary: &'static str, file: &'static str) -> Self {
         Self {
-            binary,
-            file,
             sources: &BENCHMARK_SOURCES,
-            is_embedded: false,
+            ..Self::new(binary, file)
         }
     }
 }
@@ -131,13 +129,7 @@ fn objects_of(workspace: &Workspace, tools: &Toolchain, variant: &Variant) -> Re
             .join(object.binary);
         let bytes =
             fs::read(&built).with_context(|| format!("failed to read {}", built.display()))?;
-        let bytes = if object.is_embedded {
-            elf::without_debug(&bytes)
-        } else {
-            Ok(bytes)
-        };
-        let bytes = bytes.and_then(|bytes| elf::check_bpf_object(&bytes).map(|()| bytes));
-        let bytes = bytes
+        let bytes = elf::accept(bytes, object.is_embedded)
             .with_context(|| format!("failed to accept {} as a BPF object", built.display()))?;
         put(&workspace.target("bpf").join(object.file), &bytes, &stamp)?;
     }

@@ -9,7 +9,7 @@ use object::{Architecture, File, Object as _, ObjectSection as _};
 const TYPES: [&str; 2] = [".BTF", ".BTF.ext"];
 
 /// Fails unless the bytes are a 64-bit little-endian BPF object with type information.
-pub(crate) fn check_bpf_object(bytes: &[u8]) -> Result<()> {
+fn check_bpf_object(bytes: &[u8]) -> Result<()> {
     let file = File::parse(bytes).context("failed to read it as an object file")?;
     if file.architecture() != Architecture::Bpf {
         bail!("its architecture is {:?}, not BPF", file.architecture());
@@ -32,9 +32,21 @@ pub(crate) fn check_bpf_object(bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
+/// What the linker has made, as it is put into place: a BPF object, without what only a debugger reads if it becomes part
+/// of `ikenat`.
+pub(crate) fn accept(linked: Vec<u8>, is_embedded: bool) -> Result<Vec<u8>> {
+    let bytes = if is_embedded {
+        without_debug(&linked)?
+    } else {
+        linked
+    };
+    check_bpf_object(&bytes)?;
+    Ok(bytes)
+}
+
 /// The object without what only a debugger reads (DWARF), of which the linker has made the types. It is
 /// five sixths of the file, which is part of `ikenat`.
-pub(crate) fn without_debug(bytes: &[u8]) -> Result<Vec<u8>> {
+fn without_debug(bytes: &[u8]) -> Result<Vec<u8>> {
     let mut object = Builder::read(bytes).context("failed to read it as an object file")?;
     for section in &mut object.sections {
         let name = section.name.as_slice();
