@@ -4,7 +4,7 @@
 //! rules make a difference, they are followed here as the kernel does it (`fib_rules_lookup`).
 
 use crate::netlink::route_table::{TableRoute, Target};
-use crate::netlink::rule::{Action, MAIN, Rule};
+use crate::netlink::rule::{Action, LOCAL, MAIN, Rule};
 use crate::netlink::{Netlink, Route};
 use rustix::io::Errno;
 use std::io;
@@ -84,6 +84,14 @@ impl<'n> VipRoutes<'n> {
         metric: u32,
     ) -> io::Result<bool> {
         let rules = once(&self.rules, || self.netlink.rules())?;
+        // The table of this host's addresses leads to no client. If only that comes before the main table, the
+        // tables, which may be large, say nothing more.
+        let may_decide =
+            |rule: &&Rule| selects(rule, packets) && rule.action != Action::lookup(LOCAL);
+        let first = rules.iter().find(may_decide);
+        if first.is_some_and(|rule| rule.action == Action::MAIN) {
+            return Ok(true);
+        }
         let tables = once(&self.tables, || self.netlink.table_routes(self.to))?;
         let new = TableRoute {
             table: MAIN,

@@ -218,6 +218,23 @@ fn what_was_read_is_not_read_again_but_an_error_is_not_kept() {
     assert_eq!(*again.expect("known"), [main_table()]);
 }
 
+#[test]
+fn a_default_route_is_used_at_once_where_the_main_table_comes_first() {
+    let netlink = Netlink::open().expect("netlink needs no privilege");
+    let local = for_all(0, Action::lookup(255));
+    let refused = from_vip(1, Action::Prohibit);
+    for (rules, would, is_read) in [
+        (vec![local.clone(), main_table()], true, false),
+        (vec![local.clone(), refused, main_table()], false, true),
+        (vec![local], false, true),
+    ] {
+        let routes = VipRoutes::to(&netlink, Ipv4Addr::new(192, 0, 2, 1));
+        routes.rules.set(rules).expect("not read yet");
+        let found = routes.would_leave_by(FROM_LAN, 5, 0).expect("readable");
+        assert_eq!((found, routes.tables.get().is_some()), (would, is_read));
+    }
+}
+
 /// Without such rules the kernel is asked, which then has the same answer for all sources.
 #[test]
 fn tables_are_read_only_where_rules_make_a_difference() {

@@ -12,6 +12,9 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 
+/// The number of the table of this host's own addresses (`RT_TABLE_LOCAL` of `linux/rtnetlink.h`).
+pub const LOCAL: u32 = 255;
+
 /// The number of the main table.
 pub const MAIN: u32 = RouteHeader::RT_TABLE_MAIN as u32;
 
