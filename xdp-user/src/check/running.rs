@@ -131,20 +131,13 @@ fn examine(context: &Context<'_>, instance: &InstanceStatus, unload: &str) -> Ve
             id_of(left),
             left.mode
         );
-        let finding = if goes_back {
-            Finding::warning("attached", message, LEFT).fix(run())
-        } else {
-            Finding::warning("attached", message, MOVED)
-        };
-        findings.push(finding.on(&left.interface));
+        let reason = if goes_back { LEFT } else { MOVED };
+        let finding = Finding::warning("attached", message, reason).on(&left.interface);
+        findings.push(finding.fixes(goes_back.then(run)));
     }
     if instance.daemon.is_none() {
         let finding = Finding::warning("daemon", "no daemon is running", DAEMON);
-        findings.push(if goes_back {
-            finding.fix(run())
-        } else {
-            finding
-        });
+        findings.push(finding.fixes(goes_back.then(run)));
     }
     findings
 }

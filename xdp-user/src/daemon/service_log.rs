@@ -75,8 +75,8 @@ pub(super) fn unrouted(all: &[Unrouted]) {
         fix,
     } in all
     {
-        let fix = fix.as_ref().map(|fix| format!("; add one with `{fix}`"));
-        let fix = fix.unwrap_or_default();
+        let add = |fix| format!("; add one with `{fix}`");
+        let fix = fix.as_ref().map_or_else(String::new, add);
         warn!("{interface}: no default route leaves by it; {effect}{fix}");
     }
 }

@@ -18,13 +18,13 @@ use crate::faults::start::die;
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     const TOOLS: &[&str] = &["tc", "bpftool"];
+    let test = |name, test| Scenario::new(name, test).with_programs(TOOLS);
     vec![
-        Scenario::new("status_and_check_show_what_a_move_left", shown).with_programs(TOOLS),
-        Scenario::new(
+        test("status_and_check_show_what_a_move_left", shown),
+        test(
             "check_proposes_nothing_that_ends_what_a_move_left",
             old_one_gone,
-        )
-        .with_programs(TOOLS),
+        ),
     ]
 }
 

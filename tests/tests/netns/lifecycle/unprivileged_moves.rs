@@ -19,22 +19,21 @@ use crate::support::{
 };
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
+    const TOOLS: &[&str] = &["tc", "bpftool", "setpriv"];
+    let test = |name, test| Scenario::new(name, test).with_programs(TOOLS);
     vec![
-        Scenario::new(
+        test(
             "a_users_filters_move_and_none_is_lost_at_any_step",
             any_step,
-        )
-        .with_programs(&["tc", "bpftool", "setpriv"]),
-        Scenario::new(
+        ),
+        test(
             "a_refused_start_after_one_that_died_removes_no_filter",
             refused_after_death,
-        )
-        .with_programs(&["tc", "bpftool", "setpriv"]),
-        Scenario::new(
+        ),
+        test(
             "a_users_filter_that_gets_another_number_keeps_a_pin",
             renumbered,
-        )
-        .with_programs(&["tc", "bpftool", "setpriv"]),
+        ),
     ]
 }
 

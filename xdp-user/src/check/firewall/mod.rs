@@ -230,9 +230,9 @@ impl Assessment {
                 None => "a rule changes the destination of handled packets".to_owned(),
             };
             let message = format!("{what} ({services}): {}", matched.rule.text);
-            let mut finding = Finding::warning("dnat", message, CHANGED_DESTINATION);
-            finding.fix = matched.rule.remove.clone().into_iter().collect();
-            self.findings.push(finding);
+            let finding = Finding::warning("dnat", message, CHANGED_DESTINATION);
+            self.findings
+                .push(finding.fixes(matched.rule.remove.clone()));
         }
     }
 
