@@ -44,7 +44,7 @@ pub(crate) fn accept(linked: Vec<u8>, is_embedded: bool) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The object without what only a debugger reads (DWARF), of which the linker has made the types. It is
+/// The object without what only a debugger reads (DWARF), from which the linker has made BTF. It is
 /// five sixths of the file, which is part of `ikenat`.
 fn without_debug(bytes: &[u8]) -> Result<Vec<u8>> {
     let mut object = Builder::read(bytes).context("failed to read it as an object file")?;
@@ -54,7 +54,7 @@ fn without_debug(bytes: &[u8]) -> Result<Vec<u8>> {
         section.delete = name.starts_with(b".debug_");
     }
     object.delete_orphans();
-    // LLVM has one section for the names of sections and of symbols, and the writer two.
+    // LLVM has one string table for the names of sections and of symbols, and this writer needs two.
     let has_names = |section: &Section<'_>| matches!(section.data, SectionData::SectionString);
     if !object.sections.iter().any(has_names) {
         let names = object.sections.add();

@@ -3,7 +3,7 @@
 use super::context::Context;
 use super::veth_peer::VethPeer;
 use super::{Finding, run_command};
-use crate::config::client_routes::{BY_RULE, EXAMPLE_CLIENT, Unrouted};
+use crate::config::client_routes::{EXAMPLE_CLIENT, RULES_DECIDE, Unrouted};
 use crate::config::commands::quoted;
 use crate::error::word;
 use crate::netlink::Route;
@@ -210,7 +210,7 @@ fn to_clients(context: &Context<'_>) -> Finding {
     }
     let warning = |message: String| {
         if !context.would_leave_by(wan.index) {
-            return Finding::warning(CODE, format!("{message}; {BY_RULE}"), REASON);
+            return Finding::warning(CODE, format!("{message}; {RULES_DECIDE}"), REASON);
         }
         let dev = quoted(&wan.name);
         let fix = format!("ip route replace default via GATEWAY dev {dev}");

@@ -115,10 +115,11 @@ fn examine(context: &Context<'_>, instance: &InstanceStatus, unload: &str) -> Ve
         );
         return vec![Finding::error("attached", message, REASON).fix(run())];
     }
-    // Then `unload`, and a start on the interfaces of before, may end what still forwards.
-    let is_moving = !instance.left_over.is_empty();
-    let goes_back = instance.attached.iter().all(|program| program.alive);
-    let unload = (!is_moving).then_some(unload);
+    // After a start that died while it moved the instance, `unload` would detach what it has left, and so would a start
+    // on the interfaces of before. That is safe only while all programs there are still attached.
+    let move_was_interrupted = !instance.left_over.is_empty();
+    let all_are_attached = instance.attached.iter().all(|program| program.alive);
+    let unload = (!move_was_interrupted).then_some(unload);
     let mut findings: Vec<Finding> = instance
         .attached
         .iter()
@@ -131,13 +132,13 @@ fn examine(context: &Context<'_>, instance: &InstanceStatus, unload: &str) -> Ve
             id_of(left),
             left.mode
         );
-        let reason = if goes_back { LEFT } else { MOVED };
+        let reason = if all_are_attached { LEFT } else { MOVED };
         let finding = Finding::warning("attached", message, reason).on(&left.interface);
-        findings.push(finding.fixes(goes_back.then(run)));
+        findings.push(finding.fixes(all_are_attached.then(run)));
     }
     if instance.daemon.is_none() {
         let finding = Finding::warning("daemon", "no daemon is running", DAEMON);
-        findings.push(finding.fixes(goes_back.then(run)));
+        findings.push(finding.fixes(all_are_attached.then(run)));
     }
     findings
 }

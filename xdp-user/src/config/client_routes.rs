@@ -22,12 +22,13 @@ pub struct Unrouted {
     pub interface: String,
     /// What becomes of the replies from its VIPs.
     pub effect: String,
-    /// The command that adds the route without replacing that of another WAN. `None`: a rule decides before.
+    /// The command that adds the route without replacing that of another WAN. `None`: the rules decide otherwise.
     pub fix: Option<String>,
 }
 
-/// What no route of the main table changes.
-pub(crate) const BY_RULE: &str = "a rule decides so before the main table is asked (`ip rule`)";
+/// What follows a finding that a default route of the main table would not remedy.
+pub(crate) const RULES_DECIDE: &str =
+    "a default route of the main table would not change that: see `ip rule`";
 
 /// What a service sends from one of its VIPs.
 #[derive(Clone, Copy)]
@@ -108,7 +109,7 @@ impl<'r> ClientRoutes<'r> {
             return Ok(None);
         }
         let name = self.name(number, index);
-        // Asked by which interface, the kernel takes packets for its own: they come by no LAN.
+        // Asked with an output interface, the kernel takes packets for its own: they come by no LAN.
         let by_owner = Packets {
             source: replies.vip,
             ingress: LOOPBACK,
@@ -135,7 +136,7 @@ impl<'r> ClientRoutes<'r> {
         );
         let fix = self.fix((number, index), by_owner);
         if fix.is_none() {
-            effect = format!("{effect}; {BY_RULE}");
+            effect = format!("{effect}; {RULES_DECIDE}");
         }
         Err(Unrouted {
             interface: name.to_owned(),
@@ -159,8 +160,8 @@ impl<'r> ClientRoutes<'r> {
 
     /// Routes to the same network need different metrics, and the first WAN the smallest one. What the host
     /// itself sends keeps its default route: the new one has a larger metric, and is appended to others that
-    /// have that. With an equal one, the order would change when the first one goes and comes back. `None`: a rule
-    /// decides before the main table is asked.
+    /// have that. With an equal one, the order would change when the first one goes and comes back. `None`: the
+    /// rules decide otherwise.
     fn fix(&self, (number, index): (usize, u32), packets: Packets<'_>) -> Option<String> {
         let netlink = self.routes.netlink();
         let (wan, dev) = (&self.network.wans[number].name, self.name(number, index));

@@ -76,7 +76,7 @@ impl<'n> VipRoutes<'n> {
     }
 
     /// Whether packets would leave by an interface if the main table had a default route by it, in front of those with
-    /// the same metric. If not, a rule decides before that table is asked.
+    /// the same metric. If not, the rules decide otherwise, or never reach it.
     pub(super) fn would_leave_by(
         &self,
         packets: Packets<'_>,

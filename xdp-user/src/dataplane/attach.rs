@@ -345,8 +345,8 @@ fn commit(
             }
             context.has_exchanged = true;
             let pin = filter_pin(target);
-            // One of them is that of the program that runs now: the pending one, or, if nothing had its name, the
-            // other.
+            // The program that runs now has one of these: the pending one, or, if no program was pinned under this
+            // name before, the final one.
             keep(context, &Created::Pin(context.instance.pending_pin(&pin)));
             keep(context, &Created::Pin(context.instance.pin(&pin)));
             pass(Step::FilterExchanged)?;

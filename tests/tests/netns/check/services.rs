@@ -152,7 +152,7 @@ fn apply(lab: &Lab, command: &str, router: Ipv4Addr) -> Result<()> {
 
 const NO_ROUTE: &str =
     "only clients in networks with a route by a WAN receive replies from its VIPs";
-const BY_RULE: &str = "a rule decides so before the main table is asked (`ip rule`)";
+const RULES_DECIDE: &str = "a default route of the main table would not change that: see `ip rule`";
 const BY_FIRST: &str = "replies from its VIPs leave by wan0, whose provider may drop them";
 const FIRST: (&str, &str, &str) = ("ok", "a default route leaves by wan0", "");
 const SECOND: (&str, &str, &str) = ("ok", "a default route leaves by wan1", "");
@@ -185,9 +185,9 @@ fn uplinks(lab: &Lab) -> Result<()> {
     // A rule that refuses what leaves from its VIP comes before any route.
     let refuse = format!("from {WAN_2_ADDRESS} prohibit");
     lab.gateway.run(&format!("ip rule add pref 900 {refuse}"))?;
-    let refused = format!("{}; {BY_RULE}", lacks(WAN_2, NO_ROUTE));
+    let refused = format!("{}; {RULES_DECIDE}", lacks(WAN_2, NO_ROUTE));
     client_routes(lab, &words, &[FIRST, ("warning", &refused, "")])?;
-    let said = format!("{WAN_2}: no default route leaves by it; {NO_ROUTE}; {BY_RULE}");
+    let said = format!("{WAN_2}: no default route leaves by it; {NO_ROUTE}; {RULES_DECIDE}");
     let log = log_of_a_start(lab)?;
     ensure!(
         log.contains(&said) && !log.contains("add one with"),
@@ -280,12 +280,12 @@ fn routed_vip(lab: &Lab) -> Result<()> {
     lab.gateway.shell(&format!(
         "ip route add default dev {LAN} table 103; ip rule add pref 900 from {ROUTED} lookup 103"
     ))?;
-    let by_table = format!("{by_lan}; {BY_RULE}");
+    let by_table = format!("{by_lan}; {RULES_DECIDE}");
     client_routes(lab, &words, &[("warning", &by_table, "")])?;
     lab.gateway.shell(&format!(
         "ip rule del pref 900; ip rule add pref 900 from {ROUTED} unreachable"
     ))?;
-    let refused = format!("{none}; {BY_RULE}");
+    let refused = format!("{none}; {RULES_DECIDE}");
     client_routes(lab, &words, &[("warning", &refused, "")])?;
     lab.gateway.run("ip rule del pref 900")?;
     // So it is with a VIP in the network of a WAN.

@@ -73,7 +73,7 @@ fn old_one_gone(lab: &Lab) -> Result<()> {
         for finding in of_this {
             ensure!(finding.fix.is_empty(), "{backend}: {finding:#?}");
         }
-        // What it says instead.
+        // What the reason says instead: the start that died is repeated.
         add(lab, THIRD)?;
         moves_to(lab, backend, WAN)
     })

@@ -31,7 +31,7 @@ pub(super) fn commands(
     let mut commands = Vec::new();
     for name in links {
         match &table.syntax {
-            // A last plus sign stands for the rest of any name, and nothing for itself.
+            // iptables takes a last plus sign for the rest of any name, and nothing stands for the sign itself.
             Syntax::Iptables(_) if name.ends_with('+') => {}
             Syntax::Iptables(program) => {
                 let [table, chain, name] = [table.name.as_str(), chain, name].map(quoted);
@@ -52,7 +52,7 @@ pub(super) fn commands(
                 }
                 commands.push(format!("{begin} -p esp -j ACCEPT"));
             }
-            // Nothing in a string of nft stands for a quotation mark.
+            // Nothing in a string of nft stands for a quotation mark, and identifiers cannot be quoted at all.
             Syntax::Nft(_)
                 if name.contains('"') || !is_identifier(&table.name) || !is_identifier(chain) => {}
             Syntax::Nft(family) => {

@@ -81,8 +81,8 @@ fn base(chain: &Value) -> Option<BaseChain> {
     })
 }
 
-/// Whether nft reads a name as one (`string` in its scanner.l). It joins its arguments before it reads them, and a
-/// name in quotes is none for it: what another program has given by netlink may be a command there.
+/// Whether nft takes a name for an identifier (`string` in its scanner.l). It joins its arguments before it reads
+/// them, and identifiers cannot be quoted: another name, which netlink allows, may be a command there.
 pub(super) fn is_identifier(name: &str) -> bool {
     let is_letter = |c: char| c.is_ascii_alphabetic() || "_.".contains(c);
     let is_later = |c: char| is_letter(c) || c.is_ascii_digit() || "/-".contains(c);

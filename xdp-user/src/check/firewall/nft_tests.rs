@@ -175,7 +175,26 @@ fn a_rule_can_be_recognized_and_removed() {
 }
 
 #[test]
-fn only_what_nft_reads_as_a_name_is_in_commands() {
+fn a_rule_whose_table_or_chain_cannot_be_written_has_no_command() {
+    for (table, chain, has_one) in [
+        ("u", "c", true),
+        ("u;flush", "c", false),
+        ("u", "c d", false),
+    ] {
+        let more = format!(
+            r#"{{"table": {{"family": "ip", "name": "{table}", "handle": 2}}}},
+            {{"chain": {{"family": "ip", "table": "{table}", "name": "{chain}", "handle": 1}}}},
+            {{"rule": {{"family": "ip", "table": "{table}", "chain": "{chain}", "handle": 8, "expr": [{{"masquerade": null}}]}}}},"#
+        );
+        let tables = tables("", &more);
+        let found = tables.iter().find(|one| one.name == table);
+        let rule = &found.expect("the table").chains[chain].rules[0];
+        assert_eq!(rule.remove.is_some(), has_one, "{table} {chain}");
+    }
+}
+
+#[test]
+fn identifiers_are_those_of_nfts_scanner() {
     for (name, is_one) in [
         ("filter", true),
         ("_x.y-1/z", true),
